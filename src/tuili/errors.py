@@ -1,0 +1,95 @@
+"""The exception tree of tuili, split by whose fault it is.
+
+TuiliError
+├── UserError                 the caller can mend it
+│   ├── InvalidModel          a model file or graph that breaks its own rules
+│   │   ├── UnsupportedOperator   operators that tuili does not know, all listed at once
+│   │   └── ParseError            text (graph, config, dim) that does not parse; has line and column
+│   ├── InvalidArtifact       a compiled model that is damaged, foreign or too new
+│   ├── InvalidArgument       a wrong input: name, dtype, shape, option
+│   ├── NotFound              a model, version, file or tensor that is not there
+│   ├── AlreadyExists         something that may exist once only
+│   └── Unsupported           a valid request for something that is not built or not enabled
+├── Unavailable               try again later: queue full, loading, draining, timed out
+│   └── Cancelled             the caller took the request back
+├── ToolchainError            the C compiler is missing or failed
+└── InternalError             our own bug; please report it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class TuiliError(Exception):
+    """Any error that tuili raises on purpose."""
+
+
+class UserError(TuiliError):
+    """The caller gave something wrong; the message says what to change."""
+
+
+class InvalidModel(UserError):
+    """A model file or graph that breaks its own rules."""
+
+
+class UnsupportedOperator(InvalidModel):
+    """Operators that tuili does not know; `operators` lists (operator, nodes)."""
+
+    def __init__(self, message: str, operators: Sequence[tuple[str, Sequence[str]]] = ()) -> None:
+        super().__init__(message)
+        self.operators = tuple(operators)
+
+
+class ParseError(InvalidModel):
+    """Text that does not parse; the message shows the line with a caret."""
+
+    def __init__(self, message: str, *, line: int = 0, column: int = 0, text: str = "") -> None:
+        where = f"line {line}, column {column}: " if line else ""
+        shown = f"\n  {text}\n  {' ' * max(column - 1, 0)}^" if text else ""
+        super().__init__(f"{where}{message}{shown}")
+        self.line = line
+        self.column = column
+
+
+class InvalidArtifact(UserError):
+    """A compiled model that is damaged, made for another machine, or too new."""
+
+
+class InvalidArgument(UserError):
+    """A wrong input: name, dtype, shape or option."""
+
+
+class NotFound(UserError):
+    """A model, version, file or tensor that is not there."""
+
+
+class AlreadyExists(UserError):
+    """Something that may exist only once."""
+
+
+class Unsupported(UserError):
+    """A valid request for something that is not built or not enabled."""
+
+
+class Unavailable(TuiliError):
+    """Not now: the queue is full, the model is loading or draining, or time ran out."""
+
+
+class Cancelled(Unavailable):
+    """The caller took the request back."""
+
+
+class ToolchainError(TuiliError):
+    """The C compiler is missing, or refused what we generated."""
+
+
+class InternalError(TuiliError):
+    """A bug in tuili; the message says what to send us."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the known word nearest to `word`, else an empty string."""
+    found = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {found[0]!r}?" if found else ""
