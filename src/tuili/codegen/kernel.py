@@ -1,0 +1,155 @@
+"""KernelBuilder: how a kernel family writes one kernel call.
+
+    k = KernelBuilder(ctx, node, "conv3x3")
+    x = k.read("x", node.required(0))       # const float *restrict x
+    y = k.write("y", node.output)           # float *restrict y
+    w = k.weight("w", packed)               # packed at compile time, 64-byte aligned
+    k.dim("H", dims[2])                     # a C constant when known, else an int64_t parameter
+    k.body('''for (int64_t i = begin; i < end; i++) ...''')
+    k.emit(grid=oc_blocks, flops=..., bytes=...)
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tuili.codegen.targets import Target
+from tuili.errors import InternalError
+from tuili.ir import Node, TensorType, Value, block_of
+from tuili.lower.program import ALIGNMENT, Arg, Buffer, Call, Kernel, Place, Pointer, Program, View, Weight
+from tuili.ops.contents import Contents
+from tuili.tensors import Array, Dim, DType, Shape, ceil_div, numel
+
+
+def physical_shape(type_: TensorType) -> Shape:
+    """The shape in memory: [N, C/b, ..., b] for a blocked layout, else the logical one."""
+    shape = type_.shape
+    if shape is None:
+        raise InternalError(f"{type_} has no shape yet")
+    block = block_of(type_.layout)
+    if block == 1:
+        return shape
+    return (shape[0], ceil_div(shape[1], block), *shape[2:], block)
+
+
+def size_of(type_: TensorType) -> Dim:
+    """The bytes that a tensor takes in memory."""
+    return numel(physical_shape(type_)) * type_.dtype.itemsize
+
+
+@dataclass(slots=True)
+class Context:
+    """What families see while a graph becomes a program."""
+
+    program: Program
+    target: Target
+    contents: Contents  # known symbolic contents of small integer tensors
+    exact: bool = False  # no Winograd, no fast math
+    views: dict[Value, View] = field(default_factory=dict[Value, View])
+    packed: dict[object, Buffer] = field(default_factory=dict[object, Buffer])
+
+    def view(self, value: Value) -> View:
+        """Where a value lives; constants are placed among the weights on first use."""
+        if value not in self.views:
+            if value.constant is None:
+                self.views[value] = View(self.new_buffer(value.name, value.dtype, size_of(value.tensor)))
+            else:
+                self.views[value] = View(self.add_weight(value.name, value.constant))
+        return self.views[value]
+
+    def new_buffer(self, name: str, dtype: DType, size: Dim) -> Buffer:
+        """A new arena buffer of `size` bytes."""
+        buffer = Buffer(name, dtype, size, Place.ARENA)
+        self.program.buffers.append(buffer)
+        return buffer
+
+    def add_weight(self, name: str, array: Array) -> Buffer:
+        """A packed constant; equal contents are stored once."""
+        array = np.ascontiguousarray(array)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self.packed:
+            dtype = DType.of(array.dtype)
+            buffer = Buffer(name, dtype, array.nbytes, Place.WEIGHT, len(self.program.weights))
+            last = self.program.weights[-1].buffer if self.program.weights else None
+            end = 0 if last is None else last.offset + int(last.size)  # pyright: ignore[reportArgumentType]
+            buffer.offset = -(-end // ALIGNMENT) * ALIGNMENT
+            self.program.weights.append(Weight(buffer, array))
+            self.packed[key] = buffer
+        return self.packed[key]
+
+
+class KernelBuilder:
+    """Collects parameters and arguments together, so that they cannot disagree."""
+
+    def __init__(self, ctx: Context, node: Node, name: str) -> None:
+        self.ctx = ctx
+        self.node = node
+        self.name = name
+        self._params: list[str] = []
+        self._args: list[Arg] = []
+        self._constants: list[str] = []
+        self._support: list[str] = []
+        self._lines: list[str] = []
+        self._scratch: Dim = 0
+
+    def read(self, name: str, value: Value | View, ctype: str = "") -> str:
+        """A pointer that is read; returns its C name."""
+        return self._pointer(name, value, ctype, writes=False)
+
+    def write(self, name: str, value: Value | View, ctype: str = "") -> str:
+        """A pointer that is written; returns its C name."""
+        return self._pointer(name, value, ctype, writes=True)
+
+    def _pointer(self, name: str, value: Value | View, ctype: str, *, writes: bool) -> str:
+        view = self.ctx.view(value) if isinstance(value, Value) else value
+        ctype = ctype or view.buffer.dtype.c
+        self._params.append(f"{'' if writes else 'const '}{ctype} *restrict {name}")
+        self._args.append(Pointer(view, writes))
+        return name
+
+    def weight(self, name: str, array: Array) -> str:
+        """A constant packed the way the kernel wants it; returns its C name."""
+        value = self.node.outputs[0].name
+        return self.read(name, View(self.ctx.add_weight(f"{value}.{name}", array)))
+
+    def temp(self, name: str, dtype: DType, count: Dim) -> View:
+        """Arena memory shared by all threads, for passing results from one kernel to the next."""
+        size = count * dtype.itemsize
+        return View(self.ctx.new_buffer(f"{self.node.outputs[0].name}.{name}", dtype, size))
+
+    def scratch(self, size: Dim) -> None:
+        """Ask for `size` bytes of private memory per thread (the `scratch` parameter)."""
+        self._scratch = size
+
+    def dim(self, name: str, dim: Dim) -> str:
+        """A whole number: a C constant when known, else a parameter; returns its C name."""
+        if isinstance(dim, int):
+            self._constants.append(f"const int64_t {name} = {dim};")
+        else:
+            self._params.append(f"int64_t {name}")
+            self._args.append(dim)
+        return name
+
+    def dims(self, names: str, dims: Sequence[Dim]) -> None:
+        """Several dims at once: `k.dims("N C H W", shape)`."""
+        for name, dim in zip(names.split(), dims, strict=True):
+            self.dim(name, dim)
+
+    def support(self, text: str) -> None:
+        """Static functions that the body calls."""
+        self._support.append(textwrap.dedent(text).strip("\n"))
+
+    def body(self, text: str) -> None:
+        """C statements; `begin`, `end` and `scratch` are in scope."""
+        self._lines.append(textwrap.dedent(text).strip("\n"))
+
+    def emit(self, *, grid: Dim, flops: Dim = 0, bytes: Dim = 0) -> None:  # noqa: A002 - roofline's word
+        """Append the call to the program."""
+        body = "\n".join([*self._constants, *self._lines])
+        kernel = Kernel(self.name, tuple(self._params), body, "\n\n".join(self._support))
+        call = Call(self.node.label, kernel, tuple(self._args), grid, flops, bytes, self._scratch)
+        self.ctx.program.steps.append(call)

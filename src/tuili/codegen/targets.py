@@ -1,0 +1,67 @@
+"""Targets: what an ISA offers to the kernel templates, one row each.
+
+A template speaks of `V` float lanes, of vector types `vf` (V floats) and `vi` (V int32) and of the
+small functions of the prelude; everything that differs between ISAs is a field here.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+from tuili.errors import InvalidArgument, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One instruction set."""
+
+    name: str
+    machine: str  # platform.machine() of the hosts that run it
+    lanes: int  # floats in a vector
+    registers: int  # vector registers
+    fma: bool
+    flags: tuple[str, ...]
+    requires: tuple[str, ...]  # CPU features, as Linux spells them
+
+    @property
+    def block(self) -> int:
+        """The channel block of blocked layouts: one vector."""
+        return self.lanes
+
+    @property
+    def layout(self) -> str:
+        """The blocked layout of the target."""
+        return f"nchw{self.block}c"
+
+
+_AVX2 = ("avx2", "fma", "f16c", "bmi2")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("x86-64-avx512", "x86_64", 16, 32, True, ("-march=x86-64-v4", "-mprefer-vector-width=512"), _AVX512),
+        Target("x86-64-avx2", "x86_64", 8, 16, True, ("-march=x86-64-v3",), _AVX2),
+        Target("x86-64", "x86_64", 4, 16, False, ("-march=x86-64",), ()),
+        Target("aarch64", "aarch64", 4, 32, True, (), ()),
+    )
+}
+
+
+def native_target(features: frozenset[str], machine: str = platform.machine()) -> Target:
+    """The best target that a host with these CPU features runs."""
+    for target in TARGETS.values():
+        if target.machine == machine and features.issuperset(target.requires):
+            return target
+    raise InvalidArgument(f"no target for machine {machine!r}; known: {', '.join(TARGETS)}")
+
+
+def find_target(name: str) -> Target:
+    """The target called `name`."""
+    try:
+        return TARGETS[name]
+    except KeyError:
+        raise InvalidArgument(
+            f"unknown target {name!r}.{nearest(name, TARGETS)} Known: native, {', '.join(TARGETS)}"
+        ) from None
