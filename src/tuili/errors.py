@@ -11,6 +11,8 @@ TuiliError
 │   ├── AlreadyExists         something that may exist once only
 │   └── Unsupported           a valid request for something that is not built or not enabled
 ├── Unavailable               try again later: queue full, loading, draining, timed out
+│   ├── Overloaded            the queue is full or the load is shed
+│   ├── DeadlineExceeded      the time given to the request ran out
 │   └── Cancelled             the caller took the request back
 ├── ToolchainError            the C compiler is missing or failed
 └── InternalError             our own bug; please report it
@@ -75,6 +77,14 @@ class Unsupported(UserError):
 
 class Unavailable(TuiliError):
     """Not now: the queue is full, the model is loading or draining, or time ran out."""
+
+
+class Overloaded(Unavailable):
+    """The queue is full, or the server sheds load; a later try may pass."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The time that was given to the request ran out before its answer."""
 
 
 class Cancelled(Unavailable):

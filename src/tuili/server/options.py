@@ -1,0 +1,34 @@
+"""The options of a server, each written once: the command line and the documentation derive from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ControlMode = Literal["none", "explicit", "poll"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How to serve. Port -1 switches an endpoint off, 0 takes any free port."""
+
+    repository: tuple[Path, ...]
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    model_control_mode: ControlMode = "none"
+    load_models: tuple[str, ...] = ()
+    poll_interval_s: float = 15.0
+    threads: int = 1
+    exit_on_error: bool = True
+    strict_readiness: bool = True
+    exit_timeout_s: float = 30.0
+    log_level: str = "info"
+    allow_client_shm: bool = False
+    max_input_bytes: int = 1 << 26
+    compat: Literal["", "triton"] = ""
+    overload_status: Literal[503, 429] = 503
+    cache: Path | None = None
+    server_id: str = "tuili"

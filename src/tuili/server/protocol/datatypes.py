@@ -1,0 +1,94 @@
+"""The datatypes of the KServe v2 protocol and their bytes: raw buffers to arrays and back.
+
+BYTES travels as a little-endian u32 length before each element (extension_binary_data.md); in
+memory it is an object array of `bytes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from tuili.errors import InvalidArgument
+from tuili.server.protocol.messages import Array
+from tuili.tensors import DType
+
+Buffer = bytes | bytearray | memoryview
+
+NUMPY: Final[dict[str, np.dtype]] = {kind.kserve: kind.numpy for kind in DType if kind.kserve}
+BYTE_SIZE: Final[dict[str, int]] = {name: dtype.itemsize for name, dtype in NUMPY.items()}
+DTYPE: Final[dict[str, DType]] = {kind.kserve: kind for kind in DType if kind.kserve}
+
+# extension_binary_data.md: these have no JSON (and no typed gRPC) form.
+RAW_ONLY: Final = frozenset(("FP16", "BF16"))
+
+
+def element_count(shape: Iterable[int]) -> int:
+    """The number of elements of a concrete shape, refusing what cannot be one."""
+    count = 1
+    for dim in shape:
+        if dim < 0:
+            raise InvalidArgument(f"shape {list(shape)} has the negative dim {dim}")
+        count *= dim
+    if count > 1 << 62:
+        raise InvalidArgument(f"shape {list(shape)} has too many elements")
+    return count
+
+
+def decode(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer) -> Array:
+    """The array that `raw` holds: a view for fixed-size types, an object array for BYTES."""
+    if datatype == "BYTES":
+        return decode_bytes(name, shape, raw)
+    try:
+        dtype = NUMPY[datatype]
+    except KeyError:
+        raise InvalidArgument(f"input {name!r} has the unknown datatype {datatype!r}") from None
+    expected = element_count(shape) * dtype.itemsize
+    if len(raw) != expected:
+        raise InvalidArgument(
+            f"input {name!r}: {len(raw)} bytes of data, but {datatype} {list(shape)} takes {expected}"
+        )
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def decode_bytes(name: str, shape: tuple[int, ...], raw: Buffer) -> Array:
+    """An object array from length-prefixed elements; refuses short and left-over bytes."""
+    count = element_count(shape)
+    view = memoryview(raw)
+    size = len(view)
+    if count * 4 > size:
+        raise InvalidArgument(
+            f"input {name!r}: {size} bytes of data cannot hold {count} BYTES elements"
+        )
+    items = np.empty(count, dtype=object)
+    at = 0
+    for index in range(count):
+        end = at + 4 + int.from_bytes(view[at : at + 4], "little")
+        if at + 4 > size or end > size:
+            raise InvalidArgument(
+                f"input {name!r}: element {index} of {count} ends at byte {end}, past the {size} sent"
+            )
+        items[index] = bytes(view[at + 4 : end])
+        at = end
+    if at != size:
+        raise InvalidArgument(f"input {name!r}: {size - at} bytes left over after {count} elements")
+    return items.reshape(shape)
+
+
+def encode(array: Array, datatype: str) -> bytes | memoryview:
+    """The wire bytes of an array: a view of contiguous memory, or length-prefixed BYTES."""
+    if datatype == "BYTES":
+        return encode_bytes(array)
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def encode_bytes(array: Array) -> bytes:
+    """Length-prefixed elements in row-major order; text becomes UTF-8."""
+    parts: list[bytes] = []
+    for item in array.reshape(-1).tolist():
+        data = item if isinstance(item, bytes) else str(item).encode()
+        parts.append(len(data).to_bytes(4, "little"))
+        parts.append(data)
+    return b"".join(parts)

@@ -1,0 +1,80 @@
+"""What crosses the seam between a transport and the data plane: one request, one response.
+
+Transports build `InferRequest` and are called back with `InferResponse` or an error. They are
+`msgspec` structs because these objects are made for every request: construction costs 0.1 us.
+Names follow the KServe v2 protocol; datatypes are its names ("FP32", "BYTES").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+Parameters = dict[str, bool | int | float | str]
+Array = np.ndarray[Any, Any]
+
+SHARED_MEMORY_KEYS = (
+    "shared_memory_region",
+    "shared_memory_offset",
+    "shared_memory_byte_size",
+)
+
+
+class InputTensor(msgspec.Struct, gc=False):
+    """One input: an array, or None when `parameters` name a shared-memory region to read.
+
+    The array may be any C-contiguous view of the receive buffer: the data plane drops its
+    references before it calls `reply`. BYTES tensors are object arrays of `bytes`.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Array | None
+    parameters: Parameters | None = None
+
+
+class RequestedOutput(msgspec.Struct, gc=False):
+    """An output the client asked for; `parameters` may hold `classification`, `binary_data`, shm keys."""
+
+    name: str
+    parameters: Parameters | None = None
+
+
+class InferRequest(msgspec.Struct, gc=False):
+    """One inference request, already parsed, not yet checked against the model.
+
+    `version` is "" for "the newest ready one". `deadline` is a `time.monotonic()` moment or None.
+    `parameters` hold `sequence_id`, `priority`, `timeout` and whatever else the client sent;
+    transport-level keys (`binary_data_output`) stay with the transport.
+    """
+
+    model: str
+    inputs: list[InputTensor]
+    version: str = ""
+    id: str = ""
+    outputs: list[RequestedOutput] | None = None
+    parameters: Parameters | None = None
+    deadline: float | None = None
+
+
+class OutputTensor(msgspec.Struct, gc=False):
+    """One output: C-contiguous array, or None when it was written to shared memory (see `parameters`)."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Array | None
+    parameters: Parameters | None = None
+
+
+class InferResponse(msgspec.Struct, gc=False):
+    """The answer to one request: outputs in the order asked for, or in the model's order."""
+
+    model: str
+    version: str
+    outputs: list[OutputTensor]
+    id: str = ""
+    parameters: Parameters | None = None

@@ -1,0 +1,57 @@
+"""One error of the tree to one HTTP and one gRPC status: the table both transports share.
+
+The codes are Triton's (`docs/protocol/README.md`, "Mapping Triton Server Error Codes to HTTP
+Status Codes"); gRPC codes are plain integers so that this layer needs no gRPC.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tuili.errors import (
+    AlreadyExists,
+    Cancelled,
+    DeadlineExceeded,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+    ToolchainError,
+    TuiliError,
+    Unavailable,
+    Unsupported,
+    UserError,
+)
+
+
+class Status(NamedTuple):
+    """The status of an error on each transport."""
+
+    http: int
+    grpc: int
+
+
+STATUS: dict[type[TuiliError], Status] = {
+    NotFound: Status(404, 5),  # NOT_FOUND
+    AlreadyExists: Status(400, 6),  # ALREADY_EXISTS
+    Unsupported: Status(501, 12),  # UNIMPLEMENTED
+    InvalidArgument: Status(400, 3),  # INVALID_ARGUMENT
+    UserError: Status(400, 3),  # INVALID_ARGUMENT
+    Cancelled: Status(400, 1),  # CANCELLED
+    DeadlineExceeded: Status(503, 14),  # UNAVAILABLE, as Triton: "Request timeout expired"
+    Overloaded: Status(503, 14),  # UNAVAILABLE
+    Unavailable: Status(503, 14),  # UNAVAILABLE
+    ToolchainError: Status(500, 13),  # INTERNAL
+    InternalError: Status(500, 13),  # INTERNAL
+    TuiliError: Status(500, 13),  # INTERNAL
+}
+_INTERNAL = Status(500, 13)
+
+
+def status_of(error: BaseException) -> Status:
+    """The status of the nearest class in the error's ancestry; anything foreign is our own bug."""
+    for cls in type(error).__mro__:
+        found = STATUS.get(cls)
+        if found is not None:
+            return found
+    return _INTERNAL
