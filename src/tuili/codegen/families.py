@@ -1,0 +1,26 @@
+"""The chooser: for every operator the families that can run it; the first that supports a node wins."""
+
+from __future__ import annotations
+
+from tuili.codegen.family import Family
+from tuili.codegen.kernel import Context
+from tuili.errors import UnsupportedOperator
+from tuili.ir import Node
+
+FAMILIES: dict[str, tuple[Family, ...]] = {
+    # op: (Family("name", emit, supports), ...)
+}
+
+
+def choose(node: Node, ctx: Context) -> Family:
+    """The first family that supports the node; raises UnsupportedOperator naming what was tried."""
+    families = FAMILIES.get(node.op, ())
+    for family in families:
+        if family.supports(node, ctx):
+            return family
+    tried = ", ".join(family.name for family in families) or "none"
+    types = ", ".join(str(value.type) for value in node.inputs if value is not None)
+    raise UnsupportedOperator(
+        f"{node.label}: no kernel runs it for ({types}) on target {ctx.target.name}; families tried: {tried}",
+        [(node.op, [node.name])],
+    )

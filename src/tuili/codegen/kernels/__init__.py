@@ -1,0 +1,1 @@
+"""Kernel families: one file per idea, each prints specialised C."""

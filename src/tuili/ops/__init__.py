@@ -1,0 +1,1 @@
+"""The operator table: signature, shape rule and NumPy meaning of every operator."""
