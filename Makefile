@@ -1,0 +1,47 @@
+# The commands of this project; each sets up what it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+JOBS   ?= 2
+
+.PHONY: setup lint type contracts test models bench demo clean
+
+setup: $(VENV)/.dev
+
+# Everything for development. A second run does nothing until pyproject.toml changes.
+$(VENV)/.dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(VENV)/.dev $(VENV)/.demo
+
+# Only what the demo needs, so that its first run is short.
+$(VENV)/.demo: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $(VENV)/.demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup
+	$(BIN)/basedpyright
+
+contracts: setup
+	$(BIN)/lint-imports
+
+test: setup
+	$(BIN)/python -m pytest -n $(JOBS)
+
+# Fetches and exports the real models that the tests and the benchmarks use.
+models: setup
+	$(BIN)/python -m benchmarks.models
+
+bench: setup
+	$(BIN)/python -m benchmarks.engines
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m examples.ocr
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

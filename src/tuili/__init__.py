@@ -1,0 +1,52 @@
+"""tuili compiles trained models to native code and serves them.
+
+The public names are loaded on first use, so that `import tuili.runtime` never loads the compiler.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tuili.artifact import Artifact
+    from tuili.compiler import compile, load  # noqa: A004 - the public verb, as in re.compile
+    from tuili.errors import TuiliError
+    from tuili.runtime import Model
+    from tuili.tensors import DType, TensorSpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Artifact",
+    "DType",
+    "Model",
+    "TensorSpec",
+    "TuiliError",
+    "__version__",
+    "compile",
+    "load",
+]
+
+_HOMES = {
+    "Artifact": "tuili.artifact",
+    "DType": "tuili.tensors",
+    "Model": "tuili.runtime",
+    "TensorSpec": "tuili.tensors",
+    "TuiliError": "tuili.errors",
+    "compile": "tuili.compiler",
+    "load": "tuili.compiler",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'tuili' has no attribute {name!r}")
+    found: object = getattr(import_module(home), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
