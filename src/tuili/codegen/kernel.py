@@ -61,6 +61,20 @@ class Context:
                 self.views[value] = View(self.add_weight(value.name, value.constant))
         return self.views[value]
 
+    def alias(self, value: Value, source: Value) -> bool:
+        """Let `value` share the memory of `source`; False when it must be copied instead.
+
+        A graph output has its own memory from the start, so only a copy can fill it, unless the
+        translator has already given both the same place.
+        """
+        view = self.view(source)
+        return self.views.setdefault(value, view) == view
+
+    def fault(self, message: str) -> int:
+        """The code that stands for a run-time error; see `KernelBuilder.fault`."""
+        self.program.faults.append(message)
+        return len(self.program.faults)
+
     def new_buffer(self, name: str, dtype: DType, size: Dim) -> Buffer:
         """A new arena buffer of `size` bytes."""
         buffer = Buffer(name, dtype, size, Place.ARENA)
@@ -138,6 +152,17 @@ class KernelBuilder:
         """Several dims at once: `k.dims("N C H W", shape)`."""
         for name, dim in zip(names.split(), dims, strict=True):
             self.dim(name, dim)
+
+    def fault(self, message: str) -> str:
+        """A C statement that makes the run fail with `message` (found, expected; the node is added).
+
+        The kernel must leave memory alone afterwards, and may go on or return.
+        """
+        code = self.ctx.fault(f"{self.node.label}: {message}")
+        name = f"fault_{code}"
+        self._params.append(f"int32_t *{name}")
+        self._args.append("&shared->fault")
+        return f"__atomic_store_n({name}, {code}, __ATOMIC_RELAXED);"
 
     def support(self, text: str) -> None:
         """Static functions that the body calls."""

@@ -120,3 +120,4 @@ class Program:
     weights: list[Weight] = field(default_factory=list[Weight])
     buffers: list[Buffer] = field(default_factory=list[Buffer])  # arena and heap
     steps: list[Step] = field(default_factory=list["Step"])
+    faults: list[str] = field(default_factory=list[str])  # run-time errors, codes from 1

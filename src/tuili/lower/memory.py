@@ -1,0 +1,93 @@
+"""The memory plan: where each arena buffer lives, so that buffers alive together never overlap.
+
+Greedy by size with best fit (Pisarchyk and Lee, arXiv 2001.03288): the largest buffer first, each
+into the smallest gap between the buffers that are alive at the same time. The plan is made here
+when every size is known; for run-time sizes the artifact carries the same algorithm in C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuili.lower.program import ALIGNMENT, Buffer, Call, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A buffer's life: from the step that first touches it to the last."""
+
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Offsets in the order of the intervals, the bytes needed, and the least possible."""
+
+    offsets: tuple[int, ...]
+    size: int
+    lower_bound: int
+
+
+def lifetimes(program: Program) -> dict[Buffer, tuple[int, int]]:
+    """The first and last step that touch each arena buffer; untouched buffers are left out."""
+    lives: dict[Buffer, tuple[int, int]] = {}
+    arena = set(program.buffers)
+    for index, step in enumerate(program.steps):
+        for buffer in _touched(step):
+            if buffer in arena:
+                lives[buffer] = (lives.get(buffer, (index, index))[0], index)
+    return lives
+
+
+def _touched(step: Call) -> list[Buffer]:
+    return [*step.writes, *step.reads]
+
+
+def aligned(size: int) -> int:
+    """`size` rounded up to the alignment of buffers."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def plan_memory(intervals: Sequence[Interval]) -> MemoryPlan:
+    """Place every interval."""
+    order = sorted(range(len(intervals)), key=lambda i: (-intervals[i].size, intervals[i].first, i))
+    offsets = [0] * len(intervals)
+    placed: list[int] = []
+    for index in order:
+        offsets[index] = _best_gap(index, intervals, offsets, placed)
+        placed.append(index)
+    size = max((offsets[i] + aligned(intervals[i].size) for i in placed), default=0)
+    return MemoryPlan(tuple(offsets), size, lower_bound(intervals))
+
+
+def _best_gap(index: int, intervals: Sequence[Interval], offsets: list[int], placed: list[int]) -> int:
+    me = intervals[index]
+    wanted = aligned(me.size)
+    neighbours = sorted(
+        (offsets[i], aligned(intervals[i].size))
+        for i in placed
+        if intervals[i].first <= me.last and me.first <= intervals[i].last
+    )
+    best, best_gap, end = -1, -1, 0
+    for start, size in neighbours:
+        gap = start - end
+        if gap >= wanted and (best < 0 or gap < best_gap):
+            best, best_gap = end, gap
+        end = max(end, start + size)
+    return end if best < 0 else best
+
+
+def lower_bound(intervals: Sequence[Interval]) -> int:
+    """The most bytes alive at any one step: no plan can need less."""
+    changes: dict[int, int] = {}
+    for life in intervals:
+        changes[life.first] = changes.get(life.first, 0) + aligned(life.size)
+        changes[life.last + 1] = changes.get(life.last + 1, 0) - aligned(life.size)
+    alive = most = 0
+    for step in sorted(changes):
+        alive += changes[step]
+        most = max(most, alive)
+    return most
