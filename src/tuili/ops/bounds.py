@@ -1,0 +1,112 @@
+"""Bounds of symbolic dims: what can be proved about the sign of an expression."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+from tuili.tensors import Dim, Expr, ceil_div, dim_max, dim_min, floor_div
+
+Range: TypeAlias = "tuple[float, float]"
+
+
+def bounds(dim: Dim, least: int = 0) -> Range:
+    """The smallest and largest value of a dim whose symbols are `least` or more."""
+    if isinstance(dim, int):
+        return (dim, dim)
+    low, high = 0.0, 0.0
+    for monomial, coefficient in dim.terms:
+        term: Range = (coefficient, coefficient)
+        for atom, power in monomial:
+            factor = _atom_bounds(atom, least)
+            for _ in range(power):
+                term = _product(term, factor)
+        low, high = low + term[0], high + term[1]
+    return low, high
+
+
+def _atom_bounds(atom: object, least: int) -> Range:
+    operation = getattr(atom, "op", None)
+    if operation is None:
+        return (least, math.inf)
+    left, right = (bounds(arg, least) for arg in getattr(atom, "args"))  # noqa: B009
+    match operation:
+        case "max":
+            return max(left[0], right[0]), max(left[1], right[1])
+        case "min":
+            return min(left[0], right[0]), min(left[1], right[1])
+        case "//" if right[0] > 0:
+            quotients = [_quotient(value, by) for value in left for by in right]
+            return min(quotients), max(quotients)
+        case "%" if right[0] > 0:
+            return 0, right[1] - 1
+        case _:
+            return -math.inf, math.inf
+
+
+def _quotient(value: float, by: float) -> float:
+    if math.isinf(by):
+        return value if math.isinf(value) else 0 if value >= 0 else -1
+    return value if math.isinf(value) else math.floor(value / by)
+
+
+def _product(left: Range, right: Range) -> Range:
+    products = [0.0 if 0 in (a, b) else a * b for a in left for b in right]
+    return min(products), max(products)
+
+
+def is_nonnegative(dim: Dim, least: int = 0) -> bool:
+    """Whether a dim is proved to be 0 or more."""
+    return bounds(dim, least)[0] >= 0
+
+
+def at_least(dim: Dim, floor: int) -> Dim:
+    """`max(dim, floor)`, without the `max` where it is proved idle."""
+    return dim if bounds(dim - floor)[0] >= 0 else dim_max(dim, floor)
+
+
+def at_most(dim: Dim, ceiling: Dim) -> Dim:
+    """`min(dim, ceiling)`, without the `min` where it is proved idle."""
+    return dim if bounds(ceiling - dim)[0] >= 0 else dim_min(dim, ceiling)
+
+
+def truncated_div(left: Dim, right: Dim) -> Dim:
+    """`left / right` rounded towards zero, as integer division is in ONNX; `right` is positive."""
+    if isinstance(left, int) and isinstance(right, int):
+        return abs(left) // abs(right) * (1 if (left < 0) == (right < 0) else -1)
+    if is_nonnegative(left, least=1):
+        return floor_div(left, right)
+    return dim_max(floor_div(left, right), dim_min(ceil_div(left, right), 0))
+
+
+def compare(left: Dim, right: Dim) -> int | None:
+    """-1, 0 or 1 as `left` is proved below, equal to or above `right`; None when not proved."""
+    low, high = bounds(left - right)
+    if low > 0:
+        return 1
+    if high < 0:
+        return -1
+    return 0 if low == high == 0 else None
+
+
+def product_without(dims: list[Dim], others: list[Dim]) -> tuple[Dim, Dim]:
+    """The products of two lists of dims after equal factors are struck out on both sides."""
+    left, right = list(dims), list(others)
+    for dim in dims:
+        if dim in right:
+            left.remove(dim)
+            right.remove(dim)
+    return _product_of(left), _product_of(right)
+
+
+def _product_of(dims: list[Dim]) -> Dim:
+    total: Dim = 1
+    for dim in dims:
+        total = total * dim
+    return total
+
+
+def lone_symbol(dim: Dim) -> str | None:
+    """The name when a dim is exactly one symbol."""
+    return dim.symbol if isinstance(dim, Expr) else None
+

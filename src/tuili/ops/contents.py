@@ -1,0 +1,127 @@
+"""Known contents of small integer tensors, as symbolic dims: what shapes are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tuili.ir import TensorType, Value
+from tuili.tensors import Array, Dim, DType, Expr, Sym, symbols_of
+
+# Tensors that hold shapes and indices are short; tables of weights are not worth reading.
+MOST_ELEMENTS = 512
+_PREFIX = "symbol."
+
+
+class Contents:
+    """What is known of the elements of values, and where data-dependent symbols come from.
+
+    A symbol made here stands for an axis of a value (`boxes#0`) or for an element of an integer
+    value (`count[0]`). The names are kept in the graph's metadata (`symbol.u0`), so that inferring
+    the same graph again gives the same symbols.
+    """
+
+    def __init__(self, metadata: dict[str, str] | None = None, taken: Iterable[str] = ()) -> None:
+        self._known: dict[Value, Array | None] = {}
+        self._metadata = {} if metadata is None else metadata
+        self._names = {
+            origin: key.removeprefix(_PREFIX)
+            for key, origin in self._metadata.items()
+            if key.startswith(_PREFIX)
+        }
+        self._taken = {*taken, *self._names.values()}
+
+    def get(self, value: Value | None) -> Array | None:
+        """The elements as an object array of dims, or None when they are not known."""
+        if value is None:
+            return None
+        if value not in self._known:
+            self._known[value] = None if value.constant is None else as_dims(value.constant)
+        return self._known[value]
+
+    def set(self, value: Value, elements: Array) -> None:
+        """Record the elements of a value."""
+        self._known[value] = elements.astype(object)
+
+    def dims(self, value: Value | None) -> tuple[Dim, ...] | None:
+        """The elements, flat."""
+        elements = self.get(value)
+        return None if elements is None else tuple(elements.ravel().tolist())
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each data-dependent symbol comes from: `name#axis` or `name[element]`."""
+        return {name: origin for origin, name in self._names.items()}
+
+    def is_element(self, symbol: str) -> bool:
+        """Whether a symbol stands for an element, which unlike an axis may be negative."""
+        return self.sources.get(symbol, "").endswith("]")
+
+    def fresh(self, origin: str) -> Expr:
+        """The symbol for an origin; the same origin gets the same symbol."""
+        if origin not in self._names:
+            index = len(self._names)
+            while f"u{index}" in self._taken:
+                index += 1
+            name = f"u{index}"
+            self._taken.add(name)
+            self._names[origin] = name
+            self._metadata[_PREFIX + name] = origin
+        return Sym(self._names[origin])
+
+    def bind(self, value: Value | None) -> tuple[Dim, ...] | None:
+        """The elements of a short integer vector or scalar; symbols stand for unknown ones."""
+        known = self.dims(value)
+        if known is not None or value is None or not isinstance(value.type, TensorType):
+            return known
+        shape = value.type.shape
+        if shape is None or len(shape) > 1 or not value.type.dtype.is_int:
+            return None
+        length = shape[0] if shape else 1
+        if not isinstance(length, int) or length > 16:
+            return None
+        elements = np.array([self.fresh(f"{value.name}[{i}]") for i in range(length)], object)
+        self.set(value, elements.reshape(() if not shape else (length,)))
+        return self.dims(value)
+
+
+def origins(metadata: dict[str, str]) -> dict[str, str]:
+    """The data-dependent symbols of a graph and where they come from, out of its metadata."""
+    return {
+        key.removeprefix(_PREFIX): origin
+        for key, origin in metadata.items()
+        if key.startswith(_PREFIX)
+    }
+
+
+def as_dims(array: Array) -> Array | None:
+    """A small array of whole numbers as dims; None for anything else."""
+    if array.size > MOST_ELEMENTS:
+        return None
+    dtype = DType.of(array.dtype)
+    if dtype.is_int or dtype is DType.BOOL:
+        return _objects([int(item) for item in array.ravel()], array.shape)
+    if dtype.is_float:
+        items = [float(item) for item in array.ravel()]
+        if all(item.is_integer() for item in items):
+            return _objects([int(item) for item in items], array.shape)
+    return None
+
+
+def _objects(items: list[int], shape: tuple[int, ...]) -> Array:
+    elements = np.empty(len(items), object)
+    elements[:] = items
+    return elements.reshape(shape)
+
+
+def concrete(elements: Array, dtype: DType) -> Array | None:
+    """Elements that are all numbers, as an array of their real type."""
+    if any(isinstance(item, Expr) for item in elements.ravel()):
+        return None
+    return elements.astype(dtype.numpy)
+
+
+def symbols_in(dims: Iterable[object]) -> set[str]:
+    """The names of all symbols in dims."""
+    return {name for dim in dims if isinstance(dim, Expr) for name in symbols_of(dim)}

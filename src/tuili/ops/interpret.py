@@ -1,0 +1,192 @@
+"""The interpreter: runs any graph by the NumPy meaning of its operators; the oracle for targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tuili.errors import InternalError, InvalidArgument, InvalidModel, TuiliError, nearest
+from tuili.ir import Graph, Node, TensorType, Value
+from tuili.ops.bounds import lone_symbol
+from tuili.ops.contents import origins
+from tuili.ops.op import Op
+from tuili.ops.table import attributes, lookup
+from tuili.ops.verify import slot_at
+from tuili.tensors import Array, DType, Expr, evaluate, shape_text
+
+
+def run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Any]:
+    """The outputs of a graph by name; raises InvalidArgument for wrong feeds."""
+    machine = _Machine(graph)
+    _check_names(graph, feeds)
+    for value in graph.inputs:
+        machine.feed(value, feeds[value.name])
+    return dict(zip((value.name for value in graph.outputs), machine.run(graph), strict=True))
+
+
+def run_node(node: Node, inputs: Sequence[Any]) -> list[Any]:
+    """The outputs of one node for given inputs; what folding constants evaluates with."""
+    return _Machine(None).evaluate(node, inputs)
+
+
+def _check_names(graph: Graph, feeds: Mapping[str, Array]) -> None:
+    names = [value.name for value in graph.inputs]
+    for name in feeds:
+        if name not in names:
+            raise InvalidArgument(f"no input is called {name!r}.{nearest(name, names)} Inputs: {names}")
+    for name in names:
+        if name not in feeds:
+            raise InvalidArgument(f"input {name!r} is missing; inputs: {names}")
+
+
+class _Machine:
+    """Values and symbols while a graph runs."""
+
+    def __init__(self, root: Graph | None) -> None:
+        self._values: dict[Value, Any] = {}
+        self._symbols: dict[str, int] = {}
+        self._origins: dict[str, list[tuple[str, str]]] = {}
+        for symbol, origin in origins(root.metadata if root else {}).items():
+            name, _, element = origin.removesuffix("]").rpartition("[")
+            if origin.endswith("]"):
+                self._origins.setdefault(name, []).append((symbol, element))
+
+    def feed(self, value: Value, array: Any) -> None:
+        """Give a graph input its array, and its symbols their numbers."""
+        type_ = value.type
+        if isinstance(type_, TensorType):
+            array = _checked(value, np.asarray(array), type_)
+        self._define(value, array)
+
+    def run(self, graph: Graph) -> list[Any]:
+        """Run the nodes of a graph whose inputs are defined."""
+        for node in graph.nodes:
+            found = [None if value is None else self._read(value) for value in node.inputs]
+            for value, result in zip(node.outputs, self.evaluate(node, found), strict=False):
+                self._define(value, result)
+        return [self._read(value) for value in graph.outputs]
+
+    def evaluate(self, node: Node, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs of one node."""
+        op = lookup(node.op)
+        attrs = {name: self._attr(value) for name, value in attributes(node).items()}
+        epilogue = attrs.pop("epilogue", None)
+        if op.counts_outputs:
+            attrs["num_outputs"] = len(node.outputs)
+        own = inputs if op.inputs and op.inputs[-1].variadic else inputs[: op.own_slots]
+        try:
+            with np.errstate(all="ignore"):
+                found = op.meaning(*own, **attrs)
+        except TuiliError:
+            raise
+        except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+            shapes = ", ".join(_described(each) for each in inputs)
+            raise InvalidModel(f"{node.label} fails on ({shapes}): {error}") from error
+        results = [*found] if isinstance(found, tuple) else [found]
+        results = _declared(op, own, results, attrs)
+        if epilogue is not None:
+            extras = [each for each in inputs[op.own_slots :] if each is not None]
+            results[0] = epilogue(results[0], *_aligned(node, results[0], extras))[0]
+        return results
+
+    def _attr(self, attr: Any) -> Any:
+        if isinstance(attr, Graph):
+            return self._function(attr)
+        if isinstance(attr, Expr):
+            return evaluate(attr, self._symbols)
+        if isinstance(attr, tuple):
+            return tuple(map(self._attr, attr))
+        return attr
+
+    def _function(self, graph: Graph) -> Callable[..., list[Any]]:
+        def call(*arguments: Any) -> list[Any]:
+            for value, argument in zip(graph.inputs, arguments, strict=True):
+                self._define(value, argument)
+            return self.run(graph)
+
+        return call
+
+    def _read(self, value: Value) -> Any:
+        if value.constant is not None:
+            return value.constant
+        if value not in self._values:
+            raise InternalError(f"value {value.name!r} is read before it is computed")
+        return self._values[value]
+
+    def _define(self, value: Value, result: Any) -> None:
+        self._values[value] = result
+        for symbol, element in self._origins.get(value.name, ()):
+            self._symbols[symbol] = int(result.ravel()[int(element)])
+        type_ = value.type
+        if isinstance(type_, TensorType) and type_.shape is not None and type_.shape:
+            for dim, size in zip(type_.shape, np.shape(result), strict=False):
+                symbol = lone_symbol(dim)
+                if symbol is not None:
+                    self._symbols[symbol] = size
+
+
+def _checked(value: Value, array: Array, type_: TensorType) -> Array:
+    if DType.of(array.dtype) is not type_.dtype:
+        raise InvalidArgument(
+            f"input {value.name!r} has dtype {DType.of(array.dtype).value}; expected {type_.dtype.value}"
+        )
+    shape = type_.shape
+    if shape is None:
+        return array
+    fits = len(shape) == array.ndim and all(
+        size == dim or not isinstance(dim, int)
+        for size, dim in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        raise InvalidArgument(
+            f"input {value.name!r} has shape {shape_text(array.shape)}; expected {shape_text(shape)}"
+        )
+    return array
+
+
+def _described(item: Any) -> str:
+    if isinstance(item, np.ndarray | np.generic):
+        return f"{item.dtype}{shape_text(item.shape)}"
+    return type(item).__name__
+
+
+def _declared(
+    op: Op, inputs: Sequence[Any], results: list[Any], attrs: Mapping[str, Any]
+) -> list[Any]:
+    """The results as arrays of the element types that the signature promises."""
+    return [_as_slot(op, index, result, inputs, attrs) for index, result in enumerate(results)]
+
+
+def _as_slot(op: Op, index: int, result: Any, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
+    if result is None or isinstance(result, list | dict):
+        return result
+    array = np.asarray(result)
+    wanted = slot_at(op.outputs, index).type
+    dtype: Any = None
+    if wanted.startswith("@"):
+        kind = attrs[wanted[1:]]
+        dtype = kind.numpy if isinstance(kind, DType) else None
+    elif wanted[0].isupper():
+        slots = ((slot_at(op.inputs, i).type, each) for i, each in enumerate(inputs))
+        dtype = next(
+            (each.dtype for kind, each in slots if kind == wanted and isinstance(each, np.ndarray)),
+            None,
+        )
+    elif wanted != "any":
+        dtype = DType(wanted).numpy
+    return array if dtype is None or array.dtype == dtype else array.astype(dtype)
+
+
+def _aligned(node: Node, result: Array, extras: Sequence[Any]) -> list[Any]:
+    """Per-channel operands of a convolution run along axis 1; others broadcast as they are."""
+    if node.op not in CHANNELS_FIRST:
+        return [*extras]
+    return [
+        each.reshape(-1, *[1] * (result.ndim - 2)) if each.ndim == 1 and each.size > 1 else each
+        for each in extras
+    ]
+
+
+CHANNELS_FIRST = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool"})

@@ -1,0 +1,68 @@
+"""The operator table: every operator that tuili knows, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuili.errors import UnsupportedOperator, nearest
+from tuili.ir import Node
+from tuili.ops import (
+    activations,
+    arithmetic,
+    convolution,
+    creation,
+    gathers,
+    internal,
+    linear,
+    movement,
+    normalization,
+    pooling,
+    reductions,
+    resize,
+    selection,
+    slicing,
+    unary,
+)
+from tuili.ops.op import KINDS, REQUIRED, Op
+
+FAMILIES = (
+    unary,
+    arithmetic,
+    activations,
+    movement,
+    slicing,
+    gathers,
+    creation,
+    selection,
+    linear,
+    convolution,
+    pooling,
+    normalization,
+    reductions,
+    resize,
+    internal,
+)
+
+TABLE: dict[str, Op] = {row.name: row for family in FAMILIES for row in family.ROWS}
+
+
+def lookup(name: str) -> Op:
+    """The row of an operator; raises UnsupportedOperator naming the nearest known one."""
+    try:
+        return TABLE[name]
+    except KeyError:
+        hint = nearest(name, TABLE)
+        raise UnsupportedOperator(f"unknown operator {name!r}.{hint}", [(name, [])]) from None
+
+
+def attr(node: Node, name: str) -> Any:
+    """An attribute of a node, or the table's default."""
+    return node.attrs.get(name, lookup(node.op).attrs.get(name))
+
+
+def attributes(node: Node) -> dict[str, Any]:
+    """All attributes of a node, defaults filled in."""
+    return {**lookup(node.op).attrs, **node.attrs}
+
+
+__all__ = ["KINDS", "REQUIRED", "TABLE", "Op", "attr", "attributes", "lookup"]

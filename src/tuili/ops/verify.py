@@ -1,0 +1,85 @@
+"""What a node must satisfy before its shape rule runs: arity, attributes, element types."""
+
+from __future__ import annotations
+
+from tuili.errors import InvalidModel, nearest
+from tuili.ir import Node, TensorType
+from tuili.ops.op import KINDS, REQUIRED, Op, Slot
+from tuili.tensors import DType
+
+# Attributes that passes put on any node.
+COMMON_ATTRS = frozenset({"epilogue"})
+
+
+def check(node: Node, op: Op) -> dict[str, DType]:
+    """Check a node against its row; the element types of the signature's type variables."""
+    _check_arity(node, op)
+    _check_attrs(node, op)
+    return _bind_types(node, op)
+
+
+def _check_arity(node: Node, op: Op) -> None:
+    slots = op.inputs
+    variadic = bool(slots) and slots[-1].variadic
+    given = len(node.inputs)
+    if given > len(slots) and not variadic and "epilogue" not in node.attrs:
+        names = ", ".join(slot.name for slot in slots)
+        raise InvalidModel(f"{node.label}: {given} inputs are given; it takes {len(slots)} ({names})")
+    for index, slot in enumerate(slots):
+        if not slot.optional and not slot.variadic and node.input(index) is None:
+            raise InvalidModel(f"{node.label}: input {index} ({slot.name!r}) is missing; it is required")
+    outputs = op.outputs
+    if len(node.outputs) > len(outputs) and not (outputs and outputs[-1].variadic):
+        raise InvalidModel(
+            f"{node.label}: {len(node.outputs)} outputs are named; it has {len(outputs)} at most"
+        )
+
+
+def _check_attrs(node: Node, op: Op) -> None:
+    for name in node.attrs:
+        if name not in op.attrs and name not in COMMON_ATTRS:
+            known = ", ".join(op.attrs) or "none"
+            raise InvalidModel(
+                f"{node.label}: unknown attribute {name!r}.{nearest(name, op.attrs)} Known: {known}"
+            )
+    for name, default in op.attrs.items():
+        if default is REQUIRED and name not in node.attrs:
+            raise InvalidModel(f"{node.label}: attribute {name!r} is missing; it is required")
+
+
+def slot_at(slots: tuple[Slot, ...], index: int) -> Slot:
+    """The slot of an input or output; a variadic last slot serves all that follow."""
+    return slots[min(index, len(slots) - 1)]
+
+
+def _bind_types(node: Node, op: Op) -> dict[str, DType]:
+    bound: dict[str, DType] = {}
+    own = node.inputs if op.inputs and op.inputs[-1].variadic else node.inputs[: op.own_slots]
+    for index, value in enumerate(own):
+        if value is None or not isinstance(value.type, TensorType):
+            continue
+        _bind(node, op, index, value.type.dtype, bound)
+    return bound
+
+
+def _bind(node: Node, op: Op, index: int, dtype: DType, bound: dict[str, DType]) -> None:
+    slot = slot_at(op.inputs, index)
+    if slot.type == "any":
+        return
+    if slot.type in KINDS:
+        allowed = KINDS[slot.type]
+    elif slot.type[0].isupper():
+        expected = bound.setdefault(slot.type, dtype)
+        allowed = KINDS[op.allow.get(slot.type, "any")]
+        if expected is not dtype:
+            raise InvalidModel(
+                f"{node.label}: input {index} ({slot.name!r}) is {dtype.value}, but the inputs before"
+                f" it make {slot.type} = {expected.value}; cast one of them"
+            )
+    else:
+        allowed = {DType(name) for name in slot.type.split("|")}
+    if dtype not in allowed:
+        names = ", ".join(sorted(kind.value for kind in allowed))
+        raise InvalidModel(
+            f"{node.label}: input {index} ({slot.name!r}) is {dtype.value}; expected one of {names}"
+        )
