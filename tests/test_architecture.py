@@ -59,7 +59,9 @@ def test_running_loads_no_compiler_module(module):
 
 def test_import_of_tuili_is_quick():
     script = "import sys, tuili; print('numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
 
 
