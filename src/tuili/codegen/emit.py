@@ -90,11 +90,11 @@ def _sources_by_kernel(program: Program) -> dict[Kernel, list[str]]:
 
 
 def _groups(kernels: dict[str, Kernel]) -> list[list[str]]:
-    alone = [[name] for name, kernel in kernels.items() if _length(kernel) >= ALONE_CHARACTERS]
+    alone = [[name] for name, kernel in kernels.items() if _is_alone(kernel)]
     shared: list[list[str]] = []
     room = 0
     for name, kernel in kernels.items():
-        if _length(kernel) >= ALONE_CHARACTERS:
+        if _is_alone(kernel):
             continue
         if room < _length(kernel):
             shared.append([])
@@ -102,6 +102,11 @@ def _groups(kernels: dict[str, Kernel]) -> list[list[str]]:
         shared[-1].append(name)
         room -= _length(kernel)
     return [*alone, *shared]
+
+
+def _is_alone(kernel: Kernel) -> bool:
+    """Support functions of different kernels may share names, so such kernels share no unit."""
+    return bool(kernel.support) or _length(kernel) >= ALONE_CHARACTERS
 
 
 def _length(kernel: Kernel) -> int:
@@ -114,16 +119,22 @@ def _signature(name: str, kernel: Kernel) -> str:
 
 
 def _function(name: str, kernel: Kernel, labels: list[str]) -> str:
-    """The C of a kernel. Support functions of several kernels of a unit get the kernel's prefix."""
-    lines = ["", *([kernel.support, ""] if kernel.support else [])]
+    nodes = ", ".join(labels[:4]) + (f" and {len(labels) - 4} more" if len(labels) > 4 else "")
+    lines = ["", *([kernel.support, ""] if kernel.support else []), _comment(nodes)]
     lines += [_signature(name, kernel), "{", "    (void)begin, (void)end, (void)scratch;"]
     return "\n".join([*lines, textwrap.indent(kernel.body, "    "), "}"])
+
+
+def _comment(text: str) -> str:
+    return f"/* {text.replace('*/', '* /')} */"
 
 
 # -- the run function ------------------------------------------------------------------------
 
 
-def _run_unit(program: Program, target: Target, names: dict[Kernel, str]) -> tuple[str, MemoryPlan | None]:
+def _run_unit(
+    program: Program, target: Target, names: dict[Kernel, str]
+) -> tuple[str, MemoryPlan | None]:
     layout = _Layout(program)
     parts = [
         _HEADER.format(name=program.name, target=target.name, what="The run function."),
@@ -221,7 +232,9 @@ def _c_string(text: str) -> str:
 
 def _symbol_lines(program: Program, *, used: str) -> list[str]:
     names = [(index, f"d_{name}") for index, name in enumerate(program.symbols)]
-    return [f"    const int64_t {name} = run->dims[{index}];" for index, name in names if name in used]
+    return [
+        f"    const int64_t {name} = run->dims[{index}];" for index, name in names if name in used
+    ]
 
 
 def _body(program: Program, layout: _Layout, names: dict[Kernel, str]) -> str:
@@ -248,7 +261,9 @@ def _body(program: Program, layout: _Layout, names: dict[Kernel, str]) -> str:
 def _scratch_line(layout: _Layout) -> str:
     last = layout.num_offsets
     start, stride = f"run->offsets[{last - 2}]", f"run->offsets[{last - 1}]"
-    return f"    uint8_t *const scratch = run->arena + {start} + tid * {stride};\n    (void)scratch;"
+    return (
+        f"    uint8_t *const scratch = run->arena + {start} + tid * {stride};\n    (void)scratch;"
+    )
 
 
 def _shares(step: Call) -> str:
@@ -264,13 +279,18 @@ def _shares(step: Call) -> str:
 
 
 def _call(step: Call, layout: _Layout, name: str, shares: str) -> list[str]:
-    args = ", ".join(_argument(arg, param, layout) for arg, param in zip(step.args, step.kernel.params, strict=True))
-    comment = f"    /* {step.label.replace('*/', '* /')} */"
+    args = ", ".join(
+        _argument(arg, param, layout)
+        for arg, param in zip(step.args, step.kernel.params, strict=True)
+    )
+    comment = f"    {_comment(step.label)}"
     grid = _c(step.grid)
     tail = f", {args}" if args else ""
     if shares == "0":
         return [comment, f"    if (tid == 0) {name}(0, {grid}, scratch{tail});"]
-    span = f"tl_split({grid}, tid, n)" if shares == "1" else f"tl_split_if({shares}, {grid}, tid, n)"
+    span = (
+        f"tl_split({grid}, tid, n)" if shares == "1" else f"tl_split_if({shares}, {grid}, tid, n)"
+    )
     return [
         comment,
         "    {",
@@ -352,4 +372,3 @@ def _plan_lines(program: Program, layout: _Layout) -> list[str]:
         f"    run->offsets[{last - 1}] = stride;",
         "    return size + stride * run->threads;",
     ]
-

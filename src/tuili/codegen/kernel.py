@@ -1,12 +1,12 @@
 """KernelBuilder: how a kernel family writes one kernel call.
 
-    k = KernelBuilder(ctx, node, "conv3x3")
-    x = k.read("x", node.required(0))       # const float *restrict x
-    y = k.write("y", node.output)           # float *restrict y
-    w = k.weight("w", packed)               # packed at compile time, 64-byte aligned
-    k.dim("H", dims[2])                     # a C constant when known, else an int64_t parameter
-    k.body('''for (int64_t i = begin; i < end; i++) ...''')
-    k.emit(grid=oc_blocks, flops=..., bytes=...)
+k = KernelBuilder(ctx, node, "conv3x3")
+x = k.read("x", node.required(0))       # const float *restrict x
+y = k.write("y", node.output)           # float *restrict y
+w = k.weight("w", packed)               # packed at compile time, 64-byte aligned
+k.dim("H", dims[2])                     # a C constant when known, else an int64_t parameter
+k.body('''for (int64_t i = begin; i < end; i++) ...''')
+k.emit(grid=oc_blocks, flops=..., bytes=...)
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ import numpy as np
 from tuili.codegen.targets import Target
 from tuili.errors import InternalError
 from tuili.ir import Node, TensorType, Value, block_of
-from tuili.lower.program import ALIGNMENT, Arg, Buffer, Call, Kernel, Place, Pointer, Program, View, Weight
+from tuili.lower.program import (
+    ALIGNMENT,
+    Arg,
+    Buffer,
+    Call,
+    Kernel,
+    Place,
+    Pointer,
+    Program,
+    View,
+    Weight,
+)
 from tuili.ops.contents import Contents
 from tuili.tensors import Array, Dim, DType, Shape, ceil_div, numel
 
@@ -56,7 +67,9 @@ class Context:
         """Where a value lives; constants are placed among the weights on first use."""
         if value not in self.views:
             if value.constant is None:
-                self.views[value] = View(self.new_buffer(value.name, value.dtype, size_of(value.tensor)))
+                self.views[value] = View(
+                    self.new_buffer(value.name, value.dtype, size_of(value.tensor))
+                )
             else:
                 self.views[value] = View(self.add_weight(value.name, value.constant))
         return self.views[value]

@@ -41,7 +41,15 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("x86-64-avx512", "x86_64", 16, 32, True, ("-march=x86-64-v4", "-mprefer-vector-width=512"), _AVX512),
+        Target(
+            "x86-64-avx512",
+            "x86_64",
+            16,
+            32,
+            True,
+            ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+            _AVX512,
+        ),
         Target("x86-64-avx2", "x86_64", 8, 16, True, ("-march=x86-64-v3",), _AVX2),
         Target("x86-64", "x86_64", 4, 16, False, ("-march=x86-64",), ()),
         Target("aarch64", "aarch64", 4, 32, True, (), ()),

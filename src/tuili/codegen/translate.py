@@ -70,7 +70,9 @@ def _copy_outputs(graph: Graph, ctx: Context) -> None:
     for value, buffer in zip(graph.outputs, ctx.program.output_buffers, strict=True):
         view = ctx.view(value)
         if view.buffer is not buffer:
-            ctx.program.steps.append(copy_call(f"output {buffer.name!r}", view, View(buffer), buffer.size))
+            ctx.program.steps.append(
+                copy_call(f"output {buffer.name!r}", view, View(buffer), buffer.size)
+            )
 
 
 _COPY = Kernel(
@@ -102,4 +104,3 @@ def _live_steps(program: Program) -> list[Call]:
 def _drop_unused_buffers(program: Program) -> None:
     touched = {buffer for step in program.steps for buffer in [*step.reads, *step.writes]}
     program.buffers = [buffer for buffer in program.buffers if buffer in touched]
-

@@ -183,7 +183,7 @@ class Graph:
         self.constants[value.name] = value
         return value
 
-    def add(
+    def add(  # noqa: PLR0913 - a node has that many parts
         self,
         op: str,
         inputs: Sequence[Value | None],
@@ -241,7 +241,6 @@ class Graph:
                 user.set_input(slot, new)
             else:
                 user.set_outputs([new if value is old else value for value in user.outputs])
-                continue
 
     def rename(self, value: Value, name: str) -> None:
         """Give a value of this graph another name."""
@@ -261,12 +260,15 @@ class Graph:
             for value in node.outputs:
                 readers = [user for user, _ in value.uses if user not in inside]
                 if readers:
-                    raise InternalError(f"cannot remove {node.label}: {value.name!r} is read by {readers}")
+                    raise InternalError(
+                        f"cannot remove {node.label}: {value.name!r} is read by {readers}"
+                    )
         for node in doomed:
-            self._detach(node)
+            self.detach(node)
         self.nodes = [node for node in self.nodes if node not in doomed]
 
-    def _detach(self, node: Node) -> None:
+    def detach(self, node: Node) -> None:
+        """Cut a node that is being removed off its inputs, with everything nested in it."""
         node.set_inputs(())
         node.graph = None
         for value in node.outputs:
@@ -274,12 +276,14 @@ class Graph:
         for graph in node.graphs():
             graph.set_outputs(())
             for inner in list(graph.nodes):
-                graph._detach(inner)
+                graph.detach(inner)
 
     def remove_constant(self, value: Value) -> None:
         """Remove a constant that nobody reads."""
         if value.uses:
-            raise InternalError(f"cannot remove constant {value.name!r}: it is read by {value.users}")
+            raise InternalError(
+                f"cannot remove constant {value.name!r}: it is read by {value.users}"
+            )
         del self.constants[value.name]
         self._names.discard(value.name)
 
@@ -293,13 +297,19 @@ class Graph:
 
     def captured(self) -> list[Value]:
         """The values of surrounding graphs that this graph reads, in order of first use."""
-        own = {id(value) for value in self._defined()}
+        own = {id(value) for value in self.defined()}
         read = [value for node in self.walk() for value in node.inputs if value is not None]
-        inner = {id(value) for node in self.walk() for graph in node.graphs() for value in graph._defined()}
+        inner = {
+            id(value)
+            for node in self.walk()
+            for graph in node.graphs()
+            for value in graph.defined()
+        }
         outer = [value for value in [*read, *self.outputs] if id(value) not in own | inner]
         return list(dict.fromkeys(outer))
 
-    def _defined(self) -> list[Value]:
+    def defined(self) -> list[Value]:
+        """Every value that this graph itself defines."""
         made = [value for node in self.nodes for value in node.outputs]
         return [*self.inputs, *self.constants.values(), *made]
 
@@ -322,7 +332,9 @@ class Graph:
                     ready.append(reader)
         if len(ordered) < len(self.nodes):
             stuck = [node.label for node in self.nodes if waiting[node] > 0][:5]
-            raise InvalidModel(f"graph {self.name!r} has a cycle through {', '.join(stuck)}; a graph must be acyclic")
+            raise InvalidModel(
+                f"graph {self.name!r} has a cycle through {', '.join(stuck)}; a graph must be acyclic"
+            )
         self.nodes = ordered
 
 

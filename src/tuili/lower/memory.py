@@ -63,7 +63,9 @@ def plan_memory(intervals: Sequence[Interval]) -> MemoryPlan:
     return MemoryPlan(tuple(offsets), size, lower_bound(intervals))
 
 
-def _best_gap(index: int, intervals: Sequence[Interval], offsets: list[int], placed: list[int]) -> int:
+def _best_gap(
+    index: int, intervals: Sequence[Interval], offsets: list[int], placed: list[int]
+) -> int:
     me = intervals[index]
     wanted = aligned(me.size)
     neighbours = sorted(

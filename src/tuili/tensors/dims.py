@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -94,11 +95,12 @@ class Expr:
                 text = f"-{shown}" if coefficient < 0 else shown
             else:
                 text += f" - {shown}" if coefficient < 0 else f" + {shown}"
-        if len(self.terms) == 1 and isinstance(self._single_call(), _Call):
+        if len(self.terms) == 1 and isinstance(self.single_atom(), _Call):
             return text[1:-1] if text.startswith("(") else text
         return text
 
-    def _single_call(self) -> _Atom | None:
+    def single_atom(self) -> _Atom | None:
+        """The atom when the expression is exactly one atom."""
         (monomial, coefficient) = self.terms[0]
         if len(self.terms) == 1 and coefficient == 1 and len(monomial) == 1 and monomial[0][1] == 1:
             return monomial[0][0]
@@ -107,7 +109,7 @@ class Expr:
     @property
     def symbol(self) -> str | None:
         """The symbol's name when the expression is exactly one symbol."""
-        atom = self._single_call()
+        atom = self.single_atom()
         return atom.name if isinstance(atom, _Symbol) else None
 
     def __add__(self, other: Dim) -> Dim:
@@ -142,7 +144,7 @@ class Expr:
         return floor_mod(other, self)
 
 
-def Sym(name: str) -> Expr:
+def Sym(name: str) -> Expr:  # noqa: N802 - reads like the class it stands for
     """The symbolic dim called `name` (an identifier)."""
     if not name.isidentifier():
         raise InvalidArgument(f"a symbolic dim needs an identifier as its name, found {name!r}")
@@ -159,7 +161,9 @@ def _terms(dim: Dim) -> dict[_Monomial, int]:
     return {(): int(dim)} if dim else {}
 
 
-def _merge(left: dict[_Monomial, int], right: dict[_Monomial, int], sign: int) -> dict[_Monomial, int]:
+def _merge(
+    left: dict[_Monomial, int], right: dict[_Monomial, int], sign: int
+) -> dict[_Monomial, int]:
     merged = dict(left)
     for monomial, coefficient in right.items():
         merged[monomial] = merged.get(monomial, 0) + sign * coefficient
@@ -240,7 +244,7 @@ def _nested_div(left: Dim, right: Dim) -> Dim:
     if isinstance(left, Expr) and isinstance(right, int):
         constant = dict(left.terms).get((), 0)
         inner = left - constant
-        atom = inner._single_call() if isinstance(inner, Expr) else None  # pyright: ignore[reportPrivateUsage]
+        atom = inner.single_atom() if isinstance(inner, Expr) else None
         if isinstance(atom, _Call) and atom.op == "//" and isinstance(atom.args[1], int):
             scale = atom.args[1]
             return floor_div(atom.args[0] + constant * scale, scale * right)
@@ -286,7 +290,7 @@ def broadcast_dim(left: Dim, right: Dim) -> Dim | None:
 
     Two unequal symbolic dims broadcast to their maximum: at run time they are equal or one is 1.
     """
-    if left == right or right == 1:
+    if right in (left, 1):
         return left
     if left == 1:
         return right
@@ -392,9 +396,9 @@ def _build(node: ast.expr, text: str) -> Dim:
 
 
 _BINARY: dict[type[ast.operator], Any] = {
-    ast.Add: lambda left, right: left + right,
-    ast.Sub: lambda left, right: left - right,
-    ast.Mult: lambda left, right: left * right,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
     ast.FloorDiv: floor_div,
     ast.Mod: floor_mod,
 }
@@ -402,4 +406,4 @@ _BINARY: dict[type[ast.operator], Any] = {
 
 def gcd_of(dim: Dim) -> int:
     """A whole number that divides the dim for every value of its symbols."""
-    return math.gcd(*(value for _, value in _terms(dim).items())) if isinstance(dim, Expr) else abs(dim)
+    return math.gcd(*_terms(dim).values())

@@ -127,7 +127,9 @@ class DType(Enum):
             return cls(name)
         except ValueError:
             hint = nearest(name, _ROWS)
-            raise Unsupported(f"unknown element type {name!r}.{hint} Known: {', '.join(_ROWS)}") from None
+            raise Unsupported(
+                f"unknown element type {name!r}.{hint} Known: {', '.join(_ROWS)}"
+            ) from None
 
 
 _BY_NUMPY = {kind.numpy: kind for kind in DType}

@@ -1,0 +1,116 @@
+"""The rows of a GEMM: tiles of nearly equal height, one printed case per height, and their store."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from tuili.codegen.epilogue import Epilogue
+from tuili.codegen.kernels.gemm_tile import Tile, print_tile, split_rows
+from tuili.tensors import Dim
+
+
+@dataclass(frozen=True, slots=True)
+class RowCut:
+    """How M rows are cut: blocks for the grid, and the tile heights that occur inside a block."""
+
+    total: Dim
+    block: int
+    heights: tuple[int, ...]
+
+
+def cut_rows(total: Dim, tile: Tile, most: int) -> RowCut:
+    """Blocks of at most `most` rows; every height must be ready when the total is not known."""
+    if not isinstance(total, int):
+        return RowCut(total, most, tuple(range(1, tile.rows + 1)))
+    block = min(most, max(total, 1))
+    blocks = [block] * (total // block) + ([total % block] if total % block else [])
+    heights = {height for rows in blocks for height in split_rows(rows, tile.rows)}
+    return RowCut(total, block, tuple(sorted(heights)))
+
+
+@dataclass(frozen=True, slots=True)
+class RowLoop:
+    """What the printed loop needs to know; `ldb` is the C text of the distance of b's rows."""
+
+    tile: Tile
+    lanes: int
+    heights: tuple[int, ...]
+    width: int | None  # N when known
+    bias: bool
+    epilogue: Epilogue
+    ldb: str
+
+    @property
+    def columns(self) -> int:
+        """Columns of the register tile."""
+        return self.tile.columns(self.lanes)
+
+    def print(self) -> str:
+        """C for rows [row, last) of one column panel; `a`, `panel`, `out`, `at`, `col` are in scope."""
+        cases = "\n".join(self._case(rows) for rows in self.heights)
+        most = self.tile.rows
+        return "\n".join(
+            [
+                "for (int64_t row = block * ROWS; row < last;) {",
+                f"    const int64_t left = last - row, tiles = (left + {most - 1}) / {most};",
+                "    const int64_t height = (left + tiles - 1) / tiles;",
+                "    const float *const rows = a + row * K;",
+                "    switch (height) {",
+                textwrap.indent(cases, "    "),
+                "    }",
+                "    row += height;",
+                "}",
+            ]
+        )
+
+    def _case(self, rows: int) -> str:
+        tile = print_tile(
+            rows, self.tile.vectors, a="rows", lda="K", b="panel", ldb=self.ldb, depth="K"
+        )
+        inner = textwrap.indent("\n".join([*tile, self._store(rows)]), "    ")
+        return f"case {rows}: {{\n{inner}\n    break;\n}}"
+
+    def _store(self, rows: int) -> str:
+        if self.width is not None and self.width % self.columns == 0:
+            return self._store_vectors(rows)
+        if self.width is not None and self.width < self.columns:
+            return self._store_partial(rows)
+        full = textwrap.indent(self._store_vectors(rows), "    ")
+        partial = textwrap.indent(self._store_partial(rows), "    ")
+        return f"if (col + {self.columns} <= N) {{\n{full}\n}} else {{\n{partial}\n}}"
+
+    def _store_vectors(self, rows: int) -> str:
+        lines: list[str] = []
+        for r in range(rows):
+            for v in range(self.tile.vectors):
+                at, channel = f"(row + {r}) * N + col + {v} * V", f"col + {v} * V"
+                acc = f"(acc{r}_{v} + v_load(bias + {channel}))" if self.bias else f"acc{r}_{v}"
+                statements, result = self.epilogue.vector(acc, f"at + {at}", channel)
+                store = f"v_store(out + {at}, {result});"
+                lines += (
+                    ["{", *(f"    {s}" for s in statements), f"    {store}", "}"]
+                    if statements
+                    else [store]
+                )
+        return "\n".join(lines)
+
+    def _store_partial(self, rows: int) -> str:
+        lines = [f"float sums[{rows}][{self.columns}];"]
+        lines += [
+            f"v_store(&sums[{r}][{v} * V], acc{r}_{v});"
+            for r in range(rows)
+            for v in range(self.tile.vectors)
+        ]
+        acc = "(sums[r][c] + bias[col + c])" if self.bias else "sums[r][c]"
+        statements, result = self.epilogue.scalar(acc, "at + (row + r) * N + col + c", "col + c")
+        inner = [*statements, f"out[(row + r) * N + col + c] = {result};"]
+        return "\n".join(
+            [
+                *lines,
+                f"for (int64_t r = 0; r < {rows}; r++)",
+                "    for (int64_t c = 0; c < N - col; c++) {",
+                *(f"        {line}" for line in inner),
+                "    }",
+            ]
+        )
