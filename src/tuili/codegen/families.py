@@ -1,4 +1,4 @@
-"""The chooser: for every operator the families that can run it; the first that supports a node wins."""
+"""The chooser: for every operator the families that can run it; the first that fits wins."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def choose(node: Node, ctx: Context) -> Family:
     tried = ", ".join(family.name for family in families) or "none"
     types = ", ".join(str(value.type) for value in node.inputs if value is not None)
     raise UnsupportedOperator(
-        f"{node.label}: no kernel runs it for ({types}) on target {ctx.target.name}; families tried: {tried}",
+        f"{node.label}: no kernel runs it for ({types}) on target {ctx.target.name}; "
+        f"families tried: {tried}",
         [(node.op, [node.name])],
     )

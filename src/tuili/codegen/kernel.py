@@ -167,7 +167,7 @@ class KernelBuilder:
             self.dim(name, dim)
 
     def fault(self, message: str) -> str:
-        """A C statement that makes the run fail with `message` (found, expected; the node is added).
+        """A C statement that makes the run fail with `message`; the node is added to it.
 
         The kernel must leave memory alone afterwards, and may go on or return.
         """

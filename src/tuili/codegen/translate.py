@@ -78,8 +78,8 @@ def _copy_outputs(graph: Graph, ctx: Context) -> None:
 _COPY = Kernel(
     "copy_bytes",
     ("const uint8_t *restrict from", "uint8_t *restrict to", "int64_t size"),
-    "const int64_t last = tl_min(end * 65536, size);\n"
-    "if (begin * 65536 < last) memcpy(to + begin * 65536, from + begin * 65536, (size_t)(last - begin * 65536));",
+    "const int64_t first = begin * 65536, last = tl_min(end * 65536, size);\n"
+    "if (first < last) memcpy(to + first, from + first, (size_t)(last - first));",
 )
 
 

@@ -5,7 +5,7 @@ Rules
 2. `value.uses` lists every (node, slot) and (graph, output slot) that reads it, in nested graphs
    too; only `Node.set_input`, `Graph.set_outputs`, `Graph.append/insert/remove` change it.
 3. `graph.nodes` is in topological order after an importer or a pass returns.
-4. A nested graph (attribute of `If`, `Loop`, `Scan`, `Fused`, ...) may read values of the graphs around it.
+4. A nested graph (attribute of `If`, `Loop`, `Scan`, ...) may read values of the graphs around it.
 5. Names of values are unique within a graph and the graphs around it.
 This module knows no operator and no file format.
 """
@@ -314,7 +314,7 @@ class Graph:
         return [*self.inputs, *self.constants.values(), *made]
 
     def sort(self) -> None:
-        """Order the nodes topologically, keeping their order where free; InvalidModel on a cycle."""
+        """Order the nodes topologically; raises InvalidModel that names a cycle."""
         waiting = {node: len(_local_producers(node, self)) for node in self.nodes}
         readers: dict[Node, list[Node]] = {}
         for node in self.nodes:
@@ -333,7 +333,8 @@ class Graph:
         if len(ordered) < len(self.nodes):
             stuck = [node.label for node in self.nodes if waiting[node] > 0][:5]
             raise InvalidModel(
-                f"graph {self.name!r} has a cycle through {', '.join(stuck)}; a graph must be acyclic"
+                f"graph {self.name!r} has a cycle through {', '.join(stuck)}; "
+                "a graph must be acyclic"
             )
         self.nodes = ordered
 

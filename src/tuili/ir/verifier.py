@@ -17,7 +17,7 @@ def _uses_are_right(graph: Graph, _: set[Value]) -> Iterator[str]:
                 yield f"{value.name!r} does not list its use by {node.label} in slot {slot} once"
     for slot, value in enumerate(graph.outputs):
         if value.uses.count((graph, slot)) != 1:
-            yield f"{value.name!r} does not list its use as output {slot} of graph {graph.name!r} once"
+            yield f"{value.name!r} does not list its use as output {slot} of {graph} once"
 
 
 def _uses_are_live(graph: Graph, _: set[Value]) -> Iterator[str]:
@@ -31,7 +31,7 @@ def _producers_are_right(graph: Graph, _: set[Value]) -> Iterator[str]:
     for node in graph.nodes:
         for value in node.outputs:
             if value.producer is not node:
-                yield f"{value.name!r} is an output of {node.label} but names {value.producer} as producer"
+                yield f"{value.name!r}, an output of {node.label}, names {value.producer} as producer"
 
 
 def _names_are_unique(graph: Graph, outer: set[Value]) -> Iterator[str]:

@@ -209,7 +209,7 @@ def _divide_monomial(monomial: _Monomial, divisor: _Monomial) -> _Monomial | Non
 
 
 def _split_exact(left: Dim, right: Dim) -> tuple[Dim, Dim]:
-    """`left` as (quotient, rest): terms that `right`, a single product, divides exactly, and others."""
+    """`left` as (quotient, rest): the terms that `right`, one product, divides, and the others."""
     right_terms = list(_terms(right).items())
     if len(right_terms) != 1:
         return (1, 0) if left == right else (0, left)

@@ -1,4 +1,4 @@
-"""The rows of a GEMM: tiles of nearly equal height, one printed case per height, and their store."""
+"""The rows of a GEMM: tiles of nearly equal height, a printed case per height, their store."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RowLoop:
         return self.tile.columns(self.lanes)
 
     def print(self) -> str:
-        """C for rows [row, last) of one column panel; `a`, `panel`, `out`, `at`, `col` are in scope."""
+        """C for the rows of one column panel; `a`, `panel`, `out`, `at`, `col` are in scope."""
         cases = "\n".join(self._case(rows) for rows in self.heights)
         most = self.tile.rows
         return "\n".join(
