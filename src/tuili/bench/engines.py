@@ -1,0 +1,131 @@
+"""The engines that can be compared: each loads a model file and answers with NumPy arrays.
+
+All run fp32 on the same number of threads, from the same inputs, and each through the call its
+users make: `Model.run`, `InferenceSession.run`, `InferRequest.infer` with inputs shared. Peers keep
+their default spinning. With fixed shapes, the engines that can specialise (tuili, openvino) do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tuili.errors import InvalidArgument, nearest
+from tuili.tensors import Array
+
+Feeds = Mapping[str, Array]
+Answers = list[Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every engine is asked for alike."""
+
+    threads: int = 1
+    fixed_shapes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An engine ready to answer one set of inputs, and how long it took to get there."""
+
+    engine: str
+    answer: Callable[[], Answers]
+    load_s: float
+    compile_s: float = 0.0  # ahead of time, before any load
+
+
+Loader = Callable[[Path, Feeds, Settings], Loaded]
+
+
+def _tuili(path: Path, feeds: Feeds, settings: Settings) -> Loaded:
+    import tuili
+
+    start = time.perf_counter()
+    shapes = {name: value.shape for name, value in feeds.items()}
+    artifact = tuili.compile(path, shapes=shapes if settings.fixed_shapes else None)
+    compiled = time.perf_counter()
+    model = tuili.load(artifact.path, threads=settings.threads)
+    loaded = time.perf_counter()
+    arrays = dict(feeds)
+    return Loaded(
+        "tuili", lambda: list(model.run(arrays).values()), loaded - compiled, compiled - start
+    )
+
+
+def _onnxruntime(path: Path, feeds: Feeds, settings: Settings) -> Loaded:
+    import onnxruntime
+
+    runtime: Any = onnxruntime
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    start = time.perf_counter()
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    loaded = time.perf_counter() - start
+    arrays = dict(feeds)
+    return Loaded("onnxruntime", lambda: list(session.run(None, arrays)), loaded)
+
+
+def _openvino(path: Path, feeds: Feeds, settings: Settings) -> Loaded:
+    import openvino
+
+    runtime: Any = openvino
+    options = {
+        "INFERENCE_NUM_THREADS": settings.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": 1,
+    }
+    start = time.perf_counter()
+    core = runtime.Core()
+    model = core.read_model(path)
+    # By position: openvino renames inputs whose names have colons or slashes.
+    names = [_own_name(port.get_names(), feeds) for port in model.inputs]
+    if settings.fixed_shapes:
+        model.reshape(
+            {port: feeds[name].shape for port, name in zip(model.inputs, names, strict=True)}
+        )
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+    loaded = time.perf_counter() - start
+    arrays = [feeds[name] for name in names]
+    outputs = range(len(model.outputs))
+
+    def answer() -> Answers:
+        found = request.infer(arrays, share_inputs=True, share_outputs=True)
+        return [found[index] for index in outputs]
+
+    return Loaded("openvino", answer, loaded)
+
+
+def _own_name(names: set[str], feeds: Feeds) -> str:
+    return next(name for name in names if name in feeds)
+
+
+LOADERS: dict[str, Loader] = {
+    "tuili": _tuili,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+
+
+def installed() -> list[str]:
+    """The engines that this environment has, tuili first."""
+    return [name for name in LOADERS if find_spec(name) is not None]
+
+
+def load_engine(name: str, path: Path, feeds: Feeds, settings: Settings) -> Loaded:
+    """The engine called `name`, with the model of `path` ready to answer `feeds`."""
+    loader = LOADERS.get(name)
+    if loader is None:
+        raise InvalidArgument(
+            f"unknown engine {name!r}.{nearest(name, LOADERS)} Known: {', '.join(LOADERS)}"
+        )
+    if find_spec(name) is None:
+        raise InvalidArgument(f"engine {name!r} is not installed: pip install 'tuili[bench]'")
+    return loader(path, feeds, settings)
