@@ -264,7 +264,8 @@ def _plan_lines(program: Program, layout: _Layout) -> list[str]:
             f"    const int64_t sizes[] = {{{sizes}}};",
             f"    static const int32_t first[] = {{{', '.join(str(a) for a, _ in lives)}}};",
             f"    static const int32_t last[] = {{{', '.join(str(b) for _, b in lives)}}};",
-            f"    const int64_t size = tl_plan_arena({len(lives)}, sizes, first, last, run->offsets);",
+            "    const int64_t size ="
+            f" tl_plan_arena({len(lives)}, sizes, first, last, run->offsets);",
         ]
     text = "\n".join(lines)
     return [
