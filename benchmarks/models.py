@@ -29,7 +29,6 @@ class RealModel:
     path: Callable[[], Path]
     sizes: tuple[tuple[int, ...], ...]
     feeds: Callable[[np.random.Generator, tuple[int, ...]], Feeds]
-    timed: int = 0  # which of the sizes the benchmarks time
 
     def inputs(self, size: tuple[int, ...]) -> Feeds:
         """Inputs of one size; the same at every call."""
