@@ -1,0 +1,1 @@
+"""Runs compiled models: loads an artifact, owns its memory and threads."""

@@ -1,0 +1,144 @@
+/* What the run function of every compiled model uses: shares of a grid, barrier, arena planner. */
+#ifndef TUILI_RUN_SUPPORT_H
+#define TUILI_RUN_SUPPORT_H
+
+/* -- shares of a step's grid ------------------------------------------------------------------ */
+
+typedef struct tl_span {
+    int64_t begin, end;
+} tl_span;
+
+/* The items of thread tid among n; the first total % n threads take one more. */
+static inline tl_span tl_split(int64_t total, int32_t tid, int32_t n)
+{
+    const int64_t each = total / n, more = total % n;
+    const int64_t begin = each * tid + (tid < more ? tid : more);
+    return (tl_span){begin, begin + each + (tid < more)};
+}
+
+/* tl_split when the step is worth sharing, else everything on thread 0. */
+static inline tl_span tl_split_if(int shared, int64_t total, int32_t tid, int32_t n)
+{
+    return shared ? tl_split(total, tid, n) : (tl_span){0, tid == 0 ? total : 0};
+}
+
+/* -- barrier ---------------------------------------------------------------------------------- */
+
+/* Zero-initialised. The phase is its sense: it changes when the last thread arrives. */
+typedef struct tl_barrier {
+    uint32_t phase;
+    uint32_t sleepers;
+    int32_t arrived __attribute__((aligned(64)));   /* apart from the word that all spin on */
+    char pad[60];
+} tl_barrier;
+
+/* Returns when n threads have called it; what they wrote before is visible to all after. */
+static inline void tl_barrier_wait(tl_barrier *barrier, int32_t n)
+{
+    if (n == 1)
+        return;
+    const uint32_t phase = __atomic_load_n(&barrier->phase, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == n) {
+        __atomic_store_n(&barrier->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&barrier->phase, phase + 1, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&barrier->sleepers, __ATOMIC_SEQ_CST))
+            tl_wake(&barrier->phase);
+        return;
+    }
+    if (tl_spin(&barrier->phase, phase) != phase)
+        return;
+    /* Announced before the sleep looks at the phase, so that the last thread cannot miss it. */
+    __atomic_add_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&barrier->phase, __ATOMIC_SEQ_CST) == phase)
+        tl_sleep(&barrier->phase, phase);
+    __atomic_sub_fetch(&barrier->sleepers, 1, __ATOMIC_RELAXED);
+}
+
+/* -- arena planner ---------------------------------------------------------------------------- */
+
+typedef struct tl_planned {
+    int64_t size, index;
+    int32_t first;
+} tl_planned;
+
+static inline int64_t tl_aligned(int64_t size)
+{
+    return (size + TL_ALIGNMENT - 1) / TL_ALIGNMENT * TL_ALIGNMENT;
+}
+
+/* Largest first, then by start of life, then by number: a total order, so that qsort is stable. */
+static int tl_by_size(const void *left, const void *right)
+{
+    const tl_planned *a = left, *b = right;
+    if (a->size != b->size)
+        return a->size < b->size ? 1 : -1;
+    if (a->first != b->first)
+        return a->first < b->first ? -1 : 1;
+    return a->index < b->index ? -1 : 1;
+}
+
+/* Greedy by size with best fit (arXiv 2001.03288). Buffer i of sizes[i] bytes is alive from step
+ * first[i] to step last[i]. Writes aligned offsets, returns the bytes of the arena; -1 when a size
+ * is negative, the sum overflows or memory is out. */
+static __attribute__((unused)) int64_t tl_plan_arena(int64_t n, const int64_t *sizes,
+                                                     const int32_t *first, const int32_t *last,
+                                                     int64_t *offsets)
+{
+    int64_t total = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (sizes[i] < 0 || __builtin_add_overflow(total, sizes[i], &total)
+            || total > INT64_MAX - (n + 1) * TL_ALIGNMENT)
+            return -1;
+    if (n == 0)
+        return 0;
+    tl_planned *order = malloc((size_t)n * (sizeof *order + sizeof(int64_t)));
+    if (!order)
+        return -1;
+    int64_t *placed = (int64_t *)(order + n);       /* by offset, then by size */
+    for (int64_t i = 0; i < n; i++)
+        order[i] = (tl_planned){sizes[i], i, first[i]};
+    qsort(order, (size_t)n, sizeof *order, tl_by_size);
+    int64_t top = 0;
+    for (int64_t count = 0; count < n; count++) {
+        const int64_t me = order[count].index, wanted = tl_aligned(sizes[me]);
+        int64_t best = -1, best_gap = 0, end = 0;
+        for (int64_t j = 0; j < count; j++) {
+            const int64_t other = placed[j];
+            if (first[other] > last[me] || first[me] > last[other])
+                continue;
+            const int64_t gap = offsets[other] - end, other_end = offsets[other] + tl_aligned(sizes[other]);
+            if (gap >= wanted && (best < 0 || gap < best_gap)) {
+                best = end;
+                best_gap = gap;
+            }
+            end = other_end > end ? other_end : end;
+        }
+        offsets[me] = best < 0 ? end : best;
+        top = offsets[me] + wanted > top ? offsets[me] + wanted : top;
+        int64_t at = count;
+        for (; at > 0; at--) {
+            const int64_t before = placed[at - 1];
+            if (offsets[before] < offsets[me]
+                || (offsets[before] == offsets[me] && tl_aligned(sizes[before]) <= wanted))
+                break;
+            placed[at] = before;
+        }
+        placed[at] = me;
+    }
+    free(order);
+    return top;
+}
+
+/* -- exports that are the same in every library ------------------------------------------------- */
+
+TL_EXPORT uint32_t tuili_abi(void)
+{
+    return TUILI_ABI;
+}
+
+TL_EXPORT void tuili_free(void *memory)
+{
+    free(memory);
+}
+
+#endif
