@@ -31,7 +31,7 @@ contracts: setup
 	$(BIN)/lint-imports
 
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 # Fetches and exports the real models that the tests and the benchmarks use.
 models: setup

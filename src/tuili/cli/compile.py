@@ -1,0 +1,98 @@
+"""`tuili compile`: a model file becomes an artifact."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from tuili.cli.shapes import ShapeOptions, parse_shapes
+from tuili.errors import InvalidArgument, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tuili.ir import Graph
+
+
+def compile_model(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The artifact; MODEL with .tuili by default."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="native, x86-64-avx512, x86-64-avx2, x86-64, ...")
+    ] = "native",
+    shape: ShapeOptions = None,
+    print_after: Annotated[
+        str | None, typer.Option(metavar="PASS", help="Print the graph after this pass.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run the verifier between all passes.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Compile a model to native code."""
+    import tuili
+
+    seen = _Seen(print_after)
+    start = time.perf_counter()
+    with _progress(quiet) as report:
+        artifact = tuili.compile(
+            model,
+            output or model.with_suffix(".tuili"),
+            target=target,
+            shapes=parse_shapes(shape) or None,
+            check=check,
+            on_pass=seen if print_after else None,
+            on_progress=report,
+        )
+    seen.refuse_unknown()
+    if not quiet:
+        seconds = time.perf_counter() - start
+        Console(stderr=True).print(f"{artifact.path} ({seconds:.1f} s)", highlight=False)
+
+
+class _Seen:
+    """Prints the graph after the pass that was asked for, and remembers which passes ran."""
+
+    def __init__(self, wanted: str | None) -> None:
+        self.wanted = wanted
+        self.names: list[str] = []
+
+    def __call__(self, name: str, graph: Graph) -> None:
+        self.names.append(name)
+        if name == self.wanted:
+            print(graph)
+
+    def refuse_unknown(self) -> None:
+        """Raise when the pass that was asked for did not run."""
+        if self.wanted and self.wanted not in self.names:
+            ran = list(dict.fromkeys(self.names))
+            raise InvalidArgument(
+                f"--print-after {self.wanted!r}: no such pass ran."
+                f"{nearest(self.wanted, ran)} These did: {', '.join(ran)}"
+            )
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A bar on stderr while the block runs; what it yields moves it: (step, done, total)."""
+    if quiet:
+        yield None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("compiling", total=None)
+
+        def report(step: str, done: int, total: int) -> None:
+            progress.update(bar, description=step, completed=done, total=total or None)
+
+        yield report

@@ -1,0 +1,87 @@
+"""`tuili run`: one answer of a model, from files or made-up inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tuili.bench.feeds import random_feeds
+from tuili.cli.shapes import ShapeOptions, concrete_shapes
+from tuili.errors import InvalidArgument, NotFound, nearest
+from tuili.tensors import Array, DType, TensorSpec
+
+RANDOM = "random"
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="An artifact or an ONNX file.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=FILE.npy|random",
+            help="Values of an input. Inputs that are not given are random.",
+        ),
+    ] = None,
+    shape: ShapeOptions = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Save the outputs to this .npz file.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+) -> None:
+    """Run a model once and print its outputs, or save them."""
+    import tuili
+
+    loaded = tuili.load(model, threads=threads)
+    given = _given(inputs, loaded.inputs)
+    shapes = concrete_shapes(shape) | {name: value.shape for name, value in given.items()}
+    answers = loaded.run(random_feeds(loaded.inputs, shapes, seed) | given)
+    _show(answers)
+    if output:
+        np.savez(output, **answers)  # pyright: ignore[reportArgumentType] - names are free text
+
+
+def _given(options: Iterable[str] | None, specs: Iterable[TensorSpec]) -> dict[str, Array]:
+    known = [spec.name for spec in specs]
+    given: dict[str, Array] = {}
+    for option in options or ():
+        name, found, source = option.rpartition("=")
+        if not found or not name:
+            raise InvalidArgument(f"--input {option!r}: expected NAME=FILE.npy or NAME={RANDOM}")
+        if name not in known:
+            raise InvalidArgument(
+                f"the model has no input {name!r}.{nearest(name, known)} Its inputs: {known}"
+            )
+        if source != RANDOM:
+            given[name] = _read(Path(source))
+    return given
+
+
+def _read(path: Path) -> Array:
+    if not path.exists():
+        raise NotFound(f"no input file {str(path)!r}")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InvalidArgument(f"{str(path)!r} is not a .npy file: {error}") from error
+
+
+def _show(answers: dict[str, Array]) -> None:
+    table = Table()
+    for heading in ("output", "type", "shape", "min", "mean", "max", "first values"):
+        table.add_column(heading)
+    for name, value in answers.items():
+        text = DType.of(value.dtype).value
+        first = np.array2string(value.ravel()[:4], precision=4)
+        stats = ["", "", ""]
+        if value.size and value.dtype.kind in "fiu":
+            stats = [f"{float(each):.4g}" for each in (value.min(), value.mean(), value.max())]
+        table.add_row(name, text, str(list(value.shape)), *stats, first)
+    Console().print(table)
