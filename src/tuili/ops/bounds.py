@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TypeAlias
 
 from tuili.tensors import Dim, Expr, ceil_div, dim_max, dim_min, floor_div
 
+# Symbols for elements of tensors (see contents.py) may be negative; dims of shapes are not.
+_ELEMENT = re.compile(r"v\d+")
 Range: TypeAlias = "tuple[float, float]"
 
 
@@ -28,7 +31,8 @@ def bounds(dim: Dim, least: int = 0) -> Range:
 def _atom_bounds(atom: object, least: int) -> Range:
     operation = getattr(atom, "op", None)
     if operation is None:
-        return (least, math.inf)
+        signed = _ELEMENT.fullmatch(getattr(atom, "name"))  # noqa: B009
+        return (-math.inf if signed else least, math.inf)
     left, right = (bounds(arg, least) for arg in getattr(atom, "args"))  # noqa: B009
     match operation:
         case "max":

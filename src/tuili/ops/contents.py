@@ -17,8 +17,8 @@ _PREFIX = "symbol."
 class Contents:
     """What is known of the elements of values, and where data-dependent symbols come from.
 
-    A symbol made here stands for an axis of a value (`boxes#0`) or for an element of an integer
-    value (`count[0]`). The names are kept in the graph's metadata (`symbol.u0`), so that inferring
+    A symbol made here stands for an axis of a value (`u0` for `boxes#0`) or for an element of an
+    integer value (`v0` for `count[0]`; unlike any other symbol it may be negative). The names are kept in the graph's metadata (`symbol.u0`), so that inferring
     the same graph again gives the same symbols.
     """
 
@@ -54,17 +54,14 @@ class Contents:
         """Where each data-dependent symbol comes from: `name#axis` or `name[element]`."""
         return {name: origin for origin, name in self._names.items()}
 
-    def is_element(self, symbol: str) -> bool:
-        """Whether a symbol stands for an element, which unlike an axis may be negative."""
-        return self.sources.get(symbol, "").endswith("]")
-
     def fresh(self, origin: str) -> Expr:
         """The symbol for an origin; the same origin gets the same symbol."""
         if origin not in self._names:
-            index = len(self._names)
-            while f"u{index}" in self._taken:
+            prefix = "v" if origin.endswith("]") else "u"
+            index = 0
+            while f"{prefix}{index}" in self._taken:
                 index += 1
-            name = f"u{index}"
+            name = f"{prefix}{index}"
             self._taken.add(name)
             self._names[origin] = name
             self._metadata[_PREFIX + name] = origin

@@ -153,7 +153,7 @@ def _evaluate(node: Node, op: Op, elements: Sequence[Array | None]) -> Any:
                 dtype = _dtype_of(node)
                 return None if op.symbolic is None else op.symbolic(arrays, attrs, dtype)
             if op.counts_outputs:
-                attrs["num_outputs"] = len(node.outputs)
+                attrs["count"] = len(node.outputs)
             return op.meaning(*arrays, **attrs)
     except (ArithmeticError, IndexError, TypeError, ValueError):
         # Contents are a bonus: what cannot be computed from dims is computed at run time.

@@ -74,7 +74,7 @@ class _Machine:
         attrs = {name: self._attr(value) for name, value in attributes(node).items()}
         epilogue = attrs.pop("epilogue", None)
         if op.counts_outputs:
-            attrs["num_outputs"] = len(node.outputs)
+            attrs["count"] = len(node.outputs)
         own = inputs if op.inputs and op.inputs[-1].variadic else inputs[: op.own_slots]
         try:
             with np.errstate(all="ignore"):

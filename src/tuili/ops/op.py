@@ -72,7 +72,7 @@ class Op:
     elementwise: bool = False
     allow: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     symbolic: Symbolic | None = None
-    counts_outputs: bool = False  # the meaning also takes `num_outputs`
+    counts_outputs: bool = False  # the meaning also takes `count`, the number of outputs
     random: bool = False  # running it twice gives different results
 
     @property

@@ -1,0 +1,163 @@
+"""Operators that read and write elements by index: Gather, Scatter and their kin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tuili.ops.op import Op, Result, op
+from tuili.ops.shapes import moved, same
+from tuili.ops.site import Site
+from tuili.tensors import Array
+
+
+def _gather_shape(site: Site) -> list[Result]:
+    shape = site.shape(0)
+    axis = site.axis(site.attr("axis"), len(shape))
+    if not shape:
+        site.fail("the data has rank 0; expected rank 1 or more")
+    _check_indices(site, axis)
+    return [[*shape[:axis], *site.shape(1), *shape[axis + 1 :]]]
+
+
+def _check_indices(site: Site, axis: int) -> None:
+    indices = site.ints(1)
+    size = site.shape(0)[axis]
+    if indices is None or not isinstance(size, int):
+        return
+    for index in indices:
+        if not -size <= index < size:
+            site.fail(f"index {index} is out of range for axis {axis} of size {size}")
+
+
+def gather(data: Array, indices: Array, axis: int = 0) -> Array:
+    """Slices of the data by index along an axis (Gather-13)."""
+    return np.take(data, indices.astype(np.int64), axis)
+
+
+def _nd_batch(site: Site) -> int:
+    return site.attr("batch_dims")
+
+
+def _gather_nd_shape(site: Site) -> list[Result]:
+    data, indices = site.shape(0), site.shape(1)
+    depth, batch = indices[-1], _nd_batch(site)
+    if not isinstance(depth, int):
+        return [None]
+    if batch + depth > len(data):
+        site.fail(f"indices address {depth} axes after {batch} batch axes; data has {len(data)}")
+    return [[*indices[:-1], *data[batch + depth :]]]
+
+
+def _gather_nd(data: Array, indices: Array, batch_dims: int) -> Array:
+    batch = indices.shape[:batch_dims]
+    count = int(np.prod(batch))
+    flat = data.reshape(count, *data.shape[batch_dims:])
+    places = indices.reshape(count, *indices.shape[batch_dims:])
+    rows = np.arange(count).reshape(-1, *[1] * (places.ndim - 2))
+    picked = flat[(rows, *np.moveaxis(places, -1, 0))]
+    return picked.reshape(*indices.shape[:-1], *data.shape[batch_dims + indices.shape[-1] :])
+
+
+def _wrapped(indices: Array, size: int) -> Array:
+    return np.where(indices < 0, indices + size, indices)
+
+
+def _along(indices: Array, axis: int, size: int) -> tuple[Array, ...]:
+    grid = list(np.indices(indices.shape, sparse=True))
+    grid[axis] = _wrapped(indices, size)
+    return tuple(grid)
+
+
+def gather_elements(data: Array, indices: Array, axis: int = 0) -> Array:
+    """One element for each index (GatherElements-13)."""
+    return data[_along(indices, axis % data.ndim, data.shape[axis])]
+
+
+def _combine(result: Array, places: Any, updates: Array, reduction: str) -> Array:
+    match reduction:
+        case "none":
+            result[places] = updates
+        case "add":
+            np.add.at(result, places, updates)
+        case "mul":
+            np.multiply.at(result, places, updates)
+        case "max":
+            np.maximum.at(result, places, updates)
+        case "min":
+            np.minimum.at(result, places, updates)
+        case _:
+            raise ValueError(f"unknown reduction {reduction!r}; expected none, add, mul, max or min")
+    return result
+
+
+def _in_wide(function: Any) -> Any:
+    """ufunc.at does not know 16-bit brain floats; f32 does their sums."""
+
+    def meaning(data: Array, indices: Array, updates: Array, **attrs: Any) -> Array:
+        if data.dtype.name != "bfloat16":
+            return function(data.copy(), indices, updates, **attrs)
+        wide = function(data.astype(np.float32), indices, updates.astype(np.float32), **attrs)
+        return wide.astype(data.dtype)
+
+    return meaning
+
+
+@_in_wide
+def _scatter_elements(data: Array, indices: Array, updates: Array, axis: int, reduction: str) -> Array:
+    places = _along(indices, axis % data.ndim, data.shape[axis])
+    return _combine(data, places, updates, reduction)
+
+
+@_in_wide
+def _scatter_nd(data: Array, indices: Array, updates: Array, reduction: str) -> Array:
+    places = tuple(np.moveaxis(indices, -1, 0))
+    return _combine(data, places, updates, reduction)
+
+
+def _tensor_scatter(
+    past: Array, update: Array, write_indices: Array | None = None, *, axis: int, mode: str
+) -> Array:
+    axis %= past.ndim
+    result = past.copy()
+    size, count = past.shape[axis], update.shape[axis]
+    starts = np.zeros(past.shape[0], int) if write_indices is None else write_indices
+    for row, start in enumerate(starts):
+        places = int(start) + np.arange(count)
+        places = places % size if mode == "circular" else places
+        target = np.moveaxis(result[row], axis - 1, 0)
+        target[places] = np.moveaxis(update[row], axis - 1, 0)
+    return result
+
+
+def _scatter(name: str, meaning: Any, **attrs: Any) -> Op:
+    return op(
+        name, "data indices:I updates", "output", same, meaning,
+        attrs={**attrs, "reduction": "none"}, allow={"T": "any", "I": "index"},
+    )
+
+
+_INDEX = {"T": "any", "I": "index"}
+
+ROWS = (
+    op(
+        "Gather", "data indices:I", "output", _gather_shape, gather, attrs={"axis": 0},
+        allow=_INDEX, symbolic=moved(gather),
+    ),
+    op(
+        "GatherElements", "data indices:I", "output", lambda site: [site.shape(1)],
+        gather_elements, attrs={"axis": 0}, allow=_INDEX, symbolic=moved(gather_elements),
+    ),
+    op(
+        "GatherND", "data indices:i64", "output", _gather_nd_shape, _gather_nd,
+        attrs={"batch_dims": 0}, symbolic=moved(_gather_nd),
+    ),
+    _scatter("ScatterElements", _scatter_elements, axis=0),
+    _scatter("Scatter", _scatter_elements, axis=0),
+    _scatter("ScatterND", _scatter_nd),
+    op(
+        "TensorScatter", "past update write_indices?:i64", "output", same, _tensor_scatter,
+        attrs={"axis": -2, "mode": "linear"},
+    ),
+)

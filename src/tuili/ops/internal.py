@@ -1,0 +1,56 @@
+"""tuili's own operators: Dims, Fused and Reorder; what passes leave in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tuili.ir import Graph, TensorType
+from tuili.ops.op import REQUIRED, Result, op
+from tuili.ops.site import Site
+from tuili.tensors import Array
+
+
+def _dims_shape(site: Site) -> list[Result]:
+    values = site.attr("values")
+    scalar = bool(site.attr("rank0"))
+    array = np.empty(len(values), object)
+    array[:] = values
+    site.know(array.reshape(()) if scalar else array)
+    return [() if scalar else (len(values),)]
+
+
+def _dims(values: Sequence[int], rank0: int) -> Array:
+    array = np.array(values, np.int64)
+    return array.reshape(()) if rank0 else array
+
+
+def _fused_shape(site: Site) -> list[Result]:
+    """A fused body works on elements: its values have rank 0; the inputs broadcast."""
+    body: Graph = site.attr("body")
+    shapes = [site.shape(index) for index in range(site.num_inputs)]
+    inputs = [TensorType(site.dtype(index), ()) for index in range(site.num_inputs)]
+    result = site.body(body, inputs)[0]
+    if not isinstance(result, TensorType) or len(body.outputs) != 1:
+        site.fail(f"its body returns {len(body.outputs)} values; expected one tensor")
+    before = site.node.output.type
+    layout = before.layout if isinstance(before, TensorType) else ""
+    return [TensorType(result.dtype, tuple(site.broadcast(*shapes)), layout)]
+
+
+def _fused(*inputs: Array, body: Callable[..., list[Any]]) -> Array:
+    shape = np.broadcast_shapes(*(item.shape for item in inputs))
+    return np.broadcast_to(body(*inputs)[0], shape)
+
+
+def _reorder_shape(site: Site) -> list[Result]:
+    return [TensorType(site.dtype(0), site.shape(0), site.attr("layout"))]
+
+
+ROWS = (
+    op("Dims", "", "dims:i64", _dims_shape, _dims, attrs={"values": REQUIRED, "rank0": 0}),
+    op("Fused", "xs*:any", "y:any", _fused_shape, _fused, attrs={"body": REQUIRED}),
+    op("Reorder", "x", "y", _reorder_shape, lambda x, layout: x, attrs={"layout": ""}),
+)
