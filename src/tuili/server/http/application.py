@@ -1,0 +1,92 @@
+"""From a request head to its operation: the one place where HTTP errors are made of exceptions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Final
+
+from tuili.errors import TuiliError
+from tuili.server.dataplane import DataPlane
+from tuili.server.http.compression import decompress
+from tuili.server.http.connection import HttpConnection
+from tuili.server.http.generate import Generation
+from tuili.server.http.head import Head
+from tuili.server.http.inference import Inference, refusal
+from tuili.server.http.limits import HttpLimits
+from tuili.server.http.operations import OPERATIONS, Call
+from tuili.server.http.reply import Buffer, Reply, error_reply
+from tuili.server.http.routes import Match, RouteTable, WrongMethod
+
+_LOG: Final = logging.getLogger("tuili.server.http")
+
+
+class Application:
+    """Answers every route of the protocol from a data plane."""
+
+    def __init__(self, dataplane: DataPlane, limits: HttpLimits) -> None:
+        self._dataplane = dataplane
+        self._limits = limits
+        self._routes = RouteTable()
+        self._inference = Inference(dataplane, limits)
+        self._generation = Generation(dataplane, limits)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def dispatch(self, connection: HttpConnection, head: Head, body: Buffer) -> None:
+        """Answer one request, now or later; never raises."""
+        try:
+            match = head.route
+            if not isinstance(match, Match):
+                match = self._find(connection, head)
+                if match is None:
+                    return
+            if head.content_encoding:
+                body = decompress(head.content_encoding, body, self._limits.max_json_bytes)
+            if match.operation == "infer":
+                self._inference.infer(connection, head, match, body)
+            elif match.operation in ("generate", "generate_stream"):
+                self._generation.generate(connection, match, body)
+            else:
+                self._operate(connection, head, match, body)
+        except TuiliError as error:
+            connection.reply(refusal(error))
+        except Exception:
+            self._own_bug(connection, head)
+
+    def _find(self, connection: HttpConnection, head: Head) -> Match | None:
+        """The match of a new head; None after a refusal."""
+        match = self._routes.find(head.method, head.path)
+        if isinstance(match, Match):
+            head.route = match
+            return match
+        if isinstance(match, WrongMethod):
+            allow = ", ".join(match.allowed).encode()
+            connection.reply(error_reply(405, "Method Not Allowed", ((b"Allow", allow),)))
+        else:
+            connection.reply(error_reply(404, "Not Found"))
+        return None
+
+    def _operate(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
+        call = Call(self._dataplane, head, match, body, self._limits.max_json_depth)
+        result = OPERATIONS[match.operation](call)
+        if isinstance(result, Reply):
+            connection.reply(result)
+            return
+        task = asyncio.get_running_loop().create_task(self._later(connection, head, result))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _later(
+        self, connection: HttpConnection, head: Head, result: Awaitable[Reply]
+    ) -> None:
+        try:
+            connection.reply(await result)
+        except TuiliError as error:
+            connection.reply(refusal(error))
+        except Exception:
+            self._own_bug(connection, head)
+
+    def _own_bug(self, connection: HttpConnection, head: Head) -> None:
+        _LOG.exception("%s %r failed", head.method, head.target)
+        connection.reply(error_reply(500, "internal error; the server's log has the details"))

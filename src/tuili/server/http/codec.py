@@ -1,0 +1,318 @@
+"""A v2 inference body to `InferRequest`, and `InferResponse` to a reply.
+
+A body is JSON, then (with the binary extension) the bytes of the tensors one after the other.  What
+the JSON says is a *plan* that depends on nothing else; clients send the same few over and over, so
+plans are remembered by their text, and a request of a known plan costs a dict lookup and one array
+view per tensor.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from tuili.errors import InvalidArgument
+from tuili.server.http.json_tensors import array_from_json
+from tuili.server.http.json_text import parse_json
+from tuili.server.http.limits import HttpLimits
+from tuili.server.http.reply import Buffer
+from tuili.server.protocol.datatypes import NUMPY, decode_bytes, element_count
+from tuili.server.protocol.messages import (
+    InferRequest,
+    InputTensor,
+    Parameters,
+    RequestedOutput,
+)
+
+_MAX_PLANS: Final = 1024
+_MAX_PLAN_BYTES: Final = 4096
+
+
+class PlannedInput(msgspec.Struct):
+    """One input of a plan; `stop` is -1 when no binary data belongs to it."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int
+    stop: int
+    parameters: Parameters | None
+    array: np.ndarray[Any, Any] | None = None  # JSON data, already an array
+
+
+class Plan(msgspec.Struct):
+    """What the JSON part of a request says."""
+
+    inputs: list[PlannedInput]
+    binary_bytes: int
+    id: str
+    outputs: list[RequestedOutput] | None
+    parameters: Parameters | None
+    binary_default: bool
+    binary: dict[str, bool]  # the outputs that say it for themselves
+    constant: bool  # nothing in it changes from request to request
+
+
+class InferDecoder:
+    """Makes requests of bodies; one per front end, since it remembers plans."""
+
+    def __init__(self, limits: HttpLimits) -> None:
+        self._limits = limits
+        self._plans: dict[bytes, Plan] = {}
+
+    def decode(
+        self, body: Buffer, json_length: int, model: str, version: str
+    ) -> tuple[InferRequest, Plan]:
+        """The request in `body`, whose first `json_length` bytes are JSON."""
+        text = bytes(body[:json_length])
+        plan = self._plans.get(text)
+        if plan is None:
+            plan = self._learn(text, model)
+        if len(body) - json_length != plan.binary_bytes:
+            raise InvalidArgument(_size_mismatch(plan, len(body) - json_length, model))
+        inputs: list[InputTensor] = []
+        for item in plan.inputs:
+            if item.stop < 0:
+                data = item.array
+            elif item.datatype == "BYTES":
+                raw = memoryview(body)[json_length + item.start : json_length + item.stop]
+                data = decode_bytes(item.name, item.shape, raw)
+            else:
+                data = np.ndarray(item.shape, item.dtype, body, json_length + item.start)
+            inputs.append(InputTensor(item.name, item.datatype, item.shape, data, item.parameters))
+        parameters = plan.parameters
+        request = InferRequest(
+            model,
+            inputs,
+            version,
+            plan.id,
+            plan.outputs,
+            None if parameters is None else parameters.copy(),
+        )
+        return request, plan
+
+    def _learn(self, text: bytes, model: str) -> Plan:
+        limits = self._limits
+        if len(text) > limits.max_json_bytes:
+            raise InvalidArgument(
+                f"request JSON size of {len(text)} bytes exceeds the maximum allowed input size of"
+                f" {limits.max_json_bytes} bytes. Use --http-max-input-size to increase the limit."
+            )
+        plan = plan_request(parse_json(text, limits.max_json_depth), model)
+        if plan.constant and len(text) <= _MAX_PLAN_BYTES:
+            if len(self._plans) >= _MAX_PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._plans[text] = plan
+        return plan
+
+
+def _size_mismatch(plan: Plan, got: int, model: str) -> str:
+    if got > plan.binary_bytes:
+        return f"unexpected additional input data for model '{model}'"
+    for item in plan.inputs:
+        if item.stop > got:
+            missing = item.stop - max(got, item.start)
+            return (
+                f"unexpected size for input '{item.name}', expecting {missing} additional bytes"
+                f" for model '{model}'"
+            )
+    raise AssertionError("sizes agree")
+
+
+def plan_request(document: Any, model: str) -> Plan:
+    """The plan of a parsed request, every field of it checked."""
+    if not isinstance(document, dict):
+        raise InvalidArgument("the request JSON must be an object")
+    request: dict[str, Any] = document
+    ident = request.get("id", "")
+    if not isinstance(ident, str):
+        raise InvalidArgument("Unable to parse 'id': attempt to access JSON non-string as string")
+    parameters, binary_default = _request_parameters(request.get("parameters"))
+    entries = _array(request, "inputs")
+    inputs: list[PlannedInput] = []
+    at = 0
+    for entry in entries:
+        planned = _plan_input(entry, at)
+        at = planned.stop if planned.stop >= 0 else at
+        inputs.append(planned)
+    outputs, binary = _plan_outputs(request.get("outputs"))
+    return Plan(
+        inputs=inputs,
+        binary_bytes=at,
+        id=ident,
+        outputs=outputs,
+        parameters=parameters,
+        binary_default=binary_default,
+        binary=binary,
+        constant=not ident and all(item.array is None for item in inputs),
+    )
+
+
+def _array(owner: dict[str, Any], key: str) -> list[Any]:
+    value = owner.get(key)
+    if not isinstance(value, list):
+        raise InvalidArgument(f"Unable to parse '{key}': attempt to access JSON non-array as array")
+    return value
+
+
+def _string(owner: dict[str, Any], key: str) -> str:
+    value = owner.get(key)
+    if not isinstance(value, str):
+        raise InvalidArgument(
+            f"Unable to parse '{key}': attempt to access JSON non-string as string"
+        )
+    return value
+
+
+def _plan_input(entry: Any, at: int) -> PlannedInput:
+    if not isinstance(entry, dict):
+        raise InvalidArgument("Unable to parse 'inputs': expected an array of objects")
+    tensor: dict[str, Any] = entry
+    parameters = _object(tensor.get("parameters"))
+    _check_one_source(tensor, parameters)
+    name, datatype = _string(tensor, "name"), _string(tensor, "datatype")
+    shape = _shape(tensor)
+    dtype = NUMPY.get(datatype)
+    if dtype is None:
+        raise InvalidArgument(f"invalid datatype for input {name}: {datatype!r}")
+    planned = PlannedInput(name, datatype, shape, dtype, at, -1, None)
+    size = parameters.pop("binary_data_size", None)
+    if "data" in tensor:
+        planned.array = array_from_json(name, datatype, shape, tensor["data"])
+    elif size is not None:
+        planned.stop = at + _binary_size(planned, size)
+    planned.parameters = parameters or None
+    return planned
+
+
+def _check_one_source(tensor: dict[str, Any], parameters: Parameters) -> None:
+    found = [
+        name
+        for name, owner in (
+            ("data", tensor),
+            ("binary_data_size", parameters),
+            ("shared_memory_region", parameters),
+        )
+        if name in owner
+    ]
+    if len(found) != 1:
+        told = " set " + " ".join(f"'{name}'" for name in found) if found else " no field is set"
+        raise InvalidArgument(
+            "Input must set only one of the following fields: 'data', 'binary_data_size' in"
+            f" 'parameters', 'shared_memory_region' in 'parameters'. But{told}"
+        )
+
+
+def _shape(tensor: dict[str, Any]) -> tuple[int, ...]:
+    shape = _array(tensor, "shape")
+    for dim in shape:
+        if type(dim) is not int or not 0 <= dim < 1 << 63:
+            raise InvalidArgument(
+                f"Unable to parse 'shape': expected non-negative integers, got {shape}"
+            )
+    return tuple(shape)
+
+
+def _binary_size(planned: PlannedInput, size: Any) -> int:
+    """The checked `binary_data_size` of an input."""
+    if type(size) is not int or not 0 <= size < 1 << 62:
+        raise InvalidArgument("Unable to parse 'binary_data_size': expected an unsigned integer")
+    if planned.datatype != "BYTES":
+        expected = element_count(planned.shape) * planned.dtype.itemsize
+        if size != expected:
+            raise InvalidArgument(
+                f"input '{planned.name}' got unexpected byte size {size}, expected {expected}"
+            )
+    return size
+
+
+def _object(value: Any) -> Parameters:
+    """A copy of a `parameters` object; {} when there is none."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidArgument("Unable to parse 'parameters': expected an object")
+    return dict(value)
+
+
+def _request_parameters(value: Any) -> tuple[Parameters | None, bool]:
+    """The request's parameters without the transport's own, and `binary_data_output`."""
+    parameters = _object(value)
+    binary_default = parameters.pop("binary_data_output", False)
+    if not isinstance(binary_default, bool):
+        raise InvalidArgument("Unable to parse 'binary_data_output': expected a boolean")
+    for key, item in parameters.items():
+        if key.startswith("triton_"):
+            raise InvalidArgument(
+                "parameter keys starting with 'triton_' are reserved for Triton usage and should"
+                " not be specified."
+            )
+        check_parameter(key, item)
+    return parameters or None, binary_default
+
+
+_UNSIGNED: Final = frozenset(("priority", "timeout"))
+_FLAGS: Final = frozenset(("sequence_start", "sequence_end"))
+
+
+def check_parameter(key: str, value: Any) -> None:
+    """Refuse a request parameter of the wrong type."""
+    if key in _UNSIGNED:
+        good = type(value) is int and 0 <= value < 1 << 64
+    elif key in _FLAGS:
+        good = isinstance(value, bool)
+    elif key == "sequence_id":
+        good = isinstance(value, str) or (type(value) is int and 0 <= value < 1 << 64)
+    elif isinstance(value, bool | int | float | str):
+        return
+    else:
+        raise InvalidArgument(
+            f"parameter '{key}' has invalid type. It should be either 'int', 'bool', or 'string'."
+        )
+    if not good:
+        raise InvalidArgument(f"Unable to parse '{key}', got: {value!r}")
+
+
+def _plan_outputs(value: Any) -> tuple[list[RequestedOutput] | None, dict[str, bool]]:
+    if value is None:
+        return None, {}
+    if not isinstance(value, list):
+        raise InvalidArgument(
+            "Unable to parse 'outputs': attempt to access JSON non-array as array"
+        )
+    outputs: list[RequestedOutput] = []
+    binary: dict[str, bool] = {}
+    seen: set[str] = set()
+    for entry in value:
+        if not isinstance(entry, dict):
+            raise InvalidArgument("Unable to parse 'outputs': expected an array of objects")
+        name = _string(entry, "name")
+        if name in seen:
+            raise InvalidArgument(f"output '{name}' already exists in request")
+        seen.add(name)
+        parameters = _object(entry.get("parameters"))
+        flag = parameters.pop("binary_data", None)
+        _check_output(parameters, flag)
+        if flag is not None:
+            binary[name] = flag
+        outputs.append(RequestedOutput(name, parameters or None))
+    # An empty list asks for nothing in particular, which means everything.
+    return outputs or None, binary
+
+
+def _check_output(parameters: Parameters, flag: Any) -> None:
+    if flag is not None and not isinstance(flag, bool):
+        raise InvalidArgument("Unable to parse 'binary_data': expected a boolean")
+    classes = parameters.get("classification")
+    if classes is not None and (type(classes) is not int or classes < 0):
+        raise InvalidArgument("Unable to set 'classification': expected an unsigned integer")
+    if "shared_memory_region" in parameters:
+        if classes is not None:
+            raise InvalidArgument(
+                "Output can't set both 'shared_memory_region' and 'classification'"
+            )
+        if flag:
+            raise InvalidArgument("Output can't set both 'shared_memory_region' and 'binary_data'")

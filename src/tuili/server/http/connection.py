@@ -1,0 +1,360 @@
+"""One HTTP/1.1 connection: bytes become requests, replies become bytes, in order.
+
+Theory of operation.  All connections of a loop receive into one shared buffer, since the loop reads
+and reports in one step; an idle connection therefore costs no buffer.  What arrived is taken over as
+one `bytes` object, and small bodies are views of it.  A body that did not come whole gets a block of
+its own, and the socket then writes straight into that block: the tensors of a large request are views
+of memory the kernel filled.
+
+One request is answered at a time.  Bytes that come meanwhile wait in `_tail`, and reading pauses when
+they are too many.  A reply may come inside `dispatch` or any time later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from tuili.server.http.chunked import ChunkedBody
+from tuili.server.http.head import CHUNKED, BadHead, Head, parse_head
+from tuili.server.http.reply import (
+    Buffer,
+    Reply,
+    encode_head,
+    encode_stream_head,
+    error_reply,
+)
+
+if TYPE_CHECKING:
+    from tuili.server.http.listener import HttpListener
+
+_NEVER: Final = float("inf")
+_MAX_TAIL: Final = 256 << 10
+_JOIN_BELOW: Final = 16 << 10
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Cancels(Protocol):
+    """What a request under way can be told when its client has gone."""
+
+    def cancel(self) -> object: ...
+
+
+Dispatch = Callable[["HttpConnection", Head, Buffer], None]
+
+
+class HttpConnection(asyncio.BufferedProtocol):
+    """Reads requests, hands each to `listener.dispatch`, writes the answers."""
+
+    __slots__ = (
+        "_body", "_busy", "_chunked", "_closing", "_consuming", "_deadline", "_discarding",
+        "_filled", "_head", "_listener", "_paused", "_streaming", "_tail", "_transport",
+        "_write_blocked", "drained", "work",
+    )  # fmt: skip
+
+    def __init__(self, listener: HttpListener) -> None:
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._tail = b""
+        self._head: Head | None = None  # of the request whose body is coming, or under way
+        self._body: memoryview | None = None
+        self._filled = 0
+        self._chunked: ChunkedBody | None = None
+        self._busy = False
+        self._consuming = False
+        self._closing = False
+        self._discarding = False
+        self._streaming = False
+        self._paused = False
+        self._write_blocked = False
+        self._deadline = _NEVER
+        self.work: Cancels | None = None  # set by handlers; told when the client goes away
+        self.drained: Callable[[], None] | None = None  # called when a stream may send more
+
+    # The loop's side -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self._deadline = self._listener.now + self._listener.limits.head_timeout_s
+        self._listener.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._listener.closed(self)
+        work, self.work = self.work, None
+        if work is not None:
+            work.cancel()
+        self._body = self._chunked = self.drained = None
+        self._tail = b""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        body = self._body
+        return self._listener.receive_buffer if body is None else body[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        body = self._body
+        if body is not None:
+            self._filled += nbytes
+            if self._filled == len(body):
+                assert self._head is not None
+                self._body = None
+                self._begin(self._head, body)
+            return
+        if self._discarding:
+            return
+        received = bytes(self._listener.receive_buffer[:nbytes])
+        if self._tail:
+            received = self._tail + received
+        elif not self._busy:
+            self._deadline = self._listener.now + self._listener.limits.head_timeout_s
+        self._consume(received)
+
+    def eof_received(self) -> bool:
+        return False  # the transport closes; connection_lost cancels what is under way
+
+    def pause_writing(self) -> None:
+        self._write_blocked = True
+        self._deadline = self._listener.now + self._listener.limits.write_timeout_s
+
+    def resume_writing(self) -> None:
+        self._write_blocked = False
+        self._deadline = _NEVER if self._busy else self._idle_deadline()
+        if self.drained is not None:
+            self.drained()
+        if not self._busy and self._tail:
+            self._consume(self._tail)
+
+    # Requests --------------------------------------------------------------------------------
+
+    def _consume(self, data: bytes) -> None:
+        """Dispatch every whole request in `data`; keep the rest for later."""
+        heads = self._listener.heads
+        at, end = 0, len(data)
+        self._consuming = True
+        try:
+            while at < end and not (self._busy or self._closing or self._write_blocked):
+                if self._chunked is not None:
+                    at += self._feed_chunked(memoryview(data)[at:])
+                    continue
+                stop = data.find(b"\r\n\r\n", at)
+                if stop < 0:
+                    if end - at > self._listener.limits.max_head_bytes:
+                        raise BadHead(431, "request head too large")
+                    break
+                head = heads.get(data[at:stop])
+                if head is None:
+                    head = self._learn(data[at:stop])
+                at = stop + 4
+                need = head.content_length
+                if 0 <= need <= end - at:
+                    self._begin(head, memoryview(data)[at : at + need] if need else b"")
+                    at += need
+                else:
+                    at = self._await_body(head, data, at)
+        except BadHead as error:
+            self._refuse(error)
+            at = end
+        finally:
+            self._consuming = False
+        self._tail = data[at:] if at < end else b""
+        if len(self._tail) > _MAX_TAIL and self._busy:
+            self._pause()
+
+    def _learn(self, block: bytes) -> Head:
+        """Parse a head that is not in the cache, and remember it."""
+        limits = self._listener.limits
+        if len(block) > limits.max_head_bytes:
+            raise BadHead(431, "request head too large")
+        # RFC 9112 section 2.2: an empty line before the request line is to be ignored.
+        head = parse_head(block[2:] if block.startswith(b"\r\n") else block)
+        if head.content_length > limits.max_body_bytes:
+            raise BadHead(
+                413,
+                f"request body of {head.content_length} bytes exceeds the maximum allowed value"
+                f" of {limits.max_body_bytes} bytes",
+            )
+        self._listener.remember(block, head)
+        return head
+
+    def _await_body(self, head: Head, data: bytes, at: int) -> int:
+        """Arrange for a body that is not all here; what is here of it has been taken."""
+        listener = self._listener
+        self._head = head
+        if head.expect_continue and at == len(data):
+            self._write(_CONTINUE)
+        if head.content_length == CHUNKED:
+            self._chunked = ChunkedBody(listener.limits.max_body_bytes, listener.limits.max_chunks)
+            self._deadline = (
+                listener.now
+                + listener.limits.body_timeout_s
+                + (listener.limits.max_json_bytes / listener.limits.min_body_rate)
+            )
+            return at
+        self._deadline = (
+            listener.now
+            + listener.limits.body_timeout_s
+            + (head.content_length / listener.limits.min_body_rate)
+        )
+        body = listener.buffers.take(head.content_length)
+        have = len(data) - at
+        body[:have] = memoryview(data)[at:]
+        self._body, self._filled = body, have
+        return len(data)
+
+    def _feed_chunked(self, data: memoryview) -> int:
+        chunked = self._chunked
+        assert chunked is not None
+        used = chunked.feed(data)
+        if chunked.done:
+            assert self._head is not None
+            self._chunked = None
+            self._begin(self._head, memoryview(chunked.data))
+        return used
+
+    def _begin(self, head: Head, body: Buffer) -> None:
+        self._busy = True
+        self._head = head
+        self._deadline = _NEVER
+        self._listener.dispatch(self, head, body)
+
+    def _refuse(self, error: BadHead) -> None:
+        """Answer a request that cannot be trusted, and read no more from this client."""
+        self._busy = True
+        self._head = None
+        self.reply(error_reply(error.status, str(error)))
+
+    # Replies ---------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Head | None:
+        """The head of the request under way."""
+        return self._head
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is listening any more."""
+        return self._transport is None
+
+    def reply(self, reply: Reply) -> None:
+        """Send `reply` to the request under way."""
+        if self._transport is None or not self._busy:
+            return
+        length = sum(map(len, reply.parts))
+        close = self._must_close()
+        head = encode_head(reply, length, close)
+        if self._head is not None and self._head.method == "HEAD":
+            self._write(head)
+        elif length < _JOIN_BELOW:
+            self._write(b"".join((head, *reply.parts)))
+        else:
+            self._transport.writelines((head, *reply.parts))
+        self._finish(close)
+
+    def reply_bytes(self, parts: list[Buffer]) -> None:
+        """Send a reply that is whole already, status line included (the hot path)."""
+        transport = self._transport
+        if transport is None or not self._busy:
+            return
+        close = self._must_close()
+        if close:
+            parts[0] = bytes(parts[0]).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        if len(parts) > 1 and len(parts[1]) < _JOIN_BELOW:
+            transport.write(b"".join(parts))
+        elif len(parts) == 1:
+            transport.write(parts[0])
+        else:
+            transport.writelines(parts)
+        self._finish(close)
+
+    def start_stream(self, reply: Reply) -> None:
+        """Send the head of a reply whose body follows through `send_chunk`."""
+        if self._transport is None:
+            return
+        self._streaming = True
+        self._write(encode_stream_head(reply, self._must_close()))
+
+    def send_chunk(self, data: bytes) -> bool:
+        """Send one piece of a streamed body; False when the client is too slow to take more now."""
+        if data:
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        return not self._write_blocked
+
+    def end_stream(self) -> None:
+        """End a streamed body."""
+        self._write(b"0\r\n\r\n")
+        self._streaming = False
+        self._finish(self._must_close())
+
+    def _must_close(self) -> bool:
+        head = self._head
+        return head is None or not head.keep_alive or self._listener.draining
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _finish(self, close: bool) -> None:
+        self._busy = False
+        self.work = self.drained = None
+        if close:
+            self._shut()
+            return
+        if not self._write_blocked:
+            self._deadline = self._idle_deadline()
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._tail and not self._consuming:
+            self._consume(self._tail)
+
+    def _idle_deadline(self) -> float:
+        return self._listener.now + self._listener.limits.keep_alive_s
+
+    # Endings ---------------------------------------------------------------------------------
+
+    def _shut(self) -> None:
+        """Say goodbye, but listen on for a moment.
+
+        Closing with unread bytes makes the kernel send a reset, which can overtake the reply.
+        """
+        self._closing = self._discarding = True
+        self._tail = b""
+        transport = self._transport
+        if transport is None:
+            return
+        if self._head is not None and self._body is None and self._chunked is None:
+            transport.close()
+        elif transport.can_write_eof():
+            transport.write_eof()
+        self._deadline = self._listener.now + self._listener.limits.linger_s
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def check(self, now: float) -> None:
+        """Called by the listener's clock: end what has taken too long."""
+        if now < self._deadline or self._transport is None:
+            return
+        receiving = self._body is not None or self._chunked is not None
+        if self._discarding or self._write_blocked:
+            self._transport.abort()
+        elif receiving or self._tail:
+            self._body = self._chunked = None
+            self._refuse(BadHead(408, "request took too long to arrive"))
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def drain(self) -> None:
+        """Close as soon as the request under way, if any, is answered."""
+        idle = not (self._busy or self._tail or self._body is not None or self._chunked)
+        if idle and self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,187 @@
+"""The generate routes: plain JSON keys for tensors, one answer or a stream of server-sent events."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from tuili.errors import InternalError, InvalidArgument, TuiliError
+from tuili.server.dataplane import DataPlane
+from tuili.server.http.codec import check_parameter
+from tuili.server.http.connection import HttpConnection
+from tuili.server.http.json_tensors import array_from_json, json_from_array
+from tuili.server.http.json_text import dump_json, parse_json
+from tuili.server.http.limits import HttpLimits
+from tuili.server.http.reply import Buffer, Reply, error_reply
+from tuili.server.http.routes import Match
+from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor, Parameters
+from tuili.server.protocol.status import status_of
+
+_EVENTS: Final = b"text/event-stream; charset=utf-8"
+
+
+class Generation:
+    """Answers generate requests; one per front end."""
+
+    def __init__(self, dataplane: DataPlane, limits: HttpLimits) -> None:
+        self._dataplane = dataplane
+        self._limits = limits
+
+    def generate(self, connection: HttpConnection, match: Match, body: Buffer) -> None:
+        """Start to answer one request."""
+        metadata = self._dataplane.model_metadata(match.model, match.version)
+        document = parse_json(body, self._limits.max_json_depth)
+        if not isinstance(document, dict):
+            raise InvalidArgument("the request JSON must be an object")
+        request = request_from_keys(document, metadata["inputs"], match)
+        streaming = match.operation == "generate_stream"
+        answer = _Stream(connection) if streaming else _Single(connection)
+        ticket = self._dataplane.submit_stream(request, answer.reply)
+        if not answer.done:
+            connection.work = ticket
+
+
+def request_from_keys(
+    document: dict[str, Any], inputs: list[dict[str, Any]], match: Match
+) -> InferRequest:
+    """Keys named like an input become tensors, `parameters` is opened, the others are parameters."""
+    known = {str(item["name"]): item for item in inputs}
+    ident = document.get("id", "")
+    if not isinstance(ident, str):
+        raise InvalidArgument("Unable to parse 'id': attempt to access JSON non-string as string")
+    keys = {key: value for key, value in document.items() if key != "id"}
+    if "parameters" in keys and "parameters" in known:
+        raise InvalidArgument(
+            "Keyword 'parameters' for nested schema also given as input tensor name"
+        )
+    nested = keys.pop("parameters", {})
+    if not isinstance(nested, dict):
+        raise InvalidArgument("Expected JSON object for keyword: 'parameters'")
+    tensors: list[InputTensor] = []
+    parameters: Parameters = {}
+    for key, value in (*keys.items(), *nested.items()):
+        if key in known:
+            tensors.append(_tensor(known[key], value))
+        elif key.startswith("triton_"):
+            raise InvalidArgument(
+                "parameter keys starting with 'triton_' are reserved for Triton usage and should"
+                " not be specified."
+            )
+        else:
+            check_parameter(key, value)
+            parameters[key] = value
+    return InferRequest(match.model, tensors, match.version, ident, None, parameters or None)
+
+
+def _tensor(metadata: dict[str, Any], value: Any) -> InputTensor:
+    """A tensor from a scalar or a flat array, its shape fitted to the model's."""
+    name, datatype = str(metadata["name"]), str(metadata["datatype"])
+    data = value if isinstance(value, list) else [value]
+    shape = _fit_shape(name, [int(dim) for dim in metadata["shape"]], len(data))
+    return InputTensor(name, datatype, shape, array_from_json(name, datatype, shape, data))
+
+
+def _fit_shape(name: str, dims: list[int], count: int) -> tuple[int, ...]:
+    """The innermost open dim takes what the fixed ones leave; other open dims are 1."""
+    for dim in dims:
+        if dim > 0 and count % dim == 0:
+            count //= dim
+        elif dim >= 0:
+            raise InvalidArgument(_misfit(name))
+    for index in reversed(range(len(dims))):
+        if dims[index] < 0:
+            dims[index], count = count, 1
+    if count != 1:
+        raise InvalidArgument(_misfit(name))
+    return tuple(dims)
+
+
+def _misfit(name: str) -> str:
+    return f"The schema can not convert input '{name}' to tensor with proper shape"
+
+
+def keys_from_response(response: InferResponse) -> bytes:
+    """The JSON object of a response: one key per output, single elements without their array."""
+    document: dict[str, Any] = {"id": response.id} if response.id else {}
+    document["model_name"] = response.model
+    document["model_version"] = response.version
+    document.update(response.parameters or {})
+    finite = True
+    for output in response.outputs:
+        if output.data is None:
+            continue
+        value, output_finite = json_from_array(output.name, output.datatype, output.data)
+        finite = finite and output_finite
+        if len(value) == 1:
+            value = value[0] if isinstance(value, list) else value[0].item()
+        document[output.name] = value
+    return dump_json(document, finite)
+
+
+class _Single:
+    """Waits for the one response that a plain generate request may have."""
+
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
+        self._answer: InferResponse | None = None
+        self._count = 0
+        self.done = False
+
+    def reply(self, answer: InferResponse | TuiliError | None, final: bool) -> None:
+        """Called by the data plane for every response."""
+        if isinstance(answer, TuiliError):
+            self._finish(answer)
+            return
+        if answer is not None:
+            self._answer = answer
+            self._count += 1
+        if final:
+            self._finish(None)
+
+    def _finish(self, error: TuiliError | None) -> None:
+        self.done = True
+        if error is None and (self._count != 1 or self._answer is None):
+            error = InternalError(
+                "generate expects model to produce exactly 1 response, use generate stream for"
+                " model that generates various number of responses"
+            )
+        try:
+            if error is not None:
+                raise error
+            assert self._answer is not None
+            self._connection.reply(Reply(200, (keys_from_response(self._answer),)))
+        except TuiliError as refused:
+            self._connection.reply(error_reply(status_of(refused).http, str(refused)))
+
+
+class _Stream:
+    """Sends every response as a server-sent event; the first one decides the status."""
+
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
+        self._started = False
+        self.done = False
+
+    def reply(self, answer: InferResponse | TuiliError | None, final: bool) -> None:
+        """Called by the data plane for every response."""
+        error = answer if isinstance(answer, TuiliError) else None
+        event = b""
+        if isinstance(answer, InferResponse):
+            try:
+                event = keys_from_response(answer)
+            except TuiliError as refused:
+                error = refused
+        if error is not None:
+            event = orjson.dumps({"error": str(error)})
+        self._start(200 if error is None else status_of(error).http)
+        if event:
+            self._connection.send_chunk(b"data: " + event + b"\n\n")
+        if final or error is not None:
+            self.done = True
+            self._connection.end_stream()
+
+    def _start(self, status: int) -> None:
+        if not self._started:
+            self._started = True
+            self._connection.start_stream(Reply(status, (), _EVENTS))

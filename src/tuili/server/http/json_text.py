@@ -1,0 +1,59 @@
+"""JSON as clients of this protocol write it: NaN and Infinity allowed, deep nesting not."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from tuili.errors import InvalidArgument
+from tuili.server.http.reply import Buffer
+
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STEP: Final = np.zeros(256, np.int8)
+_STEP[[ord("["), ord("{")]] = 1
+_STEP[[ord("]"), ord("}")]] = -1
+
+
+def parse_json(text: Buffer, max_depth: int) -> Any:
+    """The value of a JSON text; InvalidArgument when it is malformed or too deep."""
+    data = bytes(text)
+    # Only a text with that many brackets can be that deep; nearly none has them.
+    if data.count(b"[") + data.count(b"{") > max_depth and _depth(data) > max_depth:
+        raise InvalidArgument(f"JSON nesting depth exceeds maximum allowed limit ({max_depth})")
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        return _parse_lenient(data, error)
+
+
+def _parse_lenient(data: bytes, refusal: orjson.JSONDecodeError) -> Any:
+    """Parse what orjson refused because of NaN or Infinity, which RFC 8259 has not."""
+    if b"NaN" in data or b"Infinity" in data:
+        try:
+            return json.loads(data)
+        except ValueError:
+            pass  # the strict parser's message is the better one
+    raise InvalidArgument(f"failed to parse the request JSON buffer: {refusal}") from None
+
+
+def _depth(data: bytes) -> int:
+    """How deep the brackets outside strings nest."""
+    steps = _STEP[np.frombuffer(_STRINGS.sub(b"", data), np.uint8)]
+    return int(steps.cumsum(dtype=np.int64).max(initial=0))
+
+
+def dump_json(value: Any, finite: bool = True) -> bytes:
+    """`value` as compact JSON; without `finite`, NaN and Infinity are written as such."""
+    if finite:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return json.dumps(value, separators=(",", ":"), default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"no JSON form for {type(value).__name__}")

@@ -1,0 +1,24 @@
+"""What one HTTP client may ask of the server; every number has a default that is safe on the open net."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds of the HTTP front end; times are seconds, sizes bytes."""
+
+    max_head_bytes: int = 32 << 10
+    max_body_bytes: int = 1 << 30
+    max_json_bytes: int = 64 << 20  # JSON text, and what a compressed body may grow to
+    max_json_depth: int = 100
+    max_chunks: int = 65_536
+    max_connections: int = 16_384
+    head_timeout_s: float = 15.0
+    keep_alive_s: float = 75.0
+    write_timeout_s: float = 60.0
+    # A body may take `body_timeout_s` plus its size at this rate, however it drips.
+    body_timeout_s: float = 30.0
+    min_body_rate: float = 16 << 10
+    linger_s: float = 2.0  # how long a refused client is listened to before the door shuts

@@ -1,0 +1,37 @@
+"""The metrics port: `GET /metrics` and nothing else."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from tuili.server.dataplane import DataPlane
+from tuili.server.http.connection import HttpConnection
+from tuili.server.http.head import Head
+from tuili.server.http.reply import Buffer, Reply, error_reply
+
+_LOG: Final = logging.getLogger("tuili.server.http")
+_EXPOSITION: Final = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class MetricsPage:
+    """Shows what the data plane counted to Prometheus."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._dataplane = dataplane
+
+    def dispatch(self, connection: HttpConnection, head: Head, body: Buffer) -> None:
+        """Answer one request; never raises."""
+        if head.path != ("metrics",):
+            connection.reply(error_reply(404, "Not Found"))
+        elif head.method != "GET":
+            connection.reply(error_reply(405, "Method Not Allowed", ((b"Allow", b"GET"),)))
+        else:
+            connection.reply(self._page())
+
+    def _page(self) -> Reply:
+        try:
+            return Reply(200, (self._dataplane.metrics_text().encode(),), _EXPOSITION)
+        except Exception:
+            _LOG.exception("metrics could not be collected")
+            return error_reply(500, "metrics could not be collected; the server's log says why")

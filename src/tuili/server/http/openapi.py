@@ -1,0 +1,162 @@
+"""The OpenAPI document of the HTTP interface, made of the route table."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any, Final
+
+from tuili.server.http.routes import ROUTES, expand
+
+_NAMES: Final = re.compile(r"\{(\w+)\}")
+
+_SUMMARY: Final = {
+    "server_metadata": "Name, version and extensions of the server",
+    "server_live": "Whether the process works",
+    "server_ready": "Whether requests should be sent here",
+    "all_statistics": "Statistics of all models",
+    "model_metadata": "Inputs, outputs and versions of a model",
+    "model_ready": "Whether a model version answers",
+    "model_config": "Configuration of a model, defaults filled in",
+    "model_statistics": "Statistics of a model",
+    "infer": "Run the model on tensors, as JSON or with the binary tensor extension",
+    "generate": "Run the model on plain JSON keys, one answer",
+    "generate_stream": "Run the model on plain JSON keys, answers as server-sent events",
+    "trace_setting": "Read or merge trace settings",
+    "logging": "Read or merge log settings",
+    "repository_index": "Every model of the repository with its state",
+    "repository_load": "Load or reload a model",
+    "repository_unload": "Unload a model",
+    "system_shm_status": "Registered regions of system shared memory",
+    "system_shm_register": "Register a region of system shared memory",
+    "system_shm_unregister": "Unregister one region, or all",
+    "cuda_shm_status": "Registered regions of CUDA shared memory",
+    "cuda_shm_register": "Register a region of CUDA shared memory",
+    "cuda_shm_unregister": "Unregister one region, or all",
+    "openapi": "This document",
+}
+
+_PARAMETERS: Final = {
+    "type": "object",
+    "additionalProperties": {"type": ["string", "number", "boolean"]},
+}
+_TENSOR: Final = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {
+            "enum": ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"]
+        },
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "parameters": _PARAMETERS,
+        "data": {"type": "array"},
+    },
+}
+_SCHEMAS: Final[dict[str, Any]] = {
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {"type": "string"}},
+    },
+    "Tensor": _TENSOR,
+    "RequestedOutput": {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string"}, "parameters": _PARAMETERS},
+    },
+    "InferRequest": {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": _PARAMETERS,
+            "inputs": {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}},
+            "outputs": {
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/RequestedOutput"},
+            },
+        },
+    },
+    "InferResponse": {
+        "type": "object",
+        "required": ["model_name", "outputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "model_name": {"type": "string"},
+            "model_version": {"type": "string"},
+            "parameters": _PARAMETERS,
+            "outputs": {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}},
+        },
+    },
+    "Object": {"type": "object"},
+}
+
+# operation -> (request schema or "", response media type, response schema or "")
+_BODIES: Final = {
+    "infer": ("InferRequest", "application/json", "InferResponse"),
+    "generate": ("Object", "application/json", "Object"),
+    "generate_stream": ("Object", "text/event-stream", ""),
+    "server_live": ("", "", ""),
+    "server_ready": ("", "", ""),
+    "model_ready": ("", "", ""),
+}
+
+
+@cache
+def openapi_document() -> dict[str, Any]:
+    """OpenAPI 3.1 of every route."""
+    paths: dict[str, dict[str, Any]] = {}
+    for methods, pattern, operation in ROUTES:
+        for path in expand(pattern):
+            for method in methods.split():
+                entry = paths.setdefault(path, {})
+                entry[method.lower()] = _operation(operation, path, method)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tuili inference server",
+            "version": "2",
+            "description": "The KServe v2 protocol with Triton's extensions.",
+        },
+        "paths": paths,
+        "components": {"schemas": _SCHEMAS},
+    }
+
+
+def _operation(operation: str, path: str, method: str) -> dict[str, Any]:
+    names = _NAMES.findall(path)
+    request, media, response = _BODIES.get(operation, ("Object", "application/json", ""))
+    described: dict[str, Any] = {
+        "operationId": "_".join([method.lower(), operation, *names]),
+        "summary": _SUMMARY[operation],
+        "parameters": [
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "schema": {
+                    "type": "string",
+                    **({"pattern": "^[0-9]+$"} if name == "version" else {}),
+                },
+            }
+            for name in names
+        ],
+        "responses": {
+            "200": {"description": "OK", **_content(media, response)},
+            "default": {"description": "An error", **_content("application/json", "Error")},
+        },
+    }
+    if method == "POST" and request:
+        described["requestBody"] = {
+            "required": operation in _BODIES,
+            **_content("application/json", request),
+        }
+    return described
+
+
+def _content(media: str, schema: str) -> dict[str, Any]:
+    if not media:
+        return {}
+    described = {"schema": {"$ref": f"#/components/schemas/{schema}"}} if schema else {}
+    return {"content": {media: described}}

@@ -1,0 +1,215 @@
+"""What the routes do, but for inference: each operation is one function from a `Call` to a `Reply`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from tuili.errors import InvalidArgument, Unsupported
+from tuili.server.dataplane import DataPlane
+from tuili.server.http.head import Head
+from tuili.server.http.json_text import parse_json
+from tuili.server.http.openapi import openapi_document
+from tuili.server.http.reply import TEXT, Buffer, Reply, error_reply, json_reply
+from tuili.server.http.routes import Match
+
+
+@dataclass(slots=True)
+class Call:
+    """One request for an operation."""
+
+    dataplane: DataPlane
+    head: Head
+    match: Match
+    body: Buffer
+    max_json_depth: int
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; {} when there is none."""
+        if not len(self.body):
+            return {}
+        document = parse_json(self.body, self.max_json_depth)
+        if not isinstance(document, dict):
+            raise InvalidArgument("the request JSON must be an object")
+        return document
+
+
+def server_metadata(call: Call) -> Reply:
+    """Name, version and extensions of the server."""
+    return json_reply(call.dataplane.server_metadata())
+
+
+def server_live(call: Call) -> Reply:
+    """Whether the process works; the body is empty, as in Triton."""
+    return Reply(200 if call.dataplane.server_live() else 400, (), TEXT)
+
+
+def server_ready(call: Call) -> Reply:
+    """Whether requests should be sent here."""
+    return Reply(200 if call.dataplane.server_ready() else 400, (), TEXT)
+
+
+def model_metadata(call: Call) -> Reply:
+    """Inputs, outputs and versions of a model."""
+    return json_reply(call.dataplane.model_metadata(call.match.model, call.match.version))
+
+
+def model_ready(call: Call) -> Reply:
+    """Whether a model version answers."""
+    if call.dataplane.model_ready(call.match.model, call.match.version):
+        return Reply(200, (), TEXT)
+    return error_reply(400, "Model version not ready")
+
+
+def model_config(call: Call) -> Reply:
+    """The configuration of a model, defaults filled in."""
+    return json_reply(call.dataplane.model_config(call.match.model, call.match.version))
+
+
+def model_statistics(call: Call) -> Reply:
+    """Counts and durations of one model, or of all."""
+    return json_reply(call.dataplane.model_statistics(call.match.model, call.match.version))
+
+
+def trace_setting(call: Call) -> Reply:
+    """Read or merge the trace settings of a model or of the server."""
+    if call.head.method == "GET":
+        return json_reply(call.dataplane.trace_settings(call.match.model))
+    return json_reply(call.dataplane.update_trace_settings(call.json(), call.match.model))
+
+
+def logging(call: Call) -> Reply:
+    """Read or merge the log settings."""
+    if call.head.method == "GET":
+        return json_reply(call.dataplane.log_settings())
+    return json_reply(call.dataplane.update_log_settings(call.json()))
+
+
+def repository_index(call: Call) -> Reply:
+    """Every model of the repository with its state."""
+    if call.match.repository:
+        raise Unsupported("'repository_name' specification is not supported")
+    ready = call.json().get("ready", False)
+    if not isinstance(ready, bool):
+        raise InvalidArgument("Invalid value for 'ready': expected a boolean")
+    return json_reply(call.dataplane.repository_index(ready))
+
+
+async def repository_load(call: Call) -> Reply:
+    """Load or reload a model, perhaps with another configuration or other files."""
+    if call.match.repository:
+        raise Unsupported("'repository_name' specification is not supported")
+    parameters = _object(call.json(), "parameters")
+    decoded = {key: _load_parameter(key, value) for key, value in parameters.items()}
+    await call.dataplane.repository_load(call.match.model, decoded or None)
+    return Reply()
+
+
+def _load_parameter(key: str, value: Any) -> Any:
+    """A checked parameter of a load request; files come in base64."""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"load parameter '{key}' must be a string")
+    if key == "config":
+        return value
+    if not key.startswith("file:"):
+        raise InvalidArgument(
+            f"unknown load parameter '{key}', expected 'config' or 'file:<version>/<name>'"
+        )
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise InvalidArgument(f"load parameter '{key}' is not base64: {error}") from None
+
+
+async def repository_unload(call: Call) -> Reply:
+    """Unload a model."""
+    if call.match.repository:
+        raise Unsupported("'repository_name' specification is not supported")
+    dependents = _object(call.json(), "parameters").get("unload_dependents", False)
+    if not isinstance(dependents, bool):
+        raise InvalidArgument("Unable to parse 'unload_dependents': expected a boolean")
+    await call.dataplane.repository_unload(call.match.model, dependents)
+    return Reply()
+
+
+def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key) or {}
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"Unable to parse '{key}': expected an object")
+    return value
+
+
+def openapi(call: Call) -> Reply:
+    """The description of this interface."""
+    return json_reply(openapi_document())
+
+
+def _shm_status(kind: Literal["system", "cuda"]) -> Operation:
+    def status(call: Call) -> Reply:
+        return json_reply(call.dataplane.shared_memory_status(kind, call.match.region))
+
+    return status
+
+
+def _shm_register(kind: Literal["system", "cuda"]) -> Operation:
+    def register(call: Call) -> Reply:
+        if not call.match.region:
+            raise InvalidArgument(
+                f"'region name' is necessary to register {kind} shared memory region"
+            )
+        call.dataplane.shared_memory_register(kind, call.match.region, _region(kind, call.json()))
+        return Reply()
+
+    return register
+
+
+def _region(kind: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The checked body of a register request."""
+    needed = ("key", "byte_size") if kind == "system" else ("raw_handle", "byte_size")
+    for field in needed:
+        if field not in document:
+            raise InvalidArgument(f"Shared memory register request has no '{field}' field")
+    if kind == "system" and not isinstance(document["key"], str):
+        raise InvalidArgument("Unable to parse 'key': expected a string")
+    for field in ("byte_size", "offset"):
+        value = document.setdefault(field, 0)
+        if type(value) is not int or not 0 <= value < 1 << 64:
+            raise InvalidArgument(f"Unable to parse '{field}': expected an unsigned integer")
+    return document
+
+
+def _shm_unregister(kind: Literal["system", "cuda"]) -> Operation:
+    def unregister(call: Call) -> Reply:
+        call.dataplane.shared_memory_unregister(kind, call.match.region)
+        return Reply()
+
+    return unregister
+
+
+Operation = Callable[[Call], "Reply | Awaitable[Reply]"]
+
+OPERATIONS: Final[dict[str, Operation]] = {
+    "server_metadata": server_metadata,
+    "server_live": server_live,
+    "server_ready": server_ready,
+    "all_statistics": model_statistics,
+    "model_metadata": model_metadata,
+    "model_ready": model_ready,
+    "model_config": model_config,
+    "model_statistics": model_statistics,
+    "trace_setting": trace_setting,
+    "logging": logging,
+    "repository_index": repository_index,
+    "repository_load": repository_load,
+    "repository_unload": repository_unload,
+    "system_shm_status": _shm_status("system"),
+    "system_shm_register": _shm_register("system"),
+    "system_shm_unregister": _shm_unregister("system"),
+    "cuda_shm_status": _shm_status("cuda"),
+    "cuda_shm_register": _shm_register("cuda"),
+    "cuda_shm_unregister": _shm_unregister("cuda"),
+    "openapi": openapi,
+}
