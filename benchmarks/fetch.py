@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[Path]:
+def locked(name: str) -> Generator[Path]:
     """Lets one process at a time work on `name`; yields the cache folder."""
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)

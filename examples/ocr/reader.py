@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -97,7 +97,7 @@ def _readings(
 
 
 @contextmanager
-def _timed(page: Page, stage: str) -> Iterator[None]:
+def _timed(page: Page, stage: str) -> Generator[None]:
     start = time.perf_counter()
     yield
     page.seconds[stage] = time.perf_counter() - start

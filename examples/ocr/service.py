@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +67,7 @@ def _compile(repository: Path, name: str) -> tuple[str, float]:
 
 
 @contextmanager
-def served(repository: Path, threads: int = 2) -> Iterator[str]:
+def served(repository: Path, threads: int = 2) -> Generator[str]:
     """Runs `tuili serve` on the repository; yields its HTTP address once it is ready."""
     port = _free_port()
     options = ["--http-port", str(port), "--grpc-port", "-1", "--metrics-port", "-1"]
@@ -110,7 +110,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], address: str, log: Path) 
 
 
 @contextmanager
-def remote(address: str) -> Iterator[Infer]:
+def remote(address: str) -> Generator[Infer]:
     """The networks behind a KServe v2 server, called with the stock client."""
     import tritonclient.http as client
 

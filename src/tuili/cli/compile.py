@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,7 +70,7 @@ class _Seen:
     def __call__(self, name: str, graph: Graph) -> None:
         self.names.append(name)
         if name == self.wanted:
-            print(graph)
+            typer.echo(str(graph))
 
     def refuse_unknown(self) -> None:
         """Raise when the pass that was asked for did not run."""
@@ -83,7 +83,7 @@ class _Seen:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+def _progress(quiet: bool) -> Generator[Callable[[str, int, int], None] | None]:
     """A bar on stderr while the block runs; what it yields moves it: (step, done, total)."""
     if quiet:
         yield None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,18 +11,37 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from tuili import __version__
-from tuili.cli.bench import bench
-from tuili.cli.compile import compile_model
-from tuili.cli.inspect import inspect
-from tuili.cli.run import run
-from tuili.cli.serve import serve
-from tuili.errors import TuiliError
+from tuili.errors import TuiliError, nearest
+
+# Imported when used: `tuili serve` needs the server's extra, `tuili compile` does not.
+COMMANDS = {
+    "compile": "tuili.cli.compile:compile_model",
+    "run": "tuili.cli.run:run",
+    "inspect": "tuili.cli.inspect:inspect",
+    "bench": "tuili.cli.bench:bench",
+    "serve": "tuili.cli.serve:serve",
+}
 
 
 class _Commands(TyperGroup):
-    """The group of commands; an error of ours is one line on stderr and exit code 1."""
+    """The group of commands; an error of ours is one line on stderr and exit code 1.
 
-    def invoke(self, ctx: typer.Context) -> object:
+    Contexts and commands are typed Any: newer typer carries its own copy of click.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        home = COMMANDS.get(cmd_name)
+        if home is None:
+            ctx.fail(f"No such command {cmd_name!r}.{nearest(cmd_name, COMMANDS)}")
+        module, _, function = home.partition(":")
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone.command(cmd_name)(getattr(import_module(module), function))
+        return typer.main.get_command(alone)
+
+    def invoke(self, ctx: Any) -> object:
         try:
             return super().invoke(ctx)
         except TuiliError as error:
@@ -36,13 +56,12 @@ app = typer.Typer(
     add_completion=False,
     # A traceback of ours is a bug report: it is shown as Python shows it, without our locals.
     pretty_exceptions_enable=False,
-    help="Compiles trained models to native code and serves them.",
 )
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"tuili {__version__}")
+        typer.echo(f"tuili {__version__}")
         raise typer.Exit
 
 
@@ -50,17 +69,12 @@ def _print_version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Options before the command."""
-
-
-app.command("compile")(compile_model)
-app.command("run")(run)
-app.command("inspect")(inspect)
-app.command("bench")(bench)
-app.command("serve")(serve)
+    """Compiles trained models to native code and serves them."""
 
 
 def main() -> None:

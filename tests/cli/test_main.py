@@ -1,0 +1,55 @@
+"""The command line as a whole: which commands there are, and how errors look."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from tuili.cli.main import COMMANDS, app
+
+RUNNER = CliRunner()
+
+
+def run(*arguments):
+    return RUNNER.invoke(app, list(map(str, arguments)))
+
+
+def test_help_lists_every_command():
+    text = run("--help").output
+    assert all(f" {name} " in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name):
+    done = run(name, "--help")
+    assert done.exit_code == 0, done.output
+    assert f" {name} " in done.output
+
+
+def test_version_is_printed():
+    import tuili
+
+    assert run("--version").output == f"tuili {tuili.__version__}\n"
+
+
+def test_a_misspelt_command_is_corrected():
+    done = run("comple")
+    assert done.exit_code == 2
+    assert "Did you mean 'compile'?" in done.output
+
+
+@pytest.mark.parametrize("command", ["compile", "run", "inspect", "bench"])
+def test_a_missing_file_is_one_error_and_exit_code_1(command, tmp_path):
+    done = run(command, tmp_path / "nothing.onnx")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: ")
+    assert "nothing.onnx" in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_python_m_tuili_works():
+    done = subprocess.run(
+        [sys.executable, "-m", "tuili", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("tuili ")
