@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks.models import MODELS
 from tuili.bench.engines import Settings, installed
-from tuili.bench.report import record, table
+from tuili.bench.report import markdown, record, table
 from tuili.bench.rounds import Comparison, compare
 
 # Runs classical operators that most engines lack; it is in the agreement tests only.
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--dynamic", action="store_true", help="leave batch and sizes open")
     parser.add_argument("--json", type=Path, default=Path("build/engines.json"))
+    parser.add_argument("--markdown", action="store_true", help="print the table of README")
     options = parser.parse_args()
     settings = Settings(options.threads, fixed_shapes=not options.dynamic)
     console = Console(width=160, log_path=False)
@@ -37,6 +38,8 @@ def main() -> None:
         if options.models or name not in NOT_TIMED
     ]
     console.print(table(comparisons, settings))
+    if options.markdown:
+        print(markdown(comparisons))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(record(comparisons, settings), indent=1))
     console.print(f"every round: {options.json}")

@@ -79,6 +79,7 @@ def test_table_and_record_show_every_engine(two_engines):
     assert "net 1x3" in text
     assert "failed" in text
     assert "geometric mean" in text
+    assert "| net 1x3 |" in report.markdown([found, found])
     kept = report.record([found], Settings())
     assert kept["comparisons"][0]["failures"] == {"openvino": "not a model"}
     assert kept["machine"]["cores"] >= 1

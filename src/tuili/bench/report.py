@@ -39,6 +39,31 @@ def table(comparisons: Sequence[Comparison], settings: Settings) -> Table:
     return grid
 
 
+def markdown(comparisons: Sequence[Comparison]) -> str:
+    """The medians as a table for README."""
+    engines = _engines(comparisons)
+    lines = [
+        f"| model | {' | '.join(engines)} | best peer / tuili |",
+        f"|---|{'---:|' * (len(engines) + 1)}",
+    ]
+    for comparison in comparisons:
+        medians = {t.engine: f"{t.median_ms:.2f} ms" for t in comparison.timings}
+        cells = [medians.get(engine, "-") for engine in engines]
+        ratio = f"{comparison.ratio:.2f}" if comparison.ratio else "-"
+        lines.append(f"| {_label(comparison)} | {' | '.join(cells)} | {ratio} |")
+    ratios = [c.ratio for c in comparisons if c.ratio]
+    if ratios:
+        blanks = "| " * len(engines)
+        lines.append(f"| geometric mean {blanks}| {geometric_mean(ratios):.2f} |")
+    return "\n".join(lines)
+
+
+def _label(comparison: Comparison) -> str:
+    """`resnet50 1x3x224x224`."""
+    shapes = ("x".join(map(str, shape)) or "()" for shape in comparison.shapes.values())
+    return f"{comparison.model} {' '.join(dict.fromkeys(shapes))}"
+
+
 def _engines(comparisons: Sequence[Comparison]) -> list[str]:
     used = {t.engine for c in comparisons for t in c.timings}
     used |= {engine for c in comparisons for engine in c.failures}
@@ -47,8 +72,7 @@ def _engines(comparisons: Sequence[Comparison]) -> list[str]:
 
 def _row(comparison: Comparison, engines: Sequence[str]) -> list[str]:
     by_engine = {timing.engine: timing for timing in comparison.timings}
-    shapes = " ".join("x".join(map(str, shape)) or "()" for shape in comparison.shapes.values())
-    row = [f"{comparison.model} {shapes}"]
+    row = [_label(comparison)]
     for engine in engines:
         timing = by_engine.get(engine)
         row.append(f"{timing.median_ms:.2f} ({timing.min_ms:.2f})" if timing else "failed")

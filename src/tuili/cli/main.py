@@ -33,10 +33,9 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        home = COMMANDS.get(cmd_name)
-        if home is None:
+        if cmd_name not in COMMANDS:
             ctx.fail(f"No such command {cmd_name!r}.{nearest(cmd_name, COMMANDS)}")
-        module, _, function = home.partition(":")
+        module, _, function = COMMANDS[cmd_name].partition(":")
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         alone.command(cmd_name)(getattr(import_module(module), function))
         return typer.main.get_command(alone)
