@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import subprocess
 import sys
@@ -43,12 +44,22 @@ def characters() -> list[str]:
 def build_repository(say: Callable[[str], None]) -> Path:
     """A model repository with the compiled networks; what is there already is kept."""
     with locked("ocr-repository") as cache:
-        repository = cache / f"ocr-repository-{tuili.__version__}"
+        repository = cache / f"ocr-repository-{_fingerprint()}"
         missing = [name for name in NETWORKS if not _artifact(repository, name).exists()]
         with ThreadPoolExecutor(max_workers=2) as pool:
             for name, seconds in pool.map(lambda name: _compile(repository, name), missing):
                 say(f"compiled {name} in {seconds:.1f} s")
     return repository
+
+
+def _fingerprint() -> str:
+    """Changes with the sources of tuili, so that a changed compiler is used at once."""
+    digest = hashlib.sha256()
+    folder = Path(tuili.__file__).parent
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in {".py", ".c", ".h"}:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _artifact(repository: Path, name: str) -> Path:
