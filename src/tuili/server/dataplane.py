@@ -8,15 +8,53 @@ fills its messages from them (`google.protobuf.json_format.ParseDict`).
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
 
-from tuili.errors import TuiliError
-from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
+from tuili import __version__
+from tuili.errors import (
+    InvalidArgument,
+    NotFound,
+    TuiliError,
+    Unavailable,
+    Unsupported,
+)
+from tuili.server.execution import Instance
+from tuili.server.options import ServerOptions
+from tuili.server.preparing import prepare
+from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
+from tuili.server.protocol.signature import TensorRule
+from tuili.server.repository import overrides
+from tuili.server.repository.config import ModelConfig
+from tuili.server.repository.layout import check_name
+from tuili.server.repository.lifecycle import Repository, not_ready
+from tuili.server.servable import Servable
+from tuili.server.settings import LogSettings, TraceSettings
+from tuili.server.shared_memory import DISABLED, Regions
+from tuili.server.telemetry.prometheus import exposition
+from tuili.server.telemetry.statistics import Statistics
 
 Json = dict[str, Any]
 Reply = Callable[[InferResponse | TuiliError], None]
 StreamReply = Callable[[InferResponse | TuiliError | None, bool], None]
+Kind = Literal["system", "cuda"]
+
+_VERSION: Final = re.compile(r"[0-9]{1,19}")
+_EXTENSIONS: Final = (
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
 
 
 class Ticket(Protocol):
@@ -26,8 +64,55 @@ class Ticket(Protocol):
         """Forget the request: it leaves the queue, and `reply` is not called any more."""
 
 
+class _Refused:
+    """The ticket of a request that was answered at once."""
+
+    def cancel(self) -> None:
+        """Nothing is left to cancel."""
+
+
+_REFUSED: Final = _Refused()
+
+
 class DataPlane:
     """Inference, health, metadata, repository, statistics and settings of one server."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self.repository: Repository[Servable] = Repository(options.repository, self._launch)
+        self._live = self.repository.live
+        self._regions = Regions(allowed=options.allow_client_shm)
+        self._traces = TraceSettings()
+        self._logs = LogSettings()
+        # Statistics outlive a reload, as the counters of a scrape must not fall.
+        self._statistics: dict[tuple[str, str], Statistics] = {}
+        self._started = False
+        self._draining = False
+
+    # ---- life
+    async def start(self) -> None:
+        """Load the models that the control mode asks for; failures are told by `repository`."""
+        if self.options.model_control_mode == "explicit":
+            wanted = list(self.options.load_models)
+            if wanted == ["*"]:
+                wanted = self.repository.find()
+        else:
+            wanted = self.repository.find()
+        await self.repository.load_all(wanted)
+        self._started = True
+
+    def begin_drain(self) -> None:
+        """Readiness turns false; requests are still answered."""
+        self._draining = True
+
+    async def close(self, timeout_s: float | None = None) -> bool:
+        """Finish what is in flight (false: not in time), then release all models."""
+        self._draining = True
+        finished = await self.repository.drain(timeout_s)
+        if finished:
+            await self.repository.close()
+        self._regions.close()
+        return finished
 
     # ---- inference
     def submit(self, request: InferRequest, reply: Reply) -> Ticket:
@@ -35,7 +120,18 @@ class DataPlane:
 
         `reply` may be called before `submit` returns (a refused request). It must not raise.
         """
-        raise NotImplementedError
+        try:
+            versions = self._live.get(request.model)
+            servable = versions.get(request.version) if versions else None
+            if servable is None:
+                servable = self._servable(request.model, request.version)
+            for tensor in request.inputs:
+                if tensor.data is None:
+                    self._read_shared(tensor)
+            return servable.submit(request, reply)
+        except TuiliError as error:
+            reply(error)
+            return _REFUSED
 
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket:
         """As `submit` for models that answer 0..n times: `reply(answer, final)`.
@@ -43,87 +139,220 @@ class DataPlane:
         Models that answer once call it once with `final` true. A final call without an answer
         has None. An error is always final.
         """
-        raise NotImplementedError
+        return self.submit(request, lambda answer: reply(answer, True))
 
     # ---- health and metadata
     def server_live(self) -> bool:
         """Whether the process works at all."""
-        raise NotImplementedError
+        return True
 
     def server_ready(self) -> bool:
         """Whether requests should be sent here: started, not draining, every wanted model ready."""
-        raise NotImplementedError
+        if not self._started or self._draining:
+            return False
+        return not (self.options.strict_readiness and self.repository.failures())
+
+    def not_ready_reasons(self) -> dict[str, str]:
+        """Why the server is not ready, by model ("" for the server itself)."""
+        reasons = dict(self.repository.failures())
+        if self._draining:
+            reasons[""] = "the server is shutting down"
+        elif not self._started:
+            reasons[""] = "models are still loading"
+        return reasons
 
     def server_metadata(self) -> Json:
         """`{"name", "version", "extensions"}`."""
-        raise NotImplementedError
+        extensions = list(_EXTENSIONS)
+        if self._regions.allowed:
+            extensions.append("system_shared_memory")
+        return {"name": self.options.server_id, "version": __version__, "extensions": extensions}
 
     def model_ready(self, model: str, version: str = "") -> bool:
         """Whether that model version answers; false for unknown ones. InvalidArgument: bad version text."""
-        raise NotImplementedError
+        return _checked_version(version) in self._live.get(model, {})
 
     def model_metadata(self, model: str, version: str = "") -> Json:
         """`{"name", "versions", "platform", "inputs": [{"name", "datatype", "shape"}], "outputs"}`."""
-        raise NotImplementedError
+        servable = self._servable(model, version)
+        signature = servable.signature
+        batched = signature.max_batch_size > 0
+        return {
+            "name": model,
+            "versions": sorted((v for v in self._live[model] if v), key=int),
+            "platform": servable.config["platform"] or servable.config["backend"],
+            "inputs": [_tensor_json(rule, batched) for rule in signature.inputs.values()],
+            "outputs": [_tensor_json(rule, batched) for rule in signature.outputs.values()],
+        }
 
     def model_config(self, model: str, version: str = "") -> Json:
         """The model's configuration as the JSON form of Triton's `ModelConfig`."""
-        raise NotImplementedError
+        return self._servable(model, version).config
 
     def model_statistics(self, model: str = "", version: str = "") -> Json:
         """`{"model_stats": [...]}` of one model, one version or ("") all."""
-        raise NotImplementedError
+        if model:
+            servable = self._live.get(model)
+            if servable is None or (version and version not in servable):
+                # Raises what an inference request would get.
+                self._servable(model, version)
+        found = [
+            servable.statistics.json()
+            for name, versions in sorted(self._live.items())
+            if model in ("", name)
+            for number, servable in sorted(versions.items())
+            if number and version in ("", number)
+        ]
+        return {"model_stats": found}
 
     def is_decoupled(self, model: str, version: str = "") -> bool:
         """Whether the model may answer a request any number of times."""
-        raise NotImplementedError
+        return self._servable(model, version).decoupled
 
     # ---- repository
     def repository_index(self, ready_only: bool = False) -> list[Json]:
         """`[{"name", "version", "state", "reason"}]`; a model that is not loaded has only its name."""
-        raise NotImplementedError
+        return self.repository.index(ready_only)
 
-    async def repository_load(self, model: str, parameters: Parameters | None = None) -> None:
-        """Load or reload a model; `parameters` may hold `config` (JSON text) and `file:` overrides (bytes as str/base64 decoded)."""
-        raise NotImplementedError
+    async def repository_load(self, model: str, parameters: Json | None = None) -> None:
+        """Load or reload a model; `parameters` may hold `config` (JSON text) and `file:` overrides.
+
+        Files are base64 text (HTTP) or bytes (gRPC).
+        """
+        self._require_explicit()
+        check_name(model)
+        given = overrides.parse(model, parameters or {})
+        try:
+            await self.repository.load(model, given)
+        finally:
+            await asyncio.to_thread(given.discard)
 
     async def repository_unload(self, model: str, unload_dependents: bool = False) -> None:
         """Stop a model: it refuses new requests, finishes those in flight, then goes."""
-        raise NotImplementedError
+        self._require_explicit()
+        await self.repository.unload(model)
 
     # ---- settings: trace and log
     def trace_settings(self, model: str = "") -> Json:
         """The trace settings of a model or ("") the server."""
-        raise NotImplementedError
+        self._require_known(model)
+        return self._traces.of(model)
 
     def update_trace_settings(self, settings: Json, model: str = "") -> Json:
         """Merge settings (None or empty clears a key to the global one) and return the result."""
-        raise NotImplementedError
+        self._require_known(model)
+        return self._traces.update(settings, model)
 
     def log_settings(self) -> Json:
         """`log_file log_info log_warning log_error log_verbose_level log_format`."""
-        raise NotImplementedError
+        return self._logs.get()
 
     def update_log_settings(self, settings: Json) -> Json:
         """Merge settings and return the result; `log_file` is Unsupported."""
-        raise NotImplementedError
+        return self._logs.update(settings)
 
     # ---- shared memory ("cuda" is always Unsupported)
-    def shared_memory_status(self, kind: Literal["system", "cuda"], region: str = "") -> list[Json]:
+    def shared_memory_status(self, kind: Kind, region: str = "") -> list[Json]:
         """`[{"name", "key", "offset", "byte_size"}]`; NotFound for an unknown region."""
-        raise NotImplementedError
+        if kind == "cuda":
+            if region:
+                raise NotFound(f"Unable to find cuda shared memory region: '{region}'")
+            return []
+        return self._regions.status(region)
 
-    def shared_memory_register(
-        self, kind: Literal["system", "cuda"], region: str, parameters: Json
-    ) -> None:
+    def shared_memory_register(self, kind: Kind, region: str, parameters: Json) -> None:
         """Map a client's region: `{"key", "offset", "byte_size"}`."""
-        raise NotImplementedError
+        self._require_shared(kind)
+        key = parameters.get("key")
+        if not isinstance(key, str):
+            raise InvalidArgument(f"region '{region}' needs a 'key', got {key!r}")
+        offset, byte_size = parameters.get("offset", 0), parameters.get("byte_size")
+        for name, value in (("offset", offset), ("byte_size", byte_size)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InvalidArgument(
+                    f"region '{region}': {name!r} must be a number, got {value!r}"
+                )
+        self._regions.register(region, key, offset, int(byte_size or 0))
 
-    def shared_memory_unregister(self, kind: Literal["system", "cuda"], region: str = "") -> None:
+    def shared_memory_unregister(self, kind: Kind, region: str = "") -> None:
         """Forget one region or ("") all; unknown ones are no error."""
-        raise NotImplementedError
+        self._require_shared(kind)
+        self._regions.unregister(region)
 
     # ---- telemetry
     def metrics_text(self) -> str:
         """The Prometheus exposition of everything that is counted."""
-        raise NotImplementedError
+        running = [
+            servable
+            for _, versions in sorted(self._live.items())
+            for number, servable in sorted(versions.items())
+            if number
+        ]
+        for servable in running:
+            servable.statistics.pending = servable.pending()
+        return exposition([each.statistics for each in running], self.server_ready())
+
+    # ---- steps
+    async def _launch(self, folder: Path, config: ModelConfig, version: int) -> Servable:
+        prepared = await asyncio.to_thread(prepare, folder, config, version, self.options)
+        name = f"{config.name}-{version}"
+        key = (config.name, str(version))
+        statistics = self._statistics.setdefault(key, Statistics(*key))
+        return Servable(
+            prepared.completed.signature,
+            str(version),
+            [Instance(model, name) for model in prepared.models],
+            prepared.completed.policy,
+            statistics,
+            config=prepared.completed.json,
+            decoupled=config.decoupled,
+            placement=prepared.placement,
+            regions=self._regions,
+        )
+
+    def _servable(self, model: str, version: str) -> Servable:
+        """The live version, or the error that says why there is none."""
+        versions = self._live.get(model)
+        if versions is not None and version in versions:
+            return versions[version]
+        _checked_version(version)
+        states = self.repository.states_of(model)
+        if version and int(version) in states:
+            raise not_ready(model, int(version), states[int(version)])
+        if version and states:
+            raise NotFound(f"Request for unknown model: '{model}' version {version} is not found")
+        if states:
+            raise NotFound(f"Request for unknown model: '{model}' has no available versions")
+        raise NotFound(f"Request for unknown model: '{model}' is not found")
+
+    def _read_shared(self, tensor: InputTensor) -> None:
+        if tensor.parameters and "shared_memory_region" in tensor.parameters:
+            tensor.data = self._regions.read(tensor)
+
+    def _require_explicit(self) -> None:
+        if self.options.model_control_mode != "explicit":
+            raise Unavailable("explicit model load / unload is not allowed if polling is enabled")
+
+    def _require_known(self, model: str) -> None:
+        if model and model not in self._live:
+            raise NotFound(f"Request for unknown model: '{model}' is not found")
+
+    def _require_shared(self, kind: Kind) -> None:
+        if not self._regions.allowed:
+            raise Unsupported(DISABLED)
+        if kind == "cuda":
+            raise Unsupported("CUDA shared memory is not supported by this server")
+
+
+def _checked_version(version: str) -> str:
+    if version and not _VERSION.fullmatch(version):
+        raise InvalidArgument(
+            f"failed to get model version from specified version string '{version}' (details: "
+            "it must be a whole number), version should be an integral value > 0"
+        )
+    return version
+
+
+def _tensor_json(rule: TensorRule, batched: bool) -> Json:
+    dims = [-1, *rule.dims] if batched else list(rule.dims)
+    return {"name": rule.name, "datatype": rule.datatype, "shape": dims}

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 ControlMode = Literal["none", "explicit", "poll"]
+# Who runs an ONNX file: tuili's compiler, ONNX Runtime, or the latter where the former cannot.
+OnnxExecutor = Literal["auto", "tuili", "onnxruntime"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +33,5 @@ class ServerOptions:
     compat: Literal["", "triton"] = ""
     overload_status: Literal[503, 429] = 503
     cache: Path | None = None
+    onnx_executor: OnnxExecutor = "auto"
     server_id: str = "tuili"

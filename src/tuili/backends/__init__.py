@@ -1,0 +1,63 @@
+"""What can execute a model behind the server: one module per engine, all with one small protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+from tuili.errors import Unsupported, nearest
+from tuili.tensors import Array, TensorSpec
+
+
+class Executable(Protocol):
+    """A loaded model. `run` is called by one thread at a time; outputs are the caller's to keep.
+
+    A back end that keeps resources beyond the object's life also has `close()`.
+    """
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]: ...
+    @property
+    def outputs(self) -> Sequence[TensorSpec]: ...
+    def run(self, inputs: dict[str, Array], /) -> Mapping[str, Array]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """What a back end may want to know beside the file.
+
+    `declared_inputs` and `declared_outputs` are the tensors of the model's configuration with the
+    batch dim, for back ends whose models do not describe themselves.
+    """
+
+    threads: int = 1
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+    declared_inputs: tuple[TensorSpec, ...] = ()
+    declared_outputs: tuple[TensorSpec, ...] = ()
+
+
+Load = Callable[[Path, BackendOptions], Executable]
+
+BACKENDS: Final[dict[str, str]] = {
+    "tuili": "tuili.backends.native:load",
+    "onnxruntime": "tuili.backends.onnxruntime:load",
+    "identity": "tuili.backends.identity:load",
+}
+
+
+def load(backend: str, path: Path, options: BackendOptions) -> Executable:
+    """The model at `path`, loaded by the back end called `backend`."""
+    if backend not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise Unsupported(
+            f"unknown backend {backend!r}.{nearest(backend, BACKENDS)} Known: {known}"
+        )
+    module, _, name = BACKENDS[backend].partition(":")
+    try:
+        loader = cast(Load, getattr(import_module(module), name))
+    except ImportError as error:
+        raise Unsupported(f"backend {backend!r} cannot be imported: {error}") from error
+    return loader(path, options)

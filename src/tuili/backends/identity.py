@@ -1,0 +1,43 @@
+"""Identity: answers each input as the output of the same place. For tests, demos and benchmarks.
+
+Understands Triton's `execute_delay_ms` parameter. Inputs and outputs come from the configuration.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tuili.backends import BackendOptions, Executable
+from tuili.errors import InvalidModel
+from tuili.tensors import Array, TensorSpec
+
+
+class Identity:
+    """Outputs are the inputs."""
+
+    def __init__(
+        self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], delay_s: float
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self._pairs = [(a.name, b.name) for a, b in zip(inputs, outputs, strict=True)]
+        self._delay_s = delay_s
+
+    def run(self, inputs: dict[str, Array], /) -> dict[str, Array]:
+        """Copies of the inputs (they belong to the caller) under the names of the outputs."""
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        return {to: inputs[name].copy() for name, to in self._pairs if name in inputs}
+
+
+def load(path: Path, options: BackendOptions) -> Executable:
+    """An identity with the tensors that the configuration declares; there is no file."""
+    inputs, outputs = options.declared_inputs, options.declared_outputs
+    if not inputs or len(inputs) != len(outputs):
+        raise InvalidModel(
+            f"{path}: an identity model needs as many outputs as inputs in its configuration, "
+            f"found {len(inputs)} inputs and {len(outputs)} outputs"
+        )
+    delay_s = float(options.parameters.get("execute_delay_ms", "0")) / 1e3
+    return Identity(inputs, outputs, delay_s)

@@ -1,0 +1,88 @@
+"""`tuili serve`: a model repository behind HTTP, gRPC and Prometheus endpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from tuili.server.main import Running
+
+
+def serve(
+    repository: Annotated[
+        list[Path], typer.Argument(help="Folders of models.", exists=True, file_okay=False)
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="HTTP; 0 any free port, -1 none.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC; 0 any free port, -1 none.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Metrics; 0 any, -1 none.")] = 8002,
+    model_control_mode: Annotated[
+        Literal["none", "explicit", "poll"],
+        typer.Option(help="Load all models, those asked for, or follow the folder's changes."),
+    ] = "none",
+    load_model: Annotated[
+        list[str] | None, typer.Option(help="A model to load in explicit mode; '*' for all.")
+    ] = None,
+    poll_interval: Annotated[float, typer.Option(min=0.01, help="Seconds between polls.")] = 15.0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one model run.")] = 1,
+    onnx_executor: Annotated[
+        Literal["auto", "tuili", "onnxruntime"],
+        typer.Option(help="Who runs ONNX files; auto takes onnxruntime where tuili cannot."),
+    ] = "auto",
+    exit_on_error: Annotated[bool, typer.Option(help="Stop when a model does not load.")] = True,
+    strict_readiness: Annotated[
+        bool, typer.Option(help="Ready only while every wanted model is.")
+    ] = True,
+    exit_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds for requests in flight at the end.")
+    ] = 30.0,
+    allow_client_shm: Annotated[
+        bool, typer.Option(help="Let clients register shared memory.")
+    ] = False,
+    max_input_size: Annotated[
+        int, typer.Option(min=1, help="Bytes of a JSON body, or of a decompressed one.")
+    ] = 1 << 26,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")
+    ] = "info",
+) -> None:
+    """Serve the models of a repository (Triton's layout) until SIGTERM."""
+    from tuili.server.main import serve as serve_until_stopped
+    from tuili.server.options import ServerOptions
+
+    options = ServerOptions(
+        repository=tuple(repository),
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        model_control_mode=model_control_mode,
+        load_models=tuple(load_model or ()),
+        poll_interval_s=poll_interval,
+        threads=threads,
+        exit_on_error=exit_on_error,
+        strict_readiness=strict_readiness,
+        exit_timeout_s=exit_timeout,
+        log_level=log_level,
+        allow_client_shm=allow_client_shm,
+        max_input_bytes=max_input_size,
+        cache=cache,
+        onnx_executor=onnx_executor,
+    )
+    if not serve_until_stopped(options, _announce):
+        raise typer.Exit(1)
+
+
+def _announce(running: Running) -> None:
+    """Say on stdout that the server is up, and where."""
+    ports = " ".join(f"{name}={port}" for name, port in running.ports().items())
+    entries = running.dataplane.repository_index(ready_only=True)
+    models = ", ".join(sorted({entry["name"] for entry in entries})) or "none"
+    Console(soft_wrap=True, highlight=False).print(f"ready: {ports} models: {models}", markup=False)

@@ -1,0 +1,236 @@
+"""Completes a configuration from the model itself: signature, batch policy, and the full JSON form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tuili.errors import InvalidModel, nearest
+from tuili.server.protocol.signature import Signature, TensorRule, dims_text
+from tuili.server.repository.config import CONFIG_NAMES, ModelConfig, TensorConfig
+from tuili.server.scheduling.policy import BatchPolicy
+from tuili.tensors import Dim, DType, Sym, TensorSpec, symbols_of
+
+Json = dict[str, Any]
+
+# The batch limit of a model whose configuration says nothing: large enough to merge what waits,
+# small enough that one batch does not keep the next one waiting long.
+AUTO_MAX_BATCH: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Everything the server derives from configuration and model together."""
+
+    signature: Signature
+    policy: BatchPolicy
+    json: Json
+
+
+def complete(
+    config: ModelConfig,
+    backend: str,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    folder: Path,
+) -> Completed:
+    """The model's signature and policy; InvalidModel where configuration and model disagree."""
+    if config.max_batch_size is None:
+        limit = AUTO_MAX_BATCH if batchable(inputs, outputs) else 0
+    else:
+        limit = config.max_batch_size
+    signature = Signature(
+        config.name,
+        _rules("input", config, config.inputs, inputs, limit, folder),
+        _rules("output", config, config.outputs, outputs, limit, folder),
+        limit,
+    )
+    policy = config.policy or BatchPolicy(max_rows=limit, merge=limit > 0)
+    return Completed(signature, policy, _json(config, backend, signature, policy))
+
+
+def batchable(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
+    """Whether all tensors lead with one and the same symbol, and it rules no other dim.
+
+    Then, and as far as shapes can tell, rows are independent of each other.
+    """
+    leads = {spec.shape[0] if spec.shape else 0 for spec in (*inputs, *outputs)}
+    lead = next(iter(leads), 0)
+    if len(leads) != 1 or isinstance(lead, int) or lead.symbol is None:
+        return False
+    others = {
+        name for spec in (*inputs, *outputs) for dim in spec.shape[1:] for name in symbols_of(dim)
+    }
+    return lead.symbol not in others
+
+
+def _rules(
+    role: str,
+    config: ModelConfig,
+    declared: Sequence[TensorConfig],
+    specs: Sequence[TensorSpec],
+    limit: int,
+    folder: Path,
+) -> list[TensorRule]:
+    if not declared:
+        return [
+            TensorRule(spec.name, _datatype(spec), _dims(config, spec, limit)) for spec in specs
+        ]
+    known = {spec.name: spec for spec in specs}
+    rules: list[TensorRule] = []
+    for tensor in declared:
+        spec = known.get(tensor.name)
+        if spec is None:
+            names = ", ".join(repr(name) for name in known)
+            raise InvalidModel(
+                f"model '{config.name}': the configuration declares {role} {tensor.name!r}, which the "
+                f"model does not have.{nearest(tensor.name, known)} It has {names}"
+            )
+        _check_against(role, config, tensor, spec, limit)
+        rules.append(
+            TensorRule(
+                tensor.name,
+                tensor.datatype,
+                tensor.dims,
+                tensor.optional,
+                tensor.ragged,
+                tensor.reshape,
+                _labels(folder, tensor.label_filename),
+            )
+        )
+    missing = [name for name in known if name not in {tensor.name for tensor in declared}]
+    if role == "input" and missing:
+        raise InvalidModel(
+            f"model '{config.name}': the configuration does not declare input {missing[0]!r} of the model"
+        )
+    return rules
+
+
+def _check_against(
+    role: str, config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, limit: int
+) -> None:
+    if tensor.datatype != _datatype(spec):
+        raise InvalidModel(
+            f"model '{config.name}': {role} {tensor.name!r} is declared {tensor.datatype}, but the "
+            f"model has {_datatype(spec)}"
+        )
+    dims = tensor.dims if tensor.reshape is None else tensor.reshape
+    found = _dims(config, spec, limit)
+    fits = len(dims) == len(found) and all(
+        a == b or -1 in (a, b) for a, b in zip(dims, found, strict=True)
+    )
+    if not fits:
+        raise InvalidModel(
+            f"model '{config.name}': {role} {tensor.name!r} is declared {dims_text(dims)}, but the "
+            f"model has {dims_text(found)}" + (" after the batch dim" if limit else "")
+        )
+
+
+def _dims(config: ModelConfig, spec: TensorSpec, limit: int) -> tuple[int, ...]:
+    """The dims of a model's tensor as a configuration writes them."""
+    dims = tuple(dim if isinstance(dim, int) else -1 for dim in spec.shape)
+    if not limit:
+        return dims
+    if not dims or dims[0] != -1:
+        raise InvalidModel(
+            f"model '{config.name}': max_batch_size is {limit}, but the first dim of {spec.name!r} "
+            f"{dims_text(dims)} is fixed; set max_batch_size to 0 or export with a symbolic batch"
+        )
+    return dims[1:]
+
+
+def _datatype(spec: TensorSpec) -> str:
+    if not spec.dtype.kserve:
+        raise InvalidModel(
+            f"tensor {spec.name!r} has type {spec.dtype.value}, which the wire lacks"
+        )
+    return spec.dtype.kserve
+
+
+def _labels(folder: Path, filename: str) -> tuple[str, ...]:
+    if not filename:
+        return ()
+    try:
+        return tuple((folder / filename).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidModel(f"label file {folder / filename} cannot be read: {error}") from error
+
+
+def declared_specs(tensors: Sequence[TensorConfig], limit: int | None) -> tuple[TensorSpec, ...]:
+    """The tensors of a configuration as specs, for models that do not describe themselves."""
+    kinds = {kind.kserve: kind for kind in DType if kind.kserve}
+    found: list[TensorSpec] = []
+    for tensor in tensors:
+        dims = tensor.dims if tensor.reshape is None else tensor.reshape
+        shape: list[Dim] = [
+            Sym(f"{_symbol(tensor.name)}_{at}") if dim < 0 else dim for at, dim in enumerate(dims)
+        ]
+        if limit:
+            shape.insert(0, Sym("batch"))
+        found.append(TensorSpec(tensor.name, kinds[tensor.datatype], tuple(shape)))
+    return tuple(found)
+
+
+def _symbol(name: str) -> str:
+    return "dim_" + "".join(char if char.isalnum() else "_" for char in name)
+
+
+def _json(config: ModelConfig, backend: str, signature: Signature, policy: BatchPolicy) -> Json:
+    """The whole configuration with defaults filled in, as `/config` shows it."""
+    full: Json = {
+        "name": config.name,
+        "platform": PLATFORMS.get(backend, ""),
+        "backend": backend,
+        "runtime": "",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": signature.max_batch_size,
+        "input": [_tensor_json(rule, role="input") for rule in signature.inputs.values()],
+        "output": [_tensor_json(rule, role="output") for rule in signature.outputs.values()],
+        "batch_input": [],
+        "batch_output": [],
+        "instance_group": [
+            {"name": config.name, "kind": "KIND_CPU", "count": config.instances, "gpus": []}
+        ],
+        "default_model_filename": config.model_filename,
+        "cc_model_filenames": {},
+        "metric_tags": {},
+        "parameters": {},
+        "model_warmup": [],
+    }
+    if policy.merge and config.policy is None:
+        full["dynamic_batching"] = {
+            "preferred_batch_size": [],
+            "max_queue_delay_microseconds": 0,
+            "preserve_ordering": False,
+            "priority_levels": 0,
+            "default_priority_level": 0,
+            "priority_queue_policy": {},
+        }
+    written = {key: value for key, value in config.raw.items() if value or key not in full}
+    merged = {**full, **written}
+    for role, rules in (("input", signature.inputs), ("output", signature.outputs)):
+        # What was written of a tensor, over the defaults.
+        entries = {entry["name"]: entry for entry in config.raw.get(role, ())}
+        merged[role] = [
+            {**_tensor_json(rule, role), **entries.get(rule.name, {})} for rule in rules.values()
+        ]
+    return merged
+
+
+def _tensor_json(rule: TensorRule, role: str) -> Json:
+    found: Json = {
+        "name": rule.name,
+        "data_type": CONFIG_NAMES[rule.datatype],
+        "dims": list(rule.dims),
+        "is_shape_tensor": False,
+    }
+    if role == "input":
+        found |= {"format": "FORMAT_NONE", "allow_ragged_batch": False, "optional": rule.optional}
+    else:
+        found["label_filename"] = ""
+    return found
+
+
+PLATFORMS: Final = {"onnxruntime": "onnxruntime_onnx", "tuili": "tuili_native"}

@@ -1,0 +1,91 @@
+"""Running batches: join the requests' arrays, run the model, split the outputs; on the loop or a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
+from threading import Thread
+
+import msgspec
+import numpy as np
+
+from tuili.backends import Executable
+from tuili.errors import InternalError, TuiliError
+from tuili.server.pending import Pending
+from tuili.server.protocol.messages import Array
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What came of a batch: outputs or an error, and the moments between its steps."""
+
+    started_ns: int
+    joined_ns: int
+    done_ns: int
+    outputs: Mapping[str, Array] | None = None
+    error: TuiliError | None = None
+
+
+def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
+    """Run one batch; whatever goes wrong becomes an error of the tree."""
+    started = joined = time.monotonic_ns()
+    try:
+        arrays = batch[0].arrays if len(batch) == 1 else join(batch)
+        joined = time.monotonic_ns()
+        outputs = model.run(arrays)
+    except TuiliError as error:
+        return Outcome(started, joined, time.monotonic_ns(), error=error)
+    except Exception as error:
+        # A back end's own exception must cost these requests, never the server.
+        wrapped = InternalError(f"{type(error).__name__}: {error}")
+        wrapped.__cause__ = error
+        return Outcome(started, joined, time.monotonic_ns(), error=wrapped)
+    return Outcome(started, joined, time.monotonic_ns(), outputs)
+
+
+def join(batch: Sequence[Pending]) -> dict[str, Array]:
+    """One array per input, the requests' rows one after the other."""
+    return {name: np.concatenate([item.arrays[name] for item in batch]) for name in batch[0].arrays}
+
+
+class Instance:
+    """One loaded copy of a model, and the thread that runs it when it is not quick."""
+
+    def __init__(self, model: Executable, name: str) -> None:
+        self.model = model
+        self.name = name
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def run_beside(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Sequence[Pending],
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Run a batch on this instance's thread; `done` is called on the loop."""
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name=self.name, daemon=True)
+            self._thread.start()
+
+        def job() -> None:
+            outcome = execute(self.model, batch)
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(done, outcome)
+
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the thread and release the model; no batch may be running."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+        close = getattr(self.model, "close", None)
+        if close is not None:
+            close()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()

@@ -1,0 +1,42 @@
+"""Pending: one request from its arrival to its answer; also the ticket that its transport holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from tuili.errors import TuiliError
+from tuili.server.protocol.messages import Array, InferRequest, InferResponse
+
+Reply = Callable[[InferResponse | TuiliError], None]
+
+
+class Canceller(Protocol):
+    """Who can take a pending request back."""
+
+    def cancel(self, item: Pending) -> None:
+        """Drop the request."""
+        ...
+
+
+class Pending(msgspec.Struct, eq=False):
+    """A checked request on its way through queue, batch and back end."""
+
+    request: InferRequest
+    reply: Reply | None
+    arrays: dict[str, Array]
+    rows: int
+    lane: object
+    level: int
+    arrived_ns: int
+    arrived: float
+    expires: float
+    owner: Canceller
+    queued: bool = False
+
+    def cancel(self) -> None:
+        """Forget the request; `reply` is not called any more."""
+        if self.reply is not None:
+            self.owner.cancel(self)

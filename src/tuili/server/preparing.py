@@ -1,0 +1,179 @@
+"""Prepares a model version: find its file, compile it if need be, load its instances, warm them up.
+
+All of this blocks and runs on a thread; only what it returns touches the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tuili import backends
+from tuili.backends import BackendOptions, Executable
+from tuili.errors import InvalidModel, TuiliError
+from tuili.server.completion import Completed, complete, declared_specs
+from tuili.server.options import OnnxExecutor, ServerOptions
+from tuili.server.protocol.datatypes import NUMPY
+from tuili.server.protocol.messages import Array
+from tuili.server.protocol.signature import Signature
+from tuili.server.repository.compiling import cache_folder, compiled
+from tuili.server.repository.config import ModelConfig
+from tuili.server.repository.layout import model_file
+from tuili.server.scheduling.placement import Placement
+
+_log = logging.getLogger("tuili.server")
+
+_WARM_RUNS: Final = 8
+_WARM_BUDGET_S: Final = 5e-3
+# Back ends whose models are wholly described by their configuration.
+_FILELESS: Final = ("identity",)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model version, loaded and warm."""
+
+    completed: Completed
+    backend: str
+    models: tuple[Executable, ...]
+    placement: Placement
+
+
+def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOptions) -> Prepared:
+    """Everything between a folder and a model that can answer."""
+    backend, path = locate(folder / str(version), config, options)
+    settings = BackendOptions(
+        threads=int(config.parameters.get("threads", options.threads)),
+        parameters=config.parameters,
+        declared_inputs=declared_specs(config.inputs, config.max_batch_size),
+        declared_outputs=declared_specs(config.outputs, config.max_batch_size),
+    )
+    first = backends.load(backend, path, settings)
+    completed = complete(config, backend, first.inputs, first.outputs, folder)
+    more = [backends.load(backend, path, settings) for _ in range(config.instances - 1)]
+    models = (first, *more)
+    placement = Placement()
+    for model in models:
+        warm(model, completed.signature, placement)
+    for entry in config.warmups:
+        run_warmup(folder, config, completed.signature, entry, models)
+    return Prepared(completed, backend, models, placement)
+
+
+def locate(version: Path, config: ModelConfig, options: ServerOptions) -> tuple[str, Path]:
+    """The back end that runs this version, and the file for it: compiled here if it is ONNX."""
+    if config.backend in _FILELESS:
+        return config.backend, version
+    path = model_file(version, config.model_filename)
+    if path.suffix == ".onnx" or (path.is_dir() and path.name == "model.onnx"):
+        source = path / "model.onnx" if path.is_dir() else path
+        executor: OnnxExecutor = options.onnx_executor
+        wanted = config.parameters.get("executor", executor)
+        return choose_onnx(source, wanted, cache_folder(options.cache))
+    if config.backend not in ("", "tuili", "onnxruntime"):
+        return config.backend, path
+    return "tuili", path
+
+
+def choose_onnx(source: Path, executor: str, cache: Path) -> tuple[str, Path]:
+    """An ONNX file compiled by tuili; as it is for ONNX Runtime where that is asked for or needed."""
+    if executor == "onnxruntime":
+        return "onnxruntime", source
+    try:
+        return "tuili", compiled(source, cache)
+    except TuiliError as error:
+        if executor == "tuili" or find_spec("onnxruntime") is None:
+            raise
+        _log.warning("%s runs in ONNX Runtime, because tuili cannot compile it: %s", source, error)
+        return "onnxruntime", source
+
+
+def warm(model: Executable, signature: Signature, placement: Placement) -> None:
+    """Run on zeros (unknown dims are 1), so that caches are hot and the time is known.
+
+    A model may well refuse such tiny inputs; that says nothing, and it is measured in use then.
+    """
+    batch = {
+        rule.name: zeros(rule.datatype, _backend_shape(signature, rule.name, rule.dims, 1))
+        for rule in signature.inputs.values()
+    }
+    size = sum(array.size for array in batch.values())
+    best = float("inf")
+    started = time.monotonic()
+    for _ in range(_WARM_RUNS):
+        before = time.monotonic_ns()
+        try:
+            model.run(batch)
+        except TuiliError as error:
+            _log.debug("%s: no measuring at warm-up: %s", signature.model, error)
+            return
+        best = min(best, (time.monotonic_ns() - before) / 1e9)
+        if time.monotonic() - started > _WARM_BUDGET_S:
+            break
+    placement.record(size, best)
+
+
+def run_warmup(
+    folder: Path,
+    config: ModelConfig,
+    signature: Signature,
+    entry: dict[str, Any],
+    models: Sequence[Executable],
+) -> None:
+    """One configured warm-up sample on every instance; its failure fails the load."""
+    rows = int(entry.get("batch_size", 1)) or 1
+    batch: dict[str, Array] = {}
+    for name, wanted in entry.get("inputs", {}).items():
+        rule = signature.inputs.get(name)
+        if rule is None:
+            raise InvalidModel(
+                f"model '{config.name}': warm-up {entry.get('name', '')!r} has the unknown input {name!r}"
+            )
+        dims = tuple(wanted.get("dims") or rule.dims)
+        shape = _backend_shape(signature, name, dims, rows)
+        batch[name] = _warm_data(folder, rule.datatype, shape, wanted)
+    for _ in range(max(int(entry.get("count", 1)), 1)):
+        for model in models:
+            try:
+                model.run(batch)
+            except TuiliError as error:
+                raise InvalidModel(
+                    f"model '{config.name}': warm-up {entry.get('name', '')!r} failed: {error}"
+                ) from error
+
+
+def _warm_data(
+    folder: Path, datatype: str, shape: tuple[int, ...], wanted: dict[str, Any]
+) -> Array:
+    filename = wanted.get("input_data_file", "")
+    if filename:
+        path = folder / "warmup" / filename
+        if "/" in filename or not path.is_file():
+            raise InvalidModel(f"warm-up data {path} is missing")
+        raw = path.read_bytes()
+        return np.frombuffer(raw, NUMPY[datatype])[: int(np.prod(shape))].reshape(shape)
+    if wanted.get("random_data") and datatype != "BYTES":
+        return np.random.default_rng(0).random(shape).astype(NUMPY[datatype])
+    return zeros(datatype, shape)
+
+
+def _backend_shape(
+    signature: Signature, name: str, dims: tuple[int, ...], rows: int
+) -> tuple[int, ...]:
+    concrete = tuple(max(dim, 1) for dim in dims)
+    inner = signature.inputs[name].backend_dims(concrete)
+    return (rows, *inner) if signature.max_batch_size else inner
+
+
+def zeros(datatype: str, shape: tuple[int, ...]) -> Array:
+    """Zeros, or empty BYTES."""
+    if datatype == "BYTES":
+        return np.full(shape, b"", dtype=object)
+    return np.zeros(shape, NUMPY[datatype])

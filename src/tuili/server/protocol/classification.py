@@ -1,0 +1,36 @@
+"""The classification extension: an output as its k greatest values, `value:index[:label]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tuili.errors import InvalidArgument
+from tuili.server.protocol.messages import Array
+
+
+def classify(name: str, scores: Array, top: int, labels: Sequence[str], batched: bool) -> Array:
+    """A BYTES array of shape [batch, k] (or [k] without a batch dim), greatest value first."""
+    if top < 1:
+        raise InvalidArgument(
+            f"classification count of output '{name}' must be positive, got {top}"
+        )
+    if scores.dtype == object:
+        raise InvalidArgument(f"output '{name}' has datatype BYTES, which cannot be classified")
+    rows = scores.reshape(scores.shape[0], -1) if batched else scores.reshape(1, -1)
+    count = min(top, rows.shape[1])
+    found = np.empty((len(rows), count), dtype=object)
+    for row, values in enumerate(rows):
+        # Stable, so that equal values keep the order of their indices.
+        order = np.argsort(-values.astype(np.float64), kind="stable")[:count]
+        for rank, index in enumerate(order.tolist()):
+            found[row, rank] = _entry(values[index], index, labels)
+    return found if batched else found[0]
+
+
+def _entry(value: object, index: int, labels: Sequence[str]) -> bytes:
+    text = f"{float(value):f}:{index}"  # pyright: ignore[reportArgumentType]
+    if index < len(labels):
+        text += f":{labels[index]}"
+    return text.encode()

@@ -1,0 +1,1 @@
+"""Models on disk and their life: configuration, versions, compilation, load, swap, unload."""

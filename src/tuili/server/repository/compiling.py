@@ -1,0 +1,97 @@
+"""Turns an ONNX file into an artifact in a child process, once per content.
+
+The server never imports the compiler: compiling is `python -m tuili compile`, so a crash or a leak
+of the compiler costs one model. Results are kept by content hash; a file lock makes two servers
+that want the same model compile it once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tuili import __version__
+from tuili.errors import InvalidModel, ToolchainError
+
+_CHUNK: Final = 1 << 20
+_SHOWN: Final = 2000
+
+
+def cache_folder(wanted: Path | None = None) -> Path:
+    """Where compiled models are kept: `wanted`, $TUILI_CACHE, or the user's cache folder."""
+    if wanted is not None:
+        return wanted
+    named = os.environ.get("TUILI_CACHE")
+    if named:
+        return Path(named) / "served"
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "tuili" / "served"
+
+
+def compiled(source: Path, cache: Path) -> Path:
+    """The artifact of `source`, from the cache or freshly compiled."""
+    folder = cache / content_key(source)
+    artifact = folder / "model.tuili"
+    if artifact.exists():
+        return artifact
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        if not artifact.exists():
+            _compile(source, artifact)
+    return artifact
+
+
+def content_key(source: Path) -> str:
+    """A hash of the model's bytes, of the files beside it (external weights) and of tuili's version."""
+    digest = hashlib.sha256(f"tuili {__version__}\0".encode())
+    files = sorted(each for each in source.parent.rglob("*") if each.is_file())
+    for path in files:
+        digest.update(f"{path.relative_to(source.parent)}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()[:32]
+
+
+def _compile(source: Path, artifact: Path) -> None:
+    scratch = Path(tempfile.mkdtemp(dir=artifact.parent, prefix="compiling-"))
+    try:
+        made = scratch / artifact.name
+        done = subprocess.run(
+            [sys.executable, "-m", "tuili", "compile", str(source), "-o", str(made)],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode != 0:
+            raise _failure(source, done)
+        if not made.exists():
+            raise ToolchainError(f"compiling {source} reported success but wrote no {made.name}")
+        made.replace(artifact)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _failure(source: Path, done: subprocess.CompletedProcess[str]) -> InvalidModel:
+    text = done.stderr.strip() or done.stdout.strip()
+    if done.returncode < 0:
+        text = f"the compiler died of signal {-done.returncode}. {text}"
+    return InvalidModel(f"{source} does not compile: {text[-_SHOWN:]}")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive file lock; it goes with the process, whatever happens to it."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,88 @@
+"""Where models lie: `REPOSITORY/model/version/file`, Triton's layout."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tuili.errors import InvalidArgument, InvalidModel, NotFound
+
+_NAME: Final = re.compile(r"[^/\\\0-\x1f\x7f]{1,255}")
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
+ARTIFACT: Final = "model.tuili"
+ONNX: Final = "model.onnx"
+
+
+def check_name(name: str) -> str:
+    """`name`, if a model may be called so: one path component, nothing hidden."""
+    if not _NAME.fullmatch(name) or name.startswith("."):
+        raise InvalidArgument(
+            f"invalid model name {name!r}: it must name a folder of the repository"
+        )
+    return name
+
+
+def find_models(repositories: Sequence[Path]) -> dict[str, list[Path]]:
+    """All model folders by name; a name with more than one folder is for the caller to refuse."""
+    found: dict[str, list[Path]] = {}
+    for repository in repositories:
+        try:
+            folders = sorted(each for each in repository.iterdir() if each.is_dir())
+        except OSError as error:
+            raise NotFound(f"model repository {repository} cannot be read: {error}") from error
+        for folder in folders:
+            if _NAME.fullmatch(folder.name) and not folder.name.startswith("."):
+                found.setdefault(folder.name, []).append(folder)
+    return found
+
+
+def find_model(repositories: Sequence[Path], name: str) -> Path | None:
+    """The folder of one model, or None."""
+    folders = [folder for each in repositories if (folder := each / check_name(name)).is_dir()]
+    if len(folders) > 1:
+        places = ", ".join(str(folder.parent) for folder in folders)
+        raise InvalidModel(f"model {name!r} is in more than one repository: {places}")
+    return folders[0] if folders else None
+
+
+def versions_of(folder: Path) -> list[int]:
+    """The version folders of a model: positive numbers without leading zeros."""
+    return sorted(
+        int(each.name)
+        for each in folder.iterdir()
+        if each.is_dir() and _VERSION.fullmatch(each.name)
+    )
+
+
+def model_file(version: Path, filename: str) -> Path:
+    """The model of a version folder; an artifact is preferred to its source."""
+    if filename:
+        path = version / filename
+        if path.exists():
+            return path
+        raise InvalidModel(f"{path} is missing; default_model_filename names it")
+    for name in (ARTIFACT, ONNX):
+        if (version / name).exists():
+            return version / name
+    there = sorted(each.name for each in version.iterdir())
+    raise InvalidModel(f"{version} holds neither {ARTIFACT} nor {ONNX}; found {there or 'nothing'}")
+
+
+def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes when any file below `folder` does: relative path, time of change and size."""
+    entries: list[tuple[str, int, int]] = []
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(parent, name)
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            entries.append((str(path.relative_to(folder)), status.st_mtime_ns, status.st_size))
+        if not files and not folders:
+            entries.append((str(Path(parent).relative_to(folder)) + "/", 0, 0))
+    return tuple(entries)

@@ -1,0 +1,241 @@
+"""Repository: which models are live; load, reload, unload and poll them.
+
+Theory of operation
+- Loading makes a complete new version beside the old one: configuration, compiled artifact,
+  instances, warm-up. Only then the table `live` is switched, in one assignment, and the old
+  version drains: it finishes what it has and is released. A failed reload leaves the old one be.
+- `live[model][version]` (and `live[model][""]` for the newest) is what every request looks up.
+- Loads of one model follow each other; different models load side by side, two at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from tuili.errors import InternalError, InvalidModel, TuiliError, Unavailable
+from tuili.server.repository import config as configuration
+from tuili.server.repository.config import ModelConfig
+from tuili.server.repository.layout import find_model, find_models, fingerprint, versions_of
+from tuili.server.repository.overrides import Overrides
+from tuili.server.repository.states import State, VersionState
+
+_log = logging.getLogger("tuili.server")
+
+
+class Live(Protocol):
+    """What the repository needs of a running version."""
+
+    async def drain(self, timeout_s: float | None = None) -> bool: ...
+    async def close(self) -> None: ...
+
+
+Running = TypeVar("Running", bound=Live)
+
+
+class Repository(Generic[Running]):
+    """The models of one server."""
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        launch: Callable[[Path, ModelConfig, int], Awaitable[Running]],
+    ) -> None:
+        self.live: dict[str, dict[str, Running]] = {}
+        self._folders = tuple(folders)
+        self._launch = launch
+        self._states: dict[str, dict[int, VersionState]] = {}
+        self._failed: dict[str, str] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._slots = asyncio.Semaphore(2)
+        self._seen: dict[str, object] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    # ---- reading
+    def index(self, ready_only: bool = False) -> list[dict[str, Any]]:
+        """Every model on disk or loaded, each version with its state and reason."""
+        entries: list[dict[str, Any]] = []
+        for name in sorted({*self._states, *self._on_disk()}):
+            states = self._states.get(name, {})
+            shown = [states[v].json(name) for v in sorted(states)]
+            if not shown and name in self._failed:
+                reason = self._failed[name]
+                shown = [{"name": name, "state": "UNAVAILABLE", "reason": reason}]
+            if ready_only:
+                entries += [entry for entry in shown if entry.get("state") == "READY"]
+            else:
+                entries += shown or [{"name": name}]
+        return entries
+
+    def failures(self) -> dict[str, str]:
+        """The models that were wanted and are not ready, with their causes."""
+        found = dict(self._failed)
+        for name, states in self._states.items():
+            for entry in states.values():
+                if entry.state is State.UNAVAILABLE and entry.reason not in ("", "unloaded"):
+                    found[name] = f"version {entry.version}: {entry.reason}"
+        return found
+
+    def states_of(self, name: str) -> dict[int, VersionState]:
+        """The states of a model's versions."""
+        return self._states.get(name, {})
+
+    def find(self) -> list[str]:
+        """The names of all models on disk."""
+        return sorted(self._on_disk())
+
+    # ---- changing
+    async def load_all(self, names: Sequence[str]) -> None:
+        """Load these models; what fails is told by `failures`, not raised."""
+
+        async def one(name: str) -> None:
+            try:
+                await self.load(name)
+            except TuiliError as error:
+                _log.error("model %s: %s", name, error)
+
+        await asyncio.gather(*(one(name) for name in names))
+
+    async def load(self, name: str, overrides: Overrides | None = None) -> None:
+        """Load or reload a model; raises when a version that should be served does not load."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            folder = (overrides and overrides.folder) or find_model(self._folders, name)
+            if folder is None:
+                raise InternalError(
+                    f"failed to load '{name}', failed to poll from model repository"
+                )
+            self._seen[name] = await asyncio.to_thread(fingerprint, folder)
+            try:
+                config = configuration.read(folder, overrides.config if overrides else None)
+                versions = config.versions.select(versions_of(folder))
+                if not versions:
+                    raise InvalidModel(
+                        f"at least one version must be available under the version policy of model "
+                        f"'{name}'; {folder} has {versions_of(folder) or 'no version folder'}"
+                    )
+            except TuiliError as error:
+                self._failed[name] = str(error)
+                raise InvalidModel(f"load failed for model '{name}': {error}") from error
+            await self._load_versions(name, folder, config, versions)
+
+    async def unload(self, name: str) -> None:
+        """Stop a model: no new requests, those in flight are answered, then it goes."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            self._failed.pop(name, None)
+            self._seen.pop(name, None)
+            running = self.live.pop(name, {})
+            states = self._states.get(name, {})
+            await asyncio.gather(
+                *(
+                    self._retire(running[version], states[int(version)])
+                    for version in running
+                    if version
+                )
+            )
+
+    async def poll(self) -> None:
+        """Load what is new or changed on disk, unload what is gone."""
+        there = await asyncio.to_thread(self._fingerprints)
+        for name in [name for name in self._seen if name not in there]:
+            _log.info("model %s is gone from disk", name)
+            await self.unload(name)
+            self._states.pop(name, None)
+        changed = [name for name, seen in there.items() if self._seen.get(name) != seen]
+        await self.load_all(changed)
+
+    async def close(self) -> None:
+        """Unload everything."""
+        await asyncio.gather(*(self.unload(name) for name in list(self.live)))
+        await asyncio.gather(*self._retiring)
+
+    async def drain(self, timeout_s: float | None) -> bool:
+        """Wait until no request is in flight, refusing new ones; false when time ran out."""
+        running = [each for versions in self.live.values() for key, each in versions.items() if key]
+        return all(await asyncio.gather(*(each.drain(timeout_s) for each in running)))
+
+    # ---- steps
+    def _on_disk(self) -> dict[str, list[Path]]:
+        try:
+            return find_models(self._folders)
+        except TuiliError as error:
+            _log.warning("%s", error)
+            return {}
+
+    def _fingerprints(self) -> dict[str, object]:
+        return {name: fingerprint(folders[0]) for name, folders in self._on_disk().items()}
+
+    async def _load_versions(
+        self, name: str, folder: Path, config: ModelConfig, versions: Sequence[int]
+    ) -> None:
+        self._failed.pop(name, None)
+        states = self._states.setdefault(name, {})
+        old = self.live.get(name, {})
+        results = await asyncio.gather(
+            *(self._load_version(folder, config, v, states) for v in versions)
+        )
+        new = {str(v): one for v, one in zip(versions, results, strict=True) if one is not None}
+        for version in versions:
+            # A reload that failed keeps the version that runs.
+            if str(version) not in new and str(version) in old:
+                new[str(version)] = old[str(version)]
+        if new:
+            new[""] = new[max((v for v in new if v), key=int)]
+            self.live[name] = new
+        else:
+            self.live.pop(name, None)
+        self._retire_replaced(old, new, states)
+        failed = [states[v] for v, one in zip(versions, results, strict=True) if one is None]
+        if failed:
+            causes = "; ".join(f"version {entry.version}: {entry.reason}" for entry in failed)
+            raise InvalidModel(f"load failed for model '{name}': {causes}")
+
+    async def _load_version(
+        self, folder: Path, config: ModelConfig, version: int, states: dict[int, VersionState]
+    ) -> Running | None:
+        entry = states.setdefault(version, VersionState(version))
+        was_ready = entry.state is State.READY
+        entry.enter(State.LOADING)
+        try:
+            async with self._slots:
+                running = await self._launch(folder, config, version)
+        except Exception as error:
+            # Whatever goes wrong costs this model; only a bug of ours is worth a traceback.
+            bug = None if isinstance(error, TuiliError) else error
+            _log.error("model %s version %d: %s", config.name, version, error, exc_info=bug)
+            entry.enter(State.UNAVAILABLE, str(error))
+            if was_ready:
+                entry.enter(State.LOADING)
+                entry.enter(State.READY, f"reload failed, the former one still serves: {error}")
+            return None
+        entry.enter(State.READY)
+        _log.info("model %s version %d is ready", config.name, version)
+        return running
+
+    def _retire_replaced(
+        self, old: dict[str, Running], new: dict[str, Running], states: dict[int, VersionState]
+    ) -> None:
+        for version, running in old.items():
+            if not version or new.get(version) is running:
+                continue
+            entry = None if version in new else states[int(version)]
+            task = asyncio.ensure_future(self._retire(running, entry))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, running: Running, entry: VersionState | None) -> None:
+        """Drain and release a version that gets no more requests."""
+        if entry is not None:
+            entry.enter(State.UNLOADING)
+        await running.drain()
+        await running.close()
+        if entry is not None:
+            entry.enter(State.UNAVAILABLE, "unloaded")
+
+
+def not_ready(name: str, version: int, entry: VersionState) -> Unavailable:
+    """The error of a request to a version that exists and does not serve."""
+    text = f"Request for unknown model: '{name}' version {version} is not at ready state"
+    return Unavailable(f"{text}: {entry.state.value} {entry.reason}".rstrip())

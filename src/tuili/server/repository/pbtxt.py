@@ -1,0 +1,211 @@
+"""Reads `config.pbtxt`: protobuf's text format, typed by the schema; errors carry line and column.
+
+Grammar (https://protobuf.dev/reference/protobuf/textformat-spec), as far as ModelConfig needs it:
+
+    message := field*
+    field   := name (":" value | [":"] block) [";" | ","]
+    value   := scalar | "[" [item ("," item)*] "]"     item := scalar | block
+    block   := "{" message "}" | "<" message ">"
+    scalar  := string+ | ["-"] number | identifier
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, cast
+
+from tuili.errors import ParseError, nearest
+from tuili.server.repository.schema import ENUMS, MESSAGES, ONE_OF, field_type
+
+Json = dict[str, Any]
+
+_TOKEN: Final = re.compile(
+    r"""(?P<space>(?:\s|\#[^\n]*)+)
+    |(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+    |(?P<number>-?\s*(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?[fF]?|inf(?:inity)?\b|nan\b))
+    |(?P<name>[A-Za-z_]\w*)
+    |(?P<mark>[][{}<>:;,])""",
+    re.VERBOSE,
+)
+_CLOSING: Final = {"{": "}", "<": ">"}
+_MAX_DEPTH: Final = 32
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    at: int
+
+
+def parse(text: str) -> Json:
+    """The configuration as the JSON form of `ModelConfig` (snake_case names, enum names)."""
+    reader = _Reader(text)
+    config = reader.message("ModelConfig", "")
+    return config
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = self._split()
+        self._next = 0
+        self._depth = 0
+
+    def _split(self) -> list[_Token]:
+        tokens: list[_Token] = []
+        at = 0
+        while at < len(self._text):
+            found = _TOKEN.match(self._text, at)
+            if found is None:
+                raise self._error(f"unexpected character {self._text[at]!r}", at)
+            kind = found.lastgroup or ""
+            if kind != "space":
+                tokens.append(_Token(kind, found.group(), at))
+            at = found.end()
+        tokens.append(_Token("end", "", at))
+        return tokens
+
+    def message(self, kind: str, closing: str) -> Json:
+        """Fields up to `closing` (or the end of the text)."""
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise self._error("messages are nested too deeply", self._peek().at)
+        found: Json = {}
+        while (token := self._take()).text != closing or token.kind == "string":
+            if token.kind == "end":
+                raise self._error(f"the text ends before {closing!r}", token.at)
+            self._field(kind, token, found)
+        self._depth -= 1
+        return found
+
+    def _field(self, message: str, name: _Token, found: Json) -> None:
+        fields = MESSAGES[message]
+        if name.kind != "name":
+            raise self._error(
+                f"expected the name of a field of {message}, found {name.text!r}", name.at
+            )
+        if name.text not in fields:
+            hint = nearest(name.text, fields)
+            raise self._error(f"{message} has no field {name.text!r}.{hint}", name.at)
+        for other in ONE_OF.get(message, ()):
+            if name.text in ONE_OF[message] and other in found and other != name.text:
+                raise self._error(f"only one of {other!r} and {name.text!r} may be set", name.at)
+        self._value_of(message, name, found)
+        if self._peek().text in (";", ","):
+            self._take()
+
+    def _value_of(self, message: str, name: _Token, found: Json) -> None:
+        how, kind = field_type(message, name.text)
+        colon = self._peek().text == ":"
+        if colon:
+            self._take()
+        elif kind not in MESSAGES and not how.startswith("map"):
+            raise self._error(f"expected ':' after {name.text!r}", self._peek().at)
+        if how.startswith("map:"):
+            entries = cast(Json, found.setdefault(name.text, {}))
+            self._each(lambda: self._entry(how.removeprefix("map:"), kind, entries))
+        elif how == "many":
+            items = cast(list[Any], found.setdefault(name.text, []))
+            self._each(lambda: items.append(self._one(kind)))
+        elif name.text in found:
+            raise self._error(f"field {name.text!r} is set twice", name.at)
+        else:
+            found[name.text] = self._one(kind)
+
+    def _each(self, read: Callable[[], None]) -> None:
+        """One item, or a bracketed list of them."""
+        if self._peek().text != "[":
+            read()
+            return
+        self._take()
+        while self._peek().text != "]":
+            read()
+            separator = self._peek()
+            if separator.text == ",":
+                self._take()
+            elif separator.text != "]":
+                raise self._error(f"expected ',' or ']', found {separator.text!r}", separator.at)
+        self._take()
+
+    def _entry(self, key_kind: str, kind: str, entries: Json) -> None:
+        """A map entry: `{ key: K value: V }`."""
+        opening = self._take()
+        if opening.text not in _CLOSING:
+            raise self._error(
+                f"expected '{{ key: ... value: ... }}', found {opening.text!r}", opening.at
+            )
+        key: object = None
+        value: Any = {} if kind in MESSAGES else None
+        while (token := self._take()).text != _CLOSING[opening.text]:
+            if token.text not in ("key", "value"):
+                raise self._error(f"expected 'key' or 'value', found {token.text!r}", token.at)
+            if self._peek().text == ":":
+                self._take()
+            if token.text == "key":
+                key = self._scalar(key_kind)
+            else:
+                value = self._one(kind)
+            if self._peek().text in (";", ","):
+                self._take()
+        if key is None:
+            raise self._error("a map entry needs a key", opening.at)
+        entries[str(key)] = value
+
+    def _one(self, kind: str) -> object:
+        if kind not in MESSAGES:
+            return self._scalar(kind)
+        opening = self._take()
+        if opening.text not in _CLOSING:
+            raise self._error(f"expected '{{' to open {kind}, found {opening.text!r}", opening.at)
+        return self.message(kind, _CLOSING[opening.text])
+
+    def _scalar(self, kind: str) -> object:
+        token = self._take()
+        if kind in ENUMS:
+            return self._enum(kind, token)
+        if kind == "string" and token.kind == "string":
+            value = _unquote(token.text)
+            while self._peek().kind == "string":
+                value += _unquote(self._take().text)
+            return value
+        if kind == "bool" and token.text in ("true", "false", "True", "False", "t", "f", "1", "0"):
+            return token.text in ("true", "True", "t", "1")
+        if kind in ("int", "float") and token.kind == "number":
+            number = token.text.replace(" ", "")
+            try:
+                return int(number, 0) if kind == "int" else float(number.rstrip("fF"))
+            except ValueError:
+                raise self._error(
+                    f"expected a whole number, found {token.text!r}", token.at
+                ) from None
+        raise self._error(f"expected a {kind}, found {token.text or 'the end'!r}", token.at)
+
+    def _enum(self, kind: str, token: _Token) -> str:
+        names = ENUMS[kind]
+        if token.text in names:
+            return token.text
+        if token.kind == "number" and token.text.isdigit() and int(token.text) < len(names):
+            return names[int(token.text)]
+        hint = nearest(token.text, names)
+        raise self._error(f"{token.text!r} is no {kind}.{hint}", token.at)
+
+    def _peek(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _take(self) -> _Token:
+        token = self._tokens[self._next]
+        self._next = min(self._next + 1, len(self._tokens) - 1)
+        return token
+
+    def _error(self, message: str, at: int) -> ParseError:
+        line = self._text.count("\n", 0, at) + 1
+        start = self._text.rfind("\n", 0, at) + 1
+        shown = self._text[start:].partition("\n")[0]
+        return ParseError(message, line=line, column=at - start + 1, text=shown)
+
+
+def _unquote(text: str) -> str:
+    """The text of a quoted string; its escapes are those of C, which are Python's."""
+    return cast(str, ast.literal_eval(text))

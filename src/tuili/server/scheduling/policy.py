@@ -1,0 +1,41 @@
+"""What a queue obeys: batch sizes, delay, priority levels, limits. Built from a model's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class LevelPolicy:
+    """Limits of one priority level; 0 means no limit."""
+
+    max_queue_size: int = 0
+    timeout_s: float = 0.0
+    allow_timeout_override: bool = False
+    on_timeout: Literal["reject", "delay"] = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """How requests are joined. `max_rows` 0 or `merge` false: every request runs alone."""
+
+    max_rows: int = 0
+    merge: bool = False
+    preferred_rows: tuple[int, ...] = ()
+    max_delay_s: float = 0.0
+    priority_levels: int = 0
+    default_level: int = 0
+    level: LevelPolicy = field(default_factory=LevelPolicy)
+    levels: Mapping[int, LevelPolicy] = field(default_factory=dict[int, LevelPolicy])
+
+    def level_of(self, priority: int) -> int:
+        """The level of a request's `priority` parameter: 0 or unknown is the default level."""
+        if not self.priority_levels:
+            return 0
+        return priority if 1 <= priority <= self.priority_levels else self.default_level
+
+    def policy_of(self, level: int) -> LevelPolicy:
+        """The limits of a level."""
+        return self.levels.get(level, self.level)

@@ -1,0 +1,245 @@
+"""RequestQueue: waiting requests of one model version, and the batch that leaves next.
+
+Theory of operation
+- Requests wait in *lanes*: one per priority level and per shape. Only requests of one shape join a
+  batch, and each lane is first in, first out.
+- The next batch starts with the oldest request of the most urgent level, and takes followers of
+  the same shape, first from its own level, then from less urgent ones.
+- A batch leaves as soon as somebody can run it, unless a delay is configured; then it leaves when
+  it reaches a preferred size, cannot grow, or its oldest member has waited the delay.
+- Requests leave early by `remove` (cancelled) or `expire` (their time ran out); both free their
+  place in the queue at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from enum import Enum
+from typing import Final, Generic, Protocol, TypeVar
+
+from tuili.errors import Overloaded
+from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
+
+
+class Waiting(Protocol):
+    """What the queue needs to know of a request, and notes on it."""
+
+    rows: int
+    lane: object
+    level: int
+    arrived: float
+    expires: float  # 0.0: never
+    queued: bool
+
+
+class Left(Enum):
+    """Why a batch left."""
+
+    ALONE = "alone"
+    IDLE = "idle"
+    FULL = "full"
+    PREFERRED = "preferred"
+    TIMEOUT = "timeout"
+
+
+Item = TypeVar("Item", bound=Waiting)
+_DELAYED: Final = 1 << 62  # the level below all levels: timed out under policy "delay"
+
+
+class RequestQueue(Generic[Item]):
+    """Waiting requests of one model version."""
+
+    def __init__(self, policy: BatchPolicy) -> None:
+        self.policy = policy
+        self.left = Left.IDLE
+        self._levels: dict[int, dict[object, deque[Item]]] = {}
+        self._sizes: dict[int, int] = {}
+        self._order: list[int] = []
+        self._expiries: list[tuple[float, int, Item]] = []
+        self._pushed = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def push(self, item: Item, timeout_s: float = 0.0) -> None:
+        """Let `item` wait; Overloaded when its level is full. `timeout_s` is the request's own."""
+        limits = self.policy.policy_of(item.level)
+        if limits.max_queue_size and self._sizes.get(item.level, 0) >= limits.max_queue_size:
+            raise Overloaded("Exceeds maximum queue size")
+        self._set_expiry(item, limits, timeout_s)
+        self._append(item)
+
+    def readmit(self, item: Item) -> None:
+        """Let an item that had left wait again, whatever the limits."""
+        self._append(item)
+
+    def remove(self, item: Item) -> bool:
+        """Take a waiting item out; false when it is not waiting any more."""
+        if not item.queued:
+            return False
+        lanes = self._levels[item.level]
+        lanes[item.lane].remove(item)
+        self._forget(item)
+        return True
+
+    def expire(self, now: float) -> list[Item]:
+        """The items whose time ran out, taken out; items of a "delay" level go behind all others."""
+        expired: list[Item] = []
+        while self._expiries and self._expiries[0][0] <= now:
+            item = heapq.heappop(self._expiries)[2]
+            if not item.queued or item.expires > now:
+                continue
+            self.remove(item)
+            if item.level != _DELAYED and self.policy.policy_of(item.level).on_timeout == "delay":
+                item.level = _DELAYED
+                item.expires = 0.0
+                self._append(item)
+            else:
+                expired.append(item)
+        return expired
+
+    def take(self, now: float) -> list[Item]:
+        """The next batch, or [] when nothing waits or waiting longer is better; sets `left`."""
+        if not self._size:
+            return []
+        level, lane = self._oldest()
+        policy = self.policy
+        if not policy.merge or not policy.max_rows:
+            self.left = Left.ALONE
+            return self._pop(lane, level, 1)
+        if not policy.preferred_rows and not policy.max_delay_s and len(self._order) == 1:
+            return self._pop_rows(lane, level)
+        for level in self._order:
+            # A lane behind the oldest may be full while the oldest still waits its delay.
+            lanes = self._levels[level]
+            for head in sorted([lane[0] for lane in lanes.values()], key=_arrived):
+                batch = self._form(level, head, now)
+                if batch:
+                    return batch
+        return []
+
+    def wake_at(self) -> float | None:
+        """When to ask again though nothing arrives: the end of a delay or of a request's time."""
+        while self._expiries and not self._expiries[0][2].queued:
+            heapq.heappop(self._expiries)
+        moments = [self._expiries[0][0]] if self._expiries else []
+        if self._size and self.policy.max_delay_s:
+            level, lane = self._oldest()
+            moments.append(self._levels[level][lane][0].arrived + self.policy.max_delay_s)
+        return min(moments, default=None)
+
+    def drain(self) -> list[Item]:
+        """Everything that waits, taken out."""
+        items = [
+            item for lanes in self._levels.values() for lane in lanes.values() for item in lane
+        ]
+        for item in items:
+            self.remove(item)
+        return items
+
+    def _set_expiry(self, item: Item, limits: LevelPolicy, timeout_s: float) -> None:
+        allowed = limits.timeout_s
+        if timeout_s and limits.allow_timeout_override:
+            allowed = min(allowed, timeout_s) if allowed else timeout_s
+        if allowed:
+            moment = item.arrived + allowed
+            item.expires = min(item.expires, moment) if item.expires else moment
+        if item.expires:
+            self._pushed += 1
+            heapq.heappush(self._expiries, (item.expires, self._pushed, item))
+
+    def _append(self, item: Item) -> None:
+        level = item.level
+        lanes = self._levels.get(level)
+        if lanes is None:
+            lanes = self._levels[level] = {}
+            self._order = sorted(self._levels)
+        lane = lanes.get(item.lane)
+        if lane is None:
+            lane = lanes[item.lane] = deque()
+        lane.append(item)
+        item.queued = True
+        self._size += 1
+        self._sizes[level] = self._sizes.get(level, 0) + 1
+
+    def _forget(self, item: Item) -> None:
+        """Account for an item that was just taken out of its lane."""
+        item.queued = False
+        self._size -= 1
+        self._sizes[item.level] -= 1
+        lanes = self._levels[item.level]
+        if not lanes[item.lane]:
+            # Lanes come and go with shapes: memory must not grow with the variety of shapes seen.
+            del lanes[item.lane]
+            if not lanes and len(self._order) > 1:
+                del self._levels[item.level]
+                self._order = sorted(self._levels)
+
+    def _oldest(self) -> tuple[int, object]:
+        """Level and lane of the most urgent, oldest request."""
+        for level in self._order:
+            lanes = self._levels[level]
+            if len(lanes) == 1:
+                return level, next(iter(lanes))
+            if lanes:
+                return level, min(lanes, key=lambda lane: lanes[lane][0].arrived)
+        raise AssertionError("asked for the oldest request of an empty queue")
+
+    def _pop(self, lane: object, level: int, count: int) -> list[Item]:
+        waiting = self._levels[level][lane]
+        items: list[Item] = []
+        for _ in range(count):
+            items.append(waiting.popleft())
+            self._forget(items[-1])
+        return items
+
+    def _pop_rows(self, lane: object, level: int) -> list[Item]:
+        """As many of one lane as fit in a batch: the everyday case, no delay and no preference."""
+        rows, count = 0, 0
+        waiting = self._levels[level][lane]
+        for item in waiting:
+            rows += item.rows
+            if rows > self.policy.max_rows:
+                break
+            count += 1
+        self.left = Left.IDLE if count == len(waiting) else Left.FULL
+        return self._pop(lane, level, max(count, 1))
+
+    def _form(self, first_level: int, head: Item, now: float) -> list[Item]:
+        policy = self.policy
+        candidates = [
+            item
+            for level in self._order
+            if level >= first_level
+            for item in self._levels[level].get(head.lane, ())
+        ]
+        rows, count, preferred, full = 0, 0, 0, False
+        for item in candidates:
+            if rows + item.rows > policy.max_rows:
+                full = True
+                break
+            rows += item.rows
+            count += 1
+            if rows in policy.preferred_rows:
+                preferred = count
+        waited = policy.max_delay_s > 0 and now >= head.arrived + policy.max_delay_s
+        if preferred and not waited:
+            self.left, count = Left.PREFERRED, preferred
+        elif full or rows == policy.max_rows:
+            self.left = Left.FULL
+        elif waited:
+            self.left = Left.TIMEOUT
+        elif policy.max_delay_s:
+            return []
+        else:
+            self.left = Left.IDLE
+        batch = candidates[: max(count, 1)]
+        for item in batch:
+            self.remove(item)
+        return batch
+
+
+def _arrived(item: Waiting) -> float:
+    return item.arrived

@@ -1,0 +1,365 @@
+"""Servable: one live model version with its queue, instances and statistics; the batcher's shell.
+
+All methods run on the event loop. A request is pushed into the queue; one `_flush` per loop tick
+takes batches out while instances are free, so whatever one tick brought becomes one batch, and
+while all instances are busy the next batch grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from tuili.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidArgument,
+    TuiliError,
+    Unavailable,
+)
+from tuili.server.execution import Instance, Outcome, execute
+from tuili.server.pending import Pending, Reply
+from tuili.server.protocol.classification import classify
+from tuili.server.protocol.messages import (
+    Array,
+    InferRequest,
+    InferResponse,
+    OutputTensor,
+    Parameters,
+    RequestedOutput,
+)
+from tuili.server.protocol.signature import Signature, TensorRule, prefix
+from tuili.server.scheduling.placement import Placement
+from tuili.server.scheduling.policy import BatchPolicy
+from tuili.server.scheduling.queue import RequestQueue
+from tuili.server.shared_memory import Regions
+from tuili.server.telemetry.statistics import Statistics
+
+_NS: Final = 1_000_000_000
+
+
+class Servable:
+    """One model version that answers requests."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        version: str,
+        instances: Sequence[Instance],
+        policy: BatchPolicy,
+        statistics: Statistics,
+        *,
+        config: dict[str, Any] | None = None,
+        decoupled: bool = False,
+        placement: Placement | None = None,
+        regions: Regions | None = None,
+    ) -> None:
+        self.signature = signature
+        self.version = version
+        self.statistics = statistics
+        self.config = config or {}
+        self.decoupled = decoupled
+        self._policy = policy
+        self._placement = placement or Placement()
+        self._regions = regions
+        self._queue: RequestQueue[Pending] = RequestQueue(policy)
+        self._instances = tuple(instances)
+        self._free = list(instances)
+        self._loop = asyncio.get_running_loop()
+        self._flush_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._draining = False
+        self._idle: asyncio.Future[None] | None = None
+
+    # ---- requests
+    def submit(self, request: InferRequest, reply: Reply) -> Pending:
+        """Check and queue a request; raises what it is refused for."""
+        if self._draining:
+            raise Unavailable(
+                f"'{self.signature.model}' version {self.version} is not at ready state"
+            )
+        checked = self.signature.check(request)
+        now_ns = time.monotonic_ns()
+        item = Pending(
+            request,
+            reply,
+            checked.arrays,
+            checked.rows,
+            checked.lane,
+            0,
+            now_ns,
+            now_ns / _NS,
+            request.deadline or 0.0,
+            self,
+        )
+        timeout_s = self._apply_parameters(item, request.parameters) if request.parameters else 0.0
+        try:
+            self._queue.push(item, timeout_s)
+        except TuiliError as error:
+            self.statistics.record_failure("REJECTED", 0)
+            raise type(error)(prefix(request) + str(error)) from None
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+        return item
+
+    def cancel(self, item: Pending) -> None:
+        """Drop a request: out of the queue if it waits, its answer ignored if it runs."""
+        item.reply = None
+        self._queue.remove(item)
+        self.statistics.record_failure("CANCELED", time.monotonic_ns() - item.arrived_ns)
+        self._settle()
+
+    def pending(self) -> int:
+        """How many requests wait."""
+        return len(self._queue)
+
+    # ---- life
+    async def drain(self, timeout_s: float | None = None) -> bool:
+        """Refuse new requests and wait for those here; false when time ran out first."""
+        self._draining = True
+        if self._is_idle():
+            return True
+        if self._idle is None:
+            self._idle = self._loop.create_future()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._idle), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Fail what still waits, and release the instances once the running batches end."""
+        self._draining = True
+        for item in self._queue.drain():
+            self._fail(item, Unavailable("the model was unloaded"), "REJECTED")
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.drain()
+        await asyncio.gather(*(asyncio.to_thread(each.close) for each in self._instances))
+
+    # ---- the batcher's shell
+    def _apply_parameters(self, item: Pending, parameters: Parameters) -> float:
+        """Set the priority level; returns the request's own timeout in seconds."""
+        priority = parameters.get("priority", 0)
+        item.level = self._policy.level_of(int(priority))
+        return int(parameters.get("timeout", 0)) / 1e6
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        now = time.monotonic()
+        queue = self._queue
+        for item in queue.expire(now):
+            text = prefix(item.request) + "Request timeout expired"
+            self._fail(item, DeadlineExceeded(text), "REJECTED")
+        while self._free:
+            batch = queue.take(now)
+            if not batch:
+                break
+            if self._start(batch, queue.left.value):
+                # The loop ran a model: let it look at the sockets before it runs the next one.
+                break
+        if self._free and len(queue) and not self._flush_due and not self._policy.max_delay_s:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+        self._arm()
+        self._settle()
+
+    def _arm(self) -> None:
+        """See to it that `_flush` runs when a delay or a request's time ends."""
+        moment = self._queue.wake_at()
+        if moment is None or (self._timer is not None and self._timer_at <= moment):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = moment
+        delay = max(moment - time.monotonic(), 0.0)
+        self._timer = self._loop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._flush()
+
+    def _start(self, batch: list[Pending], left: str) -> bool:
+        """Run a batch; true when it ran right here."""
+        instance = self._free.pop()
+        size = 0
+        for item in batch:
+            for array in item.arrays.values():
+                size += array.size
+        if self._placement.inline(size):
+            self._finish(instance, batch, size, left, execute(instance.model, batch))
+            return True
+        instance.run_beside(
+            self._loop,
+            batch,
+            lambda outcome: self._finish_beside(instance, batch, size, left, outcome),
+        )
+        return False
+
+    def _finish_beside(
+        self, instance: Instance, batch: list[Pending], size: int, left: str, outcome: Outcome
+    ) -> None:
+        self._finish(instance, batch, size, left, outcome)
+        if not self._flush_due:
+            self._flush()
+
+    def _finish(
+        self, instance: Instance, batch: list[Pending], size: int, left: str, outcome: Outcome
+    ) -> None:
+        self._free.append(instance)
+        if outcome.outputs is None:
+            self._finish_failed(batch, outcome.error or InternalError("no outputs"))
+            return
+        self._placement.record(size, (outcome.done_ns - outcome.joined_ns) / _NS)
+        rows = sum([item.rows for item in batch])
+        try:
+            self._answer(batch, outcome, rows)
+        except TuiliError as error:
+            self._finish_failed(batch, error)
+            return
+        split_ns = time.monotonic_ns() - outcome.done_ns
+        self.statistics.record_batch(
+            rows,
+            len(batch),
+            (outcome.joined_ns - outcome.started_ns, outcome.done_ns - outcome.joined_ns, split_ns),
+            left,
+        )
+
+    def _finish_failed(self, batch: list[Pending], error: TuiliError) -> None:
+        waiting = [item for item in batch if item.reply is not None]
+        if len(batch) > 1:
+            # One bad request must not fail its neighbours: each gets a run of its own.
+            for item in waiting:
+                item.lane = ("alone", id(item))
+                self._queue.readmit(item)
+            return
+        for item in waiting:
+            self._fail(item, error, "BACKEND")
+
+    def _fail(self, item: Pending, error: TuiliError, reason: str) -> None:
+        reply, item.reply = item.reply, None
+        if reply is None:
+            return
+        self.statistics.record_failure(reason, time.monotonic_ns() - item.arrived_ns)
+        reply(error)
+
+    def _answer(self, batch: list[Pending], outcome: Outcome, rows: int) -> None:
+        outputs = self._checked_outputs(outcome.outputs or {}, len(batch), rows)
+        statistics = self.statistics
+        statistics.last_inference_ms = time.time_ns() // 1_000_000
+        start = 0
+        for item in batch:
+            stop = start + item.rows
+            reply, item.reply = item.reply, None
+            if reply is not None:
+                whole = len(batch) == 1
+                mine = outputs if whole else {n: a[start:stop] for n, a in outputs.items()}
+                self._deliver(item, reply, mine, outcome.started_ns)
+            start = stop
+
+    def _checked_outputs(
+        self, outputs: Mapping[str, Array], requests: int, rows: int
+    ) -> Mapping[str, Array]:
+        """The outputs, after making sure that they can be split among the requests."""
+        if requests > 1:
+            for name, array in outputs.items():
+                if not array.ndim or len(array) != rows:
+                    raise InternalError(
+                        f"output '{name}' of model '{self.signature.model}' has shape "
+                        f"{list(array.shape)} for a batch of {rows} rows; its first dim must be {rows}"
+                    )
+        return outputs
+
+    def _deliver(
+        self, item: Pending, reply: Reply, outputs: Mapping[str, Array], started_ns: int
+    ) -> None:
+        """Answer one request with its part of the outputs."""
+        request = item.request
+        answer: InferResponse | TuiliError
+        now_ns = time.monotonic_ns()
+        try:
+            if item.expires and now_ns > item.expires * _NS:
+                raise DeadlineExceeded(prefix(request) + "Request timeout expired")
+            answer = InferResponse(
+                request.model, self.version, self._select(request, outputs), request.id
+            )
+        except TuiliError as error:
+            answer = error
+            self.statistics.record_failure("OTHER", now_ns - item.arrived_ns)
+        else:
+            self.statistics.record_success(started_ns - item.arrived_ns, now_ns - item.arrived_ns)
+        # The arrays are views of the transport's receive buffer: let go before it is reused.
+        item.arrays = {}
+        reply(answer)
+
+    def _select(self, request: InferRequest, outputs: Mapping[str, Array]) -> list[OutputTensor]:
+        rules = self.signature.outputs
+        if request.outputs:
+            return [self._output(rules[wanted.name], outputs, wanted) for wanted in request.outputs]
+        return [
+            self._output(rules[name], outputs, None)
+            for name in self.signature.output_order
+            if name in outputs
+        ]
+
+    def _output(
+        self, rule: TensorRule, outputs: Mapping[str, Array], wanted: RequestedOutput | None
+    ) -> OutputTensor:
+        array = outputs.get(rule.name)
+        if array is None:
+            raise InternalError(f"model '{self.signature.model}' did not make output '{rule.name}'")
+        if rule.reshape is not None:
+            array = self._wire_shape(rule, array)
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array)
+        if wanted is None or not wanted.parameters:
+            return OutputTensor(rule.name, rule.datatype, array.shape, array)
+        return self._with_parameters(rule, array, wanted.parameters)
+
+    def _wire_shape(self, rule: TensorRule, array: Array) -> Array:
+        """Undo the `reshape` of an output: the back end's dims to the configured ones."""
+        lead = array.shape[:1] if self.signature.max_batch_size else ()
+        if rule.dims.count(-1) > 1:
+            return array
+        return array.reshape(lead + rule.dims) if array.size else array
+
+    def _with_parameters(
+        self, rule: TensorRule, array: Array, parameters: Parameters
+    ) -> OutputTensor:
+        top = parameters.get("classification")
+        region = parameters.get("shared_memory_region")
+        datatype = rule.datatype
+        if top:
+            if region is not None:
+                raise InvalidArgument(
+                    "output can't set both 'shared_memory_region' and 'classification'"
+                )
+            batched = self.signature.max_batch_size > 0
+            array = classify(rule.name, array, int(top), rule.labels, batched)
+            datatype = "BYTES"
+        if region is None:
+            return OutputTensor(rule.name, datatype, array.shape, array)
+        if self._regions is None:
+            raise InternalError("an output in shared memory, but no registry of regions")
+        size = self._regions.write(parameters, array, datatype)
+        told: Parameters = {
+            "shared_memory_region": region,
+            "shared_memory_byte_size": size,
+        }
+        if parameters.get("shared_memory_offset"):
+            told["shared_memory_offset"] = parameters["shared_memory_offset"]
+        return OutputTensor(rule.name, datatype, array.shape, None, told)
+
+    def _is_idle(self) -> bool:
+        return not len(self._queue) and len(self._free) == len(self._instances)
+
+    def _settle(self) -> None:
+        """Tell a drain that waits that nothing is left."""
+        if self._idle is not None and not self._idle.done() and self._is_idle():
+            self._idle.set_result(None)

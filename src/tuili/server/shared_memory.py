@@ -1,0 +1,162 @@
+"""System shared memory regions of clients: register, read inputs from, write outputs to.
+
+Off unless the server allows it, because a region lets a client name memory of this machine. A
+client may shrink its object after registering it, and touching pages past the end would kill the
+server with SIGBUS; so every access first compares with the object's present size.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tuili.errors import AlreadyExists, InvalidArgument, NotFound, Unsupported
+from tuili.server.protocol.datatypes import BYTE_SIZE, decode, element_count, encode
+from tuili.server.protocol.messages import Array, InputTensor, Parameters
+
+DISABLED: Final = (
+    "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
+)
+_ROOT: Final = Path("/dev/shm")
+_KEY: Final = re.compile(r"/?[^/\0]{1,250}")
+# Names of segments that belong to servers, ours and Triton's: never a client's.
+_RESERVED: Final = ("triton_python_backend_shm", "tuili_host_")
+
+
+@dataclass(slots=True)
+class Region:
+    """One registered region, mapped."""
+
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+    descriptor: int
+    memory: mmap.mmap
+
+    def json(self) -> dict[str, Any]:
+        """As the status extension prints it."""
+        return {
+            "name": self.name,
+            "key": self.key,
+            "offset": self.offset,
+            "byte_size": self.byte_size,
+        }
+
+
+class Regions:
+    """The regions that clients registered."""
+
+    def __init__(self, *, allowed: bool) -> None:
+        self.allowed = allowed
+        self._regions: dict[str, Region] = {}
+
+    def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Map `byte_size` bytes at `offset` of the POSIX object `key`."""
+        self._require_allowed()
+        if name in self._regions:
+            raise AlreadyExists(f"shared memory region '{name}' already in manager")
+        failed = f"failed to register shared memory region '{name}': "
+        bare = key.removeprefix("/")
+        if not _KEY.fullmatch(key) or bare in (".", "..") or bare.startswith(_RESERVED):
+            raise InvalidArgument(failed + f"key {key!r} may not be used")
+        if offset < 0 or byte_size <= 0 or offset + byte_size > 1 << 62:
+            raise InvalidArgument(failed + f"invalid args, offset {offset}, byte_size {byte_size}")
+        try:
+            descriptor = os.open(_ROOT / bare, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            raise InvalidArgument(f"Unable to open shared memory region: '{key}'") from None
+        try:
+            size = os.fstat(descriptor).st_size
+            if offset + byte_size > size:
+                raise InvalidArgument(
+                    failed + f"invalid args, it ends at byte {offset + byte_size} of {size}"
+                )
+            memory = mmap.mmap(descriptor, offset + byte_size)
+        except (OSError, ValueError, InvalidArgument) as error:
+            os.close(descriptor)
+            if isinstance(error, InvalidArgument):
+                raise
+            raise InvalidArgument(failed + "invalid args") from error
+        self._regions[name] = Region(name, key, offset, byte_size, descriptor, memory)
+
+    def unregister(self, name: str = "") -> None:
+        """Forget one region or all; views of requests in flight keep their mapping alive."""
+        self._require_allowed()
+        names = [name] if name else list(self._regions)
+        for each in names:
+            region = self._regions.pop(each, None)
+            if region is not None:
+                os.close(region.descriptor)
+
+    def close(self) -> None:
+        """Forget all regions, whether clients may use them or not."""
+        for region in self._regions.values():
+            os.close(region.descriptor)
+        self._regions.clear()
+
+    def status(self, name: str = "") -> list[dict[str, Any]]:
+        """One region or all."""
+        if not name:
+            return [region.json() for region in self._regions.values()]
+        if name not in self._regions:
+            raise NotFound(f"Unable to find system shared memory region: '{name}'")
+        return [self._regions[name].json()]
+
+    def read(self, tensor: InputTensor) -> Array:
+        """The input that lies in shared memory, as a view of it."""
+        view = self._slice(tensor.parameters or {})
+        if tensor.datatype in BYTE_SIZE and tensor.datatype != "BYTES":
+            expected = element_count(tensor.shape) * BYTE_SIZE[tensor.datatype]
+            if len(view) != expected:
+                raise InvalidArgument(
+                    f"input byte size mismatch for input '{tensor.name}'. "
+                    f"Expected {expected}, got {len(view)}"
+                )
+        return decode(tensor.name, tensor.datatype, tensor.shape, view)
+
+    def write(self, parameters: Parameters, array: Array, datatype: str) -> int:
+        """Put an output where the request wants it; returns its bytes."""
+        view = self._slice(parameters)
+        data = encode(array, datatype)
+        if len(data) > len(view):
+            raise InvalidArgument(
+                f"shared memory size specified with the request for output is {len(view)} bytes, "
+                f"it should be at least {len(data)} bytes"
+            )
+        np.frombuffer(view, np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+        return len(data)
+
+    def _slice(self, parameters: Parameters) -> memoryview:
+        self._require_allowed()
+        name = str(parameters.get("shared_memory_region", ""))
+        region = self._regions.get(name)
+        if region is None:
+            raise InvalidArgument(f"Unable to find shared memory region: '{name}'")
+        offset = _whole(parameters, "shared_memory_offset", 0)
+        size = _whole(parameters, "shared_memory_byte_size", -1)
+        if offset < 0 or offset > region.byte_size:
+            raise InvalidArgument(f"Invalid offset for shared memory region: '{name}'")
+        if size < 0 or offset + size > region.byte_size:
+            raise InvalidArgument(f"Invalid offset + byte size for shared memory region: '{name}'")
+        start = region.offset + offset
+        if os.fstat(region.descriptor).st_size < start + size:
+            raise InvalidArgument(f"shared memory region '{name}' was truncated by its owner")
+        return memoryview(region.memory)[start : start + size]
+
+    def _require_allowed(self) -> None:
+        if not self.allowed:
+            raise Unsupported(DISABLED)
+
+
+def _whole(parameters: Parameters, key: str, default: int) -> int:
+    value = parameters.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgument(f"parameter {key!r} must be a whole number, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""What is counted: statistics per model version, latency histograms, their Prometheus text."""

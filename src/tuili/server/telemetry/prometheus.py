@@ -1,0 +1,114 @@
+"""The Prometheus text of all statistics: Triton's metric names, and native latency histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from tuili.server.telemetry.histogram import Histogram
+from tuili.server.telemetry.statistics import Statistics
+
+Value = Callable[[Statistics], int | float]
+
+# (name, type, help, value)
+_FAMILIES: Final[tuple[tuple[str, str, str, Value], ...]] = (
+    ("nv_inference_request_success", "counter",
+     "Number of successful inference requests, all batch sizes", lambda s: s.success.count),
+    ("nv_inference_count", "counter",
+     "Number of inferences performed (does not include cached requests)",
+     lambda s: s.inference_count),
+    ("nv_inference_exec_count", "counter",
+     "Number of model executions performed (does not include cached requests)",
+     lambda s: s.execution_count),
+    ("nv_inference_request_duration_us", "counter",
+     "Cumulative inference request duration in microseconds (includes cached requests)",
+     lambda s: s.success.ns // 1000),
+    ("nv_inference_queue_duration_us", "counter",
+     "Cumulative inference queuing duration in microseconds (includes cached requests)",
+     lambda s: s.queue.ns // 1000),
+    ("nv_inference_compute_input_duration_us", "counter",
+     "Cumulative compute input duration in microseconds (does not include cached requests)",
+     lambda s: s.compute_input.ns // 1000),
+    ("nv_inference_compute_infer_duration_us", "counter",
+     "Cumulative compute inference duration in microseconds (does not include cached requests)",
+     lambda s: s.compute_infer.ns // 1000),
+    ("nv_inference_compute_output_duration_us", "counter",
+     "Cumulative inference compute output duration in microseconds (does not include cached "
+     "requests)", lambda s: s.compute_output.ns // 1000),
+    ("nv_inference_pending_request_count", "gauge",
+     "Instantaneous number of pending requests awaiting execution per-model.",
+     lambda s: s.pending),
+)  # fmt: skip
+_HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Statistics], Histogram]], ...]] = (
+    ("tuili_request_duration_seconds", "Requests by total duration", lambda s: s.request_ns),
+    ("tuili_queue_duration_seconds", "Requests by time in the queue", lambda s: s.queue_ns),
+    ("tuili_infer_duration_seconds", "Runs of the model by duration", lambda s: s.infer_ns),
+)
+_BOUNDS_NS: Final = tuple(2**power for power in range(13, 37))  # 8 us to 69 s
+
+
+def exposition(models: Sequence[Statistics], ready: bool, extra: Iterable[str] = ()) -> str:
+    """The text of `/metrics`; `extra` are further complete lines."""
+    lines: list[str] = []
+    for name, kind, text, value in _FAMILIES:
+        lines += _head(name, kind, text)
+        lines += [f"{name}{{{_labels(model)}}} {value(model)}" for model in models]
+    lines += _head(
+        "nv_inference_request_failure",
+        "counter",
+        "Number of failed inference requests, all batch sizes",
+    )
+    lines += [
+        f'nv_inference_request_failure{{{_labels(model)},reason="{reason}"}} {number}'
+        for model in models
+        for reason, number in model.failures.items()
+    ]
+    for name, text, histogram in _HISTOGRAMS:
+        lines += _head(name, "histogram", text)
+        for model in models:
+            lines += _histogram_lines(name, _labels(model), histogram(model))
+    lines += _batch_lines(models)
+    lines += _head("tuili_server_ready", "gauge", "Whether the server is ready (1) or not (0)")
+    lines.append(f"tuili_server_ready {int(ready)}")
+    lines += extra
+    return "\n".join(lines) + "\n"
+
+
+def _head(name: str, kind: str, text: str) -> list[str]:
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+
+
+def _labels(model: Statistics) -> str:
+    return f'model="{escape(model.model)}",version="{escape(model.version)}"'
+
+
+def escape(value: str) -> str:
+    """A label value as the text format wants it."""
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _histogram_lines(name: str, labels: str, histogram: Histogram) -> list[str]:
+    lines = [
+        f'{name}_bucket{{{labels},le="{bound / 1e9:.9g}"}} {number}'
+        for bound, number in histogram.cumulative(_BOUNDS_NS)
+    ]
+    lines.append(f'{name}_bucket{{{labels},le="+Inf"}} {histogram.count}')
+    lines.append(f"{name}_sum{{{labels}}} {histogram.sum_ns / 1e9:.9g}")
+    lines.append(f"{name}_count{{{labels}}} {histogram.count}")
+    return lines
+
+
+def _batch_lines(models: Sequence[Statistics]) -> list[str]:
+    lines = _head("tuili_batch_rows", "counter", "Runs of the model by number of rows")
+    lines += [
+        f'tuili_batch_rows{{{_labels(model)},rows="{rows}"}} {model.batches[rows].infer.count}'
+        for model in models
+        for rows in sorted(model.batches)
+    ]
+    lines += _head("tuili_batch_left", "counter", "Batches by why they left the queue")
+    lines += [
+        f'tuili_batch_left{{{_labels(model)},reason="{reason}"}} {number}'
+        for model in models
+        for reason, number in model.left.items()
+    ]
+    return lines

@@ -1,0 +1,126 @@
+"""Statistics of one model version: the numbers of Triton's statistics extension and of `/metrics`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuili.server.telemetry.histogram import Histogram
+
+FAILURE_REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+
+
+class Duration:
+    """How often something happened and how long it took altogether."""
+
+    __slots__ = ("count", "ns")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ns = 0
+
+    def add(self, ns: int, count: int = 1) -> None:
+        """Count `count` more that took `ns` together."""
+        self.count += count
+        self.ns += ns
+
+    def json(self) -> dict[str, int]:
+        """`{"count", "ns"}`."""
+        return {"count": self.count, "ns": self.ns}
+
+
+class BatchStatistics:
+    """Durations of the runs of one batch size."""
+
+    __slots__ = ("infer", "input", "output", "rows")
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.input, self.infer, self.output = Duration(), Duration(), Duration()
+
+    def json(self) -> dict[str, Any]:
+        """One entry of `batch_stats`."""
+        return {
+            "batch_size": self.rows,
+            "compute_input": self.input.json(),
+            "compute_infer": self.infer.json(),
+            "compute_output": self.output.json(),
+        }
+
+
+class Statistics:
+    """Everything counted about one model version."""
+
+    def __init__(self, model: str, version: str) -> None:
+        self.model = model
+        self.version = version
+        self.last_inference_ms = 0
+        self.inference_count = 0
+        self.execution_count = 0
+        self.success, self.fail = Duration(), Duration()
+        self.queue = Duration()
+        self.compute_input, self.compute_infer = Duration(), Duration()
+        self.compute_output = Duration()
+        self.cache_hit, self.cache_miss = Duration(), Duration()
+        self.failures = dict.fromkeys(FAILURE_REASONS, 0)
+        self.batches: dict[int, BatchStatistics] = {}
+        self.left: dict[str, int] = {}
+        self.pending = 0
+        self.request_ns, self.queue_ns, self.infer_ns = Histogram(), Histogram(), Histogram()
+
+    def record_batch(
+        self, rows: int, requests: int, times_ns: tuple[int, int, int], left: str
+    ) -> None:
+        """One run of `rows` rows for `requests` requests; times: joining, running, splitting."""
+        self.inference_count += rows
+        self.execution_count += 1
+        self.left[left] = self.left.get(left, 0) + 1
+        joined, ran, split = times_ns
+        # As Triton: a request is charged the whole time of the batch that it was part of.
+        self.compute_input.add(joined * requests, requests)
+        self.compute_infer.add(ran * requests, requests)
+        self.compute_output.add(split * requests, requests)
+        self.infer_ns.record(ran)
+        batch = self.batches.get(rows)
+        if batch is None:
+            batch = self.batches[rows] = BatchStatistics(rows)
+        batch.input.add(joined)
+        batch.infer.add(ran)
+        batch.output.add(split)
+
+    def record_success(self, queued_ns: int, total_ns: int) -> None:
+        """One request was answered."""
+        success, queue = self.success, self.queue
+        success.count += 1
+        success.ns += total_ns
+        queue.count += 1
+        queue.ns += queued_ns
+        self.queue_ns.record(queued_ns)
+        self.request_ns.record(total_ns)
+
+    def record_failure(self, reason: str, total_ns: int) -> None:
+        """One request was not answered: REJECTED, CANCELED, BACKEND or OTHER."""
+        self.fail.add(total_ns)
+        self.failures[reason] += 1
+
+    def json(self) -> dict[str, Any]:
+        """One entry of `model_stats`."""
+        return {
+            "name": self.model,
+            "version": self.version,
+            "last_inference": self.last_inference_ms,
+            "inference_count": self.inference_count,
+            "execution_count": self.execution_count,
+            "inference_stats": {
+                "success": self.success.json(),
+                "fail": self.fail.json(),
+                "queue": self.queue.json(),
+                "compute_input": self.compute_input.json(),
+                "compute_infer": self.compute_infer.json(),
+                "compute_output": self.compute_output.json(),
+                "cache_hit": self.cache_hit.json(),
+                "cache_miss": self.cache_miss.json(),
+            },
+            "batch_stats": [self.batches[rows].json() for rows in sorted(self.batches)],
+            "memory_usage": [],
+            "response_stats": {},
+        }
