@@ -1,0 +1,1 @@
+"""Passes: graph to graph, one file per idea; `pipeline.py` knows their order."""
