@@ -12,7 +12,7 @@ def _text(name: str) -> str:
 
 
 def abi_header() -> str:
-    """The structs and functions that compiled models and the runtime agree on; comes first in a unit."""
+    """What compiled models and the runtime agree on; comes first in a unit."""
     return _text("tuili_abi.h")
 
 
@@ -22,8 +22,8 @@ def pool_source() -> str:
 
 
 def run_support() -> str:
-    """What a run function uses: `tl_split`, `tl_barrier_wait`, `tl_plan_arena`; after the ABI header.
+    """What a run function uses: `tl_split`, `tl_barrier_wait`, `tl_plan_arena`.
 
-    Defines `tuili_abi` and `tuili_free`, hence once per library.
+    Comes after the ABI header. Defines `tuili_abi` and `tuili_free`, hence once per library.
     """
     return _text("tuili_wait.h") + _text("tuili_run_support.h")

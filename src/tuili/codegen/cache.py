@@ -1,0 +1,120 @@
+"""The cache of compiled objects: entries named by the hash of what made them, safe to share.
+
+Entries appear whole by an atomic rename. A lock file per key makes a second process that wants the
+same entry wait for the first instead of doing the work again. Entries unused for long are pruned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Generator, Iterable
+from pathlib import Path
+
+LIMIT_BYTES = 4 << 30
+
+
+def cache_folder() -> Path:
+    """`$TUILI_CACHE`, else `tuili` in the user's cache folder."""
+    if named := os.environ.get("TUILI_CACHE"):
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "tuili"
+
+
+def content_key(parts: Iterable[str]) -> str:
+    """A hash of texts; their borders count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(b"%d\n" % len(data))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+class ObjectCache:
+    """Files by key under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str, suffix: str) -> Path:
+        """Where the entry of a key lives, whether or not it exists."""
+        return self.folder / key[:2] / f"{key[2:]}{suffix}"
+
+    def find(self, key: str, suffix: str) -> Path | None:
+        """The entry of a key; finding it keeps it from being pruned for a while."""
+        path = self.path(key, suffix)
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        return path
+
+    @contextlib.contextmanager
+    def making(self, key: str, suffix: str) -> Generator[Path | None]:
+        """Hold the right to make an entry.
+
+        Yields a scratch folder in which to make it, to be handed to `keep`; None when it was made
+        by another while we waited.
+        """
+        path = self.path(key, suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            if self.find(key, suffix):
+                yield None
+                return
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix="new-") as scratch:
+                yield Path(scratch)
+
+    def keep(self, key: str, suffix: str, made: Path) -> Path:
+        """Move a finished file in place."""
+        path = self.path(key, suffix)
+        made.replace(path)
+        return path
+
+    def prune(self, limit_bytes: int = LIMIT_BYTES) -> int:
+        """Remove the entries unused longest until the rest fits; returns how many went."""
+        entries = [(stat.st_mtime, stat.st_size, path) for path, stat in self._entries()]
+        excess = sum(size for _, size, _ in entries) - limit_bytes
+        removed = 0
+        for _, size, path in sorted(entries, key=lambda entry: entry[0]):
+            if excess <= 0:
+                break
+            path.unlink(missing_ok=True)
+            excess -= size
+            removed += 1
+        return removed
+
+    def _entries(self) -> Generator[tuple[Path, os.stat_result]]:
+        for path in self.folder.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and path.suffix != ".lock":
+                    yield path, path.stat()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold a lock file: no other thread or process is inside at the same time."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        # The holder before us removes its file; a lock on a removed file excludes nobody.
+        if _same_file(handle, path):
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

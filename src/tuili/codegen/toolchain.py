@@ -1,0 +1,284 @@
+"""The C compiler: finds one, compiles units in parallel, links a shared library.
+
+Objects are cached by the hash of text, flags and compiler, so that only what changed is compiled;
+the same units give a byte-identical library on every run and in every folder.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+
+from tuili.codegen.cache import ObjectCache, cache_folder, content_key
+from tuili.errors import ToolchainError
+from tuili.runtime.cpu import available_threads
+
+Progress: TypeAlias = "Callable[[int, int], None]"
+
+# Raise when the same text and flags begin to mean another object.
+_OBJECT_FORMAT = "1"
+_COMPILE_TIMEOUT_S = 900
+_SHOWN_LINES = 12
+
+# What every unit is compiled with; a unit's own flags come later and win.
+_COMPILE_FLAGS = (
+    "-std=gnu11",
+    "-O2",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",  # nothing reads errno; lets sqrt be one instruction
+    "-fno-trapping-math",  # nothing reads exception flags; lets selects be vectors
+    "-fno-ident",  # no compiler version in the object
+    "-Werror=implicit-function-declaration",
+)
+_LINK_FLAGS = (
+    "-shared",
+    "-Wl,--build-id=none",
+    "-Wl,-z,defs",  # a missing kernel is found here, not when the model is loaded
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,relro",
+    "-Wl,-z,now",
+)
+_LIBRARIES = ("-lm", "-pthread")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One C file; `flags` are added to the toolchain's own."""
+
+    name: str
+    text: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A C compiler, how to call it and what it calls itself."""
+
+    command: tuple[str, ...]
+    identity: str
+    is_zig: bool = False
+
+    @classmethod
+    def find(cls) -> Toolchain:
+        """`$CC`, else cc, gcc or clang on the path, else the `ziglang` package."""
+        return _find(os.environ.get("CC", "").strip(), os.environ.get("PATH", ""))
+
+    def compile_command(self, unit: Unit, source: str, target: str) -> list[str]:
+        """The command that compiles a unit."""
+        flags = [*_COMPILE_FLAGS, *unit.flags]
+        if self.is_zig:
+            flags = [_zig_flag(flag) for flag in flags]
+        return [*self.command, *flags, "-c", source, "-o", target]
+
+    def object_key(self, unit: Unit) -> str:
+        """The name of a unit's object in the cache."""
+        command = self.compile_command(unit, f"{unit.name}.c", "")
+        return content_key((_OBJECT_FORMAT, self.identity, *command, "\n", unit.text))
+
+    def build(
+        self,
+        units: Sequence[Unit],
+        output: Path,
+        progress: Progress | None = None,
+        *,
+        link_flags: Sequence[str] = (),
+    ) -> Path:
+        """Compile the units and link them to `output`, which appears whole or not at all."""
+        cache = ObjectCache(cache_folder() / "objects")
+        objects = self._compile_all(units, cache, progress or _silent)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".link-") as scratch:
+            library = Path(scratch) / "library.so"
+            self._link(objects, library, link_flags)
+            library.replace(output)
+        cache.prune()
+        return output
+
+    def _compile_all(
+        self, units: Sequence[Unit], cache: ObjectCache, progress: Progress
+    ) -> list[Path]:
+        """The objects in the order of the units."""
+        _check_names(units)
+        workers = max(1, min(len(units), available_threads()))
+        with ThreadPoolExecutor(workers, thread_name_prefix="tuili-cc") as pool:
+            jobs = [pool.submit(self.compile, unit, cache) for unit in units]
+            try:
+                for done, job in enumerate(as_completed(jobs), 1):
+                    job.result()
+                    progress(done, len(units))
+            except BaseException:
+                # One failure is enough: what has not started is not worth its time.
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return [job.result() for job in jobs]
+
+    def compile(self, unit: Unit, cache: ObjectCache) -> Path:
+        """The object of a unit, from the cache or freshly compiled."""
+        key = self.object_key(unit)
+        if found := cache.find(key, ".o"):
+            return found
+        with cache.making(key, ".o") as scratch:
+            if scratch is None:
+                return cache.path(key, ".o")
+            source = scratch / f"{unit.name}.c"
+            source.write_text(unit.text, encoding="utf-8")
+            command = self.compile_command(unit, source.name, "unit.o")
+            # Run inside of the scratch folder: no path of this machine reaches the object.
+            result = _run(command, cwd=scratch)
+            if result.returncode:
+                kept = cache.keep(key, ".failed.c", source)
+                raise ToolchainError(_failure(unit.name, command, result, kept))
+            return cache.keep(key, ".o", scratch / "unit.o")
+
+    def _link(self, objects: Sequence[Path], library: Path, flags: Sequence[str]) -> None:
+        command = [*self.command, *_link_flags(), *flags, "-o", library.name]
+        listing = library.with_name("objects.rsp")
+        listing.write_text("\n".join(f'"{path.resolve()}"' for path in objects), encoding="utf-8")
+        result = _run([*command, f"@{listing.name}", *_LIBRARIES], cwd=library.parent)
+        if result.returncode:
+            raise ToolchainError(_failure("the library", [*command, *_LIBRARIES], result, None))
+
+
+def _link_flags() -> tuple[str, ...]:
+    return ("-shared",) if platform.system() == "Darwin" else _LINK_FLAGS
+
+
+def _silent(done: int, total: int) -> None:
+    """The progress of a build that nobody watches."""
+
+
+def _check_names(units: Sequence[Unit]) -> None:
+    names = [unit.name for unit in units]
+    wrong = [name for name in names if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name)]
+    assert units, "a library needs a unit"
+    assert not wrong, f"names of units become file names: {wrong}"
+
+
+# -- finding the compiler ------------------------------------------------------------------------
+
+
+@cache
+def _find(named: str, path: str) -> Toolchain:
+    if named:
+        return _named(named, path)
+    tried: list[str] = []
+    for name in ("cc", "gcc", "clang"):
+        found = shutil.which(name, path=path)
+        if found and (identity := _identity([found])):
+            return Toolchain((found,), identity)
+        tried.append(f"{name}: {'does not run' if found else 'not on the path'}")
+    if find_spec("ziglang"):
+        return _zig()
+    tried.append("ziglang: not installed")
+    raise ToolchainError(
+        f"no C compiler found ({'; '.join(tried)}). Install gcc or clang, set CC to a compiler, "
+        "or `pip install 'tuili[zig]'`"
+    )
+
+
+def _named(text: str, path: str) -> Toolchain:
+    """The compiler that `$CC` names; it may come with arguments, such as `ccache gcc`."""
+    words = shlex.split(text)
+    found = shutil.which(words[0], path=path)
+    if found is None:
+        raise ToolchainError(
+            f"CC is {text!r}, but {words[0]!r} is no program on the path. Correct CC or unset it"
+        )
+    command = (found, *words[1:])
+    identity = _identity(command)
+    if identity is None:
+        raise ToolchainError(
+            f"CC is {text!r}, but `{shlex.join(command)} --version` fails. Correct CC or unset it"
+        )
+    return Toolchain(command, identity, "zig" in Path(words[0]).name)
+
+
+def _zig() -> Toolchain:
+    command = [sys.executable, "-m", "ziglang", "cc"]
+    machine = {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    if platform.system() == "Linux":
+        # Without a target zig tunes for this very machine. The old glibc is in every newer one.
+        libc = "gnu.2.17" if platform.libc_ver()[0] == "glibc" else "musl"
+        command += ["-target", f"{machine}-linux-{libc}"]
+    identity = _identity(command)
+    if identity is None:
+        raise ToolchainError(
+            f"`{shlex.join(command)}` does not run: the package ziglang is damaged. Reinstall it"
+        )
+    return Toolchain(tuple(command), identity, is_zig=True)
+
+
+def _zig_flag(flag: str) -> str:
+    """Zig spells processors with underscores."""
+    return (
+        flag.replace("-", "_").replace("_march=", "-march=") if flag.startswith("-march=") else flag
+    )
+
+
+def _identity(command: Sequence[str]) -> str | None:
+    """Name, version and target of a compiler; None when it does not run."""
+    version = _run([*command, "--version"])
+    if version.returncode or not version.stdout.strip():
+        return None
+    lines = [line for line in version.stdout.splitlines() if not line.startswith("InstalledDir")]
+    return "\n".join(lines[:3]).strip()
+
+
+# -- running it ------------------------------------------------------------------------------------
+
+
+def _run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    # Messages are quoted in errors and parsed: they must not depend on the user's language.
+    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+    try:
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=_COMPILE_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 127, "", str(error))
+    except subprocess.TimeoutExpired:
+        message = f"no result after {_COMPILE_TIMEOUT_S} s"
+        return subprocess.CompletedProcess(command, 124, "", message)
+
+
+def _failure(
+    what: str,
+    command: Sequence[str],
+    result: subprocess.CompletedProcess[str],
+    source: Path | None,
+) -> str:
+    """What failed, the first error with its place, the command, and the text that was refused."""
+    lines = result.stderr.splitlines()
+    telling = (i for i, line in enumerate(lines) if re.search("error:|undefined", line))
+    first = next(telling, 0)
+    shown = lines[first : first + _SHOWN_LINES] or ["(it printed nothing)"]
+    return "\n".join(
+        [
+            f"the C compiler failed on {what} with status {result.returncode}:",
+            *(f"  {line}" for line in shown),
+            f"command: {shlex.join(command)}",
+            *([f"source: {source}"] if source else []),
+        ]
+    )

@@ -1,0 +1,227 @@
+"""The C compiler: found, cached, deterministic, safe to call at once, clear when it fails."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tuili.codegen.cache import ObjectCache, cache_folder, content_key, locked
+from tuili.codegen.toolchain import Toolchain, Unit
+from tuili.errors import ToolchainError
+
+ADD = Unit("add", "int twice(int); int add_twice(int a, int b) { return a + twice(b); }\n")
+TWICE = Unit("twice", "int twice(int a) { return 2 * a; }\n")
+OPEN = ("-fvisibility=default",)
+UNITS = [Unit(unit.name, unit.text, OPEN) for unit in (ADD, TWICE)]
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUILI_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def objects(cache: Path) -> list[Path]:
+    return sorted(cache.glob("objects/??/*.o"))
+
+
+def test_units_become_a_library_that_runs(tmp_path: Path) -> None:
+    library = Toolchain.find().build(UNITS, tmp_path / "deep" / "sum.so")
+    assert ctypes.CDLL(str(library)).add_twice(1, 20) == 41
+
+
+def test_progress_counts_every_unit(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    Toolchain.find().build(UNITS, tmp_path / "a.so", lambda *step: seen.append(step))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_an_unchanged_unit_is_not_compiled_again(tmp_path: Path, fresh_cache: Path) -> None:
+    toolchain = Toolchain.find()
+    toolchain.build(UNITS, tmp_path / "a.so")
+    first = {path: path.stat().st_ino for path in objects(fresh_cache)}
+    changed = Unit("add", UNITS[0].text + "\n", OPEN)
+    toolchain.build([changed, UNITS[1]], tmp_path / "b.so")
+    second = {path: path.stat().st_ino for path in objects(fresh_cache)}
+    assert len(first) == 2
+    assert len(second) == 3
+    assert first.items() <= second.items()
+
+
+def test_the_same_input_gives_the_same_bytes_in_another_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+    for place in ("one", "another"):
+        monkeypatch.setenv("TUILI_CACHE", str(tmp_path / place))
+        made.append(Toolchain.find().build(UNITS, tmp_path / place / "x.so").read_bytes())
+    assert made[0] == made[1]
+    assert str(tmp_path).encode() not in made[0]
+
+
+def test_the_key_tells_text_flags_name_and_compiler_apart() -> None:
+    toolchain = Toolchain.find()
+    keys = {
+        toolchain.object_key(TWICE),
+        toolchain.object_key(Unit("twice", TWICE.text + " ")),
+        toolchain.object_key(Unit("twice", TWICE.text, ("-O3",))),
+        toolchain.object_key(Unit("other", TWICE.text)),
+        Toolchain(toolchain.command, "another compiler").object_key(TWICE),
+    }
+    assert len(keys) == 5
+
+
+def test_many_builds_of_the_same_thing_at_once_agree(tmp_path: Path, fresh_cache: Path) -> None:
+    toolchain = Toolchain.find()
+
+    def build(index: int) -> bytes:
+        return toolchain.build(UNITS, tmp_path / f"{index % 3}.so").read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(build, range(12)))) == 1
+    assert len(objects(fresh_cache)) == 2
+    assert not list(fresh_cache.glob("objects/??/*.lock"))
+    assert not list(fresh_cache.glob("objects/??/new-*"))
+
+
+def test_processes_that_compile_the_same_thing_compile_it_once(
+    tmp_path: Path, fresh_cache: Path
+) -> None:
+    counter = tmp_path / "calls"
+    compiler = tmp_path / "counting-cc"
+    real = Toolchain.find().command[0]
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {counter}\nexec {real} "$@"\n')
+    compiler.chmod(0o755)
+    script = (
+        "import sys, pathlib\n"
+        "from tuili.codegen.toolchain import Toolchain, Unit\n"
+        "units = [Unit('one', 'int one(void) { return 1; }')]\n"
+        "Toolchain.find().build(units, pathlib.Path(sys.argv[1]))\n"
+    )
+    environment = {**os.environ, "CC": str(compiler)}
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, tmp_path / f"{i}.so"], env=environment)
+        for i in range(3)
+    ]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    compiles = [line for line in counter.read_text().splitlines() if " -c " in line]
+    assert len(compiles) == 1
+
+
+BAD_C = "int f(void)\n{\n    return missing_name;\n}\n"
+
+
+def test_a_refused_unit_is_an_error_with_place_command_and_source(
+    tmp_path: Path, fresh_cache: Path
+) -> None:
+    with pytest.raises(
+        ToolchainError, match=r"(?s)failed on bad .*bad\.c:3:12.*command: .*-c"
+    ) as error:
+        Toolchain.find().build([Unit("bad", BAD_C), *UNITS], tmp_path / "x.so")
+    source = Path(str(error.value).rsplit("source: ", 1)[1])
+    assert source.read_text() == BAD_C
+    assert not (tmp_path / "x.so").exists()
+
+
+def test_a_call_to_an_undeclared_function_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match="implicit"):
+        Toolchain.find().build([Unit("u", "int f(void) { return g(); }")], tmp_path / "x.so")
+
+
+def test_a_failed_link_is_an_error(tmp_path: Path) -> None:
+    undefined = [Unit("u", "int g(void); int f(void) { return g(); }")]
+    with pytest.raises(ToolchainError, match=r"(?s)the library.*undefined reference.*g"):
+        Toolchain.find().build(undefined, tmp_path / "x.so")
+
+
+@pytest.mark.parametrize(
+    ("cc", "message"),
+    [
+        ("no-such-compiler -O1", "'no-such-compiler' is no program on the path"),
+        ("false", "--version` fails"),
+    ],
+)
+def test_a_wrong_cc_is_an_error(cc: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", cc)
+    with pytest.raises(ToolchainError, match=message):
+        Toolchain.find()
+
+
+def test_cc_may_come_with_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "cc -DX=1")
+    assert Toolchain.find().command[1:] == ("-DX=1",)
+
+
+def test_without_any_compiler_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("tuili.codegen.toolchain.find_spec", lambda name: None)
+    with pytest.raises(
+        ToolchainError, match=r"gcc: not on the path.*ziglang: not installed.*tuili\[zig\]"
+    ):
+        Toolchain.find()
+
+
+def test_zig_gets_processor_names_as_it_spells_them() -> None:
+    toolchain = Toolchain(("zig", "cc"), "zig", is_zig=True)
+    command = toolchain.compile_command(Unit("a", "", ("-march=x86-64-v3",)), "a.c", "a.o")
+    assert "-march=x86_64_v3" in command
+
+
+@pytest.mark.skipif(not find_spec("ziglang"), reason="the extra `zig` is not installed")
+def test_zig_builds_the_same_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    library = Toolchain.find().build(UNITS, tmp_path / "sum.so")
+    assert ctypes.CDLL(str(library)).add_twice(1, 20) == 41
+
+
+def test_the_cache_folder_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUILI_CACHE", "/a/b")
+    assert cache_folder() == Path("/a/b")
+    monkeypatch.delenv("TUILI_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/tuili")
+
+
+def test_borders_between_hashed_texts_count() -> None:
+    assert content_key(["ab", "c"]) != content_key(["a", "bc"])
+
+
+def test_pruning_removes_what_was_unused_longest(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path)
+    keys = [f"{i:02d}" * 32 for i in range(4)]
+    for age, key in enumerate(keys):
+        with cache.making(key, ".o") as scratch:
+            assert scratch is not None
+            (scratch / "x").write_bytes(b"x" * 100)
+            kept = cache.keep(key, ".o", scratch / "x")
+        os.utime(kept, (time.time() - 1000 + age, time.time() - 1000 + age))
+    cache.find(keys[0], ".o")
+    assert cache.prune(limit_bytes=200) == 2
+    assert [cache.find(key, ".o") is not None for key in keys] == [True, False, False, True]
+
+
+def test_a_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
+    inside: list[int] = []
+    overlaps: list[int] = []
+
+    def enter(index: int) -> None:
+        with locked(tmp_path / "x.lock"):
+            inside.append(index)
+            overlaps.append(len(inside))
+            inside.remove(index)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(enter, range(200)))
+    assert set(overlaps) == {1}
