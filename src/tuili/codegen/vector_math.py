@@ -1,0 +1,223 @@
+"""Elementary functions for vectors, and the scalar twins that are made from the same text.
+
+The functions are written once, for `vf` (floats), `vi` (int32) and names that start with `v_`. The
+scalar twin has `float`, `int32_t` and `s_` instead, so it gives the same number as a vector lane.
+Functions that only combine others exist for `double` too (`d_`), on top of the C library.
+Polynomials are minimax fits made for tuili; tests/codegen/test_prelude.py states the errors.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Every function here is called with whole vectors; a NaN goes in and comes out.
+_KERNELS = """
+/* e^x = 2^n e^r, |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to a whole number. */
+static inline vf v_exp(vf x)
+{
+    const vf c = v_min(v_set1(89.0f), v_max(v_set1(-104.0f), x));
+    const vf n = c * 1.44269504f + 12582912.0f - 12582912.0f;
+    const vf r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
+    vf q = r * 0.00138145988f + 0.00836871658f;
+    q = q * r + 0.041668389f;
+    q = q * r + 0.166665211f;
+    q = q * r + 0.49999994f;
+    return v_scale(q * (r * r) + r + 1.0f, n);
+}
+
+/* e^x - 1 without cancellation: 2 (2^(n-1) (e^r - 1) + (2^(n-1) - 1/2)). */
+static inline vf v_expm1(vf x)
+{
+    const vf c = v_min(v_set1(89.0f), v_max(v_set1(-30.0f), x));
+    const vf n = c * 1.44269504f + 12582912.0f - 12582912.0f;
+    const vf r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
+    vf q = r * 0.000198458787f + 0.00139406277f;
+    q = q * r + 0.00833338965f;
+    q = q * r + 0.0416663624f;
+    q = q * r + 0.166666657f;
+    q = q * r + 0.5f;
+    const vf s = v_scale(v_set1(0.5f), n);
+    return 2.0f * (s * (q * (r * r) + r) + (s - 0.5f));
+}
+
+/* x = 2^e m, 2/3 <= m < 4/3; log x = e ln 2 + log1p(m - 1). */
+static inline vf v_log(vf x)
+{
+    const vf tiny = v_select(x < v_set1(1.17549435e-38f), v_set1(8388608.0f), v_set1(1.0f));
+    const vi bits = v_bits(v_abs(x * tiny)) - 0x3f2aaaab;
+    const vf f = v_from_bits((bits & 0x007fffff) + 0x3f2aaaab) - 1.0f;
+    const vf e = v_to_float(bits >> 23) - v_select(tiny > v_set1(1.0f), v_set1(23.0f), v_set1(0));
+    vf q = f * -0.12891683f + 0.139844388f;
+    q = q * f - 0.121842615f;
+    q = q * f + 0.140058681f;
+    q = q * f - 0.16680488f;
+    q = q * f + 0.200104058f;
+    q = q * f - 0.249997973f;
+    q = q * f + 0.333332151f;
+    /* Never a sum of two products: which one a compiler fuses is not fixed. */
+    vf y = e * -2.12194440e-4f + ((q * f - 0.5f) * (f * f) + f);
+    y = e * 0.693359375f + y;
+    y = v_select(x < v_set1(INFINITY), y, x);
+    y = v_select(x == v_set1(0.0f), v_set1(-INFINITY), y);
+    return v_select(x < v_set1(0.0f), v_set1(NAN), y);
+}
+
+/* log(1 + x) for x >= 0, with what 1 + x rounds away put back. */
+static inline vf v_log1p(vf x)
+{
+    const vf u = 1.0f + x;
+    const vf lost = (x - (u - 1.0f)) / u;
+    return v_log(u) + v_select(u < v_set1(INFINITY), lost, v_set1(0.0f));
+}
+
+static inline vf v_tanh(vf x)
+{
+    const vf a = v_abs(x), x2 = x * x;
+    vf q = x2 * -0.00570498733f + 0.020639088f;
+    q = q * x2 - 0.0537397154f;
+    q = q * x2 + 0.133314416f;
+    q = q * x2 - 0.333332807f;
+    const vf small = q * (x2 * x) + x;
+    const vf large = 1.0f - 2.0f / (v_exp(a + a) + 1.0f);
+    return v_select(a < v_set1(0.625f), small, v_copysign(large, x));
+}
+
+/* Near 0 an odd polynomial, else 1 - e^p(|x|); erf rounds to 1 from 3.93 on. */
+static inline vf v_erf(vf x)
+{
+    const vf x2 = x * x;
+    vf q = x2 * -0.000563144393f + 0.00491755735f;
+    q = q * x2 - 0.0267113168f;
+    q = q * x2 + 0.112801805f;
+    q = q * x2 - 0.37612325f;
+    q = q * x2 + 0.128379121f;
+    const vf small = q * x + x;
+    const vf a = v_min(v_set1(4.0f), v_abs(x));
+    vf p = a * 0.000186379213f - 0.00294765853f;
+    p = p * a + 0.0218380652f;
+    p = p * a - 0.103106759f;
+    p = p * a - 0.638144851f;
+    p = p * a - 1.12708914f;
+    p = p * a - 0.000341522857f;
+    return v_select(a < v_set1(1.0f), small, v_copysign(1.0f - v_exp(p), x));
+}
+"""
+
+# Literals have the digits of a double: the `d_` form only drops the suffix.
+_COMBINATIONS = """
+/* max and min that return a NaN when either side is one. */
+static inline vf v_maximum(vf a, vf b)
+{
+    return v_select(a != a, a, v_max(a, b));
+}
+
+static inline vf v_minimum(vf a, vf b)
+{
+    return v_select(a != a, a, v_min(a, b));
+}
+
+static inline vf v_sign(vf x)
+{
+    const vf one = v_copysign(v_set1(1.0f), x);
+    return v_select(v_abs(x) > v_set1(0.0f), one, x);
+}
+
+static inline vf v_sigmoid(vf x)
+{
+    return 1.0f / (1.0f + v_exp(-x));
+}
+
+static inline vf v_silu(vf x)
+{
+    return x / (1.0f + v_exp(-x));
+}
+
+static inline vf v_gelu(vf x)
+{
+    return 0.5f * x * (1.0f + v_erf(x * 0.70710678118654752f));
+}
+
+static inline vf v_gelu_tanh(vf x)
+{
+    return 0.5f * x * (1.0f + v_tanh(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+}
+
+static inline vf v_softplus(vf x)
+{
+    return v_max(v_set1(0.0f), x) + v_log1p(v_exp(-v_abs(x)));
+}
+
+/* x tanh(softplus(x)) = x n / (n + 2) with n = e^x (e^x + 2). */
+static inline vf v_mish(vf x)
+{
+    const vf e = v_exp(v_min(v_set1(20.0f), x));
+    const vf n = e * (e + 2.0f);
+    return x * (n / (n + 2.0f));
+}
+
+static inline vf v_elu(vf x, vf alpha)
+{
+    return v_select(x > v_set1(0.0f), x, alpha * v_expm1(v_min(v_set1(0.0f), x)));
+}
+
+static inline vf v_hard_sigmoid(vf x, vf alpha, vf beta)
+{
+    return v_min(v_set1(1.0f), v_max(v_set1(0.0f), alpha * x + beta));
+}
+"""
+
+# No vector form of our own: the C library, lane by lane.
+LIBRARY = (
+    "sin", "cos", "tan", "asin", "acos", "atan",
+    "sinh", "cosh", "asinh", "acosh", "atanh",
+)  # fmt: skip
+_DOUBLES = (
+    "exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt", "floor", "ceil", "copysign", "pow",
+)  # fmt: skip
+
+
+def _twin(text: str, floats: str, ints: str, prefix: str) -> str:
+    text = re.sub(r"\bvf\b", floats, text)
+    text = re.sub(r"\bvi\b", ints, text)
+    return re.sub(r"\bv_", prefix, text)
+
+
+def _library() -> str:
+    lines: list[str] = []
+    for name in LIBRARY:
+        lines += [
+            f"static inline float s_{name}(float x) {{ return {name}f(x); }}",
+            f"static inline double d_{name}(double x) {{ return {name}(x); }}",
+            f"static inline vf v_{name}(vf x) {{ TL_LANES x[l] = {name}f(x[l]); return x; }}",
+        ]
+    return "\n".join(
+        [
+            "#define TL_LANES for (int l = 0; l < V; l++)",
+            *lines,
+            "static inline float s_pow(float x, float y) { return powf(x, y); }",
+            "static inline vf v_pow(vf x, vf y)",
+            "{",
+            "    TL_LANES x[l] = powf(x[l], y[l]);",
+            "    return x;",
+            "}",
+        ]
+    )
+
+
+_DOUBLE = """
+#define d_set1(x) ((double)(x))
+static inline double d_abs(double x) { return fabs(x); }
+static inline double d_max(double a, double b) { return a > b ? a : b; }
+static inline double d_min(double a, double b) { return a < b ? a : b; }
+static inline double d_select(int32_t m, double a, double b) { return m ? a : b; }
+static inline double d_round(double x) { return nearbyint(x); }
+"""
+
+
+def vector_math() -> str:
+    """The C text of all functions, in vector, float and double form."""
+    scalar = _twin(_KERNELS + _COMBINATIONS, "float", "int32_t", "s_")
+    double = _twin(_COMBINATIONS, "double", "int32_t", "d_")
+    double = re.sub(r"(\d\.\d+)f\b", r"\1", double)
+    names = "\n".join(f"#define d_{name} {name}" for name in _DOUBLES)
+    return "\n".join([_KERNELS, _COMBINATIONS, scalar, _library(), names, _DOUBLE, double])
