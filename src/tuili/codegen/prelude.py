@@ -102,8 +102,7 @@ _GENERIC = {
     # From 2^23 on floats are whole; below, adding 2^23 rounds half to even.
     "round": "const vf x = v_abs(a), r = v_copysign(x + 8388608.0f - 8388608.0f, a);\n"
     "    return v_select(x < v_set1(8388608.0f), r, a);",
-    "floor": "const vf r = v_round(a);\n"
-    "    return v_copysign(v_select(r > a, r - 1.0f, r), a);",
+    "floor": "const vf r = v_round(a);\n    return v_copysign(v_select(r > a, r - 1.0f, r), a);",
     "ceil": "const vf r = v_round(a);\n    return v_copysign(v_select(r < a, r + 1.0f, r), a);",
     # Two factors: 2^n may lie outside the floats; a subnormal result rounds once.
     "scale": "const vi k = v_bits(b + 12582912.0f) - 0x4b400000, half = k >> 1;\n"

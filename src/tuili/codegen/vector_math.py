@@ -220,4 +220,5 @@ def vector_math() -> str:
     double = _twin(_COMBINATIONS, "double", "int32_t", "d_")
     double = re.sub(r"(\d\.\d+)f\b", r"\1", double)
     names = "\n".join(f"#define d_{name} {name}" for name in _DOUBLES)
-    return "\n".join([_KERNELS, _COMBINATIONS, scalar, _library(), names, _DOUBLE, double])
+    parts = [_KERNELS, _COMBINATIONS, scalar, _library(), names, _DOUBLE, double]
+    return "\n".join(parts)
