@@ -91,7 +91,15 @@ def _power_dims(base: Dim, exponent: Dim) -> Dim | None:
 
 
 def _bit_shift(X: Array, Y: Array, direction: str) -> Array:
-    return np.left_shift(X, Y) if direction == "LEFT" else np.right_shift(X, Y)
+    """Shifts; past the width only copies of the sign bit are left (BitShift-28)."""
+    bits = X.dtype.itemsize * 8
+    amount = Y.astype(np.int64)
+    inside = (amount >= 0) & (amount < bits)
+    safe = np.where(inside, amount, 0).astype(X.dtype)
+    if direction == "LEFT":
+        return np.where(inside, np.left_shift(X, safe), 0)
+    sign = np.where(X < 0, X.dtype.type(-1), X.dtype.type(0)) if X.dtype.kind == "i" else 0
+    return np.where(inside, np.right_shift(X, safe), sign)
 
 
 def _where(condition: Array, X: Array, Y: Array) -> Array:
@@ -164,7 +172,7 @@ ROWS = (
     _binary("BitwiseAnd", np.bitwise_and, "int"),
     _binary("BitwiseOr", np.bitwise_or, "int"),
     _binary("BitwiseXor", np.bitwise_xor, "int"),
-    _binary("BitShift", _bit_shift, "unsigned", attrs={"direction": ""}),
+    _binary("BitShift", _bit_shift, "int", attrs={"direction": ""}),
     _compare("Equal", np.equal, lambda order: order == 0, "any"),
     _compare("Less", np.less, lambda order: order < 0, "number"),
     _compare("LessOrEqual", np.less_equal, lambda order: order <= 0, "number"),

@@ -44,6 +44,11 @@ class Contents:
         """Record the elements of a value."""
         self._known[value] = elements.astype(object)
 
+    def forget(self, values: Iterable[Value]) -> None:
+        """Drop what is known of values: their node is inferred again."""
+        for value in values:
+            self._known.pop(value, None)
+
     def dims(self, value: Value | None) -> tuple[Dim, ...] | None:
         """The elements, flat."""
         elements = self.get(value)

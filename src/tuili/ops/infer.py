@@ -55,6 +55,7 @@ def infer_node(node: Node, contents: Contents) -> None:
     """Fill the types of a node's outputs and record their contents where they are known."""
     op = lookup(node.op)
     bound = check(node, op)
+    contents.forget(node.outputs)
     site = Site(node, op, contents, infer_graph)
     try:
         results = op.infer(site)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,14 +58,14 @@ class _Machine:
         type_ = value.type
         if isinstance(type_, TensorType):
             array = _checked(value, np.asarray(array), type_)
-        self._define(value, array)
+        self.define(value, array)
 
     def run(self, graph: Graph) -> list[Any]:
         """Run the nodes of a graph whose inputs are defined."""
         for node in graph.nodes:
             found = [None if value is None else self._read(value) for value in node.inputs]
             for value, result in zip(node.outputs, self.evaluate(node, found), strict=False):
-                self._define(value, result)
+                self.define(value, result)
         return [self._read(value) for value in graph.outputs]
 
     def evaluate(self, node: Node, inputs: Sequence[Any]) -> list[Any]:
@@ -93,20 +93,12 @@ class _Machine:
 
     def _attr(self, attr: Any) -> Any:
         if isinstance(attr, Graph):
-            return self._function(attr)
+            return Body(self, attr)
         if isinstance(attr, Expr):
             return evaluate(attr, self._symbols)
         if isinstance(attr, tuple):
             return tuple(map(self._attr, attr))
         return attr
-
-    def _function(self, graph: Graph) -> Callable[..., list[Any]]:
-        def call(*arguments: Any) -> list[Any]:
-            for value, argument in zip(graph.inputs, arguments, strict=True):
-                self._define(value, argument)
-            return self.run(graph)
-
-        return call
 
     def _read(self, value: Value) -> Any:
         if value.constant is not None:
@@ -115,7 +107,8 @@ class _Machine:
             raise InternalError(f"value {value.name!r} is read before it is computed")
         return self._values[value]
 
-    def _define(self, value: Value, result: Any) -> None:
+    def define(self, value: Value, result: Any) -> None:
+        """Record a value and the symbols that it settles."""
         self._values[value] = result
         for symbol, element in self._origins.get(value.name, ()):
             self._symbols[symbol] = int(result.ravel()[int(element)])
@@ -125,6 +118,29 @@ class _Machine:
                 symbol = lone_symbol(dim)
                 if symbol is not None:
                     self._symbols[symbol] = size
+
+
+class Body:
+    """A nested graph as a function of its inputs."""
+
+    def __init__(self, machine: _Machine, graph: Graph) -> None:
+        self._machine = machine
+        self._graph = graph
+        self.num_outputs = len(graph.outputs)
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        for value, argument in zip(self._graph.inputs, arguments, strict=True):
+            self._machine.define(value, argument)
+        return self._machine.run(self._graph)
+
+    def empty(self, output: int, axis: int) -> Array:
+        """What stacking no results gives: a zero-size array of the right type."""
+        type_ = self._graph.outputs[output].type
+        if not isinstance(type_, TensorType):
+            return np.zeros(0, np.float32)
+        shape = [dim if isinstance(dim, int) else 0 for dim in type_.shape or ()]
+        shape.insert(axis % (len(shape) + 1), 0)
+        return np.zeros(shape, type_.dtype.numpy)
 
 
 def _checked(value: Value, array: Array, type_: TensorType) -> Array:

@@ -98,7 +98,8 @@ def _coordinates(axis: _Axis, mode: str) -> Array:
         case "asymmetric":
             return x / axis.scale
         case "align_corners":
-            return x * (axis.size - 1) / (axis.result - 1) if axis.result > 1 else x * 0
+            last = axis.scale * axis.size - 1  # the exact length, before it is rounded down
+            return x * (axis.size - 1) / last if axis.result > 1 else x * 0
         case "pytorch_half_pixel":
             return (x + 0.5) / axis.scale - 0.5 if axis.result > 1 else x * 0
         case "half_pixel_symmetric":
