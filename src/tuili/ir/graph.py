@@ -144,15 +144,16 @@ class Node:
 class Graph:
     """Inputs, constants, ordered nodes and outputs."""
 
-    def __init__(self, name: str = "main") -> None:
+    def __init__(self, name: str = "main", outer: Graph | None = None) -> None:
+        """An empty graph; one nested in `outer` shares its names, so that none clashes later."""
         self.name = name
         self.inputs: list[Value] = []
         self.constants: dict[str, Value] = {}
         self.nodes: list[Node] = []
         self.metadata: dict[str, str] = {}
         self._outputs: tuple[Value, ...] = ()
-        self._names: set[str] = set()
-        self._next: dict[str, int] = {}
+        self._names: set[str] = set() if outer is None else outer._names  # noqa: SLF001
+        self._next: dict[str, int] = {} if outer is None else outer._next  # noqa: SLF001
 
     def __repr__(self) -> str:
         return f"<graph {self.name!r}: {len(self.nodes)} nodes>"

@@ -31,7 +31,7 @@ def _producers_are_right(graph: Graph, _: set[Value]) -> Iterator[str]:
     for node in graph.nodes:
         for value in node.outputs:
             if value.producer is not node:
-                yield f"{value.name!r}, an output of {node.label}, names {value.producer} as producer"
+                yield f"{value.name!r}, output of {node.label}, names {value.producer} as producer"
 
 
 def _names_are_unique(graph: Graph, outer: set[Value]) -> Iterator[str]:
