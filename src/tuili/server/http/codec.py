@@ -25,6 +25,7 @@ from tuili.server.protocol.messages import (
     Parameters,
     RequestedOutput,
 )
+from tuili.server.protocol.parameters import check_parameter
 
 _MAX_PLANS: Final = 1024
 _MAX_PLAN_BYTES: Final = 4096
@@ -101,7 +102,7 @@ class InferDecoder:
                 f"request JSON size of {len(text)} bytes exceeds the maximum allowed input size of"
                 f" {limits.max_json_bytes} bytes. Use --http-max-input-size to increase the limit."
             )
-        plan = plan_request(parse_json(text, limits.max_json_depth), model)
+        plan = plan_request(parse_json(text, limits.max_json_depth))
         if plan.constant and len(text) <= _MAX_PLAN_BYTES:
             if len(self._plans) >= _MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
@@ -122,7 +123,7 @@ def _size_mismatch(plan: Plan, got: int, model: str) -> str:
     raise AssertionError("sizes agree")
 
 
-def plan_request(document: Any, model: str) -> Plan:
+def plan_request(document: Any) -> Plan:
     """The plan of a parsed request, every field of it checked."""
     if not isinstance(document, dict):
         raise InvalidArgument("the request JSON must be an object")
@@ -245,35 +246,8 @@ def _request_parameters(value: Any) -> tuple[Parameters | None, bool]:
     if not isinstance(binary_default, bool):
         raise InvalidArgument("Unable to parse 'binary_data_output': expected a boolean")
     for key, item in parameters.items():
-        if key.startswith("triton_"):
-            raise InvalidArgument(
-                "parameter keys starting with 'triton_' are reserved for Triton usage and should"
-                " not be specified."
-            )
         check_parameter(key, item)
     return parameters or None, binary_default
-
-
-_UNSIGNED: Final = frozenset(("priority", "timeout"))
-_FLAGS: Final = frozenset(("sequence_start", "sequence_end"))
-
-
-def check_parameter(key: str, value: Any) -> None:
-    """Refuse a request parameter of the wrong type."""
-    if key in _UNSIGNED:
-        good = type(value) is int and 0 <= value < 1 << 64
-    elif key in _FLAGS:
-        good = isinstance(value, bool)
-    elif key == "sequence_id":
-        good = isinstance(value, str) or (type(value) is int and 0 <= value < 1 << 64)
-    elif isinstance(value, bool | int | float | str):
-        return
-    else:
-        raise InvalidArgument(
-            f"parameter '{key}' has invalid type. It should be either 'int', 'bool', or 'string'."
-        )
-    if not good:
-        raise InvalidArgument(f"Unable to parse '{key}', got: {value!r}")
 
 
 def _plan_outputs(value: Any) -> tuple[list[RequestedOutput] | None, dict[str, bool]]:

@@ -8,7 +8,6 @@ import orjson
 
 from tuili.errors import InternalError, InvalidArgument, TuiliError
 from tuili.server.dataplane import DataPlane
-from tuili.server.http.codec import check_parameter
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.json_tensors import array_from_json, json_from_array
 from tuili.server.http.json_text import dump_json, parse_json
@@ -16,6 +15,7 @@ from tuili.server.http.limits import HttpLimits
 from tuili.server.http.reply import Buffer, Reply, error_reply
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor, Parameters
+from tuili.server.protocol.parameters import check_parameter
 from tuili.server.protocol.status import status_of
 
 _EVENTS: Final = b"text/event-stream; charset=utf-8"
@@ -63,11 +63,6 @@ def request_from_keys(
     for key, value in (*keys.items(), *nested.items()):
         if key in known:
             tensors.append(_tensor(known[key], value))
-        elif key.startswith("triton_"):
-            raise InvalidArgument(
-                "parameter keys starting with 'triton_' are reserved for Triton usage and should"
-                " not be specified."
-            )
         else:
             check_parameter(key, value)
             parameters[key] = value

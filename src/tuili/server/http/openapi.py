@@ -46,7 +46,22 @@ _TENSOR: Final = {
     "properties": {
         "name": {"type": "string"},
         "datatype": {
-            "enum": ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"]
+            "enum": [
+                "BOOL",
+                "UINT8",
+                "UINT16",
+                "UINT32",
+                "UINT64",
+                "INT8",
+                "INT16",
+                "INT32",
+                "INT64",
+                "FP16",
+                "BF16",
+                "FP32",
+                "FP64",
+                "BYTES",
+            ]
         },
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
         "parameters": _PARAMETERS,

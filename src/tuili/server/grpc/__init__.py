@@ -1,0 +1,36 @@
+"""gRPC for the data plane: `start` listens, the object it returns stops."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from tuili.server.dataplane import DataPlane
+from tuili.server.grpc.limits import GrpcLimits
+
+__all__ = ["GrpcLimits", "GrpcServer", "start"]
+
+
+class GrpcServer(Protocol):
+    """A listening gRPC front end."""
+
+    @property
+    def port(self) -> int: ...
+    def close(self) -> None: ...
+    async def wait_closed(self, timeout_s: float | None = None) -> None: ...
+
+
+async def start(
+    dataplane: DataPlane,
+    host: str = "127.0.0.1",
+    port: int = 8001,
+    limits: GrpcLimits | None = None,
+    *,
+    grpc_impl: Literal["native", "grpcio"] = "grpcio",
+) -> GrpcServer:
+    """Listen on `host:port` (0 takes a free port) and answer from `dataplane`."""
+    limits = limits or GrpcLimits()
+    if grpc_impl == "grpcio":
+        from tuili.server.grpc.grpcio_server import start_grpcio
+
+        return await start_grpcio(dataplane, host, port, limits)
+    raise NotImplementedError

@@ -1,0 +1,143 @@
+"""The service on grpcio's own server: slower by far, and the judge of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from tuili.errors import TuiliError
+from tuili.server.dataplane import DataPlane
+from tuili.server.grpc.codec import Buffer
+from tuili.server.grpc.inference import Inference, InferStream
+from tuili.server.grpc.limits import GrpcLimits
+from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
+from tuili.server.protocol.status import status_of
+
+_LOG: Final = logging.getLogger("tuili.server.grpc")
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class GrpcioServer:
+    """A listening grpcio server."""
+
+    def __init__(self, server: grpc.aio.Server, port: int) -> None:
+        self._server = server
+        self._port = port
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._port
+
+    def close(self) -> None:
+        """Stop listening; calls under way are finished."""
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._server.stop(None))
+
+    async def wait_closed(self, timeout_s: float | None = None) -> None:
+        """Wait until every call has ended, `timeout_s` at most; cut those that are left."""
+        self.close()
+        assert self._stopping is not None
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._stopping)
+        except TimeoutError:
+            await self._server.stop(0)
+
+
+async def start_grpcio(
+    dataplane: DataPlane, host: str, port: int, limits: GrpcLimits
+) -> GrpcioServer:
+    """Listen on `host:port` with grpcio."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", limits.max_message_bytes),
+            ("grpc.max_send_message_length", limits.max_message_bytes),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    server.add_generic_rpc_handlers((_Handlers(dataplane),))
+    bound = server.add_insecure_port(f"{host}:{port}")
+    await server.start()
+    return GrpcioServer(server, bound)
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds the handler of a method."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._dataplane = dataplane
+        self._inference = Inference(dataplane)
+
+    def service(self, handler_call_details: Any) -> Any:
+        path = handler_call_details.method
+        if path == INFER_PATH:
+            return grpc.unary_unary_rpc_method_handler(self._infer)
+        if path == STREAM_PATH:
+            return grpc.stream_stream_rpc_method_handler(self._stream)
+        method = METHODS.get(path)
+        if method is None:
+            return None
+        return grpc.unary_unary_rpc_method_handler(self._unary(method))
+
+    async def _infer(self, message: bytes, context: Any) -> bytes:
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[list[Buffer] | TuiliError] = loop.create_future()
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else loop.time() + remaining
+        ticket = self._inference.infer(message, deadline, answered.set_result)
+        try:
+            answer = await answered
+        except asyncio.CancelledError:
+            if ticket is not None:
+                ticket.cancel()
+            raise
+        if isinstance(answer, TuiliError):
+            await _abort(context, answer)
+        assert isinstance(answer, list)
+        return b"".join(answer)
+
+    def _unary(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        async def call(message: bytes, context: Any) -> bytes:
+            try:
+                response = method.call(self._dataplane, message)
+                if isinstance(response, Awaitable):
+                    response = await response
+            except TuiliError as error:
+                await _abort(context, error)
+                raise
+            return bytes(response.SerializeToString())
+
+        return call
+
+    async def _stream(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        metadata = dict(context.invocation_metadata())
+        queue: asyncio.Queue[list[Buffer] | TuiliError | None] = asyncio.Queue()
+        strict = metadata.get("triton_grpc_error") == "true"
+        stream = InferStream(self._inference, queue.put_nowait, queue.put_nowait, strict)
+        reader = asyncio.ensure_future(_feed(stream, messages))
+        try:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, TuiliError):
+                    await _abort(context, item)
+                assert isinstance(item, list)
+                yield b"".join(item)
+        finally:
+            reader.cancel()
+            stream.cancel()
+
+
+async def _feed(stream: InferStream, messages: AsyncIterator[bytes]) -> None:
+    async for message in messages:
+        stream.receive(message)
+    stream.half_close()
+
+
+async def _abort(context: Any, error: TuiliError) -> None:
+    await context.abort(_CODES[status_of(error).grpc], str(error))

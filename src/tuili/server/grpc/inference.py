@@ -1,0 +1,197 @@
+"""ModelInfer and ModelStreamInfer, for whichever transport carries them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from tuili.errors import TuiliError
+from tuili.server.dataplane import DataPlane, Ticket
+from tuili.server.grpc.codec import (
+    Buffer,
+    RequestDecoder,
+    ResponseEncoder,
+    stream_error,
+    wrap_stream_response,
+)
+from tuili.server.protocol.messages import InferRequest, InferResponse
+
+Done = Callable[["list[Buffer] | TuiliError"], None]
+
+_MAX_PENDING: Final = 4096
+
+
+class Inference:
+    """Decodes requests, submits them, encodes responses; one per front end."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self.dataplane = dataplane
+        self.decoder = RequestDecoder()
+        self.encoder = ResponseEncoder()
+
+    def infer(self, message: Buffer, deadline: float | None, done: Done) -> Ticket | None:
+        """Answer one ModelInferRequest by one call of `done`."""
+        try:
+            request, _ = self.decoder.decode(message)
+        except TuiliError as error:
+            done(error)
+            return None
+        request.deadline = deadline
+        return self.dataplane.submit(request, partial(self._answer, done))
+
+    def _answer(self, done: Done, answer: InferResponse | TuiliError) -> None:
+        if isinstance(answer, InferResponse):
+            done(self.encoder.encode(answer))
+        else:
+            done(answer)
+
+
+class _Request:
+    """One request of a stream, and the responses that may not be sent yet."""
+
+    __slots__ = ("empty_final", "final", "ready", "request", "ticket")
+
+    def __init__(self, request: InferRequest, empty_final: bool) -> None:
+        self.request = request
+        self.empty_final = empty_final
+        self.ticket: Ticket | None = None
+        self.ready: list[list[Buffer]] = []
+        self.final = False
+
+
+class InferStream:
+    """One ModelStreamInfer call.
+
+    Models that answer once answer in the order of their requests; decoupled ones whenever they
+    like.  `send` takes a serialized response, `finish` ends the call (None: all is well).
+    """
+
+    def __init__(
+        self,
+        inference: Inference,
+        send: Callable[[list[Buffer]], None],
+        finish: Callable[[TuiliError | None], None],
+        strict: bool,
+    ) -> None:
+        self._inference = inference
+        self._send = send
+        self._finish = finish
+        self._strict = strict  # an error ends the stream with a status
+        self._pending: set[_Request] = set()
+        self._ordered: deque[_Request] = deque()
+        self._half_closed = False
+        self._over = False
+
+    @property
+    def full(self) -> bool:
+        """Whether no more requests should be read for now."""
+        return len(self._pending) >= _MAX_PENDING
+
+    def receive(self, message: Buffer) -> None:
+        """Submit the next request of the client."""
+        if self._over:
+            return
+        inference = self._inference
+        try:
+            request, plan = inference.decoder.decode(message)
+        except TuiliError as error:
+            self._refuse(InferRequest("", []), error)
+            return
+        entry = _Request(request, plan.empty_final)
+        self._pending.add(entry)
+        if not self._is_decoupled(request):
+            self._ordered.append(entry)
+        ticket = inference.dataplane.submit_stream(request, partial(self._answer, entry))
+        if not entry.final:
+            entry.ticket = ticket
+
+    def _is_decoupled(self, request: InferRequest) -> bool:
+        try:
+            return self._inference.dataplane.is_decoupled(request.model, request.version)
+        except TuiliError:
+            return False  # an unknown model, which `submit_stream` tells
+
+    def _refuse(self, request: InferRequest, error: TuiliError) -> None:
+        if self._strict:
+            self._end(error)
+        else:
+            entry = _Request(request, False)
+            entry.final = True
+            entry.ready.append(stream_error(request, str(error), True))
+            self._pending.add(entry)
+            self._ordered.append(entry)
+            self._flush()
+
+    def _answer(
+        self, entry: _Request, answer: InferResponse | TuiliError | None, final: bool
+    ) -> None:
+        """Called by the data plane for every response."""
+        if self._over:
+            return
+        entry.final = final = final or isinstance(answer, TuiliError)
+        if isinstance(answer, TuiliError) and self._strict:
+            self._end(answer)
+            return
+        message = self._encode(entry, answer, final)
+        if message is not None:
+            entry.ready.append(message)
+        if self._ordered and entry in self._ordered:
+            self._flush()
+        else:
+            self._release(entry)
+
+    def _encode(
+        self, entry: _Request, answer: InferResponse | TuiliError | None, final: bool
+    ) -> list[Buffer] | None:
+        request = entry.request
+        if isinstance(answer, TuiliError):
+            return stream_error(request, str(answer), final)
+        if answer is None:
+            if not entry.empty_final:
+                return None
+            answer = InferResponse(request.model, request.version, [], request.id)
+        parts = self._inference.encoder.encode(answer, {"triton_final_response": final})
+        return wrap_stream_response(parts)
+
+    def _flush(self) -> None:
+        """Send what is ready, as far as the order allows."""
+        ordered = self._ordered
+        while ordered:
+            entry = ordered[0]
+            self._release(entry)
+            if not entry.final or not ordered or ordered[0] is not entry:
+                return
+            ordered.popleft()
+
+    def _release(self, entry: _Request) -> None:
+        ready, entry.ready = entry.ready, []
+        for message in ready:
+            self._send(message)
+        if entry.final:
+            self._pending.discard(entry)
+            self._maybe_end()
+
+    def _maybe_end(self) -> None:
+        if self._half_closed and not self._pending:
+            self._end(None)
+
+    def half_close(self) -> None:
+        """The client sends no more; the call ends with the last response."""
+        self._half_closed = True
+        self._maybe_end()
+
+    def _end(self, error: TuiliError | None) -> None:
+        if not self._over:
+            self.cancel()
+            self._finish(error)
+
+    def cancel(self) -> None:
+        """The call is over: forget all requests under way."""
+        self._over = True
+        pending, self._pending = self._pending, set()
+        self._ordered.clear()
+        for entry in pending:
+            if entry.ticket is not None:
+                entry.ticket.cancel()

@@ -1,0 +1,29 @@
+"""What one gRPC client may ask of the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcLimits:
+    """Bounds of the gRPC front end; times are seconds, sizes bytes.
+
+    The floods limits count frames of one connection in one second.
+    """
+
+    max_message_bytes: int = (1 << 31) - 1
+    max_decompressed_bytes: int = 64 << 20
+    max_header_bytes: int = 64 << 10
+    max_streams: int = 1024
+    max_connections: int = 16_384
+    max_frame_bytes: int = 1 << 20
+    stream_window: int = 16 << 20
+    connection_window: int = 256 << 20
+    preface_timeout_s: float = 15.0
+    message_timeout_s: float = 60.0
+    min_message_rate: float = 16 << 10  # bytes per second that a message may take longer for
+    write_timeout_s: float = 60.0
+    max_resets: int = 1000
+    max_control_frames: int = 2000
+    max_empty_frames: int = 2000
