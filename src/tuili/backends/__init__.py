@@ -1,4 +1,4 @@
-"""What can execute a model behind the server: one module per engine, all with one small protocol."""
+"""What can execute a model behind the server: one module per engine, one small protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Completes a configuration from the model itself: signature, batch policy, and the full JSON form."""
+"""Completes a configuration from the model itself: signature, batch policy, full JSON form."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def _rules(
         if spec is None:
             names = ", ".join(repr(name) for name in known)
             raise InvalidModel(
-                f"model '{config.name}': the configuration declares {role} {tensor.name!r}, which the "
-                f"model does not have.{nearest(tensor.name, known)} It has {names}"
+                f"model '{config.name}': the configuration declares {role} {tensor.name!r}, which "
+                f"the model does not have.{nearest(tensor.name, known)} It has {names}"
             )
         _check_against(role, config, tensor, spec, limit)
         rules.append(
@@ -103,7 +103,8 @@ def _rules(
     missing = [name for name in known if name not in {tensor.name for tensor in declared}]
     if role == "input" and missing:
         raise InvalidModel(
-            f"model '{config.name}': the configuration does not declare input {missing[0]!r} of the model"
+            f"model '{config.name}': the configuration does not declare the model's input "
+            f"{missing[0]!r}"
         )
     return rules
 

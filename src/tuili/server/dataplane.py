@@ -43,7 +43,7 @@ StreamReply = Callable[[InferResponse | TuiliError | None, bool], None]
 Kind = Literal["system", "cuda"]
 
 _VERSION: Final = re.compile(r"[0-9]{1,19}")
-_EXTENSIONS: Final = (
+_EXTENSIONS: Final[tuple[str, ...]] = (
     "classification",
     "model_repository",
     "model_repository(unload_dependents)",
@@ -163,17 +163,20 @@ class DataPlane:
 
     def server_metadata(self) -> Json:
         """`{"name", "version", "extensions"}`."""
-        extensions = list(_EXTENSIONS)
+        extensions: list[str] = list(_EXTENSIONS)
         if self._regions.allowed:
             extensions.append("system_shared_memory")
         return {"name": self.options.server_id, "version": __version__, "extensions": extensions}
 
     def model_ready(self, model: str, version: str = "") -> bool:
-        """Whether that model version answers; false for unknown ones. InvalidArgument: bad version text."""
+        """Whether that model version answers; false for unknown ones.
+
+        InvalidArgument for a version that is no number.
+        """
         return _checked_version(version) in self._live.get(model, {})
 
     def model_metadata(self, model: str, version: str = "") -> Json:
-        """`{"name", "versions", "platform", "inputs": [{"name", "datatype", "shape"}], "outputs"}`."""
+        """`{"name", "versions", "platform", "inputs", "outputs"}` as KServe v2 has it."""
         servable = self._servable(model, version)
         signature = servable.signature
         batched = signature.max_batch_size > 0
@@ -211,7 +214,7 @@ class DataPlane:
 
     # ---- repository
     def repository_index(self, ready_only: bool = False) -> list[Json]:
-        """`[{"name", "version", "state", "reason"}]`; a model that is not loaded has only its name."""
+        """`[{"name", "version", "state", "reason"}]`; a model never loaded has only its name."""
         return self.repository.index(ready_only)
 
     async def repository_load(self, model: str, parameters: Json | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Running batches: join the requests' arrays, run the model, split the outputs; on the loop or a thread."""
+"""Running batches: join the requests' arrays and run the model, on the loop or on a thread."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
         outputs = model.run(arrays)
     except TuiliError as error:
         return Outcome(started, joined, time.monotonic_ns(), error=error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - see below
         # A back end's own exception must cost these requests, never the server.
         wrapped = InternalError(f"{type(error).__name__}: {error}")
         wrapped.__cause__ = error

@@ -1,4 +1,4 @@
-"""The options of a server, each written once: the command line and the documentation derive from it."""
+"""The options of a server, each with its default."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def locate(version: Path, config: ModelConfig, options: ServerOptions) -> tuple[
 
 
 def choose_onnx(source: Path, executor: str, cache: Path) -> tuple[str, Path]:
-    """An ONNX file compiled by tuili; as it is for ONNX Runtime where that is asked for or needed."""
+    """An ONNX file compiled by tuili, or as it is where ONNX Runtime is asked for or needed."""
     if executor == "onnxruntime":
         return "onnxruntime", source
     try:
@@ -134,7 +134,8 @@ def run_warmup(
         rule = signature.inputs.get(name)
         if rule is None:
             raise InvalidModel(
-                f"model '{config.name}': warm-up {entry.get('name', '')!r} has the unknown input {name!r}"
+                f"model '{config.name}': warm-up {entry.get('name', '')!r} has the unknown input "
+                f"{name!r}"
             )
         dims = tuple(wanted.get("dims") or rule.dims)
         shape = _backend_shape(signature, name, dims, rows)

@@ -45,7 +45,7 @@ _NS: Final = 1_000_000_000
 class Servable:
     """One model version that answers requests."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
         signature: Signature,
         version: str,
@@ -272,7 +272,7 @@ class Servable:
                 if not array.ndim or len(array) != rows:
                     raise InternalError(
                         f"output '{name}' of model '{self.signature.model}' has shape "
-                        f"{list(array.shape)} for a batch of {rows} rows; its first dim must be {rows}"
+                        f"{list(array.shape)} for a batch of {rows} rows: rows cannot be told apart"
                     )
         return outputs
 

@@ -23,7 +23,7 @@ from tuili.server.protocol.messages import Array, InputTensor, Parameters
 DISABLED: Final = (
     "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
 )
-_ROOT: Final = Path("/dev/shm")
+_ROOT: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
 _KEY: Final = re.compile(r"/?[^/\0]{1,250}")
 # Names of segments that belong to servers, ours and Triton's: never a client's.
 _RESERVED: Final = ("triton_python_backend_shm", "tuili_host_")

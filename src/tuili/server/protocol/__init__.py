@@ -1,1 +1,1 @@
-"""What the wire says, without the wire: messages, datatypes, tensor bytes, statuses. No I/O here."""
+"""What the wire says, without the wire: messages, datatypes, tensor bytes, statuses."""

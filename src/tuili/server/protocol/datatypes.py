@@ -48,7 +48,8 @@ def decode(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer) -> Arr
     expected = element_count(shape) * dtype.itemsize
     if len(raw) != expected:
         raise InvalidArgument(
-            f"input {name!r}: {len(raw)} bytes of data, but {datatype} {list(shape)} takes {expected}"
+            f"input {name!r}: {len(raw)} bytes of data, but {datatype} {list(shape)} takes "
+            f"{expected}"
         )
     return np.frombuffer(raw, dtype).reshape(shape)
 
@@ -68,7 +69,8 @@ def decode_bytes(name: str, shape: tuple[int, ...], raw: Buffer) -> Array:
         end = at + 4 + int.from_bytes(view[at : at + 4], "little")
         if at + 4 > size or end > size:
             raise InvalidArgument(
-                f"input {name!r}: element {index} of {count} ends at byte {end}, past the {size} sent"
+                f"input {name!r}: element {index} of {count} ends at byte {end}, past the "
+                f"{size} sent"
             )
         items[index] = bytes(view[at + 4 : end])
         at = end

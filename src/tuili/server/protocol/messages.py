@@ -37,7 +37,7 @@ class InputTensor(msgspec.Struct, gc=False):
 
 
 class RequestedOutput(msgspec.Struct, gc=False):
-    """An output the client asked for; `parameters` may hold `classification`, `binary_data`, shm keys."""
+    """An output the client asked for; `parameters`: `classification`, shared-memory keys."""
 
     name: str
     parameters: Parameters | None = None
@@ -61,7 +61,7 @@ class InferRequest(msgspec.Struct, gc=False):
 
 
 class OutputTensor(msgspec.Struct, gc=False):
-    """One output: C-contiguous array, or None when it was written to shared memory (see `parameters`)."""
+    """One output: a C-contiguous array, or None when it went to shared memory (`parameters`)."""
 
     name: str
     datatype: str

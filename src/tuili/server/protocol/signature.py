@@ -66,7 +66,7 @@ class Checked:
 
 
 class Signature:
-    """Inputs and outputs of one model version; `max_batch_size` 0 means no batch dim on the wire."""
+    """Inputs and outputs of one model version; `max_batch_size` 0 means no batch dim."""
 
     def __init__(
         self,

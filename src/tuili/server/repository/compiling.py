@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -51,7 +51,7 @@ def compiled(source: Path, cache: Path) -> Path:
 
 
 def content_key(source: Path) -> str:
-    """A hash of the model's bytes, of the files beside it (external weights) and of tuili's version."""
+    """A hash of the model, of the files beside it (external weights) and of tuili's version."""
     digest = hashlib.sha256(f"tuili {__version__}\0".encode())
     files = sorted(each for each in source.parent.rglob("*") if each.is_file())
     for path in files:
@@ -90,7 +90,7 @@ def _failure(source: Path, done: subprocess.CompletedProcess[str]) -> InvalidMod
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None]:
     """Hold an exclusive file lock; it goes with the process, whatever happens to it."""
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""ModelConfig: what the server uses of a model's configuration, checked; built from its JSON form."""
+"""ModelConfig: what the server uses of a model's configuration, checked."""
 
 from __future__ import annotations
 
@@ -137,10 +137,10 @@ def from_json(name: str, raw: Json, where: str) -> ModelConfig:
 
 def _backend(raw: Json) -> str:
     """`backend`, or what the older `platform` means."""
-    backend = raw.get("backend", "")
+    backend: str = raw.get("backend", "")
     if backend:
         return backend
-    platform = raw.get("platform", "")
+    platform: str = raw.get("platform", "")
     return {"onnxruntime_onnx": "onnxruntime", "ensemble": "ensemble"}.get(platform, platform)
 
 

@@ -201,7 +201,7 @@ class Repository(Generic[Running]):
         try:
             async with self._slots:
                 running = await self._launch(folder, config, version)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see below
             # Whatever goes wrong costs this model; only a bug of ours is worth a traceback.
             bug = None if isinstance(error, TuiliError) else error
             _log.error("model %s version %d: %s", config.name, version, error, exc_info=bug)

@@ -1,4 +1,4 @@
-"""Overrides of a load request: a configuration as JSON, and files that replace the model's folder."""
+"""Overrides of a load request: a configuration as JSON, files in place of the model's."""
 
 from __future__ import annotations
 

@@ -42,8 +42,7 @@ class _Token(NamedTuple):
 def parse(text: str) -> Json:
     """The configuration as the JSON form of `ModelConfig` (snake_case names, enum names)."""
     reader = _Reader(text)
-    config = reader.message("ModelConfig", "")
-    return config
+    return reader.message("ModelConfig", "")
 
 
 class _Reader:

@@ -43,7 +43,7 @@ class Placement:
         if known is None:
             self._seconds[bucket] = seconds
         else:
-            # One preempted run must not push a tiny model off the loop: an outlier counts double at most.
+            # One preempted run must not push a tiny model off the loop: an outlier counts double.
             self._seconds[bucket] = known + _WEIGHT * (min(seconds, 2 * known + 10e-6) - known)
 
     def expected_s(self, size: int) -> float | None:

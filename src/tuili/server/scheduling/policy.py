@@ -1,4 +1,4 @@
-"""What a queue obeys: batch sizes, delay, priority levels, limits. Built from a model's configuration."""
+"""What a queue obeys: batch sizes, delay, priority levels, limits."""
 
 from __future__ import annotations
 

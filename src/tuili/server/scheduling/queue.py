@@ -85,7 +85,7 @@ class RequestQueue(Generic[Item]):
         return True
 
     def expire(self, now: float) -> list[Item]:
-        """The items whose time ran out, taken out; items of a "delay" level go behind all others."""
+        """The items whose time ran out, taken out; a "delay" level's go behind all others."""
         expired: list[Item] = []
         while self._expiries and self._expiries[0][0] <= now:
             item = heapq.heappop(self._expiries)[2]
@@ -216,14 +216,14 @@ class RequestQueue(Generic[Item]):
             for item in self._levels[level].get(head.lane, ())
         ]
         rows, count, preferred, full = 0, 0, 0, False
-        for item in candidates:
+        for number, item in enumerate(candidates, 1):
             if rows + item.rows > policy.max_rows:
                 full = True
                 break
             rows += item.rows
-            count += 1
+            count = number
             if rows in policy.preferred_rows:
-                preferred = count
+                preferred = number
         waited = policy.max_delay_s > 0 and now >= head.arrived + policy.max_delay_s
         if preferred and not waited:
             self.left, count = Left.PREFERRED, preferred

@@ -33,8 +33,8 @@ _FAMILIES: Final[tuple[tuple[str, str, str, Value], ...]] = (
      "Cumulative compute inference duration in microseconds (does not include cached requests)",
      lambda s: s.compute_infer.ns // 1000),
     ("nv_inference_compute_output_duration_us", "counter",
-     "Cumulative inference compute output duration in microseconds (does not include cached "
-     "requests)", lambda s: s.compute_output.ns // 1000),
+     "Cumulative inference compute output duration in microseconds (excludes cached requests)",
+     lambda s: s.compute_output.ns // 1000),
     ("nv_inference_pending_request_count", "gauge",
      "Instantaneous number of pending requests awaiting execution per-model.",
      lambda s: s.pending),

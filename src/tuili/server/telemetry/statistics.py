@@ -1,4 +1,4 @@
-"""Statistics of one model version: the numbers of Triton's statistics extension and of `/metrics`."""
+"""Statistics of one model version: for Triton's statistics extension and for `/metrics`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from tuili.server.telemetry.histogram import Histogram
 
-FAILURE_REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+FAILURE_REASONS: tuple[str, ...] = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 
 
 class Duration:

@@ -1,0 +1,65 @@
+"""The layout of a repository on disk."""
+
+import pytest
+
+from tuili.errors import InvalidArgument, InvalidModel, NotFound
+from tuili.server.repository import layout
+
+
+def test_versions_are_positive_numbers_without_leading_zeros(tmp_path):
+    for name in ("1", "12", "3", "0", "01", "-1", "v2", "warmup"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "7").touch()
+    assert layout.versions_of(tmp_path) == [1, 3, 12]
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "a\0", "x" * 256, "a\nb"])
+def test_names_that_are_no_folder_of_the_repository(name):
+    with pytest.raises(InvalidArgument, match="invalid model name"):
+        layout.check_name(name)
+
+
+def test_an_artifact_is_preferred_to_its_source(tmp_path):
+    (tmp_path / "model.onnx").touch()
+    assert layout.model_file(tmp_path, "").name == "model.onnx"
+    (tmp_path / "model.tuili").touch()
+    assert layout.model_file(tmp_path, "").name == "model.tuili"
+    assert layout.model_file(tmp_path, "model.onnx").name == "model.onnx"
+
+
+def test_a_version_without_a_model_says_what_is_there(tmp_path):
+    (tmp_path / "weights.pt").touch()
+    with pytest.raises(InvalidModel, match=r"holds neither model.tuili nor model.onnx; found \['weights"):
+        layout.model_file(tmp_path, "")
+
+
+def test_a_model_in_two_repositories_is_refused(tmp_path):
+    for repository in ("a", "b"):
+        (tmp_path / repository / "m").mkdir(parents=True)
+    with pytest.raises(InvalidModel, match="is in more than one repository"):
+        layout.find_model([tmp_path / "a", tmp_path / "b"], "m")
+
+
+def test_models_are_found_and_hidden_folders_are_not(tmp_path):
+    for name in ("m", ".git", "n"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "README.md").touch()
+    assert list(layout.find_models([tmp_path])) == ["m", "n"]
+    assert layout.find_model([tmp_path], "x") is None
+
+
+def test_a_missing_repository_is_an_error(tmp_path):
+    with pytest.raises(NotFound, match="cannot be read"):
+        layout.find_models([tmp_path / "none"])
+
+
+def test_the_fingerprint_follows_every_change(tmp_path):
+    seen = [layout.fingerprint(tmp_path)]
+    (tmp_path / "1").mkdir()
+    seen.append(layout.fingerprint(tmp_path))
+    (tmp_path / "1" / "model.onnx").write_text("a")
+    seen.append(layout.fingerprint(tmp_path))
+    (tmp_path / "1" / "model.onnx").write_text("ab")
+    seen.append(layout.fingerprint(tmp_path))
+    assert len(set(seen)) == 4
+    assert layout.fingerprint(tmp_path) == seen[-1]

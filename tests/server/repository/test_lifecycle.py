@@ -1,0 +1,226 @@
+"""Load, reload, unload and poll, with a launch that tests control."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tuili.errors import InternalError, InvalidModel
+from tuili.server.repository.lifecycle import Repository
+from tuili.server.repository.overrides import Overrides
+from tuili.server.repository.states import NEXT, State
+
+
+@dataclass
+class Version:
+    number: int
+    config: object
+    busy: asyncio.Event = field(default_factory=asyncio.Event)
+    log: list[str] = field(default_factory=list)
+
+    async def drain(self, timeout_s=None):
+        self.log.append("drain")
+        if self.busy.is_set():
+            await asyncio.sleep(0)
+        return True
+
+    async def close(self):
+        self.log.append("close")
+
+
+class Launcher:
+    def __init__(self):
+        self.broken: set[int] = set()
+        self.made: list[Version] = []
+
+    async def __call__(self, folder: Path, config, version: int) -> Version:
+        await asyncio.sleep(0)
+        if version in self.broken:
+            raise InvalidModel("its file is broken")
+        self.made.append(Version(version, config))
+        return self.made[-1]
+
+
+def add(repository: Path, model: str, *versions: int, config: str = "") -> Path:
+    folder = repository / model
+    for version in versions:
+        (folder / str(version)).mkdir(parents=True, exist_ok=True)
+    if config:
+        (folder / "config.pbtxt").write_text(config)
+    return folder
+
+
+@pytest.fixture
+def launcher():
+    return Launcher()
+
+
+def made(tmp_path, launcher):
+    return Repository([tmp_path], launcher)
+
+
+def states(repository, model):
+    return {v: entry.state.value for v, entry in repository.states_of(model).items()}
+
+
+def test_the_newest_version_is_the_default(tmp_path, launcher):
+    add(tmp_path, "m", 1, 2, 10, config="version_policy { latest { num_versions: 2 } }")
+    repository = made(tmp_path, launcher)
+    asyncio.run(repository.load("m"))
+    live = repository.live["m"]
+    assert set(live) == {"2", "10", ""}
+    assert live[""] is live["10"]
+    assert states(repository, "m") == {2: "READY", 10: "READY"}
+
+
+def test_a_failed_version_names_its_reason_and_the_others_serve(tmp_path, launcher):
+    add(tmp_path, "m", 1, 2, config="version_policy { all {} }")
+    launcher.broken = {2}
+    repository = made(tmp_path, launcher)
+    with pytest.raises(InvalidModel, match="load failed for model 'm': version 2: its file is broken"):
+        asyncio.run(repository.load("m"))
+    assert set(repository.live["m"]) == {"1", ""}
+    assert repository.failures() == {"m": "version 2: its file is broken"}
+    assert {"name": "m", "version": "2", "state": "UNAVAILABLE", "reason": "its file is broken"} in (
+        repository.index()
+    )
+
+
+def test_reload_switches_then_drains_the_old(tmp_path, launcher):
+    add(tmp_path, "m", 1)
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        await repository.load("m")
+        await repository.load("m")
+        await repository.close()
+
+    asyncio.run(scenario())
+    old, new = launcher.made
+    assert old.log == new.log == ["drain", "close"]
+
+
+def test_a_failed_reload_leaves_the_old_one_serving(tmp_path, launcher):
+    add(tmp_path, "m", 1)
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        await repository.load("m")
+        launcher.broken = {1}
+        with pytest.raises(InvalidModel, match="its file is broken"):
+            await repository.load("m")
+
+    asyncio.run(scenario())
+    assert repository.live["m"]["1"] is launcher.made[0]
+    assert launcher.made[0].log == []
+    assert states(repository, "m") == {1: "READY"}
+    assert "reload failed" in repository.index()[0]["reason"]
+
+
+def test_a_newer_version_retires_the_older_one(tmp_path, launcher):
+    folder = add(tmp_path, "m", 1)
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        await repository.load("m")
+        (folder / "2").mkdir()
+        await repository.poll()
+        await asyncio.gather(*repository._retiring)
+
+    asyncio.run(scenario())
+    assert set(repository.live["m"]) == {"2", ""}
+    assert states(repository, "m") == {1: "UNAVAILABLE", 2: "READY"}
+    assert repository.failures() == {}
+
+
+def test_polling_loads_new_models_and_unloads_gone_ones(tmp_path, launcher):
+    folder = add(tmp_path, "m", 1)
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        await repository.load_all(repository.find())
+        await repository.poll()
+        assert len(launcher.made) == 1
+        (folder / "1").rmdir()
+        folder.rmdir()
+        add(tmp_path, "n", 1)
+        await repository.poll()
+
+    asyncio.run(scenario())
+    assert set(repository.live) == {"n"}
+    assert repository.index() == [{"name": "n", "version": "1", "state": "READY", "reason": ""}]
+
+
+def test_unload_keeps_the_name_in_the_index(tmp_path, launcher):
+    add(tmp_path, "m", 1)
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        await repository.load("m")
+        await repository.unload("m")
+
+    asyncio.run(scenario())
+    assert repository.live == {}
+    assert repository.index() == [
+        {"name": "m", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"}
+    ]
+    assert repository.index(ready_only=True) == []
+    assert launcher.made[0].log == ["drain", "close"]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "kind", "text"),
+    [
+        (lambda path: None, InternalError, "failed to load 'm', failed to poll from model repository"),
+        (lambda path: add(path, "m"), InternalError, "failed to poll"),
+        (lambda path: (path / "m").mkdir(), InvalidModel, "at least one version must be available"),
+        (lambda path: add(path, "m", 1, config="nme: 1"), InvalidModel, "Did you mean 'name'"),
+    ],
+)
+def test_models_that_cannot_be_loaded(tmp_path, launcher, prepare, kind, text):
+    prepare(tmp_path)
+    repository = made(tmp_path, launcher)
+    with pytest.raises(kind, match=text):
+        asyncio.run(repository.load("m"))
+    if kind is InvalidModel:
+        assert "m" in repository.failures()
+
+
+def test_models_never_loaded_are_in_the_index_by_name(tmp_path, launcher):
+    add(tmp_path, "m", 1)
+    assert made(tmp_path, launcher).index() == [{"name": "m"}]
+
+
+def test_an_override_of_the_configuration(tmp_path, launcher):
+    add(tmp_path, "m", 1)
+    repository = made(tmp_path, launcher)
+    asyncio.run(repository.load("m", Overrides('{"max_batch_size": 3}')))
+    assert launcher.made[0].config.max_batch_size == 3
+
+
+def test_a_launch_with_a_bug_costs_one_model(tmp_path):
+    add(tmp_path, "m", 1)
+
+    async def launch(folder, config, version):
+        raise ZeroDivisionError("oops")
+
+    repository = Repository([tmp_path], launch)
+    asyncio.run(repository.load_all(["m"]))
+    assert repository.failures() == {"m": "version 1: oops"}
+
+
+def test_concurrent_loads_of_one_model_follow_each_other(tmp_path, launcher):
+    add(tmp_path, "m", 1)
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        await asyncio.gather(*(repository.load("m") for _ in range(5)), repository.unload("m"))
+        await repository.close()
+
+    asyncio.run(scenario())
+    assert all(version.log == ["drain", "close"] for version in launcher.made)
+
+
+def test_every_state_can_be_left():
+    assert set(NEXT) == set(State)

@@ -1,0 +1,36 @@
+"""Histograms of durations."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuili.server.telemetry.histogram import Histogram
+
+
+@given(st.integers(0, 1 << 50))
+def test_a_bucket_is_at_most_a_quarter_wide(duration):
+    histogram = Histogram()
+    histogram.record(duration)
+    upper = histogram.quantile_ns(1.0)
+    assert duration < upper <= max(duration * 1.25 + 1, 4)
+
+
+@given(st.lists(st.integers(0, 1 << 40), max_size=50))
+def test_cumulative_counts_rise_to_all_and_never_exceed_what_lies_below(durations):
+    histogram = Histogram()
+    for duration in durations:
+        histogram.record(duration)
+    bounds = tuple(2**power for power in range(3, 45))
+    found = list(histogram.cumulative(bounds))
+    for bound, number in found:
+        assert number == sum(duration < bound for duration in durations)
+    assert found[-1][1] == histogram.count == len(durations)
+    assert histogram.sum_ns == sum(durations)
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.5, 50), (0.99, 99)])
+def test_quantiles(share, least):
+    histogram = Histogram()
+    for duration in range(1, 101):
+        histogram.record(duration)
+    assert least <= histogram.quantile_ns(share) <= least * 1.3
