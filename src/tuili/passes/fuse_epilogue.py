@@ -1,0 +1,117 @@
+"""Epilogue fusion: elementwise work on the result of a convolution or matmul joins its store.
+
+What follows the result `r` of an anchor is taken up step by step: the smallest set of elementwise
+nodes through which every use of `r` passes and of which one value leaves (`x * sigmoid(x)` is such
+a set), as long as every other operand is one element, one per channel, or of the shape of `r`.
+"""
+
+from __future__ import annotations
+
+from tuili.ir import Graph, Node, Value
+from tuili.passes.body import Body, element, is_elementwise
+from tuili.tensors import DType, numel
+
+OWN_SLOTS = {"Conv": 3, "ConvTranspose": 3, "MatMul": 3}
+MOST_NODES = 12  # in one set; longer chains are taken up set by set
+
+
+def fuse_epilogues(graph: Graph) -> bool:
+    """Fuse what follows every anchor."""
+    changed = False
+    for anchor in [node for node in graph.nodes if node.op in OWN_SLOTS]:
+        while anchor.graph is graph and (region := _region(anchor)):
+            anchor = _absorb(graph, anchor, region)  # noqa: PLW2901 - the anchor grows
+            changed = True
+    return changed
+
+
+def _region(anchor: Node) -> list[Node] | None:
+    """The smallest set after the anchor that one value leaves, in order; None if it cannot fuse."""
+    result = anchor.output
+    if result.dtype is not DType.F32 or result.is_output or anchor.graph is None:
+        return None
+    region: list[Node] = []
+    inside: set[Value] = {result}
+    while len(region) < MOST_NODES:
+        if region and _is_closed(inside - {region[-1].output}, region):
+            return region
+        open_users = {user for value in inside for user in value.users} - set(region)
+        ready = [user for user in open_users if user.graph is anchor.graph]
+        if len(ready) < len(open_users) or not ready:
+            return None
+        node = min(ready, key=anchor.graph.nodes.index)
+        if not _fits(node, anchor, inside):
+            return None
+        region.append(node)
+        inside.add(node.output)
+    return None
+
+
+def _is_closed(inner: set[Value], region: list[Node]) -> bool:
+    """Whether nothing outside the region reads the inner values."""
+    return all(user in region for value in inner for user, _ in value.uses)
+
+
+def _fits(node: Node, anchor: Node, inside: set[Value]) -> bool:
+    result = anchor.output
+    if not is_elementwise(node) or node.output.shape != result.shape:
+        return False
+    if node.output.dtype is not DType.F32:
+        return False
+    outer = [value for value in node.inputs if value is not None and value not in inside]
+    return all(_is_operand(value, anchor) for value in outer)
+
+
+def _is_operand(value: Value, anchor: Node) -> bool:
+    """Whether a kernel can read the operand beside its result."""
+    result = anchor.output
+    if value.dtype is not DType.F32 or value.tensor.shape is None:
+        return False
+    if numel(value.shape) == 1:
+        return len(value.shape) <= len(result.shape)
+    if anchor.op == "MatMul":
+        per_column = numel(value.shape) == result.shape[-1] == value.shape[-1]
+        return value.shape == result.shape or per_column
+    if value.is_constant:
+        return _is_per_channel(value, result)
+    return value.shape == result.shape
+
+
+def _is_per_channel(value: Value, result: Value) -> bool:
+    shape, rank = value.shape, len(result.shape)
+    padded = (1,) * (rank - len(shape)) + tuple(shape)
+    return len(padded) == rank and padded[1] == result.shape[1] == numel(shape)
+
+
+def _absorb(graph: Graph, anchor: Node, region: list[Node]) -> Node:
+    """The anchor with the region in its epilogue, placed where the region ended."""
+    own = OWN_SLOTS[anchor.op]
+    epilogue = anchor.attrs.get("epilogue")
+    slots = [anchor.input(index) for index in range(own)]
+    extra = [value for value in anchor.inputs[own:] if value is not None]
+    if isinstance(epilogue, Graph):
+        body = Body(epilogue, [anchor.output, *extra])
+        body.bind(anchor.output, epilogue.outputs[0])
+    else:
+        body = Body()
+        body.operand(anchor.output)
+    for node in region:
+        body.copy(node)
+    last = region[-1]
+    body.graph.set_outputs([body.operand(last.output)])
+    merged = graph.add(
+        anchor.op,
+        [*slots, *body.operands[1:]],
+        {**anchor.attrs, "epilogue": body.graph},
+        outputs=[last.output.name],
+        types=[last.output.type],
+        name=anchor.name,
+        after=last,
+    )
+    name = last.output.name
+    graph.replace_uses(last.output, merged.output)
+    anchor.attrs.pop("epilogue", None)
+    graph.remove([anchor, *region])
+    graph.rename(merged.output, name)
+    assert body.graph.inputs[0].type == element(merged.output)
+    return merged
