@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import inliner, numpy_helper
 
 from tuili.ir import (
     Graph,
@@ -101,7 +101,8 @@ class _Reader:
         if name == "ConstantOfShape" and "value" in attrs:
             attrs["value"] = np.asarray(attrs["value"])
         inputs = [self._values[each] if each else None for each in proto.input]
-        while inputs and inputs[-1] is None and name in TABLE and not TABLE[name].inputs[-1].variadic:
+        row = TABLE.get(name)
+        while inputs and inputs[-1] is None and row and not row.inputs[-1].variadic:
             inputs.pop()
         node = graph.add(name, inputs, attrs, outputs=list(proto.output), name=proto.name)
         for wanted, value in zip(proto.output, node.outputs, strict=True):
@@ -154,8 +155,6 @@ def _constant(proto: onnx.NodeProto) -> Array:
 def graph_of(model: onnx.ModelProto) -> Graph:
     """The model's graph, functions inlined."""
     if model.functions:
-        from onnx import inliner  # noqa: PLC0415
-
         model = inliner.inline_local_functions(model)
     domains = {entry.domain: str(entry.version) for entry in model.opset_import}
     return _Reader({}, domains).graph(model.graph)

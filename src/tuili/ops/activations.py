@@ -14,9 +14,7 @@ from tuili.tensors import Array
 
 
 def _row(name: str, meaning: Any, allow: str = "float", **attrs: Any) -> Op:
-    return op(
-        name, "X", "Y", same, wide(meaning), allow=allow, elementwise=True, attrs=attrs
-    )
+    return op(name, "X", "Y", same, wide(meaning), allow=allow, elementwise=True, attrs=attrs)
 
 
 def sigmoid(x: Array) -> Array:
@@ -83,7 +81,13 @@ ROWS = (
     _row("Gelu", gelu, approximate="none"),
     _row("Shrink", _shrink, "number", bias=0.0, lambd=0.5),
     op(
-        "SwiGLU", "A B", "Y", same, elementwise=True, allow="float", attrs={"alpha": 1.0},
+        "SwiGLU",
+        "A B",
+        "Y",
+        same,
+        elementwise=True,
+        allow="float",
+        attrs={"alpha": 1.0},
         meaning=lambda a, b, alpha: a * sigmoid(alpha * a) * b,
     ),
 )

@@ -25,14 +25,15 @@ def _compare(name: str, meaning: Any, accept: Callable[[int], bool], allow: str)
         return None if order is None else accept(order)
 
     return op(
-        name, "A B", "C:bool", broadcast, meaning, allow=allow, elementwise=True,
+        name,
+        "A B",
+        "C:bool",
+        broadcast,
+        meaning,
+        allow=allow,
+        elementwise=True,
         symbolic=each(decide),
     )
-
-
-def _equal_dims(left: Dim, right: Dim) -> bool | None:
-    order = compare(left, right)
-    return None if order is None else order == 0
 
 
 def divide(A: Array, B: Array) -> Array:
@@ -159,7 +160,13 @@ ROWS = (
     _binary("Div", divide, symbolic=_divide_dims),
     _binary("Mod", _modulo, attrs={"fmod": 0}, symbolic=_modulo_dims),
     op(
-        "Pow", "X Y:U", "Z", broadcast, power, elementwise=True, symbolic=each(_power_dims),
+        "Pow",
+        "X Y:U",
+        "Z",
+        broadcast,
+        power,
+        elementwise=True,
+        symbolic=each(_power_dims),
         allow={"T": "number", "U": "number"},
     ),
     _many("Max", _folded(np.maximum), each(_folded(dim_max))),
@@ -179,15 +186,31 @@ ROWS = (
     _compare("Greater", np.greater, lambda order: order > 0, "number"),
     _compare("GreaterOrEqual", np.greater_equal, lambda order: order >= 0, "number"),
     op(
-        "Where", "condition:bool X Y", "output", broadcast, _where, elementwise=True,
+        "Where",
+        "condition:bool X Y",
+        "output",
+        broadcast,
+        _where,
+        elementwise=True,
         symbolic=each(_where_dims),
     ),
     op(
-        "Clip", "X min? max?", "Y", _first, clip, elementwise=True, symbolic=_clip_dims,
+        "Clip",
+        "X min? max?",
+        "Y",
+        _first,
+        clip,
+        elementwise=True,
+        symbolic=_clip_dims,
         allow="number",
     ),
     op(
-        "PRelu", "X slope", "Y", broadcast, elementwise=True, allow="signed",
+        "PRelu",
+        "X slope",
+        "Y",
+        broadcast,
+        elementwise=True,
+        allow="signed",
         meaning=lambda x, slope: np.where(x < 0, x * slope, x),
     ),
 )

@@ -42,7 +42,10 @@ def _shared(x: Array, heads: int) -> Array:
 
 
 def _bias(
-    shape: tuple[int, int], mask: Array | None, past: int, lengths: Array | None,
+    shape: tuple[int, int],
+    mask: Array | None,
+    past: int,
+    lengths: Array | None,
     attrs: dict[str, Any],
 ) -> Array:
     """What is added to the scores: the mask, the causal frontier, the window and the padding."""
@@ -71,8 +74,14 @@ def _bias(
 
 
 def _attention(
-    Q: Array, K: Array, V: Array, attn_mask: Array | None = None, past_key: Array | None = None,
-    past_value: Array | None = None, nonpad_kv_seqlen: Array | None = None, **attrs: Any,
+    Q: Array,
+    K: Array,
+    V: Array,
+    attn_mask: Array | None = None,
+    past_key: Array | None = None,
+    past_value: Array | None = None,
+    nonpad_kv_seqlen: Array | None = None,
+    **attrs: Any,
 ) -> tuple[Array, Array, Array, Array]:
     kind = Q.dtype
     q, k, v = (
@@ -132,7 +141,9 @@ def _attention_shape(site: Site) -> list[Result]:
     if site.rank(0) == 3:
         y = (batch, rows, heads * value_size)
     return [
-        y, (batch, kv_heads, total, size), (batch, kv_heads, total, value_size),
+        y,
+        (batch, kv_heads, total, size),
+        (batch, kv_heads, total, value_size),
         (batch, heads, rows, total),
     ]
 
@@ -177,9 +188,18 @@ def _flex_shape(site: Site) -> list[Result]:
 
 
 def _linear_attention(
-    query: Array, key: Array, value: Array, past_state: Array | None = None,
-    decay: Array | None = None, beta: Array | None = None, *, chunk_size: int, kv_num_heads: int,
-    q_num_heads: int, scale: float, update_rule: str,
+    query: Array,
+    key: Array,
+    value: Array,
+    past_state: Array | None = None,
+    decay: Array | None = None,
+    beta: Array | None = None,
+    *,
+    chunk_size: int,
+    kv_num_heads: int,
+    q_num_heads: int,
+    scale: float,
+    update_rule: str,
 ) -> tuple[Array, Array]:
     q = split_heads(query, q_num_heads).astype(np.float32)
     k = split_heads(key, kv_num_heads).astype(np.float32)
@@ -218,8 +238,14 @@ def _linear_shape(site: Site) -> list[Result]:
 
 
 def rotary(
-    X: Array, cos_cache: Array, sin_cache: Array, position_ids: Array | None = None, *,
-    interleaved: int, num_heads: int | None, rotary_embedding_dim: int,
+    X: Array,
+    cos_cache: Array,
+    sin_cache: Array,
+    position_ids: Array | None = None,
+    *,
+    interleaved: int,
+    num_heads: int | None,
+    rotary_embedding_dim: int,
 ) -> Array:
     """Pairs of elements turned by an angle that grows with the position (RotaryEmbedding-23)."""
     x = split_heads(X, num_heads)
@@ -245,26 +271,47 @@ ROWS = (
     op(
         "Attention",
         "Q:T K:T V:V attn_mask?:U past_key?:T past_value?:V nonpad_kv_seqlen?:i64",
-        "Y:T present_key:T present_value:V qk_matmul_output:T", _attention_shape, _attention,
+        "Y:T present_key:T present_value:V qk_matmul_output:T",
+        _attention_shape,
+        _attention,
         attrs={
-            **_WINDOW, "kv_num_heads": None, "q_num_heads": None, "qk_matmul_output_mode": 0,
-            "scale": None, "softcap": 0.0, "softmax_precision": None,
+            **_WINDOW,
+            "kv_num_heads": None,
+            "q_num_heads": None,
+            "qk_matmul_output_mode": 0,
+            "scale": None,
+            "softcap": 0.0,
+            "softmax_precision": None,
         },
     ),
     op(
-        "ai.onnx.preview::FlexAttention", "Q K V", "Y", _flex_shape, _flex_attention,
+        "ai.onnx.preview::FlexAttention",
+        "Q K V",
+        "Y",
+        _flex_shape,
+        _flex_attention,
         attrs={"prob_mod": None, "scale": None, "score_mod": None, "softmax_precision": None},
     ),
     op(
-        "LinearAttention", "query key value past_state?:S decay? beta?",
-        "output present_state:any", _linear_shape, _linear_attention,
+        "LinearAttention",
+        "query key value past_state?:S decay? beta?",
+        "output present_state:any",
+        _linear_shape,
+        _linear_attention,
         attrs={
-            "chunk_size": 64, "kv_num_heads": REQUIRED, "q_num_heads": REQUIRED, "scale": 0.0,
+            "chunk_size": 64,
+            "kv_num_heads": REQUIRED,
+            "q_num_heads": REQUIRED,
+            "scale": 0.0,
             "update_rule": "gated_delta",
         },
     ),
     op(
-        "RotaryEmbedding", "X cos_cache sin_cache position_ids?:i64", "Y", same, rotary,
+        "RotaryEmbedding",
+        "X cos_cache sin_cache position_ids?:i64",
+        "Y",
+        same,
+        rotary,
         attrs={"interleaved": 0, "num_heads": None, "rotary_embedding_dim": 0},
     ),
 )

@@ -113,4 +113,3 @@ def _product_of(dims: list[Dim]) -> Dim:
 def lone_symbol(dim: Dim) -> str | None:
     """The name when a dim is exactly one symbol."""
     return dim.symbol if isinstance(dim, Expr) else None
-

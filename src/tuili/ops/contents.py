@@ -18,8 +18,9 @@ class Contents:
     """What is known of the elements of values, and where data-dependent symbols come from.
 
     A symbol made here stands for an axis of a value (`u0` for `boxes#0`) or for an element of an
-    integer value (`v0` for `count[0]`; unlike any other symbol it may be negative). The names are kept in the graph's metadata (`symbol.u0`), so that inferring
-    the same graph again gives the same symbols.
+    integer value (`v0` for `count[0]`; unlike any other symbol it may be negative). The names are
+    kept in the graph's metadata (`symbol.u0`), so that inferring the same graph again gives the
+    same symbols.
     """
 
     def __init__(self, metadata: dict[str, str] | None = None, taken: Iterable[str] = ()) -> None:

@@ -35,7 +35,8 @@ def join(site: Site, output: int, left: ValueType | None, right: ValueType | Non
     if left.shape is None or right.shape is None or len(left.shape) != len(right.shape):
         return TensorType(left.dtype, None)
     pairs = enumerate(zip(left.shape, right.shape, strict=True))
-    return TensorType(left.dtype, tuple(a if a == b else site.fresh(i, output) for i, (a, b) in pairs))
+    shape = tuple(a if a == b else site.fresh(axis, output) for axis, (a, b) in pairs)
+    return TensorType(left.dtype, shape)
 
 
 def _join_elements(left: ValueType, right: ValueType) -> ValueType:
@@ -91,8 +92,12 @@ def _if(cond: Array, *, then_branch: Callable[[], list[Any]], else_branch: Any) 
 
 
 def _fixed_states(
-    site: Site, body: Graph, initial: list[ValueType | None], leading: list[ValueType | None],
-    trailing: Sequence[ValueType | None] = (), skip: int = 0,
+    site: Site,
+    body: Graph,
+    initial: list[ValueType | None],
+    leading: list[ValueType | None],
+    trailing: Sequence[ValueType | None] = (),
+    skip: int = 0,
 ) -> tuple[list[ValueType | None], list[ValueType | None]]:
     """Types of loop states that hold in every round, and the types that the body returns."""
     states = initial
@@ -185,8 +190,13 @@ def _axis_of(axes: Sequence[int] | None, index: int) -> int:
 
 
 def _scan(
-    *inputs: Any, body: Any, num_scan_inputs: int, scan_input_axes: Any, scan_input_directions: Any,
-    scan_output_axes: Any, scan_output_directions: Any,
+    *inputs: Any,
+    body: Any,
+    num_scan_inputs: int,
+    scan_input_axes: Any,
+    scan_input_directions: Any,
+    scan_output_axes: Any,
+    scan_output_directions: Any,
 ) -> tuple[Any, ...]:
     split = len(inputs) - num_scan_inputs
     states = list(inputs[:split])
@@ -209,18 +219,34 @@ def _scan(
 
 ROWS = (
     op(
-        "If", "cond:bool", "outputs*:any", _if_shape, _if,
+        "If",
+        "cond:bool",
+        "outputs*:any",
+        _if_shape,
+        _if,
         attrs={"then_branch": REQUIRED, "else_branch": REQUIRED},
     ),
     op(
-        "Loop", "M?:i64 cond?:bool v_initial*:any", "outputs*:any", _loop_shape, _loop,
+        "Loop",
+        "M?:i64 cond?:bool v_initial*:any",
+        "outputs*:any",
+        _loop_shape,
+        _loop,
         attrs={"body": REQUIRED},
     ),
     op(
-        "Scan", "inputs*:any", "outputs*:any", _scan_shape, _scan,
+        "Scan",
+        "inputs*:any",
+        "outputs*:any",
+        _scan_shape,
+        _scan,
         attrs={
-            "body": REQUIRED, "num_scan_inputs": REQUIRED, "scan_input_axes": None,
-            "scan_input_directions": None, "scan_output_axes": None, "scan_output_directions": None,
+            "body": REQUIRED,
+            "num_scan_inputs": REQUIRED,
+            "scan_input_axes": None,
+            "scan_input_directions": None,
+            "scan_output_axes": None,
+            "scan_output_directions": None,
         },
     ),
 )

@@ -113,9 +113,9 @@ def conv_transpose(X: Array, W: Array, B: Array | None = None, **attrs: Any) -> 
     canvas = [max(full[a], begins[a] + lengths[a]) for a in range(rank)]
     result = np.zeros((n, group * m, *canvas), columns.dtype)
     for taps in np.ndindex(*kernel):
+        starts = [taps[a] * dilations[a] for a in range(rank)]
         window = tuple(
-            slice(taps[a] * dilations[a], taps[a] * dilations[a] + strides[a] * sizes[a], strides[a])
-            for a in range(rank)
+            slice(starts[a], starts[a] + strides[a] * sizes[a], strides[a]) for a in range(rank)
         )
         result[(..., *window)] += columns[(slice(None), slice(None), *taps)]
     crop = tuple(slice(b, b + length) for b, length in zip(begins, lengths, strict=True))
@@ -124,7 +124,10 @@ def conv_transpose(X: Array, W: Array, B: Array | None = None, **attrs: Any) -> 
 
 
 def _transposed_window(
-    sizes: list[int], full: list[int], strides: tuple[int, ...], extra: tuple[int, ...],
+    sizes: list[int],
+    full: list[int],
+    strides: tuple[int, ...],
+    extra: tuple[int, ...],
     attrs: dict[str, Any],
 ) -> tuple[list[int], list[int]]:
     """Where the output begins inside the full result, and how long it is."""
@@ -154,7 +157,10 @@ def _per_channel(zero: Array | None, rank: int) -> Array:
 
 
 def conv_integer(
-    x: Array, w: Array, x_zero_point: Array | None = None, w_zero_point: Array | None = None,
+    x: Array,
+    w: Array,
+    x_zero_point: Array | None = None,
+    w_zero_point: Array | None = None,
     **attrs: Any,
 ) -> Array:
     """Convolution of 8-bit integers in i32 (ConvInteger-10); padding stands for the zero point."""
@@ -164,8 +170,15 @@ def conv_integer(
 
 
 def _deform_conv(
-    X: Array, W: Array, offset: Array, B: Array | None = None, mask: Array | None = None,
-    *, group: int, offset_group: int, **attrs: Any,
+    X: Array,
+    W: Array,
+    offset: Array,
+    B: Array | None = None,
+    mask: Array | None = None,
+    *,
+    group: int,
+    offset_group: int,
+    **attrs: Any,
 ) -> Array:
     n, channels, height, width = X.shape
     kernel = W.shape[2:]
@@ -182,9 +195,10 @@ def _deform_conv(
         x = lines + j * dilations[1] + moves[batch, block, i, j, 1]
         picked = _bilinear(X[batch, block * part : (block + 1) * part].astype(np.float64), y, x)
         if mask is not None:
-            picked = picked * mask.reshape(n, offset_group, taps, out_h, out_w)[
-                batch, block, i * kernel[1] + j
-            ]
+            picked = (
+                picked
+                * mask.reshape(n, offset_group, taps, out_h, out_w)[batch, block, i * kernel[1] + j]
+            )
         columns[batch, block * part : (block + 1) * part, :, :, i, j] = picked
     result = _products(columns, W.astype(np.float64), group)
     return (result if B is None else result + B.reshape(-1, 1, 1)).astype(X.dtype)
@@ -214,7 +228,11 @@ def _causal_shape(site: Site) -> list[Result]:
 
 
 def _causal_conv(
-    x: Array, weight: Array, bias: Array | None = None, past: Array | None = None, *,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    past: Array | None = None,
+    *,
     activation: str,
 ) -> tuple[Array, Array]:
     taps = weight.shape[-1]
@@ -241,7 +259,8 @@ def _col2im(data: Array, image_shape: Array, block_shape: Array, **attrs: Any) -
     strides, dilations, pads = resolve_pads(image, kernel, attrs)
     n, channels = data.shape[0], data.shape[1] // int(np.prod(kernel))
     sizes = [image[a] + pads[a] + pads[a + rank] for a in range(rank)]
-    counts = [(sizes[a] - dilations[a] * (kernel[a] - 1) - 1) // strides[a] + 1 for a in range(rank)]
+    reach = [dilations[a] * (kernel[a] - 1) + 1 for a in range(rank)]
+    counts = [(sizes[a] - reach[a]) // strides[a] + 1 for a in range(rank)]
     columns = data.reshape(n, channels, *kernel, *counts)
     result = np.zeros((n, channels, *sizes), data.dtype)
     for taps in np.ndindex(*kernel):
@@ -257,23 +276,47 @@ _WINDOW = {"dilations": None, "pads": None, "strides": None}
 ROWS = (
     op("Conv", "X W B?", "Y", conv_shape, conv, attrs=CONV_ATTRS, allow="float"),
     op(
-        "ConvTranspose", "X W B?", "Y", conv_transpose_shape, conv_transpose, allow="float",
+        "ConvTranspose",
+        "X W B?",
+        "Y",
+        conv_transpose_shape,
+        conv_transpose,
+        allow="float",
         attrs={**CONV_ATTRS, "output_padding": None, "output_shape": None},
     ),
     op(
-        "ConvInteger", "x:X w:W x_zero_point?:X w_zero_point?:W", "y:i32", conv_shape, conv_integer,
-        attrs=CONV_ATTRS, allow={"X": "byte", "W": "byte"},
+        "ConvInteger",
+        "x:X w:W x_zero_point?:X w_zero_point?:W",
+        "y:i32",
+        conv_shape,
+        conv_integer,
+        attrs=CONV_ATTRS,
+        allow={"X": "byte", "W": "byte"},
     ),
     op(
-        "DeformConv", "X W offset B? mask?", "Y", _deform_shape, _deform_conv, allow="float",
+        "DeformConv",
+        "X W offset B? mask?",
+        "Y",
+        _deform_shape,
+        _deform_conv,
+        allow="float",
         attrs={"group": 1, "kernel_shape": None, "offset_group": 1, **_WINDOW},
     ),
     op(
-        "Col2Im", "input image_shape:i64 block_shape:i64", "output", _col2im_shape, _col2im,
+        "Col2Im",
+        "input image_shape:i64 block_shape:i64",
+        "output",
+        _col2im_shape,
+        _col2im,
         attrs=_WINDOW,
     ),
     op(
-        "CausalConvWithState", "input weight bias? past_state?", "output present_state",
-        _causal_shape, _causal_conv, attrs={"activation": "none"}, allow="float",
+        "CausalConvWithState",
+        "input weight bias? past_state?",
+        "output present_state",
+        _causal_shape,
+        _causal_conv,
+        attrs={"activation": "none"},
+        allow="float",
     ),
 )

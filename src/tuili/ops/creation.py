@@ -84,6 +84,7 @@ def _eye(data: Array, dtype: DType | None, k: int) -> Array:
 
 def _typed_shape(shape: Any) -> Any:
     """The element type is an attribute, or the input's when it is left out."""
+
     def rule(site: Site) -> list[Result]:
         dtype = site.attr("dtype")
         return [TensorType(site.dtype(0) if dtype is None else dtype, tuple(shape(site)))]
@@ -128,54 +129,91 @@ def _multinomial_shape(site: Site) -> list[Result]:
 
 def _random(name: str, meaning: Any, **attrs: Any) -> Op:
     return op(
-        name, "", "output:@dtype", lambda site: [site.attr("shape")], meaning, random=True,
+        name,
+        "",
+        "output:@dtype",
+        lambda site: [site.attr("shape")],
+        meaning,
+        random=True,
         attrs={"dtype": DType.F32, "seed": None, "shape": REQUIRED, **attrs},
     )
 
 
 def _random_like(name: str, meaning: Any, **attrs: Any) -> Op:
     return op(
-        name, "input", "output:any", _typed_shape(lambda site: site.shape(0)), meaning,
-        random=True, attrs={"dtype": None, "seed": None, **attrs},
+        name,
+        "input",
+        "output:any",
+        _typed_shape(lambda site: site.shape(0)),
+        meaning,
+        random=True,
+        attrs={"dtype": None, "seed": None, **attrs},
     )
 
 
 ROWS = (
     op(
-        "Shape", "data", "shape:i64", _shape_shape, attrs={"start": 0, "end": None},
+        "Shape",
+        "data",
+        "shape:i64",
+        _shape_shape,
+        attrs={"start": 0, "end": None},
         meaning=lambda data, start, end: np.array(data.shape[start:end], np.int64),
     ),
     op("Size", "data", "size:i64", _size_shape, lambda data: np.array(data.size, np.int64)),
     op(
-        "ConstantOfShape", "shape:i64", "output:any", _fill_rule, _fill,
+        "ConstantOfShape",
+        "shape:i64",
+        "output:any",
+        _fill_rule,
+        _fill,
         attrs={"value": np.zeros(1, np.float32)},
     ),
     op("Range", "start limit delta", "output", _range_shape, _range, allow="number"),
     op(
-        "EyeLike", "input", "output:any", _typed_shape(lambda site: site.need_rank(0, 2)), _eye,
+        "EyeLike",
+        "input",
+        "output:any",
+        _typed_shape(lambda site: site.need_rank(0, 2)),
+        _eye,
         attrs={"dtype": None, "k": 0},
     ),
     _random(
-        "RandomNormal", mean=0.0, scale=1.0,
-        meaning=lambda shape, dtype, seed, mean, scale: _as(_normal(shape, seed, mean, scale), dtype),
+        "RandomNormal",
+        mean=0.0,
+        scale=1.0,
+        meaning=lambda shape, dtype, seed, mean, scale: _as(
+            _normal(shape, seed, mean, scale), dtype
+        ),
     ),
     _random(
-        "RandomUniform", low=0.0, high=1.0,
+        "RandomUniform",
+        low=0.0,
+        high=1.0,
         meaning=lambda shape, dtype, seed, low, high: _as(_uniform(shape, seed, low, high), dtype),
     ),
     _random_like(
-        "RandomNormalLike", mean=0.0, scale=1.0,
+        "RandomNormalLike",
+        mean=0.0,
+        scale=1.0,
         meaning=lambda x, dtype, seed, mean, scale: _as(
             _normal(x.shape, seed, mean, scale), dtype, x
         ),
     ),
     _random_like(
-        "RandomUniformLike", low=0.0, high=1.0,
+        "RandomUniformLike",
+        low=0.0,
+        high=1.0,
         meaning=lambda x, dtype, seed, low, high: _as(_uniform(x.shape, seed, low, high), dtype, x),
     ),
     _random_like("Bernoulli", _bernoulli),
     op(
-        "Multinomial", "input", "output:@dtype", _multinomial_shape, _multinomial, random=True,
+        "Multinomial",
+        "input",
+        "output:@dtype",
+        _multinomial_shape,
+        _multinomial,
+        random=True,
         attrs={"dtype": DType.I32, "sample_size": 1, "seed": None},
     ),
 )

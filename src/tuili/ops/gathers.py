@@ -75,7 +75,7 @@ def gather_elements(data: Array, indices: Array, axis: int = 0) -> Array:
     return data[_along(indices, axis % data.ndim, data.shape[axis])]
 
 
-def _combine(result: Array, places: Any, updates: Array, reduction: str) -> Array:
+def _combine(result: Any, places: Any, updates: Any, reduction: str) -> Array:
     match reduction:
         case "none":
             result[places] = updates
@@ -88,7 +88,8 @@ def _combine(result: Array, places: Any, updates: Array, reduction: str) -> Arra
         case "min":
             np.minimum.at(result, places, updates)
         case _:
-            raise ValueError(f"unknown reduction {reduction!r}; expected none, add, mul, max or min")
+            expected = "none, add, mul, max or min"
+            raise ValueError(f"unknown reduction {reduction!r}; expected {expected}")
     return result
 
 
@@ -105,13 +106,15 @@ def _in_wide(function: Any) -> Any:
 
 
 @_in_wide
-def _scatter_elements(data: Array, indices: Array, updates: Array, axis: int, reduction: str) -> Array:
+def _scatter_elements(
+    data: Array, indices: Array, updates: Array, axis: int, reduction: str
+) -> Array:
     places = _along(indices, axis % data.ndim, data.shape[axis])
     return _combine(data, places, updates, reduction)
 
 
 @_in_wide
-def _scatter_nd(data: Array, indices: Array, updates: Array, reduction: str) -> Array:
+def _scatter_nd(data: Array, indices: Array, updates: Any, reduction: str) -> Array:
     places = tuple(np.moveaxis(indices, -1, 0))
     return _combine(data, places, updates, reduction)
 
@@ -133,8 +136,13 @@ def _tensor_scatter(
 
 def _scatter(name: str, meaning: Any, **attrs: Any) -> Op:
     return op(
-        name, "data indices:I updates", "output", same, meaning,
-        attrs={**attrs, "reduction": "none"}, allow={"T": "any", "I": "index"},
+        name,
+        "data indices:I updates",
+        "output",
+        same,
+        meaning,
+        attrs={**attrs, "reduction": "none"},
+        allow={"T": "any", "I": "index"},
     )
 
 
@@ -142,22 +150,43 @@ _INDEX = {"T": "any", "I": "index"}
 
 ROWS = (
     op(
-        "Gather", "data indices:I", "output", _gather_shape, gather, attrs={"axis": 0},
-        allow=_INDEX, symbolic=moved(gather),
+        "Gather",
+        "data indices:I",
+        "output",
+        _gather_shape,
+        gather,
+        attrs={"axis": 0},
+        allow=_INDEX,
+        symbolic=moved(gather),
     ),
     op(
-        "GatherElements", "data indices:I", "output", lambda site: [site.shape(1)],
-        gather_elements, attrs={"axis": 0}, allow=_INDEX, symbolic=moved(gather_elements),
+        "GatherElements",
+        "data indices:I",
+        "output",
+        lambda site: [site.shape(1)],
+        gather_elements,
+        attrs={"axis": 0},
+        allow=_INDEX,
+        symbolic=moved(gather_elements),
     ),
     op(
-        "GatherND", "data indices:i64", "output", _gather_nd_shape, _gather_nd,
-        attrs={"batch_dims": 0}, symbolic=moved(_gather_nd),
+        "GatherND",
+        "data indices:i64",
+        "output",
+        _gather_nd_shape,
+        _gather_nd,
+        attrs={"batch_dims": 0},
+        symbolic=moved(_gather_nd),
     ),
     _scatter("ScatterElements", _scatter_elements, axis=0),
     _scatter("Scatter", _scatter_elements, axis=0),
     _scatter("ScatterND", _scatter_nd),
     op(
-        "TensorScatter", "past update write_indices?:i64", "output", same, _tensor_scatter,
+        "TensorScatter",
+        "past update write_indices?:i64",
+        "output",
+        same,
+        _tensor_scatter,
         attrs={"axis": -2, "mode": "linear"},
     ),
 )

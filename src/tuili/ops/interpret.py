@@ -35,7 +35,8 @@ def _check_names(graph: Graph, feeds: Mapping[str, Array]) -> None:
     names = [value.name for value in graph.inputs]
     for name in feeds:
         if name not in names:
-            raise InvalidArgument(f"no input is called {name!r}.{nearest(name, names)} Inputs: {names}")
+            hint = nearest(name, names)
+            raise InvalidArgument(f"no input is called {name!r}.{hint} Inputs: {names}")
     for name in names:
         if name not in feeds:
             raise InvalidArgument(f"input {name!r} is missing; inputs: {names}")
@@ -145,8 +146,9 @@ class Body:
 
 def _checked(value: Value, array: Array, type_: TensorType) -> Array:
     if DType.of(array.dtype) is not type_.dtype:
+        found = DType.of(array.dtype).value
         raise InvalidArgument(
-            f"input {value.name!r} has dtype {DType.of(array.dtype).value}; expected {type_.dtype.value}"
+            f"input {value.name!r} has dtype {found}; expected {type_.dtype.value}"
         )
     shape = type_.shape
     if shape is None:
@@ -156,8 +158,9 @@ def _checked(value: Value, array: Array, type_: TensorType) -> Array:
         for size, dim in zip(array.shape, shape, strict=True)
     )
     if not fits:
+        found = shape_text(array.shape)
         raise InvalidArgument(
-            f"input {value.name!r} has shape {shape_text(array.shape)}; expected {shape_text(shape)}"
+            f"input {value.name!r} has shape {found}; expected {shape_text(shape)}"
         )
     return array
 
@@ -175,7 +178,9 @@ def _declared(
     return [_as_slot(op, index, result, inputs, attrs) for index, result in enumerate(results)]
 
 
-def _as_slot(op: Op, index: int, result: Any, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
+def _as_slot(
+    op: Op, index: int, result: Any, inputs: Sequence[Any], attrs: Mapping[str, Any]
+) -> Any:
     if result is None or isinstance(result, list | dict):
         return result
     array = np.asarray(result)

@@ -50,8 +50,14 @@ def _gemm_shape(site: Site) -> list[Result]:
 
 
 def gemm(
-    A: Array, B: Array, C: Array | None = None, *, alpha: float = 1.0, beta: float = 1.0,
-    transA: int = 0, transB: int = 0,
+    A: Array,
+    B: Array,
+    C: Array | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
 ) -> Array:
     """alpha * A' @ B' + beta * C (Gemm-13)."""
     product = _wide(A.T if transA else A) @ _wide(B.T if transB else B)
@@ -129,13 +135,22 @@ def _det(X: Array) -> Any:
 ROWS = (
     op("MatMul", "A B bias?", "Y", matmul_shape, matmul, allow="number"),
     op(
-        "Gemm", "A B C?", "Y", _gemm_shape, gemm, allow="number",
+        "Gemm",
+        "A B C?",
+        "Y",
+        _gemm_shape,
+        gemm,
+        allow="number",
         attrs={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
     ),
     op("Einsum", "inputs*", "output", _einsum_shape, _einsum, attrs={"equation": REQUIRED}),
     op("Det", "X", "Y", lambda site: [site.shape(0)[:-2]], _det, allow="float"),
     op(
-        "MatMulInteger", "A:A B:B a_zero_point?:A b_zero_point?:B", "Y:i32", matmul_shape,
-        matmul_integer, allow={"A": "byte", "B": "byte"},
+        "MatMulInteger",
+        "A:A B:B a_zero_point?:A b_zero_point?:B",
+        "Y:i32",
+        matmul_shape,
+        matmul_integer,
+        allow={"A": "byte", "B": "byte"},
     ),
 )

@@ -14,11 +14,16 @@ from tuili.tensors import Array
 
 def _loss_shape(site: Site) -> list[Result]:
     loss = site.shape(1) if site.attr("reduction") == "none" else ()
-    return [loss, site.shape(0)][: len(site.op.outputs)]
+    results: list[Result] = [loss, site.shape(0)]
+    return results[: len(site.op.outputs)]
 
 
 def _nll(
-    log_odds: Array, target: Array, weight: Array | None = None, *, ignore_index: int | None,
+    log_odds: Array,
+    target: Array,
+    weight: Array | None = None,
+    *,
+    ignore_index: int | None,
     reduction: str,
 ) -> Array:
     kept = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
@@ -44,11 +49,21 @@ _ATTRS = {"ignore_index": None, "reduction": "mean"}
 
 ROWS = (
     op(
-        "NegativeLogLikelihoodLoss", "input target:I weight?", "loss", _loss_shape, _nll,
-        attrs=_ATTRS, allow={"T": "float", "I": "index"},
+        "NegativeLogLikelihoodLoss",
+        "input target:I weight?",
+        "loss",
+        _loss_shape,
+        _nll,
+        attrs=_ATTRS,
+        allow={"T": "float", "I": "index"},
     ),
     op(
-        "SoftmaxCrossEntropyLoss", "scores labels:I weights?", "output log_prob", _loss_shape,
-        _cross_entropy, attrs=_ATTRS, allow={"T": "float", "I": "index"},
+        "SoftmaxCrossEntropyLoss",
+        "scores labels:I weights?",
+        "output log_prob",
+        _loss_shape,
+        _cross_entropy,
+        attrs=_ATTRS,
+        allow={"T": "float", "I": "index"},
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def reshaped(site: Site, source: Sequence[Dim], target: Sequence[Dim]) -> list[D
         for axis, dim in enumerate(target):
             if dim == 0:
                 if axis >= len(source):
-                    site.fail(f"shape {shape_text(target)} copies dim {axis} of {shape_text(source)}")
+                    copied = f"{shape_text(target)} copies dim {axis} of {shape_text(source)}"
+                    site.fail(f"shape {copied}, which it does not have")
                 result[axis] = source[axis]
     open_axes = [axis for axis, dim in enumerate(result) if not is_nonnegative(dim)]
     if sum(dim == -1 for dim in result) > 1:
@@ -127,8 +129,16 @@ def _transpose_shape(site: Site) -> list[Result]:
     perm = site.attr("perm")
     order = range(len(shape))[::-1] if perm is None else site.axes(perm, len(shape))
     if len(order) != len(shape):
-        site.fail(f"perm {list(order)} does not permute the {len(shape)} axes of {shape_text(shape)}")
+        site.fail(f"perm {list(order)} does not permute the axes of {shape_text(shape)}")
     return [[shape[axis] for axis in order]]
+
+
+def _transpose(data: Array, perm: Sequence[int] | None = None) -> Array:
+    return np.transpose(data, perm)
+
+
+def _tile(data: Array, repeats: Array) -> Array:
+    return np.tile(data, repeats.tolist())
 
 
 def _expand_shape(site: Site) -> list[Result]:
@@ -195,7 +205,7 @@ def _split_sizes(site: Site, total: Dim) -> list[Dim]:
     if part * count == total:
         return [part] * count
     starts = [dim_min(part * index, total) for index in range(count + 1)]
-    return [dim_max(end - start, 0) for start, end in zip(starts, starts[1:], strict=False)]
+    return [dim_max(end - start, 0) for start, end in pairwise(starts)]
 
 
 def _split_shape(site: Site) -> list[Result]:
@@ -215,7 +225,11 @@ def _split_shape(site: Site) -> list[Result]:
 
 
 def split(
-    data: Array, split: Array | None = None, *, axis: int = 0, num_outputs: int | None = None,
+    data: Array,
+    split: Array | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
     count: int = 1,
 ) -> tuple[Array, ...]:
     """Pieces along an axis; the last one is smaller when sizes are not given (Split-18)."""
@@ -262,8 +276,12 @@ def _space_to_depth(x: Array, blocksize: int, mode: str = "DCR") -> Array:
 
 
 def _dropout(
-    data: Array, ratio: Array | None = None, training: Array | None = None, *,
-    seed: int | None = None, count: int = 1,
+    data: Array,
+    ratio: Array | None = None,
+    training: Array | None = None,
+    *,
+    seed: int | None = None,
+    count: int = 1,
 ) -> Any:
     mask = np.ones(data.shape, bool)
     if training is not None and bool(training):
@@ -287,30 +305,58 @@ ROWS = (
     _row("Squeeze", "data axes?:i64", _squeeze_shape, _squeeze),
     _row("Unsqueeze", "data axes:i64", _unsqueeze_shape, _unsqueeze),
     _row(
-        "Transpose", "data", _transpose_shape, attrs={"perm": None},
-        meaning=lambda data, perm: np.transpose(data, perm),
+        "Transpose",
+        "data",
+        _transpose_shape,
+        attrs={"perm": None},
+        meaning=_transpose,
     ),
     _row("Expand", "data shape:i64", _expand_shape, _expand),
-    _row("Tile", "data repeats:i64", _tile_shape, lambda data, repeats: np.tile(data, repeats)),
+    _row("Tile", "data repeats:i64", _tile_shape, _tile),
     _row("Identity", "data:any", lambda site: [site.type(0)], lambda data: data),
     op(
-        "Concat", "inputs*", "output", _concat_shape, concat, attrs={"axis": REQUIRED},
+        "Concat",
+        "inputs*",
+        "output",
+        _concat_shape,
+        concat,
+        attrs={"axis": REQUIRED},
         symbolic=_concat_dims,
     ),
     op(
-        "Split", "data split?:i64", "outputs*", _split_shape, split, counts_outputs=True,
-        attrs={"axis": 0, "num_outputs": None}, symbolic=moved(split),
+        "Split",
+        "data split?:i64",
+        "outputs*",
+        _split_shape,
+        split,
+        counts_outputs=True,
+        attrs={"axis": 0, "num_outputs": None},
+        symbolic=moved(split),
     ),
     op(
-        "DepthToSpace", "X", "Y", _depth_to_space_shape, _depth_to_space,
+        "DepthToSpace",
+        "X",
+        "Y",
+        _depth_to_space_shape,
+        _depth_to_space,
         attrs={"blocksize": REQUIRED, "mode": "DCR"},
     ),
     op(
-        "SpaceToDepth", "X", "Y", _space_to_depth_shape, _space_to_depth,
+        "SpaceToDepth",
+        "X",
+        "Y",
+        _space_to_depth_shape,
+        _space_to_depth,
         attrs={"blocksize": REQUIRED, "mode": "DCR"},
     ),
     op(
-        "Dropout", "data ratio?:U training_mode?:bool", "output mask:bool", same, _dropout,
-        attrs={"seed": None}, counts_outputs=True, random=True,
+        "Dropout",
+        "data ratio?:U training_mode?:bool",
+        "output mask:bool",
+        same,
+        _dropout,
+        attrs={"seed": None},
+        counts_outputs=True,
+        random=True,
     ),
 )

@@ -32,8 +32,15 @@ def _batch_norm_shape(site: Site) -> list[Result]:
 
 
 def _batch_norm(
-    X: Array, scale: Array, B: Array, mean: Array, var: Array, *,
-    epsilon: float, momentum: float, training_mode: int,
+    X: Array,
+    scale: Array,
+    B: Array,
+    mean: Array,
+    var: Array,
+    *,
+    epsilon: float,
+    momentum: float,
+    training_mode: int,
 ) -> Any:
     rank = max(X.ndim, 2)
     x = _wide(X)
@@ -83,7 +90,12 @@ def _layer_norm_shape(site: Site) -> list[Result]:
 
 
 def layer_norm(
-    X: Array, Scale: Array, B: Array | None = None, *, axis: int = -1, epsilon: float = 1e-5,
+    X: Array,
+    Scale: Array,
+    B: Array | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
     stash_type: int = 1,
 ) -> tuple[Array, Array, Array]:
     """Normalisation over the axes from `axis` on (LayerNormalization-17)."""
@@ -118,7 +130,8 @@ def _lrn(X: Array, *, alpha: float, beta: float, bias: float, size: int) -> Arra
 
 def _lp_norm(X: Array, axis: int, p: int) -> Array:
     x = _wide(X)
-    size = np.abs(x).sum(axis, keepdims=True) if p == 1 else np.sqrt((x * x).sum(axis, keepdims=True))
+    total = (np.abs(x) ** p).sum(axis, keepdims=True)
+    size = total if p == 1 else np.sqrt(total)
     return np.where(size == 0, 0, x / np.where(size == 0, 1, size))
 
 
@@ -171,33 +184,67 @@ _EPSILON = {"epsilon": 1e-5}
 
 ROWS = (
     op(
-        "BatchNormalization", "X scale:U B:U input_mean:V input_var:V",
-        "Y running_mean:V running_var:V", _batch_norm_shape, _batch_norm, allow="float",
+        "BatchNormalization",
+        "X scale:U B:U input_mean:V input_var:V",
+        "Y running_mean:V running_var:V",
+        _batch_norm_shape,
+        _batch_norm,
+        allow="float",
         attrs={**_EPSILON, "momentum": 0.9, "training_mode": 0},
     ),
     op(
-        "InstanceNormalization", "input scale B", "output", same, _instance_norm, allow="float",
+        "InstanceNormalization",
+        "input scale B",
+        "output",
+        same,
+        _instance_norm,
+        allow="float",
         attrs=_EPSILON,
     ),
     op(
-        "GroupNormalization", "X scale bias", "Y", same, _group_norm, allow="float",
+        "GroupNormalization",
+        "X scale bias",
+        "Y",
+        same,
+        _group_norm,
+        allow="float",
         attrs={**_EPSILON, "num_groups": REQUIRED, "stash_type": 1},
     ),
     op(
-        "LayerNormalization", "X Scale B?", "Y Mean:f32 InvStdDev:f32", _layer_norm_shape,
-        layer_norm, allow="float", attrs={"axis": -1, **_EPSILON, "stash_type": 1},
-    ),
-    op(
-        "RMSNormalization", "X scale:V", "Y:V", _layer_norm_shape, rms_norm, allow="float",
+        "LayerNormalization",
+        "X Scale B?",
+        "Y Mean:f32 InvStdDev:f32",
+        _layer_norm_shape,
+        layer_norm,
+        allow="float",
         attrs={"axis": -1, **_EPSILON, "stash_type": 1},
     ),
     op(
-        "LRN", "X", "Y", same, _lrn, allow="float",
+        "RMSNormalization",
+        "X scale:V",
+        "Y:V",
+        _layer_norm_shape,
+        rms_norm,
+        allow="float",
+        attrs={"axis": -1, **_EPSILON, "stash_type": 1},
+    ),
+    op(
+        "LRN",
+        "X",
+        "Y",
+        same,
+        _lrn,
+        allow="float",
         attrs={"alpha": 1e-4, "beta": 0.75, "bias": 1.0, "size": REQUIRED},
     ),
     op("LpNormalization", "input", "output", same, _lp_norm, attrs={"axis": -1, "p": 2}),
     op(
-        "MeanVarianceNormalization", "X", "Y", same, _mean_variance, allow="float",
+        "MeanVarianceNormalization",
+        "X",
+        "Y",
+        same,
+        _mean_variance,
+        allow="float",
         attrs={"axes": (0, 2, 3)},
     ),
     _softmax_row("Softmax", softmax),

@@ -81,9 +81,7 @@ def _average_pool(X: Array, *, count_include_pad: int, **attrs: Any) -> Array:
     settled = attrs
     if count_include_pad:
         ones = padded(ones, pads, 1)
-        strides, dilations, _ = resolve_pads(X.shape[2:], attrs["kernel_shape"], attrs)
-        rank = len(strides)
-        settled = {**attrs, "pads": (0,) * (2 * rank), "auto_pad": "NOTSET"}
+        settled = {**attrs, "pads": (0,) * len(pads), "auto_pad": "NOTSET"}
     counts, _ = _windows(ones, 0, settled)
     axes = tuple(range(X.ndim, windows.ndim))
     sizes = counts.sum(axes)
@@ -125,8 +123,13 @@ def _unpool_shape(site: Site) -> list[Result]:
 
 
 def _max_unpool(
-    X: Array, indices: Array, output_shape: Array | None = None, *,
-    kernel_shape: Sequence[int], pads: Sequence[int] | None, strides: Sequence[int] | None,
+    X: Array,
+    indices: Array,
+    output_shape: Array | None = None,
+    *,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int] | None,
+    strides: Sequence[int] | None,
 ) -> Array:
     rank = X.ndim - 2
     step = defaults(strides, rank, 1)
@@ -180,11 +183,21 @@ def _global(name: str, meaning: Any, **attrs: Any) -> Op:
 
 ROWS = (
     op(
-        "MaxPool", "X", "Y Indices:i64", _pool_shape, _max_pool, counts_outputs=True,
+        "MaxPool",
+        "X",
+        "Y Indices:i64",
+        _pool_shape,
+        _max_pool,
+        counts_outputs=True,
         attrs={**POOL_ATTRS, "storage_order": 0},
     ),
     op(
-        "AveragePool", "X", "Y", _pool_shape, _average_pool, allow="float",
+        "AveragePool",
+        "X",
+        "Y",
+        _pool_shape,
+        _average_pool,
+        allow="float",
         attrs={**POOL_ATTRS, "count_include_pad": 0},
     ),
     op("LpPool", "X", "Y", _pool_shape, _lp_pool, allow="float", attrs={**POOL_ATTRS, "p": 2}),
@@ -192,11 +205,21 @@ ROWS = (
     _global("GlobalAveragePool", lambda x: x.mean(_spatial(x), keepdims=True)),
     _global("GlobalLpPool", _global_lp, p=2),
     op(
-        "MaxUnpool", "X I:i64 output_shape?:i64", "output", _unpool_shape, _max_unpool,
-        allow="float", attrs={"kernel_shape": REQUIRED, "pads": None, "strides": None},
+        "MaxUnpool",
+        "X I:i64 output_shape?:i64",
+        "output",
+        _unpool_shape,
+        _max_unpool,
+        allow="float",
+        attrs={"kernel_shape": REQUIRED, "pads": None, "strides": None},
     ),
     op(
-        "MaxRoiPool", "X rois", "Y", _roi_pool_shape, _max_roi_pool, allow="float",
+        "MaxRoiPool",
+        "X rois",
+        "Y",
+        _roi_pool_shape,
+        _max_roi_pool,
+        allow="float",
         attrs={"pooled_shape": REQUIRED, "spatial_scale": 1.0},
     ),
 )

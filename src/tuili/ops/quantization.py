@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from tuili.ir import TensorType
@@ -55,8 +54,14 @@ def limits(dtype: DType) -> tuple[int, int]:
 
 
 def quantize(
-    x: Array, y_scale: Array, y_zero_point: Array | None = None, *, axis: int = 1,
-    block_size: int = 0, output_dtype: DType | None = None, saturate: int = 1,
+    x: Array,
+    y_scale: Array,
+    y_zero_point: Array | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: DType | None = None,
+    saturate: int = 1,
     precision: DType | int | None = None,
 ) -> Array:
     """round(x / scale) + zero point, clipped (QuantizeLinear-28)."""
@@ -76,8 +81,13 @@ def quantize(
 
 
 def dequantize(
-    x: Array, x_scale: Array, x_zero_point: Array | None = None, *, axis: int = 1,
-    block_size: int = 0, output_dtype: DType | None = None,
+    x: Array,
+    x_scale: Array,
+    x_zero_point: Array | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: DType | None = None,
 ) -> Array:
     """(x - zero point) * scale (DequantizeLinear-28)."""
     scale = _spread(x_scale, x.shape, axis, block_size)
@@ -97,7 +107,7 @@ def dynamic_quantize(x: Array) -> tuple[Array, Array, Array]:
     """8-bit integers with a scale and a zero point from the data (DynamicQuantizeLinear-11)."""
     low, high = min(0.0, float(x.min(initial=0))), max(0.0, float(x.max(initial=0)))
     scale = np.float32((np.float32(high) - np.float32(low)) / np.float32(255))
-    divisor = scale if scale else np.float32(1)
+    divisor = scale or np.float32(1)
     zero = np.clip(np.rint(-np.float32(low) / divisor), 0, 255).astype(np.uint8)
     y = np.clip(np.rint(x / divisor) + zero, 0, 255).astype(np.uint8)
     return y, np.array(scale), np.array(zero)
@@ -117,15 +127,19 @@ def _qlinear_matmul_shape(site: Site) -> list[Result]:
 
 
 def _small_float(array: Array) -> bool:
-    return array.dtype in (
-        ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz,
-        ml_dtypes.float8_e5m2, ml_dtypes.float8_e5m2fnuz,
-    )
+    kind = DType.of(array.dtype)
+    return kind.is_float and kind.bits == 8
 
 
 def _qlinear_matmul(
-    a: Array, a_scale: Array, a_zero: Array, b: Array, b_scale: Array, b_zero: Array,
-    y_scale: Array, y_zero: Array,
+    a: Array,
+    a_scale: Array,
+    a_zero: Array,
+    b: Array,
+    b_scale: Array,
+    b_zero: Array,
+    y_scale: Array,
+    y_zero: Array,
 ) -> Array:
     scale = a_scale.astype(np.float64) * b_scale.astype(np.float64) / y_scale.astype(np.float64)
     if _small_float(a):
@@ -135,8 +149,16 @@ def _qlinear_matmul(
 
 
 def _qlinear_conv(
-    x: Array, x_scale: Array, x_zero: Array, w: Array, w_scale: Array, w_zero: Array,
-    y_scale: Array, y_zero: Array, B: Array | None = None, **attrs: Any,
+    x: Array,
+    x_scale: Array,
+    x_zero: Array,
+    w: Array,
+    w_scale: Array,
+    w_zero: Array,
+    y_scale: Array,
+    y_zero: Array,
+    B: Array | None = None,
+    **attrs: Any,
 ) -> Array:
     total = conv_integer(x, w, x_zero, w_zero, **attrs).astype(np.float64)
     column = (-1, *[1] * (x.ndim - 2))
@@ -150,26 +172,42 @@ _TYPES = {"block_size": 0, "output_dtype": None, "axis": 1}
 
 ROWS = (
     op(
-        "QuantizeLinear", "x y_scale:S y_zero_point?:Z", "y:any", _quantize_shape, quantize,
+        "QuantizeLinear",
+        "x y_scale:S y_zero_point?:Z",
+        "y:any",
+        _quantize_shape,
+        quantize,
         attrs={**_TYPES, "precision": None, "saturate": 1},
     ),
     op(
-        "DequantizeLinear", "x x_scale:S x_zero_point?", "y:any", _dequantize_shape, dequantize,
+        "DequantizeLinear",
+        "x x_scale:S x_zero_point?",
+        "y:any",
+        _dequantize_shape,
+        dequantize,
         attrs=_TYPES,
     ),
     op(
-        "DynamicQuantizeLinear", "x:f32", "y:u8 y_scale:f32 y_zero_point:u8", _dynamic_shape,
+        "DynamicQuantizeLinear",
+        "x:f32",
+        "y:u8 y_scale:f32 y_zero_point:u8",
+        _dynamic_shape,
         dynamic_quantize,
     ),
     op(
         "QLinearMatMul",
         "a:A a_scale:S a_zero_point:A b:B b_scale:S b_zero_point:B y_scale:S y_zero_point:Y",
-        "y:Y", _qlinear_matmul_shape, _qlinear_matmul,
+        "y:Y",
+        _qlinear_matmul_shape,
+        _qlinear_matmul,
     ),
     op(
         "QLinearConv",
         "x:A x_scale:f32 x_zero_point:A w:B w_scale:f32 w_zero_point:B y_scale:f32 y_zero_point:Y"
         " B?:i32",
-        "y:Y", lambda site: conv_shape(site, 3), _qlinear_conv, attrs=CONV_ATTRS,
+        "y:Y",
+        lambda site: conv_shape(site, 3),
+        _qlinear_conv,
+        attrs=CONV_ATTRS,
     ),
 )

@@ -43,7 +43,9 @@ def _activation(name: str, alpha: float | None, beta: float | None) -> Activatio
     return table[name.lower()]
 
 
-def _activations(attrs: dict[str, Any], defaults: Sequence[str], direction: int) -> list[Activation]:
+def _activations(
+    attrs: dict[str, Any], defaults: Sequence[str], direction: int
+) -> list[Activation]:
     count = len(defaults)
     names = attrs.get("activations")
     names = list(names)[direction * count : (direction + 1) * count] if names else [*defaults]
@@ -58,10 +60,8 @@ def _activations(attrs: dict[str, Any], defaults: Sequence[str], direction: int)
         _activation(name, parameter("activation_alpha", i), parameter("activation_beta", i))
         for i, name in enumerate(names)
     )
-    clip = attrs.get("clip")
-    if not clip:
-        return list(chosen)
-    return [lambda x, f=function: f(np.clip(x, -clip, clip)) for function in chosen]
+    limit = float(attrs.get("clip") or np.inf)
+    return [lambda x, f=function: f(np.clip(x, -limit, limit)) for function in chosen]
 
 
 # -- the walk over time --------------------------------------------------------------------
@@ -80,14 +80,20 @@ def _walk(
         # A reversed sequence starts at its own last element.
         place = np.where(live, ends - 1 - time, time) if backward else np.full(batch, time)
         stepped = step(x[place, rows], states)
-        states = [np.where(live[:, None], new, old) for new, old in zip(stepped, states, strict=True)]
+        pairs = zip(stepped, states, strict=True)
+        states = [np.where(live[:, None], new, old) for new, old in pairs]
         result[place, rows] = np.where(live[:, None], states[0], 0)
     return result, states
 
 
 def _run(
-    X: Array, W: Array, B: Array | None, lengths: Array | None, initial: list[Array | None],
-    make_step: Callable[[int, Array], Step], attrs: dict[str, Any],
+    X: Array,
+    W: Array,
+    B: Array | None,
+    lengths: Array | None,
+    initial: list[Array | None],
+    make_step: Callable[[int, Array], Step],
+    attrs: dict[str, Any],
 ) -> tuple[Array, ...]:
     """All directions; `make_step` gets a direction and its recurrent bias."""
     batch_first = bool(attrs["layout"])
@@ -122,8 +128,13 @@ def _run(
 
 
 def _rnn(
-    X: Array, W: Array, R: Array, B: Array | None = None, lens: Array | None = None,
-    initial_h: Array | None = None, **attrs: Any,
+    X: Array,
+    W: Array,
+    R: Array,
+    B: Array | None = None,
+    lens: Array | None = None,
+    initial_h: Array | None = None,
+    **attrs: Any,
 ) -> tuple[Array, ...]:
     def make_step(direction: int, bias: Array) -> Step:
         (f,) = _activations(attrs, ["Tanh"], direction)
@@ -134,8 +145,13 @@ def _rnn(
 
 
 def _gru(
-    X: Array, W: Array, R: Array, B: Array | None = None, lens: Array | None = None,
-    initial_h: Array | None = None, **attrs: Any,
+    X: Array,
+    W: Array,
+    R: Array,
+    B: Array | None = None,
+    lens: Array | None = None,
+    initial_h: Array | None = None,
+    **attrs: Any,
 ) -> tuple[Array, ...]:
     n = R.shape[-1]
 
@@ -160,8 +176,14 @@ def _gru(
 
 
 def _lstm(
-    X: Array, W: Array, R: Array, B: Array | None = None, lens: Array | None = None,
-    initial_h: Array | None = None, initial_c: Array | None = None, P: Array | None = None,
+    X: Array,
+    W: Array,
+    R: Array,
+    B: Array | None = None,
+    lens: Array | None = None,
+    initial_h: Array | None = None,
+    initial_c: Array | None = None,
+    P: Array | None = None,
     **attrs: Any,
 ) -> tuple[Array, ...]:
     n = R.shape[-1]
@@ -209,14 +231,13 @@ def recurrent_shape(gates: int) -> Any:
         else:
             y = (x[0], directions, x[1], hidden)
             state = (directions, x[1], hidden)
-        return [y, state, state][: len(site.op.outputs)]
+        results: list[Result] = [y, state, state]
+        return results[: len(site.op.outputs)]
 
     return rule
 
 
-def _reverse_sequence(
-    x: Array, sequence_lens: Array, batch_axis: int, time_axis: int
-) -> Array:
+def _reverse_sequence(x: Array, sequence_lens: Array, batch_axis: int, time_axis: int) -> Array:
     result = np.moveaxis(x, (batch_axis, time_axis), (0, 1)).copy()
     for row, length in zip(result, sequence_lens.tolist(), strict=True):
         row[:length] = row[:length][::-1].copy()
@@ -237,7 +258,12 @@ _INPUTS = "X W R B? sequence_lens?:i32 initial_h?"
 
 def _row(name: str, meaning: Any, gates: int, inputs: str, outputs: str, **attrs: Any) -> Op:
     return op(
-        name, inputs, outputs, recurrent_shape(gates), meaning, allow="float",
+        name,
+        inputs,
+        outputs,
+        recurrent_shape(gates),
+        meaning,
+        allow="float",
         attrs={**_ATTRS, **attrs},
     )
 
@@ -247,7 +273,11 @@ ROWS = (
     _row("GRU", _gru, 3, _INPUTS, "Y Y_h", linear_before_reset=0),
     _row("LSTM", _lstm, 4, _INPUTS + " initial_c? P?", "Y Y_h Y_c", input_forget=0),
     op(
-        "ReverseSequence", "input sequence_lens:i64", "Y", same, _reverse_sequence,
+        "ReverseSequence",
+        "input sequence_lens:i64",
+        "Y",
+        same,
+        _reverse_sequence,
         attrs={"batch_axis": 1, "time_axis": 0},
     ),
 )

@@ -114,7 +114,12 @@ def _symbolic(function: Any) -> Any:
 
 def _row(name: str, meaning: Any, allow: str = "number", symbolic: Any = None) -> Op:
     return op(
-        name, "data axes?:i64", "reduced", _reduce_shape, meaning, allow=allow,
+        name,
+        "data axes?:i64",
+        "reduced",
+        _reduce_shape,
+        meaning,
+        allow=allow,
         attrs={"keepdims": 1, "noop_with_empty_axes": 0},
         symbolic=None if symbolic is None else _symbolic(symbolic),
     )
@@ -143,7 +148,12 @@ def _arg(function: Any) -> Any:
 
 def _arg_row(name: str, function: Any) -> Op:
     return op(
-        name, "data", "reduced:i64", _arg_shape, _arg(function), allow="number",
+        name,
+        "data",
+        "reduced:i64",
+        _arg_shape,
+        _arg(function),
+        allow="number",
         attrs={"axis": 0, "keepdims": 1, "select_last_index": 0},
     )
 

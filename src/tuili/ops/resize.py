@@ -42,7 +42,7 @@ def _resize_shape(site: Site) -> list[Result]:
             shape[axis] = site.fresh(axis)
         return [shape]
     if values.size != len(chosen):
-        site.fail(f"{values.size} scales are given for {len(chosen)} axes; one per axis is expected")
+        site.fail(f"{values.size} scales are given for {len(chosen)} axes; expected one per axis")
     for axis, scale in zip(chosen, values.ravel(), strict=True):
         shape[axis] = _scaled(shape[axis], scale)
     return [shape]
@@ -170,7 +170,10 @@ def _resized(x: Array, position: int, axis: _Axis, attrs: dict[str, Any]) -> Arr
 
 
 def _plan(
-    shape: Sequence[int], roi: Array | None, scales: Array | None, sizes: Array | None,
+    shape: Sequence[int],
+    roi: Array | None,
+    scales: Array | None,
+    sizes: Array | None,
     attrs: dict[str, Any],
 ) -> list[tuple[int, _Axis]]:
     rank = len(shape)
@@ -196,12 +199,15 @@ def _plan(
 
 
 def resize(
-    X: Array, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None,
+    X: Array,
+    roi: Array | None = None,
+    scales: Array | None = None,
+    sizes: Array | None = None,
     **attrs: Any,
 ) -> Array:
     """Interpolation axis by axis (Resize-19)."""
     result = X
-    if attrs["mode"] != "nearest" and X.dtype not in (np.float64, np.float32):
+    if attrs["mode"] != "nearest" and X.dtype.name not in ("float64", "float32"):
         result = X.astype(np.float32)
     cropped = attrs["coordinate_transformation_mode"] == "tf_crop_and_resize"
     for position, axis in _plan(X.shape, roi, scales, sizes, attrs):
@@ -215,6 +221,11 @@ def resize(
 
 ROWS = (
     op(
-        "Resize", "X roi?:R scales?:f32 sizes?:i64", "Y", _resize_shape, resize, attrs=_ATTRS,
+        "Resize",
+        "X roi?:R scales?:f32 sizes?:i64",
+        "Y",
+        _resize_shape,
+        resize,
+        attrs=_ATTRS,
     ),
 )

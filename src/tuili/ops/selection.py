@@ -146,8 +146,13 @@ def _one(array: Array | None, default: float) -> float:
 
 
 def _non_max_suppression(
-    boxes: Array, scores: Array, most: Array | None = None, iou: Array | None = None,
-    threshold: Array | None = None, *, center_point_box: int,
+    boxes: Array,
+    scores: Array,
+    most: Array | None = None,
+    iou: Array | None = None,
+    threshold: Array | None = None,
+    *,
+    center_point_box: int,
 ) -> Array:
     limit, overlap, floor = int(_one(most, 0)), _one(iou, 0.0), _one(threshold, -np.inf)
     rows: list[tuple[int, int, int]] = []
@@ -163,34 +168,63 @@ def _non_max_suppression(
 
 ROWS = (
     op(
-        "TopK", "X K:i64", "Values Indices:i64", _top_k_shape, _top_k, allow="number",
+        "TopK",
+        "X K:i64",
+        "Values Indices:i64",
+        _top_k_shape,
+        _top_k,
+        allow="number",
         attrs={"axis": -1, "largest": 1, "sorted": 1},
     ),
     op("NonZero", "X", "Y:i64", _non_zero_shape, _non_zero),
     op(
-        "OneHot", "indices:I depth:D values:V", "output:V", _one_hot_shape, _one_hot,
+        "OneHot",
+        "indices:I depth:D values:V",
+        "output:V",
+        _one_hot_shape,
+        _one_hot,
         attrs={"axis": -1},
     ),
     op(
-        "Compress", "input condition:bool", "output", _compress_shape, _compress,
+        "Compress",
+        "input condition:bool",
+        "output",
+        _compress_shape,
+        _compress,
         attrs={"axis": None},
     ),
     op(
-        "CumSum", "x axis:I", "y", same, _cumulative(np.cumsum, 0),
-        attrs={"exclusive": 0, "reverse": 0}, allow={"T": "number", "I": "index"},
+        "CumSum",
+        "x axis:I",
+        "y",
+        same,
+        _cumulative(np.cumsum, 0),
+        attrs={"exclusive": 0, "reverse": 0},
+        allow={"T": "number", "I": "index"},
     ),
     op(
-        "CumProd", "x axis:I", "y", same, _cumulative(np.cumprod, 1),
-        attrs={"exclusive": 0, "reverse": 0}, allow={"T": "number", "I": "index"},
+        "CumProd",
+        "x axis:I",
+        "y",
+        same,
+        _cumulative(np.cumprod, 1),
+        attrs={"exclusive": 0, "reverse": 0},
+        allow={"T": "number", "I": "index"},
     ),
     op(
-        "Unique", "X", "Y indices:i64 inverse_indices:i64 counts:i64", _unique_shape, _unique,
+        "Unique",
+        "X",
+        "Y indices:i64 inverse_indices:i64 counts:i64",
+        _unique_shape,
+        _unique,
         attrs={"axis": None, "sorted": 1},
     ),
     op(
         "NonMaxSuppression",
         "boxes scores max_output_boxes_per_class?:i64 iou_threshold?:f32 score_threshold?:f32",
-        "selected_indices:i64", lambda site: [(site.fresh(0), 3)], _non_max_suppression,
+        "selected_indices:i64",
+        lambda site: [(site.fresh(0), 3)],
+        _non_max_suppression,
         attrs={"center_point_box": 0},
     ),
 )

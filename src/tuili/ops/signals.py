@@ -14,12 +14,15 @@ from tuili.tensors import Array, Dim, DType, floor_div
 
 def _complex(x: Array) -> Array:
     """[..., 1] is real, [..., 2] holds real and imaginary parts."""
-    wide = x.astype(np.float64)
-    return wide[..., 0] + 1j * wide[..., 1] if x.shape[-1] == 2 else wide[..., 0] + 0j
+    wide = x.astype(np.float64 if x.dtype == np.float64 else np.float32)
+    kind = np.result_type(wide.dtype, np.complex64)
+    if x.shape[-1] == 1:
+        return wide[..., 0].astype(kind)
+    return np.ascontiguousarray(wide).view(kind)[..., 0]
 
 
 def _pairs(x: Array) -> Array:
-    return np.stack([x.real, x.imag], -1)
+    return np.stack([np.real(x), np.imag(x)], -1)
 
 
 def _dft_shape(site: Site) -> list[Result]:
@@ -43,7 +46,11 @@ def _dft_shape(site: Site) -> list[Result]:
 
 
 def _dft(
-    x: Array, dft_length: Array | None = None, axis: Array | None = None, *, inverse: int,
+    x: Array,
+    dft_length: Array | None = None,
+    axis: Array | None = None,
+    *,
+    inverse: int,
     onesided: int,
 ) -> Array:
     along = (-2 if axis is None else int(np.ravel(axis)[0])) % x.ndim
@@ -52,7 +59,7 @@ def _dft(
     if onesided and inverse:
         return np.fft.irfft(values, length, along)[..., None]
     if onesided:
-        return _pairs(np.fft.rfft(values.real, length, along))
+        return _pairs(np.fft.rfft(np.real(values), length, along))
     return _pairs((np.fft.ifft if inverse else np.fft.fft)(values, length, along))
 
 
@@ -71,8 +78,12 @@ def _stft_shape(site: Site) -> list[Result]:
 
 
 def _stft(
-    signal: Array, frame_step: Array, window: Array | None = None,
-    frame_length: Array | None = None, *, onesided: int,
+    signal: Array,
+    frame_step: Array,
+    window: Array | None = None,
+    frame_length: Array | None = None,
+    *,
+    onesided: int,
 ) -> Array:
     values = _complex(signal if signal.ndim == 3 else signal[..., None])
     if frame_length is not None:
@@ -84,7 +95,7 @@ def _stft(
     if window is not None:
         frames = frames * window
     if onesided:
-        return _pairs(np.fft.rfft(frames.real))
+        return _pairs(np.fft.rfft(np.real(frames)))
     return _pairs(np.fft.fft(frames))
 
 
@@ -102,7 +113,12 @@ def _window(name: str, coefficients: Sequence[float]) -> Op:
         return np.asarray(total).astype(output_datatype.numpy)
 
     return op(
-        name, "size:I", "output:@output_datatype", _window_shape, meaning, allow={"I": "index"},
+        name,
+        "size:I",
+        "output:@output_datatype",
+        _window_shape,
+        meaning,
+        allow={"I": "index"},
         attrs={"output_datatype": DType.F32, "periodic": 1},
     )
 
@@ -119,7 +135,12 @@ def _mel_shape(site: Site) -> list[Result]:
 
 
 def _mel_weights(
-    num_mel_bins: Array, dft_length: Array, sample_rate: Array, lower: Array, upper: Array, *,
+    num_mel_bins: Array,
+    dft_length: Array,
+    sample_rate: Array,
+    lower: Array,
+    upper: Array,
+    *,
     output_datatype: DType,
 ) -> Array:
     count, length = int(num_mel_bins), int(dft_length)
@@ -145,12 +166,22 @@ _I: dict[str, Any] = {"T": "float", "I": "index"}
 
 ROWS = (
     op(
-        "DFT", "input dft_length?:I axis?:i64", "output", _dft_shape, _dft, allow=_I,
+        "DFT",
+        "input dft_length?:I axis?:i64",
+        "output",
+        _dft_shape,
+        _dft,
+        allow=_I,
         attrs={"inverse": 0, "onesided": 0},
     ),
     op(
-        "STFT", "signal frame_step:I window? frame_length?:I", "output", _stft_shape, _stft,
-        allow=_I, attrs={"onesided": 1},
+        "STFT",
+        "signal frame_step:I window? frame_length?:I",
+        "output",
+        _stft_shape,
+        _stft,
+        allow=_I,
+        attrs={"onesided": 1},
     ),
     _window("HannWindow", (0.5, 0.5)),
     _window("HammingWindow", (25 / 46, 1 - 25 / 46)),
@@ -158,7 +189,10 @@ ROWS = (
     op(
         "MelWeightMatrix",
         "num_mel_bins:I dft_length:I sample_rate:I lower_edge_hertz:F upper_edge_hertz:F",
-        "output:@output_datatype", _mel_shape, _mel_weights, allow={"I": "index", "F": "float"},
+        "output:@output_datatype",
+        _mel_shape,
+        _mel_weights,
+        allow={"I": "index", "F": "float"},
         attrs={"output_datatype": DType.F32},
     ),
 )

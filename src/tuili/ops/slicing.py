@@ -72,9 +72,9 @@ def slice_(
     for axis, start, end, step in zip(chosen, starts, ends, strides, strict=True):
         size = data.shape[int(axis)]
         last: int | None = int(end)
-        if step < 0 and last is not None:
-            last = last + size if last < 0 else last
-            last = None if last < 0 else last
+        if step < 0:
+            wrapped = int(end) + size if end < 0 else int(end)
+            last = None if wrapped < 0 else wrapped
         window[int(axis)] = slice(int(start), last, int(step))
     return data[tuple(window)]
 
@@ -111,7 +111,11 @@ _MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
 
 def pad(
-    data: Array, pads: Array, value: Array | None = None, axes: Array | None = None, *,
+    data: Array,
+    pads: Array,
+    value: Array | None = None,
+    axes: Array | None = None,
+    *,
     mode: str = "constant",
 ) -> Array:
     """The input with a border; negative pads crop (Pad-25)."""
@@ -172,16 +176,31 @@ def _trilu(data: Array, k: Array | None = None, *, upper: int) -> Array:
 
 ROWS = (
     op(
-        "Slice", "data starts:I ends:I axes?:I steps?:I", "output", _slice_shape, slice_,
-        allow={"T": "any", "I": "index"}, symbolic=_slice_dims,
+        "Slice",
+        "data starts:I ends:I axes?:I steps?:I",
+        "output",
+        _slice_shape,
+        slice_,
+        allow={"T": "any", "I": "index"},
+        symbolic=_slice_dims,
     ),
     op(
-        "Pad", "data pads:i64 value? axes?:I", "output", _pad_shape, pad,
-        attrs={"mode": "constant"}, allow={"T": "any", "I": "index"},
+        "Pad",
+        "data pads:i64 value? axes?:I",
+        "output",
+        _pad_shape,
+        pad,
+        attrs={"mode": "constant"},
+        allow={"T": "any", "I": "index"},
     ),
     op(
-        "CenterCropPad", "data shape:I", "output", _crop_shape, _center_crop_pad,
-        attrs={"axes": None}, allow={"T": "any", "I": "index"},
+        "CenterCropPad",
+        "data shape:I",
+        "output",
+        _crop_shape,
+        _center_crop_pad,
+        attrs={"axes": None},
+        allow={"T": "any", "I": "index"},
     ),
     op("Trilu", "data k?:i64", "output", same, _trilu, attrs={"upper": 1}),
 )

@@ -1,10 +1,11 @@
-"""Operators on text: StringConcat, StringSplit, StringNormalizer, RegexFullMatch, TfIdfVectorizer."""
+"""Operators on text: concatenate, split, normalise, match, and count n-grams."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,11 @@ _CASES: dict[str, Any] = {"LOWER": str.lower, "UPPER": str.upper, "NONE": str}
 
 
 def _normalize(
-    X: Array, *, case_change_action: str, is_case_sensitive: int, locale: str | None,
+    X: Array,
+    *,
+    case_change_action: str,
+    is_case_sensitive: int,
+    locale: str | None,
     stopwords: Sequence[str] | None,
 ) -> Array:
     key = str if is_case_sensitive else str.lower
@@ -75,16 +80,19 @@ def _tfidf(X: Array, **attrs: Any) -> Array:
     pool = attrs["pool_strings"] or attrs["pool_int64s"]
     starts = [*attrs["ngram_counts"], len(pool)]
     places: dict[tuple[Any, ...], int] = {}
-    for length, (start, end) in enumerate(zip(starts, starts[1:], strict=False), 1):
+    for length, (start, end) in enumerate(pairwise(starts), 1):
         for first in range(start, end, length):
             places[tuple(pool[first : first + length])] = len(places)
     indexes, weights = attrs["ngram_indexes"], attrs["weights"]
     result = np.zeros((*X.shape[:-1], max(indexes) + 1), np.float32)
-    for row, target in zip(X.reshape(-1, X.shape[-1]), result.reshape(-1, result.shape[-1]), strict=True):
+    rows, targets = X.reshape(-1, X.shape[-1]), result.reshape(-1, result.shape[-1])
+    for row, target in zip(rows, targets, strict=True):
         for gram, count in _grams(row.tolist(), places, attrs).items():
             weight = weights[places[gram]] if weights else 1.0
             target[indexes[places[gram]]] = {
-                "TF": count, "IDF": weight, "TFIDF": count * weight,
+                "TF": count,
+                "IDF": weight,
+                "TFIDF": count * weight,
             }[attrs["mode"]]
     return result
 
@@ -105,22 +113,45 @@ def _grams(words: list[Any], known: dict[tuple[Any, ...], int], attrs: dict[str,
 ROWS = (
     op("StringConcat", "X Y", "Z", broadcast, _concat, allow="text"),
     op(
-        "StringSplit", "X", "Y Z:i64", _split_shape, _split, allow="text",
+        "StringSplit",
+        "X",
+        "Y Z:i64",
+        _split_shape,
+        _split,
+        allow="text",
         attrs={"delimiter": None, "maxsplit": None},
     ),
     op("RegexFullMatch", "X", "Y:bool", same, _match, allow="text", attrs={"pattern": REQUIRED}),
     op(
-        "StringNormalizer", "X", "Y", _normalizer_shape, _normalize, allow="text",
+        "StringNormalizer",
+        "X",
+        "Y",
+        _normalizer_shape,
+        _normalize,
+        allow="text",
         attrs={
-            "case_change_action": "NONE", "is_case_sensitive": 0, "locale": None, "stopwords": None,
+            "case_change_action": "NONE",
+            "is_case_sensitive": 0,
+            "locale": None,
+            "stopwords": None,
         },
     ),
     op(
-        "TfIdfVectorizer", "X", "Y:f32", _tfidf_shape, _tfidf,
+        "TfIdfVectorizer",
+        "X",
+        "Y:f32",
+        _tfidf_shape,
+        _tfidf,
         attrs={
-            "max_gram_length": REQUIRED, "max_skip_count": REQUIRED, "min_gram_length": REQUIRED,
-            "mode": REQUIRED, "ngram_counts": REQUIRED, "ngram_indexes": REQUIRED,
-            "pool_int64s": None, "pool_strings": None, "weights": None,
+            "max_gram_length": REQUIRED,
+            "max_skip_count": REQUIRED,
+            "min_gram_length": REQUIRED,
+            "mode": REQUIRED,
+            "ngram_counts": REQUIRED,
+            "ngram_indexes": REQUIRED,
+            "pool_int64s": None,
+            "pool_strings": None,
+            "weights": None,
         },
     ),
 )

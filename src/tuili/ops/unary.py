@@ -128,9 +128,9 @@ def _text_of(item: Any) -> str:
         return _text(item)
     if isinstance(item, np.bool_ | np.integer):
         return str(int(item))
-    number = np.asarray(item)
+    number: Any = np.asarray(item)[()]
     if number.dtype.kind != "f":
-        number = number.astype(np.float32)
+        number = np.float32(number)
     if np.isnan(number):
         return "NaN"
     if np.isinf(number):
@@ -197,15 +197,31 @@ ROWS = (
     _row("BitwiseNot", np.bitwise_not, "int"),
     op("IsNaN", "X", "Y:bool", same, np.isnan, elementwise=True),
     op(
-        "IsInf", "X", "Y:bool", same, _is_inf, elementwise=True,
+        "IsInf",
+        "X",
+        "Y:bool",
+        same,
+        _is_inf,
+        elementwise=True,
         attrs={"detect_negative": 1, "detect_positive": 1},
     ),
     op(
-        "Cast", "X", "Y:@to", same, cast, elementwise=True, symbolic=_cast_dims,
+        "Cast",
+        "X",
+        "Y:@to",
+        same,
+        cast,
+        elementwise=True,
+        symbolic=_cast_dims,
         attrs={"to": REQUIRED, **_LIKE},
     ),
     op(
-        "CastLike", "X target:U", "Y:U", same, elementwise=True, attrs=_LIKE,
+        "CastLike",
+        "X target:U",
+        "Y:U",
+        same,
+        elementwise=True,
+        attrs=_LIKE,
         meaning=lambda x, target, **attrs: cast(x, DType.of(target.dtype), **attrs),
     ),
     op("BitCast", "X", "Y:@to", same, _bit_cast, attrs={"to": REQUIRED}),

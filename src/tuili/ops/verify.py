@@ -24,10 +24,14 @@ def _check_arity(node: Node, op: Op) -> None:
     given = len(node.inputs)
     if given > len(slots) and not variadic and "epilogue" not in node.attrs:
         names = ", ".join(slot.name for slot in slots)
-        raise InvalidModel(f"{node.label}: {given} inputs are given; it takes {len(slots)} ({names})")
+        raise InvalidModel(
+            f"{node.label}: {given} inputs are given; it takes {len(slots)} ({names})"
+        )
     for index, slot in enumerate(slots):
         if not slot.optional and not slot.variadic and node.input(index) is None:
-            raise InvalidModel(f"{node.label}: input {index} ({slot.name!r}) is missing; it is required")
+            raise InvalidModel(
+                f"{node.label}: input {index} ({slot.name!r}) is missing; it is required"
+            )
     outputs = op.outputs
     if len(node.outputs) > len(outputs) and not (outputs and outputs[-1].variadic):
         raise InvalidModel(
@@ -73,8 +77,8 @@ def _bind(node: Node, op: Op, index: int, dtype: DType, bound: dict[str, DType])
         allowed = KINDS[op.allow.get(slot.type, "any")]
         if expected is not dtype:
             raise InvalidModel(
-                f"{node.label}: input {index} ({slot.name!r}) is {dtype.value}, but the inputs before"
-                f" it make {slot.type} = {expected.value}; cast one of them"
+                f"{node.label}: input {index} ({slot.name!r}) is {dtype.value}, but the inputs"
+                f" before it make {slot.type} = {expected.value}; cast one of them"
             )
     else:
         allowed = {DType(name) for name in slot.type.split("|")}

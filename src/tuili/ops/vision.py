@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from itertools import product
 from typing import Any
 
@@ -144,8 +145,16 @@ def _edge_taps(places: Array, limit: int) -> list[tuple[Array, Array]]:
 
 
 def _roi_align(
-    X: Array, rois: Array, batch_indices: Array, *, coordinate_transformation_mode: str, mode: str,
-    output_height: int, output_width: int, sampling_ratio: int, spatial_scale: float,
+    X: Array,
+    rois: Array,
+    batch_indices: Array,
+    *,
+    coordinate_transformation_mode: str,
+    mode: str,
+    output_height: int,
+    output_width: int,
+    sampling_ratio: int,
+    spatial_scale: float,
 ) -> Array:
     half = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
     result = np.zeros((len(rois), X.shape[1], output_height, output_width), np.float64)
@@ -157,13 +166,14 @@ def _roi_align(
         rows = _roi_samples(y1, height, output_height, sampling_ratio, X.shape[2])
         columns = _roi_samples(x1, width, output_width, sampling_ratio, X.shape[3])
         corners: list[Array] = []
-        for (i, wi), (j, wj) in product(_edge_taps(rows, X.shape[2]), _edge_taps(columns, X.shape[3])):
+        down, across = _edge_taps(rows, X.shape[2]), _edge_taps(columns, X.shape[3])
+        for (i, wi), (j, wj) in product(down, across):
             picked = X[int(batch)][:, i[:, None, :, None], j[None, :, None, :]]
             corners.append(picked * (wi[:, None, :, None] * wj[None, :, None, :]))
         if mode == "max":
             result[index] = np.max(corners, 0).max((-1, -2))
         else:
-            result[index] = sum(corners).mean((-1, -2))
+            result[index] = np.sum(corners, 0).mean((-1, -2))
     return result
 
 
@@ -184,19 +194,27 @@ def _upsample_shape(site: Site) -> list[Result]:
 
 def _upsample(X: Array, scales: Array, mode: str) -> Array:
     return resize(
-        X, None, scales, antialias=0, axes=None, coordinate_transformation_mode="asymmetric",
-        cubic_coeff_a=-0.75, exclude_outside=0, extrapolation_value=0.0,
-        keep_aspect_ratio_policy="stretch", mode=mode, nearest_mode="floor",
+        X,
+        None,
+        scales,
+        antialias=0,
+        axes=None,
+        coordinate_transformation_mode="asymmetric",
+        cubic_coeff_a=-0.75,
+        exclude_outside=0,
+        extrapolation_value=0.0,
+        keep_aspect_ratio_policy="stretch",
+        mode=mode,
+        nearest_mode="floor",
     )
 
 
 def _decode_image(stream: Array, pixel_format: str) -> Array:
     try:
-        from io import BytesIO  # noqa: PLC0415
-
-        from PIL import Image  # noqa: PLC0415
-    except ImportError:
-        raise Unsupported("ImageDecoder needs Pillow; install it with `pip install pillow`") from None
+        from PIL import Image
+    except ImportError as error:
+        message = "ImageDecoder needs Pillow; install it with `pip install pillow`"
+        raise Unsupported(message) from error
     with Image.open(BytesIO(stream.tobytes())) as image:
         pixels = np.array(image.convert("L" if pixel_format == "Grayscale" else "RGB"))
     if pixel_format == "BGR":
@@ -211,23 +229,45 @@ def _decoded_shape(site: Site) -> list[Result]:
 
 ROWS = (
     op(
-        "GridSample", "X grid:U", "Y", _grid_shape, _grid_sample,
+        "GridSample",
+        "X grid:U",
+        "Y",
+        _grid_shape,
+        _grid_sample,
         attrs={"align_corners": 0, "mode": "linear", "padding_mode": "zeros"},
     ),
     op(
-        "AffineGrid", "theta size:i64", "grid", _affine_shape, _affine_grid, allow="float",
+        "AffineGrid",
+        "theta size:i64",
+        "grid",
+        _affine_shape,
+        _affine_grid,
+        allow="float",
         attrs={"align_corners": 0},
     ),
     op(
-        "RoiAlign", "X rois batch_indices:i64", "Y", _roi_shape, _roi_align, allow="float",
+        "RoiAlign",
+        "X rois batch_indices:i64",
+        "Y",
+        _roi_shape,
+        _roi_align,
+        allow="float",
         attrs={
-            "coordinate_transformation_mode": "half_pixel", "mode": "avg", "output_height": 1,
-            "output_width": 1, "sampling_ratio": 0, "spatial_scale": 1.0,
+            "coordinate_transformation_mode": "half_pixel",
+            "mode": "avg",
+            "output_height": 1,
+            "output_width": 1,
+            "sampling_ratio": 0,
+            "spatial_scale": 1.0,
         },
     ),
     op("Upsample", "X scales:f32", "Y", _upsample_shape, _upsample, attrs={"mode": "nearest"}),
     op(
-        "ImageDecoder", "encoded_stream:u8", "image:u8", _decoded_shape, _decode_image,
+        "ImageDecoder",
+        "encoded_stream:u8",
+        "image:u8",
+        _decoded_shape,
+        _decode_image,
         attrs={"pixel_format": "RGB"},
     ),
 )

@@ -1,4 +1,4 @@
-"""Sliding windows over spatial axes: output sizes, paddings and views, for convolution and pools."""
+"""Sliding windows over spatial axes: output sizes, paddings and views."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ def window_shape(site: Site, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> l
     strides = defaults(site.attr("strides"), rank, 1)
     dilations = defaults(site.attr("dilations"), rank, 1)
     pads = defaults(site.attr("pads"), 2 * rank, 0)
-    for name, values, count in (("strides", strides, rank), ("dilations", dilations, rank),
-                                ("pads", pads, 2 * rank)):
+    for name, values, count in (
+        ("strides", strides, rank),
+        ("dilations", dilations, rank),
+        ("pads", pads, 2 * rank),
+    ):
         if len(values) != count:
             site.fail(f"{name} {list(values)} has {len(values)} entries; expected {count}")
     if min(strides, default=1) < 1:
@@ -37,9 +40,7 @@ def window_shape(site: Site, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> l
     return result
 
 
-def _window_count(
-    site: Site, size: Dim, reach: Dim, stride: int, border: tuple[int, int]
-) -> Dim:
+def _window_count(site: Site, size: Dim, reach: Dim, stride: int, border: tuple[int, int]) -> Dim:
     auto = site.attr("auto_pad")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         return ceil_div(size, stride)
@@ -96,5 +97,3 @@ def padded(x: Array, pads: Sequence[int], fill: Any) -> Array:
     if all(width == (0, 0) for width in widths):
         return x
     return np.pad(x, widths, constant_values=fill)
-
-
