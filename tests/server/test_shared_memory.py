@@ -1,0 +1,133 @@
+"""System shared memory of clients."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuili.errors import AlreadyExists, InvalidArgument, NotFound, Unsupported
+from tuili.server.protocol.messages import InputTensor
+from tuili.server.shared_memory import Regions
+
+
+@pytest.fixture
+def key():
+    path = Path(f"/dev/shm/tuili-test-{os.getpid()}")
+    path.write_bytes(bytes(range(64)))
+    yield path.name
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def regions(key):
+    found = Regions(allowed=True)
+    found.register("r", "/" + key, 16, 32)
+    yield found
+    found.close()
+
+
+def at(offset, size, region="r"):
+    return {
+        "shared_memory_region": region,
+        "shared_memory_offset": offset,
+        "shared_memory_byte_size": size,
+    }
+
+
+def test_an_input_is_a_view_of_the_region(regions, key):
+    tensor = InputTensor("x", "UINT8", (4,), None, at(2, 4))
+    found = regions.read(tensor)
+    assert found.tolist() == [18, 19, 20, 21]
+    with Path("/dev/shm", key).open("r+b") as stream:
+        stream.seek(18)
+        stream.write(b"\xff")
+    assert found[0] == 255
+
+
+def test_an_output_is_written_to_its_place(regions, key):
+    assert regions.write(at(0, 16), np.array([1.5, 2.5], np.float32), "FP32") == 8
+    raw = Path("/dev/shm", key).read_bytes()
+    assert np.frombuffer(raw[16:24], np.float32).tolist() == [1.5, 2.5]
+    assert raw[24:] == bytes(range(24, 64))
+
+
+def test_status_and_unregister(regions, key):
+    assert regions.status("r") == [
+        {"name": "r", "key": "/" + key, "offset": 16, "byte_size": 32}
+    ]
+    regions.unregister("r")
+    regions.unregister("r")
+    assert regions.status() == []
+    with pytest.raises(NotFound, match="Unable to find system shared memory region: 'r'"):
+        regions.status("r")
+
+
+def test_a_view_outlives_its_registration(regions):
+    found = regions.read(InputTensor("x", "UINT8", (1,), None, at(0, 1)))
+    regions.unregister()
+    assert found.tolist() == [16]
+
+
+def test_registering_twice(regions, key):
+    with pytest.raises(AlreadyExists, match="shared memory region 'r' already in manager"):
+        regions.register("r", key, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "size", "text"),
+    [
+        ("missing-key", 0, 1, "Unable to open shared memory region: 'missing-key'"),
+        (None, 0, 65, "it ends at byte 65 of 64"),
+        (None, 60, 5, "it ends at byte 65 of 64"),
+        (None, -1, 5, "invalid args"),
+        (None, 0, 0, "invalid args"),
+        (None, 1 << 62, 1 << 62, "invalid args"),
+        ("../../etc/passwd", 0, 1, "may not be used"),
+        ("..", 0, 1, "may not be used"),
+        ("", 0, 1, "may not be used"),
+        ("triton_python_backend_shm_1", 0, 1, "may not be used"),
+        ("/tuili_host_1", 0, 1, "may not be used"),
+    ],
+)
+def test_regions_that_are_refused(regions, key, name, offset, size, text):
+    with pytest.raises(InvalidArgument, match=text):
+        regions.register("new", key if name is None else name, offset, size)
+    assert len(regions.status()) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        (at(0, 4, "none"), "Unable to find shared memory region: 'none'"),
+        (at(33, 0), "Invalid offset for shared memory region: 'r'"),
+        (at(30, 4), r"Invalid offset \+ byte size for shared memory region: 'r'"),
+        (at(-1, 4), "Invalid offset for shared memory region"),
+        (at(0, -4), r"Invalid offset \+ byte size"),
+        (at(1 << 63, 1 << 63), "Invalid offset for shared memory region"),
+        (at(0, "4"), "'shared_memory_byte_size' must be a whole number, got '4'"),
+        (at(0, 3), "input byte size mismatch for input 'x'. Expected 4, got 3"),
+    ],
+)
+def test_places_that_are_refused(regions, parameters, text):
+    with pytest.raises(InvalidArgument, match=text):
+        regions.read(InputTensor("x", "FP32", (1,), None, parameters))
+
+
+def test_a_region_too_small_for_the_output(regions):
+    with pytest.raises(InvalidArgument, match="it should be at least 8 bytes"):
+        regions.write(at(0, 4), np.zeros(2, np.float32), "FP32")
+
+
+def test_an_object_that_its_owner_shrank_is_refused_not_touched(regions, key):
+    os.truncate(f"/dev/shm/{key}", 8)
+    with pytest.raises(InvalidArgument, match="was truncated by its owner"):
+        regions.read(InputTensor("x", "UINT8", (4,), None, at(0, 4)))
+
+
+def test_off_by_default():
+    regions = Regions(allowed=False)
+    with pytest.raises(Unsupported, match="Client shared memory is disabled. Start the server with"):
+        regions.register("r", "k", 0, 1)
+    with pytest.raises(Unsupported, match="disabled"):
+        regions.read(InputTensor("x", "UINT8", (1,), None, at(0, 1)))
