@@ -76,7 +76,7 @@ def infer_node(node: Node, contents: Contents) -> None:
 def _typed(node: Node, index: int, result: Result, bound: Mapping[str, DType]) -> ValueType | None:
     before = node.outputs[index].type
     if result is not None and not isinstance(result, Sequence):
-        return result
+        return before if _is_narrower(before, result) else result
     dtype = _output_dtype(node, index, bound)
     if dtype is None:
         return before
@@ -84,6 +84,12 @@ def _typed(node: Node, index: int, result: Result, bound: Mapping[str, DType]) -
         return before if isinstance(before, TensorType) else TensorType(dtype, None)
     layout = before.layout if isinstance(before, TensorType) else ""
     return TensorType(dtype, tuple(result), layout)
+
+
+def _is_narrower(before: ValueType | None, result: ValueType) -> bool:
+    """Whether what a file declares says more than the rule: a rank where the rule has none."""
+    both = isinstance(before, TensorType) and isinstance(result, TensorType)
+    return both and result.shape is None and before.dtype is result.dtype
 
 
 def _output_dtype(node: Node, index: int, bound: Mapping[str, DType]) -> DType | None:

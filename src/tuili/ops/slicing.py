@@ -13,7 +13,7 @@ from tuili.ops.shapes import moved, same
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim, ceil_div, shape_text
 
-_END = 2**31 - 1  # exporters write INT32_MAX or INT64_MAX for "to the end"
+_END = 10**9  # exporters write this, INT32_MAX or INT64_MAX for "to the end"
 
 
 def _slice_shape(site: Site) -> list[Result]:

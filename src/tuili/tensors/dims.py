@@ -271,6 +271,11 @@ def _extreme(op: str, left: Dim, right: Dim) -> Dim:
     if isinstance(difference, int):
         larger, smaller = (left, right) if difference >= 0 else (right, left)
         return larger if op == "max" else smaller
+    for one, other in ((left, right), (right, left)):
+        atom = one.single_atom() if isinstance(one, Expr) else None
+        if isinstance(atom, _Call) and atom.op in ("max", "min") and other in atom.args:
+            # max(max(a, b), a) is max(a, b); max(min(a, b), a) is a.
+            return one if atom.op == op else other
     first, second = sorted((left, right), key=str)
     return _call(op, first, second)
 
