@@ -306,6 +306,10 @@ def broadcast_dim(left: Dim, right: Dim) -> Dim | None:
         return left
     if isinstance(right, int):
         return right
+    # A dim that is a multiple of 2 or more is never 1, so it decides too.
+    deciding = [dim for dim in (left, right) if gcd_of(dim) > 1]
+    if deciding:
+        return min(deciding, key=lambda dim: (len(str(dim)), str(dim)))
     return dim_max(left, right)
 
 
