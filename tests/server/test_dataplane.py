@@ -225,7 +225,10 @@ def test_the_metrics_parse(tmp_path):
 
     async def scenario(dataplane):
         await infer(dataplane, request())
-        return {family.name for family in parser.text_string_to_metric_families(dataplane.metrics_text())}
+        return {
+            family.name
+            for family in parser.text_string_to_metric_families(dataplane.metrics_text())
+        }
 
     assert {"nv_inference_count", "tuili_request_duration_seconds"} <= run(tmp_path, scenario)
 

@@ -240,7 +240,12 @@ def test_a_cancelled_request_frees_its_place_and_is_never_answered():
         model.gate.set()
         await answers.wait(1)
         assert set(answers.found) == {3}
-        assert served.statistics.failures == {"REJECTED": 1, "CANCELED": 2, "BACKEND": 0, "OTHER": 0}
+        assert served.statistics.failures == {
+            "REJECTED": 1,
+            "CANCELED": 2,
+            "BACKEND": 0,
+            "OTHER": 0,
+        }
         await served.close()
 
     asyncio.run(scenario())
@@ -365,7 +370,9 @@ Act = st.sampled_from(["submit", "submit", "submit", "tick", "cancel"])
 @given(
     st.lists(st.tuples(Act, st.integers(1, 5), st.integers(1, 2)), max_size=40),
     st.booleans(),
-    st.sampled_from([MERGE, BatchPolicy(max_rows=8), BatchPolicy(8, merge=True, preferred_rows=(3,))]),
+    st.sampled_from(
+        [MERGE, BatchPolicy(max_rows=8), BatchPolicy(8, merge=True, preferred_rows=(3,))]
+    ),
     st.sets(st.integers(0, 39), max_size=3),
 )
 def test_every_response_belongs_to_its_request(acts, inline, policy, poisoned):

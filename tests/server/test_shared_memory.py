@@ -53,9 +53,7 @@ def test_an_output_is_written_to_its_place(regions, key):
 
 
 def test_status_and_unregister(regions, key):
-    assert regions.status("r") == [
-        {"name": "r", "key": "/" + key, "offset": 16, "byte_size": 32}
-    ]
+    assert regions.status("r") == [{"name": "r", "key": "/" + key, "offset": 16, "byte_size": 32}]
     regions.unregister("r")
     regions.unregister("r")
     assert regions.status() == []
@@ -127,7 +125,9 @@ def test_an_object_that_its_owner_shrank_is_refused_not_touched(regions, key):
 
 def test_off_by_default():
     regions = Regions(allowed=False)
-    with pytest.raises(Unsupported, match="Client shared memory is disabled. Start the server with"):
+    with pytest.raises(
+        Unsupported, match="Client shared memory is disabled. Start the server with"
+    ):
         regions.register("r", "k", 0, 1)
     with pytest.raises(Unsupported, match="disabled"):
         regions.read(InputTensor("x", "UINT8", (1,), None, at(0, 1)))

@@ -45,7 +45,7 @@ def test_text_becomes_utf8():
     ],
 )
 def test_bytes_that_do_not_fit_are_refused(datatype, shape, raw, text):
-    with pytest.raises(InvalidArgument) as caught:  # noqa: PT011 - the text is compared below
+    with pytest.raises(InvalidArgument) as caught:
         decode("x", datatype, shape, raw)
     assert text in str(caught.value)
 

@@ -22,7 +22,9 @@ def request(*inputs, outputs=None, id=""):
 
 
 def test_a_good_request_passes_with_its_rows():
-    checked = Signature("m", PAIR, OUT, 8).check(request(tensor("B", (3, 16)), tensor("A", (3, 16))))
+    checked = Signature("m", PAIR, OUT, 8).check(
+        request(tensor("B", (3, 16)), tensor("A", (3, 16)))
+    )
     assert checked.rows == 3
     assert set(checked.arrays) == {"A", "B"}
     assert checked.lane is None
@@ -76,7 +78,10 @@ def test_negative_dims_are_refused():
 
 def test_shapes_that_may_differ_name_the_lane():
     signature = Signature("m", [TensorRule("A", "FP32", (-1,))], OUT, 8)
-    lanes = [signature.check(request(tensor("A", (rows, n)))).lane for rows, n in [(1, 4), (2, 4), (1, 5)]]
+    lanes = [
+        signature.check(request(tensor("A", (rows, n)))).lane
+        for rows, n in [(1, 4), (2, 4), (1, 5)]
+    ]
     assert lanes[0] == lanes[1] != lanes[2]
 
 
@@ -86,7 +91,9 @@ def test_optional_inputs_may_be_left_out_and_name_the_lane():
     alone = signature.check(request(tensor()))
     both = signature.check(request(tensor(), tensor("B")))
     assert alone.lane != both.lane
-    with pytest.raises(InvalidArgument, match="expected number of inputs between 1 and 2 but got 0"):
+    with pytest.raises(
+        InvalidArgument, match="expected number of inputs between 1 and 2 but got 0"
+    ):
         signature.check(request())
 
 

@@ -55,7 +55,11 @@ def test_external_weights_are_part_of_the_content(source):
 @pytest.mark.parametrize(
     ("action", "kind", "text"),
     [
-        ("echo 'error: no such operator' >&2; exit 1", InvalidModel, "does not compile: error: no such"),
+        (
+            "echo 'error: no such operator' >&2; exit 1",
+            InvalidModel,
+            "does not compile: error: no such",
+        ),
         ("kill -9 $$", InvalidModel, "the compiler died of signal 9"),
         ("exit 0", ToolchainError, "reported success but wrote no model.tuili"),
     ],

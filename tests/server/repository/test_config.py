@@ -112,7 +112,10 @@ def test_json_is_read_with_either_style_of_names():
         ('{"inputs": []}', "ModelConfig has no field 'inputs'. Did you mean 'input'"),
         ('{"input": {}}', "config.input: expected a list"),
         ('{"max_batch_size": true}', "config.max_batch_size: expected a int, found True"),
-        ('{"input": [{"data_type": "FP32"}]}', r"config.input\[0\].data_type: 'FP32' is no DataType"),
+        (
+            '{"input": [{"data_type": "FP32"}]}',
+            r"config.input\[0\].data_type: 'FP32' is no DataType",
+        ),
     ],
 )
 def test_json_errors_name_the_key(raw, text):
@@ -124,5 +127,7 @@ def test_an_error_in_the_file_names_the_file(tmp_path):
     folder = tmp_path / "m"
     folder.mkdir()
     (folder / "config.pbtxt").write_text("nme: 'x'")
-    with pytest.raises(InvalidModel, match=r"config.pbtxt: line 1, column 1: .* Did you mean 'name'"):
+    with pytest.raises(
+        InvalidModel, match=r"config.pbtxt: line 1, column 1: .* Did you mean 'name'"
+    ):
         read(folder)

@@ -78,13 +78,18 @@ def test_a_failed_version_names_its_reason_and_the_others_serve(tmp_path, launch
     add(tmp_path, "m", 1, 2, config="version_policy { all {} }")
     launcher.broken = {2}
     repository = made(tmp_path, launcher)
-    with pytest.raises(InvalidModel, match="load failed for model 'm': version 2: its file is broken"):
+    with pytest.raises(
+        InvalidModel, match="load failed for model 'm': version 2: its file is broken"
+    ):
         asyncio.run(repository.load("m"))
     assert set(repository.live["m"]) == {"1", ""}
     assert repository.failures() == {"m": "version 2: its file is broken"}
-    assert {"name": "m", "version": "2", "state": "UNAVAILABLE", "reason": "its file is broken"} in (
-        repository.index()
-    )
+    assert {
+        "name": "m",
+        "version": "2",
+        "state": "UNAVAILABLE",
+        "reason": "its file is broken",
+    } in (repository.index())
 
 
 def test_reload_switches_then_drains_the_old(tmp_path, launcher):
@@ -172,7 +177,11 @@ def test_unload_keeps_the_name_in_the_index(tmp_path, launcher):
 @pytest.mark.parametrize(
     ("prepare", "kind", "text"),
     [
-        (lambda path: None, InternalError, "failed to load 'm', failed to poll from model repository"),
+        (
+            lambda path: None,
+            InternalError,
+            "failed to load 'm', failed to poll from model repository",
+        ),
         (lambda path: add(path, "m"), InternalError, "failed to poll"),
         (lambda path: (path / "m").mkdir(), InvalidModel, "at least one version must be available"),
         (lambda path: add(path, "m", 1, config="nme: 1"), InvalidModel, "Did you mean 'name'"),

@@ -1,0 +1,128 @@
+"""The life of a server: start-up errors, drain on SIGTERM, polling, client shared memory."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.conftest import add_identity, serving
+
+http = pytest.importorskip("tritonclient.http")
+
+SLOW = 'parameters { key: "execute_delay_ms" value: { string_value: "400" } }'
+
+
+def infer(client, model, value=1.0):
+    x = np.full((1, 2), value, np.float32)
+    tensor = http.InferInput("x", list(x.shape), "FP32")
+    tensor.set_data_from_numpy(x)
+    return client.infer(model, [tensor]).as_numpy("y")
+
+
+def wait_until(condition, seconds=20.0):
+    """Ask again and again; waiting for another process has no other way."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+
+
+def test_sigterm_answers_what_is_in_flight_then_exits(tmp_path):
+    add_identity(tmp_path, "slow", extra=SLOW)
+    with serving(tmp_path) as server:
+        found = []
+        client = http.InferenceServerClient(server.url("http"))
+        thread = threading.Thread(target=lambda: found.append(infer(client, "slow", 5.0)))
+        thread.start()
+        with http.InferenceServerClient(server.url("http")) as other:
+            wait_until(lambda: other.get_inference_statistics("slow") is not None)
+        time_left = threading.Event()
+        time_left.wait(0.1)
+        server.process.send_signal(signal.SIGTERM)
+        thread.join(20)
+        assert server.process.wait(20) == 0
+        np.testing.assert_array_equal(found[0], np.full((1, 2), 5.0))
+
+
+def test_a_model_that_does_not_load_is_named_with_its_cause(tmp_path):
+    add_identity(tmp_path, "good")
+    add_identity(tmp_path, "bad", extra="nonsense: 1")
+    command = [sys.executable, "-m", "tuili", "serve", str(tmp_path), "--http-port=0"]
+    done = subprocess.run(
+        [*command, "--grpc-port=-1", "--metrics-port=-1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "1 model(s) failed to load" in done.stderr
+    assert "bad: " in done.stderr
+    assert "ModelConfig has no field 'nonsense'" in done.stderr
+
+
+def test_without_exit_on_error_the_good_ones_serve_and_readiness_is_false(tmp_path):
+    add_identity(tmp_path, "good")
+    add_identity(tmp_path, "bad", extra="nonsense: 1")
+    with serving(tmp_path, "--no-exit-on-error") as server:
+        assert server.models == ["good"]
+        with http.InferenceServerClient(server.url("http")) as client:
+            assert not client.is_server_ready()
+            assert client.is_model_ready("good")
+            np.testing.assert_array_equal(infer(client, "good"), np.ones((1, 2)))
+
+
+def test_poll_mode_follows_the_folder(tmp_path):
+    add_identity(tmp_path, "one")
+    with (
+        serving(tmp_path, "--model-control-mode=poll", "--poll-interval=0.05") as server,
+        http.InferenceServerClient(server.url("http")) as client,
+    ):
+        add_identity(tmp_path, "two")
+        wait_until(lambda: client.is_model_ready("two"))
+        (tmp_path / "one" / "1").rmdir()
+        (tmp_path / "one" / "config.pbtxt").unlink()
+        (tmp_path / "one").rmdir()
+        wait_until(lambda: not client.is_model_ready("one"))
+
+
+def test_a_port_that_is_taken(tmp_path):
+    add_identity(tmp_path, "m")
+    with serving(tmp_path) as server:
+        command = [sys.executable, "-m", "tuili", "serve", str(tmp_path), "--grpc-port=-1"]
+        done = subprocess.run(
+            [*command, "--metrics-port=-1", f"--http-port={server.ports['http']}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "choose another with --http-port" in done.stderr
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_client_shared_memory(tmp_path, transport):
+    library = pytest.importorskip(f"tritonclient.{transport}")
+    shm = pytest.importorskip("tritonclient.utils.shared_memory")
+    add_identity(tmp_path, "m", dims="1000")
+    x = np.random.default_rng(0).standard_normal((2, 1000)).astype(np.float32)
+    with (
+        serving(tmp_path, "--allow-client-shm") as server,
+        library.InferenceServerClient(server.url(transport)) as client,
+    ):
+        handle = shm.create_shared_memory_region("data", f"/tuili-{transport}", x.nbytes * 2)
+        try:
+            shm.set_shared_memory_region(handle, [x])
+            client.register_system_shared_memory("data", f"/tuili-{transport}", x.nbytes * 2)
+            tensor = library.InferInput("x", list(x.shape), "FP32")
+            tensor.set_shared_memory("data", x.nbytes)
+            output = library.InferRequestedOutput("y")
+            output.set_shared_memory("data", x.nbytes, offset=x.nbytes)
+            client.infer("m", [tensor], outputs=[output])
+            found = shm.get_contents_as_numpy(handle, np.float32, x.shape, x.nbytes)
+            np.testing.assert_array_equal(found, x)
+            client.unregister_system_shared_memory("data")
+        finally:
+            shm.destroy_shared_memory_region(handle)
