@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Literal, Protocol
 
 from tuili.server.dataplane import DataPlane
 from tuili.server.grpc.limits import GrpcLimits
+from tuili.server.grpc.listener import start_native
 
 __all__ = ["GrpcLimits", "GrpcServer", "start"]
 
@@ -25,12 +27,17 @@ async def start(
     port: int = 8001,
     limits: GrpcLimits | None = None,
     *,
-    grpc_impl: Literal["native", "grpcio"] = "grpcio",
+    grpc_impl: Literal["native", "grpcio"] = "native",
+    tls: ssl.SSLContext | None = None,
+    reuse_port: bool = False,
 ) -> GrpcServer:
-    """Listen on `host:port` (0 takes a free port) and answer from `dataplane`."""
+    """Listen on `host:port` (0 takes a free port) and answer from `dataplane`.
+
+    `native` is our own HTTP/2; `grpcio` is slower by far and has no TLS here.
+    """
     limits = limits or GrpcLimits()
     if grpc_impl == "grpcio":
         from tuili.server.grpc.grpcio_server import start_grpcio
 
         return await start_grpcio(dataplane, host, port, limits)
-    raise NotImplementedError
+    return await start_native(dataplane, host, port, limits, tls, reuse_port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from tuili.server.http.buffers import BufferPool
+from tuili.server.buffers import BufferPool
 from tuili.server.http.connection import Dispatch, HttpConnection
 from tuili.server.http.head import Head
 from tuili.server.http.limits import HttpLimits

@@ -1,0 +1,125 @@
+"""gRPC's length-prefixed messages out of DATA frames, large ones in blocks of their own."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+from tuili.errors import InvalidArgument, TuiliError, Unsupported
+from tuili.server.grpc.codec import Buffer
+
+_PREFIX: Final = struct.Struct(">BI")
+_LARGE: Final = 32 << 10
+_WBITS: Final = {"gzip": 15 + 16, "deflate": 15}
+
+
+class MessageTooLarge(TuiliError):
+    """A message above the limit; gRPC's RESOURCE_EXHAUSTED."""
+
+
+class Assembler:
+    """Puts the messages of one call together and gives each to `deliver`."""
+
+    __slots__ = ("_block", "_compressed", "_deliver", "_encoding", "_filled", "_limits", "_prefix")
+
+    def __init__(
+        self,
+        encoding: str,
+        limits: tuple[int, int, Callable[[int], memoryview]],
+        deliver: Callable[[Buffer], None],
+    ) -> None:
+        self._encoding = encoding
+        self._limits = limits  # message bytes, decompressed bytes, where blocks come from
+        self._deliver = deliver
+        self._prefix = b""
+        self._block: memoryview | None = None
+        self._filled = 0
+        self._compressed = False
+
+    @property
+    def partial(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._block is not None or bool(self._prefix)
+
+    def feed(self, data: bytes, at: int, end: int) -> None:
+        """Take `data[at:end]`; TuiliError for what cannot be a message."""
+        while at < end:
+            if self._block is not None:
+                at += self._copy(data, at, end)
+                continue
+            if not self._prefix and end - at >= 5:
+                flag, size = _PREFIX.unpack_from(data, at)
+                at += 5
+            else:
+                taken = 5 - len(self._prefix)
+                self._prefix += data[at : min(at + taken, end)]
+                at += taken
+                if len(self._prefix) < 5:
+                    return
+                flag, size = _PREFIX.unpack(self._prefix)
+                self._prefix = b""
+            if size <= end - at:
+                self._finish(flag, data[at : at + size], size)
+                at += size
+            else:
+                self._begin(flag, size)
+
+    def _begin(self, flag: int, size: int) -> None:
+        """Make room for a message whose end is not here yet."""
+        self._check(flag, size)
+        self._compressed = flag == 1
+        self._block = self._limits[2](size) if size >= _LARGE else memoryview(bytearray(size))
+        self._filled = 0
+
+    def _copy(self, data: bytes, at: int, end: int) -> int:
+        block = self._block
+        assert block is not None
+        taken = min(end - at, len(block) - self._filled)
+        block[self._filled : self._filled + taken] = memoryview(data)[at : at + taken]
+        self.filled(taken)
+        return taken
+
+    def space(self, most: int) -> memoryview | None:
+        """Where the socket may write the next `most` bytes of a large message by itself."""
+        block = self._block
+        if block is None or len(block) < _LARGE:
+            return None
+        return block[self._filled : self._filled + most]
+
+    def filled(self, size: int) -> None:
+        """Note that `size` bytes were written into the present block."""
+        block = self._block
+        assert block is not None
+        self._filled += size
+        if self._filled == len(block):
+            self._block = None
+            self._finish(1 if self._compressed else 0, block, len(block))
+
+    def _finish(self, flag: int, message: Buffer, size: int) -> None:
+        self._check(flag, size)
+        self._deliver(self._decompress(message) if flag else message)
+
+    def _check(self, flag: int, size: int) -> None:
+        limit = self._limits[0]
+        if size > limit:
+            raise MessageTooLarge(f"Received message larger than max ({size} vs. {limit})")
+        if flag and (flag != 1 or self._encoding == "identity"):
+            raise InvalidArgument(f"message with compression flag {flag}, but no grpc-encoding")
+
+    def _decompress(self, message: Buffer) -> bytes:
+        wbits = _WBITS.get(self._encoding)
+        if wbits is None:
+            raise Unsupported(f"Compression algorithm '{self._encoding}' is not supported")
+        limit = self._limits[1]
+        inflate = zlib.decompressobj(wbits)
+        try:
+            data = inflate.decompress(message, limit + 1)
+        except zlib.error as error:
+            raise InvalidArgument(f"message does not decompress: {error}") from None
+        if len(data) > limit:
+            raise MessageTooLarge(f"Received message larger than max ({len(data)} vs. {limit})")
+        if not inflate.eof:
+            raise InvalidArgument("message does not decompress: it ends too early")
+        return data

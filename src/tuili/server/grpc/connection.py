@@ -1,0 +1,655 @@
+"""One HTTP/2 connection: frames become calls, answers become frames.
+
+Theory of operation.  Bytes arrive in a buffer that all connections share and are taken over as one
+`bytes` object; `_consume` walks its frames.  DATA is handed on as it comes, whole frame or not.  When
+a large message is under way its stream lends its block as the receive buffer, so that tensors arrive
+where they stay.  What the frames of one read cause to be sent leaves in one write.
+
+Flow control (RFC 9113 section 5.2): our windows are large and given back at half; theirs are obeyed
+by queueing on the stream, and `_pump` sends from the queues in turn as windows open.  Whatever breaks
+the protocol ends the connection by GOAWAY; whatever only smells of an attack does too, by count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from tuili.server.grpc import frames as h2
+from tuili.server.grpc.codec import Buffer
+from tuili.server.grpc.frames import ConnectionFault, frame_head
+from tuili.server.grpc.heads import HeadDecoder
+from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH
+from tuili.server.grpc.stream import GrpcStream
+
+if TYPE_CHECKING:
+    from tuili.server.grpc.listener import GrpcListener
+
+_FRAME_BYTES: Final = 9
+_DIRECT_ABOVE: Final = 16 << 10  # replies below are joined into one write
+_UNIMPLEMENTED: Final = 12
+
+
+class GrpcConnection(asyncio.BufferedProtocol):
+    """Reads frames, runs calls, writes frames."""
+
+    def __init__(self, listener: GrpcListener) -> None:
+        limits = listener.limits
+        self._listener = listener
+        self._limits = limits
+        self.inference = listener.inference
+        self.assembly = listener.assembly
+        self._transport: asyncio.Transport | None = None
+        self._heads = HeadDecoder(limits.max_header_bytes)
+        self._streams: dict[int, GrpcStream] = {}
+        self._last = 0  # the highest stream a client opened
+        self._tail = h2.PREFACE[:0]
+        self._prefaced = False
+        self._configured = False  # whether the client's first SETTINGS came
+        # The DATA frame whose payload is coming.
+        self._data: GrpcStream | None = None
+        self._data_left = 0
+        self._pad_left = 0
+        self._data_ends = False
+        self._fill: memoryview | None = None
+        # The header block whose CONTINUATION is coming.
+        self._block = b""
+        self._block_stream = 0
+        self._block_ends = False
+        # Sending.
+        self._window = h2.DEFAULT_WINDOW
+        self._their_window = h2.DEFAULT_WINDOW
+        self._their_frame = h2.DEFAULT_FRAME
+        self._blocked: dict[int, GrpcStream] = {}  # streams with data the windows hold back
+        self._unacked = 0
+        self._out: list[Buffer] = []
+        self._direct = False  # whether `_out` holds something too large to be joined
+        self._reading = False
+        self._write_blocked = False
+        self._closing = False
+        self._draining = False
+        self._deadline = listener.now + limits.preface_timeout_s
+        self._resets = self._controls = self._empties = 0
+
+    @property
+    def now(self) -> float:
+        """The listener's coarse clock."""
+        return self._listener.now
+
+    # The loop's side -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        limits = self._limits
+        settings = h2.settings_frame(
+            {
+                h2.MAX_CONCURRENT_STREAMS: limits.max_streams,
+                h2.INITIAL_WINDOW_SIZE: limits.stream_window,
+                h2.MAX_FRAME_SIZE: limits.max_frame_bytes,
+                h2.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
+            }
+        )
+        more = h2.window_update_frame(0, limits.connection_window - h2.DEFAULT_WINDOW)
+        self._transport.write(settings + more)
+        self._listener.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._listener.closed(self)
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.cancel()
+        self._blocked.clear()
+        self._data = self._fill = None
+        self._out.clear()
+        self._tail = b""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._listener.receive_buffer if self._fill is None else self._fill
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._closing:
+            return
+        self._reading = True
+        try:
+            if self._fill is not None:
+                self._filled(nbytes)
+            else:
+                received = bytes(self._listener.receive_buffer[:nbytes])
+                self._consume(self._tail + received if self._tail else received)
+        except ConnectionFault as fault:
+            self._fail(fault)
+        finally:
+            self._reading = False
+            self._flush()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._write_blocked = True
+        self._deadline = self._listener.now + self._limits.write_timeout_s
+
+    def resume_writing(self) -> None:
+        self._write_blocked = False
+        self._deadline = float("inf")
+        self._pump()
+        self._flush()
+
+    # Frames ----------------------------------------------------------------------------------
+
+    def _consume(self, data: bytes) -> None:
+        """Handle every frame in `data`; keep the rest of one that is not whole."""
+        at, end = 0, len(data)
+        if not self._prefaced:
+            if not h2.PREFACE.startswith(data[: len(h2.PREFACE)]):
+                raise ConnectionFault(h2.PROTOCOL_ERROR, "no HTTP/2 preface")
+            if end < len(h2.PREFACE):
+                self._tail = data
+                return
+            self._prefaced = True
+            at = len(h2.PREFACE)
+        unpack = h2.FRAME_HEAD.unpack_from
+        while at < end:
+            if self._data_left or self._pad_left:
+                at = self._take_data(data, at, end)
+                continue
+            if end - at < _FRAME_BYTES:
+                break
+            high, low, kind, flags, number = unpack(data, at)
+            length = high << 8 | low
+            number &= 0x7FFFFFFF
+            if length > self._limits.max_frame_bytes:
+                raise ConnectionFault(h2.FRAME_SIZE_ERROR, f"frame of {length} bytes")
+            start = at + _FRAME_BYTES
+            if kind == h2.DATA and not self._block_stream:
+                taken = self._start_data(data, start, length, flags, number)
+                if taken < 0:
+                    break
+                at = start + taken
+                continue
+            stop = start + length
+            if stop > end:
+                if length > self._limits.max_header_bytes:
+                    raise ConnectionFault(h2.FRAME_SIZE_ERROR, f"frame of {length} bytes")
+                break
+            self._handle(kind, flags, number, data[start:stop])
+            at = stop
+        self._tail = data[at:] if at < end else b""
+        if self._data_left:
+            self._lend_buffer()
+
+    def _handle(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        """A whole frame other than DATA."""
+        if self._block_stream and (kind != h2.CONTINUATION or number != self._block_stream):
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "header block interrupted")
+        if not self._configured and kind != h2.SETTINGS:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        if kind == h2.HEADERS:
+            self._on_headers(flags, number, payload)
+        elif kind == h2.WINDOW_UPDATE:
+            self._on_window_update(number, payload)
+        elif kind == h2.CONTINUATION:
+            self._on_continuation(flags, number, payload)
+        elif kind == h2.RST_STREAM:
+            self._on_reset(number, payload)
+        elif kind == h2.SETTINGS:
+            self._on_settings(flags, number, payload)
+        elif kind == h2.PING:
+            self._on_ping(flags, number, payload)
+        elif kind == h2.PRIORITY:
+            _expect(len(payload) == 5, h2.FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
+            _expect(number != 0, h2.PROTOCOL_ERROR, "PRIORITY on stream 0")
+            self._count_control()
+        elif kind == h2.GOAWAY:
+            _expect(number == 0, h2.PROTOCOL_ERROR, "GOAWAY on a stream")
+            self._draining = True
+            self._close_if_idle()
+        elif kind == h2.PUSH_PROMISE:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+        else:
+            self._count_control()  # RFC 9113 section 4.1: unknown types are ignored
+
+    def _count_control(self) -> None:
+        """Frames that make work and carry none are counted against floods."""
+        self._controls += 1
+        if self._controls > self._limits.max_control_frames:
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many control frames")
+
+    # DATA ------------------------------------------------------------------------------------
+
+    def _start_data(self, data: bytes, start: int, length: int, flags: int, number: int) -> int:
+        """Begin a DATA frame; the payload bytes consumed, or -1 to wait for the pad length."""
+        if not self._configured:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        if number == 0 or number > self._last or not number & 1:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, f"DATA on idle stream {number}")
+        taken = pad = 0
+        if flags & h2.PADDED:
+            if length == 0:
+                raise ConnectionFault(h2.FRAME_SIZE_ERROR, "padded DATA without a pad length")
+            if len(data) == start:
+                return -1
+            pad, taken = data[start], 1
+            if pad >= length:
+                raise ConnectionFault(h2.PROTOCOL_ERROR, "padding longer than the frame")
+        stream = self._streams.get(number)
+        if stream is not None and stream.remote_closed:
+            raise ConnectionFault(h2.STREAM_CLOSED, f"DATA on half-closed stream {number}")
+        ends = bool(flags & h2.END_STREAM)
+        self._credit(stream, length, ends)
+        if length - taken - pad == 0 and not ends:
+            self._empties += 1
+            if self._empties > self._limits.max_empty_frames:
+                raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many empty DATA frames")
+        size = length - taken - pad
+        if not pad and size <= len(data) - start - taken:
+            # The whole payload is here, as for every small request.
+            if stream is not None:
+                if size:
+                    stream.feed(data, start + taken, start + taken + size)
+                if ends:
+                    self._half_close(stream)
+            return length
+        self._data, self._data_left, self._pad_left = stream, size, pad
+        self._data_ends = ends
+        return taken
+
+    def _take_data(self, data: bytes, at: int, end: int) -> int:
+        """Consume payload and padding of the DATA frame under way."""
+        if self._data_left:
+            size = min(self._data_left, end - at)
+            if self._data is not None:
+                self._data.feed(data, at, at + size)
+            self._data_left -= size
+            at += size
+        else:
+            size = min(self._pad_left, end - at)
+            self._pad_left -= size
+            at += size
+        if not self._data_left and not self._pad_left:
+            self._finish_data()
+        return at
+
+    def _finish_data(self) -> None:
+        stream, self._data = self._data, None
+        if stream is not None and self._data_ends:
+            self._half_close(stream)
+
+    def _lend_buffer(self) -> None:
+        """Let the socket write on into the block of the message under way, if it is large."""
+        stream = self._data
+        if stream is not None and not stream.over:
+            self._fill = stream.assembler.space(self._data_left)
+
+    def _filled(self, size: int) -> None:
+        fill, stream = self._fill, self._data
+        assert fill is not None
+        assert stream is not None
+        self._data_left -= size
+        stream.filled(size)
+        self._fill = fill[size:] if size < len(fill) and not stream.over else None
+        if not self._data_left and not self._pad_left:
+            self._finish_data()
+
+    def _half_close(self, stream: GrpcStream) -> None:
+        stream.half_close()
+        if stream.ended:
+            self._streams.pop(stream.number, None)
+            self._close_if_idle()
+
+    def _credit(self, stream: GrpcStream | None, length: int, ends: bool) -> None:
+        """Count what was received against our windows, and give them back at half."""
+        self._unacked += length
+        limits = self._limits
+        if self._unacked > limits.connection_window:
+            raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "connection window exceeded")
+        if self._unacked > limits.connection_window // 2:
+            self._write(h2.window_update_frame(0, self._unacked))
+            self._unacked = 0
+        if stream is None or ends:
+            return
+        stream.unacked += length
+        if stream.unacked > limits.stream_window:
+            raise ConnectionFault(h2.FLOW_CONTROL_ERROR, f"window of {stream.number} exceeded")
+        self._credit_stream(stream)
+
+    def _credit_stream(self, stream: GrpcStream) -> None:
+        if stream.unacked > self._limits.stream_window // 2 and not stream.choked:
+            self._write(h2.window_update_frame(stream.number, stream.unacked))
+            stream.unacked = 0
+
+    # HEADERS ---------------------------------------------------------------------------------
+
+    def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
+        _expect(number & 1 == 1, h2.PROTOCOL_ERROR, f"HEADERS on stream {number}")
+        if flags & (h2.PADDED | h2.PRIORITIZED):
+            payload = _unpad_headers(flags, payload)
+        ends = bool(flags & h2.END_STREAM)
+        if flags & h2.END_HEADERS:
+            self._open(number, payload, ends)
+        else:
+            self._block, self._block_stream, self._block_ends = payload, number, ends
+
+    def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
+        _expect(self._block_stream != 0, h2.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        self._block += payload
+        if len(self._block) > self._limits.max_header_bytes:
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "header block too large")
+        if not payload:
+            self._count_control()
+        if flags & h2.END_HEADERS:
+            block, self._block, self._block_stream = self._block, b"", 0
+            self._open(number, block, self._block_ends)
+
+    def _open(self, number: int, block: bytes, ends: bool) -> None:
+        """A whole header block: a new call, or the trailers of one."""
+        head = self._heads.decode(block)  # always, since it moves the compression's state
+        known = self._streams.get(number)
+        if known is not None:
+            _expect(ends and not known.remote_closed, h2.PROTOCOL_ERROR, "second HEADERS")
+            self._half_close(known)
+            return
+        if number <= self._last:
+            raise ConnectionFault(h2.STREAM_CLOSED, f"HEADERS on closed stream {number}")
+        self._last = number
+        if head.malformed:
+            self._reset(number, h2.PROTOCOL_ERROR)
+        elif len(self._streams) >= self._limits.max_streams:
+            self._reset(number, h2.REFUSED_STREAM)
+        elif head.http_status != 200:
+            self._write(h2.http_status_frame(number, head.http_status))
+            if not ends:
+                self._reset(number, h2.NO_ERROR)
+        else:
+            self._begin(GrpcStream(self, number, head, self._their_window), ends)
+
+    def _begin(self, stream: GrpcStream, ends: bool) -> None:
+        path = stream.head.path
+        self._streams[stream.number] = stream
+        if path != INFER_PATH and path != STREAM_PATH and path not in METHODS:
+            stream.over = True
+            self.end_call(stream, _UNIMPLEMENTED, f"unknown method {path}")
+        if ends:
+            self._half_close(stream)
+
+    def _reset(self, number: int, code: int) -> None:
+        """Refuse a stream; a peer that provokes many is attacking."""
+        if code != h2.NO_ERROR:
+            self._count_reset()
+        self._write(h2.rst_frame(number, code))
+
+    def _count_reset(self) -> None:
+        self._resets += 1
+        if self._resets > self._limits.max_resets:
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many resets")
+
+    # Control frames --------------------------------------------------------------------------
+
+    def _on_reset(self, number: int, payload: bytes) -> None:
+        _expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+        _expect(0 < number <= self._last, h2.PROTOCOL_ERROR, f"RST_STREAM on stream {number}")
+        stream = self._streams.pop(number, None)
+        self._blocked.pop(number, None)
+        if stream is not None:
+            if not stream.over:
+                self._count_reset()  # rapid reset: work started only to be taken back
+            stream.cancel()
+        else:
+            self._count_control()
+        self._close_if_idle()
+
+    def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
+        _expect(number == 0, h2.PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & h2.ACK:
+            _expect(not payload, h2.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
+            return
+        _expect(len(payload) % 6 == 0, h2.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
+        self._count_control()
+        for key, value in h2.read_settings(payload):
+            self._apply_setting(key, value)
+        if not self._configured:
+            self._configured = True
+            self._deadline = float("inf")
+        self._write(frame_head(h2.SETTINGS, h2.ACK, 0, 0))
+        self._pump()
+
+    def _apply_setting(self, key: int, value: int) -> None:
+        if key == h2.INITIAL_WINDOW_SIZE:
+            _expect(value <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "initial window too large")
+            change = value - self._their_window
+            self._their_window = value
+            for stream in self._streams.values():
+                stream.window += change
+                _expect(stream.window <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "window overflow")
+        elif key == h2.MAX_FRAME_SIZE:
+            fits = h2.DEFAULT_FRAME <= value < 1 << 24
+            _expect(fits, h2.PROTOCOL_ERROR, f"maximum frame size {value}")
+            self._their_frame = min(value, self._limits.max_frame_bytes)
+        elif key == h2.ENABLE_PUSH:
+            _expect(value <= 1, h2.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
+
+    def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
+        _expect(len(payload) == 8, h2.FRAME_SIZE_ERROR, "PING of a wrong size")
+        _expect(number == 0, h2.PROTOCOL_ERROR, "PING on a stream")
+        self._count_control()
+        if not flags & h2.ACK:
+            self._write(frame_head(h2.PING, h2.ACK, 0, 8) + payload)
+
+    def _on_window_update(self, number: int, payload: bytes) -> None:
+        _expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
+        amount = int.from_bytes(payload, "big") & h2.MAX_WINDOW
+        if number == 0:
+            _expect(amount > 0, h2.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+            self._window += amount
+            _expect(self._window <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "window overflow")
+        else:
+            _expect(number <= self._last, h2.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+            stream = self._streams.get(number)
+            if stream is None:
+                self._count_control()
+                return
+            stream.window += amount
+            if amount == 0 or stream.window > h2.MAX_WINDOW:
+                code = h2.FLOW_CONTROL_ERROR if amount else h2.PROTOCOL_ERROR
+                self._streams.pop(number)
+                self._blocked.pop(number, None)
+                stream.cancel()
+                self._reset(number, code)
+                return
+        if self._blocked:
+            self._pump()
+        else:
+            self._count_control()
+
+    # Answers ---------------------------------------------------------------------------------
+
+    def send_unary(self, stream: GrpcStream, parts: list[Buffer]) -> None:
+        """Answer a unary call: HEADERS, the message, trailers."""
+        size = sum(map(len, parts))
+        number = stream.number.to_bytes(4, "big")
+        prefix = b"\x00" + size.to_bytes(4, "big")
+        fits = size + 5 <= min(self._window, stream.window, self._their_frame)
+        if fits and not self._write_blocked and size < _DIRECT_ABOVE:
+            self._window -= size + 5
+            self._write(
+                b"".join(
+                    (
+                        h2.OPEN_HEAD, number, h2.OPEN_BLOCK,
+                        frame_head(h2.DATA, 0, stream.number, size + 5), prefix, *parts,
+                        h2.OK_HEAD, number, h2.OK_BLOCK,
+                    )
+                )
+            )  # fmt: skip
+            self._ended(stream)
+        else:
+            self._write(h2.OPEN_HEAD + number + h2.OPEN_BLOCK)
+            stream.trailer = h2.OK_HEAD + number + h2.OK_BLOCK
+            self._enqueue(stream, [prefix, *parts])
+        if not self._reading:
+            self._flush()
+
+    def open_response(self, stream: GrpcStream) -> None:
+        """Send the HEADERS of a streaming call at once, as clients wait for them."""
+        stream.opened = True
+        self._write(h2.open_frame(stream.number))
+
+    def send_message(self, stream: GrpcStream, parts: list[Buffer]) -> None:
+        """Send one message of a streaming call."""
+        size = sum(map(len, parts))
+        self._enqueue(stream, [b"\x00" + size.to_bytes(4, "big"), *parts])
+        self._credit_stream(stream)
+        if not self._reading:
+            self._flush()
+
+    def end_call(self, stream: GrpcStream, code: int, text: str) -> None:
+        """End a call with a status, after what is queued of it."""
+        frame = h2.status_frame(stream.number, code, text, stream.opened)
+        if stream.outgoing:
+            stream.trailer = frame
+        else:
+            self._write(frame)
+            self._ended(stream)
+        if not self._reading:
+            self._flush()
+
+    def _enqueue(self, stream: GrpcStream, parts: list[Buffer]) -> None:
+        if sum(map(len, parts)) < _DIRECT_ABOVE:
+            stream.outgoing.append(memoryview(b"".join(parts)))
+        else:
+            stream.outgoing.extend(memoryview(part) for part in parts if len(part))
+        self._blocked[stream.number] = stream
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what the windows allow, one frame of each waiting stream in turn."""
+        while self._blocked and self._window > 0 and not self._write_blocked:
+            sent = False
+            for stream in list(self._blocked.values()):
+                room = min(self._window, stream.window, self._their_frame)
+                if room > 0:
+                    self._send_data(stream, room)
+                    sent = True
+                if not stream.outgoing:
+                    self._blocked.pop(stream.number, None)
+                    if stream.trailer:
+                        self._write(stream.trailer)
+                        self._ended(stream)
+            if not sent:
+                return
+
+    def _send_data(self, stream: GrpcStream, room: int) -> None:
+        """One DATA frame of at most `room` bytes."""
+        pieces: list[Buffer] = []
+        size = 0
+        outgoing = stream.outgoing
+        while outgoing and size < room:
+            piece = outgoing.popleft()
+            if len(piece) > room - size:
+                outgoing.appendleft(piece[room - size :])
+                piece = piece[: room - size]
+            pieces.append(piece)
+            size += len(piece)
+        self._window -= size
+        stream.window -= size
+        self._write(frame_head(h2.DATA, 0, stream.number, size))
+        self._out += pieces
+        self._direct = self._direct or size > _DIRECT_ABOVE // 2
+
+    def _ended(self, stream: GrpcStream) -> None:
+        """Our side of the stream is done."""
+        stream.over = stream.ended = True
+        if stream.remote_closed:
+            self._streams.pop(stream.number, None)
+        elif self._streams.pop(stream.number, None) is not None:
+            # RFC 9113 section 8.1: tell the client to send no more of what is not wanted.
+            self._write(h2.rst_frame(stream.number, h2.NO_ERROR))
+        self._close_if_idle()
+
+    # Writing and ending ----------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        self._out.append(data)
+
+    def _flush(self) -> None:
+        out = self._out
+        transport = self._transport
+        if not out or transport is None:
+            return
+        self._out = []
+        if len(out) == 1:
+            transport.write(out[0])
+        elif self._direct:
+            transport.writelines(out)
+        else:
+            transport.write(b"".join(out))
+        self._direct = False
+        if self._closing:
+            transport.close()
+
+    def _fail(self, fault: ConnectionFault) -> None:
+        """Say why, and close."""
+        if self._closing:
+            return
+        self._write(h2.goaway_frame(self._last, fault.code, str(fault)))
+        self._shut()
+
+    def _shut(self) -> None:
+        self._closing = True
+        self._tail = b""
+        self._fill = self._data = None
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.cancel()
+        self._blocked.clear()
+        if not self._reading:
+            self._flush()
+
+    def drain(self) -> None:
+        """Ask the client to leave; calls under way are finished first."""
+        if self._draining or self._closing:
+            return
+        self._draining = True
+        self._write(h2.goaway_frame(h2.MAX_WINDOW, h2.NO_ERROR))
+        self._close_if_idle()
+        if not self._reading:
+            self._flush()
+
+    def _close_if_idle(self) -> None:
+        if self._draining and not self._streams and not self._closing:
+            self._write(h2.goaway_frame(self._last, h2.NO_ERROR))
+            self._shut()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def check(self, now: float) -> None:
+        """Called by the listener's clock: deadlines, and the counters of another second."""
+        self._resets = self._controls = self._empties = 0
+        if now >= self._deadline:
+            self.abort()
+            return
+        late = now - self._limits.message_timeout_s
+        for stream in list(self._streams.values()):
+            stream.check(now, late)
+        self._flush()
+
+
+def _expect(condition: bool, code: int, text: str) -> None:
+    if not condition:
+        raise ConnectionFault(code, text)
+
+
+def _unpad_headers(flags: int, payload: bytes) -> bytes:
+    """The header block of HEADERS with padding or (ignored) priority."""
+    start, stop = 0, len(payload)
+    if flags & h2.PADDED:
+        _expect(stop >= 1, h2.FRAME_SIZE_ERROR, "padded HEADERS without a pad length")
+        start, stop = 1, stop - payload[0]
+    if flags & h2.PRIORITIZED:
+        start += 5
+    _expect(start <= stop, h2.PROTOCOL_ERROR, "padding longer than the frame")
+    return payload[start:stop]

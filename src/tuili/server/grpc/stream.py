@@ -1,0 +1,214 @@
+"""One HTTP/2 stream that carries one gRPC call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final
+
+from tuili.errors import Cancelled, InternalError, TuiliError, Unsupported
+from tuili.server.grpc.assembly import Assembler, MessageTooLarge
+from tuili.server.grpc.codec import Buffer
+from tuili.server.grpc.heads import RequestHead
+from tuili.server.grpc.inference import InferStream
+from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
+from tuili.server.protocol.status import status_of
+
+if TYPE_CHECKING:
+    from tuili.server.dataplane import Ticket
+    from tuili.server.grpc.connection import GrpcConnection
+
+_LOG: Final = logging.getLogger("tuili.server.grpc")
+_INTERNAL, _RESOURCE_EXHAUSTED, _DEADLINE_EXCEEDED = 13, 8, 4
+_tasks: set[asyncio.Task[None]] = set()
+
+
+class GrpcStream:
+    """A call: messages come in through `assembler`, the answer goes out through the connection."""
+
+    __slots__ = (
+        "_connection", "_message", "_stream", "_ticket", "assembler", "deadline", "ended", "head",
+        "number", "opened", "outgoing", "over", "remote_closed", "since", "trailer", "unacked",
+        "window",
+    )  # fmt: skip
+
+    def __init__(
+        self, connection: GrpcConnection, number: int, head: RequestHead, window: int
+    ) -> None:
+        self._connection = connection
+        self.number = number
+        self.head = head
+        self.window = window  # what may be sent before the client gives more
+        self.unacked = 0  # received, and not yet given back
+        self.remote_closed = False
+        self.over = False  # answered or gone: the data plane's answers are dropped
+        self.opened = False  # whether response HEADERS went out
+        self.ended = False  # whether the trailers went out
+        self.outgoing: deque[memoryview] = deque()  # what the windows did not let through yet
+        self.trailer = b""
+        self.deadline: float | None = None
+        self.since = connection.now
+        self._message: Buffer | None = None
+        self._ticket: Ticket | None = None
+        self._stream: InferStream | None = None
+        self.assembler = Assembler(head.encoding, connection.assembly, self._deliver)
+        if head.timeout_s is not None:
+            self.deadline = asyncio.get_running_loop().time() + head.timeout_s
+        if head.path == STREAM_PATH:
+            self._stream = InferStream(
+                connection.inference, self._send, self._end, head.strict_stream
+            )
+            connection.open_response(self)
+
+    # What comes in ---------------------------------------------------------------------------
+
+    def feed(self, data: bytes, at: int, end: int) -> None:
+        """Take a piece of DATA."""
+        if self.over:
+            return
+        try:
+            self.assembler.feed(data, at, end)
+        except TuiliError as error:
+            self._end(error)
+
+    def filled(self, size: int) -> None:
+        """Note that the socket wrote `size` bytes into the message under way."""
+        if self.over:
+            return
+        try:
+            self.assembler.filled(size)
+        except TuiliError as error:
+            self._end(error)
+
+    def _deliver(self, message: Buffer) -> None:
+        if self._stream is not None:
+            self._stream.receive(message)
+        elif self._message is not None:
+            raise InternalError("more than one message in a unary call")
+        else:
+            self._message = message
+
+    def half_close(self) -> None:
+        """The client sends no more."""
+        self.remote_closed = True
+        if self.over:
+            return
+        if self.assembler.partial:
+            self._end(InternalError("the call ended inside a message"))
+        elif self._stream is not None:
+            self._stream.half_close()
+        elif self._message is None:
+            self._end(InternalError("the call ended without a message"))
+        else:
+            self._call(self._message)
+
+    @property
+    def choked(self) -> bool:
+        """Whether the client should send no more for now."""
+        return self._stream is not None and self._stream.full
+
+    # What it does ----------------------------------------------------------------------------
+
+    def _call(self, message: Buffer) -> None:
+        self._message = None
+        if self.head.path == INFER_PATH:
+            ticket = self._connection.inference.infer(message, self.deadline, self._answer)
+            if not self.over:
+                self._ticket = ticket
+            return
+        method = METHODS.get(self.head.path)
+        if method is None:
+            self._end(Unsupported(f"unknown method {self.head.path!r}"))
+            return
+        self._operate(method, message)
+
+    def _operate(self, method: Method, message: Buffer) -> None:
+        try:
+            result = method.call(self._connection.inference.dataplane, bytes(message))
+        except TuiliError as error:
+            self._end(error)
+        except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
+            self._own_bug()
+        else:
+            if isinstance(result, Awaitable):
+                task = asyncio.ensure_future(self._later(result))
+                _tasks.add(task)
+                task.add_done_callback(_tasks.discard)
+            else:
+                self._answer([result.SerializeToString()])
+
+    async def _later(self, result: Awaitable[object]) -> None:
+        try:
+            response = await result
+        except TuiliError as error:
+            self._end(error)
+        except Exception:  # noqa: BLE001 - as above
+            self._own_bug()
+        else:
+            self._answer([response.SerializeToString()])  # type: ignore[attr-defined]
+
+    def _own_bug(self) -> None:
+        _LOG.exception("%s failed", self.head.path)
+        self._end(InternalError("internal error; the server's log has the details"))
+
+    # What goes out ---------------------------------------------------------------------------
+
+    def _answer(self, answer: list[Buffer] | TuiliError) -> None:
+        """The one answer of a unary call."""
+        if self.over:
+            return
+        if isinstance(answer, list):
+            self._ticket = None
+            self.over = True
+            self._connection.send_unary(self, answer)
+        else:
+            self._end(answer)
+
+    def _send(self, parts: list[Buffer]) -> None:
+        """One message of a streaming call."""
+        if not self.over:
+            self._connection.send_message(self, parts)
+
+    def _end(self, error: TuiliError | None) -> None:
+        """End the call, with the status of `error`."""
+        if self.over:
+            return
+        if error is None:
+            self._finish(0, "")
+        elif isinstance(error, MessageTooLarge):
+            self._finish(_RESOURCE_EXHAUSTED, str(error))
+        else:
+            self._finish(status_of(error).grpc, str(error))
+
+    def _finish(self, code: int, text: str) -> None:
+        self._forget()
+        self._connection.end_call(self, code, text)
+
+    def _forget(self) -> None:
+        """Take back what is under way."""
+        self.over = True
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            ticket.cancel()
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def cancel(self) -> None:
+        """The client, or the connection, has gone."""
+        self._forget()
+        self.ended = True
+        self.outgoing.clear()
+
+    def check(self, now: float, late: float) -> None:
+        """Called by the clock: end a call past its deadline or a message that never ends."""
+        if self.over:
+            return
+        if self.deadline is not None and now >= self.deadline:
+            self._finish(_DEADLINE_EXCEEDED, "Deadline Exceeded")
+        elif self.assembler.partial and self.since < late:
+            self._end(Cancelled("the message took too long to arrive"))
+
+
+__all__ = ["GrpcStream"]
