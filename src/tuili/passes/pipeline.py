@@ -1,0 +1,80 @@
+"""The order of the passes, as one function that reads as a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tuili.errors import InternalError, TuiliError
+from tuili.ir import Graph
+from tuili.ops.infer import infer
+from tuili.passes.affine import fold_into_weights, split_batch_norm
+from tuili.passes.cse import share_equal_nodes
+from tuili.passes.dead import remove_dead
+from tuili.passes.fold import fold_constants
+from tuili.passes.fold_shapes import fold_shapes
+from tuili.passes.fuse_elementwise import fuse_elementwise
+from tuili.passes.fuse_epilogue import fuse_epilogues
+from tuili.passes.gemm import gemm_to_matmul
+from tuili.passes.identities import remove_identities
+from tuili.passes.layout import assign_layouts
+from tuili.passes.recognise import recognise
+
+OnPass = Callable[[str, Graph], None]
+MOST_ROUNDS = 8
+
+
+def optimise(graph: Graph, *, block: int, on_pass: OnPass) -> None:
+    """Everything between a typed graph and one that kernels can run; `block` is the target's."""
+    run = _Runner(graph, on_pass)
+    for _ in range(MOST_ROUNDS):
+        if not _simplify(graph, run):
+            break
+    run("fuse_epilogues", lambda: fuse_epilogues(graph))
+    run("fuse_elementwise", lambda: fuse_elementwise(graph))
+    run("fuse_epilogues_again", lambda: fuse_epilogues(graph))
+    run("assign_layouts", lambda: assign_layouts(graph, block))
+    run("share_equal_nodes", lambda: share_equal_nodes(graph))
+    run("remove_dead", lambda: remove_dead(graph))
+
+
+def _simplify(graph: Graph, run: _Runner) -> bool:
+    """One round of rewrites that make the graph smaller; returns whether anything changed."""
+    contents = infer(graph)
+    steps = (
+        run("fold_shapes", lambda: fold_shapes(graph, contents)),
+        run("fold_constants", lambda: fold_constants(graph)),
+        run("remove_identities", lambda: remove_identities(graph, contents)),
+        run("remove_dead", lambda: remove_dead(graph)),
+        run("share_equal_nodes", lambda: share_equal_nodes(graph)),
+        run("gemm_to_matmul", lambda: gemm_to_matmul(graph)),
+        run("split_batch_norm", lambda: split_batch_norm(graph)),
+        run("fold_into_weights", lambda: fold_into_weights(graph)),
+        run("recognise", lambda: recognise(graph, contents)),
+        run("remove_dead", lambda: remove_dead(graph)),
+    )
+    return any(steps)
+
+
+class _Runner:
+    """Runs passes, tells the watcher, and says in errors which passes had run before."""
+
+    def __init__(self, graph: Graph, on_pass: OnPass) -> None:
+        self._graph = graph
+        self._on_pass = on_pass
+        self._done: list[str] = []
+
+    def __call__(self, name: str, step: Callable[[], bool]) -> bool:
+        try:
+            changed = step()
+        except TuiliError:
+            raise
+        except Exception as error:
+            before = ", ".join(self._done[-6:]) or "none"
+            raise InternalError(
+                f"pass {name!r} failed on graph {self._graph.name!r}: {error!r}; "
+                f"passes before it: {before}. Please report it with the model"
+            ) from error
+        self._done.append(name)
+        if changed:
+            self._on_pass(name, self._graph)
+        return changed
