@@ -247,6 +247,11 @@ _SCALAR_ONLY = frozenset({"Mod", "BitShift"})
 # -- what can be printed ------------------------------------------------------------------------
 
 
+def printable_operators() -> list[str]:
+    """The operators that bodies may hold."""
+    return sorted({*_SPECIAL, *FLOATS, *COMPARISONS, *INTS} - {"Identity"})
+
+
 def _operand_type(node: Node) -> DType:
     """The type that decides how the operation is written."""
     return node.required(1 if node.op == "Where" else 0).dtype

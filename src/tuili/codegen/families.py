@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernel import Context
+from tuili.codegen.kernels import elementwise, reorder
 from tuili.errors import UnsupportedOperator
 from tuili.ir import Node
 
+_ELEMENTWISE = Family("elementwise", elementwise.emit, elementwise.supports)
+
 FAMILIES: dict[str, tuple[Family, ...]] = {
     # op: (Family("name", emit, supports), ...)
+    **dict.fromkeys(elementwise.OPERATORS, (_ELEMENTWISE,)),
+    "Reorder": (Family("reorder", reorder.emit, reorder.supports),),
 }
 
 

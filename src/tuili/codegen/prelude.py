@@ -250,9 +250,44 @@ def _horizontal(lanes: int) -> str:
     return "\n".join(parts)
 
 
+def _transpose(lanes: int) -> str:
+    """A square of V x V floats, transposed in registers: block swaps of 1, 2, 4, ... lanes."""
+    lines = [
+        "/* to[c][r] = from[r][c] for a square of V rows; the strides are distances of rows. */",
+        "static inline void tl_transpose(",
+        "    const float *from, int64_t from_stride, float *to, int64_t to_stride)",
+        "{",
+        "    vf r[V];",
+        "    for (int i = 0; i < V; i++)",
+        "        r[i] = v_load(from + i * from_stride);",
+    ]
+    step = 1
+    while step < lanes:
+        low = [j if not j & step else lanes + j - step for j in range(lanes)]
+        high = [j + step if not j & step else lanes + j for j in range(lanes)]
+        lines += [
+            "    for (int i = 0; i < V; i++)",
+            f"        if (!(i & {step})) {{",
+            f"            const vf a = r[i], b = r[i + {step}];",
+            f"            r[i] = __builtin_shufflevector(a, b, {', '.join(map(str, low))});",
+            f"            r[i + {step}] ="
+            f" __builtin_shufflevector(a, b, {', '.join(map(str, high))});",
+            "        }",
+        ]
+        step *= 2
+    return "\n".join(
+        [
+            *lines,
+            "    for (int i = 0; i < V; i++)",
+            "        v_store(to + i * to_stride, r[i]);",
+            "}",
+        ]
+    )
+
+
 @cache
 def prelude(target: Target) -> str:
     """The prelude of a target."""
     head = _HEAD.replace("{lanes}", str(target.lanes)).replace("{size}", str(4 * target.lanes))
     parts = [head, _MASKS, _SCALAR, _operations(target), _horizontal(target.lanes), vector_math()]
-    return "\n".join([*parts, _NUMBERS])
+    return "\n".join([*parts, _transpose(target.lanes), _NUMBERS])
