@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuili.ir import Graph, verify
-from tuili.ir.text import parse, to_text
+from tests.passes.support import feeds, load
+from tuili.ir import verify
+from tuili.ir.text import to_text
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
 from tuili.passes.fuse_elementwise import fuse_elementwise
@@ -43,17 +44,6 @@ EPILOGUES = {
         ["MatMul", "Cast"],
     ),
 }
-
-
-def load(text: str) -> Graph:
-    graph = parse(text)
-    infer(graph)
-    return graph
-
-
-def feeds(graph: Graph) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return {v.name: rng.standard_normal(v.shape).astype(np.float32) for v in graph.inputs}
 
 
 def assert_same(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> None:

@@ -79,8 +79,8 @@ def _match(
     value: Value | None, pattern: ast.expr, match: Match, contents: Contents
 ) -> Iterator[Match]:
     match pattern:
-        case ast.Constant(value=number):
-            if value is not None and _is_number(value, float(number)):
+        case ast.Constant() | ast.UnaryOp():
+            if value is not None and _is_number(value, ast.literal_eval(pattern)):
                 yield match
         case ast.Name(id=name):
             if value is not None and match.get(name, value) is value:
@@ -163,8 +163,9 @@ def _build(graph: Graph, node: Node, pattern: ast.expr, match: Match) -> Value:
     match pattern:
         case ast.Name(id=name):
             return match[name]
-        case ast.Constant(value=number):
-            return graph.add_constant(np.array(number, node.output.dtype.numpy))
+        case ast.Constant() | ast.UnaryOp():
+            number = np.array(ast.literal_eval(pattern), node.output.dtype.numpy)
+            return graph.add_constant(number)
         case ast.Call():
             inputs = [_build(graph, node, arg, match) for arg in pattern.args]
             attrs = {str(word.arg): _attribute(word.value, match) for word in pattern.keywords}
