@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernel import Context
-from tuili.codegen.kernels import elementwise, reorder
+from tuili.codegen.kernels import conv_direct, elementwise, reorder
 from tuili.errors import UnsupportedOperator
 from tuili.ir import Node
 
@@ -13,6 +13,7 @@ _ELEMENTWISE = Family("elementwise", elementwise.emit, elementwise.supports)
 FAMILIES: dict[str, tuple[Family, ...]] = {
     # op: (Family("name", emit, supports), ...)
     **dict.fromkeys(elementwise.OPERATORS, (_ELEMENTWISE,)),
+    "Conv": (Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),),
     "Reorder": (Family("reorder", reorder.emit, reorder.supports),),
 }
 

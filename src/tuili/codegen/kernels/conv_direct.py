@@ -1,0 +1,472 @@
+"""Direct convolution into blocked output: register tiles slide along the rows of the input.
+
+    y[n][oc / V][oh][ow][V] += x[n][c / B][oh * SH + kh * DH - PT][...][B] * w[panel][cb][kh][kw][B][NV * V]
+
+B is V for blocked input and 1 for plain input (first layers). A grid item is one panel of NV output
+vectors for one band of rows; a panel's weights are read in the order in which they are stored. A
+1x1 window is one long row of all pixels. When the width is known every tile of a row is printed
+with just the taps that its pixels have; when it is not, tiles at the borders read a padded copy.
+Grouped convolution is the same: a panel reads the input blocks of its groups, and the weights of
+channels that do not belong to an output are zero.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuili.codegen.epilogue import Epilogue
+from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.conv_shape import ConvShape, conv_shape
+from tuili.codegen.kernels.register_tile import (
+    Steps,
+    Tile,
+    choose_tile,
+    print_accumulate,
+    tail_widths,
+)
+from tuili.codegen.packing import pad_to_multiple
+from tuili.ir import Node, block_of
+from tuili.ops.table import attr
+from tuili.tensors import Array, Dim, DType, ceil_div
+
+OWN_SLOTS = 3  # x, w, bias
+L2_BYTES = 512 * 1024  # of the second-level cache, for one core to rely on
+ENOUGH_ITEMS = 128  # grid items that balance over many threads
+INLINE_STATEMENTS = 4  # longer epilogues become a loop over the tile
+
+
+def supports_direct(node: Node, ctx: Context) -> bool:
+    """Whether x and y are f32 maps, y blocked, and the weights are known."""
+    x, y, bias = node.required(0), node.output, node.input(2)
+    weights, known = node.required(1), bias is None or bias.is_constant
+    f32 = x.dtype is DType.F32 and y.dtype is DType.F32
+    blocked = y.layout == ctx.target.layout and x.layout in ("", ctx.target.layout)
+    return f32 and blocked and known and weights.is_constant and len(x.shape) in (3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectPlan:
+    """Everything that the printer decides from."""
+
+    shape: ConvShape
+    tile: Tile
+    lanes: int  # V
+    block: int  # B
+    first: tuple[int, ...]  # the first input block that each panel reads
+    blocks: int  # NB: how many it reads
+    chunk: int  # input blocks whose weights stay in the cache together
+    band: Dim  # rows of a grid item; pixels when the map is one row
+
+    @property
+    def steps(self) -> Steps:
+        """Distances of the micro-kernel."""
+        columns = self.shape.columns
+        return Steps(columns.stride * self.block, columns.dilation * self.block, self.block)
+
+    @property
+    def channel_blocks(self) -> int:
+        """Blocks of the whole input."""
+        return -(-self.shape.channels // self.block)
+
+    @property
+    def out_blocks(self) -> int:
+        """Vectors of output channels."""
+        return -(-self.shape.outputs // self.lanes)
+
+    @property
+    def panel_floats(self) -> int:
+        """Weights of one panel."""
+        return self.blocks * self.shape.taps * self.block * self.tile.vectors * self.lanes
+
+    @property
+    def is_row(self) -> bool:
+        """Whether bands are cut along the only row."""
+        return self.shape.rows.out == 1
+
+    @property
+    def has_borders(self) -> bool:
+        """Whether tiles of an unknown row may need a padded copy."""
+        return not self.shape.is_static and not self.shape.columns.is_inside
+
+
+def plan_direct(node: Node, ctx: Context) -> DirectPlan:
+    """The plan of a Conv node."""
+    weights = node.required(1).constant
+    assert weights is not None  # supports_direct
+    lanes = ctx.target.lanes
+    block = block_of(node.required(0).layout)
+    taps = (1, *weights.shape[2:])[-2:]
+    shape = conv_shape(node, taps if len(weights.shape) == 4 else taps[1:]).flat()
+    groups = attr(node, "group")
+    per_group, out_blocks = shape.outputs // groups, -(-shape.outputs // lanes)
+    divides = 0 if groups == 1 else per_group // lanes if per_group % lanes == 0 else 1
+    tile = choose_tile(ctx.target, shape.columns.out, out_blocks, divides=divides)
+    first, blocks = panel_blocks(shape, groups, tile.vectors * lanes, block)
+    step = shape.taps * block * tile.vectors * lanes * 4
+    chunk = blocks if _is_one_tile(shape, tile) else min(blocks, max(1, L2_BYTES // 2 // step))
+    total = len(first) * blocks * step
+    band = _band(shape, tile, len(first), total, block)
+    return DirectPlan(shape, tile, lanes, block, first, blocks, chunk, band)
+
+
+def _is_one_tile(shape: ConvShape, tile: Tile) -> bool:
+    return shape.rows.out == 1 and shape.columns.out == tile.pixels
+
+
+def panel_blocks(
+    shape: ConvShape, groups: int, panel: int, block: int
+) -> tuple[tuple[int, ...], int]:
+    """The first input block of every panel of `panel` output channels, and how many all read."""
+    ins, outs = shape.channels // groups, shape.outputs // groups
+    ranges: list[tuple[int, int]] = []
+    for start in range(0, shape.outputs, panel):
+        last = min(start + panel, shape.outputs) - 1
+        ranges.append((start // outs * ins // block, ((last // outs + 1) * ins - 1) // block + 1))
+    most = max(end - begin for begin, end in ranges)
+    limit = -(-shape.channels // block) - most
+    return tuple(min(begin, limit) for begin, _ in ranges), most
+
+
+def _band(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int, block: int) -> Dim:
+    """Rows (or pixels) of a grid item: input that stays in the cache, and enough items."""
+    is_row = shape.rows.out == 1
+    unit = tile.pixels if is_row else 1
+    row = tile.pixels if is_row else shape.columns.size
+    bytes_each = shape.channels * 4 * (row if isinstance(row, int) else 160)
+    room = L2_BYTES // 2 if weight_bytes > L2_BYTES else L2_BYTES // 4
+    count = max(1, room // (bytes_each * shape.rows.stride))
+    total = shape.columns.out if is_row else shape.rows.out
+    if not isinstance(total, int):
+        return count * unit
+    units = -(-total // unit)
+    images = shape.batch if isinstance(shape.batch, int) else 1
+    wanted = -(-ENOUGH_ITEMS // (panels * images))
+    # Small weights cost nothing when they are read again: there bands may be short.
+    least = 1 if weight_bytes <= L2_BYTES else min(count, -(-units // 4))
+    return max(min(count, units // wanted, units), least) * unit
+
+
+def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:
+    """[OC, C / groups, KH, KW] as [panel][NB][KH][KW][B][NV * V], zeros where nothing belongs."""
+    outputs, ins = weights.shape[:2]
+    taps = weights.shape[2:] if weights.ndim == 4 else (1, *weights.shape[2:])
+    wide = plan.tile.vectors * plan.lanes
+    block = plan.block
+    packed = np.zeros((len(plan.first), plan.blocks * block, *taps, wide), np.float32)
+    per_group = outputs // groups
+    source = weights.reshape(outputs, ins, *taps)
+    for panel, first in enumerate(plan.first):
+        start, stop = panel * wide, min((panel + 1) * wide, outputs)
+        for group in range(start // per_group, (stop - 1) // per_group + 1):
+            low, high = max(start, group * per_group), min(stop, (group + 1) * per_group)
+            channel = group * ins - first * block
+            packed[panel, channel : channel + ins, :, :, low - start : high - start] = np.moveaxis(
+                source[low:high], 0, -1
+            )
+    blocked = packed.reshape(len(plan.first), plan.blocks, block, *taps, wide)
+    return np.ascontiguousarray(np.moveaxis(blocked, 2, -2))
+
+
+def emit_direct(node: Node, ctx: Context) -> None:
+    """One call; see the module."""
+    plan = plan_direct(node, ctx)
+    shape, weights = plan.shape, node.required(1).constant
+    assert weights is not None
+    k = KernelBuilder(ctx, node, _name(shape))
+    k.read("x", node.required(0))
+    k.write("y", node.output)
+    k.weight("w", pack_panels(weights, attr(node, "group"), plan))
+    bias = node.input(2)
+    if bias is not None and bias.constant is not None:
+        k.weight("bias", pad_to_multiple(bias.constant, plan.tile.vectors * plan.lanes))
+    epilogue = Epilogue(k, node, OWN_SLOTS)
+    _dims(k, plan)
+    k.body(_Printer(plan, epilogue, has_bias=bias is not None).body())
+    bands = ceil_div(shape.columns.out if plan.is_row else shape.rows.out, plan.band)
+    flops = shape.batch * shape.pixels * (2 * weights.size)
+    traffic = shape.batch * shape.channels * shape.rows.size * shape.columns.size
+    traffic = (traffic + weights.size + shape.batch * shape.outputs * shape.pixels) * 4
+    k.emit(grid=shape.batch * bands * len(plan.first), flops=flops, bytes=traffic)
+
+
+def _name(shape: ConvShape) -> str:
+    sizes = [shape.channels, shape.rows.size, shape.columns.size, shape.outputs]
+    known = "x".join(str(size) for size in sizes if isinstance(size, int))
+    stride = shape.columns.stride
+    return f"conv{shape.rows.taps}x{shape.columns.taps}s{stride}_{known}"
+
+
+def _dims(k: KernelBuilder, plan: DirectPlan) -> None:
+    rows, columns = plan.shape.rows, plan.shape.columns
+    bands = ceil_div(columns.out if plan.is_row else rows.out, plan.band)
+    k.dims("H W OH OW", (rows.size, columns.size, rows.out, columns.out))
+    k.dims("PT PL BAND BANDS", (rows.pad, columns.pad, plan.band, bands))
+    k.dims("CB NB PANELS", (plan.channel_blocks, plan.blocks, len(plan.first)))
+    if plan.has_borders:
+        span = (plan.tile.pixels - 1) * columns.stride + columns.reach
+        k.scratch(plan.chunk * rows.taps * span * plan.block * 4)
+
+
+class _Printer:
+    """Prints the body of a direct convolution, from the outer loops to the stores."""
+
+    def __init__(self, plan: DirectPlan, epilogue: Epilogue, *, has_bias: bool) -> None:
+        self.plan = plan
+        self.epilogue = epilogue
+        self.has_bias = has_bias
+
+    def body(self) -> str:
+        """The loops over items, chunks of input blocks and rows."""
+        plan = self.plan
+        rows = plan.shape.rows
+        firsts = ", ".join(str(first) for first in plan.first)
+        varies = len(set(plan.first)) > 1
+        table = [f"static const int32_t firsts[{len(plan.first)}] = {{{firsts}}};"]
+        height = "BAND" if not plan.is_row else "1"
+        lines = [
+            *(table if varies else []),
+            "(void)H, (void)PT, (void)PL, (void)CB;",
+            "for (int64_t item = begin; item < end; item++) {",
+            "    const int64_t panel = item % PANELS, band = item / PANELS % BANDS;",
+            "    const int64_t n = item / (PANELS * BANDS);",
+            f"    const int64_t first = {'firsts[panel]' if varies else plan.first[0]};",
+            f"    const float *const xn = x + (n * CB + first) * H * W * {plan.block};",
+            f"    const float *const wn = w + panel * {plan.panel_floats};",
+            f"    const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
+            f"    for (int64_t block = 0; block < NB; block += {plan.chunk}) {{",
+            f"        const int64_t stop = tl_min(block + {plan.chunk}, NB);",
+        ]
+        if plan.is_row:
+            lines += ["        const int64_t oh = 0;"]
+            lines += _indent(self._row(), 2)
+            return "\n".join([*lines, "    }", "}"])
+        return "\n".join(
+            [
+                *lines,
+                f"        for (int64_t oh = band * {height}; oh < tl_min((band + 1) * BAND, OH); oh++) {{",
+                *_indent(self._row(), 3),
+                "        }",
+                "    }",
+                "}",
+            ]
+        ) if rows else ""
+
+    def _row(self) -> list[str]:
+        """The taps of the row that lie inside, then its tiles."""
+        rows = self.plan.shape.rows
+        head = [f"const int64_t h = oh * {rows.stride} - PT;"]
+        if rows.is_inside:
+            head.append(f"const int64_t kh0 = 0, kh1 = {rows.taps};")
+        else:
+            head += [
+                f"const int64_t kh0 = h < 0 ? (-h + {rows.dilation - 1}) / {rows.dilation} : 0;",
+                f"const int64_t kh1 = tl_min({rows.taps}, (H - h + {rows.dilation - 1})"
+                f" / {rows.dilation});",
+            ]
+        if self.plan.is_row:
+            return [*head, *self._band_of_one_row()]
+        if self.plan.shape.is_static:
+            return [*head, *self._known_tiles()]
+        return [*head, *self._unknown_tiles("0", "OW")]
+
+    def _band_of_one_row(self) -> list[str]:
+        columns = self.plan.shape.columns
+        limits = ["const int64_t left = band * BAND, right = tl_min(left + BAND, OW);"]
+        if not self.plan.shape.is_static:
+            return [*limits, *self._unknown_tiles("left", "right")]
+        if not columns.is_inside:
+            return [*limits, *self._known_tiles(limited=True)]
+        pixels = self.plan.tile.pixels
+        rest = int(columns.out) % pixels  # pyright: ignore[reportArgumentType]
+        lines = [*limits, f"for (int64_t ow = left; ow + {pixels} <= right; ow += {pixels}) {{"]
+        lines += [*_indent(self._tile(pixels, None)), "}"]
+        if rest:
+            lines += ["if (right == OW) {", f"    const int64_t ow = OW - {rest};"]
+            lines += [*_indent(self._tile(rest, None)), "}"]
+        return lines
+
+    def _known_tiles(self, *, limited: bool = False) -> list[str]:
+        """Tiles of a row of known width; equal neighbours share their text."""
+        columns, pixels = self.plan.shape.columns, self.plan.tile.pixels
+        width = int(columns.out)  # pyright: ignore[reportArgumentType]
+        runs: list[tuple[int, int, int, list[tuple[int, int]]]] = []
+        for start in range(0, width, pixels):
+            count = min(pixels, width - start)
+            taps = columns.inside(start, count)
+            if runs and runs[-1][2:] == (count, taps):
+                runs[-1] = (runs[-1][0], start + count, count, taps)
+            else:
+                runs.append((start, start + count, count, taps))
+        lines: list[str] = []
+        for start, stop, count, taps in runs:
+            full = all(pair == (0, count) for pair in taps)
+            tile = self._tile(count, None if full else taps)
+            if limited:
+                bounds = f"int64_t ow = tl_max({start}, left); ow < tl_min({stop}, right)"
+            else:
+                bounds = f"int64_t ow = {start}; ow < {stop}"
+            lines += [f"for ({bounds}; ow += {count}) {{", *_indent(tile), "}"]
+        return lines
+
+    def _unknown_tiles(self, left: str, right: str) -> list[str]:
+        """Tiles of a row of any width: as many full ones as fit, then ever smaller ones."""
+        lines = [f"int64_t ow = {left};"]
+        for pixels in tail_widths(self.plan.tile.pixels):
+            lines += [
+                f"for (; ow + {pixels} <= {right}; ow += {pixels}) {{",
+                *_indent(self._tile(pixels, None)),
+                "}",
+            ]
+        return lines
+
+    # -- one tile ------------------------------------------------------------------------------
+
+    def _tile(self, pixels: int, taps: list[tuple[int, int]] | None) -> list[str]:
+        vectors = range(self.plan.tile.vectors)
+        names = [f"acc{p}_{v}" for p in range(pixels) for v in vectors]
+        return [
+            f"float *const out = y + {self._at('(oc / V)', 'ow')};",
+            f"vf {', '.join(names)};",
+            *self._start(pixels),
+            *self._input(pixels),
+            "for (int64_t cb = block; cb < stop; cb++) {",
+            *_indent(self._rows_of_taps(pixels, taps)),
+            "}",
+            *self._store(pixels),
+        ]
+
+    def _at(self, block: str, column: str) -> str:
+        return f"(((n * {self.plan.out_blocks} + {block}) * OH + oh) * OW + {column}) * V"
+
+    def _start(self, pixels: int) -> list[str]:
+        """Sums start from the bias, or go on from the last chunk of input blocks."""
+        vectors = range(self.plan.tile.vectors)
+        fresh: list[str] = []
+        for v in vectors:
+            value = f"v_load(bias + oc + {v} * V)" if self.has_bias else "(vf){0}"
+            names = " = ".join(f"acc{p}_{v}" for p in range(pixels))
+            fresh.append(f"{names} = {value};")
+        if self.plan.chunk >= self.plan.blocks:
+            return fresh
+        resumed = [
+            self._guard(v, f"acc{p}_{v} = v_load(out + {v} * OH * OW * V + {p} * V);",
+                        f"acc{p}_{v} = (vf){{0}};")
+            for v in vectors
+            for p in range(pixels)
+        ]
+        return ["if (block == 0) {", *_indent(fresh), "} else {", *_indent(resumed), "}"]
+
+    def _guard(self, vector: int, text: str, otherwise: str = "") -> str:
+        """The last panel may have vectors beyond the output."""
+        if self.plan.out_blocks % self.plan.tile.vectors == 0 or vector == 0:
+            return text
+        other = f" else {otherwise}" if otherwise else ""
+        return f"if (oc / V + {vector} < {self.plan.out_blocks}) {text}{other}"
+
+    def _input(self, pixels: int) -> list[str]:
+        """`xt0`: where the first tap of the first pixel lies; `XR`, `XB`: to rows and blocks."""
+        plan = self.plan
+        rows, columns, block = plan.shape.rows, plan.shape.columns, plan.block
+        here = f"xn + (h * W + ow * {columns.stride} - PL) * {block}"
+        steps = f"XR = {rows.dilation} * W * {block}, XB = H * W * {block}"
+        if not plan.has_borders:
+            return [f"const float *const xs = {here};", f"const int64_t {steps};"]
+        span = (pixels - 1) * columns.stride + columns.reach
+        return [
+            f"const float *xs = {here};",
+            f"int64_t {steps};",
+            f"const int64_t left_edge = ow * {columns.stride} - PL;",
+            f"if (left_edge < 0 || left_edge + {span} > W) {{  /* a copy, padded with zeros */",
+            "    float *const patch = (float *)scratch;",
+            "    for (int64_t cb = block; cb < stop; cb++)",
+            "        for (int64_t kh = kh0; kh < kh1; kh++)",
+            f"            for (int64_t q = 0; q < {span}; q++) {{",
+            "                const float *const from = xs + cb * XB + kh * XR"
+            f" + q * {block};",
+            "                const int inside = left_edge + q >= 0 && left_edge + q < W;",
+            f"                float *const to = patch + (((cb - block) * {rows.taps} + kh)"
+            f" * {span} + q) * {block};",
+            f"                {self._copy_pixel()}",
+            "            }",
+            f"    XR = {span * block}, XB = {rows.taps * span * block};",
+            "    xs = patch - block * XB;",
+            "}",
+        ]
+
+    def _copy_pixel(self) -> str:
+        if self.plan.block == 1:
+            return "*to = inside ? *from : 0.0f;"
+        return "v_store(to, inside ? v_load(from) : (vf){0});"
+
+    def _rows_of_taps(self, pixels: int, taps: list[tuple[int, int]] | None) -> list[str]:
+        plan = self.plan
+        rows, columns = plan.shape.rows, plan.shape.columns
+        row_floats = columns.taps * plan.block * plan.tile.vectors * plan.lanes
+        tile = print_accumulate(plan.tile, pixels, plan.steps, taps or columns.taps)
+        return [
+            *self._lanes(),
+            "for (int64_t kh = kh0; kh < kh1; kh++) {",
+            "    const float *const xr = xs + cb * XB + kh * XR;",
+            f"    const float *const wr = wn + (cb * {rows.taps} + kh) * {row_floats};",
+            *_indent(tile),
+            "}",
+        ]
+
+    def _lanes(self) -> list[str]:
+        plan = self.plan
+        if plan.block == 1:
+            return []
+        rest = plan.shape.channels % plan.block
+        if not rest:
+            return [f"const int64_t lanes = {plan.block};"]
+        return [f"const int64_t lanes = first + cb + 1 < CB ? {plan.block} : {rest};"]
+
+    def _store(self, pixels: int) -> list[str]:
+        vectors = range(self.plan.tile.vectors)
+        plain = [
+            self._guard(v, f"v_store(out + {v} * OH * OW * V + {p} * V, acc{p}_{v});")
+            for v in vectors
+            for p in range(pixels)
+        ]
+        if self.epilogue.empty:
+            return plain
+        finished = self._finish(pixels)
+        if self.plan.chunk >= self.plan.blocks:
+            return finished
+        return ["if (stop < NB) {", *_indent(plain), "} else {", *_indent(finished), "}"]
+
+    def _finish(self, pixels: int) -> list[str]:
+        """The epilogue: line by line, or as a loop when it is long."""
+        vectors = range(self.plan.tile.vectors)
+        here = self._at("(oc / V)", "ow")
+        statements, result = self.epilogue.vector(
+            "tile[v][p]", f"{here} + v * OH * OW * V + p * V", "oc + v * V"
+        )
+        if len(statements) > INLINE_STATEMENTS:
+            sums = [f"tile[{v}][{p}] = acc{p}_{v};" for v in vectors for p in range(pixels)]
+            limit = f"tl_min({len(vectors)}, {self.plan.out_blocks} - oc / V)"
+            return [
+                f"vf tile[{len(vectors)}][{pixels}];",
+                *sums,
+                f"for (int64_t v = 0; v < {limit}; v++)",
+                f"    for (int64_t p = 0; p < {pixels}; p++) {{",
+                *_indent(statements, 2),
+                f"        v_store(out + v * OH * OW * V + p * V, {result});",
+                "    }",
+            ]
+        lines: list[str] = []
+        for v in vectors:
+            for p in range(pixels):
+                statements, result = self.epilogue.vector(
+                    f"acc{p}_{v}", f"{here} + {v} * OH * OW * V + {p} * V", f"oc + {v} * V"
+                )
+                store = f"v_store(out + {v} * OH * OW * V + {p} * V, {result});"
+                lines.append(self._guard(v, "{ " + " ".join([*statements, store]) + " }"))
+        return lines
+
+
+def _indent(lines: list[str], depth: int = 1) -> list[str]:
+    return [textwrap.indent(line, "    " * depth) for line in lines]

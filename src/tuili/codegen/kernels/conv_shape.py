@@ -1,0 +1,131 @@
+"""ConvShape: a 1-D or 2-D window operation as numbers, rank and auto_pad resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuili.ir import Node
+from tuili.ops.table import attr
+from tuili.tensors import Dim, ceil_div, dim_max
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One spatial axis: sizes, taps and how windows step; `end` is the padding after the input."""
+
+    size: Dim
+    out: Dim
+    taps: int
+    stride: int = 1
+    dilation: int = 1
+    pad: Dim = 0
+    end: Dim = 0
+
+    @property
+    def reach(self) -> int:
+        """How far one window stretches."""
+        return (self.taps - 1) * self.dilation + 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether output i is made of input i alone."""
+        return (self.taps, self.stride, self.pad, self.end) == (1, 1, 0, 0)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether no window reaches into padding."""
+        if self.pad != 0:
+            return False
+        if isinstance(self.size, int) and isinstance(self.out, int):
+            return (self.out - 1) * self.stride + self.reach <= self.size
+        return self.end == 0
+
+    def inside(self, first: int, count: int) -> list[tuple[int, int]]:
+        """For each tap, which of the outputs first .. first + count - 1 read real input."""
+        assert isinstance(self.size, int)
+        assert isinstance(self.pad, int)
+        ranges: list[tuple[int, int]] = []
+        for tap in range(self.taps):
+            start = first * self.stride - self.pad + tap * self.dilation
+            low = max(0, -(start // self.stride)) if start < 0 else 0
+            high = min(count, -((start - self.size) // self.stride)) if start < self.size else 0
+            ranges.append((min(low, count), max(high, min(low, count))))
+        return ranges
+
+
+@dataclass(frozen=True, slots=True)
+class ConvShape:
+    """[batch, channels, rows, columns] by a window; 1-D inputs have one row."""
+
+    batch: Dim
+    channels: int
+    outputs: int
+    rows: Axis
+    columns: Axis
+
+    def flat(self) -> ConvShape:
+        """A 1x1 window over all pixels is a row of rows * columns of them."""
+        if not (self.rows.is_plain and self.columns.is_plain):
+            return self
+        pixels = self.rows.size * self.columns.size
+        return ConvShape(
+            self.batch, self.channels, self.outputs, Axis(1, 1, 1), Axis(pixels, pixels, 1)
+        )
+
+    @property
+    def taps(self) -> int:
+        """The size of the window."""
+        return self.rows.taps * self.columns.taps
+
+    @property
+    def pixels(self) -> Dim:
+        """Output pixels of one image."""
+        return self.rows.out * self.columns.out
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the windows of a row are all known."""
+        axis = self.columns
+        return all(isinstance(dim, int) for dim in (axis.size, axis.out, axis.pad))
+
+
+def conv_shape(node: Node, taps: Sequence[int]) -> ConvShape:
+    """The shape of a Conv or pool node of rank 3 or 4 whose window has these taps."""
+    x, y = node.required(0).shape, node.output.shape
+    axes = window_axes(node, taps)
+    rows = axes[0] if len(axes) == 2 else Axis(1, 1, 1)
+    channels, outputs = x[1], y[1]
+    assert isinstance(channels, int)
+    assert isinstance(outputs, int)
+    return ConvShape(x[0], channels, outputs, rows, axes[-1])
+
+
+def window_axes(node: Node, taps: Sequence[int]) -> list[Axis]:
+    """The spatial axes of a window operation."""
+    x, y = node.required(0).shape[2:], node.output.shape[2:]
+    rank = len(x)
+    strides = attr(node, "strides") or (1,) * rank
+    dilations = attr(node, "dilations") or (1,) * rank
+    axes: list[Axis] = []
+    for axis in range(rank):
+        reach = (taps[axis] - 1) * dilations[axis] + 1
+        pad, end = _pads(node, axis, rank, x[axis], reach, strides[axis])
+        axes.append(
+            Axis(x[axis], y[axis], taps[axis], strides[axis], dilations[axis], pad, end)
+        )
+    return axes
+
+
+def _pads(
+    node: Node, axis: int, rank: int, size: Dim, reach: int, stride: int
+) -> tuple[Dim, Dim]:
+    auto = attr(node, "auto_pad")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        total = dim_max((ceil_div(size, stride) - 1) * stride + reach - size, 0)
+        small = total // 2
+        return (small, total - small) if auto == "SAME_UPPER" else (total - small, small)
+    if auto == "VALID":
+        return 0, 0
+    pads = attr(node, "pads") or (0,) * (2 * rank)
+    return pads[axis], pads[axis + rank]

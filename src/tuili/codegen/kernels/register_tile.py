@@ -1,0 +1,141 @@
+"""The register tile of convolutions: output pixels times vectors of output channels.
+
+For every input channel the micro-kernel loads one weight vector per output vector and one number
+per pixel, and does pixels * vectors multiply-adds on accumulators that never leave registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuili.codegen.targets import Target
+from tuili.tensors import Dim
+
+# Two multiply-adds and two loads per cycle, four cycles until a sum can be added to again: true of
+# the large x86 and Arm cores of the last ten years.
+_PER_CYCLE = 2
+_LATENCY = 4
+_GUESSED_WIDTH = 168  # stands for a width that is not known: many tiles divide it
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Pixels and vectors of the register tile."""
+
+    pixels: int
+    vectors: int
+
+    def cycles(self, pixels: int) -> float:
+        """Estimated cycles for one input channel of a tile of `pixels`."""
+        work = pixels * self.vectors / _PER_CYCLE
+        loads = (pixels + self.vectors) / _PER_CYCLE
+        # A cycle lost to the caches now and then: weights are streamed, pixels are not.
+        return max(work, loads, _LATENCY) + 0.02 * (pixels + 3 * self.vectors)
+
+
+def choose_tile(target: Target, width: Dim, blocks: int, *, divides: int = 0) -> Tile:
+    """The cheapest tile for rows of `width` pixels and `blocks` vectors of output channels.
+
+    `divides`: the number of vectors must divide it (panels must not cross groups).
+    """
+    pixels = width if isinstance(width, int) else _GUESSED_WIDTH
+    best = min(
+        (_cost(tile, pixels, blocks), -tile.pixels, tile.vectors, tile)
+        for tile in _candidates(target, pixels, blocks)
+        if divides % tile.vectors == 0
+    )
+    return best[-1]
+
+
+def _candidates(target: Target, width: int, blocks: int) -> list[Tile]:
+    # Without FMA the product needs a register; a broadcast of its own as well, unless one vector
+    # is all that it is multiplied with and the instruction set can broadcast from memory.
+    embedded = target.lanes == 16
+    tiles: list[Tile] = []
+    for vectors in range(1, min(blocks, 8) + 1):
+        spare = vectors + (0 if vectors == 1 and embedded else 1) + (0 if target.fma else 1)
+        most = (target.registers - spare) // vectors
+        tiles += [Tile(pixels, vectors) for pixels in range(1, min(most, width) + 1)]
+    return tiles
+
+
+def _cost(tile: Tile, width: int, blocks: int) -> float:
+    whole, rest = divmod(width, tile.pixels)
+    cycles = whole * tile.cycles(tile.pixels) + (tile.cycles(rest) if rest else 0)
+    return round(cycles * -(-blocks // tile.vectors), 6)
+
+
+def tail_widths(pixels: int) -> list[int]:
+    """The tile widths that cover any row: the full one, then powers of two below it."""
+    widths = [pixels]
+    while widths[-1] > 1:
+        widths.append(1 << ((widths[-1] - 1).bit_length() - 1))
+    return widths
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """C texts of distances, in floats, that the micro-kernel moves by."""
+
+    pixel: int  # input, from an output pixel to the next
+    tap: int  # input, from a tap to the next in a row
+    lanes: int  # input channels that lie side by side
+
+
+def print_accumulate(
+    tile: Tile, pixels: int, steps: Steps, taps: list[tuple[int, int]] | int
+) -> list[str]:
+    """C that adds all taps of one window row; `xr` (input), `wr` (weights) and `lanes` in scope.
+
+    `taps` is how many there are, or, where some pixels miss some taps, the pixels of each.
+    """
+    weights = steps.lanes * tile.vectors
+    if isinstance(taps, int):
+        return _print_tap_loop(tile, pixels, steps, taps, weights)
+    lines: list[str] = []
+    for tap, (low, high) in enumerate(taps):
+        if low < high:
+            lines += ["{", f"    const float *const xt = xr + {tap * steps.tap};"]
+            lines += [f"    const float *const wt = wr + {tap * weights} * V;"]
+            lines += _indent(_print_lanes(tile, range(low, high), steps))
+            lines.append("}")
+    return lines
+
+
+def _print_tap_loop(
+    tile: Tile, pixels: int, steps: Steps, taps: int, weights: int
+) -> list[str]:
+    body = _print_lanes(tile, range(pixels), steps)
+    if taps == 1:
+        head = ["const float *const xt = xr, *const wt = wr;"]
+        return [*head, *body]
+    return [
+        "const float *xt = xr, *wt = wr;",
+        f"for (int64_t kw = 0; kw < {taps}; kw++, xt += {steps.tap}, wt += {weights} * V) {{",
+        *_indent(body),
+        "}",
+    ]
+
+
+def _print_lanes(tile: Tile, pixels: range, steps: Steps) -> list[str]:
+    if steps.lanes == 1:
+        return ["const int64_t c = 0;", *_print_channel(tile, pixels, steps)]
+    return [
+        "for (int64_t c = 0; c < lanes; c++) {",
+        *_indent(_print_channel(tile, pixels, steps)),
+        "}",
+    ]
+
+
+def _print_channel(tile: Tile, pixels: range, steps: Steps) -> list[str]:
+    lines = [
+        f"const vf w{v} = v_load(wt + (c * {tile.vectors} + {v}) * V);" for v in range(tile.vectors)
+    ]
+    for p in pixels:
+        adds = " ".join(f"acc{p}_{v} += a * w{v};" for v in range(tile.vectors))
+        lines.append(f"{{ const vf a = v_set1(xt[c + {p * steps.pixel}]); {adds} }}")
+    return lines
+
+
+def _indent(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]

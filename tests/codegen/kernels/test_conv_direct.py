@@ -1,0 +1,104 @@
+"""Direct convolution agrees with the operator's meaning on every shape, stride and border."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.codegen.kernels.conv_cases import (
+    check,
+    scalar_body,
+    targets_here,
+    weights_of,
+    window_node,
+)
+from tuili.codegen.targets import Target
+
+targets = pytest.mark.parametrize("target", targets_here(), ids=lambda t: t.name)
+
+# input shape, (outputs, taps), attributes
+CASES = {
+    "3x3": ((1, 32, 20, 17), (48, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "3x3 no padding, odd channels": ((2, 19, 9, 31), (21, 3, 3), {}),
+    "3x3 stride 2": ((1, 16, 15, 29), (32, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "asymmetric": ((1, 20, 7, 8), (16, 3, 2), {"strides": [1, 2], "pads": [2, 0, 1, 3]}),
+    "dilated": ((1, 16, 13, 13), (16, 3, 3), {"dilations": [2, 3], "pads": [2, 3, 2, 3]}),
+    "wide padding": ((1, 16, 3, 3), (16, 5, 5), {"pads": [4, 4, 4, 4]}),
+    "same": ((1, 8, 9, 10), (9, 4, 4), {"auto_pad": "SAME_LOWER", "strides": [2, 3]}),
+    "1x1": ((2, 40, 7, 7), (72, 1, 1), {}),
+    "1x1 stride 2": ((1, 32, 9, 9), (64, 1, 1), {"strides": [2, 2]}),
+    "1x1 padded": ((1, 16, 4, 5), (16, 1, 1), {"pads": [1, 2, 0, 1]}),
+    "one pixel": ((3, 100, 1, 1), (24, 1, 1), {}),
+    "one row": ((1, 24, 1, 40), (24, 1, 5), {"pads": [0, 2, 0, 2]}),
+    "one output": ((1, 24, 6, 6), (1, 3, 3), {}),
+    "1-D": ((2, 20, 33), (17, 3), {"pads": [1, 1], "strides": [2]}),
+    "whole groups": ((1, 64, 6, 6), (96, 3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),
+    "small groups": ((1, 24, 6, 7), (36, 3, 3), {"group": 6, "pads": [1, 1, 1, 1]}),
+}  # fmt: skip
+
+
+def _weights(shape: tuple[int, ...], outputs: tuple[int, ...], group: int):
+    return weights_of(outputs[0], shape[1] // group, *outputs[1:])
+
+
+@targets
+@pytest.mark.parametrize("case", CASES)
+def test_known_shapes(case: str, target: Target) -> None:
+    shape, outputs, attrs = CASES[case]
+    weights = _weights(shape, outputs, attrs.get("group", 1))
+    node, values = window_node(
+        "Conv", target, shape, attrs, weights=weights, bias=weights_of(outputs[0], 1)[:, 0]
+    )
+    check(node, target, values, exact=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_symbolic_sizes(case: str) -> None:
+    target = targets_here()[0]
+    shape, outputs, attrs = CASES[case]
+    weights = _weights(shape, outputs, attrs.get("group", 1))
+    axes = "NW" if len(shape) == 3 else "NHW"
+    node, values = window_node("Conv", target, shape, attrs, weights=weights, axes=axes)
+    check(node, target, values, exact=True)
+
+
+@pytest.mark.parametrize("axes", ["H", "W", "N"])
+def test_one_symbolic_axis(axes: str) -> None:
+    target = targets_here()[0]
+    node, values = window_node(
+        "Conv", target, (2, 18, 11, 37), {"pads": [1, 1, 1, 1]}, weights=weights_of(20, 18, 3, 3),
+        axes=axes,
+    )  # fmt: skip
+    check(node, target, values, exact=True)
+
+
+@targets
+@pytest.mark.parametrize("axes", ["", "HW"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_plain_input(channels: int, axes: str, target: Target) -> None:
+    node, values = window_node(
+        "Conv", target, (2, channels, 19, 34), {"pads": [3, 3, 3, 3], "strides": [2, 2]},
+        weights=weights_of(24, channels, 7, 7), layout="", out_layout=target.layout, axes=axes,
+    )  # fmt: skip
+    check(node, target, values)
+
+
+@targets
+@pytest.mark.parametrize("body", [scalar_body("Relu"), scalar_body("Sigmoid", "Tanh", "Abs", "Neg")])
+def test_epilogue_with_residual(body, target: Target) -> None:
+    body = scalar_body("Relu", extra=1) if len(body.nodes) == 1 else scalar_body(
+        "Sigmoid", "Tanh", "Abs", "Neg", extra=1
+    )
+    node, values = window_node(
+        "Conv", target, (1, 20, 9, 10), {"pads": [1, 1, 1, 1]}, weights=weights_of(40, 20, 3, 3),
+        bias=weights_of(40, 1)[:, 0], epilogue=body, residual=True,
+    )  # fmt: skip
+    check(node, target, values, exact=True)
+
+
+def test_sums_go_on_over_chunks_of_channels() -> None:
+    target = targets_here()[0]
+    node, values = window_node(
+        "Conv", target, (1, 1088, 5, 5), {"pads": [1, 1, 1, 1]},
+        weights=weights_of(48, 1088, 3, 3), epilogue=scalar_body("Relu"),
+    )  # fmt: skip
+    assert "block == 0" in check(node, target, values, exact=True).source
