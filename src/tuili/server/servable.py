@@ -193,7 +193,9 @@ class Servable:
             for array in item.arrays.values():
                 size += array.size
         if self._placement.inline(size):
-            self._finish(instance, batch, size, left, execute(instance.model, batch))
+            outcome = execute(instance.model, batch)
+            self._learn(size, outcome, on_loop=True)
+            self._finish(instance, batch, left, outcome)
             return True
         instance.run_beside(
             self._loop,
@@ -205,18 +207,23 @@ class Servable:
     def _finish_beside(
         self, instance: Instance, batch: list[Pending], size: int, left: str, outcome: Outcome
     ) -> None:
-        self._finish(instance, batch, size, left, outcome)
+        self._learn(size, outcome, on_loop=False)
+        self._finish(instance, batch, left, outcome)
         if not self._flush_due:
             self._flush()
 
+    def _learn(self, size: int, outcome: Outcome, *, on_loop: bool) -> None:
+        if outcome.outputs is not None:
+            seconds = (outcome.done_ns - outcome.joined_ns) / _NS
+            self._placement.record(size, seconds, on_loop=on_loop)
+
     def _finish(
-        self, instance: Instance, batch: list[Pending], size: int, left: str, outcome: Outcome
+        self, instance: Instance, batch: list[Pending], left: str, outcome: Outcome
     ) -> None:
         self._free.append(instance)
         if outcome.outputs is None:
             self._finish_failed(batch, outcome.error or InternalError("no outputs"))
             return
-        self._placement.record(size, (outcome.done_ns - outcome.joined_ns) / _NS)
         rows = sum([item.rows for item in batch])
         try:
             self._answer(batch, outcome, rows)

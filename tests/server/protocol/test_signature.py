@@ -16,9 +16,9 @@ def tensor(name="A", shape=(1, 16), datatype="FP32", data=None):
     return InputTensor(name, datatype, tuple(shape), array)
 
 
-def request(*inputs, outputs=None, id=""):
+def request(*inputs, outputs=None, id_=""):
     wanted = None if outputs is None else [RequestedOutput(name) for name in outputs]
-    return InferRequest("m", list(inputs), id=id, outputs=wanted)
+    return InferRequest("m", list(inputs), id=id_, outputs=wanted)
 
 
 def test_a_good_request_passes_with_its_rows():
@@ -67,7 +67,7 @@ def test_a_bad_request_is_refused_with_tritons_text(limit, inputs, outputs, text
 
 def test_the_id_is_in_the_text():
     with pytest.raises(InvalidArgument, match=r"^\[request id: 7\] expected"):
-        Signature("m", PAIR, OUT, 0).check(request(id="7"))
+        Signature("m", PAIR, OUT, 0).check(request(id_="7"))
 
 
 def test_negative_dims_are_refused():

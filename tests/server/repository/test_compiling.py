@@ -7,7 +7,7 @@ import pytest
 from tuili.errors import InvalidModel, ToolchainError
 from tuili.server.repository import compiling
 
-# A stand-in for the interpreter: called as `FAKE -m tuili compile SRC -o OUT`.
+# A stand-in for the interpreter: called as `FAKE -m tuili compile -q SRC -o OUT`.
 SCRIPT = """#!/bin/sh
 echo run >> "{log}"
 {action}
@@ -37,7 +37,7 @@ def source(tmp_path):
 
 
 def test_a_model_is_compiled_once_per_content(tmp_path, compiler, source):
-    log = compiler('cp "$4" "$6"')
+    log = compiler('cp "$5" "$7"')
     first = compiling.compiled(source, tmp_path / "cache")
     assert first.read_bytes() == b"model"
     assert compiling.compiled(source, tmp_path / "cache") == first

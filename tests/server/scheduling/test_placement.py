@@ -50,3 +50,17 @@ def test_forbidden_means_never():
     placement = Placement(allowed=False)
     placement.record(16, 1e-6)
     assert not placement.inline(16)
+
+
+def test_what_looked_slow_beside_the_loop_is_tried_on_it_now_and_then():
+    placement = Placement()
+    placement.record(16, 400e-6, on_loop=False)
+    assert [placement.inline(16) for _ in range(64)].count(True) == 2
+    placement.record(16, 20e-6, on_loop=True)
+    assert placement.inline(16)
+
+
+def test_what_is_surely_slow_is_not_tried():
+    placement = Placement()
+    placement.record(16, 5e-3, on_loop=False)
+    assert not any(placement.inline(16) for _ in range(100))

@@ -67,7 +67,7 @@ def _compile(source: Path, artifact: Path) -> None:
     try:
         made = scratch / artifact.name
         done = subprocess.run(
-            [sys.executable, "-m", "tuili", "compile", str(source), "-o", str(made)],
+            [sys.executable, "-m", "tuili", "compile", "-q", str(source), "-o", str(made)],
             capture_output=True,
             text=True,
             check=False,
