@@ -13,7 +13,7 @@ from tuili.codegen.prelude import prelude
 from tuili.codegen.run_function import comment_text, print_run, signature
 from tuili.codegen.targets import Target
 from tuili.lower.memory import MemoryPlan
-from tuili.lower.program import Kernel, Program
+from tuili.lower.program import Kernel, Program, calls_of
 
 GROUP_CHARACTERS = 12_000
 ALONE_CHARACTERS = 2_500
@@ -57,7 +57,7 @@ def _unique_kernels(program: Program) -> dict[str, Kernel]:
     """Every distinct kernel once, under a unique C name."""
     named: dict[str, Kernel] = {}
     seen: set[Kernel] = set()
-    for step in program.steps:
+    for step in calls_of(program.steps):
         kernel = step.kernel
         if kernel in seen:
             continue
@@ -72,7 +72,7 @@ def _unique_kernels(program: Program) -> dict[str, Kernel]:
 
 def _sources_by_kernel(program: Program) -> dict[Kernel, list[str]]:
     labels: dict[Kernel, list[str]] = {}
-    for step in program.steps:
+    for step in calls_of(program.steps):
         labels.setdefault(step.kernel, []).append(step.label)
     return labels
 

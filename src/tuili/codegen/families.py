@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernel import Context
-from tuili.codegen.kernels import conv_direct, elementwise, reorder
+from tuili.codegen.kernels import (
+    branch,
+    conv_direct,
+    copy,
+    elementwise,
+    matmul,
+    matmul_plain,
+    reorder,
+)
 from tuili.errors import UnsupportedOperator
 from tuili.ir import Node
 
@@ -14,6 +22,16 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     # op: (Family("name", emit, supports), ...)
     **dict.fromkeys(elementwise.OPERATORS, (_ELEMENTWISE,)),
     "Conv": (Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),),
+    "MatMul": (
+        Family("matmul_packed", matmul.emit_packed, matmul.supports_packed),
+        Family("matmul_batched", matmul.emit_batched, matmul.supports_batched),
+        Family("matmul_plain", matmul_plain.emit_plain, matmul_plain.supports_plain),
+    ),
+    **dict.fromkeys(
+        ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"),
+        (Family("view", copy.emit_view),),
+    ),
+    "If": (Family("branch", branch.emit_if),),
     "Reorder": (Family("reorder", reorder.emit, reorder.supports),),
 }
 

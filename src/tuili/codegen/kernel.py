@@ -12,14 +12,14 @@ k.emit(grid=oc_blocks, flops=..., bytes=...)
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from tuili.codegen.targets import Target
 from tuili.errors import InternalError
-from tuili.ir import Node, TensorType, Value, block_of
+from tuili.ir import Graph, Node, TensorType, Value, block_of
 from tuili.lower.program import (
     ALIGNMENT,
     Arg,
@@ -62,6 +62,7 @@ class Context:
     exact: bool = False  # no Winograd, no fast math
     views: dict[Value, View] = field(default_factory=dict[Value, View])
     packed: dict[object, Buffer] = field(default_factory=dict[object, Buffer])
+    emit_graph: Callable[[Graph], None] = field(default=lambda graph: None)  # set by translate
 
     def view(self, value: Value) -> View:
         """Where a value lives; constants are placed among the weights on first use."""

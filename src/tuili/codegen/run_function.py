@@ -7,13 +7,24 @@ grid and meets the others at a barrier. Steps too small to share run on thread 0
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tuili.codegen.c_dims import c_dim
 from tuili.codegen.prelude import prelude
 from tuili.codegen.targets import Target
 from tuili.lower.memory import Interval, MemoryPlan, aligned, lifetimes, plan_memory
-from tuili.lower.program import Arg, Call, Kernel, Place, Pointer, Program, View
+from tuili.lower.program import (
+    Arg,
+    Branch,
+    Call,
+    Kernel,
+    Place,
+    Pointer,
+    Program,
+    Step,
+    View,
+    calls_of,
+)
 from tuili.runtime.native import abi_header, pool_source, run_support
 from tuili.tensors import Dim, Sym, dim_max, substitute, symbols_of
 
@@ -67,7 +78,7 @@ class _Layout:
     def __init__(self, program: Program) -> None:
         self.lives = lifetimes(program)
         self.buffers = [buffer for buffer in program.buffers if buffer in self.lives]
-        self.scratch = _most(step.scratch for step in program.steps)
+        self.scratch = _most(step.scratch for step in calls_of(program.steps))
         self.slots = {buffer: slot for slot, buffer in enumerate(self.buffers)}
         self.plan = self._static_plan()
 
@@ -140,15 +151,8 @@ def _symbol_lines(program: Program, *, used: str) -> list[str]:
 
 
 def _body(program: Program, layout: _Layout, names: dict[Kernel, str]) -> str:
-    lines: list[str] = []
-    shared_before = False  # whether the last step ran on several threads
-    for index, step in enumerate(program.steps):
-        shares = _shares(step)
-        if index and (shares != "0" or shared_before):
-            lines.append("    tl_barrier_wait(&shared->barrier, n);")
-        lines += _call(step, layout, names[step.kernel], shares)
-        shared_before = shares != "0"
-    text = "\n".join(lines)
+    lines, _ = _steps(program.steps, layout, names)
+    text = textwrap.indent("\n".join(lines), "    ")
     head = [
         "static void tl_body(void *arg, int32_t tid, int32_t n)",
         "{",
@@ -168,6 +172,37 @@ def _scratch_line(layout: _Layout) -> str:
     )
 
 
+def _steps(
+    steps: Sequence[Step], layout: _Layout, names: dict[Kernel, str]
+) -> tuple[list[str], bool]:
+    """The C of steps that begin after a barrier, and whether threads may be apart at the end."""
+    lines: list[str] = []
+    apart = False  # whether the last step ran on several threads
+    for index, step in enumerate(steps):
+        shares = "1" if isinstance(step, Branch) else _shares(step)
+        if index and (shares != "0" or apart):
+            lines.append("tl_barrier_wait(&shared->barrier, n);")
+        if isinstance(step, Branch):
+            lines += _branch(step, layout, names)
+        else:
+            lines += _call(step, layout, names[step.kernel], shares)
+        apart = shares != "0"
+    return lines, apart
+
+
+def _branch(step: Branch, layout: _Layout, names: dict[Kernel, str]) -> list[str]:
+    then, _ = _steps(step.then, layout, names)
+    otherwise, _ = _steps(step.otherwise, layout, names)
+    return [
+        comment_text(step.label),
+        f"if (*(const uint8_t *)({layout.address(step.condition)})) {{",
+        *(f"    {line}" for line in then),
+        "} else {",
+        *(f"    {line}" for line in otherwise),
+        "}",
+    ]
+
+
 def _shares(step: Call) -> str:
     """The C condition for running a step on all threads: "0", "1" or an expression."""
     if step.grid == 1:
@@ -185,20 +220,20 @@ def _call(step: Call, layout: _Layout, name: str, shares: str) -> list[str]:
         _argument(arg, param, layout)
         for arg, param in zip(step.args, step.kernel.params, strict=True)
     )
-    comment = f"    {comment_text(step.label)}"
+    comment = comment_text(step.label)
     grid = _c(step.grid)
     tail = f", {args}" if args else ""
     if shares == "0":
-        return [comment, f"    if (tid == 0) {name}(0, {grid}, scratch{tail});"]
+        return [comment, f"if (tid == 0) {name}(0, {grid}, scratch{tail});"]
     span = (
         f"tl_split({grid}, tid, n)" if shares == "1" else f"tl_split_if({shares}, {grid}, tid, n)"
     )
     return [
         comment,
-        "    {",
-        f"        const tl_span span = {span};",
-        f"        if (span.begin < span.end) {name}(span.begin, span.end, scratch{tail});",
-        "    }",
+        "{",
+        f"    const tl_span span = {span};",
+        f"    if (span.begin < span.end) {name}(span.begin, span.end, scratch{tail});",
+        "}",
     ]
 
 
@@ -211,7 +246,7 @@ def _argument(arg: Arg, param: str, layout: _Layout) -> str:
 
 def _total(program: Program) -> str:
     """The C condition for using threads at all: some step is worth sharing."""
-    conditions = dict.fromkeys(_shares(step) for step in program.steps)
+    conditions = dict.fromkeys(_shares(step) for step in calls_of(program.steps))
     if "1" in conditions:
         return "1"
     return " || ".join(f"({c})" for c in conditions if c != "0") or "0"
@@ -264,8 +299,10 @@ def _plan_lines(program: Program, layout: _Layout) -> list[str]:
             f"    const int64_t sizes[] = {{{sizes}}};",
             f"    static const int32_t first[] = {{{', '.join(str(a) for a, _ in lives)}}};",
             f"    static const int32_t last[] = {{{', '.join(str(b) for _, b in lives)}}};",
-            "    const int64_t size ="
-            f" tl_plan_arena({len(lives)}, sizes, first, last, run->offsets);",
+            (
+                "    const int64_t size ="
+                f" tl_plan_arena({len(lives)}, sizes, first, last, run->offsets);"
+            ),
         ]
     text = "\n".join(lines)
     return [

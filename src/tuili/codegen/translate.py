@@ -6,11 +6,20 @@ from collections.abc import Iterable
 
 from tuili.codegen.families import choose
 from tuili.codegen.kernel import Context, size_of
+from tuili.codegen.kernels.copy import copy_call
 from tuili.codegen.targets import Target
 from tuili.ir import Graph, Value
-from tuili.lower.program import Buffer, Call, Kernel, Place, Pointer, Program, View
+from tuili.lower.memory import lifetimes
+from tuili.lower.program import (
+    Branch,
+    Buffer,
+    Place,
+    Program,
+    Step,
+    View,
+)
 from tuili.ops.contents import Contents
-from tuili.tensors import Dim, TensorSpec, ceil_div, symbols_of
+from tuili.tensors import Dim, TensorSpec, symbols_of
 
 # Operators that only look at memory in another shape; see `Context.alias`.
 VIEW_OPS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
@@ -24,12 +33,17 @@ def translate(graph: Graph, contents: Contents, target: Target, *, exact: bool =
     program.outputs = [_spec(value) for value in graph.outputs]
     _bind_inputs(graph, ctx)
     _bind_outputs(graph, ctx)
-    for node in graph.nodes:
-        choose(node, ctx).emit(node, ctx)
+    ctx.emit_graph = lambda nested: _emit_nodes(nested, ctx)
+    _emit_nodes(graph, ctx)
     _copy_outputs(graph, ctx)
-    program.steps = _live_steps(program)
+    program.steps = _live_steps(program.steps, set(program.output_buffers))
     _drop_unused_buffers(program)
     return program
+
+
+def _emit_nodes(graph: Graph, ctx: Context) -> None:
+    for node in graph.nodes:
+        choose(node, ctx).emit(node, ctx)
 
 
 def _spec(value: Value) -> TensorSpec:
@@ -75,32 +89,24 @@ def _copy_outputs(graph: Graph, ctx: Context) -> None:
             )
 
 
-_COPY = Kernel(
-    "copy_bytes",
-    ("const uint8_t *restrict from", "uint8_t *restrict to", "int64_t size"),
-    "const int64_t first = begin * 65536, last = tl_min(end * 65536, size);\n"
-    "if (first < last) memcpy(to + first, from + first, (size_t)(last - first));",
-)
+def _live_steps(steps: list[Step], needed: set[Buffer]) -> list[Step]:
+    """The steps whose results reach an output; `needed` grows by what they read.
 
-
-def copy_call(label: str, source: View, target: View, size: Dim) -> Call:
-    """A call that copies `size` bytes, 64 KiB an item."""
-    args = (Pointer(source, writes=False), Pointer(target, writes=True), size)
-    return Call(label, _COPY, args, ceil_div(size, 65536), 0, size * 2)
-
-
-def _live_steps(program: Program) -> list[Call]:
-    """The steps whose results reach an output."""
-    needed: set[Buffer] = set(program.output_buffers)
-    kept: list[Call] = []
-    for step in reversed(program.steps):
-        if any(buffer in needed for buffer in step.writes):
+    A buffer that is written in parts stays needed: earlier steps may write its other parts.
+    """
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if isinstance(step, Branch):
+            sides = (_live_steps(step.then, needed), _live_steps(step.otherwise, needed))
+            if any(sides):
+                kept.append(Branch(step.label, step.condition, *sides))
+                needed.add(step.condition.buffer)
+        elif any(buffer in needed for buffer in step.writes):
             kept.append(step)
             needed.update(step.reads)
-            # A buffer written in parts stays needed: earlier steps may write its other parts.
     return kept[::-1]
 
 
 def _drop_unused_buffers(program: Program) -> None:
-    touched = {buffer for step in program.steps for buffer in [*step.reads, *step.writes]}
+    touched = set(lifetimes(program))
     program.buffers = [buffer for buffer in program.buffers if buffer in touched]

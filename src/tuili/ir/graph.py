@@ -6,7 +6,7 @@ Rules
    too; only `Node.set_input`, `Graph.set_outputs`, `Graph.append/insert/remove` change it.
 3. `graph.nodes` is in topological order after an importer or a pass returns.
 4. A nested graph (attribute of `If`, `Loop`, `Scan`, ...) may read values of the graphs around it.
-5. Names of values are unique within a graph and the graphs around it.
+5. Names of values are unique within a graph, together with what it reads from around it.
 This module knows no operator and no file format.
 """
 

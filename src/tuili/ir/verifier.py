@@ -35,7 +35,7 @@ def _producers_are_right(graph: Graph, _: set[Value]) -> Iterator[str]:
 
 
 def _names_are_unique(graph: Graph, outer: set[Value]) -> Iterator[str]:
-    seen = {value.name for value in outer}
+    seen = {value.name for value in graph.captured() if value in outer}
     for value in _definitions(graph):
         if value.name in seen:
             yield f"two values are called {value.name!r}"

@@ -7,10 +7,10 @@ when every size is known; for run-time sizes the artifact carries the same algor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tuili.lower.program import ALIGNMENT, Buffer, Call, Program
+from tuili.lower.program import ALIGNMENT, Branch, Buffer, Program, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,29 @@ class MemoryPlan:
 
 
 def lifetimes(program: Program) -> dict[Buffer, tuple[int, int]]:
-    """The first and last step that touch each arena buffer; untouched buffers are left out."""
+    """The first and last moment that touch each arena buffer; untouched buffers are left out.
+
+    Both sides of a branch follow each other: what one of them needs is kept through the other.
+    """
     lives: dict[Buffer, tuple[int, int]] = {}
     arena = set(program.buffers)
-    for index, step in enumerate(program.steps):
-        for buffer in _touched(step):
+    for moment, buffers in enumerate(_touched(program.steps)):
+        for buffer in buffers:
             if buffer in arena:
-                lives[buffer] = (lives.get(buffer, (index, index))[0], index)
+                lives[buffer] = (lives.get(buffer, (moment, moment))[0], moment)
     return lives
 
 
-def _touched(step: Call) -> list[Buffer]:
-    return [*step.writes, *step.reads]
+def _touched(steps: Sequence[Step]) -> Iterator[list[Buffer]]:
+    for step in steps:
+        if isinstance(step, Branch):
+            yield [step.condition.buffer]
+            yield from _touched(step.then)
+            yield from _touched(step.otherwise)
+            # Slow threads may still look at the condition while others are inside.
+            yield [step.condition.buffer]
+        else:
+            yield [*step.writes, *step.reads]
 
 
 def aligned(size: int) -> int:

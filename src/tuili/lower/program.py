@@ -1,7 +1,7 @@
 """The program: what the generated `tuili_run` does, step by step, before it is text.
 
     Program ::= inputs, outputs, symbols, weights, buffers, Step*
-    Step    ::= kernel call over a grid | Branch(condition, Step*, Step*) | Loop(trip, Step*)
+    Step    ::= Call(kernel, grid) | Branch(condition, Step*, Step*)
     Arg     ::= pointer into a Buffer | Dim | C literal
 
 Every kernel has the C form
@@ -13,6 +13,7 @@ and works on the items [begin, end) of its step's grid; items are independent of
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -96,7 +97,27 @@ class Call:
         return [arg.view.buffer for arg in self.args if isinstance(arg, Pointer) and arg.writes]
 
 
-Step: TypeAlias = "Call"
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Runs one of two lists of steps; the condition is one byte, zero for `otherwise`."""
+
+    label: str
+    condition: View
+    then: list[Step]
+    otherwise: list[Step]
+
+
+Step: TypeAlias = "Call | Branch"
+
+
+def calls_of(steps: Sequence[Step]) -> Iterator[Call]:
+    """Every call in order, those of both sides of branches too."""
+    for step in steps:
+        if isinstance(step, Branch):
+            yield from calls_of(step.then)
+            yield from calls_of(step.otherwise)
+        else:
+            yield step
 
 
 @dataclass(slots=True)

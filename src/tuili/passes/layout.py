@@ -215,7 +215,8 @@ def _vertex(network: MinCut, part: Part) -> int:
 
 def _values(graph: Graph) -> list[Value]:
     made = [value for node in graph.nodes for value in node.outputs]
-    return [value for value in [*graph.inputs, *made] if _can_be_blocked(value)]
+    read = [*graph.inputs, *graph.captured()]
+    return [value for value in [*read, *made] if _can_be_blocked(value)]
 
 
 def _reader(
@@ -261,15 +262,15 @@ def _reorder_value(
     readers = [use for use in value.uses if _wants_blocked(*use, parts, blocked) == bool(wanted)]
     if not readers:
         return
-    before = graph.nodes[0] if value.producer is None else None
+    own = value.producer if value.producer and value.producer.graph is graph else None
     copy = graph.add(
         "Reorder",
         [value],
         {"layout": wanted},
         outputs=[f"{value.name}_{wanted or 'plain'}"],
         types=[value.tensor.with_layout(wanted)],
-        before=before,
-        after=value.producer,
+        before=None if own else graph.nodes[0],
+        after=own,
     ).output
     if any(user is graph for user, _ in readers):
         _swap_names(graph, value, copy)
