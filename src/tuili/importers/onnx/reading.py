@@ -1,0 +1,66 @@
+"""From a file or bytes to a ModelProto, with clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from tuili.errors import InvalidModel, NotFound
+
+# What people often have instead of a model: (first bytes, what it is)
+_IMPOSTORS = (
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the real file with `git lfs pull`"),
+    (b"<!DOCTYPE", "a web page; the download went wrong"),
+    (b"<html", "a web page; the download went wrong"),
+    (b"PK\x03\x04", "a zip archive; unpack it first"),
+    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (b"\x89HDF", "an HDF5 file; export the model to ONNX"),
+)
+
+_NAMES_OPSETS = 3  # the IR version from which on models name their operator sets
+
+
+def read(source: str | Path | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
+    """The model, and the folder that its external data may live in."""
+    if isinstance(source, onnx.ModelProto):
+        return _checked(source), None
+    if isinstance(source, bytes):
+        return _checked(_decoded(source)), None
+    path = Path(source)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise NotFound(f"model file {str(path)!r} {what}; expected an .onnx file")
+    return _checked(_decoded(path.read_bytes())), path.parent
+
+
+def _decoded(data: bytes) -> onnx.ModelProto:
+    if not data:
+        raise InvalidModel("the file is empty; expected an ONNX model")
+    for start, what in _IMPOSTORS:
+        if data.startswith(start):
+            raise InvalidModel(f"this is not an ONNX model but {what}")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise InvalidModel(
+            f"not an ONNX model, or a truncated one ({len(data)} bytes read): {error}"
+        ) from error
+    return model
+
+
+def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
+    if not model.HasField("graph") or not model.graph.output:
+        raise InvalidModel("not an ONNX model, or a truncated one: it has no graph with outputs")
+    if not model.opset_import and model.ir_version >= _NAMES_OPSETS:
+        raise InvalidModel("not an ONNX model, or a truncated one: it names no operator set")
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and not 1 <= entry.version <= newest:
+            raise InvalidModel(
+                f"the model uses operator set {entry.version}; this installation of the onnx"
+                f" package knows 1 to {newest}. Export with an older one or update onnx"
+            )
+    return model
