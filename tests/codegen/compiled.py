@@ -20,7 +20,7 @@ from tuili.lower.program import Program
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run as interpret
 from tuili.runtime.cpu import host_features
-from tuili.tensors import Array, DType, evaluate, numel, parse_shape
+from tuili.tensors import Array, DType, evaluate, parse_shape
 
 HERE = [target for target in TARGETS.values() if target.machine == "x86_64"]
 HERE = [target for target in HERE if host_features().issuperset(target.requires)]
@@ -197,4 +197,4 @@ class Cases:
 
 def _own(name: str, dim: int | str) -> int | str:
     """Symbols are per case: `N` of one case has nothing to do with `N` of another."""
-    return f"{name.split('_')[0]}{dim}" if isinstance(dim, str) else dim
+    return f"{name.split('_', maxsplit=1)[0]}{dim}" if isinstance(dim, str) else dim

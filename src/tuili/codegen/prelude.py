@@ -265,13 +265,13 @@ def _transpose(lanes: int) -> str:
     while step < lanes:
         low = [j if not j & step else lanes + j - step for j in range(lanes)]
         high = [j + step if not j & step else lanes + j for j in range(lanes)]
+        first, second = (", ".join(map(str, order)) for order in (low, high))
         lines += [
             "    for (int i = 0; i < V; i++)",
             f"        if (!(i & {step})) {{",
             f"            const vf a = r[i], b = r[i + {step}];",
-            f"            r[i] = __builtin_shufflevector(a, b, {', '.join(map(str, low))});",
-            f"            r[i + {step}] ="
-            f" __builtin_shufflevector(a, b, {', '.join(map(str, high))});",
+            f"            r[i] = __builtin_shufflevector(a, b, {first});",
+            f"            r[i + {step}] = __builtin_shufflevector(a, b, {second});",
             "        }",
         ]
         step *= 2

@@ -1,4 +1,4 @@
-"""Strides: how an operand is walked beside an output, broadcast axes and blocked layouts included."""
+"""Strides: how an operand is walked beside an output, broadcast or in a blocked layout."""
 
 from __future__ import annotations
 
