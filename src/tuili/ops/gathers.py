@@ -78,7 +78,7 @@ def gather_elements(data: Array, indices: Array, axis: int = 0) -> Array:
 def _combine(result: Any, places: Any, updates: Any, reduction: str) -> Array:
     match reduction:
         case "none":
-            result[places] = updates
+            result.__setitem__(places, updates)
         case "add":
             np.add.at(result, places, updates)
         case "mul":

@@ -88,8 +88,9 @@ def _typed(node: Node, index: int, result: Result, bound: Mapping[str, DType]) -
 
 def _is_narrower(before: ValueType | None, result: ValueType) -> bool:
     """Whether what a file declares says more than the rule: a rank where the rule has none."""
-    both = isinstance(before, TensorType) and isinstance(result, TensorType)
-    return both and result.shape is None and before.dtype is result.dtype
+    if not isinstance(before, TensorType) or not isinstance(result, TensorType):
+        return False
+    return result.shape is None and before.dtype is result.dtype
 
 
 def _output_dtype(node: Node, index: int, bound: Mapping[str, DType]) -> DType | None:

@@ -17,6 +17,9 @@ from tuili.ops import (
     internal,
     linear,
     losses,
+    ml_features,
+    ml_linear,
+    ml_trees,
     movement,
     normalization,
     pooling,
@@ -29,6 +32,7 @@ from tuili.ops import (
     signals,
     slicing,
     strings,
+    training,
     unary,
     vision,
 )
@@ -58,6 +62,10 @@ FAMILIES = (
     signals,
     vision,
     losses,
+    ml_linear,
+    ml_trees,
+    ml_features,
+    training,
     internal,
 )
 
