@@ -18,9 +18,22 @@ from tuili.server.protocol.messages import (
     Parameters,
 )
 
-DATATYPES = (
-    ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"]
-)
+DATATYPES = [
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "BF16",
+    "FP32",
+    "FP64",
+    "BYTES",
+]
 SHM_DISABLED = (
     "the server does not allow clients to register shared memory; start it with --allow-client-shm"
 )
