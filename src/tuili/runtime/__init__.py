@@ -1,1 +1,14 @@
-"""Runs compiled models: loads an artifact, owns its memory and threads."""
+"""Runs compiled models: loads an artifact, owns its memory and threads. Never compiles."""
+
+from tuili.runtime.cpu import available_threads, core_classes, host_features
+from tuili.runtime.model import Model, load
+from tuili.runtime.pool import pool_threads
+
+__all__ = [
+    "Model",
+    "available_threads",
+    "core_classes",
+    "host_features",
+    "load",
+    "pool_threads",
+]

@@ -1,0 +1,267 @@
+"""Model: a loaded artifact that answers.
+
+Theory of operation. What depends on the shapes of the inputs alone (dims, offsets of buffers,
+shapes of outputs) is a `Plan`, made once per combination of shapes and kept in a bounded cache.
+What a run writes to (arena, argument arrays, error text) is a `Context`; runs at the same time take
+different contexts from a free list, so that no lock is held while native code runs. A run of known
+shapes is: look up the plan, take a context, write addresses into it, call `tuili_run`. Python's
+share of that is about a microsecond; whoever changes `run` or `_execute` should measure it.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from tuili.artifact import Artifact, open_artifact
+from tuili.errors import InvalidArgument, InvalidArtifact, Unavailable, Unsupported
+from tuili.runtime.arrays import NATIVE_FLAGS, address_of, adopt
+from tuili.runtime.context import Context
+from tuili.runtime.cpu import available_threads, host_features
+from tuili.runtime.dims import bind_dims, output_shape
+from tuili.runtime.feeds import native_feeds, native_results
+from tuili.runtime.library import Library
+from tuili.runtime.plan import Plan, PlanCache, Shapes
+from tuili.runtime.pool import shared_pool
+from tuili.tensors import Array, DType, TensorSpec, shape_text, symbols_of
+
+MAX_THREADS = 1024
+_MAX_OFFSETS = 1 << 24
+_ndarray = np.ndarray
+_empty = np.empty
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class Model:
+    """A compiled model in memory. Calls from several threads at once are safe."""
+
+    def __init__(self, artifact: Artifact, library: Library, threads: int) -> None:
+        self.artifact = artifact
+        self.name = artifact.name
+        self.path = artifact.path
+        self.threads = threads
+        self.inputs: list[TensorSpec] = list(artifact.inputs)
+        self.outputs: list[TensorSpec] = list(artifact.outputs)
+        self._where = f"model {self.name!r}"
+        self._native_run = library.run
+        weights = np.frombuffer(artifact.weights.map(), np.uint8)
+        self._keeps: tuple[Library, Array] | None = (library, weights)  # None: closed
+        self._pool = shared_pool(library, threads)
+        self._symbols = artifact.manifest.symbols
+        self._num_offsets = _checked_offsets(library)
+        self._input_names = [spec.name for spec in self.inputs]
+        self._output_names = [spec.name for spec in self.outputs]
+        self._dtypes = [spec.dtype.numpy for spec in self.inputs]
+        bound = {name for spec in self.inputs for dim in spec.shape for name in symbols_of(dim)}
+        self._data_symbols = frozenset(self._symbols) - bound
+        self._cache = PlanCache()
+        self._plans = self._cache.plans
+        self._contexts: list[Context] = []
+        self._max_idle = 2 * available_threads()
+        self._lock = threading.Lock()
+
+    # -- running -----------------------------------------------------------------------------
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs for some inputs, by name.
+
+        Contiguous arrays are not copied. Raises InvalidArgument for a wrong name, dtype or shape.
+        """
+        try:
+            arrays = [feeds[name] for name in self._input_names]
+            fits = len(arrays) == len(feeds)
+            for array, dtype in zip(arrays, self._dtypes, strict=True):
+                if (
+                    type(array) is not _ndarray  # a subclass or a scalar is laid out otherwise
+                    or array.dtype is not dtype
+                    or array.flags.num & NATIVE_FLAGS != NATIVE_FLAGS
+                ):
+                    fits = False
+        except (KeyError, TypeError):
+            fits, arrays = False, []
+        if not fits:
+            arrays = native_feeds(self.inputs, feeds, self._where)
+        shapes = tuple([array.shape for array in arrays])
+        plan = self._plans.get(shapes)
+        if plan is None:
+            plan = self._make_plan(shapes)
+        else:
+            plan.used = True
+        try:
+            results = [None if s is None else _empty(s, dtype) for s, dtype in plan.outputs]
+        except MemoryError as error:
+            raise self._too_large(error) from None
+        return self._execute(arrays, plan, results)
+
+    def run_into(
+        self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """`run`, with the given arrays filled instead of new ones where `outputs` names them."""
+        arrays = native_feeds(self.inputs, feeds, self._where)
+        shapes = tuple(array.shape for array in arrays)
+        plan = self._plans.get(shapes) or self._make_plan(shapes)
+        results = native_results(self.outputs, plan, outputs, arrays, self._where)
+        for index, (shape, dtype) in enumerate(plan.outputs):
+            if results[index] is None and shape is not None:
+                results[index] = _empty(shape, dtype)
+        return self._execute(arrays, plan, results)
+
+    def _execute(
+        self, arrays: Sequence[Array], plan: Plan, results: list[Array | None]
+    ) -> dict[str, Array]:
+        contexts = self._contexts
+        try:
+            context = contexts.pop()
+        except IndexError:
+            context = self._new_context()
+        if context.plan is not plan:
+            self._bind(context, plan)
+        inputs, outputs = context.inputs, context.outputs
+        for index, array in enumerate(arrays):
+            inputs[index] = address_of(array)
+        for index, result in enumerate(results):
+            outputs[index] = None if result is None else address_of(result)
+        if self._data_symbols:
+            context.reset_dims(plan)
+        status = self._native_run(context.address)
+        if self._data_symbols:
+            self._adopt_outputs(context, plan, results, failed=status != 0)
+        message = context.message() if status else ""
+        if len(contexts) < self._max_idle:
+            contexts.append(context)
+        if status:
+            raise InvalidArgument(f"{self._where}: the run failed: {message}")
+        return dict(zip(self._output_names, results, strict=True))  # pyright: ignore[reportReturnType]
+
+    def _adopt_outputs(
+        self, context: Context, plan: Plan, results: list[Array | None], *, failed: bool
+    ) -> None:
+        """Take over what the run allocated, also when it failed after that."""
+        free = context.library.release
+        env = {**plan.env, **dict(zip(self._symbols, context.dims, strict=False))}
+        for index, spec in enumerate(self.outputs):
+            address = context.outputs[index]
+            if results[index] is not None or address is None:
+                continue
+            if failed:
+                free(address)
+                continue
+            shape = output_shape(spec, env, self._where)
+            results[index] = adopt(address, shape, spec.dtype.numpy, free)
+
+    # -- plans and contexts ------------------------------------------------------------------
+
+    def _make_plan(self, shapes: Shapes) -> Plan:
+        env = bind_dims(self.inputs, shapes, self._where)
+        plan = Plan(self._symbols, self._num_offsets, env)
+        for spec in self.outputs:
+            depends = any(symbols_of(dim) & self._data_symbols for dim in spec.shape)
+            shape = None if depends else output_shape(spec, env, self._where)
+            plan.outputs.append((shape, spec.dtype.numpy))
+        context = self._new_context()
+        context.run.dims = plan.dims_address
+        context.run.offsets = plan.offsets_address
+        plan.arena_bytes = context.library.plan(context.address)
+        if plan.arena_bytes < 0:
+            raise InvalidArgument(
+                f"{self._where}: no memory plan for {_shapes_text(self.inputs, shapes)}: "
+                f"{context.message()}"
+            )
+        with self._lock:
+            self._cache.add(shapes, plan)
+        return plan
+
+    def _new_context(self) -> Context:
+        if self._keeps is None:
+            raise Unavailable(f"{self._where} is closed")
+        sizes = len(self.inputs), len(self.outputs), len(self._symbols)
+        context = Context(*self._keeps, *sizes, own_dims=bool(self._data_symbols))
+        context.run.pool = self._pool
+        context.run.threads = self.threads
+        return context
+
+    def _bind(self, context: Context, plan: Plan) -> None:
+        try:
+            context.bind(plan)
+        except MemoryError as error:
+            raise self._too_large(error) from None
+
+    def _too_large(self, error: MemoryError) -> InvalidArgument:
+        return InvalidArgument(f"{self._where}: inputs too large for this machine: {error}")
+
+    # -- life --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give the memory back. Runs in flight finish; later ones raise Unavailable.
+
+        The last run, or the last array that the model allocated, unloads the code.
+        """
+        with self._lock:
+            self._max_idle = 0
+            self._keeps = None
+            self._plans.clear()
+            self._contexts.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
+        return f"<Model {self.name!r}: ({inputs}) -> ({outputs})>"
+
+
+def _checked_offsets(library: Library) -> int:
+    found = library.num_offsets()
+    if not 0 <= found <= _MAX_OFFSETS:
+        raise InvalidArtifact(
+            f"{library.where}: the library asks for {found} offsets, expected 0 to {_MAX_OFFSETS}; "
+            "compile the model again"
+        )
+    return found
+
+
+def _shapes_text(inputs: Sequence[TensorSpec], shapes: Shapes) -> str:
+    pairs = zip(inputs, shapes, strict=True)
+    return ", ".join(f"{spec.name} {shape_text(shape)}" for spec, shape in pairs) or "no inputs"
+
+
+# -- loading -----------------------------------------------------------------------------------
+
+
+def load(path: str | Path, threads: int = 1, *, verify: bool = True) -> Model:
+    """The artifact at `path` as a model; never compiles.
+
+    `threads` is how many threads work on one run, 0 for all that this process may use. Raises
+    NotFound, InvalidArtifact, or Unsupported for what the runtime cannot hand over. `verify=False`
+    skips the checksum of the weights, for a file that was checked before.
+    """
+    if not 0 <= threads <= MAX_THREADS:
+        raise InvalidArgument(f"threads is {threads}, expected 0 (all) to {MAX_THREADS}")
+    artifact = open_artifact(path)
+    for spec in (*artifact.inputs, *artifact.outputs):
+        if spec.dtype is DType.STR:
+            raise Unsupported(f"{artifact.path}: {spec}: native models take no text")
+    code = artifact.choose_code(host_features(), platform.system().lower(), _machine())
+    library = Library(artifact.verify_code(code))
+    if verify:
+        artifact.verify_weights()
+    return Model(artifact, library, threads or available_threads())
+
+
+def _machine() -> str:
+    machine = platform.machine().lower()
+    return _MACHINES.get(machine, machine)
