@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from tuili.cli.shapes import ShapeOptions, parse_shapes
 from tuili.errors import InvalidArgument, nearest
+from tuili.ir.text import to_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ class _Seen:
     def __call__(self, name: str, graph: Graph) -> None:
         self.names.append(name)
         if name == self.wanted:
-            typer.echo(str(graph))
+            typer.echo(to_text(graph))
 
     def refuse_unknown(self) -> None:
         """Raise when the pass that was asked for did not run."""

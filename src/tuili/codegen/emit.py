@@ -21,10 +21,11 @@ ALONE_CHARACTERS = 2_500
 
 @dataclass(frozen=True, slots=True)
 class SourceUnit:
-    """One C file."""
+    """One C file; `shown` is its text without what every unit repeats."""
 
     name: str
     text: str
+    shown: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,12 @@ def emit(program: Program, target: Target) -> Emitted:
     sources = _sources_by_kernel(program)
     run_unit, plan = print_run(program, target, names)
     groups = _groups(renamed)
-    units = [SourceUnit("run", run_unit)]
+    units = [SourceUnit("run", run_unit, run_unit)]
     for group in groups:
         functions = [_function(name, renamed[name], sources[renamed[name]]) for name in group]
         header = f"/* Kernels printed by tuili for {target.name}: {', '.join(group)}. */"
-        units.append(SourceUnit(group[0], "\n".join([header, prelude(target), *functions])))
+        text = "\n".join([header, prelude(target), *functions])
+        units.append(SourceUnit(group[0], text, "\n".join(functions)))
     return Emitted(tuple(units), plan)
 
 

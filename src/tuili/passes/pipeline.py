@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tuili.errors import InternalError, TuiliError
 from tuili.ir import Graph
@@ -29,11 +30,11 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass) -> None:
     for _ in range(MOST_ROUNDS):
         if not _simplify(graph, run):
             break
-    run("fuse_epilogues", lambda: fuse_epilogues(graph))
-    run("fuse_elementwise", lambda: fuse_elementwise(graph))
-    run("fuse_epilogues_again", lambda: fuse_epilogues(graph))
-    run("assign_layouts", lambda: assign_layouts(graph, block))
-    run("share_equal_nodes", lambda: share_equal_nodes(graph))
+    run("fuse_epilogues", lambda: on_all(graph, fuse_epilogues))
+    run("fuse_elementwise", lambda: on_all(graph, fuse_elementwise))
+    run("fuse_epilogues_again", lambda: on_all(graph, fuse_epilogues))
+    run("assign_layouts", lambda: on_all(graph, partial(assign_layouts, block=block)))
+    run("share_equal_nodes", lambda: on_all(graph, share_equal_nodes))
     run("remove_dead", lambda: remove_dead(graph))
 
 
@@ -45,14 +46,25 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         run("fold_constants", lambda: fold_constants(graph)),
         run("remove_identities", lambda: remove_identities(graph, contents)),
         run("remove_dead", lambda: remove_dead(graph)),
-        run("share_equal_nodes", lambda: share_equal_nodes(graph)),
-        run("gemm_to_matmul", lambda: gemm_to_matmul(graph)),
-        run("split_batch_norm", lambda: split_batch_norm(graph)),
-        run("fold_into_weights", lambda: fold_into_weights(graph)),
-        run("recognise", lambda: recognise(graph, contents)),
+        run("share_equal_nodes", lambda: on_all(graph, share_equal_nodes)),
+        run("gemm_to_matmul", lambda: on_all(graph, gemm_to_matmul)),
+        run("split_batch_norm", lambda: on_all(graph, split_batch_norm)),
+        run("fold_into_weights", lambda: on_all(graph, fold_into_weights)),
+        run("recognise", lambda: on_all(graph, partial(recognise, contents=contents))),
         run("remove_dead", lambda: remove_dead(graph)),
     )
     return any(steps)
+
+
+def on_all(graph: Graph, step: Callable[[Graph], bool]) -> bool:
+    """Run a pass on a graph and on the branches and loop bodies nested in it."""
+    nested = [
+        inner
+        for node in graph.nodes
+        for name, inner in node.attrs.items()
+        if isinstance(inner, Graph) and name != "epilogue" and node.op != "Fused"
+    ]
+    return any([step(graph), *(on_all(inner, step) for inner in nested)])
 
 
 class _Runner:

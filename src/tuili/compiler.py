@@ -1,0 +1,259 @@
+"""compile(): the order of everything between a model file and an artifact, as one list."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from tuili import __version__
+from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artifact, write_artifact
+from tuili.codegen.cache import ObjectCache, cache_folder, content_key
+from tuili.codegen.emit import SourceUnit, emit
+from tuili.codegen.targets import Target, find_target, native_target
+from tuili.codegen.toolchain import Toolchain, Unit
+from tuili.codegen.translate import translate
+from tuili.errors import InvalidArgument, NotFound, TuiliError, nearest
+from tuili.importers.onnx import import_model
+from tuili.importers.onnx.external import external_files
+from tuili.ir import Graph, TensorType, verify
+from tuili.lower.memory import MemoryPlan
+from tuili.lower.program import Program
+from tuili.ops.infer import infer
+from tuili.passes.pipeline import optimise
+from tuili.runtime import Model
+from tuili.runtime import load as load_artifact
+from tuili.runtime.cpu import host_features
+from tuili.tensors import Dim, parse_dim, shape_text
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_SINGLE_FILE = ".tuiliz"
+
+Source: TypeAlias = "str | Path | bytes | Graph | ModelProto"
+OnPass: TypeAlias = Callable[[str, Graph], None]
+Progress: TypeAlias = Callable[[str, int, int], None]
+Shapes: TypeAlias = Mapping[str, Sequence[int | str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What changes the compiled code; the same options and model give the same bytes."""
+
+    target: str = "native"
+    shapes: Shapes = field(default_factory=dict[str, Sequence[int | str]])
+    exact: bool = False  # no Winograd, no other change of the order of arithmetic
+
+    def key(self) -> str:
+        """The options as one line of text, for caches and manifests."""
+        shapes = {name: list(dims) for name, dims in sorted(self.shapes.items())}
+        target = self.resolve().name
+        return json.dumps({"exact": self.exact, "shapes": shapes, "target": target})
+
+    def resolve(self) -> Target:
+        """The target; `native` is the best one that this machine runs."""
+        if self.target == "native":
+            return native_target(host_features())
+        return find_target(self.target)
+
+
+def set_shapes(graph: Graph, shapes: Shapes) -> None:
+    """Give inputs other shapes; raises InvalidArgument for unknown names and impossible shapes."""
+    inputs = {value.name: value for value in graph.inputs}
+    for name, dims in shapes.items():
+        if name not in inputs:
+            known = ", ".join(inputs)
+            raise InvalidArgument(f"no input {name!r}.{nearest(name, inputs)} Inputs: {known}")
+        old = inputs[name].tensor
+        new = tuple(parse_dim(dim) for dim in dims)
+        if old.shape is not None and not _fits(old.shape, new):
+            raise InvalidArgument(
+                f"input {name!r} has shape {shape_text(old.shape)}, "
+                f"which {shape_text(new)} does not fit"
+            )
+        inputs[name].type = TensorType(old.dtype, new)
+
+
+def _fits(old: Sequence[Dim], new: Sequence[Dim]) -> bool:
+    same_rank = len(old) == len(new)
+    return same_rank and all(
+        a == b or not isinstance(a, int) for a, b in zip(old, new, strict=True)
+    )
+
+
+def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
+    model: Source,
+    output: str | Path | None = None,
+    *,
+    target: str = "native",
+    shapes: Shapes | None = None,
+    exact: bool = False,
+    check: bool = False,
+    on_pass: OnPass | None = None,
+    on_progress: Progress | None = None,
+) -> Artifact:
+    """Compile a model file (or bytes, ModelProto, Graph) to an artifact.
+
+    `output` is a folder, or one file when it ends in `.tuiliz`; by default a folder beside the
+    model. `shapes` fixes or renames dims of inputs: `{"x": [1, 3, "H", "W"]}`. `exact` forbids
+    transformations that change the order of arithmetic. Raises InvalidModel, UnsupportedOperator,
+    InvalidArgument, ToolchainError.
+    """
+    options = Options(target, shapes or {}, exact)
+    progress = on_progress or _silent
+    place = Path(output) if output is not None else _beside(model)
+    progress("importing", 0, 1)
+    graph = model if isinstance(model, Graph) else import_model(model)
+    compiled = generate(graph, options, on_pass, check=check)
+    with tempfile.TemporaryDirectory(prefix="tuili-") as scratch:
+        library = Path(scratch) / "model.so"
+        build(compiled.units, options.resolve(), library, progress)
+        contents = _contents(compiled, options, library)
+        return write_artifact(contents, place, single_file=place.suffix == _SINGLE_FILE)
+
+
+def load(path: str | Path, threads: int = 1, *, shapes: Shapes | None = None) -> Model:
+    """A model ready to run; an ONNX file is compiled once and found in the cache afterwards."""
+    path = Path(path)
+    if not path.exists():
+        raise NotFound(f"no model file {str(path)!r}")
+    if is_artifact(path):
+        return load_artifact(path, threads=threads)
+    return load_artifact(compile_cached(path, Options(shapes=shapes or {})).path, threads=threads)
+
+
+def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:
+    """The artifact of a model file, compiled unless the same contents were compiled before."""
+    key = content_key((_digest(path), options.key(), _compiler_digest()))
+    cache = ObjectCache(cache_folder() / "models")
+    if found := _usable(cache.find(key, _SINGLE_FILE)):
+        return found
+    with cache.making(key, _SINGLE_FILE) as scratch:
+        if scratch is None:
+            return open_artifact(cache.path(key, _SINGLE_FILE))
+        made = compile(
+            path,
+            scratch / f"model{_SINGLE_FILE}",
+            target=options.target,
+            shapes=options.shapes,
+            exact=options.exact,
+            on_progress=on_progress,
+        )
+        return open_artifact(cache.keep(key, _SINGLE_FILE, made.path))
+
+
+def _usable(path: Path | None) -> Artifact | None:
+    """A cached artifact; a damaged one is thrown away and made again."""
+    if path is None:
+        return None
+    try:
+        return open_artifact(path)
+    except TuiliError:
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _digest(path: Path) -> str:
+    """A hash of a model file, and of when its external data was written."""
+    data = path.read_bytes()
+    digest = hashlib.sha256(data)
+    for file in external_files(data, path.parent):
+        if file.exists():
+            stat = file.stat()
+            digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _compiler_digest() -> str:
+    """A hash of tuili itself: another compiler makes other code from the same model."""
+    digest = hashlib.sha256()
+    _add_folder(digest, files("tuili"))
+    return digest.hexdigest()
+
+
+def _add_folder(digest: hashlib._Hash, folder: Traversable) -> None:
+    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
+        if entry.is_dir():
+            _add_folder(digest, entry)
+        elif entry.name.endswith((".py", ".c", ".h")):
+            digest.update(entry.read_bytes())
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    """The progress of a compilation that nobody watches."""
+
+
+def _beside(model: Source) -> Path:
+    if isinstance(model, str | Path):
+        return Path(model).with_suffix(".tuili")
+    raise InvalidArgument("a model that is no file needs `output`, the path of its artifact")
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A model on its way to an artifact."""
+
+    graph: Graph
+    program: Program
+    units: tuple[SourceUnit, ...]
+    plan: MemoryPlan | None
+
+
+def generate(
+    graph: Graph, options: Options, on_pass: OnPass | None = None, *, check: bool = False
+) -> Compiled:
+    """The C of a graph, in order: types, passes, kernels, memory, text. Changes the graph."""
+    target = options.resolve()
+    set_shapes(graph, options.shapes)
+    infer(graph)
+    optimise(graph, block=target.block, on_pass=_checked(on_pass, check=check))
+    contents = infer(graph)
+    program = translate(graph, contents, target, exact=options.exact)
+    emitted = emit(program, target)
+    return Compiled(graph, program, emitted.units, emitted.plan)
+
+
+def _checked(on_pass: OnPass | None, *, check: bool) -> OnPass:
+    def watch(name: str, graph: Graph) -> None:
+        if check:
+            verify(graph, after=name)
+        if on_pass is not None:
+            on_pass(name, graph)
+
+    return watch
+
+
+def build(units: Sequence[SourceUnit], target: Target, library: Path, progress: Progress) -> None:
+    """Compile the units to a library."""
+    flags = ("-O3", "-ffp-contract=fast", *target.flags)
+    sources = [Unit(unit.name, unit.text, flags) for unit in units]
+    Toolchain.find().build(sources, library, lambda done, total: progress("compiling", done, total))
+
+
+def _contents(compiled: Compiled, options: Options, library: Path) -> Contents:
+    program, plan, target = compiled.program, compiled.plan, options.resolve()
+    code = CodeFile(library, target.name, target.requires, target.machine)
+    source = "\n".join(unit.shown for unit in compiled.units)
+    return Contents(
+        name=program.name,
+        producer=f"tuili {__version__}",
+        inputs=program.inputs,
+        outputs=program.outputs,
+        symbols=program.symbols,
+        code=[code],
+        weights=[(weight.buffer.offset, weight.array) for weight in program.weights],
+        arena_bytes=plan.size if plan else None,
+        arena_lower_bound=plan.lower_bound if plan else None,
+        metadata=compiled.graph.metadata,
+        options={"options": options.key()},
+        extra={"model.c": source.encode()},
+    )
