@@ -54,12 +54,11 @@ class Library:
     def __init__(self, program: Program, target: Target) -> None:
         self.program = program
         self.units = emit(program, target).units
-        self._folder = tempfile.TemporaryDirectory(prefix="tuili-test-")
-        path = Path(self._folder.name) / "model.so"
         flags = ("-O3", "-ffp-contract=fast", *target.flags)
         units = [Unit(unit.name, unit.text, flags) for unit in self.units]
-        Toolchain.find().build(units, path)
-        self._library = ctypes.CDLL(str(path))
+        with tempfile.TemporaryDirectory(prefix="tuili-test-") as folder:
+            path = Toolchain.find().build(units, Path(folder) / "model.so")
+            self._library = ctypes.CDLL(str(path))
         self._library.tuili_num_offsets.restype = ctypes.c_int64
         self._library.tuili_plan.restype = ctypes.c_int64
         self._library.tuili_pool_create.restype = ctypes.c_void_p

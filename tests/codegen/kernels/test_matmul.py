@@ -1,0 +1,107 @@
+"""MatMul kernels against the NumPy meaning: packed, batched and plain, on every target."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.codegen.compiled import HERE, Case, Cases, Const, Library
+from tuili.codegen.kernels.gemm_tile import split_rows
+from tuili.codegen.kernels.matmul import pack_columns
+from tuili.codegen.targets import Target
+from tuili.codegen.translate import translate
+from tuili.ir import Graph, TensorType
+from tuili.ops.infer import infer
+from tuili.ops.interpret import run
+from tuili.passes.fuse_epilogue import fuse_epilogues
+from tuili.tensors import Array, DType
+
+RNG = np.random.default_rng(1)
+
+
+def normal(*shape: int) -> Array:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def whole(dtype: type, *shape: int) -> Array:
+    return RNG.integers(-9, 9, shape).astype(dtype)
+
+
+CASES = {
+    "vector of rows": Case("MatMul", [normal(1, 64), Const(normal(64, 10))]),
+    "tails everywhere": Case("MatMul", [normal(30, 33), Const(normal(33, 70))]),
+    "three dims": Case("MatMul", [normal(3, 5, 17), Const(normal(17, 32))]),
+    "open rows": Case("MatMul", [normal(37, 24), Const(normal(24, 40))], dims={0: ["M", 24]}),
+    "open batch": Case(
+        "MatMul", [normal(2, 9, 24), Const(normal(24, 64))], dims={0: ["B", "S", 24]}
+    ),
+    "many row blocks": Case("MatMul", [normal(500, 8), Const(normal(8, 96))]),
+    "no rows": Case("MatMul", [normal(0, 7), Const(normal(7, 3))]),
+    "no depth": Case("MatMul", [normal(4, 0), Const(normal(0, 3))]),
+    "bias": Case("MatMul", [normal(5, 9), Const(normal(9, 33)), Const(normal(33))]),
+    "one vector": Case("MatMul", [normal(7), Const(normal(7, 5))]),
+    "batched": Case("MatMul", [normal(4, 12, 8), normal(4, 8, 20)]),
+    "batch broadcasts": Case("MatMul", [normal(2, 3, 50, 20), normal(3, 20, 70)]),
+    "batch broadcasts both ways": Case("MatMul", [normal(2, 1, 9, 4), normal(5, 4, 16)]),
+    "all dims open": Case(
+        "MatMul",
+        [normal(2, 37, 19), normal(2, 19, 21)],
+        dims={0: ["B", "M", "K"], 1: ["B", "K", "N"]},
+    ),
+    "vector times matrix": Case("MatMul", [normal(7), normal(7, 5)]),
+    "matrix times vector": Case("MatMul", [normal(3, 7), normal(7)]),
+    "vector times vector": Case("MatMul", [normal(7), normal(7)]),
+    "i32": Case("MatMul", [whole(np.int32, 3, 4), whole(np.int32, 4, 5)]),
+    "i64 batched": Case("MatMul", [whole(np.int64, 2, 3, 4), whole(np.int64, 4, 5)]),
+    "f64": Case("MatMul", [normal(3, 4).astype(np.float64), normal(4, 5).astype(np.float64)]),
+}
+
+
+@cache
+def compiled(target: Target, threads: int) -> Cases:
+    return Cases(CASES, target, threads)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+@pytest.mark.parametrize("name", CASES)
+def test_matmul_equals_its_meaning(name: str, target: Target, threads: int) -> None:
+    compiled(target, threads).check(name)
+
+
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+def test_bias_residual_and_activation_are_applied_in_the_store(target: Target) -> None:
+    graph = Graph("epilogue")
+    feeds = {"x": normal(13, 20), "r": normal(13, 37)}
+    x, r = (graph.add_input(name, TensorType(DType.F32, a.shape)) for name, a in feeds.items())
+    y = graph.add("MatMul", [x, graph.add_constant(normal(20, 37), "w"), None]).output
+    biased = graph.add("Add", [y, graph.add_constant(normal(37), "b")]).output
+    total = graph.add("Add", [r, biased]).output
+    graph.set_outputs([graph.add("Sigmoid", [total], outputs=["z"]).output])
+    infer(graph)
+    expected = run(graph, feeds)["z"]
+    assert fuse_epilogues(graph)
+    assert [node.op for node in graph.nodes] == ["MatMul"]
+    library = Library(translate(graph, infer(graph), target), target)
+    np.testing.assert_allclose(library.run(feeds)["z"], expected, rtol=2e-6, atol=1e-6)
+
+
+@given(st.integers(1, 400), st.integers(1, 14))
+def test_rows_are_split_into_few_tiles_of_nearly_equal_height(total: int, most: int) -> None:
+    heights = split_rows(total, most)
+    assert sum(heights) == total
+    assert len(heights) == -(-total // most)
+    assert max(heights) - min(heights) <= 1
+
+
+@given(st.integers(1, 9), st.integers(1, 40), st.sampled_from([8, 16, 32]))
+def test_packed_panels_hold_the_matrix_and_zeros(depth: int, width: int, columns: int) -> None:
+    matrix = np.arange(depth * width, dtype=np.float32).reshape(depth, width)
+    panels = pack_columns(matrix, columns)
+    flat = panels.transpose(1, 0, 2).reshape(depth, -1)
+    np.testing.assert_array_equal(flat[:, :width], matrix)
+    assert not flat[:, width:].any()
