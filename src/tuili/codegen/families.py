@@ -6,7 +6,6 @@ from tuili.codegen.family import Family
 from tuili.codegen.kernel import Context
 from tuili.codegen.kernels import (
     branch,
-    conv_direct,
     copy,
     elementwise,
     known,
@@ -15,6 +14,7 @@ from tuili.codegen.kernels import (
     movement,
     reorder,
 )
+from tuili.codegen.kernels.conv_families import CONV_FAMILIES
 from tuili.errors import UnsupportedOperator
 from tuili.ir import Node
 
@@ -24,7 +24,7 @@ _KNOWN = Family("known", known.emit, known.supports)
 FAMILIES: dict[str, tuple[Family, ...]] = {
     # op: (Family("name", emit, supports), ...)
     **dict.fromkeys(elementwise.OPERATORS, (_ELEMENTWISE,)),
-    "Conv": (Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),),
+    **CONV_FAMILIES,
     "MatMul": (
         Family("matmul_packed", matmul.emit_packed, matmul.supports_packed),
         Family("matmul_batched", matmul.emit_batched, matmul.supports_batched),

@@ -69,7 +69,7 @@ def _can_be_blocked(value: Value | None) -> bool:
     if value is None or not isinstance(value.type, TensorType) or value.type.shape is None:
         return False
     return (
-        value.dtype is DType.F32 and 3 <= len(value.shape) <= 5 and isinstance(value.shape[1], int)
+        value.dtype is DType.F32 and 3 <= len(value.shape) <= 4 and isinstance(value.shape[1], int)
     )
 
 

@@ -12,20 +12,19 @@ channels that do not belong to an output are zero.
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 
 import numpy as np
 
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.conv_rows import indent, known_tiles, tap_rows, unknown_tiles
 from tuili.codegen.kernels.conv_shape import ConvShape, conv_shape
 from tuili.codegen.kernels.register_tile import (
     Steps,
     Tile,
     choose_tile,
     print_accumulate,
-    tail_widths,
 )
 from tuili.codegen.packing import pad_to_multiple
 from tuili.ir import Node, block_of
@@ -241,13 +240,13 @@ class _Printer:
         ]
         if plan.is_row:
             lines += ["        const int64_t oh = 0;"]
-            lines += _indent(self._row(), 2)
+            lines += indent(self._row(), 2)
             return "\n".join([*lines, "    }", "}"])
         return "\n".join(
             [
                 *lines,
                 f"        for (int64_t oh = band * {height}; oh < tl_min((band + 1) * BAND, OH); oh++) {{",
-                *_indent(self._row(), 3),
+                *indent(self._row(), 3),
                 "        }",
                 "    }",
                 "}",
@@ -256,71 +255,20 @@ class _Printer:
 
     def _row(self) -> list[str]:
         """The taps of the row that lie inside, then its tiles."""
-        rows = self.plan.shape.rows
-        head = [f"const int64_t h = oh * {rows.stride} - PT;"]
-        if rows.is_inside:
-            head.append(f"const int64_t kh0 = 0, kh1 = {rows.taps};")
-        else:
-            head += [
-                f"const int64_t kh0 = h < 0 ? (-h + {rows.dilation - 1}) / {rows.dilation} : 0;",
-                f"const int64_t kh1 = tl_min({rows.taps}, (H - h + {rows.dilation - 1})"
-                f" / {rows.dilation});",
-            ]
-        if self.plan.is_row:
+        plan = self.plan
+        head = tap_rows(plan.shape.rows)
+        if plan.is_row:
             return [*head, *self._band_of_one_row()]
-        if self.plan.shape.is_static:
-            return [*head, *self._known_tiles()]
-        return [*head, *self._unknown_tiles("0", "OW")]
+        if plan.shape.is_static:
+            return [*head, *known_tiles(plan.shape.columns, plan.tile.pixels, self._tile)]
+        return [*head, "int64_t ow = 0;", *unknown_tiles(plan.tile.pixels, self._tile, "OW")]
 
     def _band_of_one_row(self) -> list[str]:
-        columns = self.plan.shape.columns
+        columns, pixels = self.plan.shape.columns, self.plan.tile.pixels
         limits = ["const int64_t left = band * BAND, right = tl_min(left + BAND, OW);"]
         if not self.plan.shape.is_static:
-            return [*limits, *self._unknown_tiles("left", "right")]
-        if not columns.is_inside:
-            return [*limits, *self._known_tiles(limited=True)]
-        pixels = self.plan.tile.pixels
-        rest = int(columns.out) % pixels  # pyright: ignore[reportArgumentType]
-        lines = [*limits, f"for (int64_t ow = left; ow + {pixels} <= right; ow += {pixels}) {{"]
-        lines += [*_indent(self._tile(pixels, None)), "}"]
-        if rest:
-            lines += ["if (right == OW) {", f"    const int64_t ow = OW - {rest};"]
-            lines += [*_indent(self._tile(rest, None)), "}"]
-        return lines
-
-    def _known_tiles(self, *, limited: bool = False) -> list[str]:
-        """Tiles of a row of known width; equal neighbours share their text."""
-        columns, pixels = self.plan.shape.columns, self.plan.tile.pixels
-        width = int(columns.out)  # pyright: ignore[reportArgumentType]
-        runs: list[tuple[int, int, int, list[tuple[int, int]]]] = []
-        for start in range(0, width, pixels):
-            count = min(pixels, width - start)
-            taps = columns.inside(start, count)
-            if runs and runs[-1][2:] == (count, taps):
-                runs[-1] = (runs[-1][0], start + count, count, taps)
-            else:
-                runs.append((start, start + count, count, taps))
-        lines: list[str] = []
-        for start, stop, count, taps in runs:
-            full = all(pair == (0, count) for pair in taps)
-            tile = self._tile(count, None if full else taps)
-            if limited:
-                bounds = f"int64_t ow = tl_max({start}, left); ow < tl_min({stop}, right)"
-            else:
-                bounds = f"int64_t ow = {start}; ow < {stop}"
-            lines += [f"for ({bounds}; ow += {count}) {{", *_indent(tile), "}"]
-        return lines
-
-    def _unknown_tiles(self, left: str, right: str) -> list[str]:
-        """Tiles of a row of any width: as many full ones as fit, then ever smaller ones."""
-        lines = [f"int64_t ow = {left};"]
-        for pixels in tail_widths(self.plan.tile.pixels):
-            lines += [
-                f"for (; ow + {pixels} <= {right}; ow += {pixels}) {{",
-                *_indent(self._tile(pixels, None)),
-                "}",
-            ]
-        return lines
+            return [*limits, "int64_t ow = left;", *unknown_tiles(pixels, self._tile, "right")]
+        return [*limits, *known_tiles(columns, pixels, self._tile, limited=True)]
 
     # -- one tile ------------------------------------------------------------------------------
 
@@ -333,7 +281,7 @@ class _Printer:
             *self._start(pixels),
             *self._input(pixels),
             "for (int64_t cb = block; cb < stop; cb++) {",
-            *_indent(self._rows_of_taps(pixels, taps)),
+            *indent(self._rows_of_taps(pixels, taps)),
             "}",
             *self._store(pixels),
         ]
@@ -357,7 +305,7 @@ class _Printer:
             for v in vectors
             for p in range(pixels)
         ]
-        return ["if (block == 0) {", *_indent(fresh), "} else {", *_indent(resumed), "}"]
+        return ["if (block == 0) {", *indent(fresh), "} else {", *indent(resumed), "}"]
 
     def _guard(self, vector: int, text: str, otherwise: str = "") -> str:
         """The last panel may have vectors beyond the output."""
@@ -411,7 +359,7 @@ class _Printer:
             "for (int64_t kh = kh0; kh < kh1; kh++) {",
             "    const float *const xr = xs + cb * XB + kh * XR;",
             f"    const float *const wr = wn + (cb * {rows.taps} + kh) * {row_floats};",
-            *_indent(tile),
+            *indent(tile),
             "}",
         ]
 
@@ -436,7 +384,7 @@ class _Printer:
         finished = self._finish(pixels)
         if self.plan.chunk >= self.plan.blocks:
             return finished
-        return ["if (stop < NB) {", *_indent(plain), "} else {", *_indent(finished), "}"]
+        return ["if (stop < NB) {", *indent(plain), "} else {", *indent(finished), "}"]
 
     def _finish(self, pixels: int) -> list[str]:
         """The epilogue: line by line, or as a loop when it is long."""
@@ -453,7 +401,7 @@ class _Printer:
                 *sums,
                 f"for (int64_t v = 0; v < {limit}; v++)",
                 f"    for (int64_t p = 0; p < {pixels}; p++) {{",
-                *_indent(statements, 2),
+                *indent(statements, 2),
                 f"        v_store(out + v * OH * OW * V + p * V, {result});",
                 "    }",
             ]
@@ -466,7 +414,3 @@ class _Printer:
                 store = f"v_store(out + {v} * OH * OW * V + {p} * V, {result});"
                 lines.append(self._guard(v, "{ " + " ".join([*statements, store]) + " }"))
         return lines
-
-
-def _indent(lines: list[str], depth: int = 1) -> list[str]:
-    return [textwrap.indent(line, "    " * depth) for line in lines]

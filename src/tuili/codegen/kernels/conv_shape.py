@@ -129,3 +129,22 @@ def _pads(
         return 0, 0
     pads = attr(node, "pads") or (0,) * (2 * rank)
     return pads[axis], pads[axis + rank]
+
+
+def transposed_axes(node: Node, taps: Sequence[int]) -> list[Axis]:
+    """The spatial axes of a ConvTranspose node; `pad` is what is cut off at the beginning."""
+    x, y = node.required(0).shape[2:], node.output.shape[2:]
+    rank = len(x)
+    strides = attr(node, "strides") or (1,) * rank
+    dilations = attr(node, "dilations") or (1,) * rank
+    extra = attr(node, "output_padding") or (0,) * rank
+    auto, pads = attr(node, "auto_pad"), attr(node, "pads") or (0,) * (2 * rank)
+    axes: list[Axis] = []
+    for axis in range(rank):
+        full = strides[axis] * (x[axis] - 1) + (taps[axis] - 1) * dilations[axis] + 1 + extra[axis]
+        begin: Dim = pads[axis] if auto == "NOTSET" else 0
+        if attr(node, "output_shape") or auto in ("SAME_UPPER", "SAME_LOWER"):
+            total = dim_max(full - y[axis], 0)
+            begin = total // 2 if auto == "SAME_UPPER" else total - total // 2
+        axes.append(Axis(x[axis], y[axis], taps[axis], strides[axis], dilations[axis], begin))
+    return axes

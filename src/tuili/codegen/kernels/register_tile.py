@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuili.codegen.kernels.conv_rows import indent
 from tuili.codegen.targets import Target
 from tuili.tensors import Dim
 
@@ -65,14 +66,6 @@ def _cost(tile: Tile, width: int, blocks: int) -> float:
     return round(cycles * -(-blocks // tile.vectors), 6)
 
 
-def tail_widths(pixels: int) -> list[int]:
-    """The tile widths that cover any row: the full one, then powers of two below it."""
-    widths = [pixels]
-    while widths[-1] > 1:
-        widths.append(1 << ((widths[-1] - 1).bit_length() - 1))
-    return widths
-
-
 @dataclass(frozen=True, slots=True)
 class Steps:
     """C texts of distances, in floats, that the micro-kernel moves by."""
@@ -97,7 +90,7 @@ def print_accumulate(
         if low < high:
             lines += ["{", f"    const float *const xt = xr + {tap * steps.tap};"]
             lines += [f"    const float *const wt = wr + {tap * weights} * V;"]
-            lines += _indent(_print_lanes(tile, range(low, high), steps))
+            lines += indent(_print_lanes(tile, range(low, high), steps))
             lines.append("}")
     return lines
 
@@ -112,7 +105,7 @@ def _print_tap_loop(
     return [
         "const float *xt = xr, *wt = wr;",
         f"for (int64_t kw = 0; kw < {taps}; kw++, xt += {steps.tap}, wt += {weights} * V) {{",
-        *_indent(body),
+        *indent(body),
         "}",
     ]
 
@@ -122,7 +115,7 @@ def _print_lanes(tile: Tile, pixels: range, steps: Steps) -> list[str]:
         return ["const int64_t c = 0;", *_print_channel(tile, pixels, steps)]
     return [
         "for (int64_t c = 0; c < lanes; c++) {",
-        *_indent(_print_channel(tile, pixels, steps)),
+        *indent(_print_channel(tile, pixels, steps)),
         "}",
     ]
 
@@ -135,7 +128,3 @@ def _print_channel(tile: Tile, pixels: range, steps: Steps) -> list[str]:
         adds = " ".join(f"acc{p}_{v} += a * w{v};" for v in range(tile.vectors))
         lines.append(f"{{ const vf a = v_set1(xt[c + {p * steps.pixel}]); {adds} }}")
     return lines
-
-
-def _indent(lines: list[str]) -> list[str]:
-    return [f"    {line}" for line in lines]

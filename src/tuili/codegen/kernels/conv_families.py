@@ -1,0 +1,39 @@
+"""The families of window operators: convolutions and pools."""
+
+from __future__ import annotations
+
+from tuili.codegen.family import Family
+from tuili.codegen.kernels import conv_direct, conv_window, pool_global, window_plain
+
+_GLOBAL = (
+    Family("pool_global", pool_global.emit_blocked, pool_global.supports_blocked),
+    Family("pool_global_plain", pool_global.emit_plain, pool_global.supports_plain),
+)
+
+CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
+    "Conv": (
+        Family("depthwise", conv_window.emit_depthwise, conv_window.supports_depthwise),
+        Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),
+        Family("conv_plain", window_plain.emit_plain_conv, window_plain.supports_plain_conv),
+    ),
+    "ConvTranspose": (
+        Family(
+            "conv_plain", window_plain.emit_plain_transpose, window_plain.supports_plain_conv
+        ),
+    ),
+    "MaxPool": (
+        Family("pool", conv_window.emit_max_pool, conv_window.supports_pool),
+        Family("pool_plain", window_plain.emit_plain_max_pool, window_plain.supports_plain_pool),
+    ),
+    "AveragePool": (
+        Family("pool", conv_window.emit_average_pool, conv_window.supports_pool),
+        Family(
+            "pool_plain", window_plain.emit_plain_average_pool, window_plain.supports_plain_pool
+        ),
+    ),
+    "LpPool": (
+        Family("pool_plain", window_plain.emit_plain_lp_pool, window_plain.supports_plain_pool),
+    ),
+    "GlobalAveragePool": _GLOBAL,
+    "GlobalMaxPool": _GLOBAL,
+}

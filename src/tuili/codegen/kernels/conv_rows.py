@@ -1,0 +1,85 @@
+"""Rows of output pixels: the taps that lie inside, and the tiles that cover a row."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tuili.codegen.kernels.conv_shape import Axis
+
+# For each tap of a row the pixels of the tile that have it; None when all have all.
+Taps: TypeAlias = "list[tuple[int, int]] | None"
+PrintTile: TypeAlias = Callable[[int, Taps], list[str]]
+
+
+def indent(lines: list[str], depth: int = 1) -> list[str]:
+    """The lines, `depth` levels deeper."""
+    return [textwrap.indent(line, "    " * depth) for line in lines]
+
+
+def tap_rows(rows: Axis) -> list[str]:
+    """`h`: the input row of the first tap of output row `oh`; taps kh0 .. kh1 - 1 lie inside."""
+    head = [f"const int64_t h = oh * {rows.stride} - PT;"]
+    if rows.is_inside:
+        return [*head, f"const int64_t kh0 = 0, kh1 = {rows.taps};"]
+    return [*head, *tap_range("kh0", "kh1", "h", "H", rows)]
+
+
+def tap_range(low: str, high: str, start: str, size: str, axis: Axis) -> list[str]:
+    """C that names the range of taps inside the input for a window that begins at `start`."""
+    up = axis.dilation - 1
+    first = f"({up} - {start}) / {axis.dilation}" if up else f"-{start}"
+    last = f"({size} - {start} + {up}) / {axis.dilation}" if up else f"{size} - {start}"
+    return [
+        f"const int64_t {low} = {start} < 0 ? {first} : 0;",
+        f"const int64_t {high} = tl_min({axis.taps}, {last});",
+    ]
+
+
+def known_tiles(
+    columns: Axis, pixels: int, tile: PrintTile, *, limited: bool = False
+) -> list[str]:
+    """Tiles of a row of known width; equal neighbours share their text.
+
+    `limited`: only those that begin in left .. right - 1.
+    """
+    width = int(columns.out)  # pyright: ignore[reportArgumentType]
+    runs: list[tuple[int, int, int, list[tuple[int, int]]]] = []
+    for start in range(0, width, pixels):
+        count = min(pixels, width - start)
+        taps = columns.inside(start, count)
+        if runs and runs[-1][2:] == (count, taps):
+            runs[-1] = (runs[-1][0], start + count, count, taps)
+        else:
+            runs.append((start, start + count, count, taps))
+    lines: list[str] = []
+    for start, stop, count, taps in runs:
+        full = all(pair == (0, count) for pair in taps)
+        if limited:
+            bounds = f"int64_t ow = tl_max({start}, left); ow < tl_min({stop}, right)"
+        else:
+            bounds = f"int64_t ow = {start}; ow < {stop}"
+        lines += [f"for ({bounds}; ow += {count}) {{"]
+        lines += [*indent(tile(count, None if full else taps)), "}"]
+    return lines
+
+
+def tail_widths(pixels: int) -> list[int]:
+    """The tile widths that cover any row: the full one, then powers of two below it."""
+    widths = [pixels]
+    while widths[-1] > 1:
+        widths.append(1 << ((widths[-1] - 1).bit_length() - 1))
+    return widths
+
+
+def unknown_tiles(pixels: int, tile: PrintTile, stop: str) -> list[str]:
+    """Tiles from `ow` up to `stop`: as many full ones as fit, then ever smaller ones."""
+    lines: list[str] = []
+    for count in tail_widths(pixels):
+        lines += [
+            f"for (; ow + {count} <= {stop}; ow += {count}) {{",
+            *indent(tile(count, None)),
+            "}",
+        ]
+    return lines
