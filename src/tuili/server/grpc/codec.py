@@ -40,20 +40,20 @@ _Request: Final = INFERENCE["ModelInferRequest"]
 _Response: Final = INFERENCE["ModelInferResponse"]
 _OutputTensor: Final = INFERENCE["ModelInferResponse.InferOutputTensor"]
 
-# InferTensorContents: which field holds the elements of a datatype.
+# InferTensorContents: which field holds the elements of a datatype, and as what.
 _CONTENTS: Final = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
+    "BOOL": ("bool_contents", np.bool_),
+    "INT8": ("int_contents", np.int32),
+    "INT16": ("int_contents", np.int32),
+    "INT32": ("int_contents", np.int32),
+    "INT64": ("int64_contents", np.int64),
+    "UINT8": ("uint_contents", np.uint32),
+    "UINT16": ("uint_contents", np.uint32),
+    "UINT32": ("uint_contents", np.uint32),
+    "UINT64": ("uint64_contents", np.uint64),
+    "FP32": ("fp32_contents", np.float32),
+    "FP64": ("fp64_contents", np.float64),
+    "BYTES": ("bytes_contents", np.object_),
 }
 
 
@@ -276,7 +276,7 @@ def _array_from_contents(item: PlannedInput, contents: Any) -> Array:
         raise InvalidArgument(
             f"{item.datatype} input '{item.name}' must be sent in raw_input_contents"
         )
-    field = _CONTENTS[item.datatype]
+    field, wire_type = _CONTENTS[item.datatype]
     for descriptor, _ in contents.ListFields():
         if descriptor.name != field:
             raise InvalidArgument(
@@ -290,11 +290,7 @@ def _array_from_contents(item: PlannedInput, contents: Any) -> Array:
             f"input '{item.name}' has {len(values)} elements in its contents, but shape"
             f" {list(item.shape)} takes {count}"
         )
-    if item.datatype == "BYTES":
-        array = np.empty(count, object)
-        array[:] = list(values)
-        return array.reshape(item.shape)
-    found = np.array(values) if count else np.empty(0, item.dtype)
+    found: Array = np.fromiter(values, wire_type, count)
     if item.dtype.kind in "iu" and count:
         bounds = np.iinfo(item.dtype)
         if int(found.min()) < bounds.min or int(found.max()) > bounds.max:

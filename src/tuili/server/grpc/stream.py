@@ -114,9 +114,7 @@ class GrpcStream:
     def _call(self, message: Buffer) -> None:
         self._message = None
         if self.head.path == INFER_PATH:
-            ticket = self._connection.inference.infer(message, self.deadline, self._answer)
-            if not self.over:
-                self._ticket = ticket
+            self._infer(message)
             return
         method = METHODS.get(self.head.path)
         if method is None:
@@ -124,12 +122,21 @@ class GrpcStream:
             return
         self._operate(method, message)
 
+    def _infer(self, message: Buffer) -> None:
+        try:
+            ticket = self._connection.inference.infer(message, self.deadline, self._answer)
+        except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
+            self._own_bug()
+        else:
+            if not self.over:
+                self._ticket = ticket
+
     def _operate(self, method: Method, message: Buffer) -> None:
         try:
             result = method.call(self._connection.inference.dataplane, bytes(message))
         except TuiliError as error:
             self._end(error)
-        except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
+        except Exception:  # noqa: BLE001 - as above
             self._own_bug()
         else:
             if isinstance(result, Awaitable):
