@@ -116,7 +116,7 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     _check_head(head, where)
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArtifact(f"{where}: {_explain(str(error))}") from None
     check_manifest(manifest, where)
     return manifest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import os
 import shutil
 import tempfile
 import zipfile
@@ -33,7 +35,8 @@ from tuili.tensors import Array, TensorSpec
 WEIGHTS_FILE = "weights.bin"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can name
 _PADDING_ID = 0x7A74  # of the zip extra field that aligns a member; readers skip unknown fields
-_EXCHANGE_ATTEMPTS = 20
+_PUT_ATTEMPTS = 20
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def write_artifact(
             packed = Path(scratch) / "artifact.zip"
             pack(folder, names, packed)
             folder = packed
-        _exchange(folder, output, Path(scratch) / "old")
+        _put(folder, output, Path(scratch) / "old")
     return open_artifact(output)
 
 
@@ -96,18 +99,29 @@ def _refuse_foreign(output: Path) -> None:
         )
 
 
-def _exchange(made: Path, output: Path, old: Path) -> None:
-    """Put `made` in the place of `output`. Of writers at the same time one comes last and stays."""
-    for attempt in range(_EXCHANGE_ATTEMPTS):
+def _put(made: Path, output: Path, old: Path) -> None:
+    """Put `made` in the place of `output`; of writers at the same time one comes last and stays."""
+    for attempt in range(_PUT_ATTEMPTS):
         try:
             made.replace(output)
         except OSError:
-            # A folder with contents is not replaced in one step, nor a file by a folder.
-            if attempt + 1 == _EXCHANGE_ATTEMPTS:
+            # A folder with contents is not replaced by a rename, nor a file by a folder.
+            if attempt + 1 == _PUT_ATTEMPTS:
                 raise
+            if _exchange(made, output):
+                return
             _move_away(output, old / str(attempt))
         else:
             return
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths in one step: readers find one or the other. False where not possible."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, TypeError, OSError):
+        return False
+    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
 
 
 def _move_away(path: Path, to: Path) -> None:
