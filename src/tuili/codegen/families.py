@@ -7,23 +7,17 @@ from tuili.codegen.kernel import Context
 from tuili.codegen.kernels import (
     branch,
     copy,
-    elementwise,
-    known,
     matmul,
     matmul_plain,
-    movement,
-    reorder,
 )
 from tuili.codegen.kernels.conv_families import CONV_FAMILIES
+from tuili.codegen.kernels.tensor_families import TENSOR_FAMILIES
 from tuili.errors import UnsupportedOperator
 from tuili.ir import Node
 
-_ELEMENTWISE = Family("elementwise", elementwise.emit, elementwise.supports)
-_KNOWN = Family("known", known.emit, known.supports)
-
 FAMILIES: dict[str, tuple[Family, ...]] = {
     # op: (Family("name", emit, supports), ...)
-    **dict.fromkeys(elementwise.OPERATORS, (_ELEMENTWISE,)),
+    **TENSOR_FAMILIES,
     **CONV_FAMILIES,
     "MatMul": (
         Family("matmul_packed", matmul.emit_packed, matmul.supports_packed),
@@ -35,20 +29,6 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
         (Family("view", copy.emit_view),),
     ),
     "If": (Family("branch", branch.emit_if),),
-    **dict.fromkeys(("Dims", "Shape", "Size"), (_KNOWN,)),
-    "Transpose": (Family("strided copy", movement.emit_transpose, movement.supports_plain),),
-    "Expand": (Family("strided copy", movement.emit_expand, movement.supports_plain),),
-    "Tile": (Family("strided copy", movement.emit_tile, movement.supports_plain),),
-    "Slice": (Family("strided copy", movement.emit_slice, movement.supports_slice),),
-    "Concat": (Family("strided copy", movement.emit_concat, movement.supports_concat),),
-    "Split": (Family("strided copy", movement.emit_split, movement.supports_split),),
-    "DepthToSpace": (
-        Family("strided copy", movement.emit_depth_to_space, movement.supports_plain),
-    ),
-    "SpaceToDepth": (
-        Family("strided copy", movement.emit_space_to_depth, movement.supports_plain),
-    ),
-    "Reorder": (Family("reorder", reorder.emit, reorder.supports),),
 }
 
 

@@ -46,6 +46,8 @@ static inline vf v_load(const float *p) { return *(const vf_any *)p; }
 static inline void v_store(float *p, vf x) { *(vf_any *)p = x; }
 static inline vf v_set1(float x) { return x - (vf){0}; }
 static inline vi v_iset1(int32_t x) { return x - (vi){0}; }
+/* The mask of the first n lanes. */
+static inline vi v_head(int64_t n) { return (vi){{iota}} < (int32_t)n; }
 static inline vi v_bits(vf x) { return (vi)x; }
 static inline vf v_from_bits(vi x) { return (vf)x; }
 static inline vf v_to_float(vi x) { return __builtin_convertvector(x, vf); }
@@ -289,5 +291,6 @@ def _transpose(lanes: int) -> str:
 def prelude(target: Target) -> str:
     """The prelude of a target."""
     head = _HEAD.replace("{lanes}", str(target.lanes)).replace("{size}", str(4 * target.lanes))
+    head = head.replace("{{iota}}", f"{{{', '.join(map(str, range(target.lanes)))}}}")
     parts = [head, _MASKS, _SCALAR, _operations(target), _horizontal(target.lanes), vector_math()]
     return "\n".join([*parts, _transpose(target.lanes), _NUMBERS])

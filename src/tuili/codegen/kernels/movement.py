@@ -15,14 +15,14 @@ from tuili.errors import Unsupported
 from tuili.ir import Node, Value, block_of
 from tuili.ops.bounds import at_least, at_most, bounds
 from tuili.ops.table import attr
-from tuili.tensors import Dim
+from tuili.tensors import Dim, DType
 
 _WORDS = frozenset({*UNSIGNED, 16})
 
 
 def is_movable(value: Value) -> bool:
     """Whether the elements are plain bytes."""
-    return value.dtype.numpy != object and value.dtype.itemsize in _WORDS
+    return value.dtype is not DType.STR and value.dtype.itemsize in _WORDS
 
 
 def supports_plain(node: Node, ctx: Context) -> bool:

@@ -36,7 +36,8 @@ def emit_copy(name: str, node: Node, ctx: Context, x: Value, y: Value, copy: Cop
         return
     size = y.dtype.itemsize
     if size == 16:  # two words per element
-        return _emit_pairs(name, node, ctx, x, y, copy)
+        _emit_pairs(name, node, ctx, x, y, copy)
+        return
     dims, (target, source) = collapse(copy.dims, [copy.target, copy.source])
     k = KernelBuilder(ctx, node, f"{name}_{8 * size}")
     k.read("x0", x, UNSIGNED[size])
@@ -53,7 +54,6 @@ def emit_copy(name: str, node: Node, ctx: Context, x: Value, y: Value, copy: Cop
         rows = [[side[i] for i in order] for side in (target, source)]
         grid = _runs(k, [dims[i] for i in order], rows, offsets, size)
     k.emit(grid=grid, bytes=numel(copy.dims) * (2 * size))
-    return None
 
 
 def _emit_pairs(name: str, node: Node, ctx: Context, x: Value, y: Value, copy: Copy) -> None:
