@@ -86,11 +86,12 @@ class _Seen:
 @contextmanager
 def _progress(quiet: bool) -> Generator[Callable[[str, int, int], None] | None]:
     """A bar on stderr while the block runs; what it yields moves it: (step, done, total)."""
-    if quiet:
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
         yield None
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("compiling", total=None)
 
         def report(step: str, done: int, total: int) -> None:

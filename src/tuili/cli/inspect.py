@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tuili.artifact import Artifact, is_artifact, open_artifact
 from tuili.errors import NotFound
@@ -29,7 +30,7 @@ def inspect(
     console = Console(soft_wrap=True, highlight=False)
     grid = Table.grid(padding=(0, 2))
     for name, value in _facts(artifact):
-        grid.add_row(name, value)
+        grid.add_row(name, Text(value))  # as it is: [n, 3] is no markup
     console.print(grid)
     if kernels:
         _print_kernels(console, artifact)
@@ -40,9 +41,9 @@ def _artifact(path: Path) -> Artifact:
         raise NotFound(f"no model file {str(path)!r}")
     if is_artifact(path):
         return open_artifact(path)
-    import tuili
+    from tuili.compiler import Options, compile_cached
 
-    return tuili.compile(path)
+    return compile_cached(path, Options())
 
 
 def _facts(artifact: Artifact) -> list[tuple[str, str]]:
@@ -86,4 +87,5 @@ def _print_kernels(console: Console, artifact: Artifact) -> None:
     names = list(dict.fromkeys(_KERNEL.findall(text)))
     console.print(f"\nkernels: {len(names)}")
     for name in names:
-        console.print(f"  {name}" + (f" x{calls[name]}" if calls[name] > 1 else ""))
+        times = f" x{calls[name]}" if calls[name] > 1 else ""
+        console.print(f"  {name}{times}", markup=False)

@@ -1,0 +1,121 @@
+"""compile, run, inspect and bench on a small model."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from tuili.cli.main import app
+
+RUNNER = CliRunner()
+NET = """<ir_version: 8, opset_import: ["": 17]>
+net (float[n, 3] x) => (float[n, 2] y)
+<float[3, 2] w = {1, -1, 2, 0, 0, 3}, float[2] b = {0.5, -0.5}> {
+    s = Gemm(x, w, b)
+    y = Relu(s)
+}"""
+
+
+def run(*arguments):
+    return RUNNER.invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "net.onnx"
+    onnx.save(onnx.parser.parse_model(NET), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def artifact(model):
+    path = model.with_suffix(".tuili")
+    done = run("compile", model, "-o", path)
+    assert done.exit_code == 0, done.output
+    return path
+
+
+def test_compile_writes_the_artifact_beside_the_model(artifact):
+    assert (artifact / "manifest.json").exists()
+
+
+def test_compile_quiet_prints_nothing(model, tmp_path):
+    done = run("compile", model, "-o", tmp_path / "quiet.tuili", "--quiet", "--check")
+    assert done.exit_code == 0
+    assert done.output == ""
+
+
+def test_compile_fixes_the_dims_that_are_asked_for(model, tmp_path):
+    path = tmp_path / "fixed.tuili"
+    assert run("compile", model, "-o", path, "--shape", "x=4x3").exit_code == 0
+    assert json.loads((path / "manifest.json").read_text())["inputs"][0]["shape"] == [4, 3]
+
+
+def test_compile_refuses_an_unknown_target(model, tmp_path):
+    done = run("compile", model, "-o", tmp_path / "m.tuili", "--target", "x86-64-avx3")
+    assert done.exit_code == 1
+    assert "x86-64-avx2" in done.stderr
+
+
+def test_print_after_an_unknown_pass_lists_those_that_ran(model, tmp_path):
+    done = run("compile", model, "-o", tmp_path / "m.tuili", "--print-after", "fold")
+    assert done.exit_code == 1
+    assert "no such pass ran" in done.stderr
+    last = done.stderr.split("These did: ")[1].split(", ")[-1].strip()
+    shown = run("compile", model, "-o", tmp_path / "m.tuili", "--print-after", last, "-q")
+    assert shown.exit_code == 0
+    assert "Gemm" in shown.stdout or "MatMul" in shown.stdout
+
+
+def test_run_saves_what_the_model_answers(artifact, tmp_path):
+    x = np.array([[1, 2, 3], [-9, 0, 0]], np.float32)
+    np.save(tmp_path / "x.npy", x)
+    done = run("run", artifact, "--input", f"x={tmp_path / 'x.npy'}", "-o", tmp_path / "y.npz")
+    assert done.exit_code == 0, done.output
+    assert "f32" in done.stdout
+    assert np.load(tmp_path / "y.npz")["y"].tolist() == [[5.5, 7.5], [0, 8.5]]
+
+
+def test_run_makes_up_inputs_of_the_shape_asked_for(artifact):
+    done = run("run", artifact, "--shape", "x=7x3", "--input", "x=random")
+    assert "[7, 2]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("z=random", "no input 'z'"),
+        ("random", "expected NAME=FILE.npy"),
+        ("x=missing.npy", "no input file 'missing.npy'"),
+    ],
+)
+def test_run_refuses_inputs_that_are_not_there(artifact, option, message):
+    done = run("run", artifact, "--input", option)
+    assert done.exit_code == 1
+    assert message in done.stderr
+
+
+def test_run_refuses_a_file_that_is_no_array(artifact, tmp_path):
+    (tmp_path / "x.npy").write_bytes(b"nonsense")
+    done = run("run", artifact, "--input", f"x={tmp_path / 'x.npy'}")
+    assert done.exit_code == 1
+    assert "is not a .npy file" in done.stderr
+
+
+def test_inspect_shows_signature_sizes_and_kernels(artifact):
+    done = run("inspect", artifact)
+    assert done.exit_code == 0, done.output
+    for text in ("x: f32[n, 3]", "y: f32[n, 2]", "weights", "arena", "kernels"):
+        assert text in done.stdout
+
+
+def test_bench_compares_the_engines_and_keeps_every_round(model, tmp_path):
+    kept = tmp_path / "rounds.json"
+    options = ("--rounds", 2, "--shape", "x=2x3", "--json", kept)
+    done = run("bench", model, "--engine", "tuili", "--engine", "onnxruntime", *options)
+    assert done.exit_code == 0, done.output
+    (comparison,) = json.loads(kept.read_text())["comparisons"]
+    assert {t["engine"] for t in comparison["timings"]} == {"tuili", "onnxruntime"}
+    assert all(t["difference"] < 1e-5 for t in comparison["timings"])
