@@ -1,6 +1,7 @@
 """Direct convolution into blocked output: register tiles slide along the rows of the input.
 
-    y[n][oc / V][oh][ow][V] += x[n][c / B][oh * SH + kh * DH - PT][...][B] * w[panel][cb][kh][kw][B][NV * V]
+    y[n][oc / V][oh][ow][V] += x[n][c / B][oh * SH + kh * DH - PT][ow * SW + kw * DW - PL][B]
+                               * w[panel][c / B][kh][kw][B][NV * V]
 
 B is V for blocked input and 1 for plain input (first layers). A grid item is one panel of NV output
 vectors for one band of rows; a panel's weights are read in the order in which they are stored. A
@@ -27,6 +28,7 @@ from tuili.codegen.kernels.register_tile import (
     print_accumulate,
 )
 from tuili.codegen.packing import pad_to_multiple
+from tuili.codegen.targets import Target
 from tuili.ir import Node, block_of
 from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, DType, ceil_div
@@ -47,6 +49,29 @@ def supports_direct(node: Node, ctx: Context) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Scatter:
+    """Where results go: output (i, j) to (i * stride + phase, ...) of a map of the full size."""
+
+    height: Dim
+    width: Dim
+    strides: tuple[int, int] = (1, 1)
+    phase: tuple[int, int] = (0, 0)
+
+    def row(self, row: str) -> str:
+        """The output row as C."""
+        return _scaled(row, self.strides[0], self.phase[0])
+
+    def column(self, column: str) -> str:
+        """The output column as C."""
+        return _scaled(column, self.strides[1], self.phase[1])
+
+
+def _scaled(index: str, stride: int, phase: int) -> str:
+    text = index if stride == 1 else f"{index} * {stride}"
+    return text if phase == 0 else f"({text} + {phase})"
+
+
+@dataclass(frozen=True, slots=True)
 class DirectPlan:
     """Everything that the printer decides from."""
 
@@ -58,6 +83,7 @@ class DirectPlan:
     blocks: int  # NB: how many it reads
     chunk: int  # input blocks whose weights stay in the cache together
     band: Dim  # rows of a grid item; pixels when the map is one row
+    scatter: Scatter
 
     @property
     def steps(self) -> Steps:
@@ -91,24 +117,20 @@ class DirectPlan:
         return not self.shape.is_static and not self.shape.columns.is_inside
 
 
-def plan_direct(node: Node, ctx: Context) -> DirectPlan:
-    """The plan of a Conv node."""
-    weights = node.required(1).constant
-    assert weights is not None  # supports_direct
-    lanes = ctx.target.lanes
-    block = block_of(node.required(0).layout)
-    taps = (1, *weights.shape[2:])[-2:]
-    shape = conv_shape(node, taps if len(weights.shape) == 4 else taps[1:]).flat()
-    groups = attr(node, "group")
+def plan_direct(
+    shape: ConvShape, groups: int, block: int, target: Target, scatter: Scatter | None = None
+) -> DirectPlan:
+    """The plan of a convolution whose input comes in blocks of `block` channels."""
+    lanes = target.lanes
     per_group, out_blocks = shape.outputs // groups, -(-shape.outputs // lanes)
     divides = 0 if groups == 1 else per_group // lanes if per_group % lanes == 0 else 1
-    tile = choose_tile(ctx.target, shape.columns.out, out_blocks, divides=divides)
+    tile = choose_tile(target, shape.columns.out, out_blocks, divides=divides)
     first, blocks = panel_blocks(shape, groups, tile.vectors * lanes, block)
     step = shape.taps * block * tile.vectors * lanes * 4
     chunk = blocks if _is_one_tile(shape, tile) else min(blocks, max(1, L2_BYTES // 2 // step))
-    total = len(first) * blocks * step
-    band = _band(shape, tile, len(first), total, block)
-    return DirectPlan(shape, tile, lanes, block, first, blocks, chunk, band)
+    band = _band(shape, tile, len(first), len(first) * blocks * step)
+    scatter = scatter or Scatter(shape.rows.out, shape.columns.out)
+    return DirectPlan(shape, tile, lanes, block, first, blocks, chunk, band, scatter)
 
 
 def _is_one_tile(shape: ConvShape, tile: Tile) -> bool:
@@ -129,7 +151,7 @@ def panel_blocks(
     return tuple(min(begin, limit) for begin, _ in ranges), most
 
 
-def _band(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int, block: int) -> Dim:
+def _band(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int) -> Dim:
     """Rows (or pixels) of a grid item: input that stays in the cache, and enough items."""
     is_row = shape.rows.out == 1
     unit = tile.pixels if is_row else 1
@@ -149,7 +171,7 @@ def _band(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int, block: i
 
 
 def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:
-    """[OC, C / groups, KH, KW] as [panel][NB][KH][KW][B][NV * V], zeros where nothing belongs."""
+    """[OC, C / groups, (KH,) KW] as [panel][NB][KH][KW][B][NV * V], zeros where nothing belongs."""
     outputs, ins = weights.shape[:2]
     taps = weights.shape[2:] if weights.ndim == 4 else (1, *weights.shape[2:])
     wide = plan.tile.vectors * plan.lanes
@@ -170,14 +192,22 @@ def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:
 
 
 def emit_direct(node: Node, ctx: Context) -> None:
-    """One call; see the module."""
-    plan = plan_direct(node, ctx)
-    shape, weights = plan.shape, node.required(1).constant
-    assert weights is not None
-    k = KernelBuilder(ctx, node, _name(shape))
+    """Conv: one call; see the module."""
+    weights = node.required(1).constant
+    assert weights is not None  # supports_direct
+    shape = conv_shape(node, weights.shape[2:]).flat()
+    groups, block = attr(node, "group"), block_of(node.required(0).layout)
+    plan = plan_direct(shape, groups, block, ctx.target)
+    emit_plan(node, ctx, plan, pack_panels(weights, groups, plan), _name(shape))
+
+
+def emit_plan(node: Node, ctx: Context, plan: DirectPlan, packed: Array, name: str) -> None:
+    """The call that a plan describes, for a node with inputs x, w and bias."""
+    shape = plan.shape
+    k = KernelBuilder(ctx, node, name)
     k.read("x", node.required(0))
     k.write("y", node.output)
-    k.weight("w", pack_panels(weights, attr(node, "group"), plan))
+    k.weight("w", packed)
     bias = node.input(2)
     if bias is not None and bias.constant is not None:
         k.weight("bias", pad_to_multiple(bias.constant, plan.tile.vectors * plan.lanes))
@@ -185,9 +215,9 @@ def emit_direct(node: Node, ctx: Context) -> None:
     _dims(k, plan)
     k.body(_Printer(plan, epilogue, has_bias=bias is not None).body())
     bands = ceil_div(shape.columns.out if plan.is_row else shape.rows.out, plan.band)
-    flops = shape.batch * shape.pixels * (2 * weights.size)
+    flops = shape.batch * shape.pixels * (2 * packed.size)
     traffic = shape.batch * shape.channels * shape.rows.size * shape.columns.size
-    traffic = (traffic + weights.size + shape.batch * shape.outputs * shape.pixels) * 4
+    traffic = (traffic + packed.size + shape.batch * shape.outputs * shape.pixels) * 4
     k.emit(grid=shape.batch * bands * len(plan.first), flops=flops, bytes=traffic)
 
 
@@ -202,6 +232,7 @@ def _dims(k: KernelBuilder, plan: DirectPlan) -> None:
     rows, columns = plan.shape.rows, plan.shape.columns
     bands = ceil_div(columns.out if plan.is_row else rows.out, plan.band)
     k.dims("H W OH OW", (rows.size, columns.size, rows.out, columns.out))
+    k.dims("FH FW", (plan.scatter.height, plan.scatter.width))
     k.dims("PT PL BAND BANDS", (rows.pad, columns.pad, plan.band, bands))
     k.dims("CB NB PANELS", (plan.channel_blocks, plan.blocks, len(plan.first)))
     if plan.has_borders:
@@ -220,14 +251,21 @@ class _Printer:
     def body(self) -> str:
         """The loops over items, chunks of input blocks and rows."""
         plan = self.plan
-        rows = plan.shape.rows
         firsts = ", ".join(str(first) for first in plan.first)
         varies = len(set(plan.first)) > 1
         table = [f"static const int32_t firsts[{len(plan.first)}] = {{{firsts}}};"]
-        height = "BAND" if not plan.is_row else "1"
+        row = (
+            ["const int64_t oh = 0;", *self._row()]
+            if plan.is_row
+            else [
+                "for (int64_t oh = band * BAND; oh < tl_min((band + 1) * BAND, OH); oh++) {",
+                *indent(self._row()),
+                "}",
+            ]
+        )
         lines = [
             *(table if varies else []),
-            "(void)H, (void)PT, (void)PL, (void)CB;",
+            "(void)H, (void)OH, (void)PT, (void)PL, (void)CB;",
             "for (int64_t item = begin; item < end; item++) {",
             "    const int64_t panel = item % PANELS, band = item / PANELS % BANDS;",
             "    const int64_t n = item / (PANELS * BANDS);",
@@ -237,21 +275,11 @@ class _Printer:
             f"    const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
             f"    for (int64_t block = 0; block < NB; block += {plan.chunk}) {{",
             f"        const int64_t stop = tl_min(block + {plan.chunk}, NB);",
+            *indent(row, 2),
+            "    }",
+            "}",
         ]
-        if plan.is_row:
-            lines += ["        const int64_t oh = 0;"]
-            lines += indent(self._row(), 2)
-            return "\n".join([*lines, "    }", "}"])
-        return "\n".join(
-            [
-                *lines,
-                f"        for (int64_t oh = band * {height}; oh < tl_min((band + 1) * BAND, OH); oh++) {{",
-                *indent(self._row(), 3),
-                "        }",
-                "    }",
-                "}",
-            ]
-        ) if rows else ""
+        return "\n".join(lines)
 
     def _row(self) -> list[str]:
         """The taps of the row that lie inside, then its tiles."""
@@ -276,7 +304,8 @@ class _Printer:
         vectors = range(self.plan.tile.vectors)
         names = [f"acc{p}_{v}" for p in range(pixels) for v in vectors]
         return [
-            f"float *const out = y + {self._at('(oc / V)', 'ow')};",
+            f"const int64_t at = {self._at()};",
+            "float *const out = y + at;",
             f"vf {', '.join(names)};",
             *self._start(pixels),
             *self._input(pixels),
@@ -286,8 +315,17 @@ class _Printer:
             *self._store(pixels),
         ]
 
-    def _at(self, block: str, column: str) -> str:
-        return f"(((n * {self.plan.out_blocks} + {block}) * OH + oh) * OW + {column}) * V"
+    def _at(self) -> str:
+        """The index of the tile's first result."""
+        scatter = self.plan.scatter
+        block = f"n * {self.plan.out_blocks} + oc / V"
+        return f"((({block}) * FH + {scatter.row('oh')}) * FW + {scatter.column('ow')}) * V"
+
+    def _offset(self, vector: object, pixel: object) -> str:
+        """From there to a vector and pixel of the tile."""
+        stride = self.plan.scatter.strides[1]
+        step = "V" if stride == 1 else f"{stride} * V"
+        return f"{vector} * FH * FW * V + {pixel} * {step}"
 
     def _start(self, pixels: int) -> list[str]:
         """Sums start from the bias, or go on from the last chunk of input blocks."""
@@ -300,7 +338,7 @@ class _Printer:
         if self.plan.chunk >= self.plan.blocks:
             return fresh
         resumed = [
-            self._guard(v, f"acc{p}_{v} = v_load(out + {v} * OH * OW * V + {p} * V);",
+            self._guard(v, f"acc{p}_{v} = v_load(out + {self._offset(v, p)});",
                         f"acc{p}_{v} = (vf){{0}};")
             for v in vectors
             for p in range(pixels)
@@ -332,11 +370,10 @@ class _Printer:
             "    for (int64_t cb = block; cb < stop; cb++)",
             "        for (int64_t kh = kh0; kh < kh1; kh++)",
             f"            for (int64_t q = 0; q < {span}; q++) {{",
-            "                const float *const from = xs + cb * XB + kh * XR"
-            f" + q * {block};",
+            f"                const float *const from = xs + cb * XB + kh * XR + q * {block};",
             "                const int inside = left_edge + q >= 0 && left_edge + q < W;",
-            f"                float *const to = patch + (((cb - block) * {rows.taps} + kh)"
-            f" * {span} + q) * {block};",
+            f"                const int64_t line = (cb - block) * {rows.taps} + kh;",
+            f"                float *const to = patch + (line * {span} + q) * {block};",
             f"                {self._copy_pixel()}",
             "            }",
             f"    XR = {span * block}, XB = {rows.taps * span * block};",
@@ -375,7 +412,7 @@ class _Printer:
     def _store(self, pixels: int) -> list[str]:
         vectors = range(self.plan.tile.vectors)
         plain = [
-            self._guard(v, f"v_store(out + {v} * OH * OW * V + {p} * V, acc{p}_{v});")
+            self._guard(v, f"v_store(out + {self._offset(v, p)}, acc{p}_{v});")
             for v in vectors
             for p in range(pixels)
         ]
@@ -389,9 +426,8 @@ class _Printer:
     def _finish(self, pixels: int) -> list[str]:
         """The epilogue: line by line, or as a loop when it is long."""
         vectors = range(self.plan.tile.vectors)
-        here = self._at("(oc / V)", "ow")
         statements, result = self.epilogue.vector(
-            "tile[v][p]", f"{here} + v * OH * OW * V + p * V", "oc + v * V"
+            "tile[v][p]", f"at + {self._offset('v', 'p')}", "oc + v * V"
         )
         if len(statements) > INLINE_STATEMENTS:
             sums = [f"tile[{v}][{p}] = acc{p}_{v};" for v in vectors for p in range(pixels)]
@@ -402,15 +438,15 @@ class _Printer:
                 f"for (int64_t v = 0; v < {limit}; v++)",
                 f"    for (int64_t p = 0; p < {pixels}; p++) {{",
                 *indent(statements, 2),
-                f"        v_store(out + v * OH * OW * V + p * V, {result});",
+                f"        v_store(out + {self._offset('v', 'p')}, {result});",
                 "    }",
             ]
         lines: list[str] = []
         for v in vectors:
             for p in range(pixels):
                 statements, result = self.epilogue.vector(
-                    f"acc{p}_{v}", f"{here} + {v} * OH * OW * V + {p} * V", f"oc + {v} * V"
+                    f"acc{p}_{v}", f"at + {self._offset(v, p)}", f"oc + {v} * V"
                 )
-                store = f"v_store(out + {v} * OH * OW * V + {p} * V, {result});"
+                store = f"v_store(out + {self._offset(v, p)}, {result});"
                 lines.append(self._guard(v, "{ " + " ".join([*statements, store]) + " }"))
         return lines

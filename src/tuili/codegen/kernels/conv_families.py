@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from tuili.codegen.family import Family
-from tuili.codegen.kernels import conv_direct, conv_window, pool_global, window_plain
+from tuili.codegen.kernels import (
+    conv_direct,
+    conv_transposed,
+    conv_window,
+    pool_global,
+    window_plain,
+)
 
 _GLOBAL = (
     Family("pool_global", pool_global.emit_blocked, pool_global.supports_blocked),
@@ -17,6 +23,9 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("conv_plain", window_plain.emit_plain_conv, window_plain.supports_plain_conv),
     ),
     "ConvTranspose": (
+        Family(
+            "conv_transposed", conv_transposed.emit_transposed, conv_transposed.supports_transposed
+        ),
         Family(
             "conv_plain", window_plain.emit_plain_transpose, window_plain.supports_plain_conv
         ),

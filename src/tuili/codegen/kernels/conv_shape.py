@@ -35,10 +35,10 @@ class Axis:
     @property
     def is_inside(self) -> bool:
         """Whether no window reaches into padding."""
-        if self.pad != 0:
+        if not isinstance(self.pad, int) or self.pad > 0:
             return False
         if isinstance(self.size, int) and isinstance(self.out, int):
-            return (self.out - 1) * self.stride + self.reach <= self.size
+            return (self.out - 1) * self.stride + self.reach - self.pad <= self.size
         return self.end == 0
 
     def inside(self, first: int, count: int) -> list[tuple[int, int]]:
