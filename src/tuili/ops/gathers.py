@@ -65,7 +65,7 @@ def _wrapped(indices: Array, size: int) -> Array:
 
 
 def _along(indices: Array, axis: int, size: int) -> tuple[Array, ...]:
-    grid = list(np.indices(indices.shape, sparse=True))
+    grid: list[Any] = list(np.indices(indices.shape, sparse=True))
     grid[axis] = _wrapped(indices, size)
     return tuple(grid)
 
@@ -78,7 +78,7 @@ def gather_elements(data: Array, indices: Array, axis: int = 0) -> Array:
 def _combine(result: Any, places: Any, updates: Any, reduction: str) -> Array:
     match reduction:
         case "none":
-            result.__setitem__(places, updates)
+            result[places] = updates
         case "add":
             np.add.at(result, places, updates)
         case "mul":

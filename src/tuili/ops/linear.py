@@ -37,7 +37,8 @@ def matmul(A: Array, B: Array, bias: Array | None = None) -> Array:
     return product if bias is None else product + _wide(bias)
 
 
-def _gemm_shape(site: Site) -> list[Result]:
+def gemm_shape(site: Site) -> list[Result]:
+    """Rows of A' by columns of B'."""
     left, right = site.need_rank(0, 2), site.need_rank(1, 2)
     rows, depth = left[::-1] if site.attr("transA") else left
     inner, columns = right[::-1] if site.attr("transB") else right
@@ -138,7 +139,7 @@ ROWS = (
         "Gemm",
         "A B C?",
         "Y",
-        _gemm_shape,
+        gemm_shape,
         gemm,
         allow="number",
         attrs={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},

@@ -59,7 +59,8 @@ def _linear_classifier_shape(site: Site) -> list[Result]:
 
 
 def _kernel(x: Array, vectors: Array, attrs: dict[str, Any]) -> Array:
-    gamma, coef0, degree = (*(attrs["kernel_params"] or ()), 0.0, 0.0, 0.0)[:3]
+    parameters = (*(attrs["kernel_params"] or ()), 0.0, 0.0, 0.0)[:3]
+    gamma, coef0, degree = np.asarray(parameters, x.dtype)
     match attrs["kernel_type"]:
         case "LINEAR":
             return x @ vectors.T
@@ -68,21 +69,21 @@ def _kernel(x: Array, vectors: Array, attrs: dict[str, Any]) -> Array:
         case "SIGMOID":
             return np.tanh(gamma * (x @ vectors.T) + coef0)
         case "RBF":
-            distance = (x * x).sum(1)[:, None] + (vectors * vectors).sum(1) - 2 * (x @ vectors.T)
-            return np.exp(-gamma * np.maximum(distance, 0))
+            distance = np.square(x[:, None] - vectors).sum(-1)
+            return np.exp(-gamma * distance)
         case name:
             raise ValueError(f"unknown kernel_type {name!r}; expected LINEAR, POLY, RBF or SIGMOID")
 
 
 def _svm_regressor(X: Array, **attrs: Any) -> Array:
-    x = matrix(X).astype(np.float64)
-    weights = np.asarray(attrs["coefficients"], np.float64)
+    x = matrix(X)
+    weights = np.asarray(attrs["coefficients"], x.dtype)
     if attrs["n_supports"]:
-        vectors = np.asarray(attrs["support_vectors"], np.float64).reshape(len(weights), -1)
+        vectors = np.asarray(attrs["support_vectors"], x.dtype).reshape(len(weights), -1)
         scores = _kernel(x, vectors, attrs) @ weights
     else:
         scores = _kernel(x, weights.reshape(1, -1), {**attrs, "kernel_type": "LINEAR"})[:, 0]
-    scores = (scores + attrs["rho"][0])[:, None]
+    scores = (scores + x.dtype.type(attrs["rho"][0]))[:, None]
     if attrs["one_class"]:
         return np.where(scores > 0, 1.0, -1.0)
     return transform(scores, attrs["post_transform"])
@@ -93,11 +94,11 @@ def _duels(x: Array, attrs: dict[str, Any]) -> tuple[Array, Array]:
     counts = attrs["vectors_per_class"]
     total = sum(counts)
     ends = np.cumsum([0, *counts])
-    vectors = np.asarray(attrs["support_vectors"], np.float64).reshape(total, -1)
-    weights = np.asarray(attrs["coefficients"], np.float64).reshape(-1, total)
+    vectors = np.asarray(attrs["support_vectors"], x.dtype).reshape(total, -1)
+    weights = np.asarray(attrs["coefficients"], x.dtype).reshape(-1, total)
     kernel = _kernel(x, vectors, attrs)
     pairs = [(i, j) for i in range(len(counts)) for j in range(i + 1, len(counts))]
-    scores = np.zeros((len(x), len(pairs)))
+    scores = np.zeros((len(x), len(pairs)), x.dtype)
     votes = np.zeros((len(x), len(counts)))
     for index, (i, j) in enumerate(pairs):
         first, second = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
@@ -141,7 +142,7 @@ def _fixed_point(r: Array, classes: int) -> Array:
 def _svm_classifier(X: Array, **attrs: Any) -> tuple[Array, Array]:
     numbers, words = attrs["classlabels_ints"], attrs["classlabels_strings"]
     classes = max(len(numbers or words or ()), 1)
-    x = matrix(X).astype(np.float64)
+    x = matrix(X)
     votes: Array | None = None
     if attrs["vectors_per_class"]:
         scores, votes = _duels(x, attrs)
@@ -151,7 +152,7 @@ def _svm_classifier(X: Array, **attrs: Any) -> tuple[Array, Array]:
             odds = _coupled(np.clip(odds, 1e-7, 1 - 1e-7), classes)
             return labels(votes.argmax(1), numbers, words), odds
     else:
-        weights = np.asarray(attrs["coefficients"], np.float64).reshape(classes, -1)
+        weights = np.asarray(attrs["coefficients"], x.dtype).reshape(classes, -1)
         scores = _kernel(x, weights, {**attrs, "kernel_type": "LINEAR"}) + attrs["rho"][0]
     chosen = (scores if votes is None else votes).argmax(1)
     if scores.shape[1] > 1:

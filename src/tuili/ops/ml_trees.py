@@ -111,22 +111,26 @@ def _forest(attrs: dict[str, Any]) -> tuple[Forest, dict[tuple[int, int], int]]:
 
 
 def _aggregate(
-    leaves: Array, weights: list[list[tuple[int, float]]], targets: int, how: str
+    leaves: Array,
+    weights: list[list[tuple[int, float]]],
+    targets: int,
+    how: str,
+    dtype: np.dtype[Any],
 ) -> Array:
     """Scores [N, targets] from what the reached leaves give."""
     start = {_MIN: np.inf, _MAX: -np.inf}.get(how, 0.0)
     combine = {_MIN: np.minimum, _MAX: np.maximum}.get(how, np.add)
-    table = np.full((len(weights), targets), start)
+    table = np.full((len(weights), targets), start, dtype)
     for leaf, pairs in enumerate(weights):
         for target, weight in pairs:
             table[leaf, target] = combine(table[leaf, target], weight)
     gathered = table[leaves]
-    if how == _MIN:
-        result = gathered.min(1)
-    elif how == _MAX:
-        result = gathered.max(1)
-    else:
-        result = gathered.sum(1) / (leaves.shape[1] if how == _AVERAGE else 1)
+    # One tree after the other, in the element type: that settles ties as other engines do.
+    result = np.full((len(leaves), targets), start, dtype)
+    for tree in range(leaves.shape[1]):
+        result = combine(result, gathered[:, tree])
+    if how == _AVERAGE:
+        result = result / dtype.type(leaves.shape[1])
     return np.where(np.isfinite(result), result, 0)
 
 
@@ -145,7 +149,8 @@ def _regressor(X: Array, **attrs: Any) -> Array:
     forest, places = _forest(attrs)
     weights = _leaf_weights(attrs, "target", places)
     targets = attrs["n_targets"] or 1
-    scores = _aggregate(forest.leaves(matrix(X)), weights, targets, attrs["aggregate_function"])
+    x = matrix(X)
+    scores = _aggregate(forest.leaves(x), weights, targets, attrs["aggregate_function"], x.dtype)
     base = _numbers(attrs, "base_values")
     scores = scores + base if base.size else scores
     return transform(scores, attrs["post_transform"])
@@ -156,7 +161,8 @@ def _classifier(X: Array, **attrs: Any) -> tuple[Array, Array]:
     numbers, words = attrs["classlabels_int64s"], attrs["classlabels_strings"]
     classes = len(numbers or words or ())
     weights = _leaf_weights(attrs, "class", places)
-    scores = _aggregate(forest.leaves(matrix(X)), weights, max(classes, 1), _SUM)
+    x = matrix(X)
+    scores = _aggregate(forest.leaves(x), weights, max(classes, 1), _SUM, x.dtype)
     base = _numbers(attrs, "base_values")
     used = sorted(set(attrs["class_ids"]))
     if classes == 2 and len(used) == 1:
@@ -216,7 +222,7 @@ def _tree_ensemble(X: Array, **attrs: Any) -> Array:
     for target, weight in zip(attrs["leaf_targetids"], attrs["leaf_weights"], strict=True):
         weights.append([(int(target), float(weight))])
     how = (_AVERAGE, _SUM, _MIN, _MAX)[attrs["aggregate_function"]]
-    scores = _aggregate(forest.leaves(X), weights, attrs["n_targets"] or 1, how)
+    scores = _aggregate(forest.leaves(X), weights, attrs["n_targets"] or 1, how, X.dtype)
     return transform(scores, TRANSFORMS[attrs["post_transform"]])
 
 

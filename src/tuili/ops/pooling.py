@@ -22,7 +22,8 @@ POOL_ATTRS: dict[str, Any] = {
 }
 
 
-def _pool_shape(site: Site) -> list[Result]:
+def pool_shape(site: Site) -> list[Result]:
+    """[N, C, *out] for a kernel_shape."""
     x = site.shape(0)
     kernel = site.attr("kernel_shape")
     if len(x) != len(kernel) + 2:
@@ -56,7 +57,8 @@ def _lowest(dtype: Any) -> Any:
     return -np.inf
 
 
-def _max_pool(X: Array, *, storage_order: int, count: int, **attrs: Any) -> Any:
+def max_pool(X: Array, *, storage_order: int, count: int, **attrs: Any) -> Any:
+    """The largest element of every window, and where it is (MaxPool-22)."""
     rank = X.ndim - 2
     windows, _ = _windows(X, _lowest(X.dtype), attrs)
     flat = windows.reshape(*windows.shape[: 2 + rank], -1)
@@ -74,7 +76,8 @@ def _max_pool(X: Array, *, storage_order: int, count: int, **attrs: Any) -> Any:
     return np.take_along_axis(flat, best, -1)[..., 0], picked[..., 0]
 
 
-def _average_pool(X: Array, *, count_include_pad: int, **attrs: Any) -> Array:
+def average_pool(X: Array, *, count_include_pad: int, **attrs: Any) -> Array:
+    """The mean of every window (AveragePool-22)."""
     wide = X.astype(np.float32) if X.dtype.itemsize < 4 else X
     windows, pads = _windows(wide, 0, attrs)
     ones = np.ones((1, 1, *X.shape[2:]), wide.dtype)
@@ -150,7 +153,7 @@ def _max_unpool(
     return final
 
 
-def _roi_pool_shape(site: Site) -> list[Result]:
+def _roi_shape(site: Site) -> list[Result]:
     return [(site.shape(1)[0], site.shape(0)[1], *site.attr("pooled_shape"))]
 
 
@@ -186,8 +189,8 @@ ROWS = (
         "MaxPool",
         "X",
         "Y Indices:i64",
-        _pool_shape,
-        _max_pool,
+        pool_shape,
+        max_pool,
         counts_outputs=True,
         attrs={**POOL_ATTRS, "storage_order": 0},
     ),
@@ -195,12 +198,12 @@ ROWS = (
         "AveragePool",
         "X",
         "Y",
-        _pool_shape,
-        _average_pool,
+        pool_shape,
+        average_pool,
         allow="float",
         attrs={**POOL_ATTRS, "count_include_pad": 0},
     ),
-    op("LpPool", "X", "Y", _pool_shape, _lp_pool, allow="float", attrs={**POOL_ATTRS, "p": 2}),
+    op("LpPool", "X", "Y", pool_shape, _lp_pool, allow="float", attrs={**POOL_ATTRS, "p": 2}),
     _global("GlobalMaxPool", lambda x: x.max(_spatial(x), keepdims=True)),
     _global("GlobalAveragePool", lambda x: x.mean(_spatial(x), keepdims=True)),
     _global("GlobalLpPool", _global_lp, p=2),
@@ -217,7 +220,7 @@ ROWS = (
         "MaxRoiPool",
         "X rois",
         "Y",
-        _roi_pool_shape,
+        _roi_shape,
         _max_roi_pool,
         allow="float",
         attrs={"pooled_shape": REQUIRED, "spatial_scale": 1.0},

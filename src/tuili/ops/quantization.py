@@ -148,7 +148,7 @@ def _qlinear_matmul(
     return requantize(matmul_integer(a, b, a_zero, b_zero).astype(np.float64), scale, y_zero)
 
 
-def _qlinear_conv(
+def qlinear_conv(
     x: Array,
     x_scale: Array,
     x_zero: Array,
@@ -160,6 +160,7 @@ def _qlinear_conv(
     B: Array | None = None,
     **attrs: Any,
 ) -> Array:
+    """Convolution of 8-bit integers, quantized again (QLinearConv-10)."""
     total = conv_integer(x, w, x_zero, w_zero, **attrs).astype(np.float64)
     column = (-1, *[1] * (x.ndim - 2))
     if B is not None:
@@ -207,7 +208,7 @@ ROWS = (
         " B?:i32",
         "y:Y",
         lambda site: conv_shape(site, 3),
-        _qlinear_conv,
+        qlinear_conv,
         attrs=CONV_ATTRS,
     ),
 )

@@ -15,6 +15,7 @@ from tuili.tensors import Array
 
 # One step: (input part of the gates, states) -> states; the first state is the output.
 Step: TypeAlias = "Callable[[Array, list[Array]], list[Array]]"
+Project: TypeAlias = "Callable[[Array, int], Array]"
 Activation: TypeAlias = "Callable[[Array], Array]"
 
 
@@ -86,19 +87,29 @@ def _walk(
     return result, states
 
 
-def _run(
+def _rows_times(W: Array) -> Project:
+    """Products of the inputs with the weights of a direction, [D, gates, input]."""
+    return lambda x, direction: x @ W[direction].astype(x.dtype).T
+
+
+def run_cells(
     X: Array,
-    W: Array,
+    project: Project,
+    gates: int,
     B: Array | None,
     lengths: Array | None,
     initial: list[Array | None],
     make_step: Callable[[int, Array], Step],
     attrs: dict[str, Any],
 ) -> tuple[Array, ...]:
-    """All directions; `make_step` gets a direction and its recurrent bias."""
+    """All directions of a network.
+
+    `project(x, direction)` gives the input part of the gates, `make_step(direction, bias)` the
+    cell of a direction with its recurrent bias.
+    """
     batch_first = bool(attrs["layout"])
     x = X.swapaxes(0, 1) if batch_first else X
-    directions, gates = W.shape[:2]
+    directions = 2 if attrs["direction"] == "bidirectional" else 1
     hidden = attrs["hidden_size"]
     kind = np.float64 if X.dtype == np.float64 else np.float32
     outputs: list[Array] = []
@@ -112,7 +123,7 @@ def _run(
             else (state.swapaxes(0, 1) if batch_first else state)[direction].astype(kind)
             for state in initial
         ]
-        parts = x.astype(kind) @ W[direction].astype(kind).T + bias[:gates]
+        parts = project(x.astype(kind), direction) + bias[:gates]
         step = make_step(direction, bias[gates:])
         y, last = _walk(parts, lengths, states, step, backward=backward)
         outputs.append(y)
@@ -141,7 +152,8 @@ def _rnn(
         r = R[direction].T
         return lambda x, states: [f(x + states[0] @ r + bias)]
 
-    return _run(X, W, B, lens, [initial_h], make_step, _sized(attrs, R))
+    settled = _sized(attrs, R)
+    return run_cells(X, _rows_times(W), W.shape[1], B, lens, [initial_h], make_step, settled)
 
 
 def _gru(
@@ -172,7 +184,8 @@ def _gru(
 
         return step
 
-    return _run(X, W, B, lens, [initial_h], make_step, _sized(attrs, R))
+    settled = _sized(attrs, R)
+    return run_cells(X, _rows_times(W), W.shape[1], B, lens, [initial_h], make_step, settled)
 
 
 def _lstm(
@@ -187,15 +200,24 @@ def _lstm(
     **attrs: Any,
 ) -> tuple[Array, ...]:
     n = R.shape[-1]
+    settled = _sized(attrs, R)
+    make_step = lstm_cell(_rows_times(R), n, P, settled)
+    states = [initial_h, initial_c]
+    return run_cells(X, _rows_times(W), 4 * n, B, lens, states, make_step, settled)
+
+
+def lstm_cell(
+    recur: Project, n: int, P: Array | None, attrs: dict[str, Any]
+) -> Callable[[int, Array], Step]:
+    """The LSTM cell of each direction; `recur(h, direction)` is the recurrent product."""
 
     def make_step(direction: int, bias: Array) -> Step:
         f, g, h_ = _activations(attrs, ["Sigmoid", "Tanh", "Tanh"], direction)
-        r = R[direction].T
-        peep = np.zeros(3 * n, R.dtype) if P is None else P[direction]
+        peep = np.zeros(3 * n, bias.dtype) if P is None else P[direction]
 
         def step(x: Array, states: list[Array]) -> list[Array]:
             h, c = states
-            gates = x + h @ r + bias
+            gates = x + recur(h, direction) + bias
             i, o, forget, candidate = (gates[:, k * n : (k + 1) * n] for k in range(4))
             i = f(i + peep[:n] * c)
             forget = 1 - i if attrs["input_forget"] else f(forget + peep[2 * n :] * c)
@@ -205,7 +227,7 @@ def _lstm(
 
         return step
 
-    return _run(X, W, B, lens, [initial_h, initial_c], make_step, _sized(attrs, R))
+    return make_step
 
 
 def _sized(attrs: dict[str, Any], R: Array) -> dict[str, Any]:
@@ -244,7 +266,7 @@ def _reverse_sequence(x: Array, sequence_lens: Array, batch_axis: int, time_axis
     return np.moveaxis(result, (0, 1), (batch_axis, time_axis))
 
 
-_ATTRS: dict[str, Any] = {
+RECURRENT_ATTRS: dict[str, Any] = {
     "activation_alpha": None,
     "activation_beta": None,
     "activations": None,
@@ -264,7 +286,7 @@ def _row(name: str, meaning: Any, gates: int, inputs: str, outputs: str, **attrs
         recurrent_shape(gates),
         meaning,
         allow="float",
-        attrs={**_ATTRS, **attrs},
+        attrs={**RECURRENT_ATTRS, **attrs},
     )
 
 

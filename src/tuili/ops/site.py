@@ -31,7 +31,7 @@ class Site:
         self.node = node
         self.op = op
         self.contents = contents
-        self._infer_graph = infer_graph
+        self.infer_graph = infer_graph
         self.num_outputs = len(node.outputs)
 
     # -- inputs ----------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class Site:
             )
         for value, type_ in zip(graph.inputs, inputs, strict=True):
             value.type = value.type if type_ is None else type_
-        self._infer_graph(graph, self.contents)
+        self.infer_graph(graph, self.contents)
         return [value.type for value in graph.outputs]
 
     def fail(self, message: str) -> NoReturn:

@@ -167,7 +167,8 @@ def _center_crop_pad(data: Array, shape: Array, axes: Sequence[int] | None) -> A
     return result
 
 
-def _trilu(data: Array, k: Array | None = None, *, upper: int) -> Array:
+def trilu(data: Array, k: Array | None = None, *, upper: int) -> Array:
+    """The upper or lower triangle of matrices."""
     offset = 0 if k is None else int(np.ravel(k)[0])
     rows, columns = data.shape[-2:]
     keep = np.tri(rows, columns, offset - 1 if upper else offset, bool) ^ bool(upper)
@@ -202,5 +203,5 @@ ROWS = (
         attrs={"axes": None},
         allow={"T": "any", "I": "index"},
     ),
-    op("Trilu", "data k?:i64", "output", same, _trilu, attrs={"upper": 1}),
+    op("Trilu", "data k?:i64", "output", same, trilu, attrs={"upper": 1}),
 )

@@ -10,6 +10,9 @@ from tuili.ops import (
     activations,
     arithmetic,
     attention,
+    contrib_attention,
+    contrib_math,
+    contrib_quantized,
     control,
     convolution,
     creation,
@@ -66,6 +69,9 @@ FAMILIES = (
     ml_trees,
     ml_features,
     training,
+    contrib_math,
+    contrib_quantized,
+    contrib_attention,
     internal,
 )
 
