@@ -61,7 +61,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "gelu is recognised": (
         (
-            "%r = constant f32[] [1.4142135]\n %o = constant f32[] [1.0]\n %h = constant f32[] [0.5]\n"
+            "%r = constant f32[] [1.4142135]\n %o = constant f32[] [1.0]\n"
+            " %h = constant f32[] [0.5]\n"
             " %d = Div(%x, %r)\n %e = Erf(%d)\n %p = Add(%o, %e)\n %m = Mul(%x, %p)\n"
             " %y = Mul(%m, %h)\n return %y"
         ),
@@ -69,7 +70,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "layer normalisation is recognised": (
         (
-            "%e = constant f32[] [0.001]\n %two = constant f32[] [2.0]\n %ax = constant i64[1] [-1]\n"
+            "%e = constant f32[] [0.001]\n %two = constant f32[] [2.0]\n"
+            " %ax = constant i64[1] [-1]\n"
             " %g = constant f32[2] [1.0, 2.0]\n %b = constant f32[2] [0.5, 0.25]\n"
             " %m = ReduceMean(%x, %ax)\n %d = Sub(%x, %m)\n %q = Pow(%d, %two)\n"
             " %v = ReduceMean(%q, %ax)\n %ve = Add(%v, %e)\n %s = Sqrt(%ve)\n %n = Div(%d, %s)\n"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.ops.interpret import run_node
 from tuili.ops.table import lookup
-from tuili.tensors import DType, numel
+from tuili.tensors import DType, Shape, numel
 
 MOST_BYTES = 64 << 20  # a result that is larger is not worth storing
 
@@ -43,6 +45,15 @@ def _fold(graph: Graph, node: Node) -> None:
         constant = graph.add_constant(array.astype(value.dtype.numpy, copy=False), value.name)
         give_way(graph, value, constant)
     graph.remove(node)
+
+
+def shape_value(graph: Graph, shape: Shape, before: Node) -> Value:
+    """A shape as a value: a constant when it is known, else a `Dims` node."""
+    if all(isinstance(dim, int) for dim in shape):
+        return graph.add_constant(np.array(shape, np.int64), "shape")
+    type_ = TensorType(DType.I64, (len(shape),))
+    attrs = {"values": shape, "rank0": 0}
+    return graph.add("Dims", [], attrs, outputs=["dims"], types=[type_], before=before).output
 
 
 def give_way(graph: Graph, old: Value, new: Value) -> None:

@@ -7,7 +7,7 @@ parameters as symbolic dims.
 from __future__ import annotations
 
 from tuili.ir import Graph, Node, Value
-from tuili.ops.contents import Contents, concrete
+from tuili.ops.contents import Contents, concrete, symbols_in
 from tuili.passes.fold import give_way
 from tuili.tensors import DType
 
@@ -33,6 +33,9 @@ def _fold(graph: Graph, node: Node, value: Value, contents: Contents) -> bool:
         give_way(graph, value, graph.add_constant(array, value.name))
         return True
     if value.dtype is not DType.I64 or elements.ndim > 1:
+        return False
+    # A symbol that stands for data is known only as long as the node that computes it stays.
+    if symbols_in(elements.ravel()) & contents.sources.keys():
         return False
     attrs = {"values": tuple(elements.ravel().tolist()), "rank0": int(elements.ndim == 0)}
     dims = graph.add("Dims", [], attrs, outputs=[value.name], types=[value.type], after=node)

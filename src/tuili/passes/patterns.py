@@ -3,7 +3,8 @@
     Mul(x, Sigmoid(x))                     a name is any value; the same name is the same value
     Div(x, 1.41421356)                     a number is a constant of that one value (to 1e-4)
     ReduceMean(x, axes=LAST, keepdims=1)   attributes and axes inputs, see `_ATTRIBUTES`
-    LayerNormalization(x, s, b, epsilon=e) in a replacement, `e` is the number that `e` matched
+    LayerNormalization(x, s, b, epsilon=e) in a replacement, `e` is the number that `e` matched,
+                                           and `ONES` a vector of ones for the last axis of `x`
 
 Add, Mul, Max and Min match with their operands in either order.
 """
@@ -14,15 +15,18 @@ import ast
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from tuili.errors import InternalError
-from tuili.ir import Attr, Graph, Node, Value
+from tuili.ir import Attr, Graph, Node, TensorType, Value
 from tuili.ops.contents import Contents
+from tuili.ops.infer import infer_node
 from tuili.ops.table import attr
 from tuili.passes.fold import give_way
+from tuili.tensors import evaluate
 
 COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
 TOLERANCE = 1e-4
@@ -47,18 +51,29 @@ class Rule:
 
 def apply_rules(graph: Graph, rules: tuple[Rule, ...], contents: Contents) -> bool:
     """Replace every match of every rule; the rule that comes first wins."""
-    parsed = [(rule, _parse(rule.pattern), _parse(rule.replacement)) for rule in rules]
+    by_root = _parsed(rules)
     changed = False
     for node in reversed(graph.nodes):
-        for rule, pattern, replacement in parsed:
-            if node.op != _name(pattern.func) or node.graph is not graph:
-                continue
+        for nested in node.graphs():
+            changed |= apply_rules(nested, rules, contents)
+        for rule, pattern, replacement in by_root.get(node.op, ()):
             match = next(_match_call(node, pattern, {}, contents), None)
             if match is not None and rule.condition(match):
-                _replace(graph, node, replacement, match)
+                _replace(graph, node, replacement, match, contents)
                 changed = True
                 break
     return changed
+
+
+@cache
+def _parsed(rules: tuple[Rule, ...]) -> dict[str, list[tuple[Rule, ast.Call, ast.Call]]]:
+    """The rules by the operator at the root of their pattern."""
+    by_root: dict[str, list[tuple[Rule, ast.Call, ast.Call]]] = {}
+    for rule in rules:
+        pattern = _parse(rule.pattern)
+        row = (rule, pattern, _parse(rule.replacement))
+        by_root.setdefault(_name(pattern.func), []).append(row)
+    return by_root
 
 
 def _parse(text: str) -> ast.Call:
@@ -125,6 +140,9 @@ def _is_number(value: Value, number: float) -> bool:
 
 def _has_attribute(node: Node, word: ast.keyword, contents: Contents) -> bool:
     if word.arg == "axes":
+        data = node.required(0).type
+        if not isinstance(data, TensorType) or data.shape is None:
+            return False
         return _axes(node, contents) == _AXES[_name(word.value)](len(node.required(0).shape))
     assert isinstance(word.value, ast.Constant)
     assert word.arg is not None
@@ -152,25 +170,33 @@ _AXES: dict[str, Callable[[int], tuple[int, ...]]] = {
 # -- replacing ---------------------------------------------------------------------------------
 
 
-def _replace(graph: Graph, node: Node, replacement: ast.Call, match: Match) -> None:
-    made = _build(graph, node, replacement, match)
+def _replace(
+    graph: Graph, node: Node, replacement: ast.Call, match: Match, contents: Contents
+) -> None:
+    made = _build(graph, node, replacement, match, contents)
     made.type = node.output.type
     give_way(graph, node.output, made)
     graph.remove(node)
 
 
-def _build(graph: Graph, node: Node, pattern: ast.expr, match: Match) -> Value:
+def _build(graph: Graph, node: Node, pattern: ast.expr, match: Match, contents: Contents) -> Value:
     match pattern:
+        case ast.Name(id="ONES"):
+            x = match["x"]
+            ones = np.ones(evaluate(x.shape[-1], {}), x.dtype.numpy)
+            return graph.add_constant(ones, "ones")
         case ast.Name(id=name):
             return match[name]
         case ast.Constant() | ast.UnaryOp():
             number = np.array(ast.literal_eval(pattern), node.output.dtype.numpy)
             return graph.add_constant(number)
         case ast.Call():
-            inputs = [_build(graph, node, arg, match) for arg in pattern.args]
+            inputs = [_build(graph, node, arg, match, contents) for arg in pattern.args]
             attrs = {str(word.arg): _attribute(word.value, match) for word in pattern.keywords}
             op = _name(pattern.func)
-            return graph.add(op, inputs, attrs, name=node.name, before=node).output
+            made = graph.add(op, inputs, attrs, name=node.name, before=node)
+            infer_node(made, contents)
+            return made.output
         case _:
             raise InternalError(f"replacement has {ast.unparse(pattern)}")
 

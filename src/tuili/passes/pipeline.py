@@ -9,6 +9,7 @@ from tuili.errors import InternalError, TuiliError
 from tuili.ir import Graph
 from tuili.ops.infer import infer
 from tuili.passes.affine import fold_into_weights, split_batch_norm
+from tuili.passes.branches import inline_branches
 from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
 from tuili.passes.fold import fold_constants
@@ -18,7 +19,10 @@ from tuili.passes.fuse_epilogue import fuse_epilogues
 from tuili.passes.gemm import gemm_to_matmul
 from tuili.passes.identities import remove_identities
 from tuili.passes.layout import assign_layouts
+from tuili.passes.movement import merge_movement
+from tuili.passes.pads import fold_pads
 from tuili.passes.recognise import recognise
+from tuili.passes.strength import reduce_strength
 
 OnPass = Callable[[str, Graph], None]
 MOST_ROUNDS = 8
@@ -30,6 +34,10 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass) -> None:
     for _ in range(MOST_ROUNDS):
         if not _simplify(graph, run):
             break
+    run("reduce_strength", lambda: reduce_strength(graph, infer(graph)))
+    run("fold_constants", lambda: fold_constants(graph))
+    run("remove_dead", lambda: remove_dead(graph))
+    infer(graph)
     run("fuse_epilogues", lambda: on_all(graph, fuse_epilogues))
     run("fuse_elementwise", lambda: on_all(graph, fuse_elementwise))
     run("fuse_epilogues_again", lambda: on_all(graph, fuse_epilogues))
@@ -44,10 +52,13 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
     steps = (
         run("fold_shapes", lambda: fold_shapes(graph, contents)),
         run("fold_constants", lambda: fold_constants(graph)),
+        run("inline_branches", lambda: inline_branches(graph, contents)),
         run("remove_identities", lambda: remove_identities(graph, contents)),
         run("remove_dead", lambda: remove_dead(graph)),
         run("share_equal_nodes", lambda: on_all(graph, share_equal_nodes)),
         run("gemm_to_matmul", lambda: on_all(graph, gemm_to_matmul)),
+        run("merge_movement", lambda: merge_movement(graph, contents)),
+        run("fold_pads", lambda: fold_pads(graph, contents)),
         run("split_batch_norm", lambda: on_all(graph, split_batch_norm)),
         run("fold_into_weights", lambda: on_all(graph, fold_into_weights)),
         run("recognise", lambda: on_all(graph, partial(recognise, contents=contents))),

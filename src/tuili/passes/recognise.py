@@ -5,9 +5,12 @@ Every spelling is one row. Kernels then compute a whole normalisation in one pas
 
 from __future__ import annotations
 
-from tuili.ir import Graph, TensorType
+from collections.abc import Iterable
+from itertools import product
+
+from tuili.ir import Graph, TensorType, Value
 from tuili.ops.contents import Contents
-from tuili.passes.patterns import Match, Rule, apply_rules
+from tuili.passes.patterns import Condition, Match, Rule, apply_rules
 
 
 def recognise(graph: Graph, contents: Contents) -> bool:
@@ -18,89 +21,156 @@ def recognise(graph: Graph, contents: Contents) -> bool:
     return changed
 
 
+def _is_float(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.dtype.is_float
+
+
 def _normalises_last_axis(match: Match) -> bool:
     """Scale and bias, where matched, are vectors of the last axis; epsilon is one number."""
     x = match["x"]
-    if not isinstance(x.type, TensorType) or x.type.shape is None or not x.type.shape:
+    if not _is_float(x) or not x.tensor.shape or not isinstance(x.shape[-1], int):
         return False
     width = x.shape[-1]
     vectors = [match[name] for name in ("scale", "bias") if name in match]
-    numbers = [match["eps"]]
     fits = all(v.is_constant and tuple(v.shape) == (width,) for v in vectors)
-    return fits and all(n.constant is not None and n.constant.size == 1 for n in numbers)
+    epsilon = match["eps"].constant
+    return fits and epsilon is not None and epsilon.size == 1
+
+
+def _is_picture(match: Match) -> bool:
+    """A mean over the last axis of a sequence is no pooling."""
+    return _is_float(match["x"]) and 4 <= len(match["x"].shape) <= 5
+
+
+def _spellings(forms: Iterable[str], **parts: Iterable[str]) -> tuple[str, ...]:
+    """Every form with every spelling of the parts named in it."""
+    choices = [dict(zip(parts, chosen, strict=True)) for chosen in product(*parts.values())]
+    return tuple(form.format(**choice) for choice in choices for form in forms)
 
 
 _MEAN = "ReduceMean(x, axes=LAST, keepdims=1)"
 _CENTRED = f"Sub(x, {_MEAN})"
-_SQUARES = (f"Pow({_CENTRED}, 2)", f"Mul({_CENTRED}, {_CENTRED})")
-_VARIANCES = tuple(f"ReduceMean({square}, axes=LAST, keepdims=1)" for square in _SQUARES)
-_NORMALS = tuple(
-    form.format(centred=_CENTRED, variance=variance)
-    for variance in _VARIANCES
-    for form in (
-        "Div({centred}, Sqrt(Add({variance}, eps)))",
-        "Mul({centred}, Reciprocal(Sqrt(Add({variance}, eps))))",
-        "Mul({centred}, Div(1, Sqrt(Add({variance}, eps))))",
-        "Mul({centred}, Pow(Add({variance}, eps), -0.5))",
-    )
+_VARIANCES = _spellings(
+    ["ReduceMean({square}, axes=LAST, keepdims=1)"],
+    square=[f"Pow({_CENTRED}, 2)", f"Mul({_CENTRED}, {_CENTRED})"],
 )
-_MEAN_SQUARES = (
-    "ReduceMean(Pow(x, 2), axes=LAST, keepdims=1)",
-    "ReduceMean(Mul(x, x), axes=LAST, keepdims=1)",
+_MEAN_SQUARES = _spellings(
+    ["ReduceMean({square}, axes=LAST, keepdims=1)"], square=["Pow(x, 2)", "Mul(x, x)"]
 )
-_ROOT_NORMALS = tuple(
-    form.format(mean=mean)
-    for mean in _MEAN_SQUARES
-    for form in (
-        "Div(x, Sqrt(Add({mean}, eps)))",
-        "Mul(x, Reciprocal(Sqrt(Add({mean}, eps))))",
-        "Mul(x, Div(1, Sqrt(Add({mean}, eps))))",
-        "Mul(x, Pow(Add({mean}, eps), -0.5))",
-    )
+_INVERSES = ("Reciprocal(Sqrt({v}))", "Div(1, Sqrt({v}))", "Pow({v}, -0.5)")
+_INVERSE_DEVIATIONS = tuple(
+    inverse.format(v=f"Add({variance}, eps)") for variance in _VARIANCES for inverse in _INVERSES
 )
 
+
+def _normals(centred: str, variances: Iterable[str]) -> tuple[str, ...]:
+    """What is centred, divided by the root of its variance."""
+    forms = [f"Div({centred}, Sqrt({{v}}))", *(f"Mul({centred}, {each})" for each in _INVERSES)]
+    return tuple(form.format(v=f"Add({variance}, eps)") for variance in variances for form in forms)
+
+
+_NORMALS = _normals(_CENTRED, _VARIANCES)
+_ROOT_NORMALS = _normals("x", _MEAN_SQUARES)
+
+# GELU, exact and by tanh (Hendrycks and Gimpel, arXiv 1606.08415).
+_HALVES = ("Mul(Mul(x, {one}), 0.5)", "Mul(x, Mul({one}, 0.5))", "Mul(Mul(x, 0.5), {one})")
+_GELUS = _spellings(
+    _HALVES, one=["Add(Erf(Div(x, 1.41421356)), 1)", "Add(Erf(Mul(x, 0.70710678)), 1)"]
+)
+_CUBES = ("Pow(x, 3)", "Mul(Mul(x, x), x)")
+_TANH_GELUS = _spellings(
+    _HALVES,
+    one=[
+        *_spellings(
+            ["Add(Tanh(Mul(Add(x, Mul({cube}, 0.044715)), 0.7978845608)), 1)"], cube=_CUBES
+        ),
+        "Add(Tanh(Mul(Mul(x, 0.7978845608), Add(Mul(Mul(x, x), 0.044715), 1))), 1)",
+        "Add(Tanh(Mul(x, Add(Mul(Mul(x, x), 0.0356774081), 0.7978845608))), 1)",
+    ],
+)
+
+_LAYER_NORM = "LayerNormalization(x, {}, axis=-1, epsilon=eps)"
+_EXPONENTIALS = "Exp(Sub(x, ReduceMax(x, axes=LAST, keepdims=1)))"
+_SIXTHS = ("Div({part}, 6)", "Mul({part}, 0.16666667)")
+_RAMP = "Clip(Add(x, 3), 0, 6)"
+
+
+def _rules(
+    name: str, patterns: Iterable[str], replacement: str, condition: Condition | None = None
+) -> list[Rule]:
+    accept = condition or (lambda match: _is_float(match["x"]))
+    return [Rule(name, pattern, replacement, accept) for pattern in patterns]
+
+
 RULES: tuple[Rule, ...] = (
-    # Normalisations over the last axis.
-    *(
-        Rule(
-            "LayerNormalization",
-            f"Add(Mul({normal}, scale), bias)",
-            "LayerNormalization(x, scale, bias, axis=-1, epsilon=eps)",
-            _normalises_last_axis,
-        )
-        for normal in _NORMALS
+    # Normalisations over the last axis; the longest spelling comes first.
+    *_rules(
+        "LayerNormalization",
+        _spellings(["Add(Mul({normal}, scale), bias)"], normal=_NORMALS),
+        _LAYER_NORM.format("scale, bias"),
+        _normalises_last_axis,
     ),
-    *(
-        Rule(
-            "RMSNormalization",
-            f"Mul({normal}, scale)",
-            "RMSNormalization(x, scale, axis=-1, epsilon=eps)",
-            _normalises_last_axis,
-        )
-        for normal in _ROOT_NORMALS
+    *_rules(
+        "LayerNormalization with its scale in the deviation",
+        _spellings(
+            [f"Add(Mul(x, Mul({{i}}, scale)), Sub(bias, Mul({_MEAN}, Mul({{i}}, scale))))"],
+            i=_INVERSE_DEVIATIONS,
+        ),
+        _LAYER_NORM.format("scale, bias"),
+        _normalises_last_axis,
     ),
-    # GELU, exact and by tanh (Hendrycks and Gimpel, arXiv 1606.08415).
-    Rule("Gelu", "Mul(Mul(x, Add(Erf(Div(x, 1.41421356)), 1)), 0.5)", "Gelu(x)"),
-    Rule("Gelu", "Mul(Mul(x, Add(Erf(Mul(x, 0.70710678)), 1)), 0.5)", "Gelu(x)"),
-    Rule("Gelu", "Mul(x, Mul(Add(Erf(Div(x, 1.41421356)), 1), 0.5))", "Gelu(x)"),
-    Rule("Gelu", "Mul(x, Mul(Add(Erf(Mul(x, 0.70710678)), 1), 0.5))", "Gelu(x)"),
-    Rule("Gelu", "Mul(Mul(x, 0.5), Add(Erf(Div(x, 1.41421356)), 1))", "Gelu(x)"),
-    Rule("Gelu", "Mul(Mul(x, 0.5), Add(Erf(Mul(x, 0.70710678)), 1))", "Gelu(x)"),
-    Rule(
-        "Gelu by tanh",
-        "Mul(Mul(x, 0.5), Add(Tanh(Mul(Add(x, Mul(Pow(x, 3), 0.044715)), 0.7978845608)), 1))",
-        "Gelu(x, approximate='tanh')",
+    *_rules(
+        "LayerNormalization without bias",
+        _spellings(["Mul({normal}, scale)"], normal=_NORMALS),
+        _LAYER_NORM.format("scale"),
+        _normalises_last_axis,
     ),
-    # Hard activations.
-    Rule("HardSwish", "Mul(x, HardSigmoid(x, alpha=0.16666667, beta=0.5))", "HardSwish(x)"),
-    Rule("HardSwish", "Div(Mul(x, Clip(Add(x, 3), 0, 6)), 6)", "HardSwish(x)"),
-    Rule("HardSwish", "Mul(x, Div(Clip(Add(x, 3), 0, 6), 6))", "HardSwish(x)"),
-    Rule("HardSwish", "Mul(x, Mul(Clip(Add(x, 3), 0, 6), 0.16666667))", "HardSwish(x)"),
+    *_rules(
+        "LayerNormalization alone", _NORMALS, _LAYER_NORM.format("ONES"), _normalises_last_axis
+    ),
+    *_rules(
+        "RMSNormalization",
+        _spellings(["Mul({normal}, scale)"], normal=_ROOT_NORMALS),
+        "RMSNormalization(x, scale, axis=-1, epsilon=eps)",
+        _normalises_last_axis,
+    ),
+    # Softmax.
+    *_rules(
+        "Softmax",
+        [f"Div({_EXPONENTIALS}, ReduceSum({_EXPONENTIALS}, axes=LAST, keepdims=1))"],
+        "Softmax(x, axis=-1)",
+    ),
+    *_rules("LogSoftmax", ["Log(Softmax(x, axis=-1))"], "LogSoftmax(x, axis=-1)"),
+    # Activations.
+    *_rules("Gelu", _GELUS, "Gelu(x)"),
+    *_rules("Gelu by tanh", _TANH_GELUS, "Gelu(x, approximate='tanh')"),
+    *_rules(
+        "HardSwish",
+        [
+            "Mul(x, HardSigmoid(x, alpha=0.16666667, beta=0.5))",
+            *(s.format(part=f"Mul(x, {_RAMP})") for s in _SIXTHS),
+            *(f"Mul(x, {s.format(part=_RAMP)})" for s in _SIXTHS),
+        ],
+        "HardSwish(x)",
+    ),
+    *_rules(
+        "HardSigmoid",
+        [s.format(part=_RAMP) for s in _SIXTHS],
+        "HardSigmoid(x, alpha=0.16666667, beta=0.5)",
+    ),
+    *_rules("Softplus", ["Log(Add(Exp(x), 1))"], "Softplus(x)"),
+    *_rules("Mish", ["Mul(x, Tanh(Softplus(x)))"], "Mish(x)"),
     # A mean over all spatial axes.
-    Rule(
+    *_rules(
         "GlobalAveragePool",
-        "ReduceMean(x, axes=SPATIAL, keepdims=1)",
+        ["ReduceMean(x, axes=SPATIAL, keepdims=1)"],
         "GlobalAveragePool(x)",
-        lambda match: 3 <= len(match["x"].shape) <= 5,
+        _is_picture,
+    ),
+    *_rules(
+        "GlobalAveragePool, flat",
+        ["ReduceMean(x, axes=SPATIAL, keepdims=0)"],
+        "Flatten(GlobalAveragePool(x))",
+        _is_picture,
     ),
 )
