@@ -11,6 +11,8 @@ from typing import Final, Protocol, cast
 from tuili.errors import Unsupported, nearest
 from tuili.tensors import Array, TensorSpec
 
+Specs = Sequence[TensorSpec]
+
 
 class Executable(Protocol):
     """A loaded model. `run` is called by one thread at a time; outputs are the caller's to keep.
@@ -19,9 +21,9 @@ class Executable(Protocol):
     """
 
     @property
-    def inputs(self) -> Sequence[TensorSpec]: ...
+    def inputs(self) -> Specs: ...
     @property
-    def outputs(self) -> Sequence[TensorSpec]: ...
+    def outputs(self) -> Specs: ...
     def run(self, inputs: dict[str, Array], /) -> Mapping[str, Array]: ...
 
 
@@ -37,6 +39,7 @@ class BackendOptions:
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
     declared_inputs: tuple[TensorSpec, ...] = ()
     declared_outputs: tuple[TensorSpec, ...] = ()
+    max_batch_size: int = 0
 
 
 Load = Callable[[Path, BackendOptions], Executable]
@@ -44,6 +47,7 @@ Load = Callable[[Path, BackendOptions], Executable]
 BACKENDS: Final[dict[str, str]] = {
     "tuili": "tuili.backends.native:load",
     "onnxruntime": "tuili.backends.onnxruntime:load",
+    "python": "tuili.backends.python:load",
     "identity": "tuili.backends.identity:load",
 }
 

@@ -33,6 +33,10 @@ def serve(  # noqa: PLR0917 - one parameter per option
         Literal["auto", "tuili", "onnxruntime"],
         typer.Option(help="Who runs ONNX files; auto takes onnxruntime where tuili cannot."),
     ] = "auto",
+    isolation: Annotated[
+        Literal["auto", "process", "none"],
+        typer.Option(help="Processes for models: those of foreign engines, all, none."),
+    ] = "auto",
     exit_on_error: Annotated[bool, typer.Option(help="Stop when a model does not load.")] = True,
     strict_readiness: Annotated[
         bool, typer.Option(help="Ready only while every wanted model is.")
@@ -74,6 +78,7 @@ def serve(  # noqa: PLR0917 - one parameter per option
         allow_client_shm=allow_client_shm,
         max_input_bytes=max_input_size,
         cache=cache,
+        isolation=isolation,
         onnx_executor=onnx_executor,
     )
     if not serve_until_stopped(options, _announce):

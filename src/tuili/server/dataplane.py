@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -23,6 +24,7 @@ from tuili.errors import (
     Unsupported,
 )
 from tuili.server.execution import Instance
+from tuili.server.hosts import Host
 from tuili.server.options import ServerOptions
 from tuili.server.preparing import prepare
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
@@ -34,7 +36,7 @@ from tuili.server.repository.lifecycle import Repository, not_ready
 from tuili.server.servable import Servable
 from tuili.server.settings import LogSettings, TraceSettings
 from tuili.server.shared_memory import DISABLED, Regions
-from tuili.server.telemetry.prometheus import exposition
+from tuili.server.telemetry.prometheus import escape, exposition
 from tuili.server.telemetry.statistics import Statistics
 
 Json = dict[str, Any]
@@ -150,11 +152,13 @@ class DataPlane:
         """Whether requests should be sent here: started, not draining, every wanted model ready."""
         if not self._started or self._draining:
             return False
-        return not (self.options.strict_readiness and self.repository.failures())
+        return not (
+            self.options.strict_readiness and (self.repository.failures() or self._broken())
+        )
 
     def not_ready_reasons(self) -> dict[str, str]:
         """Why the server is not ready, by model ("" for the server itself)."""
-        reasons = dict(self.repository.failures())
+        reasons = self._broken() | self.repository.failures()
         if self._draining:
             reasons[""] = "the server is shutting down"
         elif not self._started:
@@ -173,7 +177,8 @@ class DataPlane:
 
         InvalidArgument for a version that is no number.
         """
-        return _checked_version(version) in self._live.get(model, {})
+        servable = self._live.get(model, {}).get(_checked_version(version))
+        return servable is not None and not servable.broken
 
     def model_metadata(self, model: str, version: str = "") -> Json:
         """`{"name", "versions", "platform", "inputs", "outputs"}` as KServe v2 has it."""
@@ -215,7 +220,14 @@ class DataPlane:
     # ---- repository
     def repository_index(self, ready_only: bool = False) -> list[Json]:
         """`[{"name", "version", "state", "reason"}]`; a model never loaded has only its name."""
-        return self.repository.index(ready_only)
+        broken = self._broken()
+        entries = self.repository.index(ready_only)
+        for entry in entries:
+            if entry.get("state") == "READY" and entry["name"] in broken:
+                servable = self._live.get(entry["name"], {}).get(entry["version"])
+                if servable is not None and servable.broken:
+                    entry |= {"state": "UNAVAILABLE", "reason": servable.broken}
+        return [each for each in entries if not ready_only or each["state"] == "READY"]
 
     async def repository_load(self, model: str, parameters: Json | None = None) -> None:
         """Load or reload a model; `parameters` may hold `config` (JSON text) and `file:` overrides.
@@ -293,7 +305,10 @@ class DataPlane:
         ]
         for servable in running:
             servable.statistics.pending = servable.pending()
-        return exposition([each.statistics for each in running], self.server_ready())
+        hosts = [host for servable in running for host in servable.hosts]
+        return exposition(
+            [each.statistics for each in running], self.server_ready(), host_lines(hosts)
+        )
 
     # ---- steps
     async def _launch(self, folder: Path, config: ModelConfig, version: int) -> Servable:
@@ -301,17 +316,23 @@ class DataPlane:
         name = f"{config.name}-{version}"
         key = (config.name, str(version))
         statistics = self._statistics.setdefault(key, Statistics(*key))
-        return Servable(
+        slots = [slot for host in prepared.hosts for slot in host.slots]
+        servable = Servable(
             prepared.completed.signature,
             str(version),
-            [Instance(model, name) for model in prepared.models],
+            slots or [Instance(model, name) for model in prepared.instances],
             prepared.completed.policy,
             statistics,
             config=prepared.completed.json,
             decoupled=config.decoupled,
+            idempotent=config.parameters.get("idempotent", "true") != "false",
             placement=prepared.placement,
             regions=self._regions,
         )
+        for host in prepared.hosts:
+            host.attach(partial(_host_changed, servable, host))
+        servable.hosts = prepared.hosts
+        return servable
 
     def _servable(self, model: str, version: str) -> Servable:
         """The live version, or the error that says why there is none."""
@@ -327,6 +348,15 @@ class DataPlane:
         if states:
             raise NotFound(f"Request for unknown model: '{model}' has no available versions")
         raise NotFound(f"Request for unknown model: '{model}' is not found")
+
+    def _broken(self) -> dict[str, str]:
+        """Live models that cannot answer now, with the cause."""
+        return {
+            name: servable.broken
+            for name, versions in self._live.items()
+            for servable in versions.values()
+            if servable.broken
+        }
 
     def _read_shared(self, tensor: InputTensor) -> None:
         if tensor.parameters and "shared_memory_region" in tensor.parameters:
@@ -345,6 +375,26 @@ class DataPlane:
             raise Unsupported(DISABLED)
         if kind == "cuda":
             raise Unsupported("CUDA shared memory is not supported by this server")
+
+
+def _host_changed(servable: Servable, host: Host) -> None:
+    servable.instances_changed(host.reason, given_up=host.policy.open)
+
+
+def host_lines(hosts: Sequence[Host]) -> list[str]:
+    """The metrics of model hosts."""
+    lines: list[str] = []
+    for name, kind, text, value in (
+        ("tuili_host_up", "gauge", "Whether the model host runs", lambda host: int(host.up)),
+        ("tuili_host_deaths", "counter", "Deaths of the model host", lambda h: h.policy.deaths),
+        ("tuili_host_resident_bytes", "gauge", "Memory of the model host", lambda h: h.rss_bytes()),
+    ):
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+        lines += [
+            f'{name}{{host="{escape(host.spec.name)}",instance="{at}"}} {value(host)}'
+            for at, host in enumerate(hosts)
+        ]
+    return lines if hosts else []
 
 
 def _checked_version(version: str) -> str:

@@ -7,14 +7,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Thread
+from typing import Protocol
 
 import msgspec
 import numpy as np
 
 from tuili.backends import Executable
-from tuili.errors import InternalError, TuiliError
+from tuili.errors import InternalError, TuiliError, Unavailable
 from tuili.server.pending import Pending
 from tuili.server.protocol.messages import Array
+
+
+class InstanceDied(Unavailable):
+    """The instance that ran a request is gone; the request itself may be fine."""
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -49,11 +54,31 @@ def join(batch: Sequence[Pending]) -> dict[str, Array]:
     return {name: np.concatenate([item.arrays[name] for item in batch]) for name in batch[0].arrays}
 
 
+class Runner(Protocol):
+    """What runs batches, one at a time: an instance in this process, or a slot of a model host.
+
+    `model` is None when nothing can run on the loop itself.
+    """
+
+    available: bool
+
+    @property
+    def model(self) -> Executable | None: ...
+    def run_beside(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Sequence[Pending],
+        done: Callable[[Outcome], None],
+    ) -> None: ...
+    def close(self) -> None: ...
+
+
 class Instance:
     """One loaded copy of a model, and the thread that runs it when it is not quick."""
 
     def __init__(self, model: Executable, name: str) -> None:
         self.model = model
+        self.available = True
         self.name = name
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: Thread | None = None

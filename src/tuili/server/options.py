@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 ControlMode = Literal["none", "explicit", "poll"]
+# Where a model runs: "auto" keeps native code in the server's process and all else in hosts.
+Isolation = Literal["auto", "process", "none"]
 # Who runs an ONNX file: tuili's compiler, ONNX Runtime, or the latter where the former cannot.
 OnnxExecutor = Literal["auto", "tuili", "onnxruntime"]
 
@@ -33,5 +35,6 @@ class ServerOptions:
     compat: Literal["", "triton"] = ""
     overload_status: Literal[503, 429] = 503
     cache: Path | None = None
+    isolation: Isolation = "auto"
     onnx_executor: OnnxExecutor = "auto"
     server_id: str = "tuili"

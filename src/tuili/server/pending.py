@@ -35,6 +35,7 @@ class Pending(msgspec.Struct, eq=False):
     expires: float
     owner: Canceller
     queued: bool = False
+    retried: bool = False
 
     def cancel(self) -> None:
         """Forget the request; `reply` is not called any more."""

@@ -19,6 +19,7 @@ from tuili import backends
 from tuili.backends import BackendOptions, Executable
 from tuili.errors import InvalidModel, TuiliError
 from tuili.server.completion import Completed, complete, declared_specs
+from tuili.server.hosts import Host, HostSpec
 from tuili.server.options import OnnxExecutor, ServerOptions
 from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import Array
@@ -36,6 +37,8 @@ _WARM_BUDGET_S: Final = 5e-3
 _WARM_LIMIT_S: Final = 1e-3
 # Back ends whose models are wholly described by their configuration.
 _FILELESS: Final = ("identity",)
+# Back ends whose code is ours: they run in the server's own process unless asked otherwise.
+_OWN_CODE: Final = ("tuili", "identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Prepared:
     """A model version, loaded and warm."""
 
     completed: Completed
-    backend: str
-    models: tuple[Executable, ...]
+    instances: tuple[Executable, ...]
+    hosts: tuple[Host, ...]
     placement: Placement
 
 
@@ -56,17 +59,61 @@ def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOpti
         parameters=config.parameters,
         declared_inputs=declared_specs(config.inputs, config.max_batch_size),
         declared_outputs=declared_specs(config.outputs, config.max_batch_size),
+        max_batch_size=config.max_batch_size or 0,
     )
-    first = backends.load(backend, path, settings)
-    completed = complete(config, backend, first.inputs, first.outputs, folder)
-    more = [backends.load(backend, path, settings) for _ in range(config.instances - 1)]
-    models = (first, *more)
-    placement = Placement()
-    for model in models:
-        warm(model, completed.signature, placement)
-    for entry in config.warmups:
-        run_warmup(folder, config, completed.signature, entry, models)
-    return Prepared(completed, backend, models, placement)
+    hosts: list[Host] = []
+    models: list[Executable] = []
+    try:
+        for _ in range(config.instances):
+            if isolated(backend, config, options):
+                hosts.append(Host(host_spec(f"{config.name}-{version}", backend, path, settings)))
+                hosts[-1].start()
+                models.append(hosts[-1])
+            else:
+                models.append(backends.load(backend, path, settings))
+        first = models[0]
+        completed = complete(config, backend, first.inputs, first.outputs, folder)
+        placement = Placement(allowed=not hosts)
+        for model in models:
+            warm(model, completed.signature, placement)
+        for entry in config.warmups:
+            run_warmup(folder, config, completed.signature, entry, models)
+    except BaseException:
+        for host in hosts:
+            host.close()
+        raise
+    return Prepared(completed, () if hosts else tuple(models), tuple(hosts), placement)
+
+
+def isolated(backend: str, config: ModelConfig, options: ServerOptions) -> bool:
+    """Whether the model lives in a process of its own."""
+    wanted = config.parameters.get("isolation", options.isolation)
+    if wanted not in ("auto", "process", "none"):
+        raise InvalidModel(
+            f"model '{config.name}': parameter 'isolation' must be auto, process or none, "
+            f"got {wanted!r}"
+        )
+    return wanted == "process" or (wanted == "auto" and backend not in _OWN_CODE)
+
+
+def host_spec(name: str, backend: str, path: Path, settings: BackendOptions) -> HostSpec:
+    """The host of a model, with the limits that its configuration sets."""
+
+    def number(key: str) -> float:
+        text = settings.parameters.get(key, "0")
+        try:
+            return float(text)
+        except ValueError:
+            raise InvalidModel(f"parameter {key!r} must be a number, got {text!r}") from None
+
+    return HostSpec(
+        name,
+        backend,
+        path,
+        settings,
+        run_timeout_s=number("host_run_timeout_s"),
+        max_rss_bytes=int(number("host_max_rss_mb") * (1 << 20)),
+    )
 
 
 def locate(version: Path, config: ModelConfig, options: ServerOptions) -> tuple[str, Path]:
@@ -79,6 +126,8 @@ def locate(version: Path, config: ModelConfig, options: ServerOptions) -> tuple[
         executor: OnnxExecutor = options.onnx_executor
         wanted = config.parameters.get("executor", executor)
         return choose_onnx(source, wanted, cache_folder(options.cache))
+    if path.suffix == ".py":
+        return "python", path
     if config.backend not in ("", "tuili", "onnxruntime"):
         return config.backend, path
     return "tuili", path

@@ -21,7 +21,8 @@ from tuili.errors import (
     TuiliError,
     Unavailable,
 )
-from tuili.server.execution import Instance, Outcome, execute
+from tuili.server.execution import InstanceDied, Outcome, Runner, execute
+from tuili.server.hosts import Host
 from tuili.server.pending import Pending, Reply
 from tuili.server.protocol.classification import classify
 from tuili.server.protocol.messages import (
@@ -40,6 +41,7 @@ from tuili.server.shared_memory import Regions
 from tuili.server.telemetry.statistics import Statistics
 
 _NS: Final = 1_000_000_000
+_OVERLAP_FROM_S: Final = 300e-6
 
 
 class Servable:
@@ -49,12 +51,13 @@ class Servable:
         self,
         signature: Signature,
         version: str,
-        instances: Sequence[Instance],
+        instances: Sequence[Runner],
         policy: BatchPolicy,
         statistics: Statistics,
         *,
         config: dict[str, Any] | None = None,
         decoupled: bool = False,
+        idempotent: bool = True,
         placement: Placement | None = None,
         regions: Regions | None = None,
     ) -> None:
@@ -63,12 +66,17 @@ class Servable:
         self.statistics = statistics
         self.config = config or {}
         self.decoupled = decoupled
+        self.hosts: Sequence[Host] = ()
         self._policy = policy
+        self._idempotent = idempotent
+        self._broken, self._given_up = "", False
         self._placement = placement or Placement()
         self._regions = regions
+        self._run_s = 0.0
         self._queue: RequestQueue[Pending] = RequestQueue(policy)
         self._instances = tuple(instances)
         self._free = list(instances)
+        self._running: set[Runner] = set()
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -83,6 +91,8 @@ class Servable:
             raise Unavailable(
                 f"'{self.signature.model}' version {self.version} is not at ready state"
             )
+        if self._given_up and self.broken:
+            raise Unavailable(f"{prefix(request)}'{self.signature.model}' is {self._broken}")
         checked = self.signature.check(request)
         now_ns = time.monotonic_ns()
         item = Pending(
@@ -120,6 +130,21 @@ class Servable:
         return len(self._queue)
 
     # ---- life
+    @property
+    def broken(self) -> str:
+        """Why it cannot answer now, or "" if it can."""
+        return "" if any(each.available for each in self._instances) else self._broken
+
+    def instances_changed(self, reason: str, *, given_up: bool) -> None:
+        """Instances went or came back; while they are `given_up`, nobody waits for them."""
+        self._broken, self._given_up = reason, given_up
+        idle = [each for each in self._instances if each.available and each not in self._running]
+        self._free = idle
+        if given_up and not any(each.available for each in self._instances):
+            for item in self._queue.drain():
+                self._fail(item, Unavailable(prefix(item.request) + reason), "BACKEND")
+        self._flush()
+
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Refuse new requests and wait for those here; false when time ran out first."""
         self._draining = True
@@ -157,18 +182,30 @@ class Servable:
         for item in queue.expire(now):
             text = prefix(item.request) + "Request timeout expired"
             self._fail(item, DeadlineExceeded(text), "REJECTED")
-        while self._free:
+        while self._free and not self._better_wait():
             batch = queue.take(now)
             if not batch:
                 break
             if self._start(batch, queue.left.value):
                 # The loop ran a model: let it look at the sockets before it runs the next one.
                 break
-        if self._free and len(queue) and not self._flush_due and not self._policy.max_delay_s:
+        starving = self._free and len(queue) and not self._running
+        if starving and not self._flush_due and not self._policy.max_delay_s:
             self._flush_due = True
             self._loop.call_soon(self._flush)
         self._arm()
         self._settle()
+
+    def _better_wait(self) -> bool:
+        """Whether a second batch in the same host would only make both small.
+
+        Writing a batch while the last one runs hides the hop, which pays for runs longer than it.
+        """
+        return (
+            bool(self.hosts)
+            and len(self._running) >= len(self.hosts)
+            and self._run_s < _OVERLAP_FROM_S
+        )
 
     def _arm(self) -> None:
         """See to it that `_flush` runs when a delay or a request's time ends."""
@@ -192,11 +229,13 @@ class Servable:
         for item in batch:
             for array in item.arrays.values():
                 size += array.size
-        if self._placement.inline(size):
-            outcome = execute(instance.model, batch)
+        model = instance.model
+        if model is not None and self._placement.inline(size):
+            outcome = execute(model, batch)
             self._learn(size, outcome, on_loop=True)
             self._finish(instance, batch, left, outcome)
             return True
+        self._running.add(instance)
         instance.run_beside(
             self._loop,
             batch,
@@ -205,7 +244,7 @@ class Servable:
         return False
 
     def _finish_beside(
-        self, instance: Instance, batch: list[Pending], size: int, left: str, outcome: Outcome
+        self, instance: Runner, batch: list[Pending], size: int, left: str, outcome: Outcome
     ) -> None:
         self._learn(size, outcome, on_loop=False)
         self._finish(instance, batch, left, outcome)
@@ -215,12 +254,16 @@ class Servable:
     def _learn(self, size: int, outcome: Outcome, *, on_loop: bool) -> None:
         if outcome.outputs is not None:
             seconds = (outcome.done_ns - outcome.joined_ns) / _NS
+            self._run_s += 0.1 * (seconds - self._run_s)
             self._placement.record(size, seconds, on_loop=on_loop)
 
-    def _finish(
-        self, instance: Instance, batch: list[Pending], left: str, outcome: Outcome
-    ) -> None:
-        self._free.append(instance)
+    def _finish(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
+        self._running.discard(instance)
+        if instance.available:
+            self._free.append(instance)
+        if isinstance(outcome.error, InstanceDied):
+            self._retry(batch, outcome.error)
+            return
         if outcome.outputs is None:
             self._finish_failed(batch, outcome.error or InternalError("no outputs"))
             return
@@ -248,6 +291,18 @@ class Servable:
             return
         for item in waiting:
             self._fail(item, error, "BACKEND")
+
+    def _retry(self, batch: list[Pending], error: TuiliError) -> None:
+        """Run what a dying instance had once more, each request alone: one of them may be why."""
+        for item in batch:
+            if item.reply is None:
+                continue
+            if item.retried or not self._idempotent:
+                self._fail(item, error, "BACKEND")
+            else:
+                item.retried = True
+                item.lane = ("alone", id(item))
+                self._queue.readmit(item)
 
     def _fail(self, item: Pending, error: TuiliError, reason: str) -> None:
         reply, item.reply = item.reply, None
@@ -364,7 +419,7 @@ class Servable:
         return OutputTensor(rule.name, datatype, array.shape, None, told)
 
     def _is_idle(self) -> bool:
-        return not len(self._queue) and len(self._free) == len(self._instances)
+        return not len(self._queue) and not self._running
 
     def _settle(self) -> None:
         """Tell a drain that waits that nothing is left."""

@@ -14,6 +14,7 @@ _NAME: Final = re.compile(r"[^/\\\0-\x1f\x7f]{1,255}")
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
 ARTIFACT: Final = "model.tuili"
 ONNX: Final = "model.onnx"
+PYTHON: Final = "model.py"
 
 
 def check_name(name: str) -> str:
@@ -64,11 +65,13 @@ def model_file(version: Path, filename: str) -> Path:
         if path.exists():
             return path
         raise InvalidModel(f"{path} is missing; default_model_filename names it")
-    for name in (ARTIFACT, ONNX):
+    for name in (ARTIFACT, ONNX, PYTHON):
         if (version / name).exists():
             return version / name
     there = sorted(each.name for each in version.iterdir())
-    raise InvalidModel(f"{version} holds neither {ARTIFACT} nor {ONNX}; found {there or 'nothing'}")
+    raise InvalidModel(
+        f"{version} holds none of {ARTIFACT}, {ONNX}, {PYTHON}; found {there or 'nothing'}"
+    )
 
 
 def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -1,0 +1,194 @@
+"""What a server and a model host say to each other, and how tensors lie in the memory they share.
+
+Messages are MessagePack over a SEQPACKET socket: it keeps message boundaries, wakes the other side
+and reports a death at once. Tensors never pass through it: they lie in the memfd of a slot, where
+either side may make room by growing the file and telling the new size.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from tuili.tensors import Array, DType, TensorSpec, parse_shape
+
+ALIGNMENT: Final = 64
+FIRST_CAPACITY: Final = 1 << 20
+MAX_MESSAGE: Final = 1 << 17
+
+
+class Tensor(msgspec.Struct, array_like=True, gc=False):
+    """Where one tensor lies in a slot; `dtype` is tuili's name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+class Spec(msgspec.Struct, array_like=True):
+    """One input or output of the model; dims are numbers or expressions."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class Load(msgspec.Struct, tag=True, array_like=True):
+    """Load this model; `slots` are the descriptors of the shared memory."""
+
+    backend: str
+    path: str
+    threads: int
+    parameters: dict[str, str]
+    inputs: list[Spec]
+    outputs: list[Spec]
+    max_batch_size: int
+    slots: list[int]
+
+
+class Run(msgspec.Struct, tag=True, array_like=True):
+    """Run on the tensors in a slot of `capacity` bytes."""
+
+    slot: int
+    capacity: int
+    tensors: list[Tensor]
+
+
+class Loaded(msgspec.Struct, tag=True, array_like=True):
+    """The model is loaded."""
+
+    inputs: list[Spec]
+    outputs: list[Spec]
+
+
+class Done(msgspec.Struct, tag=True, array_like=True):
+    """The run is done in `run_ns`; its outputs lie in the slot."""
+
+    slot: int
+    capacity: int
+    run_ns: int
+    tensors: list[Tensor]
+
+
+class Failed(msgspec.Struct, tag=True, array_like=True):
+    """Loading (slot -1) or a run failed; `user` says whose fault it is."""
+
+    slot: int
+    text: str
+    user: bool
+
+
+def to_specs(tensors: Iterable[TensorSpec]) -> list[Spec]:
+    """Specs as they travel."""
+    return [
+        Spec(t.name, t.dtype.value, [d if isinstance(d, int) else str(d) for d in t.shape])
+        for t in tensors
+    ]
+
+
+def from_specs(specs: Iterable[Spec]) -> tuple[TensorSpec, ...]:
+    """Specs as they are used."""
+    return tuple(TensorSpec(s.name, DType(s.dtype), parse_shape(s.shape)) for s in specs)
+
+
+Order = Load | Run
+Answer = Loaded | Done | Failed
+
+
+class SlotMemory:
+    """The shared memory of one slot, mapped here."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.capacity = 0
+        self._map: mmap.mmap | None = None
+
+    def fit(self, size: int) -> None:
+        """Make the slot at least `size` bytes; grows by doubling."""
+        if size > self.capacity:
+            capacity = max(FIRST_CAPACITY, 1 << (size - 1).bit_length())
+            os.ftruncate(self.descriptor, capacity)
+            self.remap(capacity)
+
+    def remap(self, capacity: int) -> None:
+        """Follow a growth by the other side."""
+        if capacity != self.capacity:
+            # The former mapping lives as long as views of it do.
+            self._map = mmap.mmap(self.descriptor, capacity)
+            self.capacity = capacity
+
+    def view(self, tensor: Tensor) -> Array:
+        """A fixed-size tensor in place."""
+        kind = DType(tensor.dtype)
+        count = tensor.size // kind.itemsize
+        flat = np.frombuffer(self._mapped(), kind.numpy, count, tensor.offset)
+        return flat.reshape(tensor.shape)
+
+    def read(self, tensor: Tensor) -> Array:
+        """A tensor: in place if its elements have a fixed size, else decoded."""
+        if tensor.dtype == "str":
+            raw = self._mapped()[tensor.offset : tensor.offset + tensor.size]
+            return _unpack_text(raw, tensor.shape)
+        return self.view(tensor)
+
+    def _mapped(self) -> mmap.mmap:
+        assert self._map is not None, "a slot is used before its first fit or remap"
+        return self._map
+
+    def write(self, arrays: Mapping[str, list[Array]], start: int = 0) -> list[Tensor]:
+        """Lay out tensors from byte `start`; each is the concatenation of its parts."""
+        laid: list[tuple[Tensor, list[Array], bytes]] = []
+        for name, parts in arrays.items():
+            start = -(-start // ALIGNMENT) * ALIGNMENT
+            shape = joined_shape(parts)
+            if parts[0].dtype == object:
+                text = b"".join(_pack_text(part) for part in parts)
+                laid.append((Tensor(name, "str", shape, start, len(text)), parts, text))
+            else:
+                size = sum(part.nbytes for part in parts)
+                kind = DType.of(parts[0].dtype).value
+                laid.append((Tensor(name, kind, shape, start, size), parts, b""))
+            start += laid[-1][0].size
+        self.fit(start)
+        for tensor, parts, text in laid:
+            if tensor.dtype == "str":
+                self._mapped()[tensor.offset : tensor.offset + tensor.size] = text
+            elif len(parts) == 1:
+                self.view(tensor)[...] = parts[0]
+            else:
+                np.concatenate(parts, out=self.view(tensor))
+        return [tensor for tensor, _, _ in laid]
+
+
+def joined_shape(parts: list[Array]) -> tuple[int, ...]:
+    """The shape of parts one after the other."""
+    if len(parts) == 1:
+        return parts[0].shape
+    return (sum(len(part) for part in parts), *parts[0].shape[1:])
+
+
+def _pack_text(array: Array) -> bytes:
+    pieces: list[bytes] = []
+    for item in array.reshape(-1).tolist():
+        data = item if isinstance(item, bytes) else str(item).encode("utf-8", "surrogateescape")
+        pieces.append(len(data).to_bytes(4, "little"))
+        pieces.append(data)
+    return b"".join(pieces)
+
+
+def _unpack_text(raw: bytes, shape: Iterable[int]) -> Array:
+    dims = tuple(shape)
+    items = np.empty(int(np.prod(dims)), dtype=object)
+    at = 0
+    for index in range(len(items)):
+        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
+        items[index] = raw[at + 4 : end]
+        at = end
+    return items.reshape(dims)

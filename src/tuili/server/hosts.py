@@ -1,0 +1,428 @@
+"""Model hosts: a model in a process of its own, started, watched and restarted by the server.
+
+Theory of operation
+- A `Host` owns the child process, the socket to it and a few slots of shared memory. Two slots let
+  the next batch be written while the child still runs the last one.
+- Each slot is an instance to the batcher: it takes one batch, and is free again with its outcome.
+- When the child dies (crash, OOM kill, hang past its time), the batches in its slots come back
+  with `InstanceDied`, the slots are withdrawn, and a new child starts after the policy's delay. The
+- When the child dies (crash, OOM kill, hang past its time), the batches in its slots come back
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from tuili.backends import BackendOptions, Specs
+from tuili.backends.host_messages import (
+    MAX_MESSAGE,
+    Answer,
+    Done,
+    Failed,
+    Load,
+    Loaded,
+    Run,
+    SlotMemory,
+    from_specs,
+    to_specs,
+)
+from tuili.errors import InternalError, InvalidArgument, InvalidModel, TuiliError
+from tuili.server.execution import InstanceDied, Outcome
+from tuili.server.pending import Pending
+from tuili.server.protocol.messages import Array
+from tuili.server.scheduling.restarts import RestartPolicy
+
+_log = logging.getLogger("tuili.server")
+
+_decode: Final = msgspec.msgpack.Decoder(Answer).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
+_WATCH_S: Final = 1.0
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """What a host runs and what it may take; 0 means no limit."""
+
+    name: str
+    backend: str
+    path: Path
+    options: BackendOptions
+    slots: int = 2
+    load_timeout_s: float = 120.0
+    run_timeout_s: float = 0.0
+    max_rss_bytes: int = 0
+
+
+class HostSlot:
+    """One place for a batch in a host; an instance to the batcher."""
+
+    model: None = None
+
+    def __init__(self, host: Host, index: int) -> None:
+        self.available = True
+        self._host = host
+        self._index = index
+        self._memory = SlotMemory(-1)
+        self._done: Callable[[Outcome], None] | None = None
+        self._started_ns = 0
+        self._joined_ns = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is in it."""
+        return self._done is not None
+
+    def attach(self, memory: SlotMemory) -> None:
+        """Use the memory that a new child shares."""
+        self._memory = memory
+
+    def run_beside(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Sequence[Pending],
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Write the batch into the slot and ring; `done` is called on the loop."""
+        self._started_ns = time.monotonic_ns()
+        parts = {name: [item.arrays[name] for item in batch] for name in batch[0].arrays}
+        try:
+            tensors = self._memory.write(parts)
+            self._host.send(Run(self._index, self._memory.capacity, tensors))
+        except (TuiliError, ValueError, OSError) as error:
+            wrapped = InternalError(f"{self._host.spec.name}: {error}")
+            outcome = Outcome(
+                self._started_ns, self._started_ns, time.monotonic_ns(), error=wrapped
+            )
+            loop.call_soon(done, outcome)
+            return
+        self._joined_ns = time.monotonic_ns()
+        self._done = done
+        if self._host.spec.run_timeout_s:
+            self._timer = loop.call_later(self._host.spec.run_timeout_s, self._host.hung)
+
+    def finish(self, answer: Done | Failed | InstanceDied) -> None:
+        """Hand the outcome to whoever waits."""
+        done, self._done = self._done, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if done is None:
+            return
+        if isinstance(answer, Done):
+            done(self._outcome(answer))
+        elif isinstance(answer, Failed):
+            done(self._failed(_error_of(answer)))
+        else:
+            done(self._failed(answer))
+
+    def close(self) -> None:
+        """The last slot that closes ends the host."""
+        self._host.release(self)
+
+    def run_now(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run and wait: for warm-up, before the loop takes over."""
+        tensors = self._memory.write({name: [array] for name, array in inputs.items()})
+        self._host.send(Run(self._index, self._memory.capacity, tensors))
+        answer = self._host.receive(self._host.spec.load_timeout_s)
+        if isinstance(answer, Failed):
+            raise _error_of(answer)
+        if not isinstance(answer, Done):
+            raise InternalError(f"{self._host.spec.name}: expected outputs, got {answer}")
+        return self._outputs(answer)
+
+    def _outputs(self, answer: Done) -> dict[str, Array]:
+        """Copies of the outputs: the slot is used again at once."""
+        self._memory.remap(answer.capacity)
+        found: dict[str, Array] = {}
+        for tensor in answer.tensors:
+            array = self._memory.read(tensor)
+            found[tensor.name] = array if array.dtype == object else np.array(array)
+        return found
+
+    def _outcome(self, answer: Done) -> Outcome:
+        """The run counts as long as the child says; the way there and back is not the model's."""
+        done_ns = self._joined_ns + answer.run_ns
+        return Outcome(self._started_ns, self._joined_ns, done_ns, self._outputs(answer))
+
+    def _failed(self, error: TuiliError) -> Outcome:
+        return Outcome(self._started_ns, self._joined_ns, time.monotonic_ns(), error=error)
+
+
+class Host:
+    """A model in a child process."""
+
+    def __init__(self, spec: HostSpec, policy: RestartPolicy | None = None) -> None:
+        self.spec = spec
+        self.policy = policy or RestartPolicy()
+        self.inputs: Specs = ()
+        self.outputs: Specs = ()
+        self.up = False
+        self.reason = ""
+        self.slots = [HostSlot(self, index) for index in range(spec.slots)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed: Callable[[], None] = _nothing
+        self._timers: list[asyncio.TimerHandle] = []
+        self._closed = False
+        self._released: set[int] = set()
+
+    # ---- before the loop: blocking
+    def start(self) -> None:
+        """Start the child and wait until its model is loaded."""
+        self._spawn()
+        try:
+            answer = self.receive(self.spec.load_timeout_s)
+        except InstanceDied as error:
+            self.kill()
+            raise InvalidModel(f"its model host died while loading: {error}") from error
+        if isinstance(answer, Failed):
+            self.kill()
+            raise InvalidModel(answer.text)
+        self._loaded(answer)
+
+    def run(self, inputs: dict[str, Array], /) -> dict[str, Array]:
+        """One run that waits, for warm-up."""
+        return self.slots[0].run_now(inputs)
+
+    def receive(self, timeout_s: float) -> Answer:
+        """The child's next answer, waiting for it."""
+        assert self._socket is not None
+        ready, _, _ = select.select([self._socket], [], [], timeout_s)
+        if not ready:
+            self.kill()
+            raise InstanceDied(f"no answer within {timeout_s:g} s")
+        raw = self._socket.recv(MAX_MESSAGE)
+        if not raw:
+            raise InstanceDied(self._cause_of_death())
+        return _decode(raw)
+
+    # ---- on the loop
+    def attach(self, changed: Callable[[], None]) -> None:
+        """Let the running loop take over; `changed` is called when the host goes down or up."""
+        self._loop = asyncio.get_running_loop()
+        self._changed = changed
+        self._listen()
+        if self.spec.max_rss_bytes:
+            self._later(_WATCH_S, self._watch)
+
+    def send(self, order: Load | Run) -> None:
+        """Send an order; a child that is gone is noticed by its closed socket."""
+        if self._socket is None:
+            raise InstanceDied("the model host is not running")
+        raw = _encode(order)
+        if len(raw) > MAX_MESSAGE:
+            raise InvalidArgument(f"too many tensors for a model host: {len(raw)} bytes of header")
+        try:
+            self._socket.send(raw)
+        except (BrokenPipeError, ConnectionResetError):
+            # Its end of file arrives at `_on_readable`, which brings the batch back.
+            return
+
+    def hung(self) -> None:
+        """A run took longer than allowed: the child is killed, and so declared dead."""
+        _log.error("%s: no answer within %g s", self.spec.name, self.spec.run_timeout_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the child at once."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+
+    def release(self, slot: HostSlot) -> None:
+        """A slot is not needed any more; with the last one the child goes."""
+        self._released.add(id(slot))
+        if len(self._released) == len(self.slots):
+            self.close()
+
+    def close(self) -> None:
+        """End the child for good; may be called from any thread."""
+        self._closed = True
+        self.kill()
+        if self._process is not None:
+            self._process.wait()
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._hang_up)
+        else:
+            self._hang_up()
+
+    # ---- steps
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            memories = [os.memfd_create(f"tuili_host_{i}") for i in range(self.spec.slots)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tuili.backends.host", str(theirs.fileno())],
+                pass_fds=[theirs.fileno(), *memories],
+                stdin=subprocess.DEVNULL,
+                # A terminal's Ctrl-C is for the server, which then ends its hosts.
+                start_new_session=True,
+            )
+        self._socket = ours
+        for slot, descriptor in zip(self.slots, memories, strict=True):
+            slot.attach(SlotMemory(descriptor))
+        options = self.spec.options
+        self.send(
+            Load(
+                self.spec.backend,
+                str(self.spec.path),
+                options.threads,
+                dict(options.parameters),
+                to_specs(options.declared_inputs),
+                to_specs(options.declared_outputs),
+                options.max_batch_size,
+                memories,
+            )
+        )
+        self._memories = memories
+
+    def _listen(self) -> None:
+        assert self._loop is not None
+        assert self._socket is not None
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        while self._socket is not None:
+            try:
+                raw = self._socket.recv(MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                raw = b""
+            if not raw:
+                self._died()
+                return
+            self._take(_decode(raw))
+
+    def _take(self, answer: Answer) -> None:
+        if isinstance(answer, Loaded):
+            self._loaded(answer)
+            _log.info("%s: model host is up again", self.spec.name)
+            self._changed()
+        elif answer.slot < 0:
+            assert isinstance(answer, Failed)
+            _log.error("%s: model host cannot load: %s", self.spec.name, answer.text)
+        else:
+            if self.policy.open:
+                self.policy.served(time.monotonic())
+            self.slots[answer.slot].finish(answer)
+
+    def _loaded(self, answer: Answer) -> None:
+        assert isinstance(answer, Loaded)
+        self.inputs, self.outputs = from_specs(answer.inputs), from_specs(answer.outputs)
+        self.up, self.reason = True, ""
+        for slot in self.slots:
+            slot.available = True
+
+    def _died(self) -> None:
+        """Bring back what was in the slots, and start anew after a while."""
+        self._hang_up()
+        if self._closed:
+            return
+        cause = self._cause_of_death()
+        delay_s = self.policy.died(time.monotonic())
+        self.up = False
+        verb = "is given up for" if self.policy.open else "restarts in"
+        self.reason = f"RESTARTING: its model host died ({cause}) and {verb} {delay_s:g} s"
+        _log.error("%s: %s", self.spec.name, self.reason)
+        for slot in self.slots:
+            slot.available = False
+        self._later(delay_s, self._restart)
+        # First nobody uses the slots, then what was in them comes back, then those who wait hear
+        # of it: with an open breaker they are refused.
+        self._changed()
+        for slot in self.slots:
+            slot.finish(InstanceDied(f"the model host died: {cause}"))
+        self._changed()
+
+    def _restart(self) -> None:
+        if self._closed:
+            return
+        self._spawn()
+        self._listen()
+        process = self._process
+
+        def give_up() -> None:
+            if not self.up and self._process is process:
+                _log.error("%s: not loaded in %g s", self.spec.name, self.spec.load_timeout_s)
+                self.kill()
+
+        self._later(self.spec.load_timeout_s, give_up)
+
+    def _hang_up(self) -> None:
+        if self._socket is None:
+            return
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        for descriptor in self._memories:
+            os.close(descriptor)
+        if self._closed:
+            for timer in self._timers:
+                timer.cancel()
+
+    def _cause_of_death(self) -> str:
+        """How the child ended; it has closed its socket, so it is ending if it has not yet."""
+        assert self._process is not None
+        try:
+            status = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self._process.wait()
+        if status < 0:
+            return f"signal {-status}, {signal.Signals(-status).name}"
+        return f"exit status {status}"
+
+    def _watch(self) -> None:
+        """Recycle a child that outgrew its limit once it has nothing to do."""
+        self._later(_WATCH_S, self._watch)
+        if not self.up or any(slot.busy for slot in self.slots):
+            return
+        rss = self.rss_bytes()
+        if rss > self.spec.max_rss_bytes:
+            _log.warning("%s: recycled at %d MiB", self.spec.name, rss >> 20)
+            self.kill()
+
+    def rss_bytes(self) -> int:
+        """The child's resident memory; 0 when it is not there."""
+        if self._process is None:
+            return 0
+        try:
+            fields = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()
+        except OSError:
+            return 0
+        return int(fields[1]) * _PAGE
+
+    def _later(self, delay_s: float, call: Callable[[], Any]) -> None:
+        assert self._loop is not None
+        now = self._loop.time()
+        self._timers = [each for each in self._timers if each.when() > now and not each.cancelled()]
+        self._timers.append(self._loop.call_later(delay_s, call))
+
+
+def _error_of(answer: Failed) -> TuiliError:
+    return InvalidArgument(answer.text) if answer.user else InternalError(answer.text)
+
+
+def _nothing() -> None:
+    """Nobody wants to know yet."""
