@@ -18,7 +18,7 @@ from tuili.errors import NotFound
 SOURCE_FILE = "model.c"
 MAX_SOURCE_BYTES = 256 << 20
 _KERNEL = re.compile(r"^\w+ void (\w+)\(int64_t begin, ", re.MULTILINE)
-_CALL = re.compile(r"\b(\w+)\(begin, end, ")
+_CALL = re.compile(r"\b(\w+)\(span\.begin, ")
 
 
 def inspect(
