@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tuili.errors import InvalidArgument, Unsupported, nearest
-from tuili.runtime.arrays import NATIVE_FLAGS
+from tuili.runtime.arrays import NATIVE_FLAGS, address_of
 from tuili.runtime.plan import Plan
 from tuili.tensors import Array, DType, TensorSpec, shape_text
 
@@ -67,27 +67,20 @@ def _dtype_text(dtype: np.dtype[Any]) -> str:
 
 
 def native_results(
-    specs: Sequence[TensorSpec],
-    plan: Plan,
-    given: Mapping[str, Array],
-    feeds: Sequence[Array],
-    where: str,
-) -> list[Array | None]:
-    """The caller's arrays in the order of the outputs, None for those that were not given."""
-    _check_names([spec.name for spec in specs], given, "output", where)
-    results: list[Array | None] = []
-    for spec, (shape, dtype) in zip(specs, plan.outputs, strict=True):
-        array = given.get(spec.name)
+    plan: Plan, given: Mapping[str, Array], feeds: Sequence[Array], where: str
+) -> dict[str, Array | None]:
+    """The caller's array for every output in order, None for those that were not given."""
+    _check_names([name for name, _, _ in plan.outputs], given, "output", where)
+    results: dict[str, Array | None] = {}
+    for name, shape, dtype in plan.outputs:
+        array = given.get(name)
         if array is not None:
-            problem = _result_problem(array, shape, dtype, [*feeds, *_arrays(results)])
+            others = [*feeds, *(other for other in results.values() if other is not None)]
+            problem = _result_problem(array, shape, dtype, others)
             if problem:
-                raise InvalidArgument(f"{where}: the array for output {spec.name!r} {problem}")
-        results.append(array)
+                raise InvalidArgument(f"{where}: the array for output {name!r} {problem}")
+        results[name] = array
     return results
-
-
-def _arrays(results: Sequence[Array | None]) -> list[Array]:
-    return [array for array in results if array is not None]
 
 
 def _result_problem(
@@ -103,6 +96,12 @@ def _result_problem(
         return f"is {found}, expected {_dtype_text(dtype)}{shape_text(shape)}"
     if array.flags.num & NATIVE_FLAGS != NATIVE_FLAGS or not array.flags.writeable:
         return "is read-only or not C-contiguous, expected memory to write to in order"
-    if any(np.may_share_memory(array, other) for other in others):
+    if any(_overlap(array, other) for other in others):
         return "shares memory with another array of the call, expected memory of its own"
     return ""
+
+
+def _overlap(one: Array, other: Array) -> bool:
+    """Whether two contiguous arrays share bytes; several times faster than NumPy's own test."""
+    start, other_start = address_of(one), address_of(other)
+    return start < other_start + other.nbytes and other_start < start + one.nbytes

@@ -55,9 +55,8 @@ class Model:
         self._pool = shared_pool(library, threads)
         self._symbols = artifact.manifest.symbols
         self._num_offsets = _checked_offsets(library)
-        self._input_names = [spec.name for spec in self.inputs]
-        self._output_names = [spec.name for spec in self.outputs]
-        self._dtypes = [spec.dtype.numpy for spec in self.inputs]
+        self._num_inputs = len(self.inputs)
+        self._signature = [(spec.name, spec.dtype.numpy) for spec in self.inputs]
         bound = {name for spec in self.inputs for dim in spec.shape for name in symbols_of(dim)}
         self._data_symbols = frozenset(self._symbols) - bound
         self._cache = PlanCache()
@@ -73,29 +72,13 @@ class Model:
 
         Contiguous arrays are not copied. Raises InvalidArgument for a wrong name, dtype or shape.
         """
+        arrays = self._gather(feeds)
+        plan = self._plan(arrays)
+        results: dict[str, Array | None] = {}
         try:
-            arrays = [feeds[name] for name in self._input_names]
-            fits = len(arrays) == len(feeds)
-            for array, dtype in zip(arrays, self._dtypes, strict=True):
-                if (
-                    type(array) is not _ndarray  # a subclass or a scalar is laid out otherwise
-                    or array.dtype is not dtype
-                    or array.flags.num & NATIVE_FLAGS != NATIVE_FLAGS
-                ):
-                    fits = False
-        except (KeyError, TypeError):
-            fits, arrays = False, []
-        if not fits:
-            arrays = native_feeds(self.inputs, feeds, self._where)
-        shapes = tuple([array.shape for array in arrays])
-        plan = self._plans.get(shapes)
-        if plan is None:
-            plan = self._make_plan(shapes)
-        else:
-            plan.used = True
-        try:
-            results = [None if s is None else _empty(s, dtype) for s, dtype in plan.outputs]
-        except MemoryError as error:
+            for name, shape, dtype in plan.outputs:
+                results[name] = None if shape is None else _empty(shape, dtype)
+        except (MemoryError, ValueError) as error:
             raise self._too_large(error) from None
         return self._execute(arrays, plan, results)
 
@@ -103,17 +86,35 @@ class Model:
         self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]
     ) -> dict[str, Array]:
         """`run`, with the given arrays filled instead of new ones where `outputs` names them."""
-        arrays = native_feeds(self.inputs, feeds, self._where)
-        shapes = tuple(array.shape for array in arrays)
-        plan = self._plans.get(shapes) or self._make_plan(shapes)
-        results = native_results(self.outputs, plan, outputs, arrays, self._where)
-        for index, (shape, dtype) in enumerate(plan.outputs):
-            if results[index] is None and shape is not None:
-                results[index] = _empty(shape, dtype)
+        arrays = self._gather(feeds)
+        plan = self._plan(arrays)
+        results = native_results(plan, outputs, arrays, self._where)
+        for name, shape, dtype in plan.outputs:
+            if results[name] is None and shape is not None:
+                results[name] = _empty(shape, dtype)
         return self._execute(arrays, plan, results)
 
+    def _gather(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """The arrays in the order of the inputs, as native code reads them."""
+        arrays: list[Array] = []
+        try:
+            for name, dtype in self._signature:
+                array = feeds[name]
+                if (
+                    type(array) is not _ndarray  # a subclass or a scalar is laid out otherwise
+                    or array.dtype is not dtype
+                    or array.flags.num & NATIVE_FLAGS != NATIVE_FLAGS
+                ):
+                    break
+                arrays.append(array)
+        except (KeyError, TypeError):
+            arrays.clear()  # the other path says what is wrong
+        if len(arrays) != self._num_inputs or len(feeds) != self._num_inputs:
+            return native_feeds(self.inputs, feeds, self._where)
+        return arrays
+
     def _execute(
-        self, arrays: Sequence[Array], plan: Plan, results: list[Array | None]
+        self, arrays: list[Array], plan: Plan, results: dict[str, Array | None]
     ) -> dict[str, Array]:
         contexts = self._contexts
         try:
@@ -122,48 +123,60 @@ class Model:
             context = self._new_context()
         if context.plan is not plan:
             self._bind(context, plan)
-        inputs, outputs = context.inputs, context.outputs
-        for index, array in enumerate(arrays):
-            inputs[index] = address_of(array)
-        for index, result in enumerate(results):
-            outputs[index] = None if result is None else address_of(result)
-        if self._data_symbols:
+        pointers, index = context.inputs, 0
+        for array in arrays:
+            pointers[index] = address_of(array)
+            index += 1  # noqa: SIM113 - enumerate takes longer
+        pointers, index = context.outputs, 0
+        for array in results.values():
+            pointers[index] = None if array is None else address_of(array)
+            index += 1  # noqa: SIM113
+        if plan.depends_on_data:
             context.reset_dims(plan)
         status = self._native_run(context.address)
-        if self._data_symbols:
+        if plan.depends_on_data:
             self._adopt_outputs(context, plan, results, failed=status != 0)
         message = context.message() if status else ""
         if len(contexts) < self._max_idle:
             contexts.append(context)
         if status:
             raise InvalidArgument(f"{self._where}: the run failed: {message}")
-        return dict(zip(self._output_names, results, strict=True))  # pyright: ignore[reportReturnType]
+        return results  # pyright: ignore[reportReturnType] - every output is there now
 
     def _adopt_outputs(
-        self, context: Context, plan: Plan, results: list[Array | None], *, failed: bool
+        self, context: Context, plan: Plan, results: dict[str, Array | None], *, failed: bool
     ) -> None:
         """Take over what the run allocated, also when it failed after that."""
         free = context.library.release
         env = {**plan.env, **dict(zip(self._symbols, context.dims, strict=False))}
         for index, spec in enumerate(self.outputs):
             address = context.outputs[index]
-            if results[index] is not None or address is None:
+            if results[spec.name] is not None or address is None:
                 continue
             if failed:
                 free(address)
                 continue
             shape = output_shape(spec, env, self._where)
-            results[index] = adopt(address, shape, spec.dtype.numpy, free)
+            results[spec.name] = adopt(address, shape, spec.dtype.numpy, free)
 
     # -- plans and contexts ------------------------------------------------------------------
+
+    def _plan(self, arrays: list[Array]) -> Plan:
+        shapes = tuple([array.shape for array in arrays])
+        plan = self._plans.get(shapes)
+        if plan is None:
+            return self._make_plan(shapes)
+        plan.used = True
+        return plan
 
     def _make_plan(self, shapes: Shapes) -> Plan:
         env = bind_dims(self.inputs, shapes, self._where)
         plan = Plan(self._symbols, self._num_offsets, env)
+        plan.depends_on_data = bool(self._data_symbols)
         for spec in self.outputs:
             depends = any(symbols_of(dim) & self._data_symbols for dim in spec.shape)
             shape = None if depends else output_shape(spec, env, self._where)
-            plan.outputs.append((shape, spec.dtype.numpy))
+            plan.outputs.append((spec.name, shape, spec.dtype.numpy))
         context = self._new_context()
         context.run.dims = plan.dims_address
         context.run.offsets = plan.offsets_address
@@ -192,7 +205,7 @@ class Model:
         except MemoryError as error:
             raise self._too_large(error) from None
 
-    def _too_large(self, error: MemoryError) -> InvalidArgument:
+    def _too_large(self, error: Exception) -> InvalidArgument:
         return InvalidArgument(f"{self._where}: inputs too large for this machine: {error}")
 
     # -- life --------------------------------------------------------------------------------

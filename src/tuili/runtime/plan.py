@@ -21,6 +21,7 @@ class Plan:
 
     __slots__ = (
         "arena_bytes",
+        "depends_on_data",
         "dims",
         "dims_address",
         "env",
@@ -39,7 +40,8 @@ class Plan:
         self.dims_address = ctypes.addressof(self.dims)
         self.offsets_address = ctypes.addressof(self.offsets)
         self.arena_bytes = 0
-        self.outputs: list[tuple[tuple[int, ...] | None, np.dtype[Any]]] = []
+        self.outputs: list[tuple[str, tuple[int, ...] | None, np.dtype[Any]]] = []
+        self.depends_on_data = False  # some dims are known only after a run
         self.used = False  # again, after the run that made it
 
 
