@@ -1,4 +1,4 @@
-"""Requests per second and CPU per request of the two front ends, over a data plane that only echoes.
+"""Requests per second and CPU per request of the front ends, over a data plane that echoes.
 
     python benchmarks/server_front_end.py [--seconds 3] [--rounds 3] [--big] [--ids]
 

@@ -52,7 +52,7 @@ def tensor(name: str, datatype: str, shape: list[int]) -> Json:
 
 
 class FakeDataPlane(DataPlane):
-    """`identity` echoes, `simple` adds and subtracts, `repeat` answers IN[0] times, `held` waits."""
+    """`identity` echoes, `simple` adds, `repeat` answers IN[0] times, `held` waits."""
 
     def __init__(self) -> None:
         self.requests: list[InferRequest] = []

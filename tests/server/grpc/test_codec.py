@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -183,10 +184,8 @@ def test_contents_that_do_not_fit_are_refused(message: Any, text: str):
 
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_decoder(data: bytes):
-    try:
+    with suppress(TuiliError):
         RequestDecoder().decode(data)
-    except TuiliError:
-        pass
 
 
 GOOD = request(("A", "FP32", [1, 1]), raw=[ONE.tobytes()], id="x").SerializeToString()
@@ -194,10 +193,8 @@ GOOD = request(("A", "FP32", [1, 1]), raw=[ONE.tobytes()], id="x").SerializeToSt
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
 def test_a_damaged_request_is_refused_or_read(at: int, value: int):
-    try:
+    with suppress(TuiliError):
         RequestDecoder().decode(GOOD[:at] + bytes([value]) + GOOD[at + 1 :])
-    except TuiliError:
-        pass
 
 
 def response(*arrays: Any, **fields: Any) -> InferResponse:

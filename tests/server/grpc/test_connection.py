@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -383,7 +384,7 @@ def test_any_split_of_the_bytes_gives_the_same_answers(cuts: list[int]):
     whole, pieces = Raw(), Raw()
     whole.feed(STREAMED)
     edges = [0, *sorted(cuts), len(STREAMED)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         pieces.feed(STREAMED[start:end])
     assert len([kind for kind, *_ in whole.frames() if kind == frames.DATA]) == 3
     assert pieces.transport.sent == whole.transport.sent

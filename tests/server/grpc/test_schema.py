@@ -11,7 +11,7 @@ from tuili.server.grpc.schema import HEALTH_V1, INFERENCE
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH
 
 pytest.importorskip("tritonclient.grpc")
-from tritonclient.grpc import model_config_pb2, service_pb2  # noqa: E402
+from tritonclient.grpc import model_config_pb2, service_pb2
 
 
 def messages() -> list[tuple[str, Any]]:

@@ -128,7 +128,8 @@ def test_bytes_that_are_no_text_have_no_json_form():
 
 def test_nan_and_infinity_are_accepted_and_written():
     wire = Wire()
-    body = b'{"inputs":[{"name":"INPUT","datatype":"FP32","shape":[3],"data":[NaN,Infinity,-Infinity]}]}'
+    entry = b'{"name":"INPUT","datatype":"FP32","shape":[3],"data":[NaN,Infinity,-Infinity]}'
+    body = b'{"inputs":[' + entry + b"]}"
     answer = wire.call("POST", "/v2/models/identity/infer", body)
     assert b"[NaN,Infinity,-Infinity]" in answer.body
     np.testing.assert_array_equal(
@@ -228,7 +229,7 @@ def test_a_plan_is_remembered_but_requests_do_not_share_their_parameters():
         ({"inputs": [{"datatype": "FP32", "shape": [1], "data": [1]}]}, "Unable to parse 'name'"),
         ({"inputs": [{"name": "A", "datatype": "FP32", "data": [1]}]}, "Unable to parse 'shape'"),
         ({"inputs": [tensor("FP32", [-1], [1])]}, "Unable to parse 'shape'"),
-        ({"inputs": [tensor("FP32", [1.0], [1])]}, "Unable to parse 'shape'"),  # type: ignore
+        ({"inputs": [tensor("FP32", [1.0], [1])]}, "Unable to parse 'shape'"),
         ({"inputs": [tensor("FP32", [True], [1])]}, "Unable to parse 'shape'"),
         ({"inputs": [tensor("FP32", [1 << 62, 1 << 62], [1])]}, "too many elements"),
         ({"inputs": [tensor("FP99", [1], [1])]}, "invalid datatype"),

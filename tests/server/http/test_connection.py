@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,7 +60,7 @@ def test_any_split_of_the_bytes_gives_the_same_answers(data: st.DataObject):
     whole, pieces = Wire(), Wire()
     whole.feed(stream)
     edges = [0, *sorted(cuts), len(stream)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         pieces.feed(stream[start:end])
     assert len(whole.answers()) == 5
     assert pieces.transport.sent == whole.transport.sent

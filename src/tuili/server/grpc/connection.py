@@ -1,13 +1,13 @@
 """One HTTP/2 connection: frames become calls, answers become frames.
 
 Theory of operation.  Bytes arrive in a buffer that all connections share and are taken over as one
-`bytes` object; `_consume` walks its frames.  DATA is handed on as it comes, whole frame or not.  When
-a large message is under way its stream lends its block as the receive buffer, so that tensors arrive
-where they stay.  What the frames of one read cause to be sent leaves in one write.
+`bytes` object; `_consume` walks its frames.  DATA is handed on as it comes, whole frame or not.
+When a large message is under way its stream lends its block as the receive buffer, so that tensors
+arrive where they stay.  What the frames of one read cause to be sent leaves in one write.
 
 Flow control (RFC 9113 section 5.2): our windows are large and given back at half; theirs are obeyed
-by queueing on the stream, and `_pump` sends from the queues in turn as windows open.  Whatever breaks
-the protocol ends the connection by GOAWAY; whatever only smells of an attack does too, by count.
+by queueing on the stream, and `_pump` sends from the queues in turn as windows open.  Whatever
+breaks the protocol ends the connection by GOAWAY; what only smells of an attack does so by count.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _FRAME_BYTES: Final = 9
 _DIRECT_ABOVE: Final = 16 << 10  # replies below are joined into one write
 _UNIMPLEMENTED: Final = 12
+_PATHS: Final = frozenset((INFER_PATH, STREAM_PATH, *METHODS))
 
 
 class GrpcConnection(asyncio.BufferedProtocol):
@@ -143,15 +144,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Handle every frame in `data`; keep the rest of one that is not whole."""
         at, end = 0, len(data)
         if not self._prefaced:
-            if not h2.PREFACE.startswith(data[: len(h2.PREFACE)]):
-                raise ConnectionFault(h2.PROTOCOL_ERROR, "no HTTP/2 preface")
-            if end < len(h2.PREFACE):
-                self._tail = data
-                return
-            self._prefaced = True
-            at = len(h2.PREFACE)
+            at = self._read_preface(data)
         unpack = h2.FRAME_HEAD.unpack_from
-        while at < end:
+        while at < end and self._prefaced:
             if self._data_left or self._pad_left:
                 at = self._take_data(data, at, end)
                 continue
@@ -179,6 +174,13 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._tail = data[at:] if at < end else b""
         if self._data_left:
             self._lend_buffer()
+
+    def _read_preface(self, data: bytes) -> int:
+        """The place after the preface (RFC 9113 section 3.4); 0 while it is not all there."""
+        if not h2.PREFACE.startswith(data[: len(h2.PREFACE)]):
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "no HTTP/2 preface")
+        self._prefaced = len(data) >= len(h2.PREFACE)
+        return len(h2.PREFACE) if self._prefaced else 0
 
     def _handle(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """A whole frame other than DATA."""
@@ -227,34 +229,33 @@ class GrpcConnection(asyncio.BufferedProtocol):
             raise ConnectionFault(h2.PROTOCOL_ERROR, f"DATA on idle stream {number}")
         taken = pad = 0
         if flags & h2.PADDED:
-            if length == 0:
-                raise ConnectionFault(h2.FRAME_SIZE_ERROR, "padded DATA without a pad length")
-            if len(data) == start:
+            if length and len(data) == start:
                 return -1
-            pad, taken = data[start], 1
-            if pad >= length:
-                raise ConnectionFault(h2.PROTOCOL_ERROR, "padding longer than the frame")
+            pad, taken = _pad_length(data, start, length), 1
         stream = self._streams.get(number)
         if stream is not None and stream.remote_closed:
             raise ConnectionFault(h2.STREAM_CLOSED, f"DATA on half-closed stream {number}")
         ends = bool(flags & h2.END_STREAM)
         self._credit(stream, length, ends)
-        if length - taken - pad == 0 and not ends:
-            self._empties += 1
-            if self._empties > self._limits.max_empty_frames:
-                raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many empty DATA frames")
         size = length - taken - pad
-        if not pad and size <= len(data) - start - taken:
-            # The whole payload is here, as for every small request.
-            if stream is not None:
-                if size:
-                    stream.feed(data, start + taken, start + taken + size)
-                if ends:
-                    self._half_close(stream)
-            return length
-        self._data, self._data_left, self._pad_left = stream, size, pad
-        self._data_ends = ends
-        return taken
+        if not size and not ends:
+            self._count_empty()
+        if pad or size > len(data) - start - taken:
+            self._data, self._data_left, self._pad_left = stream, size, pad
+            self._data_ends = ends
+            return taken
+        # The whole payload is here, as for every small request.
+        if stream is not None:
+            if size:
+                stream.feed(data, start + taken, start + taken + size)
+            if ends:
+                self._half_close(stream)
+        return length
+
+    def _count_empty(self) -> None:
+        self._empties += 1
+        if self._empties > self._limits.max_empty_frames:
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many empty DATA frames")
 
     def _take_data(self, data: bytes, at: int, end: int) -> int:
         """Consume payload and padding of the DATA frame under way."""
@@ -368,7 +369,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _begin(self, stream: GrpcStream, ends: bool) -> None:
         path = stream.head.path
         self._streams[stream.number] = stream
-        if path != INFER_PATH and path != STREAM_PATH and path not in METHODS:
+        if path not in _PATHS:
             stream.over = True
             self.end_call(stream, _UNIMPLEMENTED, f"unknown method {path}")
         if ends:
@@ -641,6 +642,14 @@ class GrpcConnection(asyncio.BufferedProtocol):
 def _expect(condition: bool, code: int, text: str) -> None:
     if not condition:
         raise ConnectionFault(code, text)
+
+
+def _pad_length(data: bytes, start: int, length: int) -> int:
+    """The number of padding bytes of a padded DATA frame."""
+    _expect(length > 0, h2.FRAME_SIZE_ERROR, "padded DATA without a pad length")
+    pad = data[start]
+    _expect(pad < length, h2.PROTOCOL_ERROR, "padding longer than the frame")
+    return pad
 
 
 def _unpad_headers(flags: int, payload: bytes) -> bytes:

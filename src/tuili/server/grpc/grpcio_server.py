@@ -19,6 +19,8 @@ from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.protocol.status import status_of
 
 _LOG: Final = logging.getLogger("tuili.server.grpc")
+# As good as for ever: whoever waits for the end says how long.
+_GRACE_S: Final = 1e6
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -38,7 +40,7 @@ class GrpcioServer:
     def close(self) -> None:
         """Stop listening; calls under way are finished."""
         if self._stopping is None:
-            self._stopping = asyncio.ensure_future(self._server.stop(None))
+            self._stopping = asyncio.ensure_future(self._server.stop(_GRACE_S))
 
     async def wait_closed(self, timeout_s: float | None = None) -> None:
         """Wait until every call has ended, `timeout_s` at most; cut those that are left."""

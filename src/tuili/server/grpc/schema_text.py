@@ -1,7 +1,7 @@
 """The messages of the `inference` package, a line each: wire facts of the protocol.
 
-`Name field:type=number ...` (indented lines go on) with `*` before a repeated type, `<key,value>` for a map and
-`group/field` for a member of a oneof; `enum Name VALUE...` numbers from 0.
+`Name field:type=number ...` (indented lines go on) with `*` before a repeated type, `<key,value>`
+for a map and `group/field` for a member of a oneof; `enum Name VALUE...` numbers from 0.
 """
 
 from __future__ import annotations

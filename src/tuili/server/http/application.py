@@ -51,7 +51,7 @@ class Application:
                 self._operate(connection, head, match, body)
         except TuiliError as error:
             connection.reply(refusal(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             self._own_bug(connection, head)
 
     def _find(self, connection: HttpConnection, head: Head) -> Match | None:
@@ -84,7 +84,7 @@ class Application:
             connection.reply(await result)
         except TuiliError as error:
             connection.reply(refusal(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - as above
             self._own_bug(connection, head)
 
     def _own_bug(self, connection: HttpConnection, head: Head) -> None:

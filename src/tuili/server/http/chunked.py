@@ -1,4 +1,4 @@
-"""The chunked transfer coding (RFC 9112 section 7.1), decoded as the bytes come, nothing kept twice."""
+"""The chunked transfer coding (RFC 9112 section 7.1), decoded as the bytes come."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ def _plan_outputs(value: Any) -> tuple[list[RequestedOutput] | None, dict[str, b
         parameters = _object(entry.get("parameters"))
         flag = parameters.pop("binary_data", None)
         _check_output(parameters, flag)
-        if flag is not None:
+        if isinstance(flag, bool):
             binary[name] = flag
         outputs.append(RequestedOutput(name, parameters or None))
     # An empty list asks for nothing in particular, which means everything.

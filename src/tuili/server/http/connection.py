@@ -1,13 +1,13 @@
 """One HTTP/1.1 connection: bytes become requests, replies become bytes, in order.
 
-Theory of operation.  All connections of a loop receive into one shared buffer, since the loop reads
-and reports in one step; an idle connection therefore costs no buffer.  What arrived is taken over as
-one `bytes` object, and small bodies are views of it.  A body that did not come whole gets a block of
-its own, and the socket then writes straight into that block: the tensors of a large request are views
-of memory the kernel filled.
+Theory of operation.  All connections of a loop receive into one shared buffer, since the loop
+reads and reports in one step; an idle connection therefore costs no buffer.  What arrived is taken
+over as one `bytes` object, and small bodies are views of it.  A body that did not come whole gets a
+block of its own, and the socket then writes straight into that block: the tensors of a large
+request are views of memory the kernel filled.
 
-One request is answered at a time.  Bytes that come meanwhile wait in `_tail`, and reading pauses when
-they are too many.  A reply may come inside `dispatch` or any time later.
+One request is answered at a time.  Bytes that come meanwhile wait in `_tail`, and reading pauses
+when they are too many.  A reply may come inside `dispatch` or any time later.
 """
 
 from __future__ import annotations

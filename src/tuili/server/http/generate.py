@@ -1,4 +1,4 @@
-"""The generate routes: plain JSON keys for tensors, one answer or a stream of server-sent events."""
+"""The generate routes: plain JSON keys for tensors, one answer or server-sent events."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Generation:
 def request_from_keys(
     document: dict[str, Any], inputs: list[dict[str, Any]], match: Match
 ) -> InferRequest:
-    """Keys named like an input become tensors, `parameters` is opened, the others are parameters."""
+    """Keys named like an input become tensors; the others, and `parameters`, are parameters."""
     known = {str(item["name"]): item for item in inputs}
     ident = document.get("id", "")
     if not isinstance(ident, str):

@@ -1,4 +1,4 @@
-"""The head of an HTTP/1.1 request: bytes in, `Head` out, and nothing that a proxy could read differently.
+"""The head of an HTTP/1.1 request: bytes in, `Head` out, nothing a proxy could read differently.
 
 RFC 9112 is obeyed on its strict side.  Whatever two parsers might understand in two ways (a second
 Content-Length, Transfer-Encoding beside Content-Length, folded lines, bare CR or LF, spaces before
@@ -18,7 +18,8 @@ from tuili.server.http.compression import choose_coding
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/(\d)\.(\d)")
 # RFC 9110 section 5.5: visible bytes, blanks and tabs inside; the surrounding blanks are not part.
 _FIELD_LINE: Final = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?)[ \t]*"
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):"
+    rb"[ \t]*((?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?)[ \t]*"
 )
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _ABSOLUTE: Final = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""What one HTTP client may ask of the server; every number has a default that is safe on the open net."""
+"""What one HTTP client may ask of the server; the defaults are safe on the open net."""
 
 from __future__ import annotations
 

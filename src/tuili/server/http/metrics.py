@@ -32,6 +32,6 @@ class MetricsPage:
     def _page(self) -> Reply:
         try:
             return Reply(200, (self._dataplane.metrics_text().encode(),), _EXPOSITION)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             _LOG.exception("metrics could not be collected")
             return error_reply(500, "metrics could not be collected; the server's log says why")

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, Final
 
 from tuili.server.http.routes import ROUTES, expand
+from tuili.server.protocol.datatypes import NUMPY
 
 _NAMES: Final = re.compile(r"\{(\w+)\}")
 
@@ -45,24 +46,7 @@ _TENSOR: Final = {
     "required": ["name", "datatype", "shape"],
     "properties": {
         "name": {"type": "string"},
-        "datatype": {
-            "enum": [
-                "BOOL",
-                "UINT8",
-                "UINT16",
-                "UINT32",
-                "UINT64",
-                "INT8",
-                "INT16",
-                "INT32",
-                "INT64",
-                "FP16",
-                "BF16",
-                "FP32",
-                "FP64",
-                "BYTES",
-            ]
-        },
+        "datatype": {"enum": sorted(NUMPY)},
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
         "parameters": _PARAMETERS,
         "data": {"type": "array"},

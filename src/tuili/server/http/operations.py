@@ -1,4 +1,4 @@
-"""What the routes do, but for inference: each operation is one function from a `Call` to a `Reply`."""
+"""What the routes do, but for inference: one function from a `Call` to a `Reply` each."""
 
 from __future__ import annotations
 

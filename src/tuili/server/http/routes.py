@@ -80,7 +80,7 @@ def _rows(routes: tuple[tuple[str, str, str], ...]) -> list[_Row]:
 
 
 class RouteTable:
-    """Finds the row of a path; slow and simple, because its answers are remembered with the head."""
+    """Finds the row of a path; simple, because its answers are remembered with the head."""
 
     def __init__(self, routes: tuple[tuple[str, str, str], ...] = ROUTES) -> None:
         self._rows = _rows(routes)

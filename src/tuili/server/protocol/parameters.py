@@ -1,4 +1,4 @@
-"""The request parameters whose meaning the protocol fixes, and the keys that clients may not use."""
+"""The request parameters whose meaning the protocol fixes, and the keys it reserves."""
 
 from __future__ import annotations
 
