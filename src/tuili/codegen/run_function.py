@@ -303,6 +303,10 @@ def _plan_lines(program: Program, layout: _Layout) -> list[str]:
                 "    const int64_t size ="
                 f" tl_plan_arena({len(lives)}, sizes, first, last, run->offsets);"
             ),
+            "    if (size < 0) {",
+            '        snprintf(run->error, (size_t)run->error_size, "no memory plan for such sizes");',
+            "        return -1;",
+            "    }",
         ]
     text = "\n".join(lines)
     return [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from tuili.errors import InvalidArgument
 from tuili.tensors import Dim, TensorSpec, evaluate, shape_text, symbols_of
+
+MAX_ELEMENTS = 1 << 44
 
 
 def bind_dims(
@@ -17,6 +20,12 @@ def bind_dims(
             raise InvalidArgument(
                 f"{where}: input {spec.name!r} has shape {shape_text(shape)} of rank {len(shape)}, "
                 f"expected {shape_text(spec.shape)} of rank {len(spec.shape)}"
+            )
+        # An empty array may claim any size in its other axes, and products of those would overflow.
+        if math.prod(max(dim, 1) for dim in shape) > MAX_ELEMENTS:
+            raise InvalidArgument(
+                f"{where}: input {spec.name!r} has shape {shape_text(shape)}, "
+                f"expected at most {MAX_ELEMENTS} elements"
             )
     bound: dict[str, int] = {}
     sources: dict[str, str] = {}
