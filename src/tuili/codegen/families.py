@@ -5,6 +5,7 @@ from __future__ import annotations
 from tuili.codegen.family import Family
 from tuili.codegen.kernel import Context
 from tuili.codegen.kernels import (
+    attention,
     branch,
     copy,
     matmul,
@@ -28,6 +29,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
         ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"),
         (Family("view", copy.emit_view),),
     ),
+    "FusedAttention": (Family("attention", attention.emit, attention.supports),),
     "If": (Family("branch", branch.emit_if),),
 }
 

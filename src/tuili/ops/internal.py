@@ -1,4 +1,4 @@
-"""tuili's own operators: Dims, Fused and Reorder; what passes leave in a graph."""
+"""tuili's own operators: what passes leave in a graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from tuili.ir import Graph, TensorType
 from tuili.ops.op import REQUIRED, Result, op
 from tuili.ops.site import Site
-from tuili.tensors import Array
+from tuili.tensors import Array, Dim
 
 
 def _dims_shape(site: Site) -> list[Result]:
@@ -49,7 +49,59 @@ def _reorder_shape(site: Site) -> list[Result]:
     return [TensorType(site.dtype(0), site.shape(0), site.attr("layout"))]
 
 
+def _attention_shape(site: Site) -> list[Result]:
+    q, v = _axes_of(site, 0, "q_order"), _axes_of(site, 2, "v_order")
+    sizes = {"b": q["b"], "h": q["h"], "s": q["s"], "d": v["d"]}
+    return [[sizes[axis] for axis in site.attr("y_order")]]
+
+
+def _axes_of(site: Site, index: int, order: str) -> dict[str, Dim]:
+    return dict(zip(site.attr(order), site.shape(index), strict=True))
+
+
+def _attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    *,
+    scale: float,
+    q_order: str,
+    k_order: str,
+    v_order: str,
+    y_order: str,
+) -> Array:
+    """softmax(q k^T * scale + mask) v; each operand in its own order of axes."""
+    q, k, v = (
+        array.transpose([order.index(axis) for axis in "bhsd"])
+        for array, order in ((q, q_order), (k, k_order), (v, v_order))
+    )
+    scores = q @ k.swapaxes(2, 3) * np.float32(scale)
+    if mask is not None:
+        scores = scores + mask
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result = weights @ v / weights.sum(axis=-1, keepdims=True)
+    return result.transpose(["bhsd".index(axis) for axis in y_order]).astype(np.float32)
+
+
+_ATTENTION_ATTRS = {
+    "scale": 1.0,
+    "q_order": "bhsd",
+    "k_order": "bhsd",
+    "v_order": "bhsd",
+    "y_order": "bhsd",
+}
+
 ROWS = (
+    op(
+        "FusedAttention",
+        "q k v mask?",
+        "y",
+        _attention_shape,
+        _attention,
+        attrs=_ATTENTION_ATTRS,
+        allow="float",
+    ),
     op("Dims", "", "dims:i64", _dims_shape, _dims, attrs={"values": REQUIRED, "rank0": 0}),
     op("Fused", "xs*:any", "y:any", _fused_shape, _fused, attrs={"body": REQUIRED}),
     op("Reorder", "x", "y", _reorder_shape, lambda x, layout: x, attrs={"layout": ""}),

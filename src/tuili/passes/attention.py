@@ -14,8 +14,8 @@ from tuili.ops.table import attr
 from tuili.passes.fold import give_way
 from tuili.tensors import DType, broadcast_dim
 
-ORDERS = {(0, 2, 1, 3): "bshd", (0, 1, 2, 3): "bhsd"}
-KEY_ORDERS = {(0, 2, 3, 1): "bshd", (0, 1, 3, 2): "bhsd"}
+ORDERS: dict[tuple[int, ...], str] = {(0, 2, 1, 3): "bshd", (0, 1, 2, 3): "bhsd"}
+KEY_ORDERS: dict[tuple[int, ...], str] = {(0, 2, 3, 1): "bshd", (0, 1, 3, 2): "bhsd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def _result(node: Node) -> tuple[Node, str]:
     if _only_use(node.output):
         (reader,) = node.output.users
         if reader.op == "Transpose" and reader.graph is node.graph:
-            order = ORDERS.get(tuple(attr(reader, "perm") or ()))
+            order = ORDERS.get(tuple(attr(reader, "perm") or (3, 2, 1, 0)))
             if order is not None:
                 return reader, order
     return node, "bhsd"

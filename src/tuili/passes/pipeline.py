@@ -9,6 +9,7 @@ from tuili.errors import InternalError, TuiliError
 from tuili.ir import Graph
 from tuili.ops.infer import infer
 from tuili.passes.affine import fold_into_weights, split_batch_norm
+from tuili.passes.attention import fuse_attention
 from tuili.passes.branches import inline_branches
 from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
@@ -36,6 +37,8 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass) -> None:
             break
     run("reduce_strength", lambda: reduce_strength(graph, infer(graph)))
     run("fold_constants", lambda: fold_constants(graph))
+    run("remove_dead", lambda: remove_dead(graph))
+    run("fuse_attention", lambda: on_all(graph, fuse_attention))
     run("remove_dead", lambda: remove_dead(graph))
     infer(graph)
     run("fuse_epilogues", lambda: on_all(graph, fuse_epilogues))

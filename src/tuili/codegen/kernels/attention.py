@@ -1,0 +1,236 @@
+"""Attention: softmax(q k^T * scale + mask) v for one head and a block of rows, all in the caches.
+
+A grid item is one block of rows of one head. Keys are packed into column panels in scratch memory,
+the scores of the block are computed, exponentiated row by row in place, and multiplied with the
+values; the division by the sums is left to the store. Scores never reach main memory.
+Operands are read in their own order of axes: only strides differ.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.gemm_tile import Tile, print_tile
+from tuili.ir import Node, Value
+from tuili.ops.table import attr
+from tuili.tensors import Dim, DType, ceil_div, dim_min, numel
+
+ROWS = 64  # of a block
+AXES = "bhsd"
+
+
+def supports(node: Node, ctx: Context) -> bool:
+    """f32 in plain layout."""
+    values = [value for value in (*node.inputs, node.output) if value is not None]
+    return all(value.dtype is DType.F32 and not value.layout for value in values)
+
+
+def emit(node: Node, ctx: Context) -> None:
+    """One call over all heads and blocks of rows."""
+    q, k_in, v = (node.required(slot) for slot in range(3))
+    sizes = _sizes(node, q, "q_order")
+    keys, values = _sizes(node, k_in, "k_order"), _sizes(node, v, "v_order")
+    lanes = ctx.target.lanes
+    tile = Tile(10 if ctx.target.registers >= 32 else 5, 2)
+    columns = tile.columns(lanes)
+    k = KernelBuilder(ctx, node, "attention")
+    for name, value in (("q", q), ("k", k_in), ("v", v)):
+        k.read(name, value)
+    mask = node.input(3)
+    if mask is not None:
+        k.read("mask", mask)
+    k.write("y", node.output)
+    blocks = ceil_div(sizes["s"], ROWS)
+    width = ceil_div(keys["s"], columns) * columns
+    value_width = ceil_div(values["d"], columns) * columns
+    k.dims("B H S D T E", (*(sizes[axis] for axis in AXES), keys["s"], values["d"]))
+    k.dims("BLOCKS WIDTH VALUES", (blocks, width, value_width))
+    _strides(k, "Q", sizes, attr(node, "q_order"))
+    _strides(k, "K", keys, attr(node, "k_order"))
+    _strides(k, "U", values, attr(node, "v_order"))
+    _strides(k, "Y", {**sizes, "d": values["d"]}, attr(node, "y_order"))
+    if mask is not None:
+        _mask_strides(k, mask)
+    rows = dim_min(sizes["s"], ROWS) if isinstance(sizes["s"], int) else ROWS
+    floats = width * sizes["d"] + rows * width + keys["s"] * value_width + 2 * ROWS
+    k.scratch(floats * 4)
+    heights = range(1, tile.rows + 1)
+    k.body(_body(tile, columns, heights, attr(node, "scale"), masked=mask is not None))
+    pairs = sizes["b"] * sizes["h"] * sizes["s"] * keys["s"]
+    traffic = sum((numel(value.shape) for value in (q, k_in, v, node.output)), start=0) * 4
+    flops = pairs * (sizes["d"] + values["d"]) * 2 + pairs * 20
+    k.emit(grid=sizes["b"] * sizes["h"] * blocks, flops=flops, bytes=traffic)
+
+
+def _sizes(node: Node, value: Value, order: str) -> dict[str, Dim]:
+    return dict(zip(attr(node, order), value.shape, strict=True))
+
+
+def _strides(k: KernelBuilder, name: str, sizes: dict[str, Dim], order: str) -> None:
+    """Distances in floats: `QB QH QS QD` for an operand called Q."""
+    step: Dim = 1
+    strides: dict[str, Dim] = {}
+    for axis in reversed(order):
+        strides[axis] = step
+        step = step * sizes[axis]
+    for axis in AXES:
+        k.dim(f"{name}{axis.upper()}", strides[axis])
+
+
+def _mask_strides(k: KernelBuilder, mask: Value) -> None:
+    """Distances in the mask; 0 along an axis that is 1 at run time."""
+    shape = (1,) * (4 - len(mask.shape)) + tuple(mask.shape)
+    k.dims("MB_SIZE MH_SIZE MS_SIZE MT_SIZE", shape)
+    k.body(
+        """
+        const int64_t MT = MT_SIZE == 1 ? 0 : 1, MS = MS_SIZE == 1 ? 0 : MT_SIZE;
+        const int64_t MH = MH_SIZE == 1 ? 0 : MS_SIZE * MT_SIZE;
+        const int64_t MB = MB_SIZE == 1 ? 0 : MH_SIZE * MS_SIZE * MT_SIZE;
+        """
+    )
+
+
+def _body(tile: Tile, columns: int, heights: range, scale: float, *, masked: bool) -> str:
+    at = "MB * b + MH * h + MS * (first + row + {r})"
+
+    def store_scores(r: int, v: int) -> list[str]:
+        return _store_scores(r, v, scale, at.format(r=r) if masked else "")
+
+    scores = _Product("q_rows", "QS", "panel", str(columns), "D", store_scores)
+    results = _Product("weights", "WIDTH", "packed_v + col", "VALUES", "T", _store_result)
+    return _TEMPLATE.format(
+        columns=columns,
+        rows=ROWS,
+        scores=textwrap.indent(_tiles(tile, heights, scores), " " * 8).lstrip(),
+        results=textwrap.indent(_tiles(tile, heights, results), " " * 8).lstrip(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """The operands of one matrix product as C text, and how a register is stored."""
+
+    a: str
+    lda: str
+    b: str
+    ldb: str
+    depth: str
+    store: Callable[[int, int], list[str]]
+
+
+def _tiles(tile: Tile, heights: range, product: _Product) -> str:
+    """C for the rows of a block, `count` of them, and one panel of columns."""
+    a, lda, store = f"({product.a} + row * {product.lda})", product.lda, product.store
+    b, ldb, depth = f"({product.b})", product.ldb, product.depth
+    cases: list[str] = []
+    for rows in heights:
+        lines = print_tile(rows, tile.vectors, a=a, lda=lda, b=b, ldb=ldb, depth=depth)
+        lines += [line for r in range(rows) for v in range(tile.vectors) for line in store(r, v)]
+        cases.append(
+            f"case {rows}: {{\n" + textwrap.indent("\n".join(lines), "    ") + "\n    break;\n}"
+        )
+    most = tile.rows
+    return "\n".join(
+        [
+            "for (int64_t row = 0; row < count;) {",
+            f"    const int64_t left = count - row, tiles = (left + {most - 1}) / {most};",
+            "    const int64_t height = (left + tiles - 1) / tiles;",
+            "    switch (height) {",
+            textwrap.indent("\n".join(cases), "    "),
+            "    }",
+            "    row += height;",
+            "}",
+        ]
+    )
+
+
+def _store_scores(r: int, v: int, scale: float, mask_at: str) -> list[str]:
+    acc = f"acc{r}_{v}" if scale == 1 else f"acc{r}_{v} * v_set1({scale!r}f)"
+    at = f"weights + (row + {r}) * WIDTH + col + {v} * V"
+    if not mask_at:
+        return [f"v_store({at}, {acc});"]
+    return [
+        "{",
+        f"    const int64_t t = col + {v} * V;",
+        f"    const float *const m = mask + {mask_at} + MT * t;",
+        "    const vf term = MT == 0       ? v_set1(m[0])",
+        "                    : t + V <= T ? v_load(m)",
+        "                                 : v_loadn(m, tl_max(T - t, 0));",
+        f"    v_store({at}, {acc} + term);",
+        "}",
+    ]
+
+
+def _store_result(r: int, v: int) -> list[str]:
+    return [
+        "{",
+        f"    float *const to = out + (row + {r}) * YS + col + {v} * V;",
+        f"    const vf result = acc{r}_{v} * v_set1(inverse[row + {r}]);",
+        f"    const int64_t room = E - col - {v} * V;",
+        "    if (room >= V) v_store(to, result);",
+        "    else if (room > 0) v_storen(to, result, room);",
+        "}",
+    ]
+
+
+_TEMPLATE = """
+float *const packed_k = (float *)scratch;
+float *const packed_v = packed_k + WIDTH * D;
+float *const weights = packed_v + T * VALUES;
+float inverse[{rows}];
+int64_t packed_for = -1;
+for (int64_t item = begin; item < end; item++) {{
+    const int64_t head = item / BLOCKS, b = head / H, h = head % H;
+    const int64_t first = item % BLOCKS * {rows}, count = tl_min({rows}, S - first);
+    const float *const q_rows = q + b * QB + h * QH + first * QS;
+    float *const out = y + b * YB + h * YH + first * YS;
+    if (head != packed_for) {{
+        /* keys as panels of {columns} columns, values as rows, both zero padded */
+        const float *const k0 = k + b * KB + h * KH, *const v0 = v + b * UB + h * UH;
+        for (int64_t t = 0; t < WIDTH; t++) {{
+            float *const to = packed_k + t / {columns} * {columns} * D + t % {columns};
+            for (int64_t d = 0; d < D; d++)
+                to[d * {columns}] = t < T ? k0[t * KS + d * KD] : 0.0f;
+        }}
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t e = 0; e < VALUES; e++)
+                packed_v[t * VALUES + e] = e < E ? v0[t * US + e * UD] : 0.0f;
+        packed_for = head;
+    }}
+    for (int64_t col = 0; col < WIDTH; col += {columns}) {{
+        const float *const panel = packed_k + col * D;
+        {scores}
+    }}
+    for (int64_t row = 0; row < count; row++) {{
+        float *const w = weights + row * WIDTH;
+        int64_t t = 0;
+        float top = w[0], sum = 0.0f;
+        if (T >= V) {{
+            vf tops = v_load(w);
+            for (t = V; t + V <= T; t += V)
+                tops = v_max(tops, v_load(w + t));
+            top = v_hmax(tops);
+        }}
+        for (; t < T; t++)
+            top = w[t] > top ? w[t] : top;
+        vf sums = v_set1(0.0f);
+        for (t = 0; t + V <= T; t += V) {{
+            const vf e = v_exp(v_load(w + t) - v_set1(top));
+            v_store(w + t, e);
+            sums += e;
+        }}
+        if (t < T) {{
+            const vf e = v_select(v_head(T - t), v_exp(v_load(w + t) - v_set1(top)), v_set1(0.0f));
+            v_store(w + t, e);
+            sums += e;
+        }}
+        sum = v_sum(sums);
+        inverse[row] = 1.0f / sum;
+    }}
+    for (int64_t col = 0; col < E; col += {columns}) {{
+        {results}
+    }}
+}}"""

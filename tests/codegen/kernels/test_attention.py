@@ -1,0 +1,125 @@
+"""Attention: the pass finds it, the kernel equals its meaning."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pytest
+
+from tests.codegen.compiled import HERE, Case, Cases
+from tests.passes.support import load, run_on_random
+from tuili.codegen.targets import Target
+from tuili.ir import verify
+from tuili.passes.attention import fuse_attention
+from tuili.passes.dead import remove_dead
+from tuili.tensors import Array
+
+RNG = np.random.default_rng(3)
+
+
+def normal(order: str, **sizes: int) -> Array:
+    return RNG.standard_normal([sizes[axis] for axis in order]).astype(np.float32)
+
+
+def attention(
+    orders: tuple[str, str, str, str],
+    rows: int = 9,
+    keys: int = 9,
+    depth: int = 8,
+    width: int = 8,
+    mask: tuple[int, ...] | None = None,
+    names: dict[int, list[int | str]] | None = None,
+) -> Case:
+    q, k, v, y = orders
+    inputs = [
+        normal(q, b=2, h=3, s=rows, d=depth),
+        normal(k, b=2, h=3, s=keys, d=depth),
+        normal(v, b=2, h=3, s=keys, d=width),
+        None if mask is None else RNG.standard_normal(mask).astype(np.float32),
+    ]
+    attrs = {"scale": 0.25, "q_order": q, "k_order": k, "v_order": v, "y_order": y}
+    return Case("FusedAttention", inputs, attrs, dims=names or {})
+
+
+HEADS_FIRST = ("bhsd", "bhsd", "bhsd", "bhsd")
+CASES = {
+    **{
+        "-".join(orders): attention(orders)
+        for orders in product(
+            ("bhsd", "bshd"), ("bhsd", "bshd", "bhds"), ("bhsd", "bshd"), ("bhsd", "bshd")
+        )
+    },
+    "many rows": attention(HEADS_FIRST, rows=150, keys=130, depth=32, width=40),
+    "one row": attention(HEADS_FIRST, rows=1, keys=70),
+    "full mask": attention(HEADS_FIRST, mask=(2, 3, 9, 9)),
+    "mask of keys": attention(HEADS_FIRST, keys=37, mask=(2, 1, 1, 37)),
+    "mask of rows": attention(HEADS_FIRST, mask=(9, 1)),
+    "open dims": attention(
+        HEADS_FIRST,
+        rows=20,
+        keys=33,
+        mask=(2, 1, 20, 33),
+        names={
+            0: ["B", 3, "S", 8],
+            1: ["B", 3, "T", 8],
+            2: ["B", 3, "T", 8],
+            3: ["B", "M", "S", "T"],
+        },
+    ),
+}
+
+
+@cache
+def compiled(target: Target, threads: int) -> Cases:
+    return Cases(CASES, target, threads)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+@pytest.mark.parametrize("name", CASES)
+def test_attention_equals_its_meaning(name: str, target: Target, threads: int) -> None:
+    compiled(target, threads).check(name)
+
+
+TEXT = """
+graph main(%q: f32[2, 5, 3, 4], %k: f32[2, 6, 3, 4], %v: f32[2, 6, 3, 4], %m: f32[2, 1, 1, 6]) {{
+  %c = constant f32[] [2.0]
+  %qt = Transpose(%q) {{perm=[0, 2, 1, 3]}}
+  %kt = Transpose(%k) {{perm=[0, 2, 3, 1]}}
+  %vt = Transpose(%v) {{perm=[0, 2, 1, 3]}}
+  %s = MatMul(%qt, %kt)
+  {scores}
+  %w = Softmax(%a) {{axis=-1}}
+  %y = MatMul(%w, %vt)
+  %yt = Transpose(%y) {{perm=[0, 2, 1, 3]}}
+  return %yt
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        "%d = Div(%s, %c)\n %a = Add(%d, %m)",
+        "%d = Mul(%c, %s)\n %a = Add(%m, %d)",
+        "%a = Add(%s, %m)",
+        "%a = Mul(%s, %c)",
+        "%a = Identity(%s)",
+    ],
+)
+def test_spelt_out_attention_becomes_one_node(scores: str) -> None:
+    text = TEXT.format(scores=scores).replace("%a = Identity(%s)", "")
+    text = text.replace("Softmax(%a)", "Softmax(%s)") if "Identity" in scores else text
+    before, after = load(text), load(text)
+    assert fuse_attention(after)
+    remove_dead(after)
+    verify(after)
+    assert [node.op for node in after.nodes] == ["FusedAttention"]
+    np.testing.assert_allclose(run_on_random(after)[0], run_on_random(before)[0], rtol=1e-5)
+
+
+def test_scores_that_are_read_elsewhere_stay() -> None:
+    text = TEXT.format(scores="%a = Add(%s, %m)").replace("return %yt", "return %yt, %w")
+    assert not fuse_attention(load(text))
