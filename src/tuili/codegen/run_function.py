@@ -304,7 +304,7 @@ def _plan_lines(program: Program, layout: _Layout) -> list[str]:
                 f" tl_plan_arena({len(lives)}, sizes, first, last, run->offsets);"
             ),
             "    if (size < 0) {",
-            '        snprintf(run->error, (size_t)run->error_size, "no memory plan for such sizes");',
+            '        snprintf(run->error, (size_t)run->error_size, "no plan for such sizes");',
             "        return -1;",
             "    }",
         ]
