@@ -64,10 +64,11 @@ def _unique_kernels(program: Program) -> dict[str, Kernel]:
         if kernel in seen:
             continue
         seen.add(kernel)
-        name, count = kernel.name, 1
+        # The prefix keeps names such as `div` away from those of the C library.
+        name, count = f"k_{kernel.name}", 1
         while name in named:
             count += 1
-            name = f"{kernel.name}_{count}"
+            name = f"k_{kernel.name}_{count}"
         named[name] = kernel
     return named
 
