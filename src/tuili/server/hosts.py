@@ -5,8 +5,9 @@ Theory of operation
   the next batch be written while the child still runs the last one.
 - Each slot is an instance to the batcher: it takes one batch, and is free again with its outcome.
 - When the child dies (crash, OOM kill, hang past its time), the batches in its slots come back
-  with `InstanceDied`, the slots are withdrawn, and a new child starts after the policy's delay. The
-- When the child dies (crash, OOM kill, hang past its time), the batches in its slots come back
+  with `InstanceDied`, the slots are withdrawn, and a new child starts after the policy's delay.
+  The servable retries each request once, alone, so that one poisonous request does not take
+  others down.
 """
 
 from __future__ import annotations
