@@ -5,9 +5,9 @@ Theory of operation.  Bytes arrive in a buffer that all connections share and ar
 When a large message is under way its stream lends its block as the receive buffer, so that tensors
 arrive where they stay.  What the frames of one read cause to be sent leaves in one write.
 
-Flow control (RFC 9113 section 5.2): our windows are large and given back at half; theirs are obeyed
-by queueing on the stream, and `_pump` sends from the queues in turn as windows open.  Whatever
-breaks the protocol ends the connection by GOAWAY; what only smells of an attack does so by count.
+Our flow-control windows (RFC 9113 section 5.2) are large and given back at half; `Outgoing` obeys
+theirs.  Whatever breaks the protocol ends the connection by GOAWAY; what only smells of an attack
+does so by count.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from tuili.server.grpc import frames as h2
-from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.frames import ConnectionFault, frame_head
 from tuili.server.grpc.heads import HeadDecoder
+from tuili.server.grpc.outgoing import Outgoing
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH
 from tuili.server.grpc.stream import GrpcStream
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tuili.server.grpc.listener import GrpcListener
 
 _FRAME_BYTES: Final = 9
-_DIRECT_ABOVE: Final = 16 << 10  # replies below are joined into one write
 _UNIMPLEMENTED: Final = 12
 _PATHS: Final = frozenset((INFER_PATH, STREAM_PATH, *METHODS))
 
@@ -57,16 +56,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._block = b""
         self._block_stream = 0
         self._block_ends = False
-        # Sending.
-        self._window = h2.DEFAULT_WINDOW
-        self._their_window = h2.DEFAULT_WINDOW
-        self._their_frame = h2.DEFAULT_FRAME
-        self._blocked: dict[int, GrpcStream] = {}  # streams with data the windows hold back
+        self.outgoing = Outgoing(self._ended)
         self._unacked = 0
-        self._out: list[Buffer] = []
-        self._direct = False  # whether `_out` holds something too large to be joined
-        self._reading = False
-        self._write_blocked = False
         self._closing = False
         self._draining = False
         self._deadline = listener.now + limits.preface_timeout_s
@@ -92,6 +83,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             }
         )
         more = h2.window_update_frame(0, limits.connection_window - h2.DEFAULT_WINDOW)
+        self.outgoing.connect(self._transport)
         self._transport.write(settings + more)
         self._listener.opened(self)
 
@@ -101,9 +93,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.cancel()
-        self._blocked.clear()
+        self.outgoing.disconnect()
         self._data = self._fill = None
-        self._out.clear()
         self._tail = b""
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -112,7 +103,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._closing:
             return
-        self._reading = True
+        self.outgoing.held = True
         try:
             if self._fill is not None:
                 self._filled(nbytes)
@@ -122,20 +113,20 @@ class GrpcConnection(asyncio.BufferedProtocol):
         except ConnectionFault as fault:
             self._fail(fault)
         finally:
-            self._reading = False
+            self.outgoing.held = False
             self._flush()
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
-        self._write_blocked = True
+        self.outgoing.blocked = True
         self._deadline = self._listener.now + self._limits.write_timeout_s
 
     def resume_writing(self) -> None:
-        self._write_blocked = False
+        self.outgoing.blocked = False
         self._deadline = float("inf")
-        self._pump()
+        self.outgoing.pump()
         self._flush()
 
     # Frames ----------------------------------------------------------------------------------
@@ -307,18 +298,19 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if self._unacked > limits.connection_window:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "connection window exceeded")
         if self._unacked > limits.connection_window // 2:
-            self._write(h2.window_update_frame(0, self._unacked))
+            self.outgoing.write(h2.window_update_frame(0, self._unacked))
             self._unacked = 0
         if stream is None or ends:
             return
         stream.unacked += length
         if stream.unacked > limits.stream_window:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, f"window of {stream.number} exceeded")
-        self._credit_stream(stream)
+        self.credit_stream(stream)
 
-    def _credit_stream(self, stream: GrpcStream) -> None:
+    def credit_stream(self, stream: GrpcStream) -> None:
+        """Let the client send more on a stream, unless that has too much to do."""
         if stream.unacked > self._limits.stream_window // 2 and not stream.choked:
-            self._write(h2.window_update_frame(stream.number, stream.unacked))
+            self.outgoing.write(h2.window_update_frame(stream.number, stream.unacked))
             stream.unacked = 0
 
     # HEADERS ---------------------------------------------------------------------------------
@@ -360,18 +352,18 @@ class GrpcConnection(asyncio.BufferedProtocol):
         elif len(self._streams) >= self._limits.max_streams:
             self._reset(number, h2.REFUSED_STREAM)
         elif head.http_status != 200:
-            self._write(h2.http_status_frame(number, head.http_status))
+            self.outgoing.write(h2.http_status_frame(number, head.http_status))
             if not ends:
                 self._reset(number, h2.NO_ERROR)
         else:
-            self._begin(GrpcStream(self, number, head, self._their_window), ends)
+            self._begin(GrpcStream(self, number, head, self.outgoing.stream_window), ends)
 
     def _begin(self, stream: GrpcStream, ends: bool) -> None:
         path = stream.head.path
         self._streams[stream.number] = stream
         if path not in _PATHS:
             stream.over = True
-            self.end_call(stream, _UNIMPLEMENTED, f"unknown method {path}")
+            self.outgoing.end_call(stream, _UNIMPLEMENTED, f"unknown method {path}")
         if ends:
             self._half_close(stream)
 
@@ -379,7 +371,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Refuse a stream; a peer that provokes many is attacking."""
         if code != h2.NO_ERROR:
             self._count_reset()
-        self._write(h2.rst_frame(number, code))
+        self.outgoing.write(h2.rst_frame(number, code))
 
     def _count_reset(self) -> None:
         self._resets += 1
@@ -392,7 +384,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         _expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
         _expect(0 < number <= self._last, h2.PROTOCOL_ERROR, f"RST_STREAM on stream {number}")
         stream = self._streams.pop(number, None)
-        self._blocked.pop(number, None)
+        self.outgoing.waiting.pop(number, None)
         if stream is not None:
             if not stream.over:
                 self._count_reset()  # rapid reset: work started only to be taken back
@@ -413,21 +405,21 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if not self._configured:
             self._configured = True
             self._deadline = float("inf")
-        self._write(frame_head(h2.SETTINGS, h2.ACK, 0, 0))
-        self._pump()
+        self.outgoing.write(frame_head(h2.SETTINGS, h2.ACK, 0, 0))
+        self.outgoing.pump()
 
     def _apply_setting(self, key: int, value: int) -> None:
         if key == h2.INITIAL_WINDOW_SIZE:
             _expect(value <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "initial window too large")
-            change = value - self._their_window
-            self._their_window = value
+            change = value - self.outgoing.stream_window
+            self.outgoing.stream_window = value
             for stream in self._streams.values():
                 stream.window += change
                 _expect(stream.window <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "window overflow")
         elif key == h2.MAX_FRAME_SIZE:
             fits = h2.DEFAULT_FRAME <= value < 1 << 24
             _expect(fits, h2.PROTOCOL_ERROR, f"maximum frame size {value}")
-            self._their_frame = min(value, self._limits.max_frame_bytes)
+            self.outgoing.max_frame = min(value, self._limits.max_frame_bytes)
         elif key == h2.ENABLE_PUSH:
             _expect(value <= 1, h2.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
 
@@ -436,15 +428,14 @@ class GrpcConnection(asyncio.BufferedProtocol):
         _expect(number == 0, h2.PROTOCOL_ERROR, "PING on a stream")
         self._count_control()
         if not flags & h2.ACK:
-            self._write(frame_head(h2.PING, h2.ACK, 0, 8) + payload)
+            self.outgoing.write(frame_head(h2.PING, h2.ACK, 0, 8) + payload)
 
     def _on_window_update(self, number: int, payload: bytes) -> None:
         _expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
         amount = int.from_bytes(payload, "big") & h2.MAX_WINDOW
         if number == 0:
             _expect(amount > 0, h2.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
-            self._window += amount
-            _expect(self._window <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "window overflow")
+            self.outgoing.open_window(amount)
         else:
             _expect(number <= self._last, h2.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
             stream = self._streams.get(number)
@@ -455,108 +446,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
             if amount == 0 or stream.window > h2.MAX_WINDOW:
                 code = h2.FLOW_CONTROL_ERROR if amount else h2.PROTOCOL_ERROR
                 self._streams.pop(number)
-                self._blocked.pop(number, None)
+                self.outgoing.waiting.pop(number, None)
                 stream.cancel()
                 self._reset(number, code)
                 return
-        if self._blocked:
-            self._pump()
+        if self.outgoing.waiting:
+            self.outgoing.pump()
         else:
             self._count_control()
 
-    # Answers ---------------------------------------------------------------------------------
-
-    def send_unary(self, stream: GrpcStream, parts: list[Buffer]) -> None:
-        """Answer a unary call: HEADERS, the message, trailers."""
-        size = sum(map(len, parts))
-        number = stream.number.to_bytes(4, "big")
-        prefix = b"\x00" + size.to_bytes(4, "big")
-        fits = size + 5 <= min(self._window, stream.window, self._their_frame)
-        if fits and not self._write_blocked and size < _DIRECT_ABOVE:
-            self._window -= size + 5
-            self._write(
-                b"".join(
-                    (
-                        h2.OPEN_HEAD, number, h2.OPEN_BLOCK,
-                        frame_head(h2.DATA, 0, stream.number, size + 5), prefix, *parts,
-                        h2.OK_HEAD, number, h2.OK_BLOCK,
-                    )
-                )
-            )  # fmt: skip
-            self._ended(stream)
-        else:
-            self._write(h2.OPEN_HEAD + number + h2.OPEN_BLOCK)
-            stream.trailer = h2.OK_HEAD + number + h2.OK_BLOCK
-            self._enqueue(stream, [prefix, *parts])
-        if not self._reading:
-            self._flush()
-
-    def open_response(self, stream: GrpcStream) -> None:
-        """Send the HEADERS of a streaming call at once, as clients wait for them."""
-        stream.opened = True
-        self._write(h2.open_frame(stream.number))
-
-    def send_message(self, stream: GrpcStream, parts: list[Buffer]) -> None:
-        """Send one message of a streaming call."""
-        size = sum(map(len, parts))
-        self._enqueue(stream, [b"\x00" + size.to_bytes(4, "big"), *parts])
-        self._credit_stream(stream)
-        if not self._reading:
-            self._flush()
-
-    def end_call(self, stream: GrpcStream, code: int, text: str) -> None:
-        """End a call with a status, after what is queued of it."""
-        frame = h2.status_frame(stream.number, code, text, stream.opened)
-        if stream.outgoing:
-            stream.trailer = frame
-        else:
-            self._write(frame)
-            self._ended(stream)
-        if not self._reading:
-            self._flush()
-
-    def _enqueue(self, stream: GrpcStream, parts: list[Buffer]) -> None:
-        if sum(map(len, parts)) < _DIRECT_ABOVE:
-            stream.outgoing.append(memoryview(b"".join(parts)))
-        else:
-            stream.outgoing.extend(memoryview(part) for part in parts if len(part))
-        self._blocked[stream.number] = stream
-        self._pump()
-
-    def _pump(self) -> None:
-        """Send what the windows allow, one frame of each waiting stream in turn."""
-        while self._blocked and self._window > 0 and not self._write_blocked:
-            sent = False
-            for stream in list(self._blocked.values()):
-                room = min(self._window, stream.window, self._their_frame)
-                if room > 0:
-                    self._send_data(stream, room)
-                    sent = True
-                if not stream.outgoing:
-                    self._blocked.pop(stream.number, None)
-                    if stream.trailer:
-                        self._write(stream.trailer)
-                        self._ended(stream)
-            if not sent:
-                return
-
-    def _send_data(self, stream: GrpcStream, room: int) -> None:
-        """One DATA frame of at most `room` bytes."""
-        pieces: list[Buffer] = []
-        size = 0
-        outgoing = stream.outgoing
-        while outgoing and size < room:
-            piece = outgoing.popleft()
-            if len(piece) > room - size:
-                outgoing.appendleft(piece[room - size :])
-                piece = piece[: room - size]
-            pieces.append(piece)
-            size += len(piece)
-        self._window -= size
-        stream.window -= size
-        self._write(frame_head(h2.DATA, 0, stream.number, size))
-        self._out += pieces
-        self._direct = self._direct or size > _DIRECT_ABOVE // 2
+    # Ending --------------------------------------------------------------------------------------
 
     def _ended(self, stream: GrpcStream) -> None:
         """Our side of the stream is done."""
@@ -565,35 +464,19 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._streams.pop(stream.number, None)
         elif self._streams.pop(stream.number, None) is not None:
             # RFC 9113 section 8.1: tell the client to send no more of what is not wanted.
-            self._write(h2.rst_frame(stream.number, h2.NO_ERROR))
+            self.outgoing.write(h2.rst_frame(stream.number, h2.NO_ERROR))
         self._close_if_idle()
 
-    # Writing and ending ----------------------------------------------------------------------
-
-    def _write(self, data: bytes) -> None:
-        self._out.append(data)
-
     def _flush(self) -> None:
-        out = self._out
-        transport = self._transport
-        if not out or transport is None:
-            return
-        self._out = []
-        if len(out) == 1:
-            transport.write(out[0])
-        elif self._direct:
-            transport.writelines(out)
-        else:
-            transport.write(b"".join(out))
-        self._direct = False
-        if self._closing:
-            transport.close()
+        self.outgoing.flush()
+        if self._closing and not self.outgoing.held and self._transport is not None:
+            self._transport.close()
 
     def _fail(self, fault: ConnectionFault) -> None:
         """Say why, and close."""
         if self._closing:
             return
-        self._write(h2.goaway_frame(self._last, fault.code, str(fault)))
+        self.outgoing.write(h2.goaway_frame(self._last, fault.code, str(fault)))
         self._shut()
 
     def _shut(self) -> None:
@@ -603,23 +486,21 @@ class GrpcConnection(asyncio.BufferedProtocol):
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.cancel()
-        self._blocked.clear()
-        if not self._reading:
-            self._flush()
+        self.outgoing.waiting.clear()
+        self._flush()
 
     def drain(self) -> None:
         """Ask the client to leave; calls under way are finished first."""
         if self._draining or self._closing:
             return
         self._draining = True
-        self._write(h2.goaway_frame(h2.MAX_WINDOW, h2.NO_ERROR))
+        self.outgoing.write(h2.goaway_frame(h2.MAX_WINDOW, h2.NO_ERROR))
         self._close_if_idle()
-        if not self._reading:
-            self._flush()
+        self._flush()
 
     def _close_if_idle(self) -> None:
         if self._draining and not self._streams and not self._closing:
-            self._write(h2.goaway_frame(self._last, h2.NO_ERROR))
+            self.outgoing.write(h2.goaway_frame(self._last, h2.NO_ERROR))
             self._shut()
 
     def abort(self) -> None:

@@ -60,7 +60,7 @@ class GrpcStream:
             self._stream = InferStream(
                 connection.inference, self._send, self._end, head.strict_stream
             )
-            connection.open_response(self)
+            connection.outgoing.open_response(self)
 
     # What comes in ---------------------------------------------------------------------------
 
@@ -169,14 +169,15 @@ class GrpcStream:
         if isinstance(answer, list):
             self._ticket = None
             self.over = True
-            self._connection.send_unary(self, answer)
+            self._connection.outgoing.send_unary(self, answer)
         else:
             self._end(answer)
 
     def _send(self, parts: list[Buffer]) -> None:
         """One message of a streaming call."""
         if not self.over:
-            self._connection.send_message(self, parts)
+            self._connection.outgoing.send_message(self, parts)
+            self._connection.credit_stream(self)
 
     def _end(self, error: TuiliError | None) -> None:
         """End the call, with the status of `error`."""
@@ -191,7 +192,7 @@ class GrpcStream:
 
     def _finish(self, code: int, text: str) -> None:
         self._forget()
-        self._connection.end_call(self, code, text)
+        self._connection.outgoing.end_call(self, code, text)
 
     def _forget(self) -> None:
         """Take back what is under way."""

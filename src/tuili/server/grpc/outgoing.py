@@ -1,0 +1,159 @@
+"""The sending half of a connection: answers to frames, as the client's windows allow.
+
+What one read causes to be sent is held until the read is done and leaves in one write.  Data that a
+window (RFC 9113 section 5.2) holds back waits on its stream; `pump` sends one frame of each waiting
+stream in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from tuili.server.grpc import frames as h2
+from tuili.server.grpc.codec import Buffer
+from tuili.server.grpc.frames import FLOW_CONTROL_ERROR, ConnectionFault, frame_head
+from tuili.server.grpc.stream import GrpcStream
+
+_DIRECT_ABOVE: Final = 16 << 10  # replies below are joined into one write
+
+
+class Outgoing:
+    """Queues and sends frames; `ended` is told of every stream whose last frame went out."""
+
+    def __init__(self, ended: Callable[[GrpcStream], None]) -> None:
+        self._ended = ended
+        self._transport: asyncio.Transport | None = None
+        self._window = h2.DEFAULT_WINDOW  # of the connection
+        self.stream_window = h2.DEFAULT_WINDOW  # of a new stream
+        self.max_frame = h2.DEFAULT_FRAME
+        self.waiting: dict[int, GrpcStream] = {}  # streams whose data a window holds back
+        self._frames: list[Buffer] = []
+        self._direct = False  # whether `_frames` has something too large to be joined
+        self.held = False  # whether frames are collected for one write
+        self.blocked = False  # whether the client reads too slowly
+
+    def connect(self, transport: asyncio.Transport) -> None:
+        """Begin to send."""
+        self._transport = transport
+
+    def disconnect(self) -> None:
+        """Forget everything."""
+        self._transport = None
+        self.waiting.clear()
+        self._frames.clear()
+
+    def write(self, frame: bytes) -> None:
+        """Add a frame that no window counts."""
+        self._frames.append(frame)
+
+    def flush(self) -> None:
+        """Hand what was collected to the socket."""
+        frames, transport = self._frames, self._transport
+        if self.held or not frames or transport is None:
+            return
+        self._frames = []
+        if len(frames) == 1:
+            transport.write(frames[0])
+        elif self._direct:
+            transport.writelines(frames)
+        else:
+            transport.write(b"".join(frames))
+        self._direct = False
+
+    # Windows ---------------------------------------------------------------------------------
+
+    def open_window(self, amount: int) -> None:
+        """The client takes `amount` bytes more on the connection."""
+        self._window += amount
+        if self._window > h2.MAX_WINDOW:
+            raise ConnectionFault(FLOW_CONTROL_ERROR, "window overflow")
+
+    def pump(self) -> None:
+        """Send what the windows allow."""
+        waiting = self.waiting
+        while waiting and self._window > 0 and not self.blocked:
+            sent = False
+            for stream in list(waiting.values()):
+                room = min(self._window, stream.window, self.max_frame)
+                if room > 0:
+                    self._send_data(stream, room)
+                    sent = True
+                if not stream.outgoing:
+                    waiting.pop(stream.number, None)
+                    if stream.trailer:
+                        self.write(stream.trailer)
+                        self._ended(stream)
+            if not sent:
+                return
+
+    def _send_data(self, stream: GrpcStream, room: int) -> None:
+        """One DATA frame of at most `room` bytes."""
+        pieces: list[Buffer] = []
+        size = 0
+        outgoing = stream.outgoing
+        while outgoing and size < room:
+            piece = outgoing.popleft()
+            if len(piece) > room - size:
+                outgoing.appendleft(piece[room - size :])
+                piece = piece[: room - size]
+            pieces.append(piece)
+            size += len(piece)
+        self._window -= size
+        stream.window -= size
+        self.write(frame_head(h2.DATA, 0, stream.number, size))
+        self._frames += pieces
+        self._direct = self._direct or size > _DIRECT_ABOVE // 2
+
+    # Answers ---------------------------------------------------------------------------------
+
+    def send_unary(self, stream: GrpcStream, parts: list[Buffer]) -> None:
+        """Answer a unary call: HEADERS, the message, trailers."""
+        size = sum(map(len, parts))
+        number = stream.number.to_bytes(4, "big")
+        prefix = b"\x00" + size.to_bytes(4, "big")
+        fits = size + 5 <= min(self._window, stream.window, self.max_frame)
+        if fits and not self.blocked and size < _DIRECT_ABOVE:
+            self._window -= size + 5
+            whole = (
+                h2.OPEN_HEAD, number, h2.OPEN_BLOCK,
+                frame_head(h2.DATA, 0, stream.number, size + 5), prefix, *parts,
+                h2.OK_HEAD, number, h2.OK_BLOCK,
+            )  # fmt: skip
+            self.write(b"".join(whole))
+            self._ended(stream)
+        else:
+            self.write(h2.OPEN_HEAD + number + h2.OPEN_BLOCK)
+            stream.trailer = h2.OK_HEAD + number + h2.OK_BLOCK
+            self._enqueue(stream, [prefix, *parts])
+        self.flush()
+
+    def open_response(self, stream: GrpcStream) -> None:
+        """Send the HEADERS of a streaming call at once, as clients wait for them."""
+        stream.opened = True
+        self.write(h2.open_frame(stream.number))
+
+    def send_message(self, stream: GrpcStream, parts: list[Buffer]) -> None:
+        """Send one message of a streaming call."""
+        size = sum(map(len, parts))
+        self._enqueue(stream, [b"\x00" + size.to_bytes(4, "big"), *parts])
+        self.flush()
+
+    def end_call(self, stream: GrpcStream, code: int, text: str) -> None:
+        """End a call with a status, after what is queued of it."""
+        frame = h2.status_frame(stream.number, code, text, stream.opened)
+        if stream.outgoing:
+            stream.trailer = frame
+        else:
+            self.write(frame)
+            self._ended(stream)
+        self.flush()
+
+    def _enqueue(self, stream: GrpcStream, parts: list[Buffer]) -> None:
+        if sum(map(len, parts)) < _DIRECT_ABOVE:
+            stream.outgoing.append(memoryview(b"".join(parts)))
+        else:
+            stream.outgoing.extend(memoryview(part) for part in parts if len(part))
+        self.waiting[stream.number] = stream
+        self.pump()
