@@ -9,6 +9,7 @@ from tuili.codegen.kernels import (
     conv_window,
     pool_global,
     window_plain,
+    winograd,
 )
 
 _GLOBAL = (
@@ -19,6 +20,7 @@ _GLOBAL = (
 CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
     "Conv": (
         Family("depthwise", conv_window.emit_depthwise, conv_window.supports_depthwise),
+        Family("winograd", winograd.emit_winograd, winograd.supports_winograd),
         Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),
         Family("conv_plain", window_plain.emit_plain_conv, window_plain.supports_plain_conv),
     ),

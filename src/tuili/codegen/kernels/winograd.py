@@ -1,0 +1,422 @@
+"""Winograd convolution, 3x3 and stride 1, on blocked maps: F(4, 3) and F(2, 3).
+
+Output tiles of m x m pixels are counted through the batch and taken in blocks of P. For a block
+    V[i][c / V][p][V] = B d B'           every tile of the block, i < (m + 2)^2
+    M[i][v][p][V]     = sum over c of V[i][c][p] * U[panel][i][c][v]     a register tile for each i
+    y                 = A M A' + bias, epilogue
+Where there are few blocks of tiles, V is made by a kernel of its own, so that threads can share the
+panels of output channels; where there are many, V stays in a thread's own cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuili.codegen.epilogue import Epilogue
+from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.conv_direct import OWN_SLOTS, supports_direct
+from tuili.codegen.kernels.conv_rows import indent
+from tuili.codegen.kernels.conv_shape import ConvShape, conv_shape
+from tuili.codegen.kernels.register_tile import Steps, Tile, choose_tile, print_accumulate
+from tuili.codegen.kernels.winograd_transforms import F2, F4, Winograd
+from tuili.codegen.packing import pad_to_multiple
+from tuili.codegen.targets import Target
+from tuili.ir import Node
+from tuili.ops.table import attr
+from tuili.tensors import Array, Dim, DType, ceil_div
+
+L2_BYTES = 512 * 1024  # what a block's V may take
+FEW_BLOCKS = 24  # up to so many blocks of tiles, threads share output channels too
+STREAM = 6  # bytes of weights per cycle from beyond the second-level cache
+GUESSED_SIZE = 80  # rows and columns when they are not known
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradPlan:
+    """Everything that the printer decides from."""
+
+    winograd: Winograd
+    shape: ConvShape
+    lanes: int
+    tile: Tile  # tiles of pixels times vectors of output channels
+    groups: int  # register tiles in a block
+
+    @property
+    def products(self) -> int:
+        """Products per tile and channel pair."""
+        return self.winograd.size**2
+
+    @property
+    def channel_blocks(self) -> int:
+        """Vectors of input channels."""
+        return -(-self.shape.channels // self.lanes)
+
+    @property
+    def out_blocks(self) -> int:
+        """Vectors of output channels."""
+        return -(-self.shape.outputs // self.lanes)
+
+    @property
+    def panels(self) -> int:
+        """Panels of output channels."""
+        return -(-self.out_blocks // self.tile.vectors)
+
+    @property
+    def block(self) -> int:
+        """Tiles in a block."""
+        return self.tile.pixels * self.groups
+
+    @property
+    def high(self) -> Dim:
+        """Tiles in a column of the map."""
+        return ceil_div(self.shape.rows.out, self.winograd.outputs)
+
+    @property
+    def wide(self) -> Dim:
+        """Tiles in a row of the map."""
+        return ceil_div(self.shape.columns.out, self.winograd.outputs)
+
+    @property
+    def tiles(self) -> Dim:
+        """Tiles of the batch."""
+        return self.shape.batch * self.high * self.wide
+
+    @property
+    def v_step(self) -> int:
+        """Floats from one product to the next in V; an odd number of vectors spreads the sets."""
+        return (self.channel_blocks * self.tile.pixels + 1) * self.lanes
+
+    @property
+    def v_group(self) -> int:
+        """Floats of V for one register tile."""
+        return self.products * self.v_step
+
+    @property
+    def m_step(self) -> int:
+        """Floats from one product to the next in M."""
+        return (self.tile.pixels * self.tile.vectors + 1) * self.lanes
+
+    @property
+    def panel_floats(self) -> int:
+        """Transformed weights of a panel."""
+        return self.products * self.shape.channels * self.tile.vectors * self.lanes
+
+
+def supports_winograd(node: Node, ctx: Context) -> bool:
+    """Whether the node is a 3x3 convolution of stride 1 that Winograd makes cheaper."""
+    if ctx.exact or not supports_direct(node, ctx) or len(node.required(0).shape) != 4:
+        return False
+    weights = node.required(1).shape
+    steps = (attr(node, "strides") or (1, 1), attr(node, "dilations") or (1, 1))
+    plain = all(tuple(step) == (1, 1) for step in steps) and attr(node, "group") == 1
+    if not plain or weights[2:] != (3, 3) or not node.required(0).layout:
+        return False
+    return choose_winograd(conv_shape(node, (3, 3)), ctx.target) is not None
+
+
+def choose_winograd(shape: ConvShape, target: Target) -> Winograd | None:
+    """The cheaper of F(4, 3) and F(2, 3); None when direct convolution is cheaper still."""
+    lanes = target.lanes
+    rows, columns = _known(shape.rows.out), _known(shape.columns.out)
+    batch = shape.batch if isinstance(shape.batch, int) else 1
+    ins, outs = -(-shape.channels // lanes), -(-shape.outputs // lanes)
+    pairs = shape.channels * outs
+    direct = max(batch * rows * columns * 9 * pairs / 2, 9 * pairs * lanes * 4 / STREAM)
+    best, choice = direct * 0.9, None
+    for winograd in (F4, F2):
+        tiles = batch * -(-rows // winograd.outputs) * -(-columns // winograd.outputs)
+        products = winograd.size**2
+        compute = tiles * products * pairs / 2 * 1.08
+        # About one cycle for each load, store and sum of the transforms.
+        transforms = tiles * (ins * 3.5 * products + outs * 3 * products)
+        cost = max(compute, products * pairs * lanes * 4 / STREAM) + transforms
+        if cost < best:
+            best, choice = cost, winograd
+    return choice
+
+
+def _known(dim: Dim) -> int:
+    return dim if isinstance(dim, int) else GUESSED_SIZE
+
+
+def plan_winograd(shape: ConvShape, target: Target, winograd: Winograd) -> WinogradPlan:
+    """Register tiles and blocks."""
+    out_blocks = -(-shape.outputs // target.lanes)
+    first = WinogradPlan(winograd, shape, target.lanes, Tile(1, 1), 1)
+    tiles = first.tiles
+    tile = choose_tile(target, tiles, out_blocks)
+    v_bytes = winograd.size**2 * shape.channels * tile.pixels * 4
+    groups = max(1, L2_BYTES // v_bytes)
+    if isinstance(tiles, int):
+        groups = min(groups, -(-tiles // tile.pixels))
+    weights = winograd.size**2 * shape.channels * shape.outputs * 4
+    if weights <= L2_BYTES:
+        groups = 1
+    return WinogradPlan(winograd, shape, target.lanes, tile, min(groups, 4))
+
+
+def pack_transformed(weights: Array, plan: WinogradPlan) -> Array:
+    """[OC, C, 3, 3] as [panel][i][C][NV * V]."""
+    outputs, channels = weights.shape[:2]
+    wide = plan.tile.vectors * plan.lanes
+    packed = np.zeros((plan.panels * wide, channels, plan.products), np.float32)
+    moved = plan.winograd.transform_filters(weights).reshape(outputs, channels, plan.products)
+    packed[:outputs] = moved
+    panels = packed.reshape(plan.panels, wide, channels, plan.products)
+    return np.ascontiguousarray(panels.transpose(0, 3, 2, 1))
+
+
+def emit_winograd(node: Node, ctx: Context) -> None:
+    """One call, or one for V and one for the rest."""
+    weights = node.required(1).constant
+    assert weights is not None  # supports_winograd
+    shape = conv_shape(node, (3, 3))
+    winograd = choose_winograd(shape, ctx.target)
+    assert winograd is not None
+    emit_with(node, ctx, plan_winograd(shape, ctx.target, winograd), weights)
+
+
+def emit_with(node: Node, ctx: Context, plan: WinogradPlan, weights: Array) -> None:
+    """The calls of a plan."""
+    blocks = ceil_div(plan.tiles, plan.block)
+    shared = isinstance(blocks, int) and blocks <= FEW_BLOCKS
+    temp = None
+    if shared:
+        k = _builder(node, ctx, plan, "transform")
+        temp = k.temp("v", DType.F32, blocks * plan.groups * plan.v_group)
+        k.read("x", node.required(0))
+        k.write("v", temp)
+        k.support(_input_function(plan.winograd))
+        _dims(k, plan, blocks)
+        body = [*_transform(plan, "cb", "cb + 1"), ""]
+        head = [
+            "for (int64_t item = begin; item < end; item++) {",
+            "    const int64_t cb = item % CB, group = item / CB;",
+            f"    float *const vg = v + group * {plan.v_group};",
+            f"    const int64_t t0 = group * {plan.tile.pixels};",
+        ]
+        k.body("\n".join([*head, *indent(body), "}"]))
+        moved = plan.tiles * plan.channel_blocks * plan.products * plan.lanes
+        k.emit(grid=blocks * plan.groups * plan.channel_blocks, flops=moved * 4, bytes=moved * 8)
+    k = _builder(node, ctx, plan, "winograd")
+    if temp is None:
+        k.read("x", node.required(0))
+        k.support(_input_function(plan.winograd))
+    else:
+        k.read("v", temp)
+    k.write("y", node.output)
+    k.weight("u", pack_transformed(weights, plan))
+    bias = node.input(2)
+    if bias is not None and bias.constant is not None:
+        k.weight("bias", pad_to_multiple(bias.constant, plan.tile.vectors * plan.lanes))
+    k.support(_output_function(plan.winograd))
+    epilogue = Epilogue(k, node, OWN_SLOTS)
+    _dims(k, plan, blocks)
+    k.body("\n".join(_main(plan, epilogue, shared=shared, has_bias=bias is not None)))
+    m_floats = plan.products * plan.m_step * plan.groups
+    k.scratch((m_floats + (0 if shared else plan.groups * plan.v_group)) * 4)
+    size = plan.tiles * plan.products * plan.shape.channels * plan.shape.outputs
+    pixels = plan.shape.batch * plan.shape.pixels
+    traffic = pixels * (plan.shape.channels + plan.shape.outputs) * 4
+    k.emit(
+        grid=blocks * plan.panels if shared else blocks, flops=size * 2,
+        bytes=traffic + plan.panels * plan.panel_floats * 4,
+    )  # fmt: skip
+
+
+def _builder(node: Node, ctx: Context, plan: WinogradPlan, part: str) -> KernelBuilder:
+    shape = plan.shape
+    sizes = [shape.channels, shape.rows.size, shape.columns.size, shape.outputs]
+    known = "x".join(str(size) for size in sizes if isinstance(size, int))
+    return KernelBuilder(ctx, node, f"conv3x3_{part}{plan.winograd.outputs}_{known}")
+
+
+def _dims(k: KernelBuilder, plan: WinogradPlan, blocks: Dim) -> None:
+    rows, columns = plan.shape.rows, plan.shape.columns
+    k.dims("H W OH OW", (rows.size, columns.size, rows.out, columns.out))
+    k.dims("PT PL CB OCB", (rows.pad, columns.pad, plan.channel_blocks, plan.out_blocks))
+    k.dims("TILES HIGH WIDE", (plan.tiles, plan.high, plan.wide))
+    k.dims("BLOCKS PANELS", (blocks, plan.panels))
+    k.body("(void)H, (void)W, (void)OH, (void)OW, (void)PT, (void)PL, (void)CB, (void)OCB;")
+    k.body("(void)HIGH, (void)WIDE, (void)BLOCKS, (void)PANELS;")
+
+
+def _input_function(winograd: Winograd) -> str:
+    n = winograd.size
+    return "\n".join(
+        [
+            f"static inline void row_b(const vf d[{n}], vf t[{n}])",
+            "{",
+            *indent(winograd.input_text.split("\n")),
+            "}",
+            "/* B d B': the input of one tile, rows `row` floats apart, to products `step` apart. */",
+            "static inline void transform_input(const float *d, int64_t row, float *v, int64_t step)",
+            "{",
+            f"    vf half[{n}][{n}];",
+            f"    for (int j = 0; j < {n}; j++) {{",
+            f"        vf in[{n}], out[{n}];",
+            f"        for (int i = 0; i < {n}; i++)",
+            "            in[i] = v_load(d + i * row + j * V);",
+            "        row_b(in, out);",
+            f"        for (int i = 0; i < {n}; i++)",
+            "            half[i][j] = out[i];",
+            "    }",
+            f"    for (int i = 0; i < {n}; i++) {{",
+            f"        vf out[{n}];",
+            "        row_b(half[i], out);",
+            f"        for (int j = 0; j < {n}; j++)",
+            f"            v_store(v + (i * {n} + j) * step, out[j]);",
+            "    }",
+            "}",
+        ]
+    )
+
+
+def _output_function(winograd: Winograd) -> str:
+    n, m = winograd.size, winograd.outputs
+    return "\n".join(
+        [
+            f"static inline void row_a(const vf m[{n}], vf r[{m}])",
+            "{",
+            *indent(winograd.output_text.split("\n")),
+            "}",
+            "/* A M A': the outputs of one tile from products `step` floats apart. */",
+            f"static inline void transform_output(const float *from, int64_t step, vf r[{m}][{m}])",
+            "{",
+            f"    vf half[{m}][{n}];",
+            f"    for (int j = 0; j < {n}; j++) {{",
+            f"        vf in[{n}], out[{m}];",
+            f"        for (int i = 0; i < {n}; i++)",
+            f"            in[i] = v_load(from + (i * {n} + j) * step);",
+            "        row_a(in, out);",
+            f"        for (int i = 0; i < {m}; i++)",
+            "            half[i][j] = out[i];",
+            "    }",
+            f"    for (int i = 0; i < {m}; i++)",
+            "        row_a(half[i], r[i]);",
+            "}",
+        ]
+    )
+
+
+def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
+    """C that fills `vg` with the products of tiles t0 ..., input blocks first .. last - 1."""
+    n, m, pixels = plan.winograd.size, plan.winograd.outputs, plan.tile.pixels
+    return [
+        f"for (int64_t p = 0; p < {pixels}; p++) {{",
+        "    const int64_t t = tl_min(t0 + p, TILES - 1), n = t / (HIGH * WIDE);",
+        f"    const int64_t h = t / WIDE % HIGH * {m} - PT, left = t % WIDE * {m} - PL;",
+        f"    const int inside = h >= 0 && h + {n} <= H && left >= 0 && left + {n} <= W;",
+        f"    for (int64_t b = {first}; b < {last}; b++) {{",
+        "        const float *from = x + (((n * CB + b) * H + h) * W + left) * V;",
+        "        int64_t row = W * V;",
+        f"        float edge[{n * n} * V];",
+        "        if (!inside) {",
+        f"            for (int64_t i = 0; i < {n}; i++)",
+        f"                for (int64_t j = 0; j < {n}; j++) {{",
+        "                    const int real = h + i >= 0 && h + i < H"
+        " && left + j >= 0 && left + j < W;",
+        f"                    v_store(edge + (i * {n} + j) * V,"
+        " real ? v_load(from + i * row + j * V) : (vf){0});",
+        "                }",
+        f"            from = edge, row = {n} * V;",
+        "        }",
+        f"        transform_input(from, row, vg + (b * {pixels} + p) * V, {plan.v_step});",
+        "    }",
+        "}",
+    ]
+
+
+def _main(
+    plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: bool
+) -> list[str]:
+    group_loop = f"for (int64_t g = 0; g < {plan.groups}; g++) {{"
+    m_group = plan.products * plan.m_step
+    work = [
+        f"const float *const un = u + panel * {plan.panel_floats};",
+        f"const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
+        f"for (int64_t i = 0; i < {plan.products}; i++)",
+        f"    {group_loop}",
+        f"        const float *const vg = vb + g * {plan.v_group} + i * {plan.v_step};",
+        f"        float *const mg = sums + g * {m_group} + i * {plan.m_step};",
+        *indent(_multiply(plan), 2),
+        "    }",
+        group_loop,
+        f"    const float *const mg = sums + g * {m_group};",
+        f"    const int64_t t0 = block * {plan.block} + g * {plan.tile.pixels};",
+        *indent(_store(plan, epilogue, has_bias=has_bias)),
+        "}",
+    ]
+    head = ["float *const sums = (float *)scratch;"]
+    if shared:
+        return [
+            *head,
+            "for (int64_t item = begin; item < end; item++) {",
+            "    const int64_t block = item % BLOCKS, panel = item / BLOCKS;",
+            f"    const float *const vb = v + block * {plan.groups * plan.v_group};",
+            *indent(work),
+            "}",
+        ]
+    return [
+        *head,
+        f"float *const vb = sums + {plan.groups * m_group};",
+        "for (int64_t block = begin; block < end; block++) {",
+        f"    {group_loop}",
+        f"        float *const vg = vb + g * {plan.v_group};",
+        f"        const int64_t t0 = block * {plan.block} + g * {plan.tile.pixels};",
+        *indent(_transform(plan, "0", "CB"), 2),
+        "    }",
+        "    for (int64_t panel = 0; panel < PANELS; panel++) {",
+        *indent(work, 2),
+        "    }",
+        "}",
+    ]
+
+
+def _multiply(plan: WinogradPlan) -> list[str]:
+    """The register tile of product i: all input channels."""
+    pixels, vectors, lanes = plan.tile.pixels, plan.tile.vectors, plan.lanes
+    names = [f"acc{p}_{v}" for p in range(pixels) for v in range(vectors)]
+    rest = plan.shape.channels % lanes
+    count = f"b + 1 < CB ? {lanes} : {rest}" if rest else str(lanes)
+    steps = Steps(lanes, 0, lanes)
+    return [
+        f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
+        "for (int64_t b = 0; b < CB; b++) {",
+        f"    const int64_t lanes = {count};",
+        f"    const float *const xr = vg + b * {pixels} * V;",
+        f"    const float *const wr = un + (i * {plan.shape.channels} + b * V) * {vectors} * V;",
+        *indent(print_accumulate(plan.tile, pixels, steps, 1)),
+        "}",
+        *(
+            f"v_store(mg + {v * pixels + p} * V, acc{p}_{v});"
+            for v in range(vectors)
+            for p in range(pixels)
+        ),
+    ]
+
+
+def _store(plan: WinogradPlan, epilogue: Epilogue, *, has_bias: bool) -> list[str]:
+    """Outputs of the tiles of a group, cut at the edges of the map."""
+    m, pixels = plan.winograd.outputs, plan.tile.pixels
+    value = "(r[i][j] + v_load(bias + channel))" if has_bias else "r[i][j]"
+    statements, result = epilogue.vector(value, "at", "channel")
+    return [
+        f"for (int64_t v = 0; v < tl_min({plan.tile.vectors}, OCB - oc / V); v++)",
+        f"    for (int64_t p = 0; p < tl_min({pixels}, TILES - t0); p++) {{",
+        "        const int64_t t = t0 + p, n = t / (HIGH * WIDE), channel = oc + v * V;",
+        f"        const int64_t oh = t / WIDE % HIGH * {m}, ow = t % WIDE * {m};",
+        "        (void)channel;",
+        f"        vf r[{m}][{m}];",
+        f"        transform_output(mg + (v * {pixels} + p) * V, {plan.m_step}, r);",
+        f"        for (int64_t i = 0; i < tl_min({m}, OH - oh); i++)",
+        f"            for (int64_t j = 0; j < tl_min({m}, OW - ow); j++) {{",
+        "                const int64_t at = (((n * OCB + oc / V + v) * OH + oh + i) * OW + ow + j)"
+        " * V;",
+        *indent(statements, 4),
+        f"                v_store(y + at, {result});",
+        "            }",
+        "    }",
+    ]

@@ -1,0 +1,80 @@
+"""The transforms of Winograd convolution F(m, 3): matrices, and C for one direction of each.
+
+    y = A [(G g G') * (B d B')] A'      (elementwise product, all summed over input channels)
+
+Built from points as Toom-Cook (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+Networks", 2016; points by Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd
+Convolution", 2020). For F(4, 3) the points 0, +-1/sqrt 2, +-sqrt 2, infinity err half as much as
+0, +-1, +-2, infinity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuili.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Winograd:
+    """F(m, 3): `m` outputs from `m + 2` inputs; C texts of the input and output transforms."""
+
+    outputs: int
+    points: tuple[float, ...]
+    input_text: str  # from d[] to t[]
+    output_text: str  # from m[] to r[]
+
+    @property
+    def size(self) -> int:
+        """Inputs, and products, along one direction."""
+        return self.outputs + 2
+
+    def filter_matrix(self) -> Array:
+        """G: from 3 taps to `size` factors."""
+        rows: list[list[float]] = []
+        for index, point in enumerate(self.points):
+            others = [point - other for j, other in enumerate(self.points) if j != index]
+            rows.append([point**power / float(np.prod(others)) for power in range(3)])
+        return np.array([*rows, [0, 0, 1]], np.float64)
+
+    def transform_filters(self, weights: Array) -> Array:
+        """[OC, C, 3, 3] as [OC, C, size, size], in double precision."""
+        matrix = self.filter_matrix()
+        return matrix @ weights.astype(np.float64) @ matrix.T
+
+
+F2 = Winograd(
+    2,
+    (0.0, 1.0, -1.0),
+    """\
+t[0] = d[2] - d[0];
+t[1] = d[1] + d[2];
+t[2] = d[2] - d[1];
+t[3] = d[3] - d[1];""",
+    """\
+r[0] = m[0] + (m[1] + m[2]);
+r[1] = (m[1] - m[2]) + m[3];""",
+)
+
+_A, _B = 0.5**0.5, 2**0.5
+F4 = Winograd(
+    4,
+    (0.0, _A, -_A, _B, -_B),
+    f"""\
+const vf e1 = d[2] * -2.0f + d[4], o1 = d[1] * -2.0f + d[3];
+const vf e2 = d[2] * -0.5f + d[4], o2 = d[1] * -0.5f + d[3];
+t[0] = d[2] * -2.5f + (d[0] + d[4]);
+t[1] = o1 * {_A:.9f}f + e1;
+t[2] = o1 * -{_A:.9f}f + e1;
+t[3] = o2 * {_B:.9f}f + e2;
+t[4] = o2 * -{_B:.9f}f + e2;
+t[5] = d[3] * -2.5f + (d[1] + d[5]);""",
+    f"""\
+const vf s1 = m[1] + m[2], d1 = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4];
+r[0] = m[0] + (s1 + s2);
+r[1] = d1 * {_A:.9f}f + d2 * {_B:.9f}f;
+r[2] = s1 * 0.5f + s2 * 2.0f;
+r[3] = d1 * {_A**3:.9f}f + (d2 * {_B**3:.9f}f + m[5]);""",
+)

@@ -1,0 +1,85 @@
+"""Winograd convolution agrees with the operator's meaning, and is exact where it is asked to be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.single_kernel import SingleKernel
+from tests.codegen.kernels.conv_cases import (
+    check,
+    scalar_body,
+    targets_here,
+    weights_of,
+    window_node,
+)
+from tuili.codegen.kernels.conv_shape import conv_shape
+from tuili.codegen.kernels.winograd import choose_winograd
+from tuili.codegen.kernels.winograd_transforms import F2, F4, Winograd
+from tuili.codegen.targets import Target
+
+CASES = {
+    "many blocks": ((1, 32, 60, 61), 48, {"pads": [1, 1, 1, 1]}),
+    "few blocks": ((2, 40, 11, 13), 40, {"pads": [1, 1, 1, 1]}),
+    "no padding": ((1, 32, 21, 24), 64, {}),
+    "odd channels": ((1, 37, 30, 31), 33, {"pads": [0, 1, 2, 0]}),
+}
+
+
+@pytest.mark.parametrize("target", targets_here(), ids=lambda t: t.name)
+@pytest.mark.parametrize("axes", ["", "NHW"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("winograd", [F2, F4], ids=["F2", "F4"])
+def test_agrees(
+    winograd: Winograd, case: str, axes: str, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuili.codegen.kernels.winograd.choose_winograd", lambda *_: winograd)
+    shape, outputs, attrs = CASES[case]
+    node, values = window_node(
+        "Conv", target, shape, attrs, weights=weights_of(outputs, shape[1], 3, 3), axes=axes,
+        bias=weights_of(outputs, 1)[:, 0], epilogue=scalar_body("Relu", extra=1), residual=True,
+    )  # fmt: skip
+    check(node, target, values, family="winograd", tolerance=1e-5)
+
+
+@pytest.mark.parametrize("winograd", [F2, F4], ids=["F2", "F4"])
+def test_matrices_make_a_convolution(winograd: Winograd) -> None:
+    rng = np.random.default_rng(0)
+    data, taps = rng.standard_normal(winograd.size), rng.standard_normal(3)
+    scope = {name: [0.0] * 6 for name in "tr"}
+    text = winograd.input_text.replace("const vf ", "").replace("f,", ",").replace("f;", ";")
+    exec(_python(text), {"d": data}, scope)
+    scope["m"] = list(winograd.filter_matrix() @ taps * np.array(scope["t"][: winograd.size]))
+    exec(_python(winograd.output_text), {}, scope)
+    np.testing.assert_allclose(
+        scope["r"][: winograd.outputs], np.correlate(data, taps, "valid"), rtol=1e-6
+    )
+
+
+def _python(text: str) -> str:
+    import re
+
+    return re.sub(r"(\d)f\b", r"\1", text.replace("const vf ", "").replace("],", "];")).replace(
+        ", ", "; "
+    )
+
+
+def test_exact_convolution_is_direct() -> None:
+    target = targets_here()[0]
+    node, _ = window_node(
+        "Conv", target, (1, 64, 56, 56), {"pads": [1] * 4}, weights=weights_of(64, 64, 3, 3)
+    )
+    assert SingleKernel(node, target, level="-O0").family == "winograd"
+    assert SingleKernel(node, target, level="-O0", exact=True).family == "conv_direct"
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "chosen"), [(64, 56, F4), (128, 28, F4), (512, 4, None), (2, 56, None)]
+)
+def test_choice(channels: int, size: int, chosen: Winograd | None) -> None:
+    target = targets_here()[0]
+    node, _ = window_node(
+        "Conv", target, (1, channels, size, size), {"pads": [1] * 4},
+        weights=weights_of(channels, channels, 3, 3),
+    )  # fmt: skip
+    assert choose_winograd(conv_shape(node, (3, 3)), target) is chosen
