@@ -209,7 +209,12 @@ class Compiled:
 
 
 def generate(
-    graph: Graph, options: Options, on_pass: OnPass | None = None, *, check: bool = False
+    graph: Graph,
+    options: Options,
+    on_pass: OnPass | None = None,
+    *,
+    check: bool = False,
+    timed: bool = False,
 ) -> Compiled:
     """The C of a graph, in order: types, passes, kernels, memory, text. Changes the graph."""
     target = options.resolve()
@@ -218,7 +223,7 @@ def generate(
     optimise(graph, block=target.block, on_pass=_checked(on_pass, check=check))
     contents = infer(graph)
     program = translate(graph, contents, target, exact=options.exact)
-    emitted = emit(program, target)
+    emitted = emit(program, target, timed=timed)
     return Compiled(graph, program, emitted.units, emitted.plan)
 
 

@@ -36,12 +36,12 @@ class Emitted:
     plan: MemoryPlan | None
 
 
-def emit(program: Program, target: Target) -> Emitted:
-    """The C units of a program."""
+def emit(program: Program, target: Target, *, timed: bool = False) -> Emitted:
+    """The C units of a program; `timed` adds a clock to the run function."""
     renamed = _unique_kernels(program)
     names = {kernel: name for name, kernel in renamed.items()}
     sources = _sources_by_kernel(program)
-    run_unit, plan = print_run(program, target, names)
+    run_unit, plan = print_run(program, target, names, timed=timed)
     groups = _groups(renamed)
     units = [SourceUnit("run", run_unit, run_unit)]
     for group in groups:

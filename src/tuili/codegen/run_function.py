@@ -45,10 +45,13 @@ def comment_text(text: str) -> str:
 
 
 def print_run(
-    program: Program, target: Target, names: dict[Kernel, str]
+    program: Program, target: Target, names: dict[Kernel, str], *, timed: bool = False
 ) -> tuple[str, MemoryPlan | None]:
-    """The unit of the run function, and the memory plan when all sizes are known."""
-    layout = _Layout(program)
+    """The unit of the run function, and the memory plan when all sizes are known.
+
+    `timed` adds a clock after every call, read through `tuili_times`.
+    """
+    layout = _Layout(program, timed=timed)
     parts = [
         f"/* Model {program.name!r}, compiled by tuili for {target.name}: the run function. */",
         abi_header(),
@@ -58,6 +61,7 @@ def print_run(
         *(f"{signature(name, kernel)};" for kernel, name in names.items()),
         _shared_struct(),
         _faults(program),
+        *([_clock(program)] if timed else []),
         _body(program, layout, names),
         _exports(program, layout),
     ]
@@ -75,7 +79,9 @@ def _c(dim: Dim) -> str:
 class _Layout:
     """How the run function finds arena buffers: baked offsets, or offsets planned at run time."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, timed: bool = False) -> None:
+        self.timed = timed
+        self.calls = 0
         self.lives = lifetimes(program)
         self.buffers = [buffer for buffer in program.buffers if buffer in self.lives]
         self.scratch = _most(step.scratch for step in calls_of(program.steps))
@@ -138,6 +144,24 @@ def _faults(program: Program) -> str:
     return f'static const char *const tl_faults[] = {{\n    "",\n{rows}}};\n'
 
 
+def _clock(program: Program) -> str:
+    """Nanoseconds per call, summed over the runs since the last `tuili_times`."""
+    count = sum(1 for _ in calls_of(program.steps))
+    return textwrap.dedent(f"""
+        #include <time.h>
+        static int64_t tl_times[{count + 1}], tl_last;
+        static void tl_tick(int32_t call)
+        {{
+            struct timespec now;
+            clock_gettime(CLOCK_MONOTONIC, &now);
+            const int64_t at = now.tv_sec * 1000000000 + now.tv_nsec;
+            if (call >= 0) tl_times[call] += at - tl_last;
+            tl_last = at;
+        }}
+        TL_EXPORT int64_t *tuili_times(void) {{ return tl_times; }}
+        """)
+
+
 def _c_string(text: str) -> str:
     escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
     return f'"{escaped}"'
@@ -160,6 +184,7 @@ def _body(program: Program, layout: _Layout, names: dict[Kernel, str]) -> str:
         "    tl_run *run = shared->run;",
         *_symbol_lines(program, used=text),
         _scratch_line(layout),
+        *(["    if (tid == 0) tl_tick(-1);"] if layout.timed else []),
     ]
     return "\n".join([*head, text, "}", ""])
 
@@ -186,6 +211,9 @@ def _steps(
             lines += _branch(step, layout, names)
         else:
             lines += _call(step, layout, names[step.kernel], shares)
+            if layout.timed:
+                lines.append(f"if (tid == 0) tl_tick({layout.calls});")
+                layout.calls += 1
         apart = shares != "0"
     return lines, apart
 
