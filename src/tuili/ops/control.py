@@ -71,17 +71,20 @@ def _made_inside(site: Site, body: Graph) -> set[str]:
 
 def _if_shape(site: Site) -> list[Result]:
     branches: list[Graph] = [site.attr("then_branch"), site.attr("else_branch")]
-    types = [site.body(branch, ()) for branch in branches]
-    for branch, found in zip(branches, types, strict=True):
-        if len(found) != site.num_outputs:
-            site.fail(f"{branch.name!r} returns {len(found)} values for {site.num_outputs} outputs")
     taken = site.number(0)
     if taken is not None:
+        # The other branch may not even fit the shapes that decided against it.
         branch = branches[0 if taken else 1]
-        return [
-            _outside(site, i, branch, type_) for i, type_ in enumerate(types[0 if taken else 1])
-        ]
+        return [*_branch(site, branch)]
+    types = [_branch(site, branch) for branch in branches]
     return [join(site, i, *pair) for i, pair in enumerate(zip(*types, strict=True))]
+
+
+def _branch(site: Site, branch: Graph) -> list[ValueType | None]:
+    found = site.body(branch, ())
+    if len(found) != site.num_outputs:
+        site.fail(f"{branch.name!r} returns {len(found)} values for {site.num_outputs} outputs")
+    return [_outside(site, i, branch, type_) for i, type_ in enumerate(found)]
 
 
 def _if(cond: Array, *, then_branch: Callable[[], list[Any]], else_branch: Any) -> tuple[Any, ...]:

@@ -152,6 +152,19 @@ def _taps(axis: _Axis, places: Array, attrs: dict[str, Any]) -> tuple[Array, Arr
     return indices, weights
 
 
+def resize_axis(
+    size: int, result: int, scale: float, crop: tuple[float, float], attrs: dict[str, Any]
+) -> tuple[Array, Array]:
+    """Source indices and weights [result, taps] along one axis; -1 stands for outside the crop."""
+    axis = _Axis(size, result, scale, *crop)
+    places = _coordinates(axis, attrs["coordinate_transformation_mode"])
+    indices, weights = _taps(axis, places, attrs)
+    inside = np.clip(indices, 0, size - 1)
+    if attrs["coordinate_transformation_mode"] == "tf_crop_and_resize":
+        inside[(places < 0) | (places > size - 1)] = -1
+    return inside, weights
+
+
 def _resized(x: Array, position: int, axis: _Axis, attrs: dict[str, Any]) -> Array:
     places = _coordinates(axis, attrs["coordinate_transformation_mode"])
     indices, weights = _taps(axis, places, attrs)
