@@ -116,6 +116,22 @@ def test_any_names_are_kept(graph_name: str, value_name: str, text: str) -> None
     assert parse(shown).inputs[0].name == value_name
 
 
+def test_a_nested_graph_may_use_a_name_from_around_that_it_does_not_read() -> None:
+    text = """\
+graph main(%x: f32[2]) {
+  %y = Fused(%x) {body=graph body(%x: f32[]) {
+    %y = Neg(%x)
+    return %y
+  }}
+  return %y
+}
+"""
+    graph = parse(text)
+    verify(graph)
+    assert to_text(graph) == text
+    assert graph.nodes[0].graphs()[0].captured() == []
+
+
 def test_sibling_graphs_may_use_one_name_twice() -> None:
     branch = "graph {}() {{\n    %k = constant f32[] [{}]\n    return %k\n  }}"
     branches = f"a={branch.format('a', 1.0)}, b={branch.format('b', 2.0)}"

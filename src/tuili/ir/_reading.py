@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from tuili.tensors import Array, Dim, DType, Expr, parse_dim
 T = TypeVar("T")
 _DTYPES = {kind.value: kind for kind in DType}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-Scope = dict[str, Value]
+Scope: TypeAlias = "ChainMap[str, Value]"
 
 
 class Reader(Cursor):
@@ -29,7 +30,7 @@ class Reader(Cursor):
     def read(self) -> Graph:
         """The graph, which must be the whole text."""
         try:
-            graph = self._graph({}, None)
+            graph = self._graph(ChainMap(), None)
         except RecursionError:
             self.fail("brackets are nested too deeply")
         if self.token.kind != "end":
@@ -41,7 +42,8 @@ class Reader(Cursor):
     def _graph(self, outer: Scope, around: Graph | None) -> Graph:
         self.expect("graph")
         graph = Graph(self._name("the graph's name"), around)
-        scope = dict(outer)
+        # Own names hide those of the graphs around.
+        scope: Scope = ChainMap({}, *outer.maps)
         self.expect("(")
         for token, type_ in self._list(")", self._definition):
             self._define(scope, token, graph.add_input(token.content, type_))
@@ -110,9 +112,8 @@ class Reader(Cursor):
             self._define(scope, token, value)
 
     def _define(self, scope: Scope, token: Token, value: Value) -> None:
-        if token.content in scope:
+        if token.content in scope.maps[0]:
             self.fail(f"{token.text} is defined twice", token.start)
-        # Sibling graphs may use one name twice: neither sees the other.
         value.name = token.content
         scope[value.name] = value
 
