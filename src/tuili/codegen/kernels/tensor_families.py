@@ -5,11 +5,16 @@ from __future__ import annotations
 from tuili.codegen.family import Family
 from tuili.codegen.kernels import (
     elementwise,
+    fill,
+    gather,
     known,
     movement,
     norm,
+    pad,
     reduce,
     reorder,
+    resize,
+    search,
     softmax,
 )
 
@@ -17,6 +22,8 @@ _ELEMENTWISE = Family("elementwise", elementwise.emit, elementwise.supports)
 _KNOWN = Family("known contents", known.emit, known.supports)
 _REDUCE = Family("reduce", reduce.emit, reduce.supports)
 _SOFTMAX = Family("softmax", softmax.emit, softmax.supports)
+_CUMULATIVE = Family("cumulative", search.emit_cumulative, search.supports)
+_SCATTER_ELEMENTS = Family("scatter", gather.emit_scatter_elements, gather.supports_scatter)
 _ROW_NORM = Family("row norm", norm.emit_rows, norm.supports_rows)
 _CHANNEL_NORM = Family("channel norm", norm.emit_channels, norm.supports_channels)
 
@@ -25,6 +32,9 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     **dict.fromkeys(("Dims", "Shape", "Size"), (_KNOWN,)),
     **dict.fromkeys(reduce.OPERATORS, (_REDUCE,)),
     **dict.fromkeys(("Softmax", "LogSoftmax"), (_SOFTMAX,)),
+    **dict.fromkeys(("ArgMax", "ArgMin"), (Family("arg", search.emit_arg, search.supports),)),
+    **dict.fromkeys(("CumSum", "CumProd"), (_CUMULATIVE,)),
+    "TopK": (Family("heap", search.emit_top_k, search.supports),),
     **dict.fromkeys(norm.OPERATORS, (_ROW_NORM,)),
     **dict.fromkeys(norm.BY_CHANNEL, (_CHANNEL_NORM,)),
     "Transpose": (Family("strided copy", movement.emit_transpose, movement.supports_plain),),
@@ -39,5 +49,17 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     "SpaceToDepth": (
         Family("strided copy", movement.emit_space_to_depth, movement.supports_plain),
     ),
+    "Gather": (Family("gather", gather.emit_gather, gather.supports),),
+    "GatherElements": (Family("gather", gather.emit_gather_elements, gather.supports),),
+    "GatherND": (Family("gather", gather.emit_gather_nd, gather.supports),),
+    **dict.fromkeys(("ScatterElements", "Scatter"), (_SCATTER_ELEMENTS,)),
+    "ScatterND": (Family("scatter", gather.emit_scatter_nd, gather.supports_scatter),),
+    "Pad": (Family("pad", pad.emit, pad.supports),),
+    "Resize": (Family("resize", resize.emit, resize.supports),),
+    "ConstantOfShape": (Family("fill", fill.emit_constant_of_shape, fill.supports_bytes),),
+    "Range": (_KNOWN, Family("fill", fill.emit_range, fill.supports)),
+    "EyeLike": (Family("fill", fill.emit_eye_like, fill.supports),),
+    "OneHot": (Family("one hot", fill.emit_one_hot, fill.supports_one_hot),),
+    "Trilu": (Family("trilu", fill.emit_trilu, fill.supports_bytes),),
     "Reorder": (Family("reorder", reorder.emit, reorder.supports),),
 }

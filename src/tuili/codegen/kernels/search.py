@@ -1,0 +1,179 @@
+"""ArgMax, ArgMin, TopK, CumSum, CumProd: along one axis, one line per grid item."""
+
+from __future__ import annotations
+
+from tuili.codegen.element_types import is_native, loaded, register_type, stored
+from tuili.codegen.kernel import Context, KernelBuilder, size_of
+from tuili.errors import Unsupported
+from tuili.ir import Node
+from tuili.ops.table import attr
+from tuili.tensors import Dim, numel
+
+
+def supports(node: Node, ctx: Context) -> bool:
+    """Row-major numbers."""
+    x = node.required(0)
+    return is_native(x.dtype) and not x.layout
+
+
+def _split(shape: tuple[Dim, ...], axis: int) -> tuple[Dim, Dim, Dim]:
+    return numel(shape[:axis]), shape[axis], numel(shape[axis + 1 :])
+
+
+_LINE = "const int64_t at = item / INNER * LENGTH * INNER + item % INNER;"
+
+
+def emit_arg(node: Node, ctx: Context) -> None:
+    """The place of the extreme; a NaN counts as the extreme, as NumPy has it."""
+    x, y = node.required(0), node.output
+    axis = int(attr(node, "axis")) % max(len(x.shape), 1)
+    outer, length, inner = _split(x.shape, axis) if x.shape else (1, 1, 1)
+    if 0 in y.shape:
+        return
+    last = bool(attr(node, "select_last_index"))
+    sign = ">" if node.op == "ArgMax" else "<"
+    wins = f"e {sign}{'=' if last else ''} best"
+    if x.dtype.is_float:
+        wins = f"{wins} || (e != e && {'1' if last else 'best == best'})"
+        if last:
+            wins = f"({wins}) && !(best != best && e == e)"
+    k = KernelBuilder(ctx, node, f"{node.op.lower()}_{x.dtype.value}")
+    k.read("x", x)
+    k.write("y", y)
+    k.dims("LENGTH INNER", (length, inner))
+    k.body(
+        f"""
+for (int64_t item = begin; item < end; item++) {{
+    {_LINE}
+    {register_type(x.dtype)} best = {loaded(x.dtype, "x[at]")};
+    int64_t place = 0;
+    for (int64_t i = 1; i < LENGTH; i++) {{
+        const {register_type(x.dtype)} e = {loaded(x.dtype, "x[at + i * INNER]")};
+        if ({wins}) {{
+            best = e;
+            place = i;
+        }}
+    }}
+    y[item] = place;
+}}"""
+    )
+    k.emit(grid=outer * inner, flops=numel(x.shape) * 2, bytes=size_of(x.tensor))
+
+
+def emit_cumulative(node: Node, ctx: Context) -> None:
+    """Running sums or products, forwards or backwards, with or without the element itself."""
+    x, y = node.required(0), node.output
+    axes = ctx.contents.dims(node.required(1))
+    if axes is None or not isinstance(axes[0], int):
+        raise Unsupported(f"{node.label}: its axis is not known when the model is compiled")
+    if 0 in y.shape:
+        return
+    outer, length, inner = _split(x.shape, axes[0] % len(x.shape))
+    dtype = x.dtype
+    sign, start = ("+", "0") if node.op == "CumSum" else ("*", "1")
+    wide = register_type(dtype) if dtype.is_float else "uint64_t"
+    element = f"({wide}){loaded(dtype, 'x[p]')}"
+    step = f"total = total {sign} {element};"
+    store = f"y[p] = {stored(dtype, f'({register_type(dtype)})total')};"
+    order = [store, step] if attr(node, "exclusive") else [step, store]
+    place = "LENGTH - 1 - i" if attr(node, "reverse") else "i"
+    k = KernelBuilder(ctx, node, f"{node.op.lower()}_{dtype.value}")
+    k.read("x", x)
+    k.write("y", y)
+    k.dims("LENGTH INNER", (length, inner))
+    k.body(
+        f"""
+for (int64_t item = begin; item < end; item++) {{
+    {_LINE}
+    {wide} total = {start};
+    for (int64_t i = 0; i < LENGTH; i++) {{
+        const int64_t p = at + ({place}) * INNER;
+        {order[0]}
+        {order[1]}
+    }}
+}}"""
+    )
+    k.emit(grid=outer * inner, flops=numel(x.shape) * 4, bytes=size_of(x.tensor) * 2)
+
+
+def emit_top_k(node: Node, ctx: Context) -> None:
+    """The K largest or smallest, in order, by a heap of K; the lower index first among equals."""
+    x, values, indices = node.required(0), node.outputs[0], node.outputs[1]
+    if 0 in values.shape:
+        return
+    axis = int(attr(node, "axis")) % len(x.shape)
+    outer, length, inner = _split(x.shape, axis)
+    dtype = x.dtype
+    real = register_type(dtype)
+    sign = ">" if attr(node, "largest") else "<"
+    k = KernelBuilder(ctx, node, f"top_k_{dtype.value}")
+    k.support(_HEAP.replace("REAL", real).replace("SIGN", sign))
+    k.read("x", x)
+    k.write("values", values)
+    k.write("indices", indices)
+    k.dims("LENGTH INNER K", (length, inner, values.shape[axis]))
+    k.scratch(values.shape[axis] * 16)
+    k.body(
+        f"""
+tl_entry *const heap = (tl_entry *)scratch;
+for (int64_t item = begin; item < end; item++) {{
+    {_LINE}
+    const int64_t to = item / INNER * K * INNER + item % INNER;
+    int64_t count = 0;
+    for (int64_t i = 0; i < LENGTH; i++) {{
+        const tl_entry e = {{{loaded(dtype, "x[at + i * INNER]")}, i}};
+        if (count < K) {{
+            tl_sift_up(heap, count++, e);
+        }} else if (tl_before(e, heap[0])) {{
+            tl_sift_down(heap, count, e);
+        }}
+    }}
+    /* The worst entry is on top: taken off one by one, they come in reverse. */
+    while (count > 0) {{
+        const tl_entry worst = heap[0];
+        count--;
+        if (count > 0)
+            tl_sift_down(heap, count, heap[count]);
+        values[to + count * INNER] = {stored(dtype, "worst.value")};
+        indices[to + count * INNER] = worst.index;
+    }}
+}}"""
+    )
+    k.emit(grid=outer * inner, flops=numel(x.shape) * 8, bytes=size_of(x.tensor))
+
+
+_HEAP = """
+typedef struct tl_entry {
+    REAL value;
+    int64_t index;
+} tl_entry;
+
+static inline int tl_before(tl_entry a, tl_entry b)
+{
+    return a.value SIGN b.value || (a.value == b.value && a.index < b.index);
+}
+
+/* A heap whose top is the entry that comes last in order. */
+static inline void tl_sift_up(tl_entry *heap, int64_t at, tl_entry e)
+{
+    while (at > 0 && tl_before(heap[(at - 1) / 2], e)) {
+        heap[at] = heap[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    heap[at] = e;
+}
+
+static inline void tl_sift_down(tl_entry *heap, int64_t count, tl_entry e)
+{
+    int64_t at = 0;
+    for (int64_t child = 1; child < count; child = 2 * at + 1) {
+        if (child + 1 < count && tl_before(heap[child], heap[child + 1]))
+            child++;
+        if (!tl_before(e, heap[child]))
+            break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = e;
+}
+"""
