@@ -594,6 +594,32 @@ def test_a_message_that_never_ends_is_given_up():
     assert not raw.transport.closed
 
 
+def test_a_client_that_never_reads_is_cut_and_a_slow_one_is_not():
+    raw = Raw()
+    raw.feed(HELLO)
+    raw.connection.pause_writing()
+    for second, unsent in ((61, 5000), (122, 4000), (183, 3000)):
+        raw.transport.unsent = unsent
+        raw.listener.tick(float(second))
+        assert not raw.transport.aborted
+    raw.listener.tick(244.0)
+    assert raw.transport.aborted
+
+
+def test_a_call_whose_client_opens_no_window_is_given_up():
+    raw = Raw()
+    raw.feed(HELLO + frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 0}) + call_bytes(1))
+    raw.listener.tick(1.0)
+    raw.listener.tick(60.0)
+    raw.feed(frames.window_update_frame(1, 5))
+    raw.listener.tick(61.0)
+    raw.listener.tick(120.0)
+    assert raw.connection.outgoing.waiting
+    raw.listener.tick(121.0)
+    assert not raw.connection.outgoing.waiting
+    assert (frames.RST_STREAM, 0, 1, frames.CANCEL.to_bytes(4, "big")) in raw.frames()
+
+
 def test_draining_finishes_what_is_under_way():
     raw = Raw()  # the `h2` client takes any GOAWAY for the end
     raw.feed(HELLO + call_bytes(1, "held"))

@@ -240,6 +240,17 @@ def test_a_request_under_way_is_not_timed_out_here():
     assert not wire.transport.closed
 
 
+def test_a_client_that_never_reads_is_cut_and_a_slow_one_is_not():
+    wire = Wire()
+    wire.connection.pause_writing()
+    for second, unsent in ((61, 5000), (122, 4000), (183, 3000)):
+        wire.transport.unsent = unsent
+        wire.listener.tick(float(second))
+        assert not wire.transport.aborted
+    wire.listener.tick(244.0)
+    assert wire.transport.aborted
+
+
 def test_draining_answers_and_closes():
     busy, idle = Wire(), Wire()
     busy.feed(INFER.replace(b"identity", b"held"))

@@ -21,6 +21,7 @@ class Transport:
         self.aborted = False
         self.reading = True
         self.eof = False
+        self.unsent = 0
 
     def write(self, data: bytes) -> None:
         self.sent += data
@@ -34,6 +35,9 @@ class Transport:
 
     def abort(self) -> None:
         self.aborted = self.closed = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def can_write_eof(self) -> bool:
         return True

@@ -120,7 +120,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         return False
 
     def pause_writing(self) -> None:
-        self.outgoing.blocked = True
+        self.outgoing.block()
         self._deadline = self._listener.now + self._limits.write_timeout_s
 
     def resume_writing(self) -> None:
@@ -373,6 +373,15 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._count_reset()
         self.outgoing.write(h2.rst_frame(number, code))
 
+    def _drop(self, number: int, code: int) -> None:
+        """Give up a stream that is under way."""
+        self.outgoing.waiting.pop(number, None)
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            stream.cancel()
+        self._reset(number, code)
+        self._close_if_idle()
+
     def _count_reset(self) -> None:
         self._resets += 1
         if self._resets > self._limits.max_resets:
@@ -444,11 +453,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 return
             stream.window += amount
             if amount == 0 or stream.window > h2.MAX_WINDOW:
-                code = h2.FLOW_CONTROL_ERROR if amount else h2.PROTOCOL_ERROR
-                self._streams.pop(number)
-                self.outgoing.waiting.pop(number, None)
-                stream.cancel()
-                self._reset(number, code)
+                self._drop(number, h2.FLOW_CONTROL_ERROR if amount else h2.PROTOCOL_ERROR)
                 return
         if self.outgoing.waiting:
             self.outgoing.pump()
@@ -512,11 +517,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Called by the listener's clock: deadlines, and the counters of another second."""
         self._resets = self._controls = self._empties = 0
         if now >= self._deadline:
-            self.abort()
-            return
+            if not self.outgoing.advances():
+                self.abort()
+                return
+            self._deadline = now + self._limits.write_timeout_s
         late = now - self._limits.message_timeout_s
         for stream in list(self._streams.values()):
             stream.check(now, late)
+        for number, stream in list(self.outgoing.waiting.items()):
+            if stream.is_stalled(now, self._limits.write_timeout_s):
+                self._drop(number, h2.CANCEL)
         self._flush()
 
 

@@ -8,6 +8,7 @@ stream in turn.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -33,6 +34,7 @@ class Outgoing:
         self._direct = False  # whether `_frames` has something too large to be joined
         self.held = False  # whether frames are collected for one write
         self.blocked = False  # whether the client reads too slowly
+        self._unsent = 0  # what the socket had not taken when it was looked at last
 
     def connect(self, transport: asyncio.Transport) -> None:
         """Begin to send."""
@@ -61,6 +63,17 @@ class Outgoing:
         else:
             transport.write(b"".join(frames))
         self._direct = False
+
+    def block(self) -> None:
+        """The socket takes no more for now."""
+        self.blocked = True
+        self._unsent = sys.maxsize
+
+    def advances(self) -> bool:
+        """Whether the socket took something since this was asked last."""
+        before = self._unsent
+        self._unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return 0 < self._unsent < before
 
     # Windows ---------------------------------------------------------------------------------
 

@@ -29,9 +29,9 @@ class GrpcStream:
     """A call: messages come in through `assembler`, the answer goes out through the connection."""
 
     __slots__ = (
-        "_connection", "_message", "_stream", "_ticket", "assembler", "deadline", "ended", "head",
-        "number", "opened", "outgoing", "over", "remote_closed", "since", "trailer", "unacked",
-        "window",
+        "_connection", "_left", "_message", "_stream", "_ticket", "assembler", "deadline", "ended",
+        "head", "number", "opened", "outgoing", "over", "remote_closed", "since", "trailer",
+        "unacked", "window",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +50,7 @@ class GrpcStream:
         self.trailer = b""
         self.deadline: float | None = None
         self.since = connection.now
+        self._left = (0, connection.now)  # bytes that a window held back, and since when
         self._message: Buffer | None = None
         self._ticket: Ticket | None = None
         self._stream: InferStream | None = None
@@ -208,6 +209,13 @@ class GrpcStream:
         self._forget()
         self.ended = True
         self.outgoing.clear()
+
+    def is_stalled(self, now: float, limit_s: float) -> bool:
+        """Whether the client has taken nothing of what waits for it, for too long."""
+        left = sum(map(len, self.outgoing))
+        if left != self._left[0]:
+            self._left = (left, now)
+        return left > 0 and now - self._left[1] >= limit_s
 
     def check(self, now: float, late: float) -> None:
         """Called by the clock: end a call past its deadline or a message that never ends."""

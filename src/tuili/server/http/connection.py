@@ -13,6 +13,7 @@ when they are too many.  A reply may come inside `dispatch` or any time later.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -50,7 +51,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_body", "_busy", "_chunked", "_closing", "_consuming", "_deadline", "_discarding",
         "_filled", "_head", "_listener", "_paused", "_streaming", "_tail", "_transport",
-        "_write_blocked", "drained", "work",
+        "_unsent", "_write_blocked", "drained", "work",
     )  # fmt: skip
 
     def __init__(self, listener: HttpListener) -> None:
@@ -69,6 +70,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._paused = False
         self._write_blocked = False
         self._deadline = _NEVER
+        self._unsent = 0  # what a slow client had not taken when it was looked at last
         self.work: Cancels | None = None  # set by handlers; told when the client goes away
         self.drained: Callable[[], None] | None = None  # called when a stream may send more
 
@@ -116,6 +118,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._write_blocked = True
+        self._unsent = sys.maxsize
         self._deadline = self._listener.now + self._listener.limits.write_timeout_s
 
     def resume_writing(self) -> None:
@@ -340,13 +343,21 @@ class HttpConnection(asyncio.BufferedProtocol):
         if now < self._deadline or self._transport is None:
             return
         receiving = self._body is not None or self._chunked is not None
-        if self._discarding or self._write_blocked:
+        if self._write_blocked and self._advances():
+            self._deadline = now + self._listener.limits.write_timeout_s
+        elif self._discarding or self._write_blocked:
             self._transport.abort()
         elif receiving or self._tail:
             self._body = self._chunked = None
             self._refuse(BadHead(408, "request took too long to arrive"))
         else:
             self._transport.close()
+
+    def _advances(self) -> bool:
+        """Whether a slow client took something since this was asked last."""
+        before = self._unsent
+        self._unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return 0 < self._unsent < before
 
     def abort(self) -> None:
         """Cut the connection."""
