@@ -8,7 +8,7 @@ Types other than f32 take one element at a time, in a total wide enough.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tuili.codegen.element_types import is_native, loaded, stored
@@ -179,7 +179,7 @@ class _Reduction:
         end = self._end(kind, "total", "v_", "v_set1((float)COUNT)")
 
         def block(load: str, store: str) -> list[str]:
-            def step(total: str, offset: str) -> str:
+            def step(total: str, offset: str) -> tuple[str, str]:
                 element = load.format(f"from + at{offset}")
                 return f"{total} = {kind.step.format(t=total, x='e', p='v_')};", element
 
@@ -200,9 +200,10 @@ class _Reduction:
         self._items(dims, [step for _, step in kept[:-1]], lines, columns=True)
         return numel(dims) * columns
 
-    def _paired(self, gone: Sequence[tuple[Dim, Dim]], step: object) -> list[str]:
+    def _paired(
+        self, gone: Sequence[tuple[Dim, Dim]], step: Callable[[str, str], tuple[str, str]]
+    ) -> list[str]:
         """The reduced loops; the innermost one feeds two totals by turns."""
-        assert callable(step)
         self._dims("LENGTH STRIDE", gone[-1])
         first, element = step("total", "")
         second, other = step("second", " + STRIDE")
