@@ -94,11 +94,14 @@ def conv_shape(node: Node, taps: Sequence[int]) -> ConvShape:
     """The shape of a Conv or pool node of rank 3 or 4 whose window has these taps."""
     x, y = node.required(0).shape, node.output.shape
     axes = window_axes(node, taps)
-    rows = axes[0] if len(axes) == 2 else Axis(1, 1, 1)
+    rows, columns = axes[0] if len(axes) == 2 else Axis(1, 1, 1), axes[-1]
+    if columns.is_plain and columns.size == 1:
+        # A single column is a row in memory, and kernels go along rows.
+        rows, columns = columns, rows
     channels, outputs = x[1], y[1]
     assert isinstance(channels, int)
     assert isinstance(outputs, int)
-    return ConvShape(x[0], channels, outputs, rows, axes[-1])
+    return ConvShape(x[0], channels, outputs, rows, columns)
 
 
 def window_axes(node: Node, taps: Sequence[int]) -> list[Axis]:
