@@ -346,6 +346,23 @@ def test_a_damaged_folder_is_refused(
         open_artifact(path).verify()
 
 
+def test_a_settled_file_is_read_once_and_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write_artifact(contents(tmp_path), tmp_path / "toy.tuili")
+    weights = tmp_path / "toy.tuili/weights.bin"
+    os.utime(weights, ns=(1, 1))
+    later = weights.stat().st_ctime_ns + 10**10
+    monkeypatch.setattr("tuili.artifact.storage.time.time_ns", lambda: later)
+    made.verify()
+    with monkeypatch.context() as patch:
+        patch.setattr("tuili.artifact.storage.hashlib.sha256", None)
+        made.verify_weights()
+    flip_last_byte(weights)
+    with pytest.raises(InvalidArtifact, match=r"weights.bin is damaged"):
+        made.verify()
+
+
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     path = write_artifact(contents(tmp_path), tmp_path / "toy.tuili", single_file=True).path
     whole = path.read_bytes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,11 @@ from tuili.errors import InvalidArtifact, NotFound
 
 _LOCAL_HEADER = b"PK\x03\x04"
 _LOCAL_HEADER_BYTES = 30
-_CHUNK = 1 << 20
+_SETTLED_NS = 2_000_000_000
+_MAX_CHECKSUMS = 4096
+
+# Several loads of one artifact, as for the instances of a server, read it once.
+_checksums: dict[tuple[int, ...], str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +43,17 @@ class Member:
             return stream.read(self.size)
 
     def sha256(self) -> str:
-        """The checksum of the bytes."""
-        digest = hashlib.sha256()
-        left = self.size
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
-            while left and (chunk := stream.read(min(left, _CHUNK))):
-                digest.update(chunk)
-                left -= len(chunk)
-        return digest.hexdigest()
+        """The checksum of the bytes; remembered as long as the file is the same."""
+        stat = self.path.stat()
+        changed_ns = max(stat.st_mtime_ns, stat.st_ctime_ns)
+        key = (stat.st_dev, stat.st_ino, stat.st_size, changed_ns, self.offset, self.size)
+        found = _checksums.get(key)
+        if found is None:
+            found = hashlib.sha256(self.map()).hexdigest()
+            # A file that changed a moment ago may change again within one tick of its clock.
+            if time.time_ns() - changed_ns > _SETTLED_NS and len(_checksums) < _MAX_CHECKSUMS:
+                _checksums[key] = found
+        return found
 
     def map(self) -> memoryview:
         """The bytes, mapped read-only, shared with other processes that map them."""
