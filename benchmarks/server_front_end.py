@@ -1,6 +1,8 @@
 """Requests per second and CPU per request of the front ends, over a data plane that echoes.
 
-    python benchmarks/server_front_end.py [--seconds 3] [--rounds 3] [--big] [--ids]
+    python benchmarks/server_front_end.py [--seconds 3] [--rounds 3] [--big] [--ids] [--whole]
+
+With --whole it is the whole `tuili serve`, its identity backend behind its batcher.
 
 The server runs on core 0, the load generator on core 1: `wrk` and `h2load` (Debian packages wrk and
 nghttp2-client) where they are installed, else a plain socket client, which is itself the limit.
@@ -76,18 +78,19 @@ def http_body(shape: tuple[int, ...]) -> tuple[bytes, int]:
     return text + data, len(text)
 
 
-def grpc_body(shape: tuple[int, ...]) -> bytes:
+def grpc_body(model: str) -> bytes:
     from tuili.server.grpc.schema import INFERENCE
 
+    shape = SHAPES[model]
     data = np.random.default_rng(0).random(shape, dtype=np.float32).tobytes()
-    message = INFERENCE["ModelInferRequest"](model_name="identity", raw_input_contents=[data])
+    message = INFERENCE["ModelInferRequest"](model_name=model, raw_input_contents=[data])
     message.inputs.add(name="INPUT", datatype="FP32", shape=shape)
     text = message.SerializeToString()
     return struct.pack(">BI", 0, len(text)) + text
 
 
-def run_wrk(port: int, clients: int, seconds: float, shape: tuple[int, ...], ids: bool) -> float:
-    body, json_length = http_body(shape)
+def run_wrk(port: int, clients: int, seconds: float, model: str, ids: bool) -> float:
+    body, json_length = http_body(SHAPES[model])
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "body")
         data.write_bytes(body)
@@ -110,7 +113,7 @@ if {str(ids).lower()} then
 end
 """
         )
-        url = f"http://127.0.0.1:{port}/v2/models/identity/infer"
+        url = f"http://127.0.0.1:{port}/v2/models/{model}/infer"
         command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s"]
         done = subprocess.run(
             [*command, "-s", str(script), url], capture_output=True, text=True, check=True
@@ -122,9 +125,9 @@ end
     return int(found[1]) / float(found[2])
 
 
-def run_h2load(port: int, clients: int, seconds: float, shape: tuple[int, ...]) -> float:
+def run_h2load(port: int, clients: int, seconds: float, model: str) -> float:
     with tempfile.NamedTemporaryFile() as data:
-        data.write(grpc_body(shape))
+        data.write(grpc_body(model))
         data.flush()
         command = ["taskset", "-c", "1", "h2load", f"-c{clients}", "-m1", "-t1", f"-D{seconds:g}"]
         url = f"http://127.0.0.1:{port}/inference.GRPCInferenceService/ModelInfer"
@@ -137,11 +140,11 @@ def run_h2load(port: int, clients: int, seconds: float, shape: tuple[int, ...]) 
     return float(found[1])
 
 
-def run_sockets(port: int, clients: int, seconds: float, shape: tuple[int, ...]) -> float:
+def run_sockets(port: int, clients: int, seconds: float, model: str) -> float:
     """Closed loop over HTTP without any tool: one request per connection in turn."""
-    body, json_length = http_body(shape)
+    body, json_length = http_body(SHAPES[model])
     head = (
-        f"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
         f"Inference-Header-Content-Length: {json_length}\r\n\r\n"
     ).encode()
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(clients)]
@@ -164,17 +167,42 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(seconds: float, rounds: int, sizes: list[str], ids: bool) -> None:
+def write_repository(folder: Path) -> None:
+    """An identity model for each size."""
+    for name, shape in SHAPES.items():
+        (folder / name / "1").mkdir(parents=True)
+        tensor = f"data_type: TYPE_FP32 dims: {list(shape[1:])}"
+        (folder / name / "config.pbtxt").write_text(
+            'backend: "identity" max_batch_size: 8\n'
+            f'input {{ name: "INPUT" {tensor} }} output {{ name: "OUTPUT" {tensor} }}\n'
+        )
+
+
+def start_server(whole: bool, folder: Path) -> tuple[subprocess.Popen, int, int]:
+    """The server's process on core 0, its HTTP and its gRPC port."""
+    command = ["taskset", "-c", "0", sys.executable]
+    if not whole:
+        server = subprocess.Popen(
+            [*command, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert server.stdout is not None
+        return server, *json.loads(server.stdout.readline())
+    write_repository(folder)
+    ports = ["--http-port=0", "--grpc-port=0", "--metrics-port=-1", "--log-level=warning"]
     server = subprocess.Popen(
-        ["taskset", "-c", "0", sys.executable, __file__, "--serve"],
+        [*command, "-m", "tuili", "serve", str(folder), *ports],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert server.stdout is not None
-    assert server.stdin is not None
-    http_port, grpc_port = json.loads(server.stdout.readline())
+    found = dict(re.findall(r"(http|grpc)=(\d+)", server.stdout.readline().decode()))
+    return server, int(found["http"]), int(found["grpc"])
+
+
+def measure(seconds: float, rounds: int, sizes: list[str], ids: bool, whole: bool) -> None:
+    folder = tempfile.TemporaryDirectory()
+    server, http_port, grpc_port = start_server(whole, Path(folder.name))
     print(f"{'case':24}{'req/s (median)':>16}{'best':>10}{'CPU us/request':>16}")
     for size in sizes:
-        shape = SHAPES[size]
         for protocol in ("http", "grpc"):
             for clients in (1, 8, 32):
                 rates, costs = [], []
@@ -184,11 +212,11 @@ def measure(seconds: float, rounds: int, sizes: list[str], ids: bool) -> None:
                     if protocol == "grpc":
                         if shutil.which("h2load") is None:
                             continue
-                        rate = run_h2load(grpc_port, clients, seconds, shape)
+                        rate = run_h2load(grpc_port, clients, seconds, size)
                     elif shutil.which("wrk") is None:
-                        rate = run_sockets(http_port, clients, seconds, shape)
+                        rate = run_sockets(http_port, clients, seconds, size)
                     else:
-                        rate = run_wrk(http_port, clients, seconds, shape, ids)
+                        rate = run_wrk(http_port, clients, seconds, size, ids)
                     busy = cpu_seconds(server.pid) - before
                     costs.append(busy / (rate * min(seconds, time.perf_counter() - start)) * 1e6)
                     rates.append(rate)
@@ -196,8 +224,9 @@ def measure(seconds: float, rounds: int, sizes: list[str], ids: bool) -> None:
                     name = f"{size} {protocol} c={clients}"
                     median = statistics.median(rates)
                     print(f"{name:24}{median:16,.0f}{max(rates):10,.0f}{min(costs):16.1f}")
-    server.stdin.close()
-    server.wait(10)
+    server.terminate()
+    server.wait(20)
+    folder.cleanup()
 
 
 def main() -> None:
@@ -207,15 +236,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--big", action="store_true", help="also a 602 kB tensor")
     parser.add_argument("--ids", action="store_true", help="every HTTP request has its own id")
+    parser.add_argument("--whole", action="store_true", help="the whole server, not an echo")
     options = parser.parse_args()
     if options.serve:
         import uvloop
 
         uvloop.run(serve())
         return
-    measure(
-        options.seconds, options.rounds, ["small", "big"] if options.big else ["small"], options.ids
-    )
+    sizes = ["small", "big"] if options.big else ["small"]
+    measure(options.seconds, options.rounds, sizes, options.ids, options.whole)
 
 
 if __name__ == "__main__":
