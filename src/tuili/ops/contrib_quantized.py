@@ -9,7 +9,7 @@ import numpy as np
 
 from tuili.ir import TensorType
 from tuili.ops.activations import leaky_relu, sigmoid
-from tuili.ops.contrib_math import channels_last, to_back, to_front
+from tuili.ops.contrib_convolution import channels_last, to_back, to_front
 from tuili.ops.convolution import CONV_ATTRS, conv_shape
 from tuili.ops.linear import matmul_integer, matmul_shape, product_shape
 from tuili.ops.movement import concat

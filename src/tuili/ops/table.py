@@ -11,7 +11,9 @@ from tuili.ops import (
     arithmetic,
     attention,
     contrib_attention,
+    contrib_convolution,
     contrib_math,
+    contrib_norms,
     contrib_quantized,
     control,
     convolution,
@@ -72,6 +74,8 @@ FAMILIES = (
     contrib_math,
     contrib_quantized,
     contrib_attention,
+    contrib_convolution,
+    contrib_norms,
     internal,
 )
 
