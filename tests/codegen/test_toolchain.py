@@ -194,6 +194,25 @@ def test_the_cache_folder_is_named_by_the_environment(monkeypatch: pytest.Monkey
     assert cache_folder() == Path("/x/tuili")
 
 
+def test_a_cache_that_cannot_be_written_is_an_error_that_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TUILI_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ToolchainError, match=r"cache .*file/objects cannot be used: .*TUILI_CACHE"):
+        Toolchain.find().build(UNITS, tmp_path / "x.so")
+
+
+def test_what_a_killed_compile_left_behind_is_removed_after_a_day(tmp_path: Path) -> None:
+    old, new = tmp_path / "ab/new-old", tmp_path / "ab/new-new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "unit.c").write_text("int x;")
+    os.utime(old, (1, 1))
+    ObjectCache(tmp_path).prune()
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_borders_between_hashed_texts_count() -> None:
     assert content_key(["ab", "c"]) != content_key(["a", "bc"])
 

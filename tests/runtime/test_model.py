@@ -316,6 +316,36 @@ def test_an_artifact_replaced_at_its_path_is_loaded_afresh(tmp_path: Path) -> No
     np.testing.assert_array_equal(second.run({"x": x})["y"], 2 * x + 1)
 
 
+def test_loading_over_and_over_takes_no_more_memory(tmp_path: Path) -> None:
+    paths = [add_weight(tmp_path).path, twice(tmp_path, single_file=True).path]
+    feeds: list[dict[str, Any]] = [{"x": np.arange(100)}, {"x": rows(100)}]
+
+    def serve() -> None:
+        for path, feed in zip(paths, feeds, strict=True):
+            with load(path) as model:
+                model.run(feed)
+
+    for _ in range(20):
+        serve()
+    before = resident_bytes()
+    for _ in range(300):
+        serve()
+    assert resident_bytes() - before < 4_000_000
+
+
+def test_a_process_may_end_while_outputs_and_threads_are_alive(shelf: Path) -> None:
+    script = (
+        "import numpy as np, sys, tuili.runtime as r\n"
+        "model = r.load(sys.argv[1] + '/twice.tuili', threads=3)\n"
+        "y = model.run({'x': np.ones((99, 3), np.float32)})\n"
+        "z = r.load(sys.argv[1] + '/positives.tuili').run({'x': np.ones(9, np.float32)})\n"
+        "np.kept = z\n"
+    )
+    command = [sys.executable, "-X", "dev", "-c", script, str(shelf)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("single_file", [False, True])
 def test_unloading_removes_the_code(tmp_path: Path, single_file: bool) -> None:
     path = twice(tmp_path, single_file=single_file).path

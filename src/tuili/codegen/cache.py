@@ -10,11 +10,15 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
 LIMIT_BYTES = 4 << 30
+_SCRATCH = "new-"
+_ABANDONED_S = 86400
 
 
 def cache_folder() -> Path:
@@ -67,7 +71,7 @@ class ObjectCache:
             if self.find(key, suffix):
                 yield None
                 return
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix="new-") as scratch:
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=_SCRATCH) as scratch:
                 yield Path(scratch)
 
     def keep(self, key: str, suffix: str, made: Path) -> Path:
@@ -77,7 +81,14 @@ class ObjectCache:
         return path
 
     def prune(self, limit_bytes: int = LIMIT_BYTES) -> int:
-        """Remove the entries unused longest until the rest fits; returns how many went."""
+        """Remove the entries unused longest until the rest fits; returns how many went.
+
+        Scratch folders that a killed process left behind go too, after a day.
+        """
+        for path in self.folder.glob(f"??/{_SCRATCH}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                    shutil.rmtree(path, ignore_errors=True)
         entries = [(stat.st_mtime, stat.st_size, path) for path, stat in self._entries()]
         excess = sum(size for _, size, _ in entries) - limit_bytes
         removed = 0

@@ -99,7 +99,13 @@ class Toolchain:
     ) -> Path:
         """Compile the units and link them to `output`, which appears whole or not at all."""
         cache = ObjectCache(cache_folder() / "objects")
-        objects = self._compile_all(units, cache, progress or _silent)
+        try:
+            objects = self._compile_all(units, cache, progress or _silent)
+        except OSError as error:
+            raise ToolchainError(
+                f"the cache of compiled code in {cache.folder} cannot be used: {error}; "
+                "set TUILI_CACHE to a folder that can be written"
+            ) from None
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".link-") as scratch:
             library = Path(scratch) / "library.so"
