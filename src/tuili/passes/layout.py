@@ -34,6 +34,7 @@ class Part:
 
     role: Role
     slots: tuple[int, ...] = ()
+    writes_plain: bool = False  # whatever it reads
 
 
 _REFUSES = Part(Role.REFUSES)
@@ -47,7 +48,7 @@ def assign_layouts(graph: Graph, block: int) -> bool:
     blocked = _cut(graph, parts)
     layout = f"nchw{block}c"
     for node in graph.nodes:
-        if node in blocked:
+        if node in blocked and not parts[node].writes_plain:
             for value in node.outputs:
                 value.type = value.tensor.with_layout(layout)
     _reorder(graph, parts, blocked, layout)
@@ -87,9 +88,8 @@ def _is_full(value: Value | None, output: Value) -> bool:
 
 
 def _conv(node: Node, block: int) -> Part:
-    weights = node.required(1)
     x = node.required(0)
-    if not weights.is_constant or not _can_be_blocked(x):
+    if not _has_known_weights(node) or not _can_be_blocked(x):
         return _REFUSES
     channels, outputs, groups = x.shape[1], node.output.shape[1], node.attrs.get("group", 1)
     assert isinstance(channels, int)
@@ -102,14 +102,36 @@ def _conv(node: Node, block: int) -> Part:
     slots = _data_and_epilogue(node, 3)
     if groups == 1 and channels <= FEW_CHANNELS:
         return Part(Role.WANTS, slots[1:])
+    if outputs == groups == 1:
+        return Part(Role.WANTS, (0,), writes_plain=True)
     return Part(Role.WANTS, slots)
 
 
+def _has_known_weights(node: Node) -> bool:
+    bias = node.input(2)
+    return node.required(1).is_constant and (bias is None or bias.is_constant)
+
+
 def _conv_transpose(node: Node, block: int) -> Part:
-    plain = node.attrs.get("group", 1) != 1 or not node.required(1).is_constant
+    plain = node.attrs.get("group", 1) != 1 or not _has_known_weights(node)
     if plain or not _can_be_blocked(node.required(0)):
         return _REFUSES
+    if node.output.shape[1] == 1 and _taps_are_apart(node, block):
+        return Part(Role.WANTS, (0,), writes_plain=True)
     return Part(Role.WANTS, _data_and_epilogue(node, 3))
+
+
+def _taps_are_apart(node: Node, block: int) -> bool:
+    """Whether every output of a ConvTranspose has exactly one tap: kernel equal to stride."""
+    taps, strides = node.required(1).shape[2:], node.attrs.get("strides")
+    sizes = zip(node.required(0).shape[2:], node.output.shape[2:], taps, strict=True)
+    grown = all(out == size * tap for size, out, tap in sizes)
+    pads, dilations = node.attrs.get("pads") or (0,), node.attrs.get("dilations") or (1,)
+    assert isinstance(pads, tuple)
+    assert isinstance(dilations, tuple)
+    simple = not any(pads) and all(dilation == 1 for dilation in dilations)
+    count = numel(taps)
+    return strides == taps and grown and simple and isinstance(count, int) and block % count == 0
 
 
 def _pool(node: Node, block: int) -> Part:
@@ -199,8 +221,10 @@ def _cut(graph: Graph, parts: dict[Node, Part]) -> set[Node]:
     """The nodes that work on blocked data."""
     network = MinCut()
     vertices = {node: _vertex(network, parts[node]) for node in graph.nodes}
+    plain = {node for node, part in parts.items() if part.writes_plain}
     for value in _values(graph):
-        writer = SINK if value.producer is None else vertices.get(value.producer, SINK)
+        producer = value.producer
+        writer = SINK if producer is None or producer in plain else vertices.get(producer, SINK)
         readers = {_reader(user, slot, parts, vertices) for user, slot in value.uses}
         _price(network, writer, readers - {writer}, weight(value))
     side = network.source_side()

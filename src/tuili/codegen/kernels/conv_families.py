@@ -5,6 +5,7 @@ from __future__ import annotations
 from tuili.codegen.family import Family
 from tuili.codegen.kernels import (
     conv_direct,
+    conv_single,
     conv_transposed,
     conv_window,
     pool_global,
@@ -22,9 +23,11 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("depthwise", conv_window.emit_depthwise, conv_window.supports_depthwise),
         Family("winograd", winograd.emit_winograd, winograd.supports_winograd),
         Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),
+        Family("conv_single", conv_single.emit_single, conv_single.supports_single),
         Family("conv_plain", window_plain.emit_plain_conv, window_plain.supports_plain_conv),
     ),
     "ConvTranspose": (
+        Family("conv_single", conv_single.emit_single_transposed, conv_single.supports_single),
         Family(
             "conv_transposed", conv_transposed.emit_transposed, conv_transposed.supports_transposed
         ),
