@@ -9,7 +9,12 @@ from typing import Any, Final
 
 from tuili.errors import InvalidModel, nearest
 from tuili.server.protocol.signature import Signature, TensorRule, dims_text
-from tuili.server.repository.config import CONFIG_NAMES, ModelConfig, TensorConfig
+from tuili.server.repository.config import (
+    CONFIG_NAMES,
+    ModelConfig,
+    TensorConfig,
+    sequence_names,
+)
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.tensors import Dim, DType, Sym, TensorSpec, symbols_of
 
@@ -41,14 +46,32 @@ def complete(
         limit = AUTO_MAX_BATCH if batchable(inputs, outputs) else 0
     else:
         limit = config.max_batch_size
+    # Control inputs and states are the server's affair, not the client's.
+    hidden = sequence_names(config)
     signature = Signature(
         config.name,
-        _rules("input", config, config.inputs, inputs, limit, folder),
-        _rules("output", config, config.outputs, outputs, limit, folder),
+        _rules("input", config, config.inputs, _visible(inputs, hidden), limit, folder),
+        _rules("output", config, config.outputs, _visible(outputs, hidden), limit, folder),
         limit,
     )
     policy = config.policy or BatchPolicy(max_rows=limit, merge=limit > 0)
     return Completed(signature, policy, _json(config, backend, signature, policy))
+
+
+def _visible(specs: Sequence[TensorSpec], hidden: frozenset[str]) -> list[TensorSpec]:
+    return [spec for spec in specs if spec.name not in hidden]
+
+
+def complete_ensemble(config: ModelConfig) -> Completed:
+    """The signature of an ensemble: what its configuration declares."""
+    limit = config.max_batch_size or 0
+    rules = [
+        [TensorRule(t.name, t.datatype, t.dims, t.optional, reshape=t.reshape) for t in tensors]
+        for tensors in (config.inputs, config.outputs)
+    ]
+    signature = Signature(config.name, rules[0], rules[1], limit)
+    policy = BatchPolicy(max_rows=limit)
+    return Completed(signature, policy, _json(config, "ensemble", signature, policy))
 
 
 def batchable(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
@@ -234,4 +257,8 @@ def _tensor_json(rule: TensorRule, role: str) -> Json:
     return found
 
 
-PLATFORMS: Final = {"onnxruntime": "onnxruntime_onnx", "tuili": "tuili_native"}
+PLATFORMS: Final = {
+    "onnxruntime": "onnxruntime_onnx",
+    "tuili": "tuili_native",
+    "ensemble": "ensemble",
+}

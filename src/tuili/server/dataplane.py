@@ -18,11 +18,14 @@ from typing import Any, Final, Literal, Protocol
 from tuili import __version__
 from tuili.errors import (
     InvalidArgument,
+    InvalidModel,
     NotFound,
     TuiliError,
     Unavailable,
     Unsupported,
 )
+from tuili.server.completion import complete_ensemble
+from tuili.server.ensemble import Ensemble, check_types, dag_of
 from tuili.server.execution import Instance
 from tuili.server.hosts import Host
 from tuili.server.options import ServerOptions
@@ -30,9 +33,10 @@ from tuili.server.preparing import prepare
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
 from tuili.server.protocol.signature import TensorRule
 from tuili.server.repository import overrides
-from tuili.server.repository.config import ModelConfig
+from tuili.server.repository.config import ModelConfig, step_models
 from tuili.server.repository.layout import check_name
 from tuili.server.repository.lifecycle import Repository, not_ready
+from tuili.server.scheduling.dag import Dag
 from tuili.server.servable import Servable
 from tuili.server.settings import LogSettings, TraceSettings
 from tuili.server.shared_memory import DISABLED, Regions
@@ -49,6 +53,7 @@ _EXTENSIONS: Final[tuple[str, ...]] = (
     "classification",
     "model_repository",
     "model_repository(unload_dependents)",
+    "sequence",
     "schedule_policy",
     "model_configuration",
     "binary_tensor_data",
@@ -81,8 +86,12 @@ class DataPlane:
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
-        self.repository: Repository[Servable] = Repository(options.repository, self._launch)
+        self.repository: Repository[Servable | Ensemble] = Repository(
+            options.repository, self._launch
+        )
         self._live = self.repository.live
+        # Two models at a time: compiling and warming take a core each.
+        self._loading = asyncio.Semaphore(2)
         self._regions = Regions(allowed=options.allow_client_shm)
         self._traces = TraceSettings()
         self._logs = LogSettings()
@@ -245,7 +254,15 @@ class DataPlane:
     async def repository_unload(self, model: str, unload_dependents: bool = False) -> None:
         """Stop a model: it refuses new requests, finishes those in flight, then goes."""
         self._require_explicit()
+        parts: list[str] = []
+        if unload_dependents:
+            ensembles = list(self._live.get(model, {}).values())
+            parts = [
+                step.model for e in ensembles if isinstance(e, Ensemble) for step in e.dag.steps
+            ]
         await self.repository.unload(model)
+        for part in dict.fromkeys(parts):
+            await self.repository.unload(part)
 
     # ---- settings: trace and log
     def trace_settings(self, model: str = "") -> Json:
@@ -311,8 +328,11 @@ class DataPlane:
         )
 
     # ---- steps
-    async def _launch(self, folder: Path, config: ModelConfig, version: int) -> Servable:
-        prepared = await asyncio.to_thread(prepare, folder, config, version, self.options)
+    async def _launch(self, folder: Path, config: ModelConfig, version: int) -> Servable | Ensemble:
+        if config.backend == "ensemble":
+            return await self._launch_ensemble(config, version)
+        async with self._loading:
+            prepared = await asyncio.to_thread(prepare, folder, config, version, self.options)
         name = f"{config.name}-{version}"
         key = (config.name, str(version))
         statistics = self._statistics.setdefault(key, Statistics(*key))
@@ -325,6 +345,7 @@ class DataPlane:
             statistics,
             config=prepared.completed.json,
             decoupled=config.decoupled,
+            sequences=prepared.sequences,
             idempotent=config.parameters.get("idempotent", "true") != "false",
             placement=prepared.placement,
             regions=self._regions,
@@ -334,7 +355,45 @@ class DataPlane:
         servable.hosts = prepared.hosts
         return servable
 
-    def _servable(self, model: str, version: str) -> Servable:
+    async def _launch_ensemble(self, config: ModelConfig, version: int) -> Ensemble:
+        """An ensemble, after its steps' models are live."""
+        dag = dag_of(config)
+        for name in step_models(config):
+            try:
+                await self.repository.ensure(name)
+            except TuiliError as error:
+                raise InvalidModel(
+                    f"ensemble '{config.name}' depends on '{name}', which is not loaded: {error}"
+                ) from error
+        completed = complete_ensemble(config)
+        parts = [self._servable(step.model, step.version) for step in dag.steps]
+        types = check_types(dag, completed.signature, [part.signature for part in parts])
+        key = (config.name, str(version))
+        raw = config.raw.get("ensemble_scheduling", {})
+        return Ensemble(
+            dag,
+            completed.signature,
+            str(version),
+            types=types,
+            config=completed.json,
+            submit=self.submit,
+            broken=partial(self._broken_step, dag),
+            statistics=self._statistics.setdefault(key, Statistics(*key)),
+            regions=self._regions,
+            most_inflight=int(raw.get("max_inflight_requests", 0)),
+        )
+
+    def _broken_step(self, dag: Dag) -> str:
+        """Why a step of an ensemble cannot answer now, or ""."""
+        for step in dag.steps:
+            part = self._live.get(step.model, {}).get(step.version)
+            if part is None:
+                return f"model '{step.model}', which it is made of, is not loaded"
+            if part.broken:
+                return f"model '{step.model}', which it is made of, is {part.broken}"
+        return ""
+
+    def _servable(self, model: str, version: str) -> Servable | Ensemble:
         """The live version, or the error that says why there is none."""
         versions = self._live.get(model)
         if versions is not None and version in versions:

@@ -36,6 +36,9 @@ class Pending(msgspec.Struct, eq=False):
     owner: Canceller
     queued: bool = False
     retried: bool = False
+    sequence: int | str = 0
+    starts: bool = False
+    ends: bool = False
 
     def cancel(self) -> None:
         """Forget the request; `reply` is not called any more."""

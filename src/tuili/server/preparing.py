@@ -28,6 +28,8 @@ from tuili.server.repository.compiling import cache_folder, compiled
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.layout import model_file
 from tuili.server.scheduling.placement import Placement
+from tuili.server.scheduling.sequences import SequencePolicy
+from tuili.server.stateful import sequence_policy, sequence_specs
 
 _log = logging.getLogger("tuili.server")
 
@@ -46,6 +48,7 @@ class Prepared:
     """A model version, loaded and warm."""
 
     completed: Completed
+    sequences: SequencePolicy | None
     instances: tuple[Executable, ...]
     hosts: tuple[Host, ...]
     placement: Placement
@@ -57,8 +60,10 @@ def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOpti
     settings = BackendOptions(
         threads=int(config.parameters.get("threads", options.threads)),
         parameters=config.parameters,
-        declared_inputs=declared_specs(config.inputs, config.max_batch_size),
-        declared_outputs=declared_specs(config.outputs, config.max_batch_size),
+        declared_inputs=declared_specs(config.inputs, config.max_batch_size)
+        + sequence_specs(config)[0],
+        declared_outputs=declared_specs(config.outputs, config.max_batch_size)
+        + sequence_specs(config)[1],
         max_batch_size=config.max_batch_size or 0,
     )
     hosts: list[Host] = []
@@ -73,6 +78,7 @@ def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOpti
                 models.append(backends.load(backend, path, settings))
         first = models[0]
         completed = complete(config, backend, first.inputs, first.outputs, folder)
+        sequences = sequence_policy(config, completed.policy, folder)
         placement = Placement(allowed=not hosts)
         for model in models:
             warm(model, completed.signature, placement)
@@ -82,7 +88,7 @@ def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOpti
         for host in hosts:
             host.close()
         raise
-    return Prepared(completed, () if hosts else tuple(models), tuple(hosts), placement)
+    return Prepared(completed, sequences, () if hosts else tuple(models), tuple(hosts), placement)
 
 
 def isolated(backend: str, config: ModelConfig, options: ServerOptions) -> bool:

@@ -24,7 +24,6 @@ from tuili.errors import (
 from tuili.server.execution import InstanceDied, Outcome, Runner, execute
 from tuili.server.hosts import Host
 from tuili.server.pending import Pending, Reply
-from tuili.server.protocol.classification import classify
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -34,9 +33,11 @@ from tuili.server.protocol.messages import (
     RequestedOutput,
 )
 from tuili.server.protocol.signature import Signature, TensorRule, prefix
+from tuili.server.responding import finish_output
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.queue import RequestQueue
+from tuili.server.scheduling.sequences import SequencePolicy, SequenceQueue
 from tuili.server.shared_memory import Regions
 from tuili.server.telemetry.statistics import Statistics
 
@@ -58,6 +59,7 @@ class Servable:
         config: dict[str, Any] | None = None,
         decoupled: bool = False,
         idempotent: bool = True,
+        sequences: SequencePolicy | None = None,
         placement: Placement | None = None,
         regions: Regions | None = None,
     ) -> None:
@@ -73,7 +75,10 @@ class Servable:
         self._placement = placement or Placement()
         self._regions = regions
         self._run_s = 0.0
-        self._queue: RequestQueue[Pending] = RequestQueue(policy)
+        self._sequences: SequenceQueue[Pending] | None = None
+        self._queue: RequestQueue[Pending] | SequenceQueue[Pending] = RequestQueue(policy)
+        if sequences is not None:
+            self._queue = self._sequences = SequenceQueue(signature.model, sequences)
         self._instances = tuple(instances)
         self._free = list(instances)
         self._running: set[Runner] = set()
@@ -173,6 +178,10 @@ class Servable:
         """Set the priority level; returns the request's own timeout in seconds."""
         priority = parameters.get("priority", 0)
         item.level = self._policy.level_of(int(priority))
+        if self._sequences is not None:
+            item.sequence = _sequence_id(parameters.get("sequence_id", 0))
+            item.starts = bool(parameters.get("sequence_start", False))
+            item.ends = bool(parameters.get("sequence_end", False))
         return int(parameters.get("timeout", 0)) / 1e6
 
     def _flush(self) -> None:
@@ -282,6 +291,10 @@ class Servable:
         )
 
     def _finish_failed(self, batch: list[Pending], error: TuiliError) -> None:
+        if self._sequences is not None:
+            for item in batch:
+                if item.reply is None:
+                    self._sequences.finished(item, None, time.monotonic())
         waiting = [item for item in batch if item.reply is not None]
         if len(batch) > 1:
             # One bad request must not fail its neighbours: each gets a run of its own.
@@ -296,6 +309,8 @@ class Servable:
         """Run what a dying instance had once more, each request alone: one of them may be why."""
         for item in batch:
             if item.reply is None:
+                if self._sequences is not None:
+                    self._sequences.finished(item, None, time.monotonic())
                 continue
             if item.retried or not self._idempotent:
                 self._fail(item, error, "BACKEND")
@@ -305,6 +320,8 @@ class Servable:
                 self._queue.readmit(item)
 
     def _fail(self, item: Pending, error: TuiliError, reason: str) -> None:
+        if self._sequences is not None:
+            self._sequences.finished(item, None, time.monotonic())
         reply, item.reply = item.reply, None
         if reply is None:
             return
@@ -316,12 +333,18 @@ class Servable:
         statistics = self.statistics
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         start = 0
+        whole = len(batch) == 1
         for item in batch:
             stop = start + item.rows
             reply, item.reply = item.reply, None
+            start, first = stop, start
+            if reply is None and self._sequences is None:
+                continue
+            mine = outputs if whole else {n: a[first:stop] for n, a in outputs.items()}
+            if self._sequences is not None:
+                # A cancelled request has moved the state on all the same.
+                mine = self._sequences.finished(item, mine, time.monotonic()) or {}
             if reply is not None:
-                whole = len(batch) == 1
-                mine = outputs if whole else {n: a[start:stop] for n, a in outputs.items()}
                 self._deliver(item, reply, mine, outcome.started_ns)
             start = stop
 
@@ -382,7 +405,7 @@ class Servable:
             array = np.ascontiguousarray(array)
         if wanted is None or not wanted.parameters:
             return OutputTensor(rule.name, rule.datatype, array.shape, array)
-        return self._with_parameters(rule, array, wanted.parameters)
+        return finish_output(self.signature, wanted, array, self._regions)
 
     def _wire_shape(self, rule: TensorRule, array: Array) -> Array:
         """Undo the `reshape` of an output: the back end's dims to the configured ones."""
@@ -391,33 +414,6 @@ class Servable:
             return array
         return array.reshape(lead + rule.dims) if array.size else array
 
-    def _with_parameters(
-        self, rule: TensorRule, array: Array, parameters: Parameters
-    ) -> OutputTensor:
-        top = parameters.get("classification")
-        region = parameters.get("shared_memory_region")
-        datatype = rule.datatype
-        if top:
-            if region is not None:
-                raise InvalidArgument(
-                    "output can't set both 'shared_memory_region' and 'classification'"
-                )
-            batched = self.signature.max_batch_size > 0
-            array = classify(rule.name, array, int(top), rule.labels, batched)
-            datatype = "BYTES"
-        if region is None:
-            return OutputTensor(rule.name, datatype, array.shape, array)
-        if self._regions is None:
-            raise InternalError("an output in shared memory, but no registry of regions")
-        size = self._regions.write(parameters, array, datatype)
-        told: Parameters = {
-            "shared_memory_region": region,
-            "shared_memory_byte_size": size,
-        }
-        if parameters.get("shared_memory_offset"):
-            told["shared_memory_offset"] = parameters["shared_memory_offset"]
-        return OutputTensor(rule.name, datatype, array.shape, None, told)
-
     def _is_idle(self) -> bool:
         return not len(self._queue) and not self._running
 
@@ -425,3 +421,9 @@ class Servable:
         """Tell a drain that waits that nothing is left."""
         if self._idle is not None and not self._idle.done() and self._is_idle():
             self._idle.set_result(None)
+
+
+def _sequence_id(value: object) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise InvalidArgument(f"sequence_id must be a number or text, got {value!r}")
+    return value

@@ -15,11 +15,11 @@ from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 
 Json = dict[str, Any]
 
-_DATATYPES: Final = {
+DATATYPES: Final = {
     kind: "BYTES" if kind == "TYPE_STRING" else kind.removeprefix("TYPE_")
     for kind in ENUMS["DataType"]
 }
-CONFIG_NAMES: Final = {name: kind for kind, name in _DATATYPES.items()}
+CONFIG_NAMES: Final = {name: kind for kind, name in DATATYPES.items()}
 _SCALARS: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
     "bool": (bool,),
@@ -94,6 +94,21 @@ def read(folder: Path, override: str | None = None) -> ModelConfig:
     return from_json(folder.name, raw, str(path))
 
 
+def step_models(config: ModelConfig) -> list[str]:
+    """The models that an ensemble is made of; none for other models."""
+    steps = config.raw.get("ensemble_scheduling", {}).get("step", ())
+    return list(dict.fromkeys(step.get("model_name", "") for step in steps))
+
+
+def sequence_names(config: ModelConfig) -> frozenset[str]:
+    """The tensors that the server itself feeds to and takes from a stateful model."""
+    raw = config.raw.get("sequence_batching", {})
+    names = [control.get("name", "") for control in raw.get("control_input", ())]
+    for state in raw.get("state", ()):
+        names += [state.get("input_name", ""), state.get("output_name", "")]
+    return frozenset(names)
+
+
 def parse_json(text: str) -> Json:
     """A configuration given as JSON, checked against the schema."""
     try:
@@ -141,6 +156,8 @@ def _backend(raw: Json) -> str:
     if backend:
         return backend
     platform: str = raw.get("platform", "")
+    if "ensemble_scheduling" in raw:
+        return "ensemble"
     return {"onnxruntime_onnx": "onnxruntime", "ensemble": "ensemble"}.get(platform, platform)
 
 
@@ -167,7 +184,7 @@ def _tensor(entry: Json, where: str) -> TensorConfig:
     reshape = entry.get("reshape")
     return TensorConfig(
         name=name,
-        datatype=_DATATYPES[kind],
+        datatype=DATATYPES[kind],
         dims=dims,
         reshape=None if reshape is None else tuple(reshape.get("shape", ())),
         optional=bool(entry.get("optional", False)),

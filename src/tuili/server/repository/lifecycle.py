@@ -5,7 +5,7 @@ Theory of operation
   instances, warm-up. Only then the table `live` is switched, in one assignment, and the old
   version drains: it finishes what it has and is released. A failed reload leaves the old one be.
 - `live[model][version]` (and `live[model][""]` for the newest) is what every request looks up.
-- Loads of one model follow each other; different models load side by side, two at a time.
+- Loads of one model follow each other; different models load side by side.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tuili.errors import InternalError, InvalidModel, TuiliError, Unavailable
 from tuili.server.repository import config as configuration
-from tuili.server.repository.config import ModelConfig
+from tuili.server.repository.config import ModelConfig, step_models
 from tuili.server.repository.layout import find_model, find_models, fingerprint, versions_of
 from tuili.server.repository.overrides import Overrides
 from tuili.server.repository.states import State, VersionState
@@ -50,7 +50,6 @@ class Repository(Generic[Running]):
         self._states: dict[str, dict[int, VersionState]] = {}
         self._failed: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._slots = asyncio.Semaphore(2)
         self._seen: dict[str, object] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -110,6 +109,7 @@ class Repository(Generic[Running]):
             self._seen[name] = await asyncio.to_thread(fingerprint, folder)
             try:
                 config = configuration.read(folder, overrides.config if overrides else None)
+                self._check_cycles(config, (name,))
                 versions = config.versions.select(versions_of(folder))
                 if not versions:
                     raise InvalidModel(
@@ -120,6 +120,15 @@ class Repository(Generic[Running]):
                 self._failed[name] = str(error)
                 raise InvalidModel(f"load failed for model '{name}': {error}") from error
             await self._load_versions(name, folder, config, versions)
+
+    async def ensure(self, name: str) -> None:
+        """Load a model unless it is live: what another model is made of."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        if lock.locked():
+            async with lock:
+                pass
+        if name not in self.live:
+            await self.load(name)
 
     async def unload(self, name: str) -> None:
         """Stop a model: no new requests, those in flight are answered, then it goes."""
@@ -157,6 +166,15 @@ class Repository(Generic[Running]):
         return all(await asyncio.gather(*(each.drain(timeout_s) for each in running)))
 
     # ---- steps
+    def _check_cycles(self, config: ModelConfig, chain: tuple[str, ...]) -> None:
+        """Refuse ensembles that contain themselves: loading them would wait for itself."""
+        for step in step_models(config):
+            if step in chain:
+                raise InvalidModel(f"ensembles form a cycle: {' -> '.join((*chain, step))}")
+            folder = find_model(self._folders, step)
+            if folder is not None:
+                self._check_cycles(configuration.read(folder), (*chain, step))
+
     def _on_disk(self) -> dict[str, list[Path]]:
         try:
             return find_models(self._folders)
@@ -199,8 +217,7 @@ class Repository(Generic[Running]):
         was_ready = entry.state is State.READY
         entry.enter(State.LOADING)
         try:
-            async with self._slots:
-                running = await self._launch(folder, config, version)
+            running = await self._launch(folder, config, version)
         except Exception as error:  # noqa: BLE001 - see below
             # Whatever goes wrong costs this model; only a bug of ours is worth a traceback.
             bug = None if isinstance(error, TuiliError) else error

@@ -1,0 +1,295 @@
+"""Ensemble: a model made of other models; its steps are requests to them, arrays uncopied."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from tuili.errors import InternalError, InvalidModel, TuiliError, Unavailable, nearest
+from tuili.server.hosts import Host
+from tuili.server.pending import Reply
+from tuili.server.protocol.messages import (
+    Array,
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    OutputTensor,
+    RequestedOutput,
+)
+from tuili.server.protocol.signature import Signature, TensorRule, prefix
+from tuili.server.repository.config import ModelConfig
+from tuili.server.responding import finish_output
+from tuili.server.scheduling.dag import Dag, Flow, Step
+from tuili.server.shared_memory import Regions
+from tuili.server.telemetry.statistics import Statistics
+
+
+class Ticket(Protocol):
+    """A step in progress."""
+
+    def cancel(self) -> None: ...
+
+
+Submit = Callable[[InferRequest, Reply], Ticket]
+
+
+def dag_of(config: ModelConfig) -> Dag:
+    """The checked steps of an ensemble's configuration."""
+    raw: dict[str, Any] = config.raw.get("ensemble_scheduling", {})
+    steps = [
+        Step(
+            step.get("model_name", ""),
+            "" if int(step.get("model_version", -1)) < 1 else str(step["model_version"]),
+            step.get("input_map", {}),
+            step.get("output_map", {}),
+        )
+        for step in raw.get("step", ())
+    ]
+    if not steps:
+        raise InvalidModel(f"ensemble '{config.name}' has no steps in ensemble_scheduling")
+    if not config.inputs or not config.outputs:
+        raise InvalidModel(f"ensemble '{config.name}' must declare its inputs and outputs")
+    return Dag(
+        config.name, [t.name for t in config.inputs], [t.name for t in config.outputs], steps
+    )
+
+
+def check_types(dag: Dag, signature: Signature, signatures: Sequence[Signature]) -> dict[str, str]:
+    """The datatype of every tensor; `signatures` are those of the steps.
+
+    InvalidModel where an edge joins tensors that do not exist or differ in datatype.
+    """
+    types = {name: rule.datatype for name, rule in signature.inputs.items()}
+    for step, model in zip(dag.steps, signatures, strict=True):
+        for name, tensor in step.makes.items():
+            types[tensor] = _rule(dag, step, model.outputs, name).datatype
+    for step, model in zip(dag.steps, signatures, strict=True):
+        for name, tensor in step.needs.items():
+            wanted = _rule(dag, step, model.inputs, name).datatype
+            if types[tensor] != wanted:
+                raise InvalidModel(
+                    f"ensemble '{dag.name}': tensor '{tensor}' is {types[tensor]}, but input "
+                    f"'{name}' of model '{step.model}' expects {wanted}"
+                )
+    for name, rule in signature.outputs.items():
+        if types[name] != rule.datatype:
+            raise InvalidModel(
+                f"ensemble '{dag.name}': output '{name}' is declared {rule.datatype}, but its step "
+                f"makes {types[name]}"
+            )
+    return types
+
+
+def _rule(dag: Dag, step: Step, rules: dict[str, TensorRule], name: str) -> TensorRule:
+    if name not in rules:
+        raise InvalidModel(
+            f"ensemble '{dag.name}': model '{step.model}' has no tensor '{name}'."
+            + nearest(name, rules)
+        )
+    return rules[name]
+
+
+class Ensemble:
+    """A running ensemble version; to the data plane it is as any other model."""
+
+    decoupled = False
+    hosts: Sequence[Host] = ()
+
+    def __init__(  # noqa: PLR0913 - made in one place, by name
+        self,
+        dag: Dag,
+        signature: Signature,
+        version: str,
+        *,
+        types: dict[str, str],
+        config: dict[str, Any],
+        submit: Submit,
+        broken: Callable[[], str],
+        statistics: Statistics,
+        regions: Regions,
+        most_inflight: int = 0,
+    ) -> None:
+        self.signature = signature
+        self.version = version
+        self.config = config
+        self.statistics = statistics
+        self.dag = dag
+        self.types = types
+        self._submit = submit
+        self._why_broken = broken
+        self._regions = regions
+        self._most_inflight = most_inflight
+        self._runs: set[_Run] = set()
+        self._draining = False
+        self._idle: asyncio.Future[None] | None = None
+
+    @property
+    def broken(self) -> str:
+        """Why a step's model cannot answer, or ""."""
+        return self._why_broken()
+
+    def submit(self, request: InferRequest, reply: Reply) -> _Run:
+        """Start a request's way through the steps."""
+        if self._draining:
+            raise Unavailable(
+                f"'{self.signature.model}' version {self.version} is not at ready state"
+            )
+        if self._most_inflight and len(self._runs) >= self._most_inflight:
+            self.statistics.record_failure("REJECTED", 0)
+            raise Unavailable(prefix(request) + "Exceeds maximum number of requests in flight")
+        checked = self.signature.check(request)
+        run = _Run(self, request, reply, checked.rows)
+        self._runs.add(run)
+        run.start(checked.arrays)
+        return run
+
+    def call(self, request: InferRequest, reply: Reply) -> Ticket:
+        """Send a step's request to its model."""
+        return self._submit(request, reply)
+
+    def respond(self, request: InferRequest, tensors: dict[str, Array]) -> list[OutputTensor]:
+        """The outputs that the request asked for."""
+        wanted = request.outputs or [RequestedOutput(name) for name in self.dag.outputs]
+        return [
+            finish_output(self.signature, output, tensors[output.name], self._regions)
+            for output in wanted
+        ]
+
+    def forget(self, run: _Run) -> None:
+        """A request has ended."""
+        self._runs.discard(run)
+        if not self._runs and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def pending(self) -> int:
+        """How many requests are on their way."""
+        return len(self._runs)
+
+    async def drain(self, timeout_s: float | None = None) -> bool:
+        """Refuse new requests and wait for those here; false when time ran out first."""
+        self._draining = True
+        if self._runs and self._idle is None:
+            self._idle = asyncio.get_running_loop().create_future()
+        if not self._runs or self._idle is None:
+            return True
+        try:
+            await asyncio.wait_for(asyncio.shield(self._idle), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Nothing to release: its models are others'."""
+        await self.drain()
+
+
+class _Run:
+    """One request in an ensemble; also its ticket."""
+
+    def __init__(self, ensemble: Ensemble, request: InferRequest, reply: Reply, rows: int) -> None:
+        self._ensemble = ensemble
+        self._request = request
+        self._reply: Reply | None = reply
+        self._rows = rows
+        self._started_ns = time.monotonic_ns()
+        wanted = [output.name for output in request.outputs or ()] or ensemble.dag.outputs
+        self._flow = Flow(ensemble.dag, wanted)
+        self._tensors: dict[str, Array] = {}
+        self._tickets: dict[int, Ticket] = {}
+
+    def start(self, arrays: dict[str, Array]) -> None:
+        """The inputs are there: go."""
+        self._arrive(arrays)
+
+    def cancel(self) -> None:
+        """Forget the request and the steps that it has under way."""
+        if self._reply is None:
+            return
+        self._ensemble.statistics.record_failure("CANCELED", self._age_ns())
+        self._end()
+
+    def _arrive(self, arrays: dict[str, Array]) -> None:
+        self._tensors.update(arrays)
+        ready = self._flow.arrived(arrays)
+        if self._flow.done():
+            self._answer()
+            return
+        for at in ready:
+            self._call(at)
+            if self._reply is None:
+                return
+
+    def _call(self, at: int) -> None:
+        step = self._ensemble.dag.steps[at]
+        inputs: list[InputTensor] = []
+        for name, tensor in step.needs.items():
+            array = self._tensors[tensor]
+            inputs.append(InputTensor(name, self._ensemble.types[tensor], array.shape, array))
+        for tensor in self._flow.free(at):
+            del self._tensors[tensor]
+        parent = self._request
+        request = InferRequest(
+            step.model,
+            inputs,
+            step.version,
+            parent.id,
+            [RequestedOutput(name) for name in step.makes],
+            parent.parameters,
+            parent.deadline,
+        )
+        ticket = self._ensemble.call(request, partial(self._step_done, at))
+        if self._reply is not None:
+            self._tickets[at] = ticket
+
+    def _step_done(self, at: int, answer: InferResponse | TuiliError) -> None:
+        self._tickets.pop(at, None)
+        if self._reply is None:
+            return
+        if isinstance(answer, TuiliError):
+            self._fail(answer)
+            return
+        makes = self._ensemble.dag.steps[at].makes
+        arrays: dict[str, Array] = {}
+        for output in answer.outputs:
+            if output.data is None:
+                self._fail(InternalError(f"step '{answer.model}' gave no data for '{output.name}'"))
+                return
+            arrays[makes[output.name]] = output.data
+        self._arrive(arrays)
+
+    def _answer(self) -> None:
+        ensemble, request, reply = self._ensemble, self._request, self._reply
+        try:
+            outputs = ensemble.respond(request, self._tensors)
+        except TuiliError as error:
+            self._fail(error)
+            return
+        statistics = ensemble.statistics
+        age_ns = self._age_ns()
+        statistics.record_batch(self._rows, 1, (0, age_ns, 0), "alone")
+        statistics.record_success(0, age_ns)
+        statistics.last_inference_ms = time.time_ns() // 1_000_000
+        self._end()
+        assert reply is not None
+        reply(InferResponse(request.model, ensemble.version, outputs, request.id))
+
+    def _fail(self, error: TuiliError) -> None:
+        reply = self._reply
+        self._ensemble.statistics.record_failure("BACKEND", self._age_ns())
+        self._end()
+        if reply is not None:
+            reply(error)
+
+    def _end(self) -> None:
+        self._reply = None
+        for ticket in self._tickets.values():
+            ticket.cancel()
+        self._tickets.clear()
+        self._tensors.clear()
+        self._ensemble.forget(self)
+
+    def _age_ns(self) -> int:
+        return time.monotonic_ns() - self._started_ns
