@@ -172,6 +172,7 @@ class _Reduction:
         """The innermost axis is kept: a vector of results at a time."""
         kind = _KINDS[self.op]
         kept, gone = self.axes.pick(reduced=False), self.axes.pick(reduced=True)
+        gone = gone or [(1, 0)]
         inner = kept[-1][0]
         columns = ceil_div(inner, lanes)
         self._dims("INNER COLUMNS", (inner, columns))

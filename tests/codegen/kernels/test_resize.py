@@ -1,0 +1,116 @@
+"""Resize: modes, coordinates, sizes known when compiled and at run time, blocked layouts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.codegen.compiled import BEST, Case, Cases, Const
+
+RANDOM = np.random.default_rng(0)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def whole(*numbers: int) -> Const:
+    return Const(np.array(numbers, np.int64))
+
+
+def scales(*numbers: float) -> Const:
+    return Const(np.array(numbers, np.float32))
+
+
+CASES: dict[str, Case] = {}
+n = 0
+for mode in ("nearest", "linear", "cubic"):
+    for coord in (
+        "half_pixel",
+        "asymmetric",
+        "align_corners",
+        "pytorch_half_pixel",
+        "half_pixel_symmetric",
+    ):
+        for how in (
+            (scales(1, 1, 2, 2), None),
+            (scales(1, 1, 0.6, 1.7), None),
+            (None, whole(2, 3, 11, 5)),
+        ):
+            sc, sz = how
+            a = {"mode": mode, "coordinate_transformation_mode": coord}
+            nm = f"resize_{mode}_{coord}_{n}"
+            n += 1
+            CASES[nm] = Case("Resize", [floats(2, 3, 7, 9), None, sc, sz], a, tolerance=2e-5)
+            CASES[nm + "d"] = Case(
+                "Resize",
+                [floats(2, 3, 7, 9), None, sc, sz],
+                a,
+                dims={0: [2, 3, "H", "W"]},
+                tolerance=2e-5,
+            )
+            if sz is None:
+                CASES[nm + "b"] = Case(
+                    "Resize",
+                    [floats(2, 20, 7, 9), None, sc, sz],
+                    a,
+                    layouts=[0],
+                    blocked=True,
+                    tolerance=2e-5,
+                )
+for nm in ("round_prefer_ceil", "floor", "ceil"):
+    CASES["rn" + nm] = Case(
+        "Resize", [floats(2, 3, 7, 9), None, scales(1, 1, 1.3, 2)], {"nearest_mode": nm}
+    )
+CASES["aa"] = Case(
+    "Resize",
+    [floats(2, 3, 17, 19), None, scales(1, 1, 0.5, 0.3)],
+    {"mode": "linear", "antialias": 1},
+    tolerance=2e-5,
+)
+CASES["aac"] = Case(
+    "Resize",
+    [floats(2, 3, 17, 19), None, scales(1, 1, 0.5, 0.3)],
+    {"mode": "cubic", "antialias": 1, "exclude_outside": 1},
+    tolerance=2e-5,
+)
+CASES["exo"] = Case(
+    "Resize",
+    [floats(2, 3, 17, 19), None, scales(1, 1, 1.5, 0.3)],
+    {"mode": "cubic", "exclude_outside": 1},
+    dims={0: [2, 3, "H", "W"]},
+    tolerance=2e-5,
+)
+CASES["crop"] = Case(
+    "Resize",
+    [floats(1, 1, 7, 9), scales(0, 0, 0.2, -0.1, 1, 1, 0.8, 1.1), None, whole(1, 1, 5, 6)],
+    {
+        "mode": "linear",
+        "coordinate_transformation_mode": "tf_crop_and_resize",
+        "extrapolation_value": 3.0,
+    },
+    tolerance=2e-5,
+)
+CASES["cropn"] = Case(
+    "Resize",
+    [floats(1, 1, 7, 9), scales(0, 0, 0.2, -0.1, 1, 1, 0.8, 1.1), None, whole(1, 1, 5, 6)],
+    {"mode": "nearest", "coordinate_transformation_mode": "tf_crop_and_resize"},
+    tolerance=2e-5,
+)
+CASES["rsu8"] = Case(
+    "Resize",
+    [RANDOM.integers(0, 255, (1, 3, 5, 6)).astype(np.uint8), None, scales(1, 1, 2, 2)],
+    {"mode": "linear"},
+)
+CASES["rs3d"] = Case("Resize", [floats(1, 2, 3, 4, 5), None, scales(1, 1, 2, 2, 2)], {})
+CASES["rsc"] = Case("Resize", [floats(1, 2, 3), None, scales(1, 2, 2)], {"mode": "nearest"})
+
+
+@pytest.fixture(scope="module", params=[BEST], ids=lambda target: target.name)
+def cases(request: pytest.FixtureRequest) -> Cases:
+    return Cases(CASES, request.param)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernel_gives_what_the_operator_means(cases: Cases, name: str) -> None:
+    cases.check(name)
