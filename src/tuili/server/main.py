@@ -146,8 +146,14 @@ async def _start_http(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
     from tuili.server import http
 
     limits = http.HttpLimits(max_json_bytes=options.max_input_bytes)
+    refusals = http.Refusals(
+        overload_status=options.overload_status,
+        json_mistake_status=500 if options.compat == "triton" else 400,
+    )
     try:
-        return await http.start(dataplane, options.host, options.http_port, limits)
+        return await http.start(
+            dataplane, options.host, options.http_port, limits, refusals=refusals
+        )
     except OSError as error:
         raise _cannot_listen("http", options.http_port, error) from error
 

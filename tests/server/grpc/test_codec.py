@@ -174,6 +174,7 @@ def valueless() -> Any:
         (mixed(), "either all inputs are in raw_input_contents, or none"),
         (reserved(), "reserved for Triton"),
         (valueless(), "invalid value type for 'x' parameter"),
+        (request(("A", "FP32", [1]), ("A", "FP32", [1])), "input 'A' already exists"),
         (request(outputs=[{"name": "A"}, {"name": "A"}]), "already exists"),
     ],
 )

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.server.http.wire import Wire, binary_infer, request
 from tuili.errors import InvalidArgument
-from tuili.server.http.compression import choose_coding
 from tuili.server.http.json_text import parse_json
 from tuili.server.http.limits import HttpLimits
+from tuili.server.http.negotiation import choose_coding
 
 BINARY = {"binary_data_output": True}
 
@@ -153,6 +153,8 @@ def test_several_binary_inputs_follow_each_other():
             tensor("UINT8", [3], binary_data_size=3),
         ]
     }
+    for index, entry in enumerate(document["inputs"]):
+        entry["name"] = f"INPUT{index}"
     data = np.array([7, 8], np.int32).tobytes() + b"\x01\0\0\0z" + b"\x01\x02\x03"
     assert wire.answer(binary_infer(document, data)).status == 200
     arrays = [item.data.tolist() for item in wire.dataplane.requests[0].inputs]
@@ -257,6 +259,7 @@ def test_a_plan_is_remembered_but_requests_do_not_share_their_parameters():
         ({"inputs": [tensor("FP32", [1], binary_data_size=-4)]}, "binary_data_size"),
         ({"inputs": [tensor("FP32", [1], binary_data_size="4")]}, "binary_data_size"),
         ({"inputs": [tensor("FP32", [1], binary_data_size=4)]}, "expecting 4 additional bytes"),
+        ({"inputs": [tensor("FP32", [1], [1])] * 2}, "input 'INPUT' already exists"),
         ({"inputs": [], "parameters": 3}, "Unable to parse 'parameters'"),
         ({"inputs": [], "parameters": {"binary_data_output": 1}}, "binary_data_output"),
         ({"inputs": [], "parameters": {"triton_x": 1}}, "are reserved for Triton"),
@@ -315,6 +318,9 @@ def test_a_clients_mistake_is_a_400_that_says_what(document: Any, text: str):
         (b"\xff\xfe", {}, "failed to parse the request JSON"),
         (b"[" * 101 + b"]" * 101, {}, "nesting depth"),
         (b"{}", {"Inference-Header-Content-Length": "3"}, "in range (0, 2), got: 3"),
+        (b"{}", {"Inference-Header-Content-Length": "-1"}, "in range (0, 2), got: -1"),
+        (b"{}", {"Inference-Header-Content-Length": "x"}, "in range (0, 2), got: x"),
+        (b"{}", {"Inference-Header-Content-Length": "99999999999999999999"}, "in range (0, 2)"),
         (b'{"inputs":[]}xx', {"Inference-Header-Content-Length": "13"}, "additional input data"),
         (b"{}", {"Content-Encoding": "gzip"}, "failed to decompress"),
         (gzip.compress(b"{}")[:-1], {"Content-Encoding": "gzip"}, "ends too early"),

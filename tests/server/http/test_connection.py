@@ -202,6 +202,28 @@ def test_an_old_client_is_answered_and_let_go():
     assert wire.transport.closed
 
 
+def test_an_old_client_may_stay_when_it_says_so():
+    wire = Wire()
+    old = INFER.replace(b"HTTP/1.1", b"HTTP/1.0").replace(
+        b"Host", b"Connection: keep-alive\r\nHost"
+    )
+    for data in (old, b"GET /v2 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"):
+        assert wire.answer(data).headers["connection"] == "keep-alive"
+    assert not wire.transport.closed
+
+
+def test_an_old_client_gets_a_stream_that_ends_with_the_connection():
+    wire = Wire()
+    data = request("POST", "/v2/models/repeat/generate_stream", {"IN": 2})
+    wire.feed(data.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    head, _, body = bytes(wire.transport.sent).partition(b"\r\n\r\n")
+    assert b"chunked" not in head
+    assert b"Connection: close" in head
+    assert body.count(b"data: ") == 2
+    assert body.endswith(b"}\n\n")
+    assert wire.transport.closed
+
+
 def test_head_has_no_body():
     wire = Wire()
     wire.feed(b"HEAD /v2 HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -35,6 +35,7 @@ _RAW: Final = 0x3A  # field 7, length-delimited
 _DELIMITED: Final = frozenset((0x0A, 0x12, _ID, 0x22, 0x2A, 0x32, _RAW))
 _MAX_PLANS: Final = 1024
 _MAX_PLAN_BYTES: Final = 4096
+_SMALL: Final = 16 << 10  # outputs below are joined with what surrounds them
 
 _Request: Final = INFERENCE["ModelInferRequest"]
 _Response: Final = INFERENCE["ModelInferResponse"]
@@ -214,6 +215,10 @@ def _count_mismatch(plan: Plan, got: int) -> str:
 def plan_request(message: Any) -> Plan:
     """The plan of a parsed request without its raw data, every field of it checked."""
     inputs = [_plan_input(item) for item in message.inputs]
+    names = [item.name for item in inputs]
+    if len(names) != len(set(names)):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidArgument(f"input '{twice}' already exists in request")
     typed = [item for item in inputs if item.array is not None]
     raw = [item for item in inputs if item.raw]
     if typed:
@@ -362,10 +367,15 @@ class ResponseEncoder:
             key += (output.name, output.datatype, output.shape)
             plain = plain and output.parameters is None
             data = output.data
-            raw = b"" if data is None else encode(data, output.datatype)
+            if data is None:
+                raw = b""
+            elif data.nbytes < _SMALL and not data.dtype.hasobject:
+                raw = data.tobytes()
+            else:
+                raw = encode(data, output.datatype)
             small.append(0x32)
             _append_varint(small, len(raw))
-            if len(raw) < 16384:
+            if len(raw) < _SMALL:
                 small += raw
             else:
                 tail += (bytes(small), raw)

@@ -65,7 +65,8 @@ async def start_grpcio(
         ]
     )
     server.add_generic_rpc_handlers((_Handlers(dataplane),))
-    bound = server.add_insecure_port(f"{host}:{port}")
+    address = f"[{host}]" if ":" in host else host
+    bound = server.add_insecure_port(f"{address}:{port}")
     await server.start()
     return GrpcioServer(server, bound)
 

@@ -12,8 +12,9 @@ from tuili.server.http.connection import Dispatch
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.listener import HttpListener
 from tuili.server.http.metrics import MetricsPage
+from tuili.server.http.refusals import Refusals
 
-__all__ = ["HttpLimits", "HttpServer", "start", "start_metrics"]
+__all__ = ["HttpLimits", "HttpServer", "Refusals", "start", "start_metrics"]
 
 _TICK_S: Final = 0.5
 _BACKLOG: Final = 1024
@@ -27,12 +28,13 @@ class HttpServer:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._port = int(server.sockets[0].getsockname()[1])
         self._tick()
 
     @property
     def port(self) -> int:
         """The port it listens on."""
-        return int(self._server.sockets[0].getsockname()[1])
+        return self._port
 
     def close(self) -> None:
         """Stop listening; requests under way are answered, idle connections closed."""
@@ -60,12 +62,13 @@ async def start(
     port: int = 8000,
     limits: HttpLimits | None = None,
     *,
+    refusals: Refusals | None = None,
     tls: ssl.SSLContext | None = None,
     reuse_port: bool = False,
 ) -> HttpServer:
     """Listen on `host:port` (0 takes a free port) and answer from `dataplane`."""
     limits = limits or HttpLimits()
-    application = Application(dataplane, limits)
+    application = Application(dataplane, limits, refusals or Refusals())
     return await _listen(application.dispatch, host, port, limits, tls, reuse_port)
 
 

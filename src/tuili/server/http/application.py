@@ -13,9 +13,10 @@ from tuili.server.http.compression import decompress
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.generate import Generation
 from tuili.server.http.head import Head
-from tuili.server.http.inference import Inference, refusal
+from tuili.server.http.inference import Inference
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.operations import OPERATIONS, Call
+from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
 from tuili.server.http.routes import Match, RouteTable, WrongMethod
 
@@ -25,12 +26,15 @@ _LOG: Final = logging.getLogger("tuili.server.http")
 class Application:
     """Answers every route of the protocol from a data plane."""
 
-    def __init__(self, dataplane: DataPlane, limits: HttpLimits) -> None:
+    def __init__(
+        self, dataplane: DataPlane, limits: HttpLimits, refusals: Refusals | None = None
+    ) -> None:
         self._dataplane = dataplane
         self._limits = limits
         self._routes = RouteTable()
-        self._inference = Inference(dataplane, limits)
-        self._generation = Generation(dataplane, limits)
+        self._refusals = refusals or Refusals()
+        self._inference = Inference(dataplane, limits, self._refusals)
+        self._generation = Generation(dataplane, limits, self._refusals)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dispatch(self, connection: HttpConnection, head: Head, body: Buffer) -> None:
@@ -50,7 +54,7 @@ class Application:
             else:
                 self._operate(connection, head, match, body)
         except TuiliError as error:
-            connection.reply(refusal(error))
+            connection.reply(self._refusals.reply(error))
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             self._own_bug(connection, head)
 
@@ -83,7 +87,7 @@ class Application:
         try:
             connection.reply(await result)
         except TuiliError as error:
-            connection.reply(refusal(error))
+            connection.reply(self._refusals.reply(error))
         except Exception:  # noqa: BLE001 - as above
             self._own_bug(connection, head)
 

@@ -23,6 +23,7 @@ class ChunkedBody:
         self.data = bytearray()
         self.done = False
         self._max_bytes = max_bytes
+        self._max_chunks = max_chunks
         self._chunks_left = max_chunks
         self._line = bytearray()
         self._trailer_bytes = 0
@@ -49,7 +50,11 @@ class ChunkedBody:
             return at
         self._chunks_left -= 1
         if self._chunks_left < 0:
-            raise BadHead(400, "request has too many chunks")
+            raise BadHead(
+                400,
+                f"Chunked request body exceeds maximum of {self._max_chunks} non-empty chunks."
+                " Send fewer or larger HTTP chunks.",
+            )
         if len(self.data) + size > self._max_bytes:
             raise BadHead(413, f"request body exceeds the limit of {self._max_bytes} bytes")
         self._missing = size

@@ -17,6 +17,7 @@ from tuili.errors import InvalidArgument
 from tuili.server.http.json_tensors import array_from_json
 from tuili.server.http.json_text import parse_json
 from tuili.server.http.limits import HttpLimits
+from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import Buffer
 from tuili.server.protocol.datatypes import NUMPY, decode_bytes, element_count
 from tuili.server.protocol.messages import (
@@ -126,17 +127,21 @@ def _size_mismatch(plan: Plan, got: int, model: str) -> str:
 def plan_request(document: Any) -> Plan:
     """The plan of a parsed request, every field of it checked."""
     if not isinstance(document, dict):
-        raise InvalidArgument("the request JSON must be an object")
+        raise JsonMistake("the request JSON must be an object")
     request: dict[str, Any] = document
     ident = request.get("id", "")
     if not isinstance(ident, str):
-        raise InvalidArgument("Unable to parse 'id': attempt to access JSON non-string as string")
+        raise JsonMistake("Unable to parse 'id': attempt to access JSON non-string as string")
     parameters, binary_default = _request_parameters(request.get("parameters"))
     entries = _array(request, "inputs")
     inputs: list[PlannedInput] = []
+    names: set[str] = set()
     at = 0
     for entry in entries:
         planned = _plan_input(entry, at)
+        if planned.name in names:
+            raise InvalidArgument(f"input '{planned.name}' already exists in request")
+        names.add(planned.name)
         at = planned.stop if planned.stop >= 0 else at
         inputs.append(planned)
     outputs, binary = _plan_outputs(request.get("outputs"))
@@ -155,22 +160,20 @@ def plan_request(document: Any) -> Plan:
 def _array(owner: dict[str, Any], key: str) -> list[Any]:
     value = owner.get(key)
     if not isinstance(value, list):
-        raise InvalidArgument(f"Unable to parse '{key}': attempt to access JSON non-array as array")
+        raise JsonMistake(f"Unable to parse '{key}': attempt to access JSON non-array as array")
     return value
 
 
 def _string(owner: dict[str, Any], key: str) -> str:
     value = owner.get(key)
     if not isinstance(value, str):
-        raise InvalidArgument(
-            f"Unable to parse '{key}': attempt to access JSON non-string as string"
-        )
+        raise JsonMistake(f"Unable to parse '{key}': attempt to access JSON non-string as string")
     return value
 
 
 def _plan_input(entry: Any, at: int) -> PlannedInput:
     if not isinstance(entry, dict):
-        raise InvalidArgument("Unable to parse 'inputs': expected an array of objects")
+        raise JsonMistake("Unable to parse 'inputs': expected an array of objects")
     tensor: dict[str, Any] = entry
     parameters = _object(tensor.get("parameters"))
     _check_one_source(tensor, parameters)
@@ -211,7 +214,7 @@ def _shape(tensor: dict[str, Any]) -> tuple[int, ...]:
     shape = _array(tensor, "shape")
     for dim in shape:
         if type(dim) is not int or not 0 <= dim < 1 << 63:
-            raise InvalidArgument(
+            raise JsonMistake(
                 f"Unable to parse 'shape': expected non-negative integers, got {shape}"
             )
     return tuple(shape)
@@ -220,7 +223,7 @@ def _shape(tensor: dict[str, Any]) -> tuple[int, ...]:
 def _binary_size(planned: PlannedInput, size: Any) -> int:
     """The checked `binary_data_size` of an input."""
     if type(size) is not int or not 0 <= size < 1 << 62:
-        raise InvalidArgument("Unable to parse 'binary_data_size': expected an unsigned integer")
+        raise JsonMistake("Unable to parse 'binary_data_size': expected an unsigned integer")
     if planned.datatype != "BYTES":
         expected = element_count(planned.shape) * planned.dtype.itemsize
         if size != expected:
@@ -235,7 +238,7 @@ def _object(value: Any) -> Parameters:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InvalidArgument("Unable to parse 'parameters': expected an object")
+        raise JsonMistake("Unable to parse 'parameters': expected an object")
     return dict(value)
 
 
@@ -244,7 +247,7 @@ def _request_parameters(value: Any) -> tuple[Parameters | None, bool]:
     parameters = _object(value)
     binary_default = parameters.pop("binary_data_output", False)
     if not isinstance(binary_default, bool):
-        raise InvalidArgument("Unable to parse 'binary_data_output': expected a boolean")
+        raise JsonMistake("Unable to parse 'binary_data_output': expected a boolean")
     for key, item in parameters.items():
         check_parameter(key, item)
     return parameters or None, binary_default
@@ -254,15 +257,13 @@ def _plan_outputs(value: Any) -> tuple[list[RequestedOutput] | None, dict[str, b
     if value is None:
         return None, {}
     if not isinstance(value, list):
-        raise InvalidArgument(
-            "Unable to parse 'outputs': attempt to access JSON non-array as array"
-        )
+        raise JsonMistake("Unable to parse 'outputs': attempt to access JSON non-array as array")
     outputs: list[RequestedOutput] = []
     binary: dict[str, bool] = {}
     seen: set[str] = set()
     for entry in value:
         if not isinstance(entry, dict):
-            raise InvalidArgument("Unable to parse 'outputs': expected an array of objects")
+            raise JsonMistake("Unable to parse 'outputs': expected an array of objects")
         name = _string(entry, "name")
         if name in seen:
             raise InvalidArgument(f"output '{name}' already exists in request")
@@ -279,10 +280,10 @@ def _plan_outputs(value: Any) -> tuple[list[RequestedOutput] | None, dict[str, b
 
 def _check_output(parameters: Parameters, flag: Any) -> None:
     if flag is not None and not isinstance(flag, bool):
-        raise InvalidArgument("Unable to parse 'binary_data': expected a boolean")
+        raise JsonMistake("Unable to parse 'binary_data': expected a boolean")
     classes = parameters.get("classification")
     if classes is not None and (type(classes) is not int or classes < 0):
-        raise InvalidArgument("Unable to set 'classification': expected an unsigned integer")
+        raise JsonMistake("Unable to set 'classification': expected an unsigned integer")
     if "shared_memory_region" in parameters:
         if classes is not None:
             raise InvalidArgument(

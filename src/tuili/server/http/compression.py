@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Sequence
 from typing import Final
 
-from tuili.errors import InvalidArgument, Unsupported
+from tuili.errors import InvalidArgument
+from tuili.server.http.refusals import UnknownCoding
 from tuili.server.http.reply import Buffer
 
 _AUTO_DETECT: Final = 15 + 32  # zlib's wbits: a gzip or a zlib header
 _WBITS: Final = {b"gzip": 15 + 16, b"deflate": 15}
-_CODING: Final = re.compile(rb"\s*([A-Za-z*-]+)\s*(?:;\s*q\s*=\s*([0-9.]+)\s*)?")
 
 
 def decompress(coding: bytes, body: Buffer, max_bytes: int) -> Buffer:
@@ -20,7 +19,7 @@ def decompress(coding: bytes, body: Buffer, max_bytes: int) -> Buffer:
     if coding in (b"", b"identity"):
         return body
     if coding not in _WBITS:
-        raise Unsupported("Unsupported compression type")
+        raise UnknownCoding("Unsupported compression type")
     inflate = zlib.decompressobj(_AUTO_DETECT)
     try:
         data = inflate.decompress(body, max_bytes + 1)
@@ -36,22 +35,6 @@ def decompress(coding: bytes, body: Buffer, max_bytes: int) -> Buffer:
     if inflate.unused_data:
         raise InvalidArgument("failed to decompress the request body: bytes after its end")
     return data
-
-
-def choose_coding(accept: bytes) -> bytes:
-    """The coding a client likes best among ours (RFC 9110 section 12.5.3); identity on a tie."""
-    best, best_weight = b"identity", 0.0
-    for item in accept.lower().split(b","):
-        match = _CODING.fullmatch(item)
-        if match is None or match[1] not in (b"gzip", b"deflate", b"identity"):
-            continue
-        try:
-            weight = 1.0 if match[2] is None else float(match[2])
-        except ValueError:
-            continue
-        if weight > best_weight:
-            best, best_weight = match[1], weight
-    return best
 
 
 def compress(coding: bytes, parts: Sequence[Buffer]) -> bytes:

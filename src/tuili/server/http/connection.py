@@ -22,8 +22,8 @@ from tuili.server.http.head import CHUNKED, BadHead, Head, parse_head
 from tuili.server.http.reply import (
     Buffer,
     Reply,
+    encode_endless_head,
     encode_head,
-    encode_stream_head,
     error_reply,
 )
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _NEVER: Final = float("inf")
 _MAX_TAIL: Final = 256 << 10
 _JOIN_BELOW: Final = 16 << 10
+_CLOSE: Final = b"Connection: close\r\n"
+_KEEP: Final = b"Connection: keep-alive\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -50,8 +52,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body", "_busy", "_chunked", "_closing", "_consuming", "_deadline", "_discarding",
-        "_filled", "_head", "_listener", "_paused", "_streaming", "_tail", "_transport",
-        "_unsent", "_write_blocked", "drained", "work",
+        "_endless", "_filled", "_head", "_listener", "_paused", "_tail", "_transport", "_unsent",
+        "_write_blocked", "work",
     )  # fmt: skip
 
     def __init__(self, listener: HttpListener) -> None:
@@ -66,13 +68,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._consuming = False
         self._closing = False
         self._discarding = False
-        self._streaming = False
+        self._endless = False  # whether a streamed reply ends with the connection
         self._paused = False
         self._write_blocked = False
         self._deadline = _NEVER
         self._unsent = 0  # what a slow client had not taken when it was looked at last
         self.work: Cancels | None = None  # set by handlers; told when the client goes away
-        self.drained: Callable[[], None] | None = None  # called when a stream may send more
 
     # The loop's side -------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         work, self.work = self.work, None
         if work is not None:
             work.cancel()
-        self._body = self._chunked = self.drained = None
+        self._body = self._chunked = None
         self._tail = b""
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -124,8 +125,6 @@ class HttpConnection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._write_blocked = False
         self._deadline = _NEVER if self._busy else self._idle_deadline()
-        if self.drained is not None:
-            self.drained()
         if not self._busy and self._tail:
             self._consume(self._tail)
 
@@ -245,54 +244,62 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._transport is None or not self._busy:
             return
         length = sum(map(len, reply.parts))
-        close = self._must_close()
-        head = encode_head(reply, length, close)
+        persistence = self._persistence()
+        head = encode_head(reply, persistence, length)
         if self._head is not None and self._head.method == "HEAD":
             self._write(head)
         elif length < _JOIN_BELOW:
             self._write(b"".join((head, *reply.parts)))
         else:
             self._transport.writelines((head, *reply.parts))
-        self._finish(close)
+        self._finish(persistence is _CLOSE)
 
     def reply_bytes(self, parts: list[Buffer]) -> None:
         """Send a reply that is whole already, status line included (the hot path)."""
         transport = self._transport
         if transport is None or not self._busy:
             return
-        close = self._must_close()
-        if close:
-            parts[0] = bytes(parts[0]).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        persistence = self._persistence()
+        if persistence:
+            parts[0] = bytes(parts[0]).replace(b"\r\n", b"\r\n" + persistence, 1)
         if len(parts) > 1 and len(parts[1]) < _JOIN_BELOW:
             transport.write(b"".join(parts))
         elif len(parts) == 1:
             transport.write(parts[0])
         else:
             transport.writelines(parts)
-        self._finish(close)
+        self._finish(persistence is _CLOSE)
 
     def start_stream(self, reply: Reply) -> None:
         """Send the head of a reply whose body follows through `send_chunk`."""
         if self._transport is None:
             return
-        self._streaming = True
-        self._write(encode_stream_head(reply, self._must_close()))
+        self._endless = self._head is not None and self._head.old
+        if self._endless:
+            self._write(encode_endless_head(reply, _CLOSE))
+        else:
+            self._write(encode_head(reply, self._persistence(), None))
 
-    def send_chunk(self, data: bytes) -> bool:
-        """Send one piece of a streamed body; False when the client is too slow to take more now."""
-        if data:
+    def send_chunk(self, data: bytes) -> None:
+        """Send one piece of a streamed body."""
+        if self._endless:
+            self._write(data)
+        elif data:
             self._write(b"%x\r\n%b\r\n" % (len(data), data))
-        return not self._write_blocked
 
     def end_stream(self) -> None:
         """End a streamed body."""
-        self._write(b"0\r\n\r\n")
-        self._streaming = False
-        self._finish(self._must_close())
+        if not self._endless:
+            self._write(b"0\r\n\r\n")
+        self._finish(self._endless or self._persistence() is _CLOSE)
+        self._endless = False
 
-    def _must_close(self) -> bool:
+    def _persistence(self) -> bytes:
+        """The Connection field that tells whether the connection stays, where that must be said."""
         head = self._head
-        return head is None or not head.keep_alive or self._listener.draining
+        if head is None or not head.keep_alive or self._listener.draining:
+            return _CLOSE
+        return _KEEP if head.old else b""
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -300,7 +307,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _finish(self, close: bool) -> None:
         self._busy = False
-        self.work = self.drained = None
+        self.work = None
         if close:
             self._shut()
             return

@@ -12,11 +12,11 @@ from tuili.server.http.connection import HttpConnection
 from tuili.server.http.json_tensors import array_from_json, json_from_array
 from tuili.server.http.json_text import dump_json, parse_json
 from tuili.server.http.limits import HttpLimits
-from tuili.server.http.reply import Buffer, Reply, error_reply
+from tuili.server.http.refusals import Refusals
+from tuili.server.http.reply import Buffer, Reply
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor, Parameters
 from tuili.server.protocol.parameters import check_parameter
-from tuili.server.protocol.status import status_of
 
 _EVENTS: Final = b"text/event-stream; charset=utf-8"
 
@@ -24,7 +24,8 @@ _EVENTS: Final = b"text/event-stream; charset=utf-8"
 class Generation:
     """Answers generate requests; one per front end."""
 
-    def __init__(self, dataplane: DataPlane, limits: HttpLimits) -> None:
+    def __init__(self, dataplane: DataPlane, limits: HttpLimits, refusals: Refusals) -> None:
+        self._refusals = refusals
         self._dataplane = dataplane
         self._limits = limits
 
@@ -36,7 +37,8 @@ class Generation:
             raise InvalidArgument("the request JSON must be an object")
         request = request_from_keys(document, metadata["inputs"], match)
         streaming = match.operation == "generate_stream"
-        answer = _Stream(connection) if streaming else _Single(connection)
+        kind = _Stream if streaming else _Single
+        answer = kind(connection, self._refusals)
         ticket = self._dataplane.submit_stream(request, answer.reply)
         if not answer.done:
             connection.work = ticket
@@ -117,8 +119,9 @@ def keys_from_response(response: InferResponse) -> bytes:
 class _Single:
     """Waits for the one response that a plain generate request may have."""
 
-    def __init__(self, connection: HttpConnection) -> None:
+    def __init__(self, connection: HttpConnection, refusals: Refusals) -> None:
         self._connection = connection
+        self._refusals = refusals
         self._answer: InferResponse | None = None
         self._count = 0
         self.done = False
@@ -147,14 +150,15 @@ class _Single:
             assert self._answer is not None
             self._connection.reply(Reply(200, (keys_from_response(self._answer),)))
         except TuiliError as refused:
-            self._connection.reply(error_reply(status_of(refused).http, str(refused)))
+            self._connection.reply(self._refusals.reply(refused))
 
 
 class _Stream:
     """Sends every response as a server-sent event; the first one decides the status."""
 
-    def __init__(self, connection: HttpConnection) -> None:
+    def __init__(self, connection: HttpConnection, refusals: Refusals) -> None:
         self._connection = connection
+        self._refusals = refusals
         self._started = False
         self.done = False
 
@@ -169,7 +173,7 @@ class _Stream:
                 error = refused
         if error is not None:
             event = orjson.dumps({"error": str(error)})
-        self._start(200 if error is None else status_of(error).http)
+        self._start(200 if error is None else self._refusals.reply(error).status)
         if event:
             self._connection.send_chunk(b"data: " + event + b"\n\n")
         if final or error is not None:

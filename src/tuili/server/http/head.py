@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from tuili.server.http.compression import choose_coding
+from tuili.server.http.negotiation import choose_coding
 
 # RFC 9112 section 3: method SP request-target SP HTTP-version; no lenient whitespace.
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/(\d)\.(\d)")
@@ -58,8 +58,8 @@ class Head:
     json_length: int | None = None
     expect_continue: bool = False
     content_encoding: bytes = b""
-    accept_encoding: bytes = b""
-    plain: bool = True  # whether replies need no coding
+    coding: bytes = b"identity"  # the one the client likes best
+    old: bool = False  # HTTP/1.0
     route: object = field(default=None, compare=False)
 
 
@@ -75,7 +75,6 @@ def parse_head(block: bytes) -> Head:
     headers = _fields(lines[1:])
     path, query = _split_target(target)
     old = minor == b"0"
-    accept = headers.get(b"accept-encoding", b"")
     if not old and b"host" not in headers:
         raise BadHead(400, "missing Host header")
     return Head(
@@ -89,8 +88,8 @@ def parse_head(block: bytes) -> Head:
         json_length=_json_length(headers),
         expect_continue=_expects_continue(headers, old),
         content_encoding=headers.get(b"content-encoding", b"").lower(),
-        accept_encoding=accept,
-        plain=choose_coding(accept) == b"identity",
+        coding=choose_coding(headers.get(b"accept-encoding", b"")),
+        old=old,
     )
 
 
@@ -157,13 +156,12 @@ def _keep_alive(headers: dict[bytes, bytes], old: bool) -> bool:
 
 
 def _json_length(headers: dict[bytes, bytes]) -> int | None:
+    """The length of the JSON part, -1 when its field makes no sense, None when there is none."""
     text = headers.get(b"inference-header-content-length")
     if text is None:
         return None
-    if _LENGTH.fullmatch(text) is None or int(text) > 0x7FFFFFFF:
-        # The framing is still sound, but no route could make sense of the body.
-        raise BadHead(400, "Unable to parse Inference-Header-Content-Length, expected an integer")
-    return int(text)
+    # What is no length at all is as far out of range as can be; the route refuses it.
+    return int(text) if _LENGTH.fullmatch(text) else -1
 
 
 def _expects_continue(headers: dict[bytes, bytes], old: bool) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from tuili.errors import InvalidArgument
+from tuili.server.http.refusals import JsonMistake
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, element_count
 from tuili.server.protocol.messages import Array
 
@@ -25,11 +26,11 @@ def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any)
     if datatype not in NUMPY:
         raise InvalidArgument(f"invalid datatype for input {name}")
     if not isinstance(data, list):
-        raise InvalidArgument("Unable to parse 'data': attempt to access JSON non-array as array")
+        raise JsonMistake("Unable to parse 'data': attempt to access JSON non-array as array")
     count = element_count(shape)
     array = _text_array(data) if datatype == "BYTES" else _number_array(name, datatype, data)
     if array.size != count:
-        raise InvalidArgument(
+        raise JsonMistake(
             f"Unable to parse 'data': Shape does not match true shape of 'data' field: input"
             f" '{name}' has {array.size} elements, but shape {list(shape)} takes {count}"
         )
@@ -60,12 +61,12 @@ def _wide_integers(name: str, datatype: str, data: list[Any]) -> Array:
         try:
             return np.array(values, np.uint64)
         except OverflowError:
-            raise InvalidArgument(_out_of_range(name, datatype)) from None
+            raise JsonMistake(_out_of_range(name, datatype)) from None
     if any(isinstance(value, bool | str | dict | None) for value in values) or datatype == "BOOL":
-        raise InvalidArgument(
+        raise JsonMistake(
             f"Unable to parse 'data': input '{name}' has values that are not of type {datatype}"
         )
-    raise InvalidArgument(
+    raise JsonMistake(
         f"Unable to parse 'data': input '{name}' has values that are no {datatype} integers"
     )
 
@@ -73,7 +74,7 @@ def _wide_integers(name: str, datatype: str, data: list[Any]) -> Array:
 def _check_range(name: str, datatype: str, found: Array) -> None:
     bounds = np.iinfo(NUMPY[datatype])
     if int(found.min()) < bounds.min or int(found.max()) > bounds.max:
-        raise InvalidArgument(_out_of_range(name, datatype))
+        raise JsonMistake(_out_of_range(name, datatype))
 
 
 def _out_of_range(name: str, datatype: str) -> str:
@@ -85,7 +86,7 @@ def _text_array(data: list[Any]) -> Array:
     array = np.empty(len(flat), object)
     for index, item in enumerate(flat):
         if not isinstance(item, str):
-            raise InvalidArgument("Unable to parse JSON bytes array: expected strings")
+            raise JsonMistake("Unable to parse JSON bytes array: expected strings")
         array[index] = item.encode("utf-8", "surrogatepass")
     return array
 

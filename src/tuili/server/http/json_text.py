@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from tuili.errors import InvalidArgument
+from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import Buffer
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -37,7 +38,7 @@ def _parse_lenient(data: bytes, refusal: orjson.JSONDecodeError) -> Any:
             return json.loads(data)
         except ValueError:
             pass  # the strict parser's message is the better one
-    raise InvalidArgument(f"failed to parse the request JSON buffer: {refusal}") from None
+    raise JsonMistake(f"failed to parse the request JSON buffer: {refusal}") from None
 
 
 def _depth(data: bytes) -> int:

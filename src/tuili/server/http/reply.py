@@ -42,25 +42,25 @@ def error_reply(status: int, text: str, headers: tuple[tuple[bytes, bytes], ...]
     return Reply(status, (orjson.dumps({"error": safe}),), JSON, headers)
 
 
-def encode_head(reply: Reply, length: int, close: bool) -> bytes:
-    """Status line and fields of `reply`, whose body has `length` bytes."""
+def encode_head(reply: Reply, persistence: bytes, length: int | None) -> bytes:
+    """Status line and fields of `reply`; a `length` of None means that its body comes in chunks.
+
+    `persistence` is the Connection field, or nothing.
+    """
     lines = [_STATUS_LINES[reply.status]]
-    if reply.content_type and (length or reply.content_type is TEXT):
+    if length != 0 or reply.content_type is TEXT:
         lines += (b"Content-Type: ", reply.content_type, b"\r\n")
     for name, value in reply.headers:
         lines += (name, b": ", value, b"\r\n")
-    if close:
-        lines.append(b"Connection: close\r\n")
-    lines.append(b"Content-Length: %d\r\n\r\n" % length)
+    lines.append(persistence)
+    if length is None:
+        lines.append(b"Transfer-Encoding: chunked\r\n\r\n")
+    else:
+        lines.append(b"Content-Length: %d\r\n\r\n" % length)
     return b"".join(lines)
 
 
-def encode_stream_head(reply: Reply, close: bool) -> bytes:
-    """Head of a reply whose body comes in chunks."""
-    lines = [_STATUS_LINES[reply.status], b"Content-Type: ", reply.content_type, b"\r\n"]
-    for name, value in reply.headers:
-        lines += (name, b": ", value, b"\r\n")
-    if close:
-        lines.append(b"Connection: close\r\n")
-    lines.append(b"Transfer-Encoding: chunked\r\n\r\n")
-    return b"".join(lines)
+def encode_endless_head(reply: Reply, persistence: bytes) -> bytes:
+    """Head of a streamed reply whose end is that of the connection, for clients without chunks."""
+    chunked = encode_head(reply, persistence, None)
+    return chunked.replace(b"Transfer-Encoding: chunked\r\n", b"", 1)
