@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key, locked
+from tuili.codegen.compilers import Compiler
 from tuili.codegen.toolchain import Toolchain, Unit
 from tuili.errors import ToolchainError
 
@@ -74,7 +76,7 @@ def test_the_key_tells_text_flags_name_and_compiler_apart() -> None:
         toolchain.object_key(Unit("twice", TWICE.text + " ")),
         toolchain.object_key(Unit("twice", TWICE.text, ("-O3",))),
         toolchain.object_key(Unit("other", TWICE.text)),
-        Toolchain(toolchain.command, "another compiler").object_key(TWICE),
+        Toolchain(Compiler(toolchain.command, "another")).object_key(TWICE),
     }
     assert len(keys) == 5
 
@@ -165,7 +167,7 @@ def test_without_any_compiler_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("tuili.codegen.toolchain.find_spec", lambda name: None)
+    monkeypatch.setattr("tuili.codegen.compilers.find_spec", lambda name: None)
     with pytest.raises(
         ToolchainError, match=r"gcc: not on the path.*ziglang: not installed.*tuili\[zig\]"
     ):
@@ -173,7 +175,7 @@ def test_without_any_compiler_the_error_says_what_to_install(
 
 
 def test_zig_gets_processor_names_as_it_spells_them() -> None:
-    toolchain = Toolchain(("zig", "cc"), "zig", is_zig=True)
+    toolchain = Toolchain(Compiler(("zig", "cc"), "zig", is_zig=True))
     command = toolchain.compile_command(Unit("a", "", ("-march=x86-64-v3",)), "a.c", "a.o")
     assert "-march=x86_64_v3" in command
 
@@ -184,6 +186,41 @@ def test_zig_builds_the_same_library(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tmp_path))
     library = Toolchain.find().build(UNITS, tmp_path / "sum.so")
     assert ctypes.CDLL(str(library)).add_twice(1, 20) == 41
+
+
+def fake_compiler(path: Path, machine: str) -> Path:
+    path.write_text(f'#!/bin/sh\n[ "$1" = -dumpmachine ] && echo {machine} || echo fake 1.0\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_another_machine_gets_its_cross_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cross = fake_compiler(tmp_path / "riscv64-linux-gnu-gcc", "riscv64-linux-gnu")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("CC", "cc")
+    assert Toolchain.find("riscv64").command == (str(cross),)
+    named = fake_compiler(tmp_path / "mycc", "riscv64-unknown-elf")
+    monkeypatch.setenv("CC", str(named))
+    assert Toolchain.find("riscv64").command == (str(named),)
+
+
+def test_a_machine_that_no_compiler_knows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr("tuili.codegen.compilers.find_spec", lambda name: None)
+    message = r"for vax found \(CC=cc: for another machine; vax-linux-gnu-gcc: not on the path"
+    with pytest.raises(ToolchainError, match=message):
+        Toolchain.find("vax")
+
+
+@pytest.mark.skipif(not find_spec("ziglang"), reason="the extra `zig` is not installed")
+def test_zig_compiles_for_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    machine, code = ("x86_64", 62) if platform.machine() == "aarch64" else ("aarch64", 183)
+    library = Toolchain.find(machine).build(UNITS, tmp_path / "sum.so")
+    assert int.from_bytes(library.read_bytes()[18:20], "little") == code
 
 
 def test_the_cache_folder_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

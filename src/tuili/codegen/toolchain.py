@@ -6,23 +6,19 @@ the same units give a byte-identical library on every run and in every folder.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key
+from tuili.codegen.compilers import Compiler, find_compiler, run_command
 from tuili.errors import ToolchainError
 from tuili.runtime.cpu import available_threads
 
@@ -30,7 +26,6 @@ Progress: TypeAlias = "Callable[[int, int], None]"
 
 # Raise when the same text and flags begin to mean another object.
 _OBJECT_FORMAT = "1"
-_COMPILE_TIMEOUT_S = 900
 _SHOWN_LINES = 12
 
 # What every unit is compiled with; a unit's own flags come later and win.
@@ -66,28 +61,31 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """A C compiler, how to call it and what it calls itself."""
+    """A C compiler with the flags and the cache around it."""
 
-    command: tuple[str, ...]
-    identity: str
-    is_zig: bool = False
+    compiler: Compiler
 
     @classmethod
-    def find(cls) -> Toolchain:
-        """`$CC`, else cc, gcc or clang on the path, else the `ziglang` package."""
-        return _find(os.environ.get("CC", "").strip(), os.environ.get("PATH", ""))
+    def find(cls, machine: str | None = None) -> Toolchain:
+        """The toolchain for a machine, by default this one; raises ToolchainError."""
+        return cls(find_compiler(machine))
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """How to call the compiler."""
+        return self.compiler.command
 
     def compile_command(self, unit: Unit, source: str, target: str) -> list[str]:
         """The command that compiles a unit."""
         flags = [*_COMPILE_FLAGS, *unit.flags]
-        if self.is_zig:
+        if self.compiler.is_zig:
             flags = [_zig_flag(flag) for flag in flags]
         return [*self.command, *flags, "-c", source, "-o", target]
 
     def object_key(self, unit: Unit) -> str:
         """The name of a unit's object in the cache."""
         command = self.compile_command(unit, f"{unit.name}.c", "")
-        return content_key((_OBJECT_FORMAT, self.identity, *command, "\n", unit.text))
+        return content_key((_OBJECT_FORMAT, self.compiler.identity, *command, "\n", unit.text))
 
     def build(
         self,
@@ -144,7 +142,7 @@ class Toolchain:
             source.write_text(unit.text, encoding="utf-8")
             command = self.compile_command(unit, source.name, "unit.o")
             # Run inside of the scratch folder: no path of this machine reaches the object.
-            result = _run(command, cwd=scratch)
+            result = run_command(command, cwd=scratch)
             if result.returncode:
                 kept = cache.keep(key, ".failed.c", source)
                 raise ToolchainError(_failure(unit.name, command, result, kept))
@@ -154,7 +152,7 @@ class Toolchain:
         command = [*self.command, *_link_flags(), *flags, "-o", library.name]
         listing = library.with_name("objects.rsp")
         listing.write_text("\n".join(f'"{path.resolve()}"' for path in objects), encoding="utf-8")
-        result = _run([*command, f"@{listing.name}", *_LIBRARIES], cwd=library.parent)
+        result = run_command([*command, f"@{listing.name}", *_LIBRARIES], cwd=library.parent)
         if result.returncode:
             raise ToolchainError(_failure("the library", [*command, *_LIBRARIES], result, None))
 
@@ -174,99 +172,11 @@ def _check_names(units: Sequence[Unit]) -> None:
     assert not wrong, f"names of units become file names: {wrong}"
 
 
-# -- finding the compiler ------------------------------------------------------------------------
-
-
-@cache
-def _find(named: str, path: str) -> Toolchain:
-    if named:
-        return _named(named, path)
-    tried: list[str] = []
-    for name in ("cc", "gcc", "clang"):
-        found = shutil.which(name, path=path)
-        if found and (identity := _identity([found])):
-            return Toolchain((found,), identity)
-        tried.append(f"{name}: {'does not run' if found else 'not on the path'}")
-    if find_spec("ziglang"):
-        return _zig()
-    tried.append("ziglang: not installed")
-    raise ToolchainError(
-        f"no C compiler found ({'; '.join(tried)}). Install gcc or clang, set CC to a compiler, "
-        "or `pip install 'tuili[zig]'`"
-    )
-
-
-def _named(text: str, path: str) -> Toolchain:
-    """The compiler that `$CC` names; it may come with arguments, such as `ccache gcc`."""
-    words = shlex.split(text)
-    found = shutil.which(words[0], path=path)
-    if found is None:
-        raise ToolchainError(
-            f"CC is {text!r}, but {words[0]!r} is no program on the path. Correct CC or unset it"
-        )
-    command = (found, *words[1:])
-    identity = _identity(command)
-    if identity is None:
-        raise ToolchainError(
-            f"CC is {text!r}, but `{shlex.join(command)} --version` fails. Correct CC or unset it"
-        )
-    return Toolchain(command, identity, "zig" in Path(words[0]).name)
-
-
-def _zig() -> Toolchain:
-    command = [sys.executable, "-m", "ziglang", "cc"]
-    machine = {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    if platform.system() == "Linux":
-        # Without a target zig tunes for this very machine. The old glibc is in every newer one.
-        libc = "gnu.2.17" if platform.libc_ver()[0] == "glibc" else "musl"
-        command += ["-target", f"{machine}-linux-{libc}"]
-    identity = _identity(command)
-    if identity is None:
-        raise ToolchainError(
-            f"`{shlex.join(command)}` does not run: the package ziglang is damaged. Reinstall it"
-        )
-    return Toolchain(tuple(command), identity, is_zig=True)
-
-
 def _zig_flag(flag: str) -> str:
     """Zig spells processors with underscores."""
     return (
         flag.replace("-", "_").replace("_march=", "-march=") if flag.startswith("-march=") else flag
     )
-
-
-def _identity(command: Sequence[str]) -> str | None:
-    """Name, version and target of a compiler; None when it does not run."""
-    version = _run([*command, "--version"])
-    if version.returncode or not version.stdout.strip():
-        return None
-    lines = [line for line in version.stdout.splitlines() if not line.startswith("InstalledDir")]
-    return "\n".join(lines[:3]).strip()
-
-
-# -- running it ------------------------------------------------------------------------------------
-
-
-def _run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    # Messages are quoted in errors and parsed: they must not depend on the user's language.
-    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
-    try:
-        return subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=_COMPILE_TIMEOUT_S,
-            check=False,
-        )
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 127, "", str(error))
-    except subprocess.TimeoutExpired:
-        message = f"no result after {_COMPILE_TIMEOUT_S} s"
-        return subprocess.CompletedProcess(command, 124, "", message)
 
 
 def _failure(

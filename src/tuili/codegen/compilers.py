@@ -1,0 +1,156 @@
+"""Which C compiler to call: `$CC`, the ones on the path, or the `ziglang` package.
+
+For another machine than this one: `$CC` when it compiles for that machine, else a cross gcc on the
+path (`aarch64-linux-gnu-gcc`), else `ziglang`, which compiles for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from tuili.errors import ToolchainError
+
+_TIMEOUT_S = 900
+_MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """How to call a compiler, and what it calls itself."""
+
+    command: tuple[str, ...]
+    identity: str
+    """Name, version and machine: other text means other objects from the same source."""
+    is_zig: bool = False
+
+
+def this_machine() -> str:
+    """The machine of this host, as targets name it."""
+    machine = platform.machine().lower()
+    return _MACHINES.get(machine, machine)
+
+
+def find_compiler(machine: str | None = None) -> Compiler:
+    """The compiler for a machine, by default this one; raises ToolchainError."""
+    named, path = os.environ.get("CC", "").strip(), os.environ.get("PATH", "")
+    return _find(machine or this_machine(), named, path)
+
+
+@cache
+def _find(machine: str, named: str, path: str) -> Compiler:
+    tried: list[str] = []
+    if named:
+        compiler = _named(named, path)
+        if _fits(compiler, machine):
+            return compiler
+        tried.append(f"CC={named}: for another machine")
+    for name in _names(machine):
+        found = shutil.which(name, path=path)
+        compiler = _identified((found,)) if found else None
+        if compiler and _fits(compiler, machine):
+            return compiler
+        problem = (
+            "not on the path" if not found else "does not run" if not compiler else "other machine"
+        )
+        tried.append(f"{name}: {problem}")
+    if find_spec("ziglang"):
+        return _zig(machine)
+    tried.append("ziglang: not installed")
+    raise ToolchainError(
+        f"no C compiler for {machine} found ({'; '.join(tried)}). Install gcc or clang, set CC to a "
+        "compiler, or `pip install 'tuili[zig]'`"
+    )
+
+
+def _names(machine: str) -> tuple[str, ...]:
+    if machine == this_machine():
+        return ("cc", "gcc", "clang")
+    return (f"{machine}-linux-gnu-gcc", f"{machine}-linux-musl-gcc")
+
+
+def _fits(compiler: Compiler, machine: str) -> bool:
+    """Whether a compiler makes code for a machine; one that does not tell makes it for this one."""
+    made_for = compiler.identity.rsplit("\n", 1)[-1].split("-")[0].lower()
+    return _MACHINES.get(made_for, made_for or this_machine()) == machine
+
+
+def _named(text: str, path: str) -> Compiler:
+    """The compiler that `$CC` names; it may come with arguments, such as `ccache gcc`."""
+    words = shlex.split(text)
+    found = shutil.which(words[0], path=path)
+    if found is None:
+        raise ToolchainError(
+            f"CC is {text!r}, but {words[0]!r} is no program on the path. Correct CC or unset it"
+        )
+    command = (found, *words[1:])
+    compiler = _identified(command, is_zig="zig" in Path(words[0]).name)
+    if compiler is None:
+        raise ToolchainError(
+            f"CC is {text!r}, but `{shlex.join(command)} --version` fails. Correct CC or unset it"
+        )
+    return compiler
+
+
+def _zig(machine: str) -> Compiler:
+    command = [sys.executable, "-m", "ziglang", "cc"]
+    foreign = machine != this_machine()
+    if foreign or platform.system() == "Linux":
+        # Without a target zig tunes for this very machine. The old glibc is in every newer one.
+        libc = "gnu.2.17" if foreign or platform.libc_ver()[0] == "glibc" else "musl"
+        command += ["-target", f"{machine}-linux-{libc}"]
+    compiler = _identified(command, is_zig=True)
+    if compiler is None:
+        raise ToolchainError(
+            f"`{shlex.join(command)}` does not run: the package ziglang is damaged or does not know "
+            f"the machine {machine!r}"
+        )
+    return compiler
+
+
+def _identified(command: Sequence[str], *, is_zig: bool = False) -> Compiler | None:
+    """The compiler that a command calls; None when it does not run."""
+    version = run_command([*command, "--version"])
+    if version.returncode or not version.stdout.strip():
+        return None
+    lines = [line for line in version.stdout.splitlines() if not line.startswith("InstalledDir")]
+    # Of zig the target is in the command already, and it takes no -dumpmachine.
+    machine = _zig_target(command) if is_zig else run_command([*command, "-dumpmachine"]).stdout
+    return Compiler(tuple(command), "\n".join([*lines[:3], machine.strip()]), is_zig)
+
+
+def _zig_target(command: Sequence[str]) -> str:
+    return command[command.index("-target") + 1] if "-target" in command else ""
+
+
+def run_command(
+    command: Sequence[str], cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A finished process; one that could not start or end has a status as in a shell."""
+    # Messages are quoted in errors and parsed: they must not depend on the user's language.
+    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+    try:
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 127, "", str(error))
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no result after {_TIMEOUT_S} s")
