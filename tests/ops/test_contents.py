@@ -233,3 +233,15 @@ def test_integer_division_rounds_towards_zero(value: int, divisor: int) -> None:
 def test_large_constants_have_no_contents() -> None:
     graph = Graph()
     assert Contents().get(graph.add_constant(np.zeros(10_000, np.int64))) is None
+
+
+def test_symbols_of_values_that_are_gone_are_forgotten() -> None:
+    graph, x = graph_of(N, S)
+    places = graph.add("NonZero", [x])
+    graph.set_outputs(places.outputs)
+    infer(graph)
+    assert graph.metadata
+    graph.set_outputs([x])
+    graph.remove(places)
+    assert infer(graph).sources == {}
+    assert graph.metadata == {}

@@ -32,6 +32,7 @@ class Contents:
             if key.startswith(_PREFIX)
         }
         self._taken = {*taken, *self._names.values()}
+        self._granted: set[str] = set()
 
     def get(self, value: Value | None) -> Array | None:
         """The elements as an object array of dims, or None when they are not known."""
@@ -71,7 +72,15 @@ class Contents:
             self._taken.add(name)
             self._names[origin] = name
             self._metadata[_PREFIX + name] = origin
+        self._granted.add(origin)
         return Sym(self._names[origin])
+
+    def settle(self, kept: Iterable[str]) -> None:
+        """Forget the symbols that this inference neither gave nor must keep."""
+        wanted = set(kept)
+        for origin, name in list(self._names.items()):
+            if origin not in self._granted and name not in wanted:
+                del self._names[origin], self._metadata[_PREFIX + name]
 
     def bind(self, value: Value | None) -> tuple[Dim, ...] | None:
         """The elements of a short integer vector or scalar; symbols stand for unknown ones."""

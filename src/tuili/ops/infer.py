@@ -31,6 +31,7 @@ def infer(graph: Graph, *, overrides: Mapping[str, Sequence[Dim]] | None = None)
             raise InvalidArgument(f"no input is called {name!r}; inputs: {', '.join(inputs)}")
         inputs[name].type = TensorType(inputs[name].dtype, tuple(shape))
     infer_graph(graph, contents)
+    contents.settle(_symbols(graph))
     return contents
 
 

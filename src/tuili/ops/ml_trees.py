@@ -162,7 +162,8 @@ def _classifier(X: Array, **attrs: Any) -> tuple[Array, Array]:
     classes = len(numbers or words or ())
     weights = _leaf_weights(attrs, "class", places)
     x = matrix(X)
-    scores = _aggregate(forest.leaves(x), weights, max(classes, 1), _SUM, x.dtype)
+    leaves = forest.leaves(x)
+    scores = _aggregate(leaves, weights, max(classes, 1), _SUM, x.dtype)
     base = _numbers(attrs, "base_values")
     used = sorted(set(attrs["class_ids"]))
     if classes == 2 and len(used) == 1:
@@ -172,8 +173,16 @@ def _classifier(X: Array, **attrs: Any) -> tuple[Array, Array]:
         chosen = (score[:, 0] > (0.5 if share else 0)).astype(np.int64)
         both = two_sided(score, attrs["post_transform"], share=share)
         return labels(chosen, numbers, words), both
-    scores = scores + base if base.size else scores
-    return labels(scores.argmax(1), numbers, words), transform(scores, attrs["post_transform"])
+    if base.size:
+        scores = scores + base
+        ranked = scores
+    else:
+        # A class that no reached leaf votes for is never the answer, even if all others are < 0.
+        votes = np.array(
+            [[any(t == c for t, _ in leaf) for c in range(classes)] for leaf in weights]
+        )
+        ranked = np.where(votes[leaves].any(1), scores, -np.inf)
+    return labels(ranked.argmax(1), numbers, words), transform(scores, attrs["post_transform"])
 
 
 def _classifier_shape(site: Site) -> list[Result]:

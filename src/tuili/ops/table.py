@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuili.errors import UnsupportedOperator, nearest
+from tuili.errors import AlreadyExists, UnsupportedOperator, nearest
 from tuili.ir import Node
 from tuili.ops import (
     activations,
@@ -82,6 +82,16 @@ FAMILIES = (
 TABLE: dict[str, Op] = {row.name: row for family in FAMILIES for row in family.ROWS}
 
 
+def register(row: Op) -> None:
+    """Add an operator from outside tuili; raises AlreadyExists for a name that is taken.
+
+    The name holds its domain, as in `my.company::Blur`; `op` in `tuili.ops.op` makes a row.
+    """
+    if row.name in TABLE:
+        raise AlreadyExists(f"operator {row.name!r} is in the table already; choose another name")
+    TABLE[row.name] = row
+
+
 def lookup(name: str) -> Op:
     """The row of an operator; raises UnsupportedOperator naming the nearest known one."""
     try:
@@ -101,4 +111,4 @@ def attributes(node: Node) -> dict[str, Any]:
     return {**lookup(node.op).attrs, **node.attrs}
 
 
-__all__ = ["KINDS", "REQUIRED", "TABLE", "Op", "attr", "attributes", "lookup"]
+__all__ = ["KINDS", "REQUIRED", "TABLE", "Op", "attr", "attributes", "lookup", "register"]
