@@ -241,7 +241,8 @@ def build(units: Sequence[SourceUnit], target: Target, library: Path, progress: 
     """Compile the units to a library."""
     flags = ("-O3", "-ffp-contract=fast", *target.flags)
     sources = [Unit(unit.name, unit.text, flags) for unit in units]
-    Toolchain.find().build(sources, library, lambda done, total: progress("compiling", done, total))
+    toolchain = Toolchain.find(target.machine)
+    toolchain.build(sources, library, lambda done, total: progress("compiling", done, total))
 
 
 def _contents(compiled: Compiled, options: Options, library: Path) -> Contents:

@@ -59,16 +59,13 @@ def _find(machine: str, named: str, path: str) -> Compiler:
         compiler = _identified((found,)) if found else None
         if compiler and _fits(compiler, machine):
             return compiler
-        problem = (
-            "not on the path" if not found else "does not run" if not compiler else "other machine"
-        )
-        tried.append(f"{name}: {problem}")
+        tried.append(f"{name}: {'not usable for it' if found else 'not on the path'}")
     if find_spec("ziglang"):
         return _zig(machine)
     tried.append("ziglang: not installed")
     raise ToolchainError(
-        f"no C compiler for {machine} found ({'; '.join(tried)}). Install gcc or clang, set CC to a "
-        "compiler, or `pip install 'tuili[zig]'`"
+        f"no C compiler for {machine} found ({'; '.join(tried)}). Install gcc or clang, "
+        "set CC to a compiler, or `pip install 'tuili[zig]'`"
     )
 
 
@@ -111,8 +108,8 @@ def _zig(machine: str) -> Compiler:
     compiler = _identified(command, is_zig=True)
     if compiler is None:
         raise ToolchainError(
-            f"`{shlex.join(command)}` does not run: the package ziglang is damaged or does not know "
-            f"the machine {machine!r}"
+            f"`{shlex.join(command)}` does not run: the package ziglang is damaged or does not "
+            f"know the machine {machine!r}"
         )
     return compiler
 
