@@ -9,12 +9,14 @@ matter, since the page faults of a fresh 600 kB allocation cost more than all th
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 # getrefcount counts the pool's list entry and its own argument.
-_IDLE_REFERENCES = 2
+_IDLE_REFERENCES: Final = 2
+_ALIGNMENT: Final = 64
+_PAGE: Final = 4096
 
 
 class BufferPool:
@@ -22,26 +24,34 @@ class BufferPool:
 
     def __init__(self, max_idle_bytes: int = 64 << 20) -> None:
         self._blocks: list[np.ndarray[Any, Any]] = []
+        self._addresses: list[int] = []
         self._bytes = 0
         self._max_bytes = max_idle_bytes
 
-    def take(self, size: int) -> memoryview:
-        """A writable view of `size` bytes; its contents are whatever was there before."""
-        blocks = self._blocks
-        for index in range(len(blocks)):
-            fits = size <= blocks[index].nbytes <= 2 * size + 4096
-            if fits and sys.getrefcount(blocks[index]) == _IDLE_REFERENCES:
-                return memoryview(blocks[index])[:size]
-        block = np.empty(-(-size // 4096) * 4096, np.uint8)
-        self._keep(block)
-        return memoryview(block)[:size]
+    def take(self, size: int, lead: int = 0) -> memoryview:
+        """A writable view of `size` bytes; its contents are whatever was there before.
 
-    def _keep(self, block: np.ndarray[Any, Any]) -> None:
+        The byte at `lead`, where the first tensor begins, is at a multiple of 64, so that what
+        computes with it need not copy it first.
+        """
+        blocks = self._blocks
+        needed = size + _ALIGNMENT
+        for index in range(len(blocks)):
+            fits = needed <= blocks[index].nbytes <= 2 * needed + _PAGE
+            if fits and sys.getrefcount(blocks[index]) == _IDLE_REFERENCES:
+                return _place(blocks[index], self._addresses[index], size, lead)
+        block = np.empty(-(-needed // _PAGE) * _PAGE, np.uint8)
+        address = block.ctypes.data
+        self._keep(block, address)
+        return _place(block, address, size, lead)
+
+    def _keep(self, block: np.ndarray[Any, Any], address: int) -> None:
         """Remember `block`, and let go of idle blocks of other sizes if that is too much."""
         if self._bytes + block.nbytes > self._max_bytes:
             self._drop_idle()
         if self._bytes + block.nbytes <= self._max_bytes:
             self._blocks.append(block)
+            self._addresses.append(address)
             self._bytes += block.nbytes
 
     def _drop_idle(self) -> None:
@@ -49,4 +59,9 @@ class BufferPool:
         for index in reversed(range(len(blocks))):
             if sys.getrefcount(blocks[index]) == _IDLE_REFERENCES:
                 self._bytes -= blocks[index].nbytes
-                del blocks[index]
+                del blocks[index], self._addresses[index]
+
+
+def _place(block: np.ndarray[Any, Any], address: int, size: int, lead: int) -> memoryview:
+    start = -(address + lead) % _ALIGNMENT
+    return memoryview(block)[start : start + size]

@@ -130,6 +130,7 @@ def test_a_large_message_arrives_in_place():
     wire.call(infer_request(BIG))
     first = wire.dataplane.requests[0].inputs[0].data
     wire.call(infer_request(BIG + 1))
+    assert first.ctypes.data % 64 == 0
     np.testing.assert_array_equal(first, BIG)
     np.testing.assert_array_equal(wire.dataplane.requests[1].inputs[0].data, BIG + 1)
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from tuili.errors import InvalidArgument, TuiliError, Unsupported
-from tuili.server.grpc.codec import Buffer
+from tuili.server.grpc.codec import Buffer, tensor_offset
 
 _PREFIX: Final = struct.Struct(">BI")
 _LARGE: Final = 32 << 10
+_LOOK_AHEAD: Final = 1024  # where the description of the tensors ends, as a rule
 _WBITS: Final = {"gzip": 15 + 16, "deflate": 15}
 
 
@@ -27,7 +28,7 @@ class Assembler:
     def __init__(
         self,
         encoding: str,
-        limits: tuple[int, int, Callable[[int], memoryview]],
+        limits: tuple[int, int, Callable[[int, int], memoryview]],
         deliver: Callable[[Buffer], None],
     ) -> None:
         self._encoding = encoding
@@ -64,13 +65,16 @@ class Assembler:
                 self._finish(flag, data[at : at + size], size)
                 at += size
             else:
-                self._begin(flag, size)
+                self._begin(flag, size, data[at : at + _LOOK_AHEAD])
 
-    def _begin(self, flag: int, size: int) -> None:
-        """Make room for a message whose end is not here yet."""
+    def _begin(self, flag: int, size: int, start: bytes) -> None:
+        """Make room for a message of which only the start is here."""
         self._check(flag, size)
         self._compressed = flag == 1
-        self._block = self._limits[2](size) if size >= _LARGE else memoryview(bytearray(size))
+        if size < _LARGE:
+            self._block = memoryview(bytearray(size))
+        else:
+            self._block = self._limits[2](size, tensor_offset(start))
         self._filled = 0
 
     def _copy(self, data: bytes, at: int, end: int) -> int:

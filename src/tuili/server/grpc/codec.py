@@ -181,6 +181,20 @@ def _split(message: Buffer) -> tuple[bytes, str, list[tuple[int, int]]]:
     return b"".join([message[start:stop] for start, stop in pieces]), ident, raws
 
 
+def tensor_offset(start: bytes) -> int:
+    """Where the first raw tensor of a request that starts like this begins; 0 if not told."""
+    at = 0
+    try:
+        while start[at] in _DELIMITED:
+            size, content = _varint(start, at + 1)
+            if start[at] == _RAW:
+                return content
+            at = content + size
+    except (IndexError, InvalidArgument):
+        return 0
+    return 0
+
+
 def _text(message: Buffer, start: int, stop: int) -> str:
     try:
         return str(message[start:stop], "utf-8")

@@ -199,7 +199,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             + listener.limits.body_timeout_s
             + (head.content_length / listener.limits.min_body_rate)
         )
-        body = listener.buffers.take(head.content_length)
+        body = listener.buffers.take(head.content_length, max(head.json_length or 0, 0))
         have = len(data) - at
         body[:have] = memoryview(data)[at:]
         self._body, self._filled = body, have
