@@ -221,6 +221,7 @@ def test_zig_compiles_for_another_machine(tmp_path: Path, monkeypatch: pytest.Mo
     machine, code = ("x86_64", 62) if platform.machine() == "aarch64" else ("aarch64", 183)
     library = Toolchain.find(machine).build(UNITS, tmp_path / "sum.so")
     assert int.from_bytes(library.read_bytes()[18:20], "little") == code
+    assert str(tmp_path.parent).encode() not in library.read_bytes()
 
 
 def test_the_cache_folder_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

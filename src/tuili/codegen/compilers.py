@@ -64,7 +64,7 @@ def _find(machine: str, named: str, path: str) -> Compiler:
         return _zig(machine)
     tried.append("ziglang: not installed")
     raise ToolchainError(
-        f"no C compiler for {machine} found ({'; '.join(tried)}). Install gcc or clang, "
+        f"no C compiler for {machine} found ({'; '.join(tried)}). Install {_names(machine)[0]}, "
         "set CC to a compiler, or `pip install 'tuili[zig]'`"
     )
 

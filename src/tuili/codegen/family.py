@@ -12,7 +12,7 @@ from tuili.ir import Node
 Emit: TypeAlias = "Callable[[Node, Context], None]"
 
 
-def always(node: Node, ctx: Context) -> bool:  # noqa: ARG001 - the predicate's signature
+def always(node: Node, ctx: Context) -> bool:
     """The predicate of a family that runs every node of its operator."""
     return True
 

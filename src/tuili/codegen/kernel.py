@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tuili.codegen.targets import Target
-from tuili.errors import InternalError
+from tuili.errors import InternalError, Unsupported
 from tuili.ir import Graph, Node, TensorType, Value, block_of
 from tuili.lower.program import (
     ALIGNMENT,
@@ -91,7 +91,8 @@ class Context:
 
     def new_buffer(self, name: str, dtype: DType, size: Dim) -> Buffer:
         """A new arena buffer of `size` bytes."""
-        buffer = Buffer(name, dtype, size, Place.ARENA)
+        late = self.program.depends_on_data(size)
+        buffer = Buffer(name, dtype, size, Place.HEAP if late else Place.ARENA)
         self.program.buffers.append(buffer)
         return buffer
 
@@ -188,6 +189,8 @@ class KernelBuilder:
 
     def emit(self, *, grid: Dim, flops: Dim = 0, bytes: Dim = 0) -> None:  # noqa: A002 - roofline's word
         """Append the call to the program."""
+        if self.ctx.program.depends_on_data(self._scratch):
+            raise Unsupported(f"{self.node.label}: scratch memory whose size depends on data")
         body = "\n".join([*self._constants, *self._lines])
         kernel = Kernel(self.name, tuple(self._params), body, "\n\n".join(self._support))
         call = Call(self.node.label, kernel, tuple(self._args), grid, flops, bytes, self._scratch)

@@ -1,47 +1,27 @@
-"""The run function: C that walks the steps of a program, and the exports around it.
+"""The unit of the run function: support, prototypes, the body, and the exports around it.
 
-`tuili_run` is one parallel section: every thread walks all steps, takes its share of each step's
-grid and meets the others at a barrier. Steps too small to share run on thread 0.
+`tuili_run` is one parallel section: every thread walks all steps, see `run_steps`.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
 
-from tuili.codegen.c_dims import c_dim
 from tuili.codegen.prelude import prelude
+from tuili.codegen.run_layout import RunLayout, c_of
+from tuili.codegen.run_steps import StepPrinter, comment_text, shares
 from tuili.codegen.targets import Target
-from tuili.lower.memory import Interval, MemoryPlan, aligned, lifetimes, plan_memory
-from tuili.lower.program import (
-    Arg,
-    Branch,
-    Call,
-    Kernel,
-    Place,
-    Pointer,
-    Program,
-    Step,
-    View,
-    calls_of,
-)
+from tuili.lower.memory import MemoryPlan, aligned
+from tuili.lower.program import Branch, HostCall, Kernel, Program, Step, calls_of
 from tuili.runtime.native import abi_header, pool_source, run_support
-from tuili.tensors import Dim, Sym, dim_max, substitute, symbols_of
 
-# Sharing a step costs a barrier: about 1 us. Below these costs one thread is faster.
-WORTH_FLOPS = 600_000
-WORTH_BYTES = 200_000
+__all__ = ["comment_text", "print_run", "signature"]
 
 
 def signature(name: str, kernel: Kernel) -> str:
     """The C prototype of a kernel."""
     params = ", ".join(("int64_t begin", "int64_t end", "uint8_t *scratch", *kernel.params))
     return f"TL_HIDDEN void {name}({params})"
-
-
-def comment_text(text: str) -> str:
-    """A C comment."""
-    return f"/* {text.replace('*/', '* /')} */"
 
 
 def print_run(
@@ -51,7 +31,7 @@ def print_run(
 
     `timed` adds a clock after every call, read through `tuili_times`.
     """
-    layout = _Layout(program, timed=timed)
+    layout = RunLayout(program)
     parts = [
         f"/* Model {program.name!r}, compiled by tuili for {target.name}: the run function. */",
         abi_header(),
@@ -59,84 +39,58 @@ def print_run(
         run_support(),
         prelude(target),
         *(f"{signature(name, kernel)};" for kernel, name in names.items()),
-        _shared_struct(),
+        _SHARED.format(heap=len(layout.heap) + 1),
+        _NEED if layout.heap or _has_late_outputs(layout) else "",
+        _HOST if program.host else "",
         _faults(program),
-        *([_clock(program)] if timed else []),
-        _body(program, layout, names),
+        _clock(program) if timed else "",
+        _body(program, layout, names, timed=timed),
         _exports(program, layout),
     ]
-    return "\n".join(parts), layout.plan
+    return "\n".join(part for part in parts if part), layout.plan
 
 
-def _symbol_names(dim: Dim) -> Dim:
-    return substitute(dim, {name: Sym(f"d_{name}") for name in symbols_of(dim)})
+def _has_late_outputs(layout: RunLayout) -> bool:
+    return any(layout.is_late(buffer) for buffer in layout.program.output_buffers)
 
 
-def _c(dim: Dim) -> str:
-    return c_dim(_symbol_names(dim))
+_SHARED = """
+typedef struct tl_shared {{      /* what the threads of one run share */
+    tl_run *run;
+    tl_barrier barrier;
+    int32_t fault;              /* the code of an error that a kernel found */
+    int32_t stop;               /* the check at which all threads leave */
+    void *heap[{heap}];             /* buffers whose size depends on data */
+}} tl_shared;
+"""
 
+_NEED = """
+#define TL_MOST_BYTES ((int64_t)1 << 35)
 
-class _Layout:
-    """How the run function finds arena buffers: baked offsets, or offsets planned at run time."""
+/* Makes a buffer whose size is known only now; on failure the run stops at `check`. */
+static void tl_need(tl_shared *shared, int32_t check, void **slot, int64_t size)
+{
+    tl_run *run = shared->run;
+    if (size >= 0 && size <= TL_MOST_BYTES)
+        *slot = aligned_alloc(TL_ALIGNMENT, (size_t)(size / TL_ALIGNMENT + 1) * TL_ALIGNMENT);
+    if (*slot)
+        return;
+    shared->stop = check;
+    snprintf(run->error, (size_t)run->error_size,
+             "a tensor whose shape depends on data needs %lld bytes", (long long)size);
+}
+"""
 
-    def __init__(self, program: Program, *, timed: bool = False) -> None:
-        self.timed = timed
-        self.calls = 0
-        self.lives = lifetimes(program)
-        self.buffers = [buffer for buffer in program.buffers if buffer in self.lives]
-        self.scratch = _most(step.scratch for step in calls_of(program.steps))
-        self.slots = {buffer: slot for slot, buffer in enumerate(self.buffers)}
-        self.plan = self._static_plan()
-
-    def _static_plan(self) -> MemoryPlan | None:
-        if any(not isinstance(buffer.size, int) for buffer in self.buffers):
-            return None
-        intervals = [Interval(int(b.size), *self.lives[b]) for b in self.buffers]  # pyright: ignore[reportArgumentType]
-        plan = plan_memory(intervals)
-        for buffer, offset in zip(self.buffers, plan.offsets, strict=True):
-            buffer.offset = offset
-        return plan
-
-    @property
-    def num_offsets(self) -> int:
-        """Run-time offsets: one per buffer unless baked, then scratch start and stride."""
-        return (0 if self.plan else len(self.buffers)) + 2
-
-    def address(self, view: View) -> str:
-        """The C expression of a view's address, as `uint8_t *`."""
-        buffer = view.buffer
-        match buffer.place:
-            case Place.INPUT:
-                start = f"(const uint8_t *)run->inputs[{buffer.index}]"
-            case Place.OUTPUT:
-                start = f"(uint8_t *)run->outputs[{buffer.index}]"
-            case Place.WEIGHT:
-                return f"run->weights + {buffer.offset}" + _plus(view.offset)
-            case _:
-                where = str(buffer.offset) if self.plan else f"run->offsets[{self.slots[buffer]}]"
-                start = f"run->arena + {where}"
-        return start + _plus(view.offset)
-
-
-def _plus(offset: Dim) -> str:
-    return "" if offset == 0 else f" + {_c(offset)}"
-
-
-def _most(dims: Iterable[Dim]) -> Dim:
-    most: Dim = 0
-    for dim in dims:
-        most = dim_max(most, dim)
-    return most
-
-
-def _shared_struct() -> str:
-    return textwrap.dedent("""
-        typedef struct tl_shared {      /* what the threads of one run share */
-            tl_run *run;
-            tl_barrier barrier;
-            int32_t fault;
-        } tl_shared;
-        """)
+_HOST = """
+/* Has a node run by the host; on failure the run stops at `check`. */
+static void tl_host(tl_shared *shared, int32_t check, int32_t step, const void *const *inputs,
+                    void *const *outputs)
+{
+    tl_run *run = shared->run;
+    if (run->host(run->host_context, step, inputs, outputs, run->dims))
+        shared->stop = check;
+}
+"""
 
 
 def _faults(program: Program) -> str:
@@ -144,8 +98,13 @@ def _faults(program: Program) -> str:
     return f'static const char *const tl_faults[] = {{\n    "",\n{rows}}};\n'
 
 
+def _c_string(text: str) -> str:
+    escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def _clock(program: Program) -> str:
-    """Nanoseconds per call, summed over the runs since the last `tuili_times`."""
+    """Nanoseconds per call, summed over runs until the caller sets them to zero."""
     count = sum(1 for _ in calls_of(program.steps))
     return textwrap.dedent(f"""
         #include <time.h>
@@ -162,127 +121,49 @@ def _clock(program: Program) -> str:
         """)
 
 
-def _c_string(text: str) -> str:
-    escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 def _symbol_lines(program: Program, *, used: str) -> list[str]:
+    """Local constants for the symbols that the inputs bind."""
     names = [(index, f"d_{name}") for index, name in enumerate(program.symbols)]
     return [
-        f"    const int64_t {name} = run->dims[{index}];" for index, name in names if name in used
+        f"    const int64_t {name} = run->dims[{index}];"
+        for index, name in names[: program.num_bound]
+        if name in used
     ]
 
 
-def _body(program: Program, layout: _Layout, names: dict[Kernel, str]) -> str:
-    lines, _ = _steps(program.steps, layout, names)
+def _body(
+    program: Program, layout: RunLayout, names: dict[Kernel, str], *, timed: bool
+) -> str:
+    lines = StepPrinter(layout, names, timed=timed).print(program.steps, set())
     text = textwrap.indent("\n".join(lines), "    ")
+    last = layout.num_offsets
+    start, stride = f"run->offsets[{last - 2}]", f"run->offsets[{last - 1}]"
     head = [
         "static void tl_body(void *arg, int32_t tid, int32_t n)",
         "{",
         "    tl_shared *shared = arg;",
         "    tl_run *run = shared->run;",
         *_symbol_lines(program, used=text),
-        _scratch_line(layout),
-        *(["    if (tid == 0) tl_tick(-1);"] if layout.timed else []),
+        f"    uint8_t *const scratch = run->arena + {start} + tid * {stride};",
+        "    (void)scratch, (void)n;",
+        *(["    if (tid == 0) tl_tick(-1);"] if timed else []),
     ]
     return "\n".join([*head, text, "}", ""])
 
 
-def _scratch_line(layout: _Layout) -> str:
-    last = layout.num_offsets
-    start, stride = f"run->offsets[{last - 2}]", f"run->offsets[{last - 1}]"
-    return (
-        f"    uint8_t *const scratch = run->arena + {start} + tid * {stride};\n    (void)scratch;"
-    )
-
-
-def _steps(
-    steps: Sequence[Step], layout: _Layout, names: dict[Kernel, str]
-) -> tuple[list[str], bool]:
-    """The C of steps that begin after a barrier, and whether threads may be apart at the end."""
-    lines: list[str] = []
-    apart = False  # whether the last step ran on several threads
-    for index, step in enumerate(steps):
-        shares = "1" if isinstance(step, Branch) else _shares(step)
-        if index and (shares != "0" or apart):
-            lines.append("tl_barrier_wait(&shared->barrier, n);")
-        if isinstance(step, Branch):
-            lines += _branch(step, layout, names)
-        else:
-            lines += _call(step, layout, names[step.kernel], shares)
-            if layout.timed:
-                lines.append(f"if (tid == 0) tl_tick({layout.calls});")
-                layout.calls += 1
-        apart = shares != "0"
-    return lines, apart
-
-
-def _branch(step: Branch, layout: _Layout, names: dict[Kernel, str]) -> list[str]:
-    then, _ = _steps(step.then, layout, names)
-    otherwise, _ = _steps(step.otherwise, layout, names)
-    return [
-        comment_text(step.label),
-        f"if (*(const uint8_t *)({layout.address(step.condition)})) {{",
-        *(f"    {line}" for line in then),
-        "} else {",
-        *(f"    {line}" for line in otherwise),
-        "}",
-    ]
-
-
-def _shares(step: Call) -> str:
-    """The C condition for running a step on all threads: "0", "1" or an expression."""
-    if step.grid == 1:
-        return "0"
-    sized = [(step.flops, WORTH_FLOPS), (step.bytes, WORTH_BYTES)]
-    known = [cost >= worth for cost, worth in sized if isinstance(cost, int)]
-    if any(known):
-        return "1"
-    open_costs = [f"{_c(cost)} >= {worth}" for cost, worth in sized if not isinstance(cost, int)]
-    return " || ".join(open_costs) or "0"
-
-
-def _call(step: Call, layout: _Layout, name: str, shares: str) -> list[str]:
-    args = ", ".join(
-        _argument(arg, param, layout)
-        for arg, param in zip(step.args, step.kernel.params, strict=True)
-    )
-    comment = comment_text(step.label)
-    grid = _c(step.grid)
-    tail = f", {args}" if args else ""
-    if shares == "0":
-        return [comment, f"if (tid == 0) {name}(0, {grid}, scratch{tail});"]
-    span = (
-        f"tl_split({grid}, tid, n)" if shares == "1" else f"tl_split_if({shares}, {grid}, tid, n)"
-    )
-    return [
-        comment,
-        "{",
-        f"    const tl_span span = {span};",
-        f"    if (span.begin < span.end) {name}(span.begin, span.end, scratch{tail});",
-        "}",
-    ]
-
-
-def _argument(arg: Arg, param: str, layout: _Layout) -> str:
-    if isinstance(arg, Pointer):
-        ctype = param.rsplit("*", 1)[0].strip()
-        return f"({ctype} *)({layout.address(arg.view)})"
-    return arg if isinstance(arg, str) else _c(arg)
-
-
-def _total(program: Program) -> str:
+def _worth_threads(program: Program) -> str:
     """The C condition for using threads at all: some step is worth sharing."""
-    conditions = dict.fromkeys(_shares(step) for step in calls_of(program.steps))
+    conditions: dict[str, None] = {}
+    for call in calls_of(program.steps):
+        late = program.depends_on_data(call.flops) or program.depends_on_data(call.bytes)
+        conditions["1" if late else shares(call)] = None
     if "1" in conditions:
         return "1"
     return " || ".join(f"({c})" for c in conditions if c != "0") or "0"
 
 
-def _exports(program: Program, layout: _Layout) -> str:
-    worth = _total(program)
-    plan = _plan_lines(program, layout)
+def _exports(program: Program, layout: RunLayout) -> str:
+    worth = _worth_threads(program)
     lines = [
         "TL_EXPORT int64_t tuili_num_offsets(void)",
         "{",
@@ -291,11 +172,12 @@ def _exports(program: Program, layout: _Layout) -> str:
         "",
         "TL_EXPORT int64_t tuili_plan(tl_run *run)",
         "{",
-        *plan,
+        *_plan_lines(program, layout),
         "}",
         "",
         "TL_EXPORT int32_t tuili_run(tl_run *run)",
         "{",
+        *_host_check(program.steps),
         *_symbol_lines(program, used=worth),
         "    tl_shared shared = {.run = run};",
         f"    const int32_t threads = ({worth}) ? run->threads : 1;",
@@ -303,44 +185,63 @@ def _exports(program: Program, layout: _Layout) -> str:
         "        run->pool->parallel(run->pool, threads, tl_body, &shared);",
         "    else",
         "        tl_body(&shared, 0, 1);",
-        "    if (shared.fault) {",
+        *(f"    free(shared.heap[{slot}]);" for slot in layout.heap.values()),
+        "    if (shared.fault)",
         '        snprintf(run->error, (size_t)run->error_size, "%s", tl_faults[shared.fault]);',
-        "        return 1;",
-        "    }",
-        "    return 0;",
+        "    return shared.fault || shared.stop;",
         "}",
         "",
     ]
     return "\n".join(lines)
 
 
-def _plan_lines(program: Program, layout: _Layout) -> list[str]:
-    scratch = f"    const int64_t stride = ({_c(layout.scratch)} + 63) / 64 * 64;"
+def _host_check(steps: list[Step]) -> list[str]:
+    if not _needs_host(steps):
+        return []
+    return [
+        "    if (!run->host) {",
+        '        snprintf(run->error, (size_t)run->error_size, "the model has host steps");',
+        "        return 1;",
+        "    }",
+    ]
+
+
+def _needs_host(steps: list[Step]) -> bool:
+    return any(
+        isinstance(step, HostCall)
+        or (isinstance(step, Branch) and (_needs_host(step.then) or _needs_host(step.otherwise)))
+        for step in steps
+    )
+
+
+def _plan_lines(program: Program, layout: RunLayout) -> list[str]:
+    scratch = f"    const int64_t stride = ({c_of(layout.scratch)} + 63) / 64 * 64;"
     last = layout.num_offsets
     if layout.plan:
         lines = [scratch, f"    const int64_t size = {aligned(layout.plan.size)};"]
     else:
-        lives = [layout.lives[buffer] for buffer in layout.buffers]
-        sizes = ", ".join(_c(buffer.size) for buffer in layout.buffers)
-        lines = [
-            scratch,
-            f"    const int64_t sizes[] = {{{sizes}}};",
-            f"    static const int32_t first[] = {{{', '.join(str(a) for a, _ in lives)}}};",
-            f"    static const int32_t last[] = {{{', '.join(str(b) for _, b in lives)}}};",
-            (
-                "    const int64_t size ="
-                f" tl_plan_arena({len(lives)}, sizes, first, last, run->offsets);"
-            ),
-            "    if (size < 0) {",
-            '        snprintf(run->error, (size_t)run->error_size, "no plan for such sizes");',
-            "        return -1;",
-            "    }",
-        ]
-    text = "\n".join(lines)
+        lines = [scratch, *_late_plan(layout)]
     return [
-        *_symbol_lines(program, used=text),
+        *_symbol_lines(program, used="\n".join(lines)),
         *lines,
         f"    run->offsets[{last - 2}] = size;",
         f"    run->offsets[{last - 1}] = stride;",
         "    return size + stride * run->threads;",
+    ]
+
+
+def _late_plan(layout: RunLayout) -> list[str]:
+    """The plan for sizes that the shapes of the inputs decide."""
+    lives = [layout.lives[buffer] for buffer in layout.buffers]
+    sizes = ", ".join(c_of(buffer.size) for buffer in layout.buffers)
+    first, last = (", ".join(str(life[i]) for life in lives) for i in (0, 1))
+    return [
+        f"    const int64_t sizes[] = {{{sizes}}};",
+        f"    static const int32_t first[] = {{{first}}};",
+        f"    static const int32_t last[] = {{{last}}};",
+        f"    const int64_t size = tl_plan_arena({len(lives)}, sizes, first, last, run->offsets);",
+        "    if (size < 0) {",
+        '        snprintf(run->error, (size_t)run->error_size, "no plan for such sizes");',
+        "        return -1;",
+        "    }",
     ]

@@ -42,6 +42,7 @@ _COMPILE_FLAGS = (
 _LINK_FLAGS = (
     "-shared",
     "-Wl,--build-id=none",
+    "-Wl,--strip-debug",  # zig's own objects name folders of this machine
     "-Wl,-z,defs",  # a missing kernel is found here, not when the model is loaded
     "-Wl,-z,noexecstack",
     "-Wl,-z,relro",

@@ -7,19 +7,27 @@ from collections.abc import Iterable
 from tuili.codegen.families import choose
 from tuili.codegen.kernel import Context, size_of
 from tuili.codegen.kernels.copy import copy_call
+from tuili.codegen.kernels.host import can_run_on_host, emit_on_host
 from tuili.codegen.targets import Target
-from tuili.ir import Graph, Value
+from tuili.errors import Unsupported, UnsupportedOperator
+from tuili.ir import Graph, Node, Value
 from tuili.lower.memory import lifetimes
 from tuili.lower.program import (
     Branch,
     Buffer,
+    Call,
     Place,
     Program,
+    ReadSymbol,
     Step,
     View,
+    touched,
 )
 from tuili.ops.contents import Contents
 from tuili.tensors import Dim, TensorSpec, symbols_of
+
+# Operators whose kernels find out dims themselves.
+FINDS_DIMS = frozenset({"If"})
 
 # Operators that only look at memory in another shape; see `Context.alias`.
 VIEW_OPS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
@@ -27,23 +35,69 @@ VIEW_OPS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
 def translate(graph: Graph, contents: Contents, target: Target, *, exact: bool = False) -> Program:
     """The program of a typed graph whose layouts are assigned; raises UnsupportedOperator."""
-    program = Program(graph.name, _symbols(graph))
+    bound = _symbols(graph)
+    late = [name for name in contents.sources if name not in bound]
+    program = Program(graph.name, (*bound, *late), len(bound))
     ctx = Context(program, target, contents, exact)
+    sources = Sources(contents)
     program.inputs = [_spec(value) for value in graph.inputs]
     program.outputs = [_spec(value) for value in graph.outputs]
     _bind_inputs(graph, ctx)
     _bind_outputs(graph, ctx)
-    ctx.emit_graph = lambda nested: _emit_nodes(nested, ctx)
-    _emit_nodes(graph, ctx)
+    for value in graph.inputs:
+        _read_symbols(value, sources, ctx)
+    ctx.emit_graph = lambda nested: _emit_nodes(nested, sources, ctx)
+    _emit_nodes(graph, sources, ctx)
     _copy_outputs(graph, ctx)
     program.steps = _live_steps(program.steps, set(program.output_buffers))
     _drop_unused_buffers(program)
     return program
 
 
-def _emit_nodes(graph: Graph, ctx: Context) -> None:
+class Sources:
+    """Which data-dependent symbols come from which values."""
+
+    def __init__(self, contents: Contents) -> None:
+        self.axes: dict[str, list[str]] = {}  # value name -> symbols of its axes
+        self.elements: dict[str, list[tuple[str, int]]] = {}  # value name -> symbol, element
+        for symbol, origin in contents.sources.items():
+            if origin.endswith("]"):
+                name, _, element = origin[:-1].rpartition("[")
+                self.elements.setdefault(name, []).append((symbol, int(element)))
+            else:
+                self.axes.setdefault(origin.rpartition("#")[0], []).append(symbol)
+
+    def found_by(self, node: Node) -> tuple[str, ...]:
+        """The symbols that stand for axes of the node's outputs."""
+        return tuple(s for value in node.outputs for s in self.axes.get(value.name, ()))
+
+
+def _emit_nodes(graph: Graph, sources: Sources, ctx: Context) -> None:
     for node in graph.nodes:
+        _emit(node, sources, ctx)
+        for value in node.outputs:
+            _read_symbols(value, sources, ctx)
+
+
+def _emit(node: Node, sources: Sources, ctx: Context) -> None:
+    """By a kernel family, else by the host."""
+    symbols = sources.found_by(node)
+    before = len(ctx.program.steps)
+    try:
+        if symbols and node.op not in FINDS_DIMS:
+            raise UnsupportedOperator(f"{node.label}: its shape depends on data")
         choose(node, ctx).emit(node, ctx)
+    except (Unsupported, UnsupportedOperator) as error:
+        del ctx.program.steps[before:]
+        if not can_run_on_host(node):
+            raise error
+        emit_on_host(node, symbols, ctx)
+
+
+def _read_symbols(value: Value, sources: Sources, ctx: Context) -> None:
+    """After the value is there, some of its elements become dims."""
+    for symbol, element in sources.elements.get(value.name, ()):
+        ctx.program.steps.append(ReadSymbol(symbol, ctx.view(value), element))
 
 
 def _spec(value: Value) -> TensorSpec:
@@ -99,11 +153,16 @@ def _live_steps(steps: list[Step], needed: set[Buffer]) -> list[Step]:
         if isinstance(step, Branch):
             sides = (_live_steps(step.then, needed), _live_steps(step.otherwise, needed))
             if any(sides):
-                kept.append(Branch(step.label, step.condition, *sides))
+                kept.append(Branch(step.label, step.condition, *sides, step.symbols))
                 needed.add(step.condition.buffer)
-        elif any(buffer in needed for buffer in step.writes):
+        elif isinstance(step, Call):
+            if any(buffer in needed for buffer in step.writes):
+                kept.append(step)
+                needed.update(step.reads)
+        else:
+            # Steps that find dims stay: sizes may depend on them.
             kept.append(step)
-            needed.update(step.reads)
+            needed.update(touched(step))
     return kept[::-1]
 
 

@@ -304,28 +304,32 @@ def _output_function(winograd: Winograd) -> str:
 def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
     """C that fills `vg` with the products of tiles t0 ..., input blocks first .. last - 1."""
     n, m, pixels = plan.winograd.size, plan.winograd.outputs, plan.tile.pixels
+    # Tile after tile within a block of channels: rows of the input are read from left to right.
     return [
+        f"int64_t at[{pixels}], tops[{pixels}], lefts[{pixels}];",
         f"for (int64_t p = 0; p < {pixels}; p++) {{",
         "    const int64_t t = tl_min(t0 + p, TILES - 1), n = t / (HIGH * WIDE);",
-        f"    const int64_t h = t / WIDE % HIGH * {m} - PT, left = t % WIDE * {m} - PL;",
-        f"    const int inside = h >= 0 && h + {n} <= H && left >= 0 && left + {n} <= W;",
-        f"    for (int64_t b = {first}; b < {last}; b++) {{",
-        "        const float *from = x + (((n * CB + b) * H + h) * W + left) * V;",
+        f"    tops[p] = t / WIDE % HIGH * {m} - PT, lefts[p] = t % WIDE * {m} - PL;",
+        "    at[p] = ((n * CB * H + tops[p]) * W + lefts[p]) * V;",
+        "}",
+        f"for (int64_t b = {first}; b < {last}; b++)",
+        f"    for (int64_t p = 0; p < {pixels}; p++) {{",
+        "        const int64_t h = tops[p], left = lefts[p];",
+        "        const float *from = x + at[p] + b * H * W * V;",
         "        int64_t row = W * V;",
         f"        float edge[{n * n} * V];",
-        "        if (!inside) {",
+        f"        if (h < 0 || h + {n} > H || left < 0 || left + {n} > W) {{",
         f"            for (int64_t i = 0; i < {n}; i++)",
         f"                for (int64_t j = 0; j < {n}; j++) {{",
-        "                    const int real = h + i >= 0 && h + i < H"
-        " && left + j >= 0 && left + j < W;",
-        f"                    v_store(edge + (i * {n} + j) * V,"
-        " real ? v_load(from + i * row + j * V) : (vf){0});",
+        "                    const int rows = h + i >= 0 && h + i < H;",
+        "                    const int real = rows && left + j >= 0 && left + j < W;",
+        "                    const vf value = real ? v_load(from + i * row + j * V) : (vf){0};",
+        f"                    v_store(edge + (i * {n} + j) * V, value);",
         "                }",
         f"            from = edge, row = {n} * V;",
         "        }",
         f"        transform_input(from, row, vg + (b * {pixels} + p) * V, {plan.v_step});",
         "    }",
-        "}",
     ]
 
 
