@@ -484,6 +484,7 @@ CALM = frames.ENHANCE_YOUR_CALM
         (HELLO + frames.settings_frame({}) * 2100, CALM),
         (HELLO + frame(frames.PING, 0, 0, bytes(8)) * 2100, CALM),
         (HELLO + frame(200, 0, 0, b"") * 2100, CALM),
+        (HELLO + frames.window_update_frame(0, 1) * 2100, CALM),
         (HELLO + headers(1, block()) + data_frame(1, b"", 0) * 2100, CALM),
         (
             HELLO
@@ -558,6 +559,15 @@ def test_a_window_that_overflows_resets_its_stream():
     raw.feed(HELLO + call_bytes(1, "held") + frames.window_update_frame(1, (1 << 31) - 1))
     assert (frames.RST_STREAM, 0, 1, F.to_bytes(4, "big")) in raw.frames()
     assert raw.dataplane.held[0][0].cancelled
+
+
+def test_a_busy_client_may_send_many_control_frames():
+    raw = Raw()
+    raw.feed(HELLO)
+    for number in range(1, 2000, 2):
+        updates = frames.window_update_frame(0, 1000) * 4 + frame(frames.PING, 0, 0, bytes(8)) * 4
+        raw.feed(call_bytes(number) + updates)
+    assert raw.goaway() is None
 
 
 def test_counters_are_per_second():

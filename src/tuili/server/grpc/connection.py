@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _FRAME_BYTES: Final = 9
 _UNIMPLEMENTED: Final = 12
+_DRIBBLE: Final = 256  # window updates below make us send crumbs
+_EARNED: Final = 16  # control frames that come with a call of an honest client
 _PATHS: Final = frozenset((INFER_PATH, STREAM_PATH, *METHODS))
 
 
@@ -449,22 +451,22 @@ class GrpcConnection(asyncio.BufferedProtocol):
             _expect(number <= self._last, h2.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
             stream = self._streams.get(number)
             if stream is None:
-                self._count_control()
                 return
             stream.window += amount
             if amount == 0 or stream.window > h2.MAX_WINDOW:
                 self._drop(number, h2.FLOW_CONTROL_ERROR if amount else h2.PROTOCOL_ERROR)
                 return
+        if amount < _DRIBBLE:
+            self._count_control()
         if self.outgoing.waiting:
             self.outgoing.pump()
-        else:
-            self._count_control()
 
     # Ending --------------------------------------------------------------------------------------
 
     def _ended(self, stream: GrpcStream) -> None:
         """Our side of the stream is done."""
         stream.over = stream.ended = True
+        self._controls = max(self._controls - _EARNED, 0)
         if stream.remote_closed:
             self._streams.pop(stream.number, None)
         elif self._streams.pop(stream.number, None) is not None:

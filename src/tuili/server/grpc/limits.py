@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class GrpcLimits:
     """Bounds of the gRPC front end; times are seconds, sizes bytes.
 
-    The floods limits count frames of one connection in one second.
+    The last three count frames of one connection in one second, against floods.
     """
 
     max_message_bytes: int = (1 << 31) - 1
