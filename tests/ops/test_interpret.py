@@ -105,9 +105,9 @@ def test_one_node_runs_by_itself() -> None:
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_results_keep_the_element_type(kind: type) -> None:
     graph = Graph()
-    for op in ("Sigmoid", "Softmax", "Erf", "Gelu", "ReduceMean", "Reciprocal"):
-        (found,) = run_node(graph.add(op, []), [f32(2, 3).astype(kind)])
-        assert found.dtype == kind, op
+    for name in ("Sigmoid", "Softmax", "Erf", "Gelu", "ReduceMean", "Reciprocal"):
+        (found,) = run_node(graph.add(name, []), [f32(2, 3).astype(kind)])
+        assert found.dtype == kind, name
 
 
 def test_a_loop_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,10 +65,8 @@ def assert_equal(found: Any, expected: Any, case: Any) -> None:
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     kind = DType.of(found.dtype)
     if kind.is_float and kind.bits <= 16:
-        # One unit in the last place of a short type is more than onnx's tolerance.
-        unit = {DType.F16: 2e-3, DType.BF16: 2e-2}.get(kind, case.rtol)
         found, expected = found.astype(np.float32), expected.astype(np.float32)
-        np.testing.assert_allclose(found, expected, rtol=unit, atol=case.atol)
+        np.testing.assert_allclose(found, expected, rtol=case.rtol, atol=case.atol)
     elif found.dtype.kind in "fc":
         np.testing.assert_allclose(found, expected, rtol=case.rtol, atol=case.atol)
     else:

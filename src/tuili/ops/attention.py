@@ -103,7 +103,7 @@ def _attention(
     capped = scores
     biased = scores + bias
     precision = attrs["softmax_precision"]
-    wide = biased.astype(precision.numpy if isinstance(precision, DType) else _at_least_f32(kind))
+    wide = biased.astype(precision.numpy if isinstance(precision, DType) else kind)
     odds = masked_softmax(wide)
     odds = np.where(np.isneginf(bias.astype(np.float32).max(-1, keepdims=True)), 0, odds)
     odds = odds.astype(kind)

@@ -146,11 +146,13 @@ def _mean_variance(X: Array, axes: tuple[int, ...]) -> Array:
 
 
 def softmax(X: Array, axis: int = -1) -> Array:
-    """Exponentials that add up to 1 along an axis."""
-    x = _wide(X)
-    if not x.size:
-        return x
-    powers = np.exp(x - x.max(axis, keepdims=True))
+    """Exponentials that add up to 1 along an axis.
+
+    Each step is rounded to the element type, as in the body that the standard gives (Softmax-13).
+    """
+    if not X.size:
+        return X
+    powers = np.exp(X - X.max(axis, keepdims=True))
     return powers / powers.sum(axis, keepdims=True)
 
 
