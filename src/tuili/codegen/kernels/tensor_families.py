@@ -11,6 +11,7 @@ from tuili.codegen.kernels import (
     movement,
     norm,
     pad,
+    recurrent,
     reduce,
     reorder,
     resize,
@@ -24,6 +25,7 @@ _REDUCE = Family("reduce", reduce.emit, reduce.supports)
 _SOFTMAX = Family("softmax", softmax.emit, softmax.supports)
 _CUMULATIVE = Family("cumulative", search.emit_cumulative, search.supports)
 _SCATTER_ELEMENTS = Family("scatter", gather.emit_scatter_elements, gather.supports_scatter)
+_RECURRENT = Family("recurrent", recurrent.emit, recurrent.supports)
 _ROW_NORM = Family("row norm", norm.emit_rows, norm.supports_rows)
 _CHANNEL_NORM = Family("channel norm", norm.emit_channels, norm.supports_channels)
 
@@ -61,5 +63,6 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     "EyeLike": (Family("fill", fill.emit_eye_like, fill.supports),),
     "OneHot": (Family("one hot", fill.emit_one_hot, fill.supports_one_hot),),
     "Trilu": (Family("trilu", fill.emit_trilu, fill.supports_bytes),),
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), (_RECURRENT,)),
     "Reorder": (Family("reorder", reorder.emit, reorder.supports),),
 }

@@ -1,0 +1,355 @@
+"""RNN, GRU, LSTM: the inputs' share of the gates for all times at once, then step by step.
+
+Three kernels: weights that are not constants are packed; `project` multiplies all inputs, V hidden
+units of one direction per grid item; `steps` walks time, a few rows of the batch of one direction
+per grid item, with the state in the thread's own memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.recurrent_cells import GATES, Cell, activations
+from tuili.codegen.strides import contiguous
+from tuili.ir import Node, Value
+from tuili.lower.program import View
+from tuili.ops.table import attr
+from tuili.tensors import Array, Dim, DType, ceil_div
+
+ROWS = 4  # rows of the batch that share the weights' way through the registers
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """The sizes of a node; strides of X and Y follow its `layout`."""
+
+    time: Dim
+    batch: Dim
+    inputs: int
+    hidden: int
+    directions: int
+    batch_first: bool
+
+
+def _sizes(node: Node) -> _Sizes:
+    x, r = node.required(0).shape, node.required(2).shape
+    batch_first = bool(attr(node, "layout"))
+    time, batch = (x[1], x[0]) if batch_first else (x[0], x[1])
+    directions = 2 if attr(node, "direction") == "bidirectional" else 1
+    inputs, hidden = x[2], r[2]
+    assert isinstance(inputs, int)
+    assert isinstance(hidden, int)
+    return _Sizes(time, batch, inputs, hidden, directions, batch_first)
+
+
+def supports(node: Node, ctx: Context) -> bool:
+    """f32 with known input and hidden sizes."""
+    floats = [node.input(slot) for slot in (0, 1, 2, 3, 5, 6, 7)]
+    plain = all(v is None or (v.dtype is DType.F32 and not v.layout) for v in floats)
+    return plain and isinstance(node.required(0).shape[2], int) and _has_hidden(node)
+
+
+def _has_hidden(node: Node) -> bool:
+    return isinstance(node.required(2).shape[2], int)
+
+
+def emit(node: Node, ctx: Context) -> None:
+    """Pack, project, step."""
+    if any(0 in value.shape for value in node.outputs if value.uses):
+        return
+    sizes = _sizes(node)
+    gates = GATES[node.op]
+    names = tuple(range(gates))
+    weights = _packed(node, ctx, "w", node.required(1), names, sizes.inputs)
+    bias_value = node.input(3)
+    bias = None
+    if bias_value is not None:
+        bias = _packed(node, ctx, "bias", bias_value, tuple(range(2 * gates)), 1)
+    parts = _project(node, ctx, sizes, weights, bias)
+    _steps(node, ctx, sizes, parts, bias)
+
+
+# -- packing ------------------------------------------------------------------------------------
+
+
+def _packed(
+    node: Node, ctx: Context, name: str, value: Value, gates: Sequence[int], depth: int
+) -> View:
+    """[D, gates * H, depth] as [D][blocks][depth][gates][V]; a bias has depth 1."""
+    sizes = _sizes(node)
+    lanes = ctx.target.lanes
+    if value.constant is not None:
+        array = pack_gates(value.constant, gates, sizes.hidden, lanes)
+        return View(ctx.add_weight(f"{node.output.name}.{name}", array))
+    k = KernelBuilder(ctx, node, "pack_gates")
+    blocks = -(-sizes.hidden // lanes)
+    count = sizes.directions * blocks * depth * len(gates) * lanes
+    view = k.temp(name, DType.F32, count)
+    k.read("x", value)
+    k.write("y", view)
+    rows = value.shape[1] if len(value.shape) > 1 else 0
+    k.dims("ROWS DEPTH H BLOCKS", (rows, depth, sizes.hidden, blocks))
+    k.body(_PACK.replace("COUNT", str(len(gates))).replace("FIRST", str(gates[0])))
+    k.emit(grid=sizes.directions * blocks, bytes=count * 8)
+    return view
+
+
+def pack_gates(array: Array, gates: Sequence[int], hidden: int, lanes: int) -> Array:
+    """[D, gates * H, depth] as [D][blocks][depth][gates][V], zero padded."""
+    directions = array.shape[0]
+    depth = array.shape[2] if array.ndim == 3 else 1
+    blocks = -(-hidden // lanes)
+    cut = array.reshape(directions, -1, hidden, depth)[:, list(gates)]
+    padded = np.zeros((directions, len(gates), blocks * lanes, depth), np.float32)
+    padded[:, :, :hidden] = cut
+    split = padded.reshape(directions, len(gates), blocks, lanes, depth)
+    return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3))
+
+
+_PACK = """
+for (int64_t item = begin; item < end; item++) {
+    const int64_t direction = item / BLOCKS, block = item % BLOCKS;
+    float *to = y + item * DEPTH * COUNT * V;
+    for (int64_t k = 0; k < DEPTH; k++)
+        for (int64_t g = 0; g < COUNT; g++)
+            for (int64_t l = 0; l < V; l++, to++) {
+                const int64_t unit = block * V + l, row = (FIRST + g) * H + unit;
+                *to = unit < H ? x[(direction * ROWS + row) * DEPTH + k] : 0.0f;
+            }
+}
+"""
+
+
+# -- the inputs' share --------------------------------------------------------------------------
+
+
+def _project(node: Node, ctx: Context, sizes: _Sizes, weights: View, bias: View | None) -> View:
+    """Parts [T][B][D][blocks][gates][V] (or [B][T]..., as X lies)."""
+    gates, lanes = GATES[node.op], ctx.target.lanes
+    blocks = -(-sizes.hidden // lanes)
+    k = KernelBuilder(ctx, node, f"{node.op.lower()}_project")
+    count = sizes.time * sizes.batch
+    parts = k.temp("parts", DType.F32, count * (sizes.directions * blocks * gates * lanes))
+    k.read("x", node.required(0))
+    k.read("w", weights)
+    if bias is not None:
+        k.read("bias", bias)
+    k.write("parts", parts)
+    k.dims("M I BLOCKS ITEMS", (count, sizes.inputs, blocks, sizes.directions * blocks))
+    linear = node.op == "GRU" and bool(attr(node, "linear_before_reset"))
+    start: list[str] = []
+    for gate in range(gates):
+        terms = [f"v_load(b + {gate} * V)"] if bias is not None else ["v_set1(0.0f)"]
+        # With linear_before_reset the recurrent bias of the candidate is behind the reset gate.
+        if bias is not None and not (linear and gate == 2):
+            terms.append(f"v_load(b + {gates + gate} * V)")
+        start.append(f"const vf start{gate} = {' + '.join(terms)};")
+    lines = [
+        "for (int64_t item = begin; item < end; item++) {",
+        f"    const float *const panel = w + item * I * {gates} * V;",
+        *([f"    const float *const b = bias + item * {2 * gates} * V;"] if bias else []),
+        *(f"    {line}" for line in start),
+        "    int64_t row = 0;",
+        f"    for (; row + {ROWS} <= M; row += {ROWS}) {{",
+        *(f"        {line}" for line in _project_rows(gates, ROWS)),
+        "    }",
+        "    for (; row < M; row++) {",
+        *(f"        {line}" for line in _project_rows(gates, 1)),
+        "    }",
+        "}",
+    ]
+    k.body("\n".join(lines))
+    work = count * (sizes.inputs * gates * blocks * lanes * sizes.directions * 2)
+    k.emit(
+        grid=sizes.directions * blocks, flops=work, bytes=work // 8 if isinstance(work, int) else 0
+    )
+    return parts
+
+
+def _project_rows(gates: int, rows: int) -> list[str]:
+    copies = max(1, 8 // (rows * gates))
+    lines: list[str] = []
+    for row in range(rows):
+        lines.append(f"const float *const x{row} = x + (row + {row}) * I;")
+        for gate in range(gates):
+            spare = "".join(f", s{row}_{gate}_{c} = {{0}}" for c in range(1, copies))
+            lines.append(f"vf s{row}_{gate} = start{gate}{spare};")
+    lines += ["const float *at = panel;", "int64_t k = 0;"]
+
+    def inner(count: int) -> list[str]:
+        text: list[str] = []
+        for copy in range(count):
+            mark = f"_{copy}" if copy else ""
+            for gate in range(gates):
+                place = copy * gates + gate
+                text.append(f"    const vf w{copy}_{gate} = v_load(at + {place} * V);")
+                text += [
+                    f"    s{row}_{gate}{mark} += w{copy}_{gate} * x{row}[k + {copy}];"
+                    for row in range(rows)
+                ]
+        return text
+
+    lines.append(f"for (; k + {copies} <= I; k += {copies}, at += {copies * gates} * V) {{")
+    lines += [*inner(copies), "}"]
+    if copies > 1:
+        lines += [f"for (; k < I; k++, at += {gates} * V) {{", *inner(1), "}"]
+    for row in range(rows):
+        lines.append(
+            f"float *const to{row} = parts + ((row + {row}) * ITEMS + item) * {gates} * V;"
+        )
+        for gate in range(gates):
+            names = [f"s{row}_{gate}", *(f"s{row}_{gate}_{c}" for c in range(1, copies))]
+            lines.append(f"v_store(to{row} + {gate} * V, {' + '.join(names)});")
+    return lines
+
+
+# -- the steps ----------------------------------------------------------------------------------
+
+
+def _steps(node: Node, ctx: Context, sizes: _Sizes, parts: View, bias: View | None) -> None:
+    gates, lanes = GATES[node.op], ctx.target.lanes
+    blocks = -(-sizes.hidden // lanes)
+    two_phases = node.op == "GRU" and not attr(node, "linear_before_reset")
+    k = KernelBuilder(ctx, node, f"{node.op.lower()}_steps")
+    recurrent = node.required(2)
+    first = (0, 1) if two_phases else tuple(range(gates))
+    w = _packed(node, ctx, "r", recurrent, first, sizes.hidden)
+    w2 = _packed(node, ctx, "r2", recurrent, (2,), sizes.hidden) if two_phases else None
+    peep_value = node.input(7)
+    peep = None
+    if peep_value is not None:
+        peep = _packed(node, ctx, "peep", peep_value, (0, 1, 2), 1)
+    k.read("parts", parts)
+    k.read("w", w)
+    for name, view in (("w2", w2), ("bias", bias), ("peep", peep)):
+        if view is not None:
+            k.read(name, view)
+    _read_states(k, node)
+    groups = ceil_div(sizes.batch, ROWS)
+    k.dims("T B H BLOCKS GROUPS", (sizes.time, sizes.batch, sizes.hidden, blocks, groups))
+    _declare_strides(k, node, sizes)
+    single = sizes.batch == 1
+    directions = [activations(node, direction) for direction in range(sizes.directions)]
+    for direction, functions in enumerate(directions):
+        for rows in (1,) if single else (1, ROWS):
+            cell = Cell(node, functions, rows, peep is not None)
+            k.support(cell.step(f"tl_step{rows}_{direction}", sizes.hidden, blocks))
+    # State, next state (twice for LSTM) and two spare lines for GRU, for each row.
+    k.scratch(ROWS * 6 * blocks * lanes * 4)
+    k.body(_steps_body(node, sizes, single=single, optional=(w2, bias, peep)))
+    work = sizes.time * sizes.batch * (2 * gates * blocks * lanes * sizes.hidden)
+    k.emit(grid=groups * sizes.directions, flops=work * sizes.directions, bytes=0)
+
+
+def _read_states(k: KernelBuilder, node: Node) -> None:
+    for name, slot in (("lengths", 4), ("h0", 5), ("c0", 6)):
+        value = node.input(slot)
+        if value is not None:
+            k.read(name, value)
+    for name, value in zip(("y", "last_h", "last_c"), node.outputs, strict=False):
+        if value.uses:
+            k.write(name, value)
+
+
+def _declare_strides(k: KernelBuilder, node: Node, sizes: _Sizes) -> None:
+    """Distances in parts, Y and states along time, batch and direction."""
+    d, h = sizes.directions, sizes.hidden
+    if sizes.batch_first:
+        shape, order = (sizes.batch, sizes.time, d, h), (1, 2, 0)
+        state = {"b": d * h, "d": h}
+        part: tuple[Dim, Dim] = (1, sizes.time)
+    else:
+        shape, order = (sizes.time, d, sizes.batch, h), (0, 1, 2)
+        state = {"b": h, "d": sizes.batch * h}
+        part = (sizes.batch, 1)
+    steps = contiguous(shape)
+    k.dims("Y_T Y_D Y_B", [steps[axis] for axis in order])
+    k.dims("S_B S_D", (state["b"], state["d"]))
+    k.dims("P_T P_B", part)
+
+
+def _steps_body(
+    node: Node, sizes: _Sizes, *, single: bool, optional: tuple[View | None, ...]
+) -> str:
+    gates = GATES[node.op]
+    d = sizes.directions
+    used = [value.uses != [] for value in node.outputs] + [False] * 3
+    has = {name: node.input(slot) is not None for name, slot in (("len", 4), ("h0", 5), ("c0", 6))}
+    two_phases = optional[0] is not None
+    phase_gates = 2 if two_phases else gates
+    line = "BLOCKS * V"
+    always_back = attr(node, "direction") == "reverse"
+    backward = "1" if always_back else "direction" if d == 2 else "0"
+    args = ", ".join(
+        [
+            "part + r", "h + r", "n + r", "c + r", "m + r",
+            f"w + direction * BLOCKS * H * {phase_gates} * V",
+            "w2 + direction * BLOCKS * H * V" if optional[0] else "0",
+            f"bias + direction * BLOCKS * {2 * gates} * V" if optional[1] else "0",
+            "peep + direction * BLOCKS * 3 * V" if optional[2] else "0",
+            "spare",
+        ]
+    )  # fmt: skip
+
+    def call(rows: int) -> str:
+        choice = [f"tl_step{rows}_{direction}({args});" for direction in range(d)]
+        if d == 1:
+            return choice[0]
+        return f"if (direction == 0)\n    {choice[0]}\nelse\n    {choice[1]}".replace("\n", " ")
+
+    end = "lengths[b + r]" if has["len"] else "T"
+    lines = [
+        "for (int64_t item = begin; item < end; item++) {",
+        "    const int64_t direction = item / GROUPS, b = item % GROUPS * 4;",
+        "    const int64_t rows = tl_min(4, B - b);",
+        "    const float *part[4];",
+        "    float *h[4], *n[4], *c[4], *m[4];",
+        f"    float *const spare = (float *)scratch + 16 * {line};",
+        "    for (int64_t r = 0; r < rows; r++) {",
+        f"        float *const own = (float *)scratch + 4 * r * {line};",
+        f"        h[r] = own, n[r] = own + {line};",
+        f"        c[r] = own + 2 * {line}, m[r] = own + 3 * {line};",
+        f"        memset(own, 0, 4 * {line} * sizeof *own);",
+        "        const int64_t state = (b + r) * S_B + direction * S_D;",
+        "        (void)state;",
+        *(["        memcpy(h[r], h0 + state, (size_t)H * 4);"] if has["h0"] else []),
+        *(["        memcpy(c[r], c0 + state, (size_t)H * 4);"] if has["c0"] else []),
+        "    }",
+        "    for (int64_t t = 0; t < T; t++) {",
+        "        int64_t place[4];",
+        "        for (int64_t r = 0; r < rows; r++) {",
+        f"            const int64_t ends = {end};",
+        f"            place[r] = {backward} && t < ends ? ends - 1 - t : t;",
+        "            const int64_t row = place[r] * P_T + (b + r) * P_B;",
+        f"            part[r] = parts + (row * {d} + direction) * BLOCKS * {gates} * V;",
+        "        }",
+        "        int64_t r = 0;",
+        *([] if single else [f"        if (rows == 4) {{ {call(4)} r = 4; }}"]),
+        f"        for (; r < rows; r++) {{ {call(1)} }}",
+        "        for (r = 0; r < rows; r++) {",
+        f"            const int live = t < {end};",
+        "            if (live) {",
+        "                float *const old_h = h[r], *const old_c = c[r];",
+        "                h[r] = n[r], n[r] = old_h, c[r] = m[r], m[r] = old_c;",
+        "            }",
+    ]
+    if used[0]:
+        lines += [
+            "            float *const to = y + place[r] * Y_T + direction * Y_D + (b + r) * Y_B;",
+            "            if (live)",
+            "                memcpy(to, h[r], (size_t)H * 4);",
+            "            else",
+            "                memset(to, 0, (size_t)H * 4);",
+        ]
+    lines += ["        }", "    }", "    for (int64_t r = 0; r < rows; r++) {"]
+    lines += [
+        "        const int64_t state = (b + r) * S_B + direction * S_D;",
+        "        (void)state;",
+    ]
+    lines += ["        memcpy(last_h + state, h[r], (size_t)H * 4);"] if used[1] else []
+    lines += ["        memcpy(last_c + state, c[r], (size_t)H * 4);"] if used[2] else []
+    return "\n".join([*lines, "    }", "}"])

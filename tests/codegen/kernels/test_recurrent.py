@@ -1,0 +1,87 @@
+"""Recurrent kernels: cells, directions, lengths, peepholes, layouts, weights at run time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.codegen.compiled import HERE, Case, Cases, Const
+
+RANDOM = np.random.default_rng(0)
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RANDOM.uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+def cell(
+    op: str,
+    *,
+    time: int = 5,
+    batch: int = 3,
+    inputs: int = 7,
+    hidden: int = 20,
+    directions: int = 1,
+    lengths: bool = False,
+    states: bool = True,
+    peepholes: bool = False,
+    constant: bool = True,
+    dims: Any = None,
+    **attrs: Any,
+) -> Case:
+    gates = GATES[op]
+    keep = Const if constant else (lambda array: array)
+    batch_first = bool(attrs.get("layout"))
+    shape = (batch, time, inputs) if batch_first else (time, batch, inputs)
+    state = (batch, directions, hidden) if batch_first else (directions, batch, hidden)
+    values: list[Any] = [
+        floats(*shape),
+        keep(floats(directions, gates * hidden, inputs)),
+        keep(floats(directions, gates * hidden, hidden)),
+        keep(floats(directions, 2 * gates * hidden)),
+        np.array([time, 2, 4, 1, 3][:batch], np.int32) if lengths else None,
+        floats(*state) if states else None,
+    ]
+    if op == "LSTM":
+        values.append(floats(*state) if states else None)
+        values.append(keep(floats(directions, 3 * hidden)) if peepholes else None)
+    names = {0: dims} if dims else {}
+    attrs = {"hidden_size": hidden, **attrs}
+    return Case(op, values, attrs, names, outputs=3 if op == "LSTM" else 2, tolerance=1e-5)
+
+
+CASES: dict[str, Case] = {}
+for op in GATES:
+    CASES[f"{op}"] = cell(op)
+    CASES[f"{op} one row"] = cell(op, batch=1, hidden=64, inputs=33)
+    CASES[f"{op} five rows"] = cell(op, batch=5)
+    CASES[f"{op} reverse"] = cell(op, direction="reverse", lengths=True)
+    CASES[f"{op} both ways"] = cell(op, directions=2, direction="bidirectional", lengths=True)
+    CASES[f"{op} no state"] = cell(op, states=False)
+    CASES[f"{op} batch first"] = cell(op, layout=1, directions=2, direction="bidirectional")
+    CASES[f"{op} weights at run time"] = cell(op, constant=False, peepholes=True)
+    CASES[f"{op} sizes at run time"] = cell(op, dims=["T", "B", 7], batch=4, states=False)
+    CASES[f"{op} clip"] = cell(op, clip=0.2)
+CASES["LSTM peepholes"] = cell("LSTM", peepholes=True)
+CASES["LSTM coupled"] = cell("LSTM", input_forget=1)
+CASES["LSTM activations"] = cell("LSTM", activations=("HardSigmoid", "Softsign", "Relu"))
+CASES["RNN affine"] = cell(
+    "RNN", activations=("Affine",), activation_alpha=(0.5,), activation_beta=(0.1,)
+)
+CASES["GRU linear"] = cell("GRU", linear_before_reset=1)
+CASES["GRU linear both ways"] = cell(
+    "GRU", linear_before_reset=1, directions=2, direction="bidirectional", batch=4
+)
+
+
+@pytest.fixture(scope="module", params=HERE, ids=lambda target: target.name)
+def cases(request: pytest.FixtureRequest) -> Cases:
+    return Cases(CASES, request.param)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernel_gives_what_the_operator_means(cases: Cases, name: str) -> None:
+    cases.check(name)
