@@ -183,7 +183,7 @@ def test_a_host_that_keeps_dying_is_given_up_and_requests_are_refused_at_once(tm
 
     async def scenario(dataplane):
         host = host_of(dataplane)
-        for _ in range(host.policy.limits.deaths_in_window):
+        for _ in range(host.policy.limits.deaths_in_a_row):
             await until(lambda: host.up)
             host.kill()
             await until(lambda: not host.up)

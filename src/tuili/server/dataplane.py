@@ -322,7 +322,7 @@ class DataPlane:
         ]
         for servable in running:
             servable.statistics.pending = servable.pending()
-        hosts = [host for servable in running for host in servable.hosts]
+        hosts = [(host, at) for servable in running for at, host in enumerate(servable.hosts)]
         return exposition(
             [each.statistics for each in running], self.server_ready(), host_lines(hosts)
         )
@@ -440,7 +440,7 @@ def _host_changed(servable: Servable, host: Host) -> None:
     servable.instances_changed(host.reason, given_up=host.policy.open)
 
 
-def host_lines(hosts: Sequence[Host]) -> list[str]:
+def host_lines(hosts: Sequence[tuple[Host, int]]) -> list[str]:
     """The metrics of model hosts."""
     lines: list[str] = []
     for name, kind, text, value in (
@@ -451,7 +451,7 @@ def host_lines(hosts: Sequence[Host]) -> list[str]:
         lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
         lines += [
             f'{name}{{host="{escape(host.spec.name)}",instance="{at}"}} {value(host)}'
-            for at, host in enumerate(hosts)
+            for host, at in hosts
         ]
     return lines if hosts else []
 

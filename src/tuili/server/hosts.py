@@ -323,14 +323,15 @@ class Host:
             assert isinstance(answer, Failed)
             _log.error("%s: model host cannot load: %s", self.spec.name, answer.text)
         else:
-            if self.policy.open:
-                self.policy.served(time.monotonic())
+            if self.policy.in_a_row:
+                self.policy.served()
             self.slots[answer.slot].finish(answer)
 
     def _loaded(self, answer: Answer) -> None:
         assert isinstance(answer, Loaded)
         self.inputs, self.outputs = from_specs(answer.inputs), from_specs(answer.outputs)
         self.up, self.reason = True, ""
+        self.policy.started(time.monotonic())
         for slot in self.slots:
             slot.available = True
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from tuili.errors import InvalidModel, TuiliError, Unavailable
+from tuili.errors import InvalidModel, TuiliError, Unavailable, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.options import ServerOptions
 
@@ -56,7 +56,7 @@ def serve(options: ServerOptions, announce: Callable[[Running], None] | None = N
 
 async def _serve(options: ServerOptions, announce: Callable[[Running], None] | None) -> bool:
     stop = _stop_on_signals()
-    running = await start(options)
+    running = await _start_unless_stopped(options, stop)
     if options.exit_on_error and (failures := running.dataplane.repository.failures()):
         await shut_down(running, 0.0)
         raise InvalidModel(explain(failures))
@@ -71,6 +71,19 @@ async def _serve(options: ServerOptions, announce: Callable[[Running], None] | N
     finally:
         polling.cancel()
     return await shut_down(running, options.exit_timeout_s)
+
+
+async def _start_unless_stopped(options: ServerOptions, stop: asyncio.Event) -> Running:
+    """Start; a signal meanwhile ends the process, as no request can be in flight."""
+    starting = asyncio.create_task(start(options))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        _log.info("stopped while models were loading")
+        # Loading threads cannot be cancelled, and waiting for a compiler helps nobody.
+        os._exit(0)
+    stopping.cancel()
+    return starting.result()
 
 
 async def start(options: ServerOptions) -> Running:
@@ -143,7 +156,10 @@ def _stop_on_signals() -> asyncio.Event:
 
 
 async def _start_http(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
-    from tuili.server import http
+    try:
+        from tuili.server import http
+    except ImportError as error:
+        raise _missing_extra(error) from error
 
     limits = http.HttpLimits(max_json_bytes=options.max_input_bytes)
     refusals = http.Refusals(
@@ -159,7 +175,10 @@ async def _start_http(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
 
 
 async def _start_grpc(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
-    from tuili.server import grpc
+    try:
+        from tuili.server import grpc
+    except ImportError as error:
+        raise _missing_extra(error) from error
 
     try:
         return await grpc.start(dataplane, options.host, options.grpc_port)
@@ -174,6 +193,10 @@ async def _start_metrics(dataplane: DataPlane, options: ServerOptions) -> FrontE
         return await http.start_metrics(dataplane, options.host, options.metrics_port)
     except OSError as error:
         raise _cannot_listen("metrics", options.metrics_port, error) from error
+
+
+def _missing_extra(error: ImportError) -> Unsupported:
+    return Unsupported(f"{error}; serving needs `pip install 'tuili[server]'`")
 
 
 def _cannot_listen(name: str, port: int, error: Exception) -> Unavailable:

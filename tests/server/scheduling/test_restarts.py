@@ -3,7 +3,12 @@
 from tuili.server.scheduling.restarts import RestartLimits, RestartPolicy
 
 LIMITS = RestartLimits(
-    first_delay_s=1, max_delay_s=3, window_s=60, deaths_in_window=4, cool_down_s=30
+    first_delay_s=1,
+    max_delay_s=3,
+    deaths_in_a_row=4,
+    window_s=60,
+    deaths_in_window=10,
+    cool_down_s=30,
 )
 
 
@@ -16,11 +21,20 @@ def test_delays_double_up_to_a_limit_then_the_breaker_opens():
     assert policy.deaths == 4
 
 
-def test_old_deaths_are_forgotten():
+def test_a_host_that_answers_between_its_deaths_starts_at_once():
     policy = RestartPolicy(LIMITS)
-    for now in (0.0, 1.0, 2.0):
-        policy.died(now)
-    assert policy.died(70.0) == 1
+    for now in range(0, 100, 10):
+        assert policy.died(float(now)) == 1
+        policy.served()
+    assert not policy.open
+
+
+def test_too_many_deaths_in_a_window_open_the_breaker_all_the_same():
+    policy = RestartPolicy(LIMITS)
+    for now in range(9):
+        policy.died(float(now))
+        policy.served()
+    assert policy.died(9.0) == 30
 
 
 def test_an_open_breaker_closes_with_the_first_answer():
@@ -28,6 +42,13 @@ def test_an_open_breaker_closes_with_the_first_answer():
     for now in range(4):
         policy.died(float(now))
     assert policy.died(40.0) == 30
-    policy.served(50.0)
+    policy.served()
     assert not policy.open
     assert policy.died(51.0) == 1
+
+
+def test_an_idle_host_that_lived_long_is_forgiven():
+    policy = RestartPolicy(LIMITS)
+    for now in range(0, 300, 30):
+        policy.started(float(now))
+        assert policy.died(float(now) + 25) == 1

@@ -11,6 +11,7 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -248,8 +249,18 @@ class Repository(Generic[Running]):
             entry.enter(State.UNLOADING)
         await running.drain()
         await running.close()
+        await asyncio.to_thread(return_memory)
         if entry is not None:
             entry.enter(State.UNAVAILABLE, "unloaded")
+
+
+def return_memory() -> None:
+    """Give what the unloaded model held back to the system; glibc keeps it otherwise."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        # Another C library: it gives memory back in its own way.
+        return
 
 
 def not_ready(name: str, version: int, entry: VersionState) -> Unavailable:
