@@ -26,12 +26,15 @@ def compile_model(
     model: Annotated[Path, typer.Argument(help="An ONNX file.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The artifact; MODEL with .tuili by default."),
+        typer.Option("--output", "-o", help="A folder, or a .tuiliz file; MODEL.tuili by default."),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="native, x86-64-avx512, x86-64-avx2, x86-64, ...")
+        str, typer.Option(help="native, x86-64-avx512, x86-64-avx2, x86-64 or aarch64.")
     ] = "native",
     shape: ShapeOptions = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Keep the order of arithmetic: no Winograd.")
+    ] = False,
     print_after: Annotated[
         str | None, typer.Option(metavar="PASS", help="Print the graph after this pass.")
     ] = None,
@@ -51,6 +54,7 @@ def compile_model(
             output or model.with_suffix(".tuili"),
             target=target,
             shapes=parse_shapes(shape) or None,
+            exact=exact,
             check=check,
             on_pass=seen if print_after else None,
             on_progress=report,
