@@ -100,6 +100,18 @@ TL_EXPORT int32_t tuili_run(tl_run *run)
 }
 """
 
+# y = x, for elements of ITEM_BYTES bytes.
+COPY = """
+TL_EXPORT int64_t tuili_num_offsets(void) { return 0; }
+TL_EXPORT int64_t tuili_plan(tl_run *run) { (void)run; return 0; }
+
+TL_EXPORT int32_t tuili_run(tl_run *run)
+{
+    memcpy(run->outputs[0], run->inputs[0], (size_t)run->dims[0] * ITEM_BYTES);
+    return 0;
+}
+"""
+
 
 def build_library(source: str, output: Path, flags: Sequence[str] = ()) -> Path:
     """The shared library of a run function."""

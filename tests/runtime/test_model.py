@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.native_models import (
+    COPY,
     TWICE,
     add_weight,
     build_library,
@@ -29,6 +30,7 @@ from tuili.artifact import write_artifact
 from tuili.errors import InvalidArgument, InvalidArtifact, NotFound, Unavailable, Unsupported
 from tuili.runtime import Model, load, pool_threads
 from tuili.runtime.plan import MAX_PLANS
+from tuili.tensors import DType
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="native models are for POSIX")
 
@@ -44,6 +46,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More threads than a small machine has, so that they get in each other's way."""
+    monkeypatch.setattr("tuili.runtime.model.available_threads", lambda: 8)
+
+
+@pytest.fixture
 def model(shelf: Path) -> Model:
     return load(shelf / "twice.tuili")
 
@@ -55,6 +63,7 @@ def rows(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
 # -- answers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("eight_cpus")
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("count", [0, 1, 2, 100])
 def test_run_answers_for_any_size_and_threads(shelf: Path, threads: int, count: int) -> None:
@@ -257,11 +266,33 @@ def test_absurd_threads_are_refused(shelf: Path, threads: int) -> None:
         load(shelf / "twice.tuili", threads=threads)
 
 
-def test_zero_threads_means_all_that_are_available(
-    shelf: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("asked", "given"), [(0, 3), (1, 1), (2, 2), (3, 3), (64, 3)])
+def test_threads_are_at_most_those_available(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, asked: int, given: int
 ) -> None:
     monkeypatch.setattr("tuili.runtime.model.available_threads", lambda: 3)
-    assert load(shelf / "twice.tuili", threads=0).threads == 3
+    assert load(shelf / "twice.tuili", threads=asked).threads == given
+
+
+def test_loading_and_running_start_no_process(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError(f"a process was started: {args}")
+
+    monkeypatch.setattr("subprocess.Popen.__init__", refuse)
+    monkeypatch.setattr("os.system", refuse)
+    model = load(shelf / "add.tuili")
+    assert model.run({"x": np.zeros(1, np.int64)})["y"] == 7
+
+
+@pytest.mark.parametrize("dtype", [d for d in DType if d is not DType.STR], ids=lambda d: d.value)
+def test_every_element_type_passes_through(tmp_path: Path, dtype: DType) -> None:
+    library = build_library(COPY, tmp_path / "x.so", (f"-DITEM_BYTES={dtype.itemsize}",))
+    made = contents(library, [spec("x", dtype.value, "N")], [spec("y", dtype.value, "N")])
+    model = load(write_artifact(made, tmp_path / "x.tuili").path)
+    x = np.array([0, 1, 1, 0, 1]).astype(dtype.numpy)
+    y = model.run({"x": x})["y"]
+    assert y.dtype == x.dtype
+    assert y.tobytes() == x.tobytes()
 
 
 def test_text_inputs_are_refused(tmp_path: Path) -> None:
@@ -409,6 +440,7 @@ def test_one_large_run_does_not_hold_memory_for_ever(model: Model) -> None:
 # -- many threads --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("eight_cpus")
 @pytest.mark.parametrize("threads", [1, 3])
 def test_many_callers_at_once_get_their_own_answers(shelf: Path, threads: int) -> None:
     model = load(shelf / "twice.tuili", threads=threads)
@@ -422,6 +454,7 @@ def test_many_callers_at_once_get_their_own_answers(shelf: Path, threads: int) -
     assert len(model._contexts) <= model._max_idle
 
 
+@pytest.mark.usefixtures("eight_cpus")
 def test_models_share_one_pool_that_grows(shelf: Path) -> None:
     models = [load(shelf / "twice.tuili", threads=threads) for threads in (2, 5, 3)]
     assert len({model._pool for model in models}) == 1
@@ -431,6 +464,7 @@ def test_models_share_one_pool_that_grows(shelf: Path) -> None:
         np.testing.assert_array_equal(model.run({"x": x})["y"], 2 * x)
 
 
+@pytest.mark.usefixtures("eight_cpus")
 def test_closing_while_others_run_is_safe(shelf: Path) -> None:
     for _ in range(20):
         model = load(shelf / "twice.tuili", threads=2)
@@ -459,6 +493,7 @@ def test_closing_while_others_run_is_safe(shelf: Path) -> None:
             model.run({"x": x})
 
 
+@pytest.mark.usefixtures("eight_cpus")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_runs_with_threads_of_its_own(shelf: Path) -> None:
     model = load(shelf / "twice.tuili", threads=3)

@@ -258,9 +258,10 @@ def _shapes_text(inputs: Sequence[TensorSpec], shapes: Shapes) -> str:
 def load(path: str | Path, threads: int = 1, *, verify: bool = True) -> Model:
     """The artifact at `path` as a model; never compiles.
 
-    `threads` is how many threads work on one run, 0 for all that this process may use. Raises
-    NotFound, InvalidArtifact, or Unsupported for what the runtime cannot hand over. `verify=False`
-    skips the checksum of the weights, for a file that was checked before.
+    `threads` is how many threads work on one run, at most those that this process may use at once,
+    0 for all of them: threads that share a CPU would wait for each other. Raises NotFound,
+    InvalidArtifact, or Unsupported for what the runtime cannot hand over. `verify=False` skips the
+    checksum of the weights, for a file that was checked before.
     """
     if not 0 <= threads <= MAX_THREADS:
         raise InvalidArgument(f"threads is {threads}, expected 0 (all) to {MAX_THREADS}")
@@ -272,7 +273,8 @@ def load(path: str | Path, threads: int = 1, *, verify: bool = True) -> Model:
     library = Library(artifact.verify_code(code))
     if verify:
         artifact.verify_weights()
-    return Model(artifact, library, threads or available_threads())
+    available = available_threads()
+    return Model(artifact, library, min(threads or available, available))
 
 
 def _machine() -> str:
