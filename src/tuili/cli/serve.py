@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tuili.server.main import Running
 
 
-def serve(  # noqa: PLR0917 - one parameter per option
+def serve(
     repository: Annotated[
         list[Path], typer.Argument(help="Folders of models.", exists=True, file_okay=False)
     ],
