@@ -13,7 +13,7 @@ from tuili.ops.interpret import run
 from tuili.passes.pipeline import optimise
 from tuili.tensors import Array
 
-TOLERANCE = 5e-5  # of the largest magnitude of each output
+TOLERANCE = 1e-4  # of the largest magnitude of each output
 
 
 def optimised(graph: Graph, block: int) -> Graph:

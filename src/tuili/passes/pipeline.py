@@ -13,6 +13,7 @@ from tuili.passes.attention import fuse_attention
 from tuili.passes.branches import inline_branches
 from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
+from tuili.passes.few_channels import split_transposed, widen_few_channels
 from tuili.passes.fold import fold_constants
 from tuili.passes.fold_shapes import fold_shapes
 from tuili.passes.fuse_elementwise import fuse_elementwise
@@ -38,12 +39,17 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass) -> None:
     run("reduce_strength", lambda: reduce_strength(graph, infer(graph)))
     run("fold_constants", lambda: fold_constants(graph))
     run("remove_dead", lambda: remove_dead(graph))
+    run("split_transposed", lambda: on_all(graph, partial(split_transposed, block=block)))
     run("fuse_attention", lambda: on_all(graph, fuse_attention))
     run("remove_dead", lambda: remove_dead(graph))
     infer(graph)
     run("fuse_epilogues", lambda: on_all(graph, fuse_epilogues))
     run("fuse_elementwise", lambda: on_all(graph, fuse_elementwise))
     run("fuse_epilogues_again", lambda: on_all(graph, fuse_epilogues))
+    if run("widen_few_channels", lambda: on_all(graph, partial(widen_few_channels, block=block))):
+        run("merge_movement", lambda: merge_movement(graph, infer(graph)))
+        run("remove_dead", lambda: remove_dead(graph))
+        infer(graph)
     run("assign_layouts", lambda: on_all(graph, partial(assign_layouts, block=block)))
     run("share_equal_nodes", lambda: on_all(graph, share_equal_nodes))
     run("remove_dead", lambda: remove_dead(graph))
