@@ -20,6 +20,14 @@ class MessageTooLarge(TuiliError):
     """A message above the limit; gRPC's RESOURCE_EXHAUSTED."""
 
 
+def is_one_message(data: bytes, at: int, end: int, limit: int) -> bool:
+    """Whether `data[at:end]` is just one small uncompressed message, as nearly all are."""
+    size = end - at - 5
+    if not 0 <= size < _LARGE or size > limit:
+        return False
+    return _PREFIX.unpack_from(data, at) == (0, size)
+
+
 class Assembler:
     """Puts the messages of one call together and gives each to `deliver`."""
 

@@ -273,9 +273,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _lend_buffer(self) -> None:
         """Let the socket write on into the block of the message under way, if it is large."""
-        stream = self._data
-        if stream is not None and not stream.over:
-            self._fill = stream.assembler.space(self._data_left)
+        if self._data is not None:
+            self._fill = self._data.space(self._data_left)
 
     def _filled(self, size: int) -> None:
         fill, stream = self._fill, self._data

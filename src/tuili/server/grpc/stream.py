@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from tuili.errors import Cancelled, InternalError, TuiliError, Unsupported
-from tuili.server.grpc.assembly import Assembler, MessageTooLarge
+from tuili.server.grpc.assembly import Assembler, MessageTooLarge, is_one_message
 from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.inference import InferStream
@@ -26,10 +26,10 @@ _tasks: set[asyncio.Task[None]] = set()
 
 
 class GrpcStream:
-    """A call: messages come in through `assembler`, the answer goes out through the connection."""
+    """A call: messages come in as DATA, the answer goes out through the connection."""
 
     __slots__ = (
-        "_connection", "_left", "_message", "_stream", "_ticket", "assembler", "deadline", "ended",
+        "_assembler", "_connection", "_left", "_message", "_stream", "_ticket", "deadline", "ended",
         "head", "number", "opened", "outgoing", "over", "remote_closed", "since", "trailer",
         "unacked", "window",
     )  # fmt: skip
@@ -54,7 +54,7 @@ class GrpcStream:
         self._message: Buffer | None = None
         self._ticket: Ticket | None = None
         self._stream: InferStream | None = None
-        self.assembler = Assembler(head.encoding, connection.assembly, self._deliver)
+        self._assembler: Assembler | None = None  # made when a message comes in pieces
         if head.timeout_s is not None:
             self.deadline = asyncio.get_running_loop().time() + head.timeout_s
         if head.path == STREAM_PATH:
@@ -70,16 +70,29 @@ class GrpcStream:
         if self.over:
             return
         try:
-            self.assembler.feed(data, at, end)
+            if self._assembler is None:
+                rules = self._connection.assembly
+                if is_one_message(data, at, end, rules[0]):
+                    self._deliver(data[at + 5 : end])
+                    return
+                self._assembler = Assembler(self.head.encoding, rules, self._deliver)
+            self._assembler.feed(data, at, end)
         except TuiliError as error:
             self._end(error)
+
+    def space(self, most: int) -> memoryview | None:
+        """Where the socket may write the next `most` bytes of a large message by itself."""
+        if self.over or self._assembler is None:
+            return None
+        return self._assembler.space(most)
 
     def filled(self, size: int) -> None:
         """Note that the socket wrote `size` bytes into the message under way."""
         if self.over:
             return
+        assert self._assembler is not None
         try:
-            self.assembler.filled(size)
+            self._assembler.filled(size)
         except TuiliError as error:
             self._end(error)
 
@@ -96,7 +109,7 @@ class GrpcStream:
         self.remote_closed = True
         if self.over:
             return
-        if self.assembler.partial:
+        if self._partial:
             self._end(InternalError("the call ended inside a message"))
         elif self._stream is not None:
             self._stream.half_close()
@@ -104,6 +117,11 @@ class GrpcStream:
             self._end(InternalError("the call ended without a message"))
         else:
             self._call(self._message)
+
+    @property
+    def _partial(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._assembler is not None and self._assembler.partial
 
     @property
     def choked(self) -> bool:
@@ -223,7 +241,7 @@ class GrpcStream:
             return
         if self.deadline is not None and now >= self.deadline:
             self._finish(_DEADLINE_EXCEEDED, "Deadline Exceeded")
-        elif self.assembler.partial and self.since < late:
+        elif self._partial and self.since < late:
             self._end(Cancelled("the message took too long to arrive"))
 
 
