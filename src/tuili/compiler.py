@@ -21,6 +21,7 @@ from tuili.codegen.targets import Target, find_target, native_target
 from tuili.codegen.toolchain import Toolchain, Unit
 from tuili.codegen.translate import translate
 from tuili.errors import InvalidArgument, NotFound, TuiliError, nearest
+from tuili.host import HostSteps, host_files
 from tuili.importers.onnx import import_model
 from tuili.importers.onnx.external import external_files
 from tuili.ir import Graph, TensorType, verify
@@ -126,8 +127,9 @@ def load(path: str | Path, threads: int = 1, *, shapes: Shapes | None = None) ->
     if not path.exists():
         raise NotFound(f"no model file {str(path)!r}")
     if is_artifact(path):
-        return load_artifact(path, threads=threads)
-    return load_artifact(compile_cached(path, Options(shapes=shapes or {})).path, threads=threads)
+        return load_artifact(path, threads=threads, host=HostSteps)
+    artifact = compile_cached(path, Options(shapes=shapes or {}))
+    return load_artifact(artifact.path, threads=threads, host=HostSteps)
 
 
 def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:
@@ -261,5 +263,6 @@ def _contents(compiled: Compiled, options: Options, library: Path) -> Contents:
         arena_lower_bound=plan.lower_bound if plan else None,
         metadata=compiled.graph.metadata,
         options={"options": options.key()},
-        extra={"model.c": source.encode()},
+        host_steps=[f"{graph.nodes[0].op} {graph.name}" for graph in program.host],
+        extra={"model.c": source.encode(), **host_files(program.host)},
     )

@@ -72,7 +72,7 @@ class ArenaEntry(_Entry, frozen=True, kw_only=True):
     lower_bound: _Bytes | None
 
 
-class Manifest(_Entry, frozen=True, kw_only=True):
+class Manifest(_Entry, frozen=True, kw_only=True, omit_defaults=True):
     """All of `manifest.json`."""
 
     format: Literal["tuili-artifact"]
@@ -90,6 +90,8 @@ class Manifest(_Entry, frozen=True, kw_only=True):
     arena: ArenaEntry
     metadata: dict[str, str]
     options: dict[str, str]
+    host_steps: list[str] = []
+    """Nodes that the host runs by their NumPy meaning; `hostN.json` describes number N."""
 
 
 class _Head(msgspec.Struct):

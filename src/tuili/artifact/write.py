@@ -67,6 +67,7 @@ class Contents:
     ir_version: int = 1
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     options: Mapping[str, str] = field(default_factory=dict[str, str])
+    host_steps: Sequence[str] = ()
     extra: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Further files for readers, such as `model.c`."""
 
@@ -167,6 +168,7 @@ def _manifest(contents: Contents, code: list[CodeEntry], weights: WeightsEntry) 
         ir_version=contents.ir_version,
         producer=contents.producer,
         name=contents.name,
+        host_steps=list(contents.host_steps),
         inputs=tensor_entries(contents.inputs),
         outputs=tensor_entries(contents.outputs),
         symbols=list(contents.symbols),

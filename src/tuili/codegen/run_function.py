@@ -131,9 +131,7 @@ def _symbol_lines(program: Program, *, used: str) -> list[str]:
     ]
 
 
-def _body(
-    program: Program, layout: RunLayout, names: dict[Kernel, str], *, timed: bool
-) -> str:
+def _body(program: Program, layout: RunLayout, names: dict[Kernel, str], *, timed: bool) -> str:
     lines = StepPrinter(layout, names, timed=timed).print(program.steps, set())
     text = textwrap.indent("\n".join(lines), "    ")
     last = layout.num_offsets

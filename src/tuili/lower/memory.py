@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tuili.lower.program import ALIGNMENT, Branch, Buffer, Program, Step
+from tuili.lower.program import ALIGNMENT, Branch, Buffer, Program, Step, touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,12 @@ def lifetimes(program: Program) -> dict[Buffer, tuple[int, int]]:
 
 def _touched(steps: Sequence[Step]) -> Iterator[list[Buffer]]:
     for step in steps:
+        yield touched(step)
         if isinstance(step, Branch):
-            yield [step.condition.buffer]
             yield from _touched(step.then)
             yield from _touched(step.otherwise)
             # Slow threads may still look at the condition while others are inside.
             yield [step.condition.buffer]
-        else:
-            yield [*step.writes, *step.reads]
 
 
 def aligned(size: int) -> int:

@@ -1,7 +1,8 @@
 """The program: what the generated `tuili_run` does, step by step, before it is text.
 
     Program ::= inputs, outputs, symbols, weights, buffers, Step*
-    Step    ::= Call(kernel, grid) | Branch(condition, Step*, Step*)
+    Step    ::= Call(kernel, grid) | Branch(condition, Step*, Step*) | HostCall(node)
+              | SetSymbol(symbol, dim) | ReadSymbol(symbol, element)
     Arg     ::= pointer into a Buffer | Dim | C literal
 
 Every kernel has the C form
@@ -9,6 +10,9 @@ Every kernel has the C form
     static void NAME(int64_t begin, int64_t end, uint8_t *scratch, <params...>)
 
 and works on the items [begin, end) of its step's grid; items are independent of each other.
+
+Dims that depend on data are symbols too. Some step finds them while the model runs; a buffer whose
+size depends on one lives on the heap and is made before the first step that touches it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from tuili.tensors import Array, Dim, DType, TensorSpec
+from tuili.ir import Graph
+from tuili.tensors import Array, Dim, DType, TensorSpec, symbols_of
 
 ALIGNMENT = 64
 
@@ -105,9 +110,53 @@ class Branch:
     condition: View
     then: list[Step]
     otherwise: list[Step]
+    symbols: tuple[str, ...] = ()  # that both sides set
 
 
-Step: TypeAlias = "Call | Branch"
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """A node that Python runs by its NumPy meaning; `symbols` are the dims that it finds out."""
+
+    label: str
+    index: int  # of its graph in `Program.host`
+    inputs: tuple[View, ...]
+    outputs: tuple[View, ...]
+    symbols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetSymbol:
+    """A data-dependent symbol gets the value of a dim."""
+
+    symbol: str
+    dim: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSymbol:
+    """A data-dependent symbol gets the value of an element of an integer tensor."""
+
+    symbol: str
+    view: View
+    element: int
+
+
+Step: TypeAlias = "Call | Branch | HostCall | SetSymbol | ReadSymbol"
+
+
+def touched(step: Step) -> list[Buffer]:
+    """The buffers that a step itself reads or writes; for a branch its condition."""
+    match step:
+        case Call():
+            return [*step.writes, *step.reads]
+        case Branch():
+            return [step.condition.buffer]
+        case HostCall():
+            return [view.buffer for view in (*step.inputs, *step.outputs)]
+        case ReadSymbol():
+            return [step.view.buffer]
+        case SetSymbol():
+            return []
 
 
 def calls_of(steps: Sequence[Step]) -> Iterator[Call]:
@@ -116,7 +165,7 @@ def calls_of(steps: Sequence[Step]) -> Iterator[Call]:
         if isinstance(step, Branch):
             yield from calls_of(step.then)
             yield from calls_of(step.otherwise)
-        else:
+        elif isinstance(step, Call):
             yield step
 
 
@@ -133,7 +182,8 @@ class Program:
     """Everything that code generation prints."""
 
     name: str
-    symbols: tuple[str, ...]
+    symbols: tuple[str, ...]  # of the inputs, then those found while running
+    num_bound: int = 0  # how many of them the inputs bind
     inputs: list[TensorSpec] = field(default_factory=list[TensorSpec])
     outputs: list[TensorSpec] = field(default_factory=list[TensorSpec])
     input_buffers: list[Buffer] = field(default_factory=list[Buffer])
@@ -141,4 +191,14 @@ class Program:
     weights: list[Weight] = field(default_factory=list[Weight])
     buffers: list[Buffer] = field(default_factory=list[Buffer])  # arena and heap
     steps: list[Step] = field(default_factory=list["Step"])
+    host: list[Graph] = field(default_factory=list[Graph])  # one node each, for HostCall
     faults: list[str] = field(default_factory=list[str])  # run-time errors, codes from 1
+
+    @property
+    def bound(self) -> frozenset[str]:
+        """The symbols that the inputs bind."""
+        return frozenset(self.symbols[: self.num_bound])
+
+    def depends_on_data(self, dim: Dim) -> bool:
+        """Whether a dim is known only while the model runs."""
+        return not symbols_of(dim) <= self.bound

@@ -35,6 +35,8 @@ class NativeRun(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("error", ctypes.c_void_p),
         ("error_size", ctypes.c_int64),
+        ("host", ctypes.c_void_p),
+        ("host_context", ctypes.c_void_p),
     )
 
     inputs: int
@@ -47,6 +49,26 @@ class NativeRun(ctypes.Structure):
     threads: int
     error: int
     error_size: int
+    host: int
+    host_context: int
+
+
+# int32_t (*host)(void *context, int32_t step, inputs, outputs, dims) of `tl_run`
+HOST_FUNCTION = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    ctypes.c_void_p,
+    ctypes.c_int32,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+)
+
+
+def write_error(context: int, message: str) -> None:
+    """Leave an error text in the run whose address a host function was given."""
+    run = NativeRun.from_address(context)
+    text = message.encode()[: ERROR_BYTES - 1]
+    ctypes.memmove(run.error, text + b"\0", len(text) + 1)
 
 
 class Library:

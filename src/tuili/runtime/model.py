@@ -10,12 +10,13 @@ share of that is about a microsecond; whoever changes `run` or `_execute` should
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -38,10 +39,18 @@ _empty = np.empty
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
+class HostSteps(Protocol):
+    """What runs the nodes of a model that have no native code."""
+
+    function: Any  # a `HOST_FUNCTION`
+
+
 class Model:
     """A compiled model in memory. Calls from several threads at once are safe."""
 
-    def __init__(self, artifact: Artifact, library: Library, threads: int) -> None:
+    def __init__(
+        self, artifact: Artifact, library: Library, threads: int, host: HostSteps | None = None
+    ) -> None:
         self.artifact = artifact
         self.name = artifact.name
         self.path = artifact.path
@@ -64,6 +73,7 @@ class Model:
         self._contexts: list[Context] = []
         self._max_idle = 2 * available_threads()
         self._lock = threading.Lock()
+        self._host = host  # kept: native code holds its address
 
     # -- running -----------------------------------------------------------------------------
 
@@ -197,6 +207,9 @@ class Model:
         context = Context(*self._keeps, *sizes, own_dims=bool(self._data_symbols))
         context.run.pool = self._pool
         context.run.threads = self.threads
+        if self._host is not None:
+            context.run.host = ctypes.cast(self._host.function, ctypes.c_void_p).value or 0
+            context.run.host_context = context.address
         return context
 
     def _bind(self, context: Context, plan: Plan) -> None:
@@ -255,13 +268,20 @@ def _shapes_text(inputs: Sequence[TensorSpec], shapes: Shapes) -> str:
 # -- loading -----------------------------------------------------------------------------------
 
 
-def load(path: str | Path, threads: int = 1, *, verify: bool = True) -> Model:
+def load(
+    path: str | Path,
+    threads: int = 1,
+    *,
+    verify: bool = True,
+    host: Callable[[Artifact], HostSteps] | None = None,
+) -> Model:
     """The artifact at `path` as a model; never compiles.
 
     `threads` is how many threads work on one run, at most those that this process may use at once,
     0 for all of them: threads that share a CPU would wait for each other. Raises NotFound,
     InvalidArtifact, or Unsupported for what the runtime cannot hand over. `verify=False` skips the
-    checksum of the weights, for a file that was checked before.
+    checksum of the weights, for a file that was checked before. `host` makes what runs the nodes
+    without native code, for the few models that have some; `tuili.load` gives one.
     """
     if not 0 <= threads <= MAX_THREADS:
         raise InvalidArgument(f"threads is {threads}, expected 0 (all) to {MAX_THREADS}")
@@ -274,7 +294,14 @@ def load(path: str | Path, threads: int = 1, *, verify: bool = True) -> Model:
     if verify:
         artifact.verify_weights()
     available = available_threads()
-    return Model(artifact, library, min(threads or available, available))
+    steps = artifact.manifest.host_steps
+    if steps and host is None:
+        raise Unsupported(
+            f"{artifact.path}: {len(steps)} nodes run in Python ({', '.join(steps[:3])}); "
+            "load it with tuili.load"
+        )
+    made = host(artifact) if steps and host is not None else None
+    return Model(artifact, library, min(threads or available, available), made)
 
 
 def _machine() -> str:

@@ -61,6 +61,11 @@ typedef struct tl_run {
     int32_t threads;
     char *error;                /* a message when the result is not 0 */
     int64_t error_size;
+    /* Runs a node that has no native code, in two calls: with outputs NULL it computes and sets the
+     * data-dependent dims, with inputs NULL it copies the results. 0: done; else error is set. */
+    int32_t (*host)(void *context, int32_t step, const void *const *inputs, void *const *outputs,
+                    int64_t *dims);
+    void *host_context;
 } tl_run;
 
 TL_EXPORT uint32_t tuili_abi(void);

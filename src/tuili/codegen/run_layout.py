@@ -1,0 +1,87 @@
+"""Where the run function finds buffers: baked offsets, offsets planned per shape, or the heap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tuili.codegen.c_dims import c_dim
+from tuili.lower.memory import Interval, MemoryPlan, lifetimes, plan_memory
+from tuili.lower.program import Buffer, Place, Program, View, calls_of
+from tuili.tensors import Dim, Sym, dim_max, substitute, symbols_of
+
+
+def c_of(dim: Dim) -> str:
+    """The C of a dim; symbols are local constants `d_NAME`."""
+    return c_dim(substitute(dim, {name: Sym(f"d_{name}") for name in symbols_of(dim)}))
+
+
+class RunLayout:
+    """The memory of one program."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.lives = lifetimes(program)
+        used = [buffer for buffer in program.buffers if buffer in self.lives]
+        self.buffers = [buffer for buffer in used if buffer.place is Place.ARENA]
+        self.heap = {b: slot for slot, b in enumerate(b for b in used if b.place is Place.HEAP)}
+        self.scratch = _most(
+            call.scratch
+            for call in calls_of(program.steps)
+            if not program.depends_on_data(call.scratch)
+        )
+        self._slots = {buffer: slot for slot, buffer in enumerate(self.buffers)}
+        self.plan = self._static_plan()
+
+    def _static_plan(self) -> MemoryPlan | None:
+        intervals: list[Interval] = []
+        for buffer in self.buffers:
+            if not isinstance(buffer.size, int):
+                return None
+            intervals.append(Interval(buffer.size, *self.lives[buffer]))
+        plan = plan_memory(intervals)
+        for buffer, offset in zip(self.buffers, plan.offsets, strict=True):
+            buffer.offset = offset
+        return plan
+
+    @property
+    def num_offsets(self) -> int:
+        """Run-time offsets: one per buffer unless baked, then scratch start and stride."""
+        return (0 if self.plan else len(self.buffers)) + 2
+
+    def is_late(self, buffer: Buffer) -> bool:
+        """Whether the buffer is made while the model runs."""
+        on_heap = buffer in self.heap
+        return on_heap or (
+            buffer.place is Place.OUTPUT and self.program.depends_on_data(buffer.size)
+        )
+
+    def slot(self, buffer: Buffer) -> str:
+        """The C lvalue that holds the address of a late buffer."""
+        if buffer.place is Place.OUTPUT:
+            return f"run->outputs[{buffer.index}]"
+        return f"shared->heap[{self.heap[buffer]}]"
+
+    def address(self, view: View) -> str:
+        """The C expression of a view's address."""
+        return self._start(view.buffer) + ("" if view.offset == 0 else f" + {c_of(view.offset)}")
+
+    def _start(self, buffer: Buffer) -> str:
+        match buffer.place:
+            case Place.INPUT:
+                return f"(const uint8_t *)run->inputs[{buffer.index}]"
+            case Place.OUTPUT:
+                return f"(uint8_t *)run->outputs[{buffer.index}]"
+            case Place.WEIGHT:
+                return f"run->weights + {buffer.offset}"
+            case Place.HEAP:
+                return f"(uint8_t *)shared->heap[{self.heap[buffer]}]"
+            case Place.ARENA:
+                where = str(buffer.offset) if self.plan else f"run->offsets[{self._slots[buffer]}]"
+                return f"run->arena + {where}"
+
+
+def _most(dims: Iterable[Dim]) -> Dim:
+    most: Dim = 0
+    for dim in dims:
+        most = dim_max(most, dim)
+    return most

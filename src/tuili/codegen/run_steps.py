@@ -1,0 +1,209 @@
+"""The steps of a program as C: who runs what, where threads meet, what is made while running.
+
+Rules
+1. Every thread walks the same steps. A step is shared by all threads or belongs to thread 0.
+2. Threads meet before a step unless both it and the step before it belong to thread 0.
+3. What thread 0 finds out (dims, new memory) is looked at after the next meeting only.
+4. A failure stops the run at the check whose number it names: a slow thread that is still at an
+   earlier check goes on to the same place as the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuili.codegen.run_layout import RunLayout, c_of
+from tuili.lower.program import (
+    Arg,
+    Branch,
+    Buffer,
+    Call,
+    HostCall,
+    Kernel,
+    Pointer,
+    ReadSymbol,
+    SetSymbol,
+    Step,
+    touched,
+)
+
+# Sharing a step costs a barrier: about 1 us. Below these costs one thread is faster.
+WORTH_FLOPS = 600_000
+WORTH_BYTES = 200_000
+_MEET = "tl_barrier_wait(&shared->barrier, n);"
+
+
+def comment_text(text: str) -> str:
+    """A C comment."""
+    return f"/* {text.replace('*/', '* /')} */"
+
+
+def shares(call: Call) -> str:
+    """The C condition for running a call on all threads: "0", "1" or an expression."""
+    if call.grid == 1:
+        return "0"
+    sized = [(call.flops, WORTH_FLOPS), (call.bytes, WORTH_BYTES)]
+    known = [cost >= worth for cost, worth in sized if isinstance(cost, int)]
+    if any(known):
+        return "1"
+    open_costs = [f"{c_of(cost)} >= {worth}" for cost, worth in sized if not isinstance(cost, int)]
+    return " || ".join(open_costs) or "0"
+
+
+class StepPrinter:
+    """Prints lists of steps; remembers which late buffers exist at each point."""
+
+    def __init__(self, layout: RunLayout, names: dict[Kernel, str], *, timed: bool) -> None:
+        self._layout = layout
+        self._names = names
+        self._timed = timed
+        self._calls = 0
+        self._checks = 0
+        self._symbols = {name: index for index, name in enumerate(layout.program.symbols)}
+
+    def print(self, steps: Sequence[Step], made: set[Buffer]) -> list[str]:
+        """The C of steps that begin after a meeting; `made` grows by what they make."""
+        lines: list[str] = []
+        apart = False  # whether threads may be at different places
+        for index, step in enumerate(steps):
+            new = self._make(step, made)
+            if new:
+                lines += [*([_MEET] if index else []), *new, *self._check()]
+                apart = False
+            alone = not new and index > 0
+            if alone and (apart or not _is_alone(step)):
+                lines.append(_MEET)
+            lines += self._step(step, made)
+            apart = not _is_alone(step)
+            if found := _found_by(step):
+                lines += [_MEET, *map(self._symbol, found)]
+                apart = False
+        return lines
+
+    def _make(self, step: Step, made: set[Buffer]) -> list[str]:
+        """Thread 0 makes the late buffers that a step is the first to touch."""
+        if isinstance(step, HostCall):
+            return []
+        late = [b for b in touched(step) if self._layout.is_late(b) and b not in made]
+        made.update(late)
+        return [self._need(buffer) for buffer in dict.fromkeys(late)]
+
+    def _need(self, buffer: Buffer) -> str:
+        """Make a late buffer, or stop at the next check."""
+        slot, size = self._layout.slot(buffer), c_of(buffer.size)
+        return f"if (tid == 0) tl_need(shared, {self._checks + 1}, &{slot}, {size});"
+
+    def _check(self) -> list[str]:
+        self._checks += 1
+        return [_MEET, f"if (shared->stop == {self._checks}) return;"]
+
+    def _symbol(self, name: str) -> str:
+        return f"const int64_t d_{name} = run->dims[{self._symbols[name]}]; (void)d_{name};"
+
+    def _step(self, step: Step, made: set[Buffer]) -> list[str]:
+        match step:
+            case Call():
+                return [*self._call(step), *self._tick()]
+            case Branch():
+                return self._branch(step, made)
+            case HostCall():
+                return self._host(step, made)
+            case SetSymbol():
+                dims = f"run->dims[{self._symbols[step.symbol]}]"
+                return [f"if (tid == 0) {dims} = {c_of(step.dim)};"]
+            case ReadSymbol():
+                dims = f"run->dims[{self._symbols[step.symbol]}]"
+                ctype = step.view.buffer.dtype.c
+                source = f"((const {ctype} *)({self._layout.address(step.view)}))[{step.element}]"
+                return [f"if (tid == 0) {dims} = (int64_t){source};"]
+
+    def _tick(self) -> list[str]:
+        if not self._timed:
+            return []
+        self._calls += 1
+        return [f"if (tid == 0) tl_tick({self._calls - 1});"]
+
+    def _call(self, step: Call) -> list[str]:
+        pairs = zip(step.args, step.kernel.params, strict=True)
+        args = ", ".join(self._argument(arg, param) for arg, param in pairs)
+        name, grid, tail = self._names[step.kernel], c_of(step.grid), f", {args}" if args else ""
+        shared = shares(step)
+        if shared == "0":
+            return [comment_text(step.label), f"if (tid == 0) {name}(0, {grid}, scratch{tail});"]
+        split = f"{grid}, tid, n)"
+        span = f"tl_split({split}" if shared == "1" else f"tl_split_if({shared}, {split}"
+        return [
+            comment_text(step.label),
+            "{",
+            f"    const tl_span span = {span};",
+            f"    if (span.begin < span.end) {name}(span.begin, span.end, scratch{tail});",
+            "}",
+        ]
+
+    def _argument(self, arg: Arg, param: str) -> str:
+        if isinstance(arg, Pointer):
+            ctype = param.rsplit("*", 1)[0].strip()
+            return f"({ctype} *)({self._layout.address(arg.view)})"
+        return arg if isinstance(arg, str) else c_of(arg)
+
+    def _branch(self, step: Branch, made: set[Buffer]) -> list[str]:
+        then_made, otherwise_made = set(made), set(made)
+        then = self.print(step.then, then_made)
+        otherwise = self.print(step.otherwise, otherwise_made)
+        made.update(then_made & otherwise_made)
+        return [
+            comment_text(step.label),
+            f"if (*(const uint8_t *)({self._layout.address(step.condition)})) {{",
+            *(f"    {line}" for line in then),
+            "} else {",
+            *(f"    {line}" for line in otherwise),
+            "}",
+        ]
+
+    def _host(self, step: HostCall, made: set[Buffer]) -> list[str]:
+        """Thread 0 asks the host twice: to compute, then to copy into memory of the found size."""
+        inputs = ", ".join(self._layout.address(view) for view in step.inputs) or "NULL"
+        outputs = ", ".join(self._layout.address(view) for view in step.outputs) or "NULL"
+        late = [v.buffer for v in step.outputs if self._layout.is_late(v.buffer)]
+        late = [buffer for buffer in dict.fromkeys(late) if buffer not in made]
+        made.update(late)
+        compute = [
+            comment_text(f"{step.label}, by the host"),
+            "if (tid == 0) {",
+            f"    const void *const inputs[] = {{{inputs}}};",
+            f"    tl_host(shared, {self._checks + 1}, {step.index}, inputs, NULL);",
+            "}",
+            *(self._check() if step.symbols or late else []),
+        ]
+        copy = [
+            *map(self._symbol, step.symbols),
+            *map(self._need, late),
+            f"if (tid == 0 && shared->stop != {self._checks + 1}) {{",
+            f"    void *const outputs[] = {{{outputs}}};",
+            f"    tl_host(shared, {self._checks + 1}, {step.index}, NULL, outputs);",
+            "}",
+            *self._check(),
+        ]
+        return [*compute, *copy]
+
+
+def _is_alone(step: Step) -> bool:
+    """Whether the step belongs to thread 0."""
+    match step:
+        case Call():
+            return shares(step) == "0"
+        case Branch():
+            return False
+        case _:
+            return True
+
+
+def _found_by(step: Step) -> tuple[str, ...]:
+    """The symbols that are known once threads have met after the step."""
+    match step:
+        case SetSymbol() | ReadSymbol():
+            return (step.symbol,)
+        case Branch():
+            return step.symbols
+        case _:
+            return ()

@@ -1,0 +1,106 @@
+"""Host steps: the nodes of a compiled model that Python runs by their NumPy meaning.
+
+A compiled model calls back for a node that has no kernel: first to compute, which also finds the
+dims that depend on data, then to copy the results into memory of the found size.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tuili.artifact import Artifact
+from tuili.errors import InvalidArtifact
+from tuili.ir import Graph, Value
+from tuili.ir.saved import load as load_graph
+from tuili.ir.saved import save as save_graph
+from tuili.ops.interpret import run
+from tuili.runtime import HOST_FUNCTION, write_error
+from tuili.tensors import Array, Expr, evaluate
+
+_MOST_BYTES = 1 << 31
+
+
+def host_files(graphs: list[Graph]) -> dict[str, bytes]:
+    """The files of an artifact that hold its host steps."""
+    files: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory(prefix="tuili-host-") as folder:
+        for index, graph in enumerate(graphs):
+            save_graph(graph, Path(folder) / f"host{index}.json")
+        for path in sorted(Path(folder).iterdir()):
+            files[path.name] = path.read_bytes()
+    return files
+
+
+class HostSteps:
+    """The host steps of one artifact; `function` is what native code calls."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._symbols = {name: index for index, name in enumerate(artifact.manifest.symbols)}
+        self._graphs = _read_graphs(artifact)
+        self._results: dict[tuple[int, int], list[Array]] = {}
+        self.function = HOST_FUNCTION(self._call)
+
+    def _call(self, context: int, step: int, inputs: int, outputs: int, dims: int) -> int:
+        try:
+            if inputs:
+                self._compute(context, step, inputs, dims)
+            else:
+                self._copy(context, step, outputs)
+        except Exception as error:  # noqa: BLE001 - native code cannot carry an exception
+            write_error(context, f"{self._graphs[step].name}: {error}")
+            return 1
+        return 0
+
+    def _compute(self, context: int, step: int, inputs: int, dims: int) -> None:
+        graph = self._graphs[step]
+        values = (ctypes.c_int64 * max(len(self._symbols), 1)).from_address(dims)
+        env = {name: values[index] for name, index in self._symbols.items()}
+        addresses = (ctypes.c_void_p * len(graph.inputs)).from_address(inputs)
+        feeds = {
+            value.name: _array_at(address or 0, value, env)
+            for value, address in zip(graph.inputs, addresses, strict=True)
+        }
+        with np.errstate(all="ignore"):
+            found = [np.asarray(array) for array in run(graph, feeds).values()]
+        for value, array in zip(graph.outputs, found, strict=True):
+            for dim, size in zip(value.shape, array.shape, strict=True):
+                if isinstance(dim, Expr) and dim.symbol:
+                    values[self._symbols[dim.symbol]] = size
+        self._results[context, step] = [
+            np.ascontiguousarray(array, value.dtype.numpy)
+            for value, array in zip(graph.outputs, found, strict=True)
+        ]
+
+    def _copy(self, context: int, step: int, outputs: int) -> None:
+        results = self._results.pop((context, step))
+        addresses = (ctypes.c_void_p * len(results)).from_address(outputs)
+        for array, address in zip(results, addresses, strict=True):
+            if array.nbytes:
+                ctypes.memmove(address or 0, array.ctypes.data, array.nbytes)
+
+
+def _array_at(address: int, value: Value, env: dict[str, int]) -> Array:
+    shape = [evaluate(dim, env) for dim in value.shape]
+    count = int(np.prod(shape, dtype=np.int64)) * value.dtype.itemsize
+    if not count:
+        return np.empty(shape, value.dtype.numpy)
+    memory = (ctypes.c_uint8 * count).from_address(address)
+    return np.frombuffer(memory, np.uint8).view(value.dtype.numpy).reshape(shape)
+
+
+def _read_graphs(artifact: Artifact) -> list[Graph]:
+    graphs: list[Graph] = []
+    with tempfile.TemporaryDirectory(prefix="tuili-host-") as folder:
+        for index in range(len(artifact.manifest.host_steps)):
+            for suffix in (".json", ".safetensors"):
+                name = f"host{index}{suffix}"
+                member = artifact.storage.find(name)
+                if member is None:
+                    raise InvalidArtifact(f"{artifact.path}: {name} is missing; compile it again")
+                (Path(folder) / name).write_bytes(member.read(_MOST_BYTES))
+            graphs.append(load_graph(Path(folder) / f"host{index}.json"))
+    return graphs
