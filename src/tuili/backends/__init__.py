@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,7 @@ Specs = Sequence[TensorSpec]
 class Executable(Protocol):
     """A loaded model. `run` is called by one thread at a time; outputs are the caller's to keep.
 
+    A model that may answer any number of times also has `stream(inputs)`, an iterator of answers.
     A back end that keeps resources beyond the object's life also has `close()`.
     """
 
@@ -40,6 +41,7 @@ class BackendOptions:
     declared_inputs: tuple[TensorSpec, ...] = ()
     declared_outputs: tuple[TensorSpec, ...] = ()
     max_batch_size: int = 0
+    decoupled: bool = False
 
 
 Load = Callable[[Path, BackendOptions], Executable]
@@ -50,6 +52,15 @@ BACKENDS: Final[dict[str, str]] = {
     "python": "tuili.backends.python:load",
     "identity": "tuili.backends.identity:load",
 }
+
+
+def stream(model: Executable, inputs: dict[str, Array]) -> Iterator[Mapping[str, Array]]:
+    """The answers of a model that answers any number of times; others answer once."""
+    several = getattr(model, "stream", None)
+    if several is None:
+        yield model.run(inputs)
+    else:
+        yield from several(inputs)
 
 
 def load(backend: str, path: Path, options: BackendOptions) -> Executable:

@@ -11,12 +11,13 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
 from pathlib import Path
 
 import msgspec
 
 from tuili import backends
-from tuili.backends import BackendOptions, Executable
+from tuili.backends import BackendOptions, Executable, stream
 from tuili.backends.host_messages import (
     MAX_MESSAGE,
     Answer,
@@ -24,7 +25,9 @@ from tuili.backends.host_messages import (
     Failed,
     Load,
     Loaded,
+    More,
     Order,
+    Part,
     Run,
     SlotMemory,
     from_specs,
@@ -52,8 +55,13 @@ def main() -> None:
             return
         _send(server, Loaded(to_specs(model.inputs), to_specs(model.outputs)))
         slots = [SlotMemory(descriptor) for descriptor in order.slots]
-        while isinstance(order := _receive(server), Run):
-            _send(server, _run(model, slots[order.slot], order))
+        # Runs of other slots may arrive while one waits for its parts to be taken.
+        waiting: deque[Run] = deque()
+        while isinstance(order := waiting.popleft() if waiting else _receive(server), Run):
+            if order.parts:
+                _send(server, _run_parts(server, model, slots[order.slot], order, waiting))
+            else:
+                _send(server, _run(model, slots[order.slot], order))
 
 
 def _load(order: Load) -> Executable:
@@ -63,6 +71,7 @@ def _load(order: Load) -> Executable:
         from_specs(order.inputs),
         from_specs(order.outputs),
         order.max_batch_size,
+        order.decoupled,
     )
     return backends.load(order.backend, Path(order.path), options)
 
@@ -77,6 +86,27 @@ def _run(model: Executable, slot: SlotMemory, order: Run) -> Answer:
         end = max((tensor.offset + tensor.size for tensor in order.tensors), default=0)
         tensors = slot.write({name: [array] for name, array in outputs.items()}, end)
         return Done(order.slot, slot.capacity, run_ns, tensors)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
+        return _failure(order.slot, error)
+
+
+def _run_parts(
+    server: socket.socket, model: Executable, slot: SlotMemory, order: Run, waiting: deque[Run]
+) -> Answer:
+    """Send each part when the one before was taken."""
+    started = time.monotonic_ns()
+    try:
+        slot.remap(order.capacity)
+        # The parts overwrite the inputs.
+        inputs = {tensor.name: slot.read(tensor).copy() for tensor in order.tensors}
+        for outputs in stream(model, inputs):
+            tensors = slot.write({name: [array] for name, array in outputs.items()})
+            _send(server, Part(order.slot, slot.capacity, tensors))
+            while isinstance(more := _receive(server), Run):
+                waiting.append(more)
+            if not isinstance(more, More) or more.stop:
+                break
+        return Done(order.slot, slot.capacity, time.monotonic_ns() - started, [])
     except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
         return _failure(order.slot, error)
 

@@ -50,15 +50,24 @@ class Load(msgspec.Struct, tag=True, array_like=True):
     inputs: list[Spec]
     outputs: list[Spec]
     max_batch_size: int
+    decoupled: bool
     slots: list[int]
 
 
 class Run(msgspec.Struct, tag=True, array_like=True):
-    """Run on the tensors in a slot of `capacity` bytes."""
+    """Run on the tensors in a slot of `capacity` bytes; `parts`: answer any number of times."""
 
     slot: int
     capacity: int
     tensors: list[Tensor]
+    parts: bool = False
+
+
+class More(msgspec.Struct, tag=True, array_like=True):
+    """The part in a slot was taken: go on with the next one, or `stop`."""
+
+    slot: int
+    stop: bool
 
 
 class Loaded(msgspec.Struct, tag=True, array_like=True):
@@ -74,6 +83,14 @@ class Done(msgspec.Struct, tag=True, array_like=True):
     slot: int
     capacity: int
     run_ns: int
+    tensors: list[Tensor]
+
+
+class Part(msgspec.Struct, tag=True, array_like=True):
+    """One of many answers to a run; the next one waits for `More`."""
+
+    slot: int
+    capacity: int
     tensors: list[Tensor]
 
 
@@ -98,8 +115,8 @@ def from_specs(specs: Iterable[Spec]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(s.name, DType(s.dtype), parse_shape(s.shape)) for s in specs)
 
 
-Order = Load | Run
-Answer = Loaded | Done | Failed
+Order = Load | Run | More
+Answer = Loaded | Done | Part | Failed
 
 
 class SlotMemory:

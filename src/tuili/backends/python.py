@@ -6,6 +6,8 @@ Two forms are understood. Ours is a class `Model` with `run(inputs) -> outputs` 
         def __init__(self, parameters: dict[str, str]): ...
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
 
+(of a decoupled model a generator of such dictionaries).
+
 Triton's is a class `TritonPythonModel` with `initialize`, `execute` and `finalize`; it imports
 `triton_python_backend_utils`, which is `tuili.backends.triton_utils` here.
 """
@@ -15,8 +17,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from tuili.backends import BackendOptions, Executable, Specs, triton_utils
 from tuili.errors import InvalidModel
@@ -42,6 +45,14 @@ class PlainModel:
         """Whatever the class answers."""
         return self._model.run(inputs)
 
+    def stream(self, inputs: dict[str, Array]) -> Iterator[Mapping[str, Array]]:
+        """All that `run` yields; one answer if it is no generator."""
+        answer = self._model.run(inputs)
+        if isinstance(answer, Mapping):
+            yield cast("Mapping[str, Array]", answer)
+        else:
+            yield from answer
+
     def close(self) -> None:
         """Let the class release what it holds."""
         close = getattr(self._model, "close", None)
@@ -65,16 +76,29 @@ class TritonModel:
         responses = self._model.execute([request])
         if not isinstance(responses, list) or len(responses) != 1:
             raise InvalidModel(f"execute() must return one response per request, got {responses!r}")
-        response: triton_utils.InferenceResponse = responses[0]
-        if response.has_error():
-            raise triton_utils.TritonModelException(response.error().message())
-        return {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
+        return _outputs_of(responses[0])
+
+    def stream(self, inputs: dict[str, Array]) -> Iterator[Mapping[str, Array]]:
+        """What the model sends through the request's response sender, up to its final flag."""
+        tensors = [triton_utils.Tensor(name, array) for name, array in inputs.items()]
+        request = triton_utils.InferenceRequest(inputs=tensors, requested_output_names=self._names)
+        returned = self._model.execute([request])
+        if returned:
+            request.get_response_sender().finish_with(returned[0])
+        for response in request.get_response_sender().sent():
+            yield _outputs_of(response)
 
     def close(self) -> None:
         """Tell the model that it ends."""
         finalize = getattr(self._model, "finalize", None)
         if finalize is not None:
             finalize()
+
+
+def _outputs_of(response: triton_utils.InferenceResponse) -> dict[str, Array]:
+    if response.has_error():
+        raise triton_utils.TritonModelException(response.error().message())
+    return {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
 
 
 def load(path: Path, options: BackendOptions) -> Executable:
@@ -131,7 +155,7 @@ def _initialize_arguments(path: Path, options: BackendOptions) -> dict[str, str]
         "input": tensors(options.declared_inputs),
         "output": tensors(options.declared_outputs),
         "parameters": {key: {"string_value": text} for key, text in options.parameters.items()},
-        "model_transaction_policy": {"decoupled": False},
+        "model_transaction_policy": {"decoupled": options.decoupled},
     }
     return {
         "model_config": json.dumps(config),

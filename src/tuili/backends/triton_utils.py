@@ -7,7 +7,8 @@ decoupled answers and without calls to other models needs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from queue import SimpleQueue
 from typing import Any, Final
 
 import ml_dtypes
@@ -36,6 +37,36 @@ _NUMPY: Final[dict[str, Any]] = {
 
 class TritonModelException(InternalError):
     """What a model raises for a request that it cannot answer."""
+
+
+TRITONSERVER_RESPONSE_COMPLETE_FINAL: Final = 1
+
+
+class ResponseSender:
+    """How a decoupled model answers: any number of times, from any thread."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[InferenceResponse | None] = SimpleQueue()
+
+    def send(self, response: InferenceResponse | None = None, flags: int = 0) -> None:
+        """Answer; with the final flag no more answers follow."""
+        if response is not None:
+            self._queue.put(response)
+        if flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL:
+            self._queue.put(None)
+
+    def is_cancelled(self) -> bool:
+        """Cancelled runs are stopped between two answers; the model is not asked."""
+        return False
+
+    def finish_with(self, response: InferenceResponse) -> None:
+        """The one answer of a model that returned it."""
+        self.send(response, TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def sent(self) -> Iterator[InferenceResponse]:
+        """The answers, until the final flag."""
+        while (response := self._queue.get()) is not None:
+            yield response
 
 
 class TritonError:
@@ -99,6 +130,11 @@ class InferenceRequest:
         self._inputs = list(inputs)
         self._request_id = request_id
         self._correlation_id = correlation_id
+        self._sender = ResponseSender()
+
+    def get_response_sender(self) -> ResponseSender:
+        """How to answer more than once."""
+        return self._sender
 
     def inputs(self) -> list[Tensor]:
         """All inputs."""

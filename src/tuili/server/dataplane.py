@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -29,8 +29,9 @@ from tuili.server.ensemble import Ensemble, check_types, dag_of
 from tuili.server.execution import Instance
 from tuili.server.hosts import Host
 from tuili.server.options import ServerOptions
+from tuili.server.pending import Reply, StreamReply
 from tuili.server.preparing import prepare
-from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
+from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import TensorRule
 from tuili.server.repository import overrides
 from tuili.server.repository.config import ModelConfig, step_models
@@ -44,8 +45,6 @@ from tuili.server.telemetry.prometheus import escape, exposition
 from tuili.server.telemetry.statistics import Statistics
 
 Json = dict[str, Any]
-Reply = Callable[[InferResponse | TuiliError], None]
-StreamReply = Callable[[InferResponse | TuiliError | None, bool], None]
 Kind = Literal["system", "cuda"]
 
 _VERSION: Final = re.compile(r"[0-9]{1,19}")
@@ -136,6 +135,11 @@ class DataPlane:
             servable = versions.get(request.version) if versions else None
             if servable is None:
                 servable = self._servable(request.model, request.version)
+            if servable.decoupled:
+                raise Unsupported(
+                    f"model '{request.model}' answers any number of times (decoupled transaction "
+                    "policy): ask for a stream, as this request doesn't support that"
+                )
             for tensor in request.inputs:
                 if tensor.data is None:
                     self._read_shared(tensor)
@@ -150,6 +154,16 @@ class DataPlane:
         Models that answer once call it once with `final` true. A final call without an answer
         has None. An error is always final.
         """
+        try:
+            servable = self._servable(request.model, request.version)
+            if isinstance(servable, Servable) and servable.decoupled:
+                for tensor in request.inputs:
+                    if tensor.data is None:
+                        self._read_shared(tensor)
+                return servable.submit_stream(request, reply)
+        except TuiliError as error:
+            reply(error, True)
+            return _REFUSED
         return self.submit(request, lambda answer: reply(answer, True))
 
     # ---- health and metadata
@@ -346,6 +360,7 @@ class DataPlane:
             config=prepared.completed.json,
             decoupled=config.decoupled,
             sequences=prepared.sequences,
+            adaptive=config.policy is None,
             idempotent=config.parameters.get("idempotent", "true") != "false",
             placement=prepared.placement,
             regions=self._regions,

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from tuili.backends import Executable
+from tuili.backends import Executable, stream
 from tuili.errors import InternalError, TuiliError, Unavailable
 from tuili.server.pending import Pending
 from tuili.server.protocol.messages import Array
@@ -47,6 +47,22 @@ def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
         wrapped.__cause__ = error
         return Outcome(started, joined, time.monotonic_ns(), error=wrapped)
     return Outcome(started, joined, time.monotonic_ns(), outputs)
+
+
+def execute_parts(model: Executable, item: Pending, loop: asyncio.AbstractEventLoop) -> Outcome:
+    """Run one request whose answers go to `item.part` on the loop, until it is cancelled."""
+    started = time.monotonic_ns()
+    try:
+        for outputs in stream(model, item.arrays):
+            if item.part is None or item.reply is None or loop.is_closed():
+                break
+            loop.call_soon_threadsafe(item.part, outputs)
+    except TuiliError as error:
+        return Outcome(started, started, time.monotonic_ns(), error=error)
+    except Exception as error:  # noqa: BLE001 - as in `execute`
+        wrapped = InternalError(f"{type(error).__name__}: {error}")
+        return Outcome(started, started, time.monotonic_ns(), error=wrapped)
+    return Outcome(started, started, time.monotonic_ns(), {})
 
 
 def join(batch: Sequence[Pending]) -> dict[str, Array]:
@@ -95,7 +111,10 @@ class Instance:
             self._thread.start()
 
         def job() -> None:
-            outcome = execute(self.model, batch)
+            if batch[0].part is None:
+                outcome = execute(self.model, batch)
+            else:
+                outcome = execute_parts(self.model, batch[0], loop)
             if not loop.is_closed():
                 loop.call_soon_threadsafe(done, outcome)
 

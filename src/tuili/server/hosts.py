@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,8 @@ from tuili.backends.host_messages import (
     Failed,
     Load,
     Loaded,
+    More,
+    Part,
     Run,
     SlotMemory,
     from_specs,
@@ -81,6 +83,7 @@ class HostSlot:
         self._index = index
         self._memory = SlotMemory(-1)
         self._done: Callable[[Outcome], None] | None = None
+        self._part: Callable[[Mapping[str, Array]], bool] | None = None
         self._started_ns = 0
         self._joined_ns = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -105,7 +108,9 @@ class HostSlot:
         parts = {name: [item.arrays[name] for item in batch] for name in batch[0].arrays}
         try:
             tensors = self._memory.write(parts)
-            self._host.send(Run(self._index, self._memory.capacity, tensors))
+            self._part = batch[0].part
+            parts_wanted = self._part is not None
+            self._host.send(Run(self._index, self._memory.capacity, tensors, parts_wanted))
         except (TuiliError, ValueError, OSError) as error:
             wrapped = InternalError(f"{self._host.spec.name}: {error}")
             outcome = Outcome(
@@ -117,6 +122,11 @@ class HostSlot:
         self._done = done
         if self._host.spec.run_timeout_s:
             self._timer = loop.call_later(self._host.spec.run_timeout_s, self._host.hung)
+
+    def take_part(self, answer: Part) -> None:
+        """Hand one of many answers on, and let the child go on."""
+        go_on = self._part is not None and self._part(self._outputs(answer))
+        self._host.send(More(self._index, not go_on))
 
     def finish(self, answer: Done | Failed | InstanceDied) -> None:
         """Hand the outcome to whoever waits."""
@@ -148,7 +158,7 @@ class HostSlot:
             raise InternalError(f"{self._host.spec.name}: expected outputs, got {answer}")
         return self._outputs(answer)
 
-    def _outputs(self, answer: Done) -> dict[str, Array]:
+    def _outputs(self, answer: Done | Part) -> dict[str, Array]:
         """Copies of the outputs: the slot is used again at once."""
         self._memory.remap(answer.capacity)
         found: dict[str, Array] = {}
@@ -224,7 +234,7 @@ class Host:
         if self.spec.max_rss_bytes:
             self._later(_WATCH_S, self._watch)
 
-    def send(self, order: Load | Run) -> None:
+    def send(self, order: Load | Run | More) -> None:
         """Send an order; a child that is gone is noticed by its closed socket."""
         if self._socket is None:
             raise InstanceDied("the model host is not running")
@@ -290,6 +300,7 @@ class Host:
                 to_specs(options.declared_inputs),
                 to_specs(options.declared_outputs),
                 options.max_batch_size,
+                options.decoupled,
                 memories,
             )
         )
@@ -319,13 +330,15 @@ class Host:
             self._loaded(answer)
             _log.info("%s: model host is up again", self.spec.name)
             self._changed()
-        elif answer.slot < 0:
-            assert isinstance(answer, Failed)
+        elif isinstance(answer, Failed) and answer.slot < 0:
             _log.error("%s: model host cannot load: %s", self.spec.name, answer.text)
         else:
             if self.policy.in_a_row:
                 self.policy.served()
-            self.slots[answer.slot].finish(answer)
+            if isinstance(answer, Part):
+                self.slots[answer.slot].take_part(answer)
+            else:
+                self.slots[answer.slot].finish(answer)
 
     def _loaded(self, answer: Answer) -> None:
         assert isinstance(answer, Loaded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -11,6 +11,7 @@ from tuili.errors import TuiliError
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 
 Reply = Callable[[InferResponse | TuiliError], None]
+StreamReply = Callable[[InferResponse | TuiliError | None, bool], None]
 
 
 class Canceller(Protocol):
@@ -36,6 +37,9 @@ class Pending(msgspec.Struct, eq=False):
     owner: Canceller
     queued: bool = False
     retried: bool = False
+    # Of a model that answers any number of times: takes an answer, says whether more are wanted.
+    part: Callable[[Mapping[str, Array]], bool] | None = None
+    end: Callable[[], None] | None = None
     sequence: int | str = 0
     starts: bool = False
     ends: bool = False

@@ -65,6 +65,7 @@ def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOpti
         declared_outputs=declared_specs(config.outputs, config.max_batch_size)
         + sequence_specs(config)[1],
         max_batch_size=config.max_batch_size or 0,
+        decoupled=config.decoupled,
     )
     hosts: list[Host] = []
     models: list[Executable] = []

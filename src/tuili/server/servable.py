@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from tuili.errors import (
 )
 from tuili.server.execution import InstanceDied, Outcome, Runner, execute
 from tuili.server.hosts import Host
-from tuili.server.pending import Pending, Reply
+from tuili.server.pending import Pending, Reply, StreamReply
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -60,6 +60,7 @@ class Servable:
         decoupled: bool = False,
         idempotent: bool = True,
         sequences: SequencePolicy | None = None,
+        adaptive: bool = False,
         placement: Placement | None = None,
         regions: Regions | None = None,
     ) -> None:
@@ -76,7 +77,9 @@ class Servable:
         self._regions = regions
         self._run_s = 0.0
         self._sequences: SequenceQueue[Pending] | None = None
-        self._queue: RequestQueue[Pending] | SequenceQueue[Pending] = RequestQueue(policy)
+        self._queue: RequestQueue[Pending] | SequenceQueue[Pending] = RequestQueue(
+            policy, self._rows_worth if adaptive else None
+        )
         if sequences is not None:
             self._queue = self._sequences = SequenceQueue(signature.model, sequences)
         self._instances = tuple(instances)
@@ -121,6 +124,17 @@ class Servable:
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
+        return item
+
+    def submit_stream(self, request: InferRequest, reply: StreamReply) -> Pending:
+        """As `submit`, for a model that answers any number of times."""
+        item = self.submit(request, lambda answer: reply(answer, True))
+
+        def part(outputs: Mapping[str, Array]) -> bool:
+            return self._deliver_part(item, reply, outputs)
+
+        item.part = part
+        item.end = lambda: reply(None, True)
         return item
 
     def cancel(self, item: Pending) -> None:
@@ -216,6 +230,10 @@ class Servable:
             and self._run_s < _OVERLAP_FROM_S
         )
 
+    def _rows_worth(self, item: Pending) -> int:
+        size = sum([array.size for array in item.arrays.values()])
+        return self._placement.rows_worth(size // item.rows, self._policy.max_rows)
+
     def _arm(self) -> None:
         """See to it that `_flush` runs when a delay or a request's time ends."""
         moment = self._queue.wake_at()
@@ -239,7 +257,7 @@ class Servable:
             for array in item.arrays.values():
                 size += array.size
         model = instance.model
-        if model is not None and self._placement.inline(size):
+        if model is not None and batch[0].part is None and self._placement.inline(size):
             outcome = execute(model, batch)
             self._learn(size, outcome, on_loop=True)
             self._finish(instance, batch, left, outcome)
@@ -268,6 +286,10 @@ class Servable:
 
     def _finish(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
         self._running.discard(instance)
+        end = batch[0].end
+        if end is not None and outcome.outputs is not None:
+            self._finish_stream(instance, batch[0], end, left, outcome)
+            return
         if instance.available:
             self._free.append(instance)
         if isinstance(outcome.error, InstanceDied):
@@ -289,6 +311,43 @@ class Servable:
             (outcome.joined_ns - outcome.started_ns, outcome.done_ns - outcome.joined_ns, split_ns),
             left,
         )
+
+    def _deliver_part(
+        self, item: Pending, reply: StreamReply, outputs: Mapping[str, Array]
+    ) -> bool:
+        """One of many answers to a request; false when no more are wanted."""
+        if item.reply is None:
+            return False
+        request = item.request
+        try:
+            found = self._select(request, outputs)
+        except TuiliError as error:
+            self._fail(item, error, "OTHER")
+            return False
+        item.retried = True  # What was answered in part must not be answered again.
+        reply(InferResponse(request.model, self.version, found, request.id), False)
+        return True
+
+    def _finish_stream(
+        self,
+        instance: Runner,
+        item: Pending,
+        end: Callable[[], None],
+        left: str,
+        outcome: Outcome,
+    ) -> None:
+        """The last answer of a request was given."""
+        if instance.available:
+            self._free.append(instance)
+        ran_ns = outcome.done_ns - outcome.joined_ns
+        self.statistics.record_batch(item.rows, 1, (0, ran_ns, 0), left)
+        if item.reply is None:
+            return
+        item.reply = None
+        now_ns = time.monotonic_ns()
+        queued_ns = outcome.started_ns - item.arrived_ns
+        self.statistics.record_success(queued_ns, now_ns - item.arrived_ns)
+        end()
 
     def _finish_failed(self, batch: list[Pending], error: TuiliError) -> None:
         if self._sequences is not None:

@@ -64,3 +64,44 @@ def test_what_is_surely_slow_is_not_tried():
     placement = Placement()
     placement.record(16, 5e-3, on_loop=False)
     assert not any(placement.inline(16) for _ in range(100))
+
+
+def grown(cost_of, sizes):
+    placement = Placement()
+    for size in sizes:
+        placement.record(size, cost_of(size))
+    return placement
+
+
+def test_a_model_whose_time_is_the_call_is_worth_any_batch():
+    placement = grown(lambda size: 20e-6, [16 << at for at in range(8)])
+    assert placement.rows_worth(16, 128) == 128
+
+
+def test_a_model_whose_time_is_its_size_is_run_request_by_request():
+    placement = grown(lambda size: size * 1e-6, [1024 << at for at in range(6)])
+    assert [placement.rows_worth(1024, 128) for _ in range(10)] == [1] * 10
+
+
+def test_batches_grow_as_far_as_it_pays():
+    def seconds(size):
+        return max(100e-6, size * 1e-6)
+
+    placement = grown(seconds, [16 << at for at in range(8)])
+    assert 6 <= placement.rows_worth(16, 128) <= 16
+
+
+def test_unseen_sizes_are_tried_step_by_step():
+    placement = grown(lambda size: size * 1e-6, [1000])
+    assert placement.rows_worth(1000, 128) == 2
+    assert Placement().rows_worth(1000, 128) == 2
+
+
+def test_a_verdict_is_questioned_now_and_then():
+    placement = grown(lambda size: size * 1e-6, [1024 << at for at in range(6)])
+    assert sorted({placement.rows_worth(1024, 128) for _ in range(200)}) == [1, 3]
+
+
+@pytest.mark.parametrize(("row_size", "most"), [(0, 8), (5, 1), (1 << 40, 4)])
+def test_rows_stay_within_their_bounds(row_size, most):
+    assert 1 <= Placement().rows_worth(row_size, most) <= most

@@ -1,4 +1,4 @@
-"""Placement: run a batch on the event loop itself, or on a thread beside it, by measured time.
+"""Placement: where to run a batch, and how large it should be, by measured time.
 
 A thread hop costs about 20 us, so a model that takes 30 us is better run where the request is. The
 time is learnt per power of two of the input's size; an unseen size is extrapolated linearly from
@@ -7,6 +7,10 @@ the nearest smaller one, so that one huge request does not stop the loop to find
 A run beside the loop looks longer than it is, because it waits for the interpreter's lock before
 and after. So what runs there, and might be quick, is tried on the loop once in a while; a time
 measured on the loop counts more than any measured beside it.
+
+Joining requests pays as long as the time per element falls with the size of the batch: much for a
+tiny model, whose time is mostly the call, and not at all for one that is bound by memory or
+arithmetic, where it would only make the first wait for the last.
 """
 
 from __future__ import annotations
@@ -21,12 +25,18 @@ _STAY_INLINE_S: Final = 150e-6
 _BECOME_INLINE_S: Final = 100e-6
 _TRY_BELOW_S: Final = 1e-3
 _TRY_EVERY: Final = 32
+# Twice the size must save this share of the time per element.
+_WORTH_SAVING: Final = 0.05
+_LOOK_AGAIN_EVERY: Final = 64
+# What a batch costs beside its run: queue, join, split, statistics.
+_BATCH_OVERHEAD_S: Final = 10e-6
 
 
 class _Bucket(msgspec.Struct):
     """What is known of runs of about one size."""
 
     seconds: float
+    cost: float  # seconds per element
     inline: bool = False
     beside: int = 0
 
@@ -37,6 +47,7 @@ class Placement:
     def __init__(self, *, allowed: bool = True) -> None:
         self._allowed = allowed
         self._buckets: dict[int, _Bucket] = {}
+        self._asked = 0
 
     def inline(self, size: int) -> bool:
         """Whether a batch of `size` input elements should run on the loop."""
@@ -56,14 +67,37 @@ class Placement:
     def record(self, size: int, seconds: float, *, on_loop: bool = True) -> None:
         """A run of `size` input elements took `seconds`, undisturbed if it was `on_loop`."""
         bucket = self._buckets.get(size.bit_length())
+        cost = (seconds + _BATCH_OVERHEAD_S) / max(size, 1)
         if bucket is None:
-            self._buckets[size.bit_length()] = _Bucket(seconds)
-        elif on_loop and not bucket.inline and seconds < bucket.seconds:
+            self._buckets[size.bit_length()] = _Bucket(seconds, cost)
+            return
+        bucket.cost += _WEIGHT * (min(cost, 2 * bucket.cost) - bucket.cost)
+        if on_loop and not bucket.inline and seconds < bucket.seconds:
             bucket.seconds = seconds
         else:
             # One preempted run must not push a tiny model off the loop: it counts double at most.
             shown = min(seconds, 2 * bucket.seconds + 10e-6)
             bucket.seconds += _WEIGHT * (shown - bucket.seconds)
+
+    def rows_worth(self, row_size: int, most: int) -> int:
+        """How many rows of `row_size` elements, `most` at most, are worth joining in one batch.
+
+        Sizes not seen yet are tried one step at a time; a verdict is questioned now and then.
+        """
+        self._asked += 1
+        at = max(row_size, 1).bit_length()
+        here = self._buckets.get(at)
+        last = at + most.bit_length()
+        while at < last:
+            larger = self._buckets.get(at + 1)
+            if here is None or larger is None:
+                at += 1
+                break
+            if larger.cost > here.cost * (1 - _WORTH_SAVING):
+                at += self._asked % _LOOK_AGAIN_EVERY == 0
+                break
+            at, here = at + 1, larger
+        return min(max(((1 << at) - 1) // max(row_size, 1), 1), most)
 
     def expected_s(self, size: int) -> float | None:
         """The expected time of a run, or None while nothing was measured."""

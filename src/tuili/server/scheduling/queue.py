@@ -5,8 +5,8 @@ Theory of operation
   batch, and each lane is first in, first out.
 - The next batch starts with the oldest request of the most urgent level, and takes followers of
   the same shape, first from its own level, then from less urgent ones.
-- A batch leaves as soon as somebody can run it, unless a delay is configured; then it leaves when
-  it reaches a preferred size, cannot grow, or its oldest member has waited the delay.
+- A batch leaves as soon as somebody can run it, as large as is worth it, unless a delay is set;
+  then when it reaches a preferred size, cannot grow, or its oldest member has waited the delay.
 - Requests leave early by `remove` (cancelled) or `expire` (their time ran out); both free their
   place in the queue at once.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -39,6 +40,7 @@ class Left(Enum):
     ALONE = "alone"
     IDLE = "idle"
     FULL = "full"
+    WORTH = "worth"
     PREFERRED = "preferred"
     TIMEOUT = "timeout"
 
@@ -50,8 +52,10 @@ _DELAYED: Final = 1 << 62  # the level below all levels: timed out under policy 
 class RequestQueue(Generic[Item]):
     """Waiting requests of one model version."""
 
-    def __init__(self, policy: BatchPolicy) -> None:
+    def __init__(self, policy: BatchPolicy, most_rows: Callable[[Item], int] | None = None) -> None:
         self.policy = policy
+        # How many rows are worth joining with this request; without it, all that fit.
+        self._most_rows = most_rows
         self.left = Left.IDLE
         self._levels: dict[int, dict[object, deque[Item]]] = {}
         self._sizes: dict[int, int] = {}
@@ -199,12 +203,17 @@ class RequestQueue(Generic[Item]):
         """As many of one lane as fit in a batch: the everyday case, no delay and no preference."""
         rows, count = 0, 0
         waiting = self._levels[level][lane]
+        most = self.policy.max_rows
+        if self._most_rows is not None and len(waiting) > 1:
+            most = self._most_rows(waiting[0])
         for item in waiting:
             rows += item.rows
-            if rows > self.policy.max_rows:
+            if rows > most:
                 break
             count += 1
-        self.left = Left.IDLE if count == len(waiting) else Left.FULL
+        self.left = Left.IDLE
+        if count < len(waiting):
+            self.left = Left.FULL if most == self.policy.max_rows else Left.WORTH
         return self._pop(lane, level, max(count, 1))
 
     def _form(self, first_level: int, head: Item, now: float) -> list[Item]:
