@@ -36,7 +36,7 @@ _COSTLY = frozenset(
 def body_of(node: Node) -> Body:
     """The body of an elementwise node or of a fused region."""
     if node.op in ("QuantizeLinear", "DequantizeLinear"):
-        return along_axis(_single(node), node.output.shape, int(attr(node, "axis")))
+        return along_axis(_single(node), node.required(0), int(attr(node, "axis")))
     if node.op == "BatchNormalization":
         return _batch_norm(node)
     return _single(node)
@@ -54,7 +54,7 @@ _BATCH_NORM = [
 
 
 def _batch_norm(node: Node) -> Body:
-    """(X - mean) / sqrt(var + epsilon) * scale + B along axis 1; two constants where they are known."""
+    """(X - mean) / sqrt(var + epsilon) * scale + B along axis 1; folded where it is known."""
     x = node.required(0)
     scale, bias, mean, var = (node.required(slot) for slot in range(1, 5))
     epsilon = float(attr(node, "epsilon"))
@@ -69,7 +69,7 @@ def _batch_norm(node: Node) -> Body:
     else:
         small = _constant("epsilon", np.array(epsilon), x.dtype)
         body = chain(node, [x, scale, bias, mean, var, small], _BATCH_NORM, x.dtype)
-    return along_axis(body, x.shape, axis)
+    return along_axis(body, x, axis)
 
 
 def _constant(name: str, array: Array, dtype: DType) -> Value:
@@ -99,18 +99,16 @@ def _single(node: Node) -> Body:
     return _bound(graph, given)
 
 
-def along_axis(body: Body, shape: Shape, axis: int) -> Body:
-    """The body with vectors broadcast along one axis of a shape instead of the last one."""
-    rank = len(shape)
-    inner = rank - 1 - axis % max(rank, 1)
+def along_axis(body: Body, x: Value, axis: int) -> Body:
+    """The body with vectors beside `x` broadcast along one of its axes instead of the last one."""
+    rank = len(x.shape)
+    ones: tuple[Dim, ...] = (1,) * (rank - 1 - axis % max(rank, 1))
 
-    def spread(own: Shape) -> Shape:
-        vector = len(own) == 1 and rank > 0
-        ones: tuple[Dim, ...] = (1,) * inner
-        return (*own, *ones) if vector else own
+    def spread(value: Value) -> Shape:
+        is_vector = value is not x and len(value.shape) == 1 and rank > 0
+        return (*value.shape, *ones) if is_vector else value.shape
 
-    shapes = (body.shapes[0], *(spread(own) for own in body.shapes[1:]))
-    return replace(body, shapes=shapes)
+    return replace(body, shapes=tuple(map(spread, body.operands)))
 
 
 def chain(

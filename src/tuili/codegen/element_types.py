@@ -25,6 +25,13 @@ def is_native(dtype: DType) -> bool:
     return dtype in NATIVE
 
 
+def integer_limits(dtype: DType) -> tuple[int, int]:
+    """The smallest and largest number of an integer type."""
+    if dtype.is_unsigned_int:
+        return 0, 2**dtype.bits - 1
+    return -(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1) - 1
+
+
 def register_type(dtype: DType) -> str:
     """The C type that holds an element in an expression."""
     return "float" if dtype in _WIDENED else dtype.c

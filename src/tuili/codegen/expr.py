@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from tuili.codegen.element_types import converted, is_native, literal, register_type, rounded
+from tuili.codegen.element_types import (
+    converted,
+    integer_limits,
+    is_native,
+    literal,
+    register_type,
+    rounded,
+)
 from tuili.codegen.expr_table import COMPARISONS, FLOATS, INTS
 from tuili.errors import InternalError, Unsupported
 from tuili.ir import Graph, Node, TensorType, Value
@@ -192,6 +199,25 @@ def _shift(operation: _Operation) -> str:
     return f"{by} < {dtype.bits} ? ({dtype.c})(({wide}){value} {sign} {by}) : 0"
 
 
+def _quantize(operation: _Operation) -> str:
+    target = operation.node.output.dtype
+    low, high = integer_limits(target)
+    ratio = f"s_round((float){operation.arg(0)} / (float){operation.arg(1)})"
+    if len(operation.present) > 2:
+        ratio = f"{ratio} + (float){operation.present[2]}"
+    # The bound comes second: a NaN becomes the lower one.
+    return f"({target.c})(int32_t)s_min(s_max({ratio}, {low}.0f), {high}.0f)"
+
+
+def _dequantize(operation: _Operation) -> str:
+    wide = "int64_t" if operation.form.dtype.bits > 16 else "int32_t"
+    number = f"({wide}){operation.arg(0)}"
+    if len(operation.present) > 2:
+        number = f"({number} - ({wide}){operation.present[2]})"
+    real = register_type(operation.node.output.dtype)
+    return f"({real}){number} * ({real}){operation.arg(1)}"
+
+
 _POWERS: dict[float, str] = {
     0.0: "{n[1]}",
     1.0: "{0}",
@@ -239,9 +265,12 @@ _SPECIAL: dict[str, Callable[[_Operation], str]] = {
     "Mod": _mod,
     "BitShift": _shift,
     "Pow": _pow,
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
 }
 
 _SCALAR_ONLY = frozenset({"Mod", "BitShift"})
+_BYTES = frozenset({DType.I8, DType.U8, DType.I16, DType.U16})
 
 
 # -- what can be printed ------------------------------------------------------------------------
@@ -258,6 +287,10 @@ def _operand_type(node: Node) -> DType:
 
 
 def _has_template(node: Node) -> bool:
+    if node.op == "QuantizeLinear":
+        return node.output.dtype in _BYTES and node.required(0).dtype is DType.F32
+    if node.op == "DequantizeLinear":
+        return node.required(0).dtype.is_int and node.output.dtype is DType.F32
     if node.op in _SPECIAL or node.op in COMPARISONS:
         return True
     return node.op in (FLOATS if _operand_type(node).is_float else INTS)

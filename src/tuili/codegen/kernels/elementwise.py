@@ -21,9 +21,12 @@ from tuili.codegen.strides import (
 )
 from tuili.ir import Node, TensorType, Value, block_of
 from tuili.lower.program import View
-from tuili.tensors import DType, numel
+from tuili.ops.table import attributes
+from tuili.tensors import DType, Shape, numel
 
-OPERATORS = ("Fused", *printable_operators())
+# Their vectors of parameters broadcast along an axis of their own.
+PARAMETRIC = ("QuantizeLinear", "DequantizeLinear", "BatchNormalization")
+OPERATORS = tuple(sorted({"Fused", *printable_operators()} - {*PARAMETRIC}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,38 +45,49 @@ def supports(node: Node, ctx: Context) -> bool:
         return False
     if node.output.layout and not is_vectorisable(body.graph):
         return False
-    return all(_strides(value, node.output) is not None for value in body.operands)
+    pairs = zip(body.operands, body.shapes, strict=True)
+    return all(_strides(value, shape, node.output) is not None for value, shape in pairs)
 
 
-def _packs(value: Value, out: TensorType) -> bool:
-    """Whether a constant is packed into the blocks of the output at compile time."""
-    constant, shape = value.constant, out.shape
-    if constant is None or not out.layout or value.layout:
+def supports_parameters(node: Node, ctx: Context) -> bool:
+    """Whether scales and zero points are numbers or vectors: no blocks, no training."""
+    if attributes(node).get("training_mode") or attributes(node).get("block_size"):
         return False
-    assert shape is not None
-    full = (1,) * (len(shape) - constant.ndim) + constant.shape
-    return full[1] != 1
+    ranks = [len(value.shape) for value in node.inputs[1:] if value is not None]
+    return all(rank <= 1 for rank in ranks) and supports(node, ctx)
 
 
-def _strides(value: Value, output: Value) -> tuple[Stride, ...] | None:
+def _full(shape: Shape, rank: int) -> Shape:
+    """The shape with ones in front."""
+    return (*(1,) * (rank - len(shape)), *shape)
+
+
+def _packs(value: Value, shape: Shape, out: TensorType) -> bool:
+    """Whether a constant is packed into the blocks of the output at compile time."""
+    if value.constant is None or not out.layout or value.layout:
+        return False
+    assert out.shape is not None
+    return _full(shape, len(out.shape))[1] != 1
+
+
+def _strides(value: Value, shape: Shape, output: Value) -> tuple[Stride, ...] | None:
     out = output.tensor
     if not out.layout:
-        return None if value.layout else broadcast_strides(value.shape, output.shape)
-    if not _packs(value, out):
-        return blocked_strides(value.tensor, out)
-    rank = len(output.shape)
-    shape = (1,) * (rank - len(value.shape)) + tuple(value.shape)
-    return blocked_strides(TensorType(value.dtype, shape, out.layout), out)
+        return None if value.layout else broadcast_strides(shape, output.shape)
+    if not _packs(value, shape, out):
+        return blocked_strides(TensorType(value.dtype, shape, value.layout), out)
+    full = _full(shape, len(output.shape))
+    return blocked_strides(TensorType(value.dtype, full, out.layout), out)
 
 
-def _operand(value: Value, node: Node, ctx: Context) -> _Operand:
-    strides = _strides(value, node.output)
+def _operand(value: Value, shape: Shape, node: Node, ctx: Context) -> _Operand:
+    strides = _strides(value, shape, node.output)
     assert strides is not None
-    if not _packs(value, node.output.tensor):
+    if not _packs(value, shape, node.output.tensor):
         return _Operand(value, value.dtype, strides)
     assert value.constant is not None
-    shape = (1,) * (len(node.output.shape) - value.constant.ndim) + value.constant.shape
-    packed = block_channels(value.constant.reshape(shape), block_of(node.output.layout))
+    full = [int(dim) for dim in _full(shape, len(node.output.shape)) if isinstance(dim, int)]
+    packed = block_channels(value.constant.reshape(full), block_of(node.output.layout))
     return _Operand(View(ctx.add_weight(value.name, packed)), value.dtype, strides)
 
 
@@ -82,7 +96,8 @@ def emit(node: Node, ctx: Context) -> None:
     body = body_of(node)
     if node.output.shape and 0 in node.output.shape:
         return
-    operands = [_operand(value, node, ctx) for value in body.operands]
+    pairs = zip(body.operands, body.shapes, strict=True)
+    operands = [_operand(value, shape, node, ctx) for value, shape in pairs]
     axes = physical_axes(node.output.tensor)
     own = broadcast_strides(axes, axes)
     dims, rows = collapse(axes, [own, *(operand.strides for operand in operands)])

@@ -8,9 +8,11 @@ from tuili.codegen.kernels import (
     fill,
     gather,
     known,
+    line_norm,
     movement,
     norm,
     pad,
+    quantize,
     recurrent,
     reduce,
     reorder,
@@ -25,12 +27,17 @@ _REDUCE = Family("reduce", reduce.emit, reduce.supports)
 _SOFTMAX = Family("softmax", softmax.emit, softmax.supports)
 _CUMULATIVE = Family("cumulative", search.emit_cumulative, search.supports)
 _SCATTER_ELEMENTS = Family("scatter", gather.emit_scatter_elements, gather.supports_scatter)
+_PARAMETRIC = Family("elementwise", elementwise.emit, elementwise.supports_parameters)
+_LINE_NORM = Family("line norm", line_norm.emit, line_norm.supports)
 _RECURRENT = Family("recurrent", recurrent.emit, recurrent.supports)
 _ROW_NORM = Family("row norm", norm.emit_rows, norm.supports_rows)
 _CHANNEL_NORM = Family("channel norm", norm.emit_channels, norm.supports_channels)
 
 TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     **dict.fromkeys(elementwise.OPERATORS, (_ELEMENTWISE,)),
+    **dict.fromkeys(elementwise.PARAMETRIC, (_PARAMETRIC,)),
+    "DynamicQuantizeLinear": (Family("quantize", quantize.emit, quantize.supports),),
+    **dict.fromkeys(("LpNormalization", "Hardmax", "LRN"), (_LINE_NORM,)),
     **dict.fromkeys(("Dims", "Shape", "Size"), (_KNOWN,)),
     **dict.fromkeys(reduce.OPERATORS, (_REDUCE,)),
     **dict.fromkeys(("Softmax", "LogSoftmax"), (_SOFTMAX,)),
