@@ -1,0 +1,132 @@
+"""Runs `onnx.backend.test` through `tuili.onnx_backend`, counts by category, lists what fails.
+
+python -m tests.conformance.run                  all cases, two processes
+python -m tests.conformance.run --match '_conv_'  those whose name matches
+python -m tests.conformance.run --json out.json   every case with its result
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import unittest
+import warnings
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+# What cannot pass, and why; a case here is skipped, not failed.
+SKIPPED: dict[str, str] = {
+    r"test_bernoulli.*": "draws random numbers: another generator gives other ones",
+}
+CHUNK = 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One case: `result` is passed, failed or skipped; `how` says where it ran."""
+
+    name: str
+    category: str
+    result: str
+    how: str = ""
+    reason: str = ""
+
+
+@cache
+def suite() -> dict[str, unittest.TestCase]:
+    """All CPU cases by name."""
+    from onnx.backend.test import BackendTest
+
+    from tuili.onnx_backend import TuiliBackend
+
+    found: dict[str, unittest.TestCase] = {}
+    tests = BackendTest(TuiliBackend, __name__)
+    for case_class in tests.test_cases.values():
+        for name in unittest.TestLoader().getTestCaseNames(case_class):
+            if name.endswith("_cpu"):
+                found[f"{case_class.__name__}.{name}"] = case_class(name)
+    return found
+
+
+def run_chunk(names: list[str]) -> list[Outcome]:
+    """The outcomes of some cases; runs in a process of its own."""
+    warnings.simplefilter("ignore")
+    cases = suite()
+    return [run_case(name, cases[name]) for name in names]
+
+
+def run_case(name: str, case: unittest.TestCase) -> Outcome:
+    """One case."""
+    from tuili import onnx_backend
+
+    category, _, short = name.partition(".")
+    category = category.removeprefix("OnnxBackend").removesuffix("Test")
+    for pattern, reason in SKIPPED.items():
+        if re.fullmatch(pattern, short):
+            return Outcome(name, category, "skipped", reason=reason)
+    result = unittest.TestResult()
+    onnx_backend.LAST.clear()
+    case.run(result)
+    how = onnx_backend.LAST.get("how", "not prepared")
+    if result.skipped:
+        return Outcome(name, category, "skipped", how, result.skipped[0][1])
+    problems = [*result.failures, *result.errors]
+    if problems:
+        return Outcome(name, category, "failed", how, problems[0][1].strip().splitlines()[-1][:300])
+    return Outcome(name, category, "passed", how)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Counts by category, and for passed cases by where they ran."""
+    lines = [f"{'category':<28}{'cases':>7}{'passed':>8}{'failed':>8}{'skipped':>9}{'rate':>9}"]
+    categories = sorted({outcome.category for outcome in outcomes})
+    for category in [*categories, "all"]:
+        rows = [o for o in outcomes if category in (o.category, "all")]
+        count = Counter(o.result for o in rows)
+        rate = count["passed"] / len(rows)
+        lines.append(
+            f"{category:<28}{len(rows):>7}{count['passed']:>8}{count['failed']:>8}"
+            f"{count['skipped']:>9}{rate:>9.2%}"
+        )
+    where = Counter(o.how for o in outcomes if o.result == "passed")
+    lines.append("passed: " + ", ".join(f"{how} {n}" for how, n in where.most_common()))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run, print, and fail when a case fails that is not listed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--match", default="")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--every", type=int, default=1, help="only every n-th case")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    names = [name for name in suite() if re.search(options.match, name)][:: options.every]
+    chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
+    outcomes: list[Outcome] = []
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for found in pool.map(run_chunk, chunks):
+            outcomes += found
+            sys.stderr.write(f"\r{len(outcomes)}/{len(names)}")
+    sys.stderr.write("\n")
+    for outcome in outcomes:
+        if outcome.result != "passed":
+            print(f"{outcome.result}: {outcome.name} ({outcome.how}): {outcome.reason}")
+    print(table(outcomes))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
+    failed = sum(o.result == "failed" for o in outcomes)
+    passed = sum(o.result == "passed" for o in outcomes)
+    skipped = sum(o.result == "skipped" for o in outcomes)
+    print(f"conformance: {passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
