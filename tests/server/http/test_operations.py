@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.server.fake_dataplane import FakeDataPlane
 from tests.server.http.wire import Wire, request
 from tuili.server.http.openapi import openapi_document
 from tuili.server.http.routes import ROUTES, Match, RouteTable, WrongMethod, expand
@@ -232,7 +233,8 @@ def test_generate_passes_the_other_keys_as_parameters():
         ({"IN": 2}, 500, "exactly 1 response"),
         ({"IN": 0}, 500, "exactly 1 response"),
         ({"IN": [1, 2]}, 400, "can not convert input 'IN'"),
-        ({"IN": "x"}, 400, "not of type INT32"),
+        ({"IN": "x"}, 400, "non-signed-integer as signed-integer"),
+        ({"IN": 1, "parameters": {"x": {}}}, 400, "Converting keyword: 'parameters': parameter"),
         ({"IN": 1, "x": {}}, 400, "invalid type"),
         ({"IN": 1, "triton_x": 1}, 400, "reserved"),
         ({"IN": 1, "parameters": 3}, 400, "Expected JSON object"),
@@ -244,6 +246,23 @@ def test_generate_refuses(document: Any, status: int, text: str):
     answer = Wire().call("POST", "/v2/models/repeat/generate", document)
     assert answer.status == status
     assert text in answer.error
+
+
+def test_generate_refuses_an_input_that_comes_twice():
+    answer = Wire().call("POST", "/v2/models/repeat/generate", b'{"IN": 1, "a": {"b": 1}, "IN": 2}')
+    assert (answer.status, answer.error) == (400, "input 'IN' already exists in request")
+
+
+@pytest.mark.parametrize(("model", "kind"), [("busy", "application/json"), ("bug", "text/event")])
+def test_a_stream_that_is_refused_never_begins(model: str, kind: str):
+    class Named(FakeDataPlane):
+        def model_metadata(self, model: str, version: str = "") -> Any:
+            return super().model_metadata("repeat")
+
+    wire = Wire(dataplane=Named())
+    answer = wire.call("POST", f"/v2/models/{model}/generate_stream", {"IN": 1})
+    assert answer.status in (500, 503)
+    assert answer.headers["content-type"].startswith(kind)
 
 
 def test_generate_stream_sends_events():

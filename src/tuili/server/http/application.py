@@ -72,7 +72,7 @@ class Application:
         return None
 
     def _operate(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
-        call = Call(self._dataplane, head, match, body, self._limits.max_json_depth)
+        call = Call(self._dataplane, head, match, body, self._limits)
         result = OPERATIONS[match.operation](call)
         if isinstance(result, Reply):
             connection.reply(result)

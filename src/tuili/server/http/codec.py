@@ -8,6 +8,7 @@ view per tensor.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from tuili.server.http.json_text import parse_json
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import Buffer
-from tuili.server.protocol.datatypes import NUMPY, decode_bytes, element_count
+from tuili.server.protocol.datatypes import NUMPY, decode_bytes
 from tuili.server.protocol.messages import (
     InferRequest,
     InputTensor,
@@ -29,6 +30,7 @@ from tuili.server.protocol.messages import (
 from tuili.server.protocol.parameters import check_parameter
 
 _MAX_PLANS: Final = 1024
+_INT64_MAX: Final = (1 << 63) - 1
 _MAX_PLAN_BYTES: Final = 4096
 
 
@@ -97,13 +99,7 @@ class InferDecoder:
         return request, plan
 
     def _learn(self, text: bytes, model: str) -> Plan:
-        limits = self._limits
-        if len(text) > limits.max_json_bytes:
-            raise InvalidArgument(
-                f"request JSON size of {len(text)} bytes exceeds the maximum allowed input size of"
-                f" {limits.max_json_bytes} bytes. Use --http-max-input-size to increase the limit."
-            )
-        plan = plan_request(parse_json(text, limits.max_json_depth))
+        plan = plan_request(parse_json(text, self._limits))
         if plan.constant and len(text) <= _MAX_PLAN_BYTES:
             if len(self._plans) >= _MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
@@ -182,6 +178,7 @@ def _plan_input(entry: Any, at: int) -> PlannedInput:
     dtype = NUMPY.get(datatype)
     if dtype is None:
         raise InvalidArgument(f"invalid datatype for input {name}: {datatype!r}")
+    _check_size(name, shape, dtype.itemsize)
     planned = PlannedInput(name, datatype, shape, dtype, at, -1, None)
     size = parameters.pop("binary_data_size", None)
     if "data" in tensor:
@@ -215,9 +212,25 @@ def _shape(tensor: dict[str, Any]) -> tuple[int, ...]:
     for dim in shape:
         if type(dim) is not int or not 0 <= dim < 1 << 63:
             raise JsonMistake(
-                f"Unable to parse 'shape': expected non-negative integers, got {shape}"
+                "Unable to parse 'shape': attempt to access JSON non-unsigned-integer as"
+                f" unsigned-integer: {dim!r}"
             )
     return tuple(shape)
+
+
+def _check_size(name: str, shape: tuple[int, ...], itemsize: int) -> None:
+    """Refuse what no address space could hold."""
+    count = math.prod(shape)
+    if count > _INT64_MAX:
+        raise InvalidArgument(
+            f"invalid shape for input '{name}': shape {list(shape)} causes total element count to"
+            f" exceed maximum size of {_INT64_MAX}"
+        )
+    if count * itemsize > _INT64_MAX:
+        raise InvalidArgument(
+            f"byte size overflow for input '{name}': element count ({count}) * data type size"
+            f" ({itemsize}) exceeds maximum allowed size ({_INT64_MAX})"
+        )
 
 
 def _binary_size(planned: PlannedInput, size: Any) -> int:
@@ -225,7 +238,7 @@ def _binary_size(planned: PlannedInput, size: Any) -> int:
     if type(size) is not int or not 0 <= size < 1 << 62:
         raise JsonMistake("Unable to parse 'binary_data_size': expected an unsigned integer")
     if planned.datatype != "BYTES":
-        expected = element_count(planned.shape) * planned.dtype.itemsize
+        expected = math.prod(planned.shape) * planned.dtype.itemsize
         if size != expected:
             raise InvalidArgument(
                 f"input '{planned.name}' got unexpected byte size {size}, expected {expected}"

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import orjson
 
-from tuili.errors import InternalError, InvalidArgument, TuiliError
+from tuili.errors import InternalError, InvalidArgument, TuiliError, Unavailable, UserError
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.json_tensors import array_from_json, json_from_array
-from tuili.server.http.json_text import dump_json, parse_json
+from tuili.server.http.json_text import dump_json, parse_json, repeated_keys
 from tuili.server.http.limits import HttpLimits
-from tuili.server.http.refusals import Refusals
+from tuili.server.http.refusals import JsonMistake, Refusals
 from tuili.server.http.reply import Buffer, Reply
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor, Parameters
@@ -32,9 +32,11 @@ class Generation:
     def generate(self, connection: HttpConnection, match: Match, body: Buffer) -> None:
         """Start to answer one request."""
         metadata = self._dataplane.model_metadata(match.model, match.version)
-        document = parse_json(body, self._limits.max_json_depth)
+        document = parse_json(body, self._limits)
         if not isinstance(document, dict):
-            raise InvalidArgument("the request JSON must be an object")
+            raise JsonMistake("the request JSON must be an object")
+        for key in repeated_keys(body):
+            raise InvalidArgument(f"input '{key}' already exists in request")
         request = request_from_keys(document, metadata["inputs"], match)
         streaming = match.operation == "generate_stream"
         kind = _Stream if streaming else _Single
@@ -51,7 +53,7 @@ def request_from_keys(
     known = {str(item["name"]): item for item in inputs}
     ident = document.get("id", "")
     if not isinstance(ident, str):
-        raise InvalidArgument("Unable to parse 'id': attempt to access JSON non-string as string")
+        raise JsonMistake("Unable to parse 'id': attempt to access JSON non-string as string")
     keys = {key: value for key, value in document.items() if key != "id"}
     if "parameters" in keys and "parameters" in known:
         raise InvalidArgument(
@@ -62,13 +64,27 @@ def request_from_keys(
         raise InvalidArgument("Expected JSON object for keyword: 'parameters'")
     tensors: list[InputTensor] = []
     parameters: Parameters = {}
-    for key, value in (*keys.items(), *nested.items()):
+    _sort_keys(keys, known, tensors, parameters)
+    try:
+        _sort_keys(nested, known, tensors, parameters)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"Converting keyword: 'parameters': {error}") from error
+    return InferRequest(match.model, tensors, match.version, ident, None, parameters or None)
+
+
+def _sort_keys(
+    keys: dict[str, Any],
+    known: dict[str, dict[str, Any]],
+    tensors: list[InputTensor],
+    parameters: Parameters,
+) -> None:
+    """Put every key where it belongs."""
+    for key, value in keys.items():
         if key in known:
             tensors.append(_tensor(known[key], value))
         else:
             check_parameter(key, value)
             parameters[key] = value
-    return InferRequest(match.model, tensors, match.version, ident, None, parameters or None)
 
 
 def _tensor(metadata: dict[str, Any], value: Any) -> InputTensor:
@@ -172,6 +188,10 @@ class _Stream:
             except TuiliError as refused:
                 error = refused
         if error is not None:
+            if not self._started and isinstance(error, UserError | Unavailable):
+                self.done = True  # refused before any model saw it: no stream begins
+                self._connection.reply(self._refusals.reply(error))
+                return
             event = orjson.dumps({"error": str(error)})
         self._start(200 if error is None else self._refusals.reply(error).status)
         if event:

@@ -68,9 +68,8 @@ class Inference:
         inputs: list[dict[str, Any]] = metadata["inputs"]
         if len(inputs) != 1:
             raise InvalidArgument(
-                "Raw request must only have 1 input (found"
-                f" {len(inputs)}) to be deduced but got {len(inputs)} inputs in"
-                f" '{match.model}' model configuration"
+                "Raw request must only have 1 input (found 1) to be deduced but got"
+                f" {len(inputs)} inputs in '{match.model}' model configuration"
             )
         name, datatype = str(inputs[0]["name"]), str(inputs[0]["datatype"])
         dims = [int(dim) for dim in inputs[0]["shape"]]
@@ -80,20 +79,20 @@ class Inference:
         if datatype == "BYTES":
             data = _raw_bytes(name, dims, body)
         else:
-            dims = _raw_shape(dims, len(body), NUMPY[datatype].itemsize)
+            dims = _raw_shape(name, dims, len(body), NUMPY[datatype].itemsize)
             data = decode(name, datatype, tuple(dims), body)
         return InferRequest(
             match.model, [InputTensor(name, datatype, data.shape, data)], match.version
         )
 
 
-def _raw_shape(dims: list[int], size: int, item: int) -> list[int]:
+def _raw_shape(name: str, dims: list[int], size: int, item: int) -> list[int]:
     """`dims` with its one open dim set from the size of the data."""
     unknown = [index for index, dim in enumerate(dims) if dim < 0]
     if len(unknown) > 1:
         raise InvalidArgument(
-            "The shape of the raw input can not be deduced because there are more than one"
-            " variable-sized dimension"
+            f"The shape of the raw input '{name}' can not be deduced because there are more than"
+            " one variable-sized dimension"
         )
     if unknown:
         known = item * element_count(dim for dim in dims if dim >= 0)

@@ -14,6 +14,14 @@ from tuili.server.protocol.messages import Array
 
 # What NumPy may have made of the JSON values of a datatype of this kind.
 _ACCEPTED: Final = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}
+# How the protocol's first server calls a value of the wrong type, by the kind that is wanted.
+_MISTAKES: Final = {
+    "b": "non-boolean as boolean",
+    "i": "non-signed-integer as signed-integer",
+    "u": "non-unsigned-integer as unsigned-integer",
+    "f": "non-number as double",
+    "O": "non-string as string",
+}
 
 
 def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Array:
@@ -28,7 +36,7 @@ def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any)
     if not isinstance(data, list):
         raise JsonMistake("Unable to parse 'data': attempt to access JSON non-array as array")
     count = element_count(shape)
-    array = _text_array(data) if datatype == "BYTES" else _number_array(name, datatype, data)
+    array = _text_array(name, data) if datatype == "BYTES" else _number_array(name, datatype, data)
     if array.size != count:
         raise JsonMistake(
             f"Unable to parse 'data': Shape does not match true shape of 'data' field: input"
@@ -62,13 +70,12 @@ def _wide_integers(name: str, datatype: str, data: list[Any]) -> Array:
             return np.array(values, np.uint64)
         except OverflowError:
             raise JsonMistake(_out_of_range(name, datatype)) from None
-    if any(isinstance(value, bool | str | dict | None) for value in values) or datatype == "BOOL":
-        raise JsonMistake(
-            f"Unable to parse 'data': input '{name}' has values that are not of type {datatype}"
-        )
-    raise JsonMistake(
-        f"Unable to parse 'data': input '{name}' has values that are no {datatype} integers"
-    )
+    raise JsonMistake(_wrong_type(name, datatype))
+
+
+def _wrong_type(name: str, datatype: str) -> str:
+    mistake = _MISTAKES[NUMPY[datatype].kind]
+    return f"Unable to parse 'data': attempt to access JSON {mistake}: input '{name}' is {datatype}"
 
 
 def _check_range(name: str, datatype: str, found: Array) -> None:
@@ -81,12 +88,12 @@ def _out_of_range(name: str, datatype: str) -> str:
     return f"Unable to parse 'data': input '{name}' has values out of the range of {datatype}"
 
 
-def _text_array(data: list[Any]) -> Array:
+def _text_array(name: str, data: list[Any]) -> Array:
     flat = data if all(type(item) is str for item in data) else list(_flatten(data))
     array = np.empty(len(flat), object)
     for index, item in enumerate(flat):
         if not isinstance(item, str):
-            raise JsonMistake("Unable to parse JSON bytes array: expected strings")
+            raise JsonMistake(_wrong_type(name, "BYTES"))
         array[index] = item.encode("utf-8", "surrogatepass")
     return array
 

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from tuili.errors import InvalidArgument
+from tuili.server.http.limits import HttpLimits
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import Buffer
 
@@ -19,9 +20,15 @@ _STEP[[ord("["), ord("{")]] = 1
 _STEP[[ord("]"), ord("}")]] = -1
 
 
-def parse_json(text: Buffer, max_depth: int) -> Any:
-    """The value of a JSON text; InvalidArgument when it is malformed or too deep."""
-    data = bytes(text)
+def parse_json(text: Buffer, limits: HttpLimits) -> Any:
+    """The value of a JSON text; InvalidArgument when it is malformed, too long or too deep."""
+    size, most = len(text), limits.max_json_bytes
+    if size > most:
+        raise InvalidArgument(
+            f"request JSON size of {size} bytes exceeds the maximum allowed input size of {most}"
+            " bytes. Use --http-max-input-size to increase the limit."
+        )
+    data, max_depth = bytes(text), limits.max_json_depth
     # Only a text with that many brackets can be that deep; nearly none has them.
     if data.count(b"[") + data.count(b"{") > max_depth and _depth(data) > max_depth:
         raise InvalidArgument(f"JSON nesting depth exceeds maximum allowed limit ({max_depth})")
@@ -39,6 +46,23 @@ def _parse_lenient(data: bytes, refusal: orjson.JSONDecodeError) -> Any:
         except ValueError:
             pass  # the strict parser's message is the better one
     raise JsonMistake(f"failed to parse the request JSON buffer: {refusal}") from None
+
+
+def repeated_keys(text: Buffer) -> list[str]:
+    """The keys that a JSON object gives more than once, each as often as it comes back."""
+    found: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        found.clear()  # the outermost object comes last
+        for key, value in pairs:
+            if key in seen:
+                found.append(key)
+            seen[key] = value
+        return seen
+
+    json.loads(bytes(text), object_pairs_hook=note)
+    return found
 
 
 def _depth(data: bytes) -> int:

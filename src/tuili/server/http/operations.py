@@ -12,6 +12,7 @@ from tuili.errors import InvalidArgument, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.head import Head
 from tuili.server.http.json_text import parse_json
+from tuili.server.http.limits import HttpLimits
 from tuili.server.http.openapi import openapi_document
 from tuili.server.http.reply import TEXT, Buffer, Reply, error_reply, json_reply
 from tuili.server.http.routes import Match
@@ -25,13 +26,13 @@ class Call:
     head: Head
     match: Match
     body: Buffer
-    max_json_depth: int
+    limits: HttpLimits
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; {} when there is none."""
         if not len(self.body):
             return {}
-        document = parse_json(self.body, self.max_json_depth)
+        document = parse_json(self.body, self.limits)
         if not isinstance(document, dict):
             raise InvalidArgument("the request JSON must be an object")
         return document
