@@ -17,13 +17,12 @@ from tuili.codegen.families import choose
 from tuili.codegen.kernel import Context, physical_shape
 from tuili.codegen.packing import block_channels
 from tuili.codegen.prelude import prelude
-from tuili.codegen.run_function import signature
 from tuili.codegen.targets import Target, native_target
 from tuili.ir import Graph, Node, block_of
 from tuili.lower.program import Buffer, Call, Place, Pointer, Program
 from tuili.ops.contents import Contents
 from tuili.runtime.cpu import host_features
-from tuili.tensors import Array, evaluate
+from tuili.tensors import Array, evaluate, symbols_of
 
 FLAGS = ("-std=gnu11", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 
@@ -47,7 +46,9 @@ class SingleKernel:
         command: Sequence[str] = ("gcc",),
     ) -> None:
         self.node = node
-        self.program = Program("test", ())
+        dims = [dim for value in node.inputs if value is not None for dim in value.shape]
+        known = sorted({name for dim in dims for name in symbols_of(dim)})
+        self.program = Program("test", tuple(known), len(known))
         self.ctx = Context(self.program, target, Contents(), exact)
         chosen = choose(node, self.ctx)
         assert family in ("", chosen.name), f"{chosen.name} was chosen, not {family}"
@@ -66,7 +67,7 @@ class SingleKernel:
         for index, call in enumerate(self.program.steps):
             name = f"{call.kernel.name}_{index}"
             parts += [f"#define support support_{index}", call.kernel.support]
-            parts += [signature(name, call.kernel), "{", "(void)begin, (void)end, (void)scratch;"]
+            parts += [_signature(name, call), "{", "(void)begin, (void)end, (void)scratch;"]
             parts += [call.kernel.body, "}"]
             args = ", ".join(self._argument(call, i) for i in range(len(call.args)))
             grid = c_dim(call.grid)
@@ -142,6 +143,11 @@ class SingleKernel:
         return self.results()
 
 
+def _signature(name: str, call: Call) -> str:
+    params = ("int64_t begin", "int64_t end", "uint8_t *scratch", *call.kernel.params)
+    return f"static void {name}({', '.join(params)})"
+
+
 def single_node(graph: Graph) -> Node:
     """The only node of a graph."""
     (node,) = graph.nodes
@@ -149,8 +155,6 @@ def single_node(graph: Graph) -> Node:
 
 
 def _symbols(program: Program) -> set[str]:
-    from tuili.tensors import symbols_of
-
     found: set[str] = set()
     for call in program.steps:
         for dim in (call.grid, call.scratch, *(a for a in call.args if not isinstance(a, str))):

@@ -24,7 +24,9 @@ def targets_here() -> list[Target]:
 
 def symbolic(shape: tuple[int, ...], axes: str) -> tuple[Shape, dict[str, int]]:
     """The shape with a symbol on each axis named, and what the symbols stand for."""
-    names = {letter: axis for axis, letter in enumerate({3: "NCW", 4: "NCHW", 5: "NCDHW"}[len(shape)])}
+    names = {
+        letter: axis for axis, letter in enumerate({3: "NCW", 4: "NCHW", 5: "NCDHW"}[len(shape)])
+    }
     dims: list[Any] = list(shape)
     values: dict[str, int] = {}
     for axis in axes:

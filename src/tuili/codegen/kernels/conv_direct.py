@@ -35,6 +35,7 @@ from tuili.tensors import Array, Dim, DType, ceil_div
 
 OWN_SLOTS = 3  # x, w, bias
 L2_BYTES = 512 * 1024  # of the second-level cache, for one core to rely on
+AHEAD = 512  # floats that weights are prefetched ahead, when they outgrow that cache
 ENOUGH_ITEMS = 128  # grid items that balance over many threads
 INLINE_STATEMENTS = 4  # longer epilogues become a loop over the tile
 
@@ -89,7 +90,8 @@ class DirectPlan:
     def steps(self) -> Steps:
         """Distances of the micro-kernel."""
         columns = self.shape.columns
-        return Steps(columns.stride * self.block, columns.dilation * self.block, self.block)
+        ahead = AHEAD if len(self.first) * self.panel_floats * 4 > 2 * L2_BYTES else 0
+        return Steps(columns.stride * self.block, columns.dilation * self.block, self.block, ahead)
 
     @property
     def channel_blocks(self) -> int:
@@ -100,6 +102,11 @@ class DirectPlan:
     def out_blocks(self) -> int:
         """Vectors of output channels."""
         return -(-self.shape.outputs // self.lanes)
+
+    @property
+    def tail(self) -> int:
+        """Vectors of the last panel when it has fewer than the others, else 0."""
+        return self.out_blocks % self.tile.vectors
 
     @property
     def panel_floats(self) -> int:
@@ -187,8 +194,13 @@ def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:
             packed[panel, channel : channel + ins, :, :, low - start : high - start] = np.moveaxis(
                 source[low:high], 0, -1
             )
-    blocked = packed.reshape(len(plan.first), plan.blocks, block, *taps, wide)
-    return np.ascontiguousarray(np.moveaxis(blocked, 2, -2))
+    blocked = np.moveaxis(packed.reshape(len(plan.first), plan.blocks, block, *taps, wide), 2, -2)
+    result = np.ascontiguousarray(blocked).reshape(len(plan.first), -1)
+    if plan.tail:
+        narrow = blocked[-1, ..., : plan.tail * plan.lanes].flatten()
+        result[-1] = 0
+        result[-1, : narrow.size] = narrow
+    return result
 
 
 def emit_direct(node: Node, ctx: Context) -> None:
@@ -213,7 +225,7 @@ def emit_plan(node: Node, ctx: Context, plan: DirectPlan, packed: Array, name: s
         k.weight("bias", pad_to_multiple(bias.constant, plan.tile.vectors * plan.lanes))
     epilogue = Epilogue(k, node, OWN_SLOTS)
     _dims(k, plan)
-    k.body(_Printer(plan, epilogue, has_bias=bias is not None).body())
+    k.body(_Printer(plan, epilogue, plan.tile.vectors, has_bias=bias is not None).body())
     bands = ceil_div(shape.columns.out if plan.is_row else shape.rows.out, plan.band)
     flops = shape.batch * shape.pixels * (2 * packed.size)
     traffic = shape.batch * shape.channels * shape.rows.size * shape.columns.size
@@ -243,9 +255,12 @@ def _dims(k: KernelBuilder, plan: DirectPlan) -> None:
 class _Printer:
     """Prints the body of a direct convolution, from the outer loops to the stores."""
 
-    def __init__(self, plan: DirectPlan, epilogue: Epilogue, *, has_bias: bool) -> None:
+    def __init__(
+        self, plan: DirectPlan, epilogue: Epilogue, vectors: int, *, has_bias: bool
+    ) -> None:
         self.plan = plan
         self.epilogue = epilogue
+        self.vectors = vectors  # of the panels that are printed
         self.has_bias = has_bias
 
     def body(self) -> str:
@@ -254,15 +269,16 @@ class _Printer:
         firsts = ", ".join(str(first) for first in plan.first)
         varies = len(set(plan.first)) > 1
         table = [f"static const int32_t firsts[{len(plan.first)}] = {{{firsts}}};"]
-        row = (
-            ["const int64_t oh = 0;", *self._row()]
-            if plan.is_row
-            else [
-                "for (int64_t oh = band * BAND; oh < tl_min((band + 1) * BAND, OH); oh++) {",
-                *indent(self._row()),
+        rows = self._rows()
+        if plan.tail and len(plan.first) > 1:
+            narrow = _Printer(plan, self.epilogue, plan.tail, has_bias=self.has_bias)
+            rows = [
+                "if (panel + 1 < PANELS) {",
+                *indent(rows),
+                "} else {  /* fewer vectors */",
+                *indent(narrow._rows()),
                 "}",
             ]
-        )
         lines = [
             *(table if varies else []),
             "(void)H, (void)OH, (void)PT, (void)PL, (void)CB;",
@@ -275,11 +291,21 @@ class _Printer:
             f"    const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
             f"    for (int64_t block = 0; block < NB; block += {plan.chunk}) {{",
             f"        const int64_t stop = tl_min(block + {plan.chunk}, NB);",
-            *indent(row, 2),
+            *indent(rows, 2),
             "    }",
             "}",
         ]
         return "\n".join(lines)
+
+    def _rows(self) -> list[str]:
+        """The rows of a band."""
+        if self.plan.is_row:
+            return ["const int64_t oh = 0;", *self._row()]
+        return [
+            "for (int64_t oh = band * BAND; oh < tl_min((band + 1) * BAND, OH); oh++) {",
+            *indent(self._row()),
+            "}",
+        ]
 
     def _row(self) -> list[str]:
         """The taps of the row that lie inside, then its tiles."""
@@ -301,7 +327,7 @@ class _Printer:
     # -- one tile ------------------------------------------------------------------------------
 
     def _tile(self, pixels: int, taps: list[tuple[int, int]] | None) -> list[str]:
-        vectors = range(self.plan.tile.vectors)
+        vectors = range(self.vectors)
         names = [f"acc{p}_{v}" for p in range(pixels) for v in vectors]
         return [
             f"const int64_t at = {self._at()};",
@@ -329,7 +355,7 @@ class _Printer:
 
     def _start(self, pixels: int) -> list[str]:
         """Sums start from the bias, or go on from the last chunk of input blocks."""
-        vectors = range(self.plan.tile.vectors)
+        vectors = range(self.vectors)
         fresh: list[str] = []
         for v in vectors:
             value = f"v_load(bias + oc + {v} * V)" if self.has_bias else "(vf){0}"
@@ -338,19 +364,11 @@ class _Printer:
         if self.plan.chunk >= self.plan.blocks:
             return fresh
         resumed = [
-            self._guard(v, f"acc{p}_{v} = v_load(out + {self._offset(v, p)});",
-                        f"acc{p}_{v} = (vf){{0}};")
+            f"acc{p}_{v} = v_load(out + {self._offset(v, p)});"
             for v in vectors
             for p in range(pixels)
         ]
         return ["if (block == 0) {", *indent(fresh), "} else {", *indent(resumed), "}"]
-
-    def _guard(self, vector: int, text: str, otherwise: str = "") -> str:
-        """The last panel may have vectors beyond the output."""
-        if self.plan.out_blocks % self.plan.tile.vectors == 0 or vector == 0:
-            return text
-        other = f" else {otherwise}" if otherwise else ""
-        return f"if (oc / V + {vector} < {self.plan.out_blocks}) {text}{other}"
 
     def _input(self, pixels: int) -> list[str]:
         """`xt0`: where the first tap of the first pixel lies; `XR`, `XB`: to rows and blocks."""
@@ -389,8 +407,10 @@ class _Printer:
     def _rows_of_taps(self, pixels: int, taps: list[tuple[int, int]] | None) -> list[str]:
         plan = self.plan
         rows, columns = plan.shape.rows, plan.shape.columns
-        row_floats = columns.taps * plan.block * plan.tile.vectors * plan.lanes
-        tile = print_accumulate(plan.tile, pixels, plan.steps, taps or columns.taps)
+        row_floats = columns.taps * plan.block * self.vectors * plan.lanes
+        # One channel makes a short loop body: print the taps side by side.
+        every = [(0, pixels)] * columns.taps if plan.block == 1 else columns.taps
+        tile = print_accumulate(Tile(pixels, self.vectors), pixels, plan.steps, taps or every)
         return [
             *self._lanes(),
             "for (int64_t kh = kh0; kh < kh1; kh++) {",
@@ -410,9 +430,9 @@ class _Printer:
         return [f"const int64_t lanes = first + cb + 1 < CB ? {plan.block} : {rest};"]
 
     def _store(self, pixels: int) -> list[str]:
-        vectors = range(self.plan.tile.vectors)
+        vectors = range(self.vectors)
         plain = [
-            self._guard(v, f"v_store(out + {self._offset(v, p)}, acc{p}_{v});")
+            f"v_store(out + {self._offset(v, p)}, acc{p}_{v});"
             for v in vectors
             for p in range(pixels)
         ]
@@ -425,17 +445,16 @@ class _Printer:
 
     def _finish(self, pixels: int) -> list[str]:
         """The epilogue: line by line, or as a loop when it is long."""
-        vectors = range(self.plan.tile.vectors)
+        vectors = range(self.vectors)
         statements, result = self.epilogue.vector(
             "tile[v][p]", f"at + {self._offset('v', 'p')}", "oc + v * V"
         )
         if len(statements) > INLINE_STATEMENTS:
             sums = [f"tile[{v}][{p}] = acc{p}_{v};" for v in vectors for p in range(pixels)]
-            limit = f"tl_min({len(vectors)}, {self.plan.out_blocks} - oc / V)"
             return [
                 f"vf tile[{len(vectors)}][{pixels}];",
                 *sums,
-                f"for (int64_t v = 0; v < {limit}; v++)",
+                f"for (int64_t v = 0; v < {len(vectors)}; v++)",
                 f"    for (int64_t p = 0; p < {pixels}; p++) {{",
                 *indent(statements, 2),
                 f"        v_store(out + {self._offset('v', 'p')}, {result});",
@@ -448,5 +467,5 @@ class _Printer:
                     f"acc{p}_{v}", f"at + {self._offset(v, p)}", f"oc + {v} * V"
                 )
                 store = f"v_store(out + {self._offset(v, p)}, {result});"
-                lines.append(self._guard(v, "{ " + " ".join([*statements, store]) + " }"))
+                lines.append("{ " + " ".join([*statements, store]) + " }")
         return lines

@@ -16,10 +16,11 @@ from tuili.tensors import Dim
 # the large x86 and Arm cores of the last ten years.
 _PER_CYCLE = 2
 _LATENCY = 4
+_LONE = 1.2
 _GUESSED_WIDTH = 168  # stands for a width that is not known: many tiles divide it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Tile:
     """Pixels and vectors of the register tile."""
 
@@ -29,23 +30,28 @@ class Tile:
     def cycles(self, pixels: int) -> float:
         """Estimated cycles for one input channel of a tile of `pixels`."""
         work = pixels * self.vectors / _PER_CYCLE
+        if self.vectors == 1:
+            work *= _LONE  # every multiply-add then has a load of its own
         loads = (pixels + self.vectors) / _PER_CYCLE
         # A cycle lost to the caches now and then: weights are streamed, pixels are not.
         return max(work, loads, _LATENCY) + 0.02 * (pixels + 3 * self.vectors)
 
 
-def choose_tile(target: Target, width: Dim, blocks: int, *, divides: int = 0) -> Tile:
+def choose_tile(
+    target: Target, width: Dim, blocks: int, *, divides: int = 0, whole: bool = False
+) -> Tile:
     """The cheapest tile for rows of `width` pixels and `blocks` vectors of output channels.
 
-    `divides`: the number of vectors must divide it (panels must not cross groups).
+    `divides`: the number of vectors must divide it (panels must not cross groups). `whole`: the
+    last tile of a row and the last panel cost as much as any.
     """
-    pixels = width if isinstance(width, int) else _GUESSED_WIDTH
-    best = min(
-        (_cost(tile, pixels, blocks), -tile.pixels, tile.vectors, tile)
-        for tile in _candidates(target, pixels, blocks)
-        if divides % tile.vectors == 0
-    )
-    return best[-1]
+    known = width if isinstance(width, int) else _GUESSED_WIDTH
+    costs: list[tuple[float, int, int, Tile]] = []
+    for tile in _candidates(target, known, blocks):
+        if divides % tile.vectors == 0:
+            cost = _whole_cost(tile, known, blocks) if whole else _cost(tile, known, blocks)
+            costs.append((round(cost, 6), -tile.pixels, tile.vectors, tile))
+    return min(costs)[-1]
 
 
 def _candidates(target: Target, width: int, blocks: int) -> list[Tile]:
@@ -61,9 +67,19 @@ def _candidates(target: Target, width: int, blocks: int) -> list[Tile]:
 
 
 def _cost(tile: Tile, width: int, blocks: int) -> float:
+    """Cycles for one input channel: panels of `tile.vectors` and a narrower last one."""
+    panels, tail = divmod(blocks, tile.vectors)
+    cost = panels * _row_cycles(tile, width)
+    return cost + (_row_cycles(Tile(tile.pixels, tail), width) if tail else 0)
+
+
+def _whole_cost(tile: Tile, width: int, blocks: int) -> float:
+    return -(-blocks // tile.vectors) * -(-width // tile.pixels) * tile.cycles(tile.pixels)
+
+
+def _row_cycles(tile: Tile, width: int) -> float:
     whole, rest = divmod(width, tile.pixels)
-    cycles = whole * tile.cycles(tile.pixels) + (tile.cycles(rest) if rest else 0)
-    return round(cycles * -(-blocks // tile.vectors), 6)
+    return whole * tile.cycles(tile.pixels) + (tile.cycles(rest) if rest else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,7 @@ class Steps:
     pixel: int  # input, from an output pixel to the next
     tap: int  # input, from a tap to the next in a row
     lanes: int  # input channels that lie side by side
+    prefetch: int = 0  # weights that come from afar are asked for so many floats ahead
 
 
 def print_accumulate(
@@ -95,9 +112,7 @@ def print_accumulate(
     return lines
 
 
-def _print_tap_loop(
-    tile: Tile, pixels: int, steps: Steps, taps: int, weights: int
-) -> list[str]:
+def _print_tap_loop(tile: Tile, pixels: int, steps: Steps, taps: int, weights: int) -> list[str]:
     body = _print_lanes(tile, range(pixels), steps)
     if taps == 1:
         head = ["const float *const xt = xr, *const wt = wr;"]
@@ -121,9 +136,12 @@ def _print_lanes(tile: Tile, pixels: range, steps: Steps) -> list[str]:
 
 
 def _print_channel(tile: Tile, pixels: range, steps: Steps) -> list[str]:
-    lines = [
-        f"const vf w{v} = v_load(wt + (c * {tile.vectors} + {v}) * V);" for v in range(tile.vectors)
-    ]
+    lines: list[str] = []
+    for v in range(tile.vectors):
+        place = f"wt + (c * {tile.vectors} + {v}) * V"
+        lines.append(f"const vf w{v} = v_load({place});")
+        if steps.prefetch:
+            lines.append(f"__builtin_prefetch({place} + {steps.prefetch});")
     for p in pixels:
         adds = " ".join(f"acc{p}_{v} += a * w{v};" for v in range(tile.vectors))
         lines.append(f"{{ const vf a = v_set1(xt[c + {p * steps.pixel}]); {adds} }}")

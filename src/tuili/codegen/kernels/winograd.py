@@ -27,7 +27,8 @@ from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, DType, ceil_div
 
-L2_BYTES = 512 * 1024  # what a block's V may take
+L2_BYTES = 768 * 1024  # of the second-level cache, for one core to rely on
+AHEAD = 2048  # floats that transformed weights are prefetched ahead, when they are large
 FEW_BLOCKS = 24  # up to so many blocks of tiles, threads share output channels too
 STREAM = 6  # bytes of weights per cycle from beyond the second-level cache
 GUESSED_SIZE = 80  # rows and columns when they are not known
@@ -62,6 +63,11 @@ class WinogradPlan:
     def panels(self) -> int:
         """Panels of output channels."""
         return -(-self.out_blocks // self.tile.vectors)
+
+    @property
+    def weight_bytes(self) -> int:
+        """All transformed weights."""
+        return self.products * self.shape.channels * self.out_blocks * self.lanes * 4
 
     @property
     def block(self) -> int:
@@ -146,15 +152,16 @@ def plan_winograd(shape: ConvShape, target: Target, winograd: Winograd) -> Winog
     out_blocks = -(-shape.outputs // target.lanes)
     first = WinogradPlan(winograd, shape, target.lanes, Tile(1, 1), 1)
     tiles = first.tiles
-    tile = choose_tile(target, tiles, out_blocks)
-    v_bytes = winograd.size**2 * shape.channels * tile.pixels * 4
-    groups = max(1, L2_BYTES // v_bytes)
-    if isinstance(tiles, int):
-        groups = min(groups, -(-tiles // tile.pixels))
-    weights = winograd.size**2 * shape.channels * shape.outputs * 4
-    if weights <= L2_BYTES:
-        groups = 1
-    return WinogradPlan(winograd, shape, target.lanes, tile, min(groups, 4))
+    tile = choose_tile(target, tiles, out_blocks, whole=True)
+    return WinogradPlan(winograd, shape, target.lanes, tile, _groups(first, tile))
+
+
+def _groups(plan: WinogradPlan, tile: Tile) -> int:
+    """Register tiles in a block: two share weights that come from beyond the caches."""
+    tiles = plan.tiles
+    v_bytes = plan.products * plan.shape.channels * tile.pixels * 4
+    alone = isinstance(tiles, int) and tiles <= tile.pixels
+    return 1 if alone or plan.weight_bytes <= L2_BYTES or 2 * v_bytes > L2_BYTES else 2
 
 
 def pack_transformed(weights: Array, plan: WinogradPlan) -> Array:
@@ -333,9 +340,7 @@ def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
     ]
 
 
-def _main(
-    plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: bool
-) -> list[str]:
+def _main(plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: bool) -> list[str]:
     group_loop = f"for (int64_t g = 0; g < {plan.groups}; g++) {{"
     m_group = plan.products * plan.m_step
     work = [
@@ -385,7 +390,7 @@ def _multiply(plan: WinogradPlan) -> list[str]:
     names = [f"acc{p}_{v}" for p in range(pixels) for v in range(vectors)]
     rest = plan.shape.channels % lanes
     count = f"b + 1 < CB ? {lanes} : {rest}" if rest else str(lanes)
-    steps = Steps(lanes, 0, lanes)
+    steps = Steps(lanes, 0, lanes, AHEAD if plan.weight_bytes > L2_BYTES else 0)
     return [
         f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
         "for (int64_t b = 0; b < CB; b++) {",
