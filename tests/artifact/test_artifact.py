@@ -22,6 +22,7 @@ from tuili.artifact import (
     Artifact,
     CodeFile,
     Contents,
+    Pin,
     is_artifact,
     open_artifact,
     write_artifact,
@@ -163,6 +164,15 @@ def test_writing_replaces_an_older_artifact(tmp_path: Path, first: bool, second:
     assert write_artifact(newer, output, single_file=second).name == "newer"
     assert open_artifact(output).name == "newer"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made.so", "toy.tuili"]
+
+
+def test_a_reader_can_tell_that_an_artifact_was_replaced(artifact: Artifact) -> None:
+    single_file = artifact.path.is_file()
+    with Pin(artifact.path) as pin:
+        assert pin.holds()
+        for _ in range(3):
+            write_artifact(contents(artifact.path.parent), artifact.path, single_file=single_file)
+            assert not pin.holds()
 
 
 def test_many_writers_of_one_output_leave_one_whole_artifact(tmp_path: Path) -> None:

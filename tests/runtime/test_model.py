@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.native_models import (
+    ADD_WEIGHT,
     COPY,
     TWICE,
     add_weight,
@@ -375,6 +376,40 @@ def test_a_process_may_end_while_outputs_and_threads_are_alive(shelf: Path) -> N
     command = [sys.executable, "-X", "dev", "-c", script, str(shelf)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("single_file", [False, True])
+def test_loading_while_a_writer_replaces_gives_one_or_the_other(
+    tmp_path: Path, single_file: bool
+) -> None:
+    path = tmp_path / "add.tuili"
+    library = build_library(ADD_WEIGHT, tmp_path / "add.so")
+    i64 = [spec("x", "i64", "N")], [spec("y", "i64", "N")]
+    done = threading.Event()
+
+    def write(weight: int) -> None:
+        weights = [(0, np.full(weight * 8 + 8, weight, np.int64))]
+        write_artifact(contents(library, *i64, weights), path, single_file=single_file)
+
+    def replace_it() -> None:
+        for weight in range(2, 100):
+            write(weight)
+        done.set()
+
+    write(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(replace_it)
+        loads = 0
+        while not done.is_set() or not loads:
+            try:
+                model = load(path)
+            except Unavailable:
+                continue  # it was replaced too often, and says so
+            loads += 1
+            answer = int(model.run({"x": np.zeros(1, np.int64)})["y"][0])
+            assert model.artifact.manifest.weights.bytes == answer * 64 + 64
+        writer.result()
 
 
 @pytest.mark.parametrize("single_file", [False, True])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tuili.artifact.manifest import (
     MANIFEST_FILE,
@@ -15,7 +17,7 @@ from tuili.artifact.manifest import (
     specs_of,
 )
 from tuili.artifact.storage import Folder, Member, SingleFile, open_storage
-from tuili.errors import InvalidArtifact
+from tuili.errors import InvalidArtifact, NotFound
 from tuili.tensors import TensorSpec
 
 
@@ -117,6 +119,34 @@ def open_artifact(path: str | Path) -> Artifact:
     inputs = specs_of(manifest.inputs, where)
     outputs = specs_of(manifest.outputs, where)
     return Artifact(path, manifest, inputs, outputs, storage)
+
+
+class Pin:
+    """Tells whether the artifact at a path was replaced since the pin was set.
+
+    Writers replace an artifact in one step: what was opened between the setting of a pin and a
+    `holds()` belongs together. The pin keeps the file open, so that its number is not used again.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        try:
+            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFound(f"no artifact at {path}") from None
+
+    def holds(self) -> bool:
+        """Whether the path still names what it named when the pin was set."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), Path(self._path).stat())
+        except FileNotFoundError:
+            return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._handle)
 
 
 def is_artifact(path: str | Path) -> bool:

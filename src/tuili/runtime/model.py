@@ -20,8 +20,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from tuili.artifact import Artifact, open_artifact
-from tuili.errors import InvalidArgument, InvalidArtifact, Unavailable, Unsupported
+from tuili.artifact import Artifact, Pin, open_artifact
+from tuili.errors import InvalidArgument, InvalidArtifact, TuiliError, Unavailable, Unsupported
 from tuili.runtime.arrays import NATIVE_FLAGS, address_of, adopt
 from tuili.runtime.context import Context
 from tuili.runtime.cpu import available_threads, host_features
@@ -33,6 +33,7 @@ from tuili.runtime.pool import shared_pool
 from tuili.tensors import Array, DType, TensorSpec, shape_text, symbols_of
 
 MAX_THREADS = 1024
+_ATTEMPTS = 5
 _MAX_OFFSETS = 1 << 24
 _ndarray = np.ndarray
 _empty = np.empty
@@ -285,7 +286,25 @@ def load(
     """
     if not 0 <= threads <= MAX_THREADS:
         raise InvalidArgument(f"threads is {threads}, expected 0 (all) to {MAX_THREADS}")
-    artifact = open_artifact(path)
+    available = available_threads()
+    for _ in range(_ATTEMPTS):
+        with Pin(path) as pin:
+            try:
+                artifact = open_artifact(path)
+                library = _open_code(artifact, verify=verify)
+                steps = _host_steps(artifact, host)
+                model = Model(artifact, library, min(threads or available, available), steps)
+            except (TuiliError, OSError):
+                if pin.holds():
+                    raise
+                continue
+            # A writer may have replaced it meanwhile: parts of two would give wrong answers.
+            if pin.holds():
+                return model
+    raise Unavailable(f"{path} was replaced {_ATTEMPTS} times while it was being loaded")
+
+
+def _open_code(artifact: Artifact, *, verify: bool) -> Library:
     for spec in (*artifact.inputs, *artifact.outputs):
         if spec.dtype is DType.STR:
             raise Unsupported(f"{artifact.path}: {spec}: native models take no text")
@@ -293,15 +312,21 @@ def load(
     library = Library(artifact.verify_code(code))
     if verify:
         artifact.verify_weights()
-    available = available_threads()
+    return library
+
+
+def _host_steps(
+    artifact: Artifact, host: Callable[[Artifact], HostSteps] | None
+) -> HostSteps | None:
     steps = artifact.manifest.host_steps
-    if steps and host is None:
+    if not steps:
+        return None
+    if host is None:
         raise Unsupported(
             f"{artifact.path}: {len(steps)} nodes run in Python ({', '.join(steps[:3])}); "
             "load it with tuili.load"
         )
-    made = host(artifact) if steps and host is not None else None
-    return Model(artifact, library, min(threads or available, available), made)
+    return host(artifact)
 
 
 def _machine() -> str:
