@@ -50,6 +50,17 @@ def serve(
     max_input_size: Annotated[
         int, typer.Option(min=1, help="Bytes of a JSON body, or of a decompressed one.")
     ] = 1 << 26,
+    grpc_impl: Annotated[
+        Literal["native", "grpcio"], typer.Option(help="Our own HTTP/2, or grpcio's.")
+    ] = "native",
+    compat: Annotated[
+        Literal["tuili", "triton"],
+        typer.Option(help="With triton, statuses are as Triton's where they differ."),
+    ] = "tuili",
+    overload_status: Annotated[
+        int, typer.Option(help="HTTP status of a full queue: 503, or 429.")
+    ] = 503,
+    server_id: Annotated[str, typer.Option(help="The server's name in its metadata.")] = "tuili",
     cache: Annotated[
         Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
     ] = None,
@@ -80,6 +91,10 @@ def serve(
         cache=cache,
         isolation=isolation,
         onnx_executor=onnx_executor,
+        grpc_impl=grpc_impl,
+        compat="triton" if compat == "triton" else "",
+        overload_status=429 if overload_status == 429 else 503,
+        server_id=server_id,
     )
     if not serve_until_stopped(options, _announce):
         raise typer.Exit(1)

@@ -181,7 +181,9 @@ async def _start_grpc(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
         raise _missing_extra(error) from error
 
     try:
-        return await grpc.start(dataplane, options.host, options.grpc_port)
+        return await grpc.start(
+            dataplane, options.host, options.grpc_port, grpc_impl=options.grpc_impl
+        )
     except (OSError, RuntimeError) as error:
         raise _cannot_listen("grpc", options.grpc_port, error) from error
 

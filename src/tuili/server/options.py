@@ -37,4 +37,5 @@ class ServerOptions:
     cache: Path | None = None
     isolation: Isolation = "auto"
     onnx_executor: OnnxExecutor = "auto"
+    grpc_impl: Literal["native", "grpcio"] = "native"
     server_id: str = "tuili"
