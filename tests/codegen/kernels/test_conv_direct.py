@@ -83,10 +83,14 @@ def test_plain_input(channels: int, axes: str, target: Target) -> None:
 
 
 @targets
-@pytest.mark.parametrize("body", [scalar_body("Relu"), scalar_body("Sigmoid", "Tanh", "Abs", "Neg")])
+@pytest.mark.parametrize(
+    "body", [scalar_body("Relu"), scalar_body("Sigmoid", "Tanh", "Abs", "Neg")]
+)
 def test_epilogue_with_residual(body, target: Target) -> None:
-    body = scalar_body("Relu", extra=1) if len(body.nodes) == 1 else scalar_body(
-        "Sigmoid", "Tanh", "Abs", "Neg", extra=1
+    body = (
+        scalar_body("Relu", extra=1)
+        if len(body.nodes) == 1
+        else scalar_body("Sigmoid", "Tanh", "Abs", "Neg", extra=1)
     )
     node, values = window_node(
         "Conv", target, (1, 20, 9, 10), {"pads": [1, 1, 1, 1]}, weights=weights_of(40, 20, 3, 3),
@@ -102,3 +106,13 @@ def test_sums_go_on_over_chunks_of_channels() -> None:
         weights=weights_of(48, 1088, 3, 3), epilogue=scalar_body("Relu"),
     )  # fmt: skip
     assert "block == 0" in check(node, target, values, exact=True).source
+
+
+@pytest.mark.parametrize("blocked", [True, False])
+def test_long_windows_are_loops(blocked: bool) -> None:
+    target = targets_here()[0]
+    node, values = window_node(
+        "Conv", target, (1, 2, 500), {"pads": [100, 99], "strides": [3]},
+        weights=weights_of(20, 2, 200), layout=None if blocked else "", out_layout=target.layout,
+    )  # fmt: skip
+    assert len(check(node, target, values, exact=True).source) < 60_000

@@ -20,7 +20,7 @@ import numpy as np
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_rows import indent, known_tiles, tap_rows, unknown_tiles
-from tuili.codegen.kernels.conv_shape import ConvShape, conv_shape
+from tuili.codegen.kernels.conv_shape import MOST_TAPS, ConvShape, conv_shape
 from tuili.codegen.kernels.register_tile import (
     Steps,
     Tile,
@@ -409,7 +409,8 @@ class _Printer:
         rows, columns = plan.shape.rows, plan.shape.columns
         row_floats = columns.taps * plan.block * self.vectors * plan.lanes
         # One channel makes a short loop body: print the taps side by side.
-        every = [(0, pixels)] * columns.taps if plan.block == 1 else columns.taps
+        short = plan.block == 1 and columns.taps <= MOST_TAPS
+        every = [(0, pixels)] * columns.taps if short else columns.taps
         tile = print_accumulate(Tile(pixels, self.vectors), pixels, plan.steps, taps or every)
         return [
             *self._lanes(),

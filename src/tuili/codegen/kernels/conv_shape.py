@@ -10,6 +10,9 @@ from tuili.ops.table import attr
 from tuili.tensors import Dim, ceil_div, dim_max
 
 
+MOST_TAPS = 12  # in a row, to print tiles with just the taps that they have
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """One spatial axis: sizes, taps and how windows step; `end` is the padding after the input."""
@@ -85,9 +88,10 @@ class ConvShape:
 
     @property
     def is_static(self) -> bool:
-        """Whether the windows of a row are all known."""
+        """Whether every tile of a row can be printed with the taps that it has."""
         axis = self.columns
-        return all(isinstance(dim, int) for dim in (axis.size, axis.out, axis.pad))
+        known = all(isinstance(dim, int) for dim in (axis.size, axis.out, axis.pad))
+        return known and (axis.taps <= MOST_TAPS or axis.is_inside)
 
 
 def conv_shape(node: Node, taps: Sequence[int]) -> ConvShape:
@@ -114,15 +118,11 @@ def window_axes(node: Node, taps: Sequence[int]) -> list[Axis]:
     for axis in range(rank):
         reach = (taps[axis] - 1) * dilations[axis] + 1
         pad, end = _pads(node, axis, rank, x[axis], reach, strides[axis])
-        axes.append(
-            Axis(x[axis], y[axis], taps[axis], strides[axis], dilations[axis], pad, end)
-        )
+        axes.append(Axis(x[axis], y[axis], taps[axis], strides[axis], dilations[axis], pad, end))
     return axes
 
 
-def _pads(
-    node: Node, axis: int, rank: int, size: Dim, reach: int, stride: int
-) -> tuple[Dim, Dim]:
+def _pads(node: Node, axis: int, rank: int, size: Dim, reach: int, stride: int) -> tuple[Dim, Dim]:
     auto = attr(node, "auto_pad")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         total = dim_max((ceil_div(size, stride) - 1) * stride + reach - size, 0)

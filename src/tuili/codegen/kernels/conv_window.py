@@ -149,7 +149,8 @@ def _emit(
 ) -> None:
     rows, columns = shape.rows, shape.columns
     blocks = -(-shape.channels // target.lanes)
-    pixels = choose_tile(target, columns.out, 1).pixels
+    # All taps of a row are printed for every pixel: long rows of taps get narrow tiles.
+    pixels = min(choose_tile(target, columns.out, 1).pixels, max(4, 448 // columns.taps))
     band = _band(shape, blocks)
     bands = ceil_div(rows.out, band)
     epilogue = Epilogue(k, node, own_slots)
@@ -173,9 +174,7 @@ def _band(shape: ConvShape, blocks: int) -> Dim:
 class _WindowPrinter:
     """Prints the loops over items, rows and tiles."""
 
-    def __init__(
-        self, shape: ConvShape, window: Window, pixels: int, epilogue: Epilogue
-    ) -> None:
+    def __init__(self, shape: ConvShape, window: Window, pixels: int, epilogue: Epilogue) -> None:
         self.shape = shape
         self.window = window
         self.pixels = pixels
