@@ -10,39 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from tuili import __version__
 from tuili.errors import (
     InvalidArgument,
-    InvalidModel,
     NotFound,
     TuiliError,
     Unavailable,
     Unsupported,
 )
-from tuili.server.completion import complete_ensemble
-from tuili.server.ensemble import Ensemble, check_types, dag_of
-from tuili.server.execution import Instance
-from tuili.server.hosts import Host
+from tuili.server.ensemble import Ensemble
+from tuili.server.launching import Launcher, Live
 from tuili.server.options import ServerOptions
 from tuili.server.pending import Reply, StreamReply
-from tuili.server.preparing import prepare
 from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import TensorRule
 from tuili.server.repository import overrides
-from tuili.server.repository.config import ModelConfig, step_models
 from tuili.server.repository.layout import check_name
 from tuili.server.repository.lifecycle import Repository, not_ready
-from tuili.server.scheduling.dag import Dag
 from tuili.server.servable import Servable
 from tuili.server.settings import LogSettings, TraceSettings
 from tuili.server.shared_memory import DISABLED, Regions
-from tuili.server.telemetry.prometheus import escape, exposition
-from tuili.server.telemetry.statistics import Statistics
+from tuili.server.telemetry.host_metrics import HostState, host_lines
+from tuili.server.telemetry.prometheus import exposition
 
 Json = dict[str, Any]
 Kind = Literal["system", "cuda"]
@@ -85,17 +76,13 @@ class DataPlane:
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
-        self.repository: Repository[Servable | Ensemble] = Repository(
-            options.repository, self._launch
-        )
-        self._live = self.repository.live
-        # Two models at a time: compiling and warming take a core each.
-        self._loading = asyncio.Semaphore(2)
         self._regions = Regions(allowed=options.allow_client_shm)
+        launcher = Launcher(options, self._regions, self.submit)
+        self.repository: Repository[Live] = Repository(options.repository, launcher.launch)
+        launcher.repository = self.repository
+        self._live = self.repository.live
         self._traces = TraceSettings()
         self._logs = LogSettings()
-        # Statistics outlive a reload, as the counters of a scrape must not fall.
-        self._statistics: dict[tuple[str, str], Statistics] = {}
         self._started = False
         self._draining = False
 
@@ -322,6 +309,8 @@ class DataPlane:
 
     def shared_memory_unregister(self, kind: Kind, region: str = "") -> None:
         """Forget one region or ("") all; unknown ones are no error."""
+        if kind == "cuda" and self._regions.allowed:
+            return  # there are none
         self._require_shared(kind)
         self._regions.unregister(region)
 
@@ -336,79 +325,17 @@ class DataPlane:
         ]
         for servable in running:
             servable.statistics.pending = servable.pending()
-        hosts = [(host, at) for servable in running for at, host in enumerate(servable.hosts)]
+        hosts = [
+            HostState(host.name, at, host.up, host.policy.deaths, host.rss_bytes())
+            for servable in running
+            for at, host in enumerate(servable.hosts)
+        ]
         return exposition(
             [each.statistics for each in running], self.server_ready(), host_lines(hosts)
         )
 
     # ---- steps
-    async def _launch(self, folder: Path, config: ModelConfig, version: int) -> Servable | Ensemble:
-        if config.backend == "ensemble":
-            return await self._launch_ensemble(config, version)
-        async with self._loading:
-            prepared = await asyncio.to_thread(prepare, folder, config, version, self.options)
-        name = f"{config.name}-{version}"
-        key = (config.name, str(version))
-        statistics = self._statistics.setdefault(key, Statistics(*key))
-        slots = [slot for host in prepared.hosts for slot in host.slots]
-        servable = Servable(
-            prepared.completed.signature,
-            str(version),
-            slots or [Instance(model, name) for model in prepared.instances],
-            prepared.completed.policy,
-            statistics,
-            config=prepared.completed.json,
-            decoupled=config.decoupled,
-            sequences=prepared.sequences,
-            adaptive=config.policy is None,
-            idempotent=config.parameters.get("idempotent", "true") != "false",
-            placement=prepared.placement,
-            regions=self._regions,
-        )
-        for host in prepared.hosts:
-            host.attach(partial(_host_changed, servable, host))
-        servable.hosts = prepared.hosts
-        return servable
-
-    async def _launch_ensemble(self, config: ModelConfig, version: int) -> Ensemble:
-        """An ensemble, after its steps' models are live."""
-        dag = dag_of(config)
-        for name in step_models(config):
-            try:
-                await self.repository.ensure(name)
-            except TuiliError as error:
-                raise InvalidModel(
-                    f"ensemble '{config.name}' depends on '{name}', which is not loaded: {error}"
-                ) from error
-        completed = complete_ensemble(config)
-        parts = [self._servable(step.model, step.version) for step in dag.steps]
-        types = check_types(dag, completed.signature, [part.signature for part in parts])
-        key = (config.name, str(version))
-        raw = config.raw.get("ensemble_scheduling", {})
-        return Ensemble(
-            dag,
-            completed.signature,
-            str(version),
-            types=types,
-            config=completed.json,
-            submit=self.submit,
-            broken=partial(self._broken_step, dag),
-            statistics=self._statistics.setdefault(key, Statistics(*key)),
-            regions=self._regions,
-            most_inflight=int(raw.get("max_inflight_requests", 0)),
-        )
-
-    def _broken_step(self, dag: Dag) -> str:
-        """Why a step of an ensemble cannot answer now, or ""."""
-        for step in dag.steps:
-            part = self._live.get(step.model, {}).get(step.version)
-            if part is None:
-                return f"model '{step.model}', which it is made of, is not loaded"
-            if part.broken:
-                return f"model '{step.model}', which it is made of, is {part.broken}"
-        return ""
-
-    def _servable(self, model: str, version: str) -> Servable | Ensemble:
+    def _servable(self, model: str, version: str) -> Live:
         """The live version, or the error that says why there is none."""
         versions = self._live.get(model)
         if versions is not None and version in versions:
@@ -449,26 +376,6 @@ class DataPlane:
             raise Unsupported(DISABLED)
         if kind == "cuda":
             raise Unsupported("CUDA shared memory is not supported by this server")
-
-
-def _host_changed(servable: Servable, host: Host) -> None:
-    servable.instances_changed(host.reason, given_up=host.policy.open)
-
-
-def host_lines(hosts: Sequence[tuple[Host, int]]) -> list[str]:
-    """The metrics of model hosts."""
-    lines: list[str] = []
-    for name, kind, text, value in (
-        ("tuili_host_up", "gauge", "Whether the model host runs", lambda host: int(host.up)),
-        ("tuili_host_deaths", "counter", "Deaths of the model host", lambda h: h.policy.deaths),
-        ("tuili_host_resident_bytes", "gauge", "Memory of the model host", lambda h: h.rss_bytes()),
-    ):
-        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-        lines += [
-            f'{name}{{host="{escape(host.spec.name)}",instance="{at}"}} {value(host)}'
-            for host, at in hosts
-        ]
-    return lines if hosts else []
 
 
 def _checked_version(version: str) -> str:

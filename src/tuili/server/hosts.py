@@ -21,19 +21,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from tuili.backends import BackendOptions, Specs
 from tuili.backends.host_messages import (
     MAX_MESSAGE,
     Answer,
-    Done,
     Failed,
     Load,
     Loaded,
@@ -44,11 +42,11 @@ from tuili.backends.host_messages import (
     from_specs,
     to_specs,
 )
-from tuili.errors import InternalError, InvalidArgument, InvalidModel, TuiliError
-from tuili.server.execution import InstanceDied, Outcome
-from tuili.server.pending import Pending
+from tuili.errors import InvalidArgument, InvalidModel
+from tuili.server.execution import InstanceDied
 from tuili.server.protocol.messages import Array
 from tuili.server.scheduling.restarts import RestartPolicy
+from tuili.server.slots import HostSlot
 
 _log = logging.getLogger("tuili.server")
 
@@ -72,110 +70,6 @@ class HostSpec:
     max_rss_bytes: int = 0
 
 
-class HostSlot:
-    """One place for a batch in a host; an instance to the batcher."""
-
-    model: None = None
-
-    def __init__(self, host: Host, index: int) -> None:
-        self.available = True
-        self._host = host
-        self._index = index
-        self._memory = SlotMemory(-1)
-        self._done: Callable[[Outcome], None] | None = None
-        self._part: Callable[[Mapping[str, Array]], bool] | None = None
-        self._started_ns = 0
-        self._joined_ns = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a batch is in it."""
-        return self._done is not None
-
-    def attach(self, memory: SlotMemory) -> None:
-        """Use the memory that a new child shares."""
-        self._memory = memory
-
-    def run_beside(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: Sequence[Pending],
-        done: Callable[[Outcome], None],
-    ) -> None:
-        """Write the batch into the slot and ring; `done` is called on the loop."""
-        self._started_ns = time.monotonic_ns()
-        parts = {name: [item.arrays[name] for item in batch] for name in batch[0].arrays}
-        try:
-            tensors = self._memory.write(parts)
-            self._part = batch[0].part
-            parts_wanted = self._part is not None
-            self._host.send(Run(self._index, self._memory.capacity, tensors, parts_wanted))
-        except (TuiliError, ValueError, OSError) as error:
-            wrapped = InternalError(f"{self._host.spec.name}: {error}")
-            outcome = Outcome(
-                self._started_ns, self._started_ns, time.monotonic_ns(), error=wrapped
-            )
-            loop.call_soon(done, outcome)
-            return
-        self._joined_ns = time.monotonic_ns()
-        self._done = done
-        if self._host.spec.run_timeout_s:
-            self._timer = loop.call_later(self._host.spec.run_timeout_s, self._host.hung)
-
-    def take_part(self, answer: Part) -> None:
-        """Hand one of many answers on, and let the child go on."""
-        go_on = self._part is not None and self._part(self._outputs(answer))
-        self._host.send(More(self._index, not go_on))
-
-    def finish(self, answer: Done | Failed | InstanceDied) -> None:
-        """Hand the outcome to whoever waits."""
-        done, self._done = self._done, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if done is None:
-            return
-        if isinstance(answer, Done):
-            done(self._outcome(answer))
-        elif isinstance(answer, Failed):
-            done(self._failed(_error_of(answer)))
-        else:
-            done(self._failed(answer))
-
-    def close(self) -> None:
-        """The last slot that closes ends the host."""
-        self._host.release(self)
-
-    def run_now(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """Run and wait: for warm-up, before the loop takes over."""
-        tensors = self._memory.write({name: [array] for name, array in inputs.items()})
-        self._host.send(Run(self._index, self._memory.capacity, tensors))
-        answer = self._host.receive(self._host.spec.load_timeout_s)
-        if isinstance(answer, Failed):
-            raise _error_of(answer)
-        if not isinstance(answer, Done):
-            raise InternalError(f"{self._host.spec.name}: expected outputs, got {answer}")
-        return self._outputs(answer)
-
-    def _outputs(self, answer: Done | Part) -> dict[str, Array]:
-        """Copies of the outputs: the slot is used again at once."""
-        self._memory.remap(answer.capacity)
-        found: dict[str, Array] = {}
-        for tensor in answer.tensors:
-            array = self._memory.read(tensor)
-            found[tensor.name] = array if array.dtype == object else np.array(array)
-        return found
-
-    def _outcome(self, answer: Done) -> Outcome:
-        """The run counts as long as the child says; the way there and back is not the model's."""
-        done_ns = self._joined_ns + answer.run_ns
-        return Outcome(self._started_ns, self._joined_ns, done_ns, self._outputs(answer))
-
-    def _failed(self, error: TuiliError) -> Outcome:
-        return Outcome(self._started_ns, self._joined_ns, time.monotonic_ns(), error=error)
-
-
 class Host:
     """A model in a child process."""
 
@@ -194,6 +88,21 @@ class Host:
         self._timers: list[asyncio.TimerHandle] = []
         self._closed = False
         self._released: set[int] = set()
+
+    @property
+    def name(self) -> str:
+        """The model and version that it runs."""
+        return self.spec.name
+
+    @property
+    def run_timeout_s(self) -> float:
+        """How long a run may take; 0 for ever."""
+        return self.spec.run_timeout_s
+
+    @property
+    def load_timeout_s(self) -> float:
+        """How long loading may take."""
+        return self.spec.load_timeout_s
 
     # ---- before the loop: blocking
     def start(self) -> None:
@@ -433,10 +342,6 @@ class Host:
         now = self._loop.time()
         self._timers = [each for each in self._timers if each.when() > now and not each.cancelled()]
         self._timers.append(self._loop.call_later(delay_s, call))
-
-
-def _error_of(answer: Failed) -> TuiliError:
-    return InvalidArgument(answer.text) if answer.user else InternalError(answer.text)
 
 
 def _nothing() -> None:

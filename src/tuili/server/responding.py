@@ -1,14 +1,67 @@
-"""Finishes an output: classification and shared memory, as the request asked."""
+"""From a model's arrays to the outputs of an answer: which, in which form, and where."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from tuili.errors import InternalError, InvalidArgument
 from tuili.server.protocol.classification import classify
-from tuili.server.protocol.messages import Array, OutputTensor, Parameters, RequestedOutput
+from tuili.server.protocol.messages import (
+    Array,
+    InferRequest,
+    OutputTensor,
+    Parameters,
+    RequestedOutput,
+)
 from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.shared_memory import Regions
+
+
+def check_rows(signature: Signature, outputs: Mapping[str, Array], rows: int) -> None:
+    """Make sure that the outputs of a batch can be split among its requests."""
+    for name, array in outputs.items():
+        if not array.ndim or len(array) != rows:
+            raise InternalError(
+                f"output '{name}' of model '{signature.model}' has shape {list(array.shape)} for a "
+                f"batch of {rows} rows: rows cannot be told apart"
+            )
+
+
+def select_outputs(
+    signature: Signature,
+    request: InferRequest,
+    outputs: Mapping[str, Array],
+    regions: Regions | None,
+) -> list[OutputTensor]:
+    """The outputs that were asked for, in their order; all in the model's order otherwise."""
+    rules = signature.outputs
+    if request.outputs:
+        return [
+            finish_output(
+                signature, wanted, _array(signature, rules[wanted.name], outputs), regions
+            )
+            for wanted in request.outputs
+        ]
+    found: list[OutputTensor] = []
+    for name in signature.output_order:
+        if name in outputs:
+            rule = rules[name]
+            array = _array(signature, rule, outputs)
+            found.append(OutputTensor(name, rule.datatype, array.shape, array))
+    return found
+
+
+def _array(signature: Signature, rule: TensorRule, outputs: Mapping[str, Array]) -> Array:
+    array = outputs.get(rule.name)
+    if array is None:
+        raise InternalError(f"model '{signature.model}' did not make output '{rule.name}'")
+    if rule.reshape is not None and array.size and rule.dims.count(-1) <= 1:
+        # The back end's dims to the configured ones.
+        lead = array.shape[:1] if signature.max_batch_size else ()
+        array = array.reshape(lead + rule.dims)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def finish_output(

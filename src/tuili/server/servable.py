@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from tuili.errors import (
     DeadlineExceeded,
     InternalError,
@@ -28,12 +26,10 @@ from tuili.server.protocol.messages import (
     Array,
     InferRequest,
     InferResponse,
-    OutputTensor,
     Parameters,
-    RequestedOutput,
 )
-from tuili.server.protocol.signature import Signature, TensorRule, prefix
-from tuili.server.responding import finish_output
+from tuili.server.protocol.signature import Signature, prefix
+from tuili.server.responding import check_rows, select_outputs
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.queue import RequestQueue
@@ -320,7 +316,7 @@ class Servable:
             return False
         request = item.request
         try:
-            found = self._select(request, outputs)
+            found = select_outputs(self.signature, request, outputs, self._regions)
         except TuiliError as error:
             self._fail(item, error, "OTHER")
             return False
@@ -388,7 +384,9 @@ class Servable:
         reply(error)
 
     def _answer(self, batch: list[Pending], outcome: Outcome, rows: int) -> None:
-        outputs = self._checked_outputs(outcome.outputs or {}, len(batch), rows)
+        outputs = outcome.outputs or {}
+        if len(batch) > 1:
+            check_rows(self.signature, outputs, rows)
         statistics = self.statistics
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         start = 0
@@ -407,19 +405,6 @@ class Servable:
                 self._deliver(item, reply, mine, outcome.started_ns)
             start = stop
 
-    def _checked_outputs(
-        self, outputs: Mapping[str, Array], requests: int, rows: int
-    ) -> Mapping[str, Array]:
-        """The outputs, after making sure that they can be split among the requests."""
-        if requests > 1:
-            for name, array in outputs.items():
-                if not array.ndim or len(array) != rows:
-                    raise InternalError(
-                        f"output '{name}' of model '{self.signature.model}' has shape "
-                        f"{list(array.shape)} for a batch of {rows} rows: rows cannot be told apart"
-                    )
-        return outputs
-
     def _deliver(
         self, item: Pending, reply: Reply, outputs: Mapping[str, Array], started_ns: int
     ) -> None:
@@ -431,7 +416,10 @@ class Servable:
             if item.expires and now_ns > item.expires * _NS:
                 raise DeadlineExceeded(prefix(request) + "Request timeout expired")
             answer = InferResponse(
-                request.model, self.version, self._select(request, outputs), request.id
+                request.model,
+                self.version,
+                select_outputs(self.signature, request, outputs, self._regions),
+                request.id,
             )
         except TuiliError as error:
             answer = error
@@ -441,37 +429,6 @@ class Servable:
         # The arrays are views of the transport's receive buffer: let go before it is reused.
         item.arrays = {}
         reply(answer)
-
-    def _select(self, request: InferRequest, outputs: Mapping[str, Array]) -> list[OutputTensor]:
-        rules = self.signature.outputs
-        if request.outputs:
-            return [self._output(rules[wanted.name], outputs, wanted) for wanted in request.outputs]
-        return [
-            self._output(rules[name], outputs, None)
-            for name in self.signature.output_order
-            if name in outputs
-        ]
-
-    def _output(
-        self, rule: TensorRule, outputs: Mapping[str, Array], wanted: RequestedOutput | None
-    ) -> OutputTensor:
-        array = outputs.get(rule.name)
-        if array is None:
-            raise InternalError(f"model '{self.signature.model}' did not make output '{rule.name}'")
-        if rule.reshape is not None:
-            array = self._wire_shape(rule, array)
-        if not array.flags.c_contiguous:
-            array = np.ascontiguousarray(array)
-        if wanted is None or not wanted.parameters:
-            return OutputTensor(rule.name, rule.datatype, array.shape, array)
-        return finish_output(self.signature, wanted, array, self._regions)
-
-    def _wire_shape(self, rule: TensorRule, array: Array) -> Array:
-        """Undo the `reshape` of an output: the back end's dims to the configured ones."""
-        lead = array.shape[:1] if self.signature.max_batch_size else ()
-        if rule.dims.count(-1) > 1:
-            return array
-        return array.reshape(lead + rule.dims) if array.size else array
 
     def _is_idle(self) -> bool:
         return not len(self._queue) and not self._running

@@ -1,0 +1,120 @@
+"""Launcher: makes a running model of a folder: a servable with its instances, or an ensemble."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+from tuili.errors import InvalidModel, TuiliError
+from tuili.server.completion import complete_ensemble
+from tuili.server.ensemble import Ensemble, Submit, check_types, dag_of
+from tuili.server.execution import Instance
+from tuili.server.hosts import Host
+from tuili.server.options import ServerOptions
+from tuili.server.preparing import prepare
+from tuili.server.repository.config import ModelConfig, step_models
+from tuili.server.repository.lifecycle import Repository
+from tuili.server.scheduling.dag import Dag
+from tuili.server.servable import Servable
+from tuili.server.shared_memory import Regions
+from tuili.server.telemetry.statistics import Statistics
+
+Live = Servable | Ensemble
+
+
+class Launcher:
+    """What the repository calls for each version that it loads."""
+
+    repository: Repository[Live]
+
+    def __init__(self, options: ServerOptions, regions: Regions, submit: Submit) -> None:
+        self._options = options
+        self._regions = regions
+        self._submit = submit
+        # Two models at a time: compiling and warming take a core each.
+        self._turns = asyncio.Semaphore(2)
+        # Statistics outlive a reload, as the counters of a scrape must not fall.
+        self._statistics: dict[tuple[str, str], Statistics] = {}
+
+    async def launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
+        """A running version, warm."""
+        if config.backend == "ensemble":
+            return await self._launch_ensemble(config, version)
+        async with self._turns:
+            prepared = await asyncio.to_thread(prepare, folder, config, version, self._options)
+        name = f"{config.name}-{version}"
+        slots = [slot for host in prepared.hosts for slot in host.slots]
+        servable = Servable(
+            prepared.completed.signature,
+            str(version),
+            slots or [Instance(model, name) for model in prepared.instances],
+            prepared.completed.policy,
+            self._statistics_of(config, version),
+            config=prepared.completed.json,
+            decoupled=config.decoupled,
+            sequences=prepared.sequences,
+            adaptive=config.policy is None,
+            idempotent=config.parameters.get("idempotent", "true") != "false",
+            placement=prepared.placement,
+            regions=self._regions,
+        )
+        for host in prepared.hosts:
+            host.attach(partial(_host_changed, servable, host))
+        servable.hosts = prepared.hosts
+        return servable
+
+    async def _launch_ensemble(self, config: ModelConfig, version: int) -> Ensemble:
+        """An ensemble, after its steps' models are live."""
+        dag = dag_of(config)
+        for name in step_models(config):
+            try:
+                await self.repository.ensure(name)
+            except TuiliError as error:
+                raise InvalidModel(
+                    f"ensemble '{config.name}' depends on '{name}', which is not loaded: {error}"
+                ) from error
+        completed = complete_ensemble(config)
+        parts = [self._part(dag, step.model, step.version) for step in dag.steps]
+        types = check_types(dag, completed.signature, [part.signature for part in parts])
+        raw = config.raw.get("ensemble_scheduling", {})
+        return Ensemble(
+            dag,
+            completed.signature,
+            str(version),
+            types=types,
+            config=completed.json,
+            submit=self._submit,
+            broken=partial(self._broken_step, dag),
+            statistics=self._statistics_of(config, version),
+            regions=self._regions,
+            most_inflight=int(raw.get("max_inflight_requests", 0)),
+        )
+
+    def _part(self, dag: Dag, model: str, version: str) -> Live:
+        versions = self.repository.live.get(model, {})
+        if version not in versions:
+            there = ", ".join(sorted(each for each in versions if each))
+            raise InvalidModel(
+                f"ensemble '{dag.name}' asks for version {version} of model '{model}', which "
+                f"has {there}"
+            )
+        return versions[version]
+
+    def _broken_step(self, dag: Dag) -> str:
+        """Why a step of an ensemble cannot answer now, or ""."""
+        for step in dag.steps:
+            part = self.repository.live.get(step.model, {}).get(step.version)
+            if part is None:
+                return f"model '{step.model}', which it is made of, is not loaded"
+            if part.broken:
+                return f"model '{step.model}', which it is made of, is {part.broken}"
+        return ""
+
+    def _statistics_of(self, config: ModelConfig, version: int) -> Statistics:
+        key = (config.name, str(version))
+        return self._statistics.setdefault(key, Statistics(*key))
+
+
+def _host_changed(servable: Servable, host: Host) -> None:
+    servable.instances_changed(host.reason, given_up=host.policy.open)

@@ -1,0 +1,142 @@
+"""HostSlot: one place for a batch in a model host; an instance to the batcher."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from tuili.backends.host_messages import Answer, Done, Failed, More, Part, Run, SlotMemory
+from tuili.errors import InternalError, InvalidArgument, TuiliError
+from tuili.server.execution import InstanceDied, Outcome
+from tuili.server.pending import Pending
+from tuili.server.protocol.messages import Array
+
+
+class SlotOwner(Protocol):
+    """What a slot needs of its host."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def run_timeout_s(self) -> float: ...
+    @property
+    def load_timeout_s(self) -> float: ...
+    def send(self, order: Run | More) -> None: ...
+    def receive(self, timeout_s: float) -> Answer: ...
+    def hung(self) -> None: ...
+    def release(self, slot: HostSlot) -> None: ...
+
+
+class HostSlot:
+    """One place for a batch in a host; an instance to the batcher."""
+
+    model: None = None
+
+    def __init__(self, host: SlotOwner, index: int) -> None:
+        self.available = True
+        self._host = host
+        self._index = index
+        self._memory = SlotMemory(-1)
+        self._done: Callable[[Outcome], None] | None = None
+        self._part: Callable[[Mapping[str, Array]], bool] | None = None
+        self._started_ns = 0
+        self._joined_ns = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is in it."""
+        return self._done is not None
+
+    def attach(self, memory: SlotMemory) -> None:
+        """Use the memory that a new child shares."""
+        self._memory = memory
+
+    def run_beside(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Sequence[Pending],
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Write the batch into the slot and ring; `done` is called on the loop."""
+        self._started_ns = time.monotonic_ns()
+        parts = {name: [item.arrays[name] for item in batch] for name in batch[0].arrays}
+        try:
+            tensors = self._memory.write(parts)
+            self._part = batch[0].part
+            parts_wanted = self._part is not None
+            self._host.send(Run(self._index, self._memory.capacity, tensors, parts_wanted))
+        except (TuiliError, ValueError, OSError) as error:
+            wrapped = InternalError(f"{self._host.name}: {error}")
+            outcome = Outcome(
+                self._started_ns, self._started_ns, time.monotonic_ns(), error=wrapped
+            )
+            loop.call_soon(done, outcome)
+            return
+        self._joined_ns = time.monotonic_ns()
+        self._done = done
+        if self._host.run_timeout_s:
+            self._timer = loop.call_later(self._host.run_timeout_s, self._host.hung)
+
+    def take_part(self, answer: Part) -> None:
+        """Hand one of many answers on, and let the child go on."""
+        go_on = self._part is not None and self._part(self._outputs(answer))
+        # Whoever took the part may have ended the host, which brings this slot's outcome.
+        with contextlib.suppress(InstanceDied):
+            self._host.send(More(self._index, not go_on))
+
+    def finish(self, answer: Done | Failed | InstanceDied) -> None:
+        """Hand the outcome to whoever waits."""
+        done, self._done = self._done, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if done is None:
+            return
+        if isinstance(answer, Done):
+            done(self._outcome(answer))
+        elif isinstance(answer, Failed):
+            done(self._failed(_error_of(answer)))
+        else:
+            done(self._failed(answer))
+
+    def close(self) -> None:
+        """The last slot that closes ends the host."""
+        self._host.release(self)
+
+    def run_now(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run and wait: for warm-up, before the loop takes over."""
+        tensors = self._memory.write({name: [array] for name, array in inputs.items()})
+        self._host.send(Run(self._index, self._memory.capacity, tensors))
+        answer = self._host.receive(self._host.load_timeout_s)
+        if isinstance(answer, Failed):
+            raise _error_of(answer)
+        if not isinstance(answer, Done):
+            raise InternalError(f"{self._host.name}: expected outputs, got {answer}")
+        return self._outputs(answer)
+
+    def _outputs(self, answer: Done | Part) -> dict[str, Array]:
+        """Copies of the outputs: the slot is used again at once."""
+        self._memory.remap(answer.capacity)
+        found: dict[str, Array] = {}
+        for tensor in answer.tensors:
+            array = self._memory.read(tensor)
+            found[tensor.name] = array if array.dtype == object else np.array(array)
+        return found
+
+    def _outcome(self, answer: Done) -> Outcome:
+        """The run counts as long as the child says; the way there and back is not the model's."""
+        done_ns = self._joined_ns + answer.run_ns
+        return Outcome(self._started_ns, self._joined_ns, done_ns, self._outputs(answer))
+
+    def _failed(self, error: TuiliError) -> Outcome:
+        return Outcome(self._started_ns, self._joined_ns, time.monotonic_ns(), error=error)
+
+
+def _error_of(answer: Failed) -> TuiliError:
+    return InvalidArgument(answer.text) if answer.user else InternalError(answer.text)
