@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from tuili.ops import rationals
 from tuili.ops.bounds import compare, is_nonnegative, truncated_div
 from tuili.ops.op import Op, Result, op
 from tuili.ops.shapes import broadcast, each
 from tuili.ops.site import Site
-from tuili.tensors import Array, Dim, DType, Expr, dim_max, dim_min, floor_div, floor_mod
+from tuili.tensors import Array, Dim, DType, Expr, dim_max, dim_min, floor_mod
 
 
 def _binary(name: str, meaning: Any, allow: str = "number", **options: Any) -> Op:
@@ -46,14 +47,7 @@ def divide(A: Array, B: Array) -> Array:
 
 
 def _divide_dims(inputs: Sequence[Any], attrs: Mapping[str, Any], dtype: DType) -> Array | None:
-    return each(_divide_exact if dtype.is_float else _divide_truncated)(inputs, attrs, dtype)
-
-
-def _divide_exact(left: Dim, right: Dim) -> Dim | None:
-    if right == 0:
-        return None
-    quotient = floor_div(left, right)
-    return quotient if quotient * right == left else None
+    return each(rationals.divide if dtype.is_float else _divide_truncated)(inputs, attrs, dtype)
 
 
 def _divide_truncated(left: Dim, right: Dim) -> Dim | None:
@@ -154,9 +148,9 @@ def _either(left: Dim, right: Dim) -> Dim:
 
 
 ROWS = (
-    _binary("Add", np.add, "any", symbolic=each(lambda a, b: a + b)),
-    _binary("Sub", np.subtract, symbolic=each(lambda a, b: a - b)),
-    _binary("Mul", np.multiply, "any", symbolic=each(lambda a, b: a * b)),
+    _binary("Add", np.add, "any", symbolic=each(rationals.add)),
+    _binary("Sub", np.subtract, symbolic=each(rationals.subtract)),
+    _binary("Mul", np.multiply, "any", symbolic=each(rationals.multiply)),
     _binary("Div", divide, symbolic=_divide_dims),
     _binary("Mod", _modulo, attrs={"fmod": 0}, symbolic=_modulo_dims),
     op(

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from tuili.tensors import Dim, Expr, ceil_div, dim_max, dim_min, floor_div
+from tuili.tensors import (
+    Dim,
+    Expr,
+    Sym,
+    ceil_div,
+    dim_max,
+    dim_min,
+    floor_div,
+    floor_mod,
+    symbols_of,
+)
 
 # Symbols for elements of tensors (see contents.py) may be negative; dims of shapes are not.
 _ELEMENT = re.compile(r"v\d+")
@@ -108,6 +118,49 @@ def _product_of(dims: list[Dim]) -> Dim:
     for dim in dims:
         total = total * dim
     return total
+
+
+def has_element(dim: Dim) -> bool:
+    """Whether a dim depends on the elements of a tensor."""
+    return any(_ELEMENT.fullmatch(name) for name in symbols_of(dim))
+
+
+def is_equal_unless_empty(left: Dim, right: Dim) -> bool:
+    """Whether two dims are equal wherever no symbol is 0: `max(S - 1, 0) + 1` and `S`."""
+    return left == right or _without_clamps(left) == _without_clamps(right)
+
+
+def _without_clamps(dim: Dim) -> Dim:
+    """The dim with each `max` and `min` decided that is decided when all symbols are 1 or more."""
+    if not isinstance(dim, Expr) or not _has_clamp(dim):
+        return dim
+    total: Dim = 0
+    for monomial, coefficient in dim.terms:
+        product: Dim = coefficient
+        for atom, power in monomial:
+            for _ in range(power):
+                product = product * _decided(atom)
+        total = total + product
+    return total
+
+
+def _has_clamp(dim: Expr) -> bool:
+    text = str(dim)
+    return "max(" in text or "min(" in text
+
+
+def _decided(atom: Any) -> Dim:
+    if not hasattr(atom, "op"):
+        return Sym(atom.name)
+    left, right = (_without_clamps(arg) for arg in atom.args)
+    if atom.op in ("//", "%"):
+        return floor_div(left, right) if atom.op == "//" else floor_mod(left, right)
+    low, high = bounds(left - right, least=1)
+    if low >= 0:
+        return left if atom.op == "max" else right
+    if high <= 0:
+        return right if atom.op == "max" else left
+    return dim_max(left, right) if atom.op == "max" else dim_min(left, right)
 
 
 def lone_symbol(dim: Dim) -> str | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from tuili.ir import TensorType, Value
+from tuili.ops.rationals import Number, is_symbolic, quotient
 from tuili.tensors import Array, Dim, DType, Expr, Sym, symbols_of
 
 # Tensors that hold shapes and indices are short; tables of weights are not worth reading.
 MOST_ELEMENTS = 512
 _PREFIX = "symbol."
+_LARGEST_DENOMINATOR = 1024
 
 
 class Contents:
@@ -115,13 +118,20 @@ def as_dims(array: Array) -> Array | None:
     if dtype.is_int or dtype is DType.BOOL:
         return _objects([int(item) for item in array.ravel()], array.shape)
     if dtype.is_float:
-        items = [float(item) for item in array.ravel()]
-        if all(item.is_integer() for item in items):
-            return _objects([int(item) for item in items], array.shape)
+        items = [_exact(float(item)) for item in array.ravel()]
+        return None if None in items else _objects(items, array.shape)
     return None
 
 
-def _objects(items: list[int], shape: tuple[int, ...]) -> Array:
+def _exact(item: float) -> Number | None:
+    """A float as a dim or a short fraction; long ones would not round as floats do."""
+    if not math.isfinite(item):
+        return None
+    top, bottom = item.as_integer_ratio()
+    return quotient(top, bottom) if bottom <= _LARGEST_DENOMINATOR else None
+
+
+def _objects(items: Sequence[object], shape: tuple[int, ...]) -> Array:
     elements = np.empty(len(items), object)
     elements[:] = items
     return elements.reshape(shape)
@@ -129,7 +139,7 @@ def _objects(items: list[int], shape: tuple[int, ...]) -> Array:
 
 def concrete(elements: Array, dtype: DType) -> Array | None:
     """Elements that are all numbers, as an array of their real type."""
-    if any(isinstance(item, Expr) for item in elements.ravel()):
+    if any(map(is_symbolic, elements.ravel())):
         return None
     return elements.astype(dtype.numpy)
 

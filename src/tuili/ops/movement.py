@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tuili.ops.bounds import is_nonnegative, product_without
+from tuili.ops.bounds import has_element, product_without
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.shapes import moved, same
 from tuili.ops.site import Site
@@ -35,14 +35,14 @@ def reshaped(site: Site, source: Sequence[Dim], target: Sequence[Dim]) -> list[D
                     copied = f"{shape_text(target)} copies dim {axis} of {shape_text(source)}"
                     site.fail(f"shape {copied}, which it does not have")
                 result[axis] = source[axis]
-    open_axes = [axis for axis, dim in enumerate(result) if not is_nonnegative(dim)]
-    if sum(dim == -1 for dim in result) > 1:
+    open_axes = [axis for axis, dim in enumerate(result) if dim == -1]
+    if len(open_axes) > 1:
         site.fail(f"shape {shape_text(target)} has -1 more than once; one dim may be inferred")
+    # Without a -1, one number that only the run knows is what the others leave over.
+    open_axes = open_axes or [axis for axis, dim in enumerate(result) if has_element(dim)]
     if len(open_axes) == 1:
         axis = open_axes[0]
         result[axis] = _rest(site, source, result[:axis] + result[axis + 1 :])
-    for axis in open_axes[len(open_axes) == 1 :]:
-        result[axis] = site.fresh(axis)
     before, after = product_without(list(source), result)
     if isinstance(before, int) and isinstance(after, int) and before != after:
         site.fail(

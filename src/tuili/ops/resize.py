@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tuili.ops.op import Result, op
+from tuili.ops.rationals import floor, is_symbolic, multiply
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim, floor_div
 
@@ -49,8 +50,9 @@ def _resize_shape(site: Site) -> list[Result]:
 
 
 def _scaled(dim: Dim, scale: Any) -> Dim:
-    if not isinstance(scale, float | int | np.floating):
-        return dim * scale
+    if is_symbolic(scale):
+        product = multiply(dim, scale)
+        return dim if product is None else floor(product)
     exact = Fraction(float(scale))
     return floor_div(dim * exact.numerator, exact.denominator)
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from tuili.ops.contents import as_dims
 from tuili.ops.op import Meaning, Result, ShapeRule, Symbolic
 from tuili.ops.site import Site
-from tuili.tensors import Array, Dim, DType
+from tuili.tensors import Array, DType
 
 
 def same(site: Site) -> list[Result]:
@@ -38,11 +39,14 @@ def unknown(site: Site) -> list[Result]:
     return [None] * site.num_outputs
 
 
-def each(function: Callable[..., Dim | bool | None]) -> Symbolic:
+def each(function: Callable[..., Any]) -> Symbolic:
     """A symbolic meaning that works element by element; None anywhere means unknown."""
 
     def symbolic(inputs: Sequence[Any], attrs: Mapping[str, Any], dtype: DType) -> Array | None:
-        operands = [np.asarray(item, object) for item in inputs]
+        elements = [item if item.dtype == object else as_dims(item) for item in inputs]
+        operands = [item for item in elements if item is not None]
+        if len(operands) < len(elements):
+            return None
         shape = np.broadcast_shapes(*(item.shape for item in operands))
         flat = [np.broadcast_to(item, shape).ravel() for item in operands]
         results = [function(*items) for items in zip(*flat, strict=True)]

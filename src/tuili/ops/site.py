@@ -9,13 +9,28 @@ import numpy as np
 
 from tuili.errors import InvalidModel
 from tuili.ir import Graph, Node, SequenceType, TensorType, Value, ValueType
+from tuili.ops.bounds import is_equal_unless_empty
 from tuili.ops.contents import Contents
 from tuili.ops.op import Op
-from tuili.tensors import Array, Dim, DType, Expr, Shape, broadcast_dim, shape_text
+from tuili.tensors import Array, Dim, DType, Expr, Shape, broadcast_dim, dim_max, shape_text
 
 
 class UnknownRank(Exception):
     """A shape rule asked for a shape that is not known; the outputs' shapes stay open."""
+
+
+def _merged(left: Dim, right: Dim) -> Dim | None:
+    if left not in (1, right) and right != 1:
+        # Both are sizes of tensors, hence not negative: max(a, 0) is a.
+        clamped = left == dim_max(right, 0) or right == dim_max(left, 0)
+        if clamped or is_equal_unless_empty(left, right):
+            return _simpler(left, right)
+    return broadcast_dim(left, right)
+
+
+def _simpler(left: Dim, right: Dim) -> Dim:
+    """Of two dims that are equal, the one that says more."""
+    return min((left, right), key=lambda dim: (not isinstance(dim, int), len(str(dim)), str(dim)))
 
 
 class Site:
@@ -154,7 +169,7 @@ class Site:
         result: list[Dim] = [1] * rank
         for shape in shapes:
             for axis, dim in enumerate(shape, rank - len(shape)):
-                merged = broadcast_dim(result[axis], dim)
+                merged = _merged(result[axis], dim)
                 if merged is None:
                     texts = " and ".join(shape_text(each) for each in shapes)
                     self.fail(
@@ -169,7 +184,7 @@ class Site:
         if isinstance(left, int) and isinstance(right, int) and left != right:
             shapes = ", ".join(str(value.type) for value in self.node.inputs if value is not None)
             self.fail(f"{what}: {left} against {right} (inputs: {shapes}); they must be equal")
-        return left if isinstance(left, int) else right
+        return _simpler(left, right)
 
     def need_rank(self, index: int, *ranks: int) -> Shape:
         """The shape of an input that must have one of some ranks."""

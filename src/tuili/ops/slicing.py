@@ -39,13 +39,24 @@ def _slice_shape(site: Site) -> list[Result]:
 def sliced(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
     """The size of a slice; None when the signs of the bounds are not known."""
     if step > 0:
-        first, last = _clamped(size, start, 0, size), _clamped(size, end, 0, size)
+        first, last = _from(size, start), _clamped(size, end, 0, size)
     else:
         first, last = _clamped(size, start, -1, size - 1), _clamped(size, end, -1, size - 1)
     if first is None or last is None:
         return None
     span = last - first if step > 0 else first - last
-    return ceil_div(at_least(span, 0), abs(step))
+    # The size of a tensor is never negative, whatever its expression says.
+    return ceil_div(span if span == size else at_least(span, 0), abs(step))
+
+
+def _from(size: Dim, start: Dim) -> Dim | None:
+    """Where a slice begins; one beyond the end makes a negative span, which counts as empty."""
+    if isinstance(start, int) and start >= _END:
+        return size
+    least, most = bounds(start)
+    if least >= 0:
+        return start
+    return at_least(size + start, 0) if most < 0 else None
 
 
 def _clamped(size: Dim, index: Dim, low: int, high: Dim) -> Dim | None:

@@ -8,6 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from tuili.ops import rationals
 from tuili.ops.op import REQUIRED, Op, op
 from tuili.ops.shapes import each, same
 from tuili.tensors import Array, DType, Expr
@@ -147,12 +148,16 @@ def _cast_dims(inputs: Any, attrs: Any, dtype: DType) -> Array | None:
     to = attrs["to"]
     if to is DType.BOOL:
         return each(lambda dim: None if isinstance(dim, Expr) else dim != 0)(inputs, attrs, dtype)
-    fits = to in (DType.I64, DType.I32, DType.F32, DType.F64)
-    return np.asarray(inputs[0], object) if fits else None
+    if to in (DType.F32, DType.F64):
+        return np.asarray(inputs[0], object)
+    fits = to in (DType.I64, DType.I32)
+    return each(rationals.truncate)(inputs, attrs, dtype) if fits else None
 
 
-def _keep(inputs: Any, attrs: Any, dtype: DType) -> Array:
-    return np.asarray(inputs[0], object)
+def _keep(inputs: Any, attrs: Any, dtype: DType) -> Array | None:
+    """Rounding to the nearest leaves whole numbers alone."""
+    whole = not any(isinstance(item, rationals.Quotient) for item in inputs[0].ravel())
+    return np.asarray(inputs[0], object) if whole else None
 
 
 _NARROW = {"float16": np.float32, "bfloat16": np.float32}
@@ -173,8 +178,8 @@ ROWS = (
     _row("Abs", np.abs, "number"),
     _row("Neg", np.negative, "signed", symbolic=each(lambda dim: 0 - dim)),
     _row("Sign", np.sign, "number"),
-    _row("Floor", np.floor, symbolic=_keep),
-    _row("Ceil", np.ceil, symbolic=_keep),
+    _row("Floor", np.floor, symbolic=each(rationals.floor)),
+    _row("Ceil", np.ceil, symbolic=each(rationals.ceil)),
     _row("Round", np.rint, symbolic=_keep),
     _row("Reciprocal", lambda x: (1 / x).astype(x.dtype)),
     _row("Sqrt", np.sqrt),

@@ -208,11 +208,24 @@ def _divide_monomial(monomial: _Monomial, divisor: _Monomial) -> _Monomial | Non
     return tuple((atom, powers[atom]) for atom, _ in monomial if powers[atom])
 
 
+def _ratio(left: Dim, right: Dim) -> Dim | None:
+    """The single product that times `right`, a sum, is `left`."""
+    lead, factor = next(iter(_terms(right).items()))
+    for monomial, value in _terms(left).items():
+        divided = _divide_monomial(monomial, lead)
+        if divided is not None and value % factor == 0:
+            candidate = _from_dict({divided: value // factor})
+            if candidate * right == left:
+                return candidate
+    return None
+
+
 def _split_exact(left: Dim, right: Dim) -> tuple[Dim, Dim]:
     """`left` as (quotient, rest): the terms that `right`, one product, divides, and the others."""
     right_terms = list(_terms(right).items())
     if len(right_terms) != 1:
-        return (1, 0) if left == right else (0, left)
+        found = _ratio(left, right)
+        return (0, left) if found is None else (found, 0)
     divisor, factor = right_terms[0]
     quotient: dict[_Monomial, int] = {}
     rest: dict[_Monomial, int] = {}
