@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from tuili.artifact import Artifact
-from tuili.errors import InvalidArtifact
 from tuili.ir import Graph, Value
 from tuili.ir.saved import load as load_graph
 from tuili.ir.saved import save as save_graph
@@ -98,9 +97,7 @@ def _read_graphs(artifact: Artifact) -> list[Graph]:
         for index in range(len(artifact.manifest.host_steps)):
             for suffix in (".json", ".safetensors"):
                 name = f"host{index}{suffix}"
-                member = artifact.storage.find(name)
-                if member is None:
-                    raise InvalidArtifact(f"{artifact.path}: {name} is missing; compile it again")
-                (Path(folder) / name).write_bytes(member.read(_MOST_BYTES))
+                data = artifact.verify_file(name).read(_MOST_BYTES)
+                (Path(folder) / name).write_bytes(data)
             graphs.append(load_graph(Path(folder) / f"host{index}.json"))
     return graphs

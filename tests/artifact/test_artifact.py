@@ -280,6 +280,9 @@ BAD_MANIFESTS: list[tuple[Edit, str]] = [
     (put("weights", "bytes", -5), ">= 0"),
     (put("weights", "bytes", 1 << 60), "<= 281474976710656"),
     (put("arena", "bytes", 1 << 60), "<= 281474976710656"),
+    (put("files", {"../a": "0" * 64}), "matching regex"),
+    (put("files", {"a": "b"}), "matching regex"),
+    (put("files", {"weights.bin": "0" * 64}), "file 'weights.bin' appears more than once"),
     (put("metadata", {"a": 1}), "Expected `str`, got `int`"),
 ]  # fmt: skip
 
@@ -343,6 +346,8 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
         "weights.bin is damaged: sha256 is .*, the manifest",
     ),
     (lambda p: flip_last_byte(p / "model.plain.so"), "model.plain.so is damaged"),
+    (lambda p: flip_last_byte(p / "model.c"), "model.c is damaged"),
+    (lambda p: (p / "model.c").unlink(), "model.c is missing"),
 ]
 
 
@@ -394,6 +399,30 @@ def test_a_file_with_any_byte_changed_is_refused_or_unharmed(tmp_path: Path) -> 
             continue
         # Only padding, or text that a checksum of the code and weights does not cover.
         assert found.weights.sha256() == found.manifest.weights.sha256
+
+
+@pytest.fixture(scope="module")
+def zipped(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("zipped")
+    return write_artifact(contents(folder), folder / "a", single_file=True).path.read_bytes()
+
+
+@given(st.data())
+def test_a_file_damaged_in_any_way_is_refused_or_unharmed(
+    zipped: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.tuili"
+    at = data.draw(st.integers(0, len(zipped)) | st.integers(len(zipped) - 600, len(zipped)))
+    insert = data.draw(st.binary(max_size=8))
+    cut = data.draw(st.integers(0, 8))
+    path.write_bytes(zipped[:at] + insert + zipped[at + cut :])
+    try:
+        open_artifact(path).verify()
+    except InvalidArtifact as error:
+        refusal = str(error)
+    else:
+        refusal = str(path)
+    assert str(path) in refusal
 
 
 def test_a_compressed_member_is_refused(tmp_path: Path) -> None:

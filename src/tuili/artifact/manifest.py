@@ -90,6 +90,8 @@ class Manifest(_Entry, frozen=True, kw_only=True, omit_defaults=True):
     arena: ArenaEntry
     metadata: dict[str, str]
     options: dict[str, str]
+    files: dict[_FileName, _Sha256] = {}
+    """The checksums of further members, such as `model.c`."""
     host_steps: list[str] = []
     """Nodes that the host runs by their NumPy meaning; `hostN.json` describes number N."""
 
@@ -157,6 +159,7 @@ def check_manifest(manifest: Manifest, where: str) -> None:
     _check_unique(manifest.symbols, f"{where}: symbols", "symbol")
     _check_unique((entry.target for entry in manifest.code), f"{where}: code", "target")
     files = [MANIFEST_FILE, manifest.weights.file, *(entry.file for entry in manifest.code)]
+    files += manifest.files
     _check_unique(files, where, "file")
     for spec in (*inputs, *outputs):
         if unknown := _symbols(spec.shape) - set(manifest.symbols):

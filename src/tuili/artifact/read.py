@@ -89,8 +89,19 @@ class Artifact:
         entry = self.manifest.weights
         return self._verified(self.weights, entry.file, entry.sha256)
 
+    def verify_file(self, name: str) -> Member:
+        """A further member; raises InvalidArtifact unless it has its checksum."""
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            raise InvalidArtifact(
+                f"{self.path}: {name} is not in `files` of the manifest; compile the model again"
+            )
+        return self._verified(self.member(name), name, expected)
+
     def verify(self) -> None:
         """Raise InvalidArtifact unless every member is there and has its checksum."""
+        for name in self.manifest.files:
+            self.verify_file(name)
         for entry in self.manifest.code:
             self.verify_code(entry)
         self.verify_weights()

@@ -93,7 +93,14 @@ class SingleFile:
             with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
                 size = path.stat().st_size
                 members = [_locate(path, size, stream, info) for info in archive.infolist()]
-        except zipfile.BadZipFile as error:
+        except (
+            zipfile.BadZipFile,
+            NotImplementedError,
+            ValueError,
+            OverflowError,
+            OSError,
+        ) as error:
+            # All that the module raises for damaged headers.
             raise InvalidArtifact(
                 f"{path}: damaged or no artifact ({error}); copy or compile it again"
             ) from None

@@ -24,7 +24,7 @@ from tuili.artifact.manifest import (
     CodeEntry,
     Manifest,
     WeightsEntry,
-    check_manifest,
+    decode_manifest,
     encode_manifest,
     tensor_entries,
 )
@@ -142,8 +142,8 @@ def _write_folder(contents: Contents, folder: Path) -> list[str]:
         code.append(_code_entry(source, name, folder))
     weights = _write_weights(contents.weights, folder)
     manifest = _manifest(contents, code, weights)
-    check_manifest(manifest, str(folder))
     (folder / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
+    decode_manifest((folder / MANIFEST_FILE).read_bytes(), contents.name)  # obeys its own rules
     for name, data in contents.extra.items():
         (folder / name).write_bytes(data)
     return [MANIFEST_FILE, *(entry.file for entry in code), WEIGHTS_FILE, *contents.extra]
@@ -169,6 +169,7 @@ def _manifest(contents: Contents, code: list[CodeEntry], weights: WeightsEntry) 
         producer=contents.producer,
         name=contents.name,
         host_steps=list(contents.host_steps),
+        files={name: hashlib.sha256(data).hexdigest() for name, data in contents.extra.items()},
         inputs=tensor_entries(contents.inputs),
         outputs=tensor_entries(contents.outputs),
         symbols=list(contents.symbols),
