@@ -290,3 +290,36 @@ def test_warm_up_runs_are_not_counted(tmp_path):
         return dataplane.model_statistics("m")["model_stats"][0]["execution_count"]
 
     assert run(tmp_path, scenario) == 0
+
+
+CACHED = IDENTITY + "response_cache { enable: true }"
+
+
+def test_the_same_request_is_answered_from_the_cache_until_a_reload(tmp_path):
+    add(tmp_path, "m", 1, config=CACHED)
+
+    async def scenario(dataplane):
+        for _ in range(3):
+            found = await infer(dataplane, request())
+            assert found.outputs[0].data.tolist() == [[1, 1]]
+        await infer(dataplane, request(shape=(2, 2)))
+        (stats,) = dataplane.model_statistics("m")["model_stats"]
+        counts = {key: stats["inference_stats"][key]["count"] for key in stats["inference_stats"]}
+        assert (counts["success"], counts["cache_hit"], counts["cache_miss"]) == (4, 2, 2)
+        assert stats["execution_count"] == 2
+        await dataplane.repository_load("m")
+        await infer(dataplane, request())
+        assert dataplane.model_statistics("m")["model_stats"][0]["execution_count"] == 3
+
+    run(tmp_path, scenario, model_control_mode="explicit", load_models=("m",))
+
+
+def test_the_cache_can_be_switched_off(tmp_path):
+    add(tmp_path, "m", 1, config=CACHED)
+
+    async def scenario(dataplane):
+        for _ in range(2):
+            await infer(dataplane, request())
+        assert dataplane.model_statistics("m")["model_stats"][0]["execution_count"] == 2
+
+    run(tmp_path, scenario, response_cache_bytes=0)

@@ -61,6 +61,12 @@ def serve(
         int, typer.Option(help="HTTP status of a full queue: 503, or 429.")
     ] = 503,
     server_id: Annotated[str, typer.Option(help="The server's name in its metadata.")] = "tuili",
+    response_cache_size: Annotated[
+        int, typer.Option(min=0, help="Bytes of answers kept for models that ask for it.")
+    ] = 64 << 20,
+    response_cache_ttl: Annotated[
+        float, typer.Option(min=0, help="Seconds that an answer is kept; 0 for ever.")
+    ] = 0.0,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
     ] = None,
@@ -88,6 +94,8 @@ def serve(
         log_level=log_level,
         allow_client_shm=allow_client_shm,
         max_input_bytes=max_input_size,
+        response_cache_bytes=response_cache_size,
+        response_cache_ttl_s=response_cache_ttl,
         cache=cache,
         isolation=isolation,
         onnx_executor=onnx_executor,

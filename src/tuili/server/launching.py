@@ -15,6 +15,7 @@ from tuili.server.options import ServerOptions
 from tuili.server.preparing import prepare
 from tuili.server.repository.config import ModelConfig, step_models
 from tuili.server.repository.lifecycle import Repository
+from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.dag import Dag
 from tuili.server.servable import Servable
 from tuili.server.shared_memory import Regions
@@ -33,6 +34,7 @@ class Launcher:
         self._regions = regions
         self._submit = submit
         # Two models at a time: compiling and warming take a core each.
+        self._cache = ResponseCache(options.response_cache_bytes, options.response_cache_ttl_s)
         self._turns = asyncio.Semaphore(2)
         # Statistics outlive a reload, as the counters of a scrape must not fall.
         self._statistics: dict[tuple[str, str], Statistics] = {}
@@ -55,6 +57,7 @@ class Launcher:
             decoupled=config.decoupled,
             sequences=prepared.sequences,
             adaptive=config.policy is None,
+            cache=self._cache if self._caches(config) else None,
             idempotent=config.parameters.get("idempotent", "true") != "false",
             placement=prepared.placement,
             regions=self._regions,
@@ -90,6 +93,12 @@ class Launcher:
             regions=self._regions,
             most_inflight=int(raw.get("max_inflight_requests", 0)),
         )
+
+    def _caches(self, config: ModelConfig) -> bool:
+        """Whether answers are kept: asked for, room for it, and each request stands alone."""
+        wanted = bool(config.raw.get("response_cache", {}).get("enable", False))
+        alone = not config.decoupled and "sequence_batching" not in config.raw
+        return wanted and alone and self._options.response_cache_bytes > 0
 
     def _part(self, dag: Dag, model: str, version: str) -> Live:
         versions = self.repository.live.get(model, {})

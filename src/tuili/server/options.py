@@ -34,6 +34,9 @@ class ServerOptions:
     max_input_bytes: int = 1 << 26
     compat: Literal["", "triton"] = ""
     overload_status: Literal[503, 429] = 503
+    # For models that ask for it with `response_cache { enable: true }`.
+    response_cache_bytes: int = 64 << 20
+    response_cache_ttl_s: float = 0.0
     cache: Path | None = None
     isolation: Isolation = "auto"
     onnx_executor: OnnxExecutor = "auto"

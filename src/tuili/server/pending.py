@@ -39,6 +39,7 @@ class Pending(msgspec.Struct, eq=False):
     retried: bool = False
     # Of a model that answers any number of times: takes an answer, says whether more are wanted.
     part: Callable[[Mapping[str, Array]], bool] | None = None
+    cache_key: bytes = b""
     end: Callable[[], None] | None = None
     sequence: int | str = 0
     starts: bool = False
