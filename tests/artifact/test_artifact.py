@@ -458,6 +458,22 @@ def test_nothing_there_is_not_found(tmp_path: Path) -> None:
         open_artifact(tmp_path / "none")
 
 
+def test_a_file_that_may_not_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_artifact(contents(tmp_path), tmp_path / "toy.tuili").path
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(InvalidArtifact, match="manifest.json cannot be read: Permission denied"):
+        open_artifact(path)
+    with pytest.raises(InvalidArtifact, match="toy.tuili cannot be read: Permission denied"):
+        Pin(path)
+
+
 def test_artifacts_are_told_from_other_files(artifact: Artifact) -> None:
     assert is_artifact(artifact.path)
     assert not is_artifact(artifact.path.parent)

@@ -145,6 +145,8 @@ class Pin:
             self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise NotFound(f"no artifact at {path}") from None
+        except OSError as error:
+            raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from None
 
     def holds(self) -> bool:
         """Whether the path still names what it named when the pin was set."""

@@ -34,11 +34,17 @@ class Member:
     offset: int
     size: int
 
+    def _open(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise InvalidArtifact(f"{self.path} cannot be read: {error.strerror}") from None
+
     def read(self, limit: int) -> bytes:
         """All bytes; raises InvalidArtifact above `limit`."""
         if self.size > limit:
             raise InvalidArtifact(f"{self.path}: {self.size} bytes, expected at most {limit}")
-        with self.path.open("rb") as stream:
+        with self._open() as stream:
             stream.seek(self.offset)
             return stream.read(self.size)
 
@@ -61,7 +67,7 @@ class Member:
             return memoryview(b"")
         start = self.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         skip = self.offset - start
-        with self.path.open("rb") as stream:
+        with self._open() as stream:
             mapped = mmap.mmap(
                 stream.fileno(), skip + self.size, access=mmap.ACCESS_READ, offset=start
             )
