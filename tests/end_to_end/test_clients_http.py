@@ -7,6 +7,7 @@ import http.client
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -235,6 +236,30 @@ def test_metrics_have_a_door_of_their_own():
             assert (b"nv_inference_count 3" in body) == (status == 200)
         connection.request("POST", "/metrics")
         assert connection.getresponse().status == 405
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_tls(tmp_path: Path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout",
+         str(key), "-out", str(certificate), "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with running(lambda plane: front_end.start(plane, port=0, tls=context)) as server:
+        connection = http.client.HTTPSConnection(
+            "localhost", server.port, timeout=10, context=trusting
+        )
+        tensor = {"name": "INPUT", "datatype": "FP32", "shape": [150_528], "data": [0.5] * 150_528}
+        for _ in range(2):
+            body = json.dumps({"inputs": [tensor]})
+            connection.request("POST", "/v2/models/identity/infer", body)
+            answer = json.loads(connection.getresponse().read())
+            assert answer["outputs"][0]["data"] == tensor["data"]
 
 
 def test_hundreds_of_idle_connections_are_no_burden():

@@ -342,6 +342,15 @@ def test_an_error_ends_a_strict_stream():
     assert (reply.status, reply.ended, reply.data) == (5, True, b"")
 
 
+def test_a_stream_whose_responses_are_not_read_is_ended():
+    wire = Wire(GrpcLimits(max_waiting_messages=10), settings={frames.INITIAL_WINDOW_SIZE: 0})
+    number = wire.open(STREAM)
+    wire.send(number, framed(repeat(50)), end=False)
+    reply = wire.replies[number]
+    assert (reply.status, reply.data) == (8, b"")
+    assert wire.connection._streams == {}
+
+
 def test_a_cancelled_stream_cancels_its_requests():
     wire = Wire()
     number = wire.open(STREAM)

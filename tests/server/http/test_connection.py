@@ -225,6 +225,16 @@ def test_an_old_client_gets_a_stream_that_ends_with_the_connection():
     assert wire.transport.closed
 
 
+def test_a_stream_that_nobody_reads_is_cut():
+    wire = Wire(HttpLimits(max_backlog_bytes=100))
+    data = request("POST", "/v2/models/repeat/generate_stream", {"IN": 3})
+    wire.feed(data[:-1])
+    wire.connection.pause_writing()
+    wire.transport.unsent = 101
+    wire.feed(data[-1:])
+    assert wire.transport.aborted
+
+
 def test_head_has_no_body():
     wire = Wire()
     wire.feed(b"HEAD /v2 HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -41,6 +41,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._limits = limits
         self.inference = listener.inference
         self.assembly = listener.assembly
+        self.max_waiting_messages = limits.max_waiting_messages
         self._transport: asyncio.Transport | None = None
         self._heads = HeadDecoder(limits.max_header_bytes)
         self._streams: dict[int, GrpcStream] = {}

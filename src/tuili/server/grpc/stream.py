@@ -194,9 +194,14 @@ class GrpcStream:
 
     def _send(self, parts: list[Buffer]) -> None:
         """One message of a streaming call."""
-        if not self.over:
-            self._connection.outgoing.send_message(self, parts)
-            self._connection.credit_stream(self)
+        if self.over:
+            return
+        if len(self.outgoing) > self._connection.max_waiting_messages:
+            self.outgoing.clear()
+            self._finish(_RESOURCE_EXHAUSTED, "the client does not read its responses")
+            return
+        self._connection.outgoing.send_message(self, parts)
+        self._connection.credit_stream(self)
 
     def _end(self, error: TuiliError | None) -> None:
         """End the call, with the status of `error`."""

@@ -281,7 +281,12 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._write(encode_head(reply, self._persistence(), None))
 
     def send_chunk(self, data: bytes) -> None:
-        """Send one piece of a streamed body."""
+        """Send one piece of a streamed body; a client that reads too slowly loses it."""
+        if self._write_blocked and self._transport is not None:
+            backlog = self._transport.get_write_buffer_size()
+            if backlog > self._listener.limits.max_backlog_bytes:
+                self._transport.abort()
+                return
         if self._endless:
             self._write(data)
         elif data:

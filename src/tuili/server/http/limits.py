@@ -17,6 +17,7 @@ class HttpLimits:
     max_connections: int = 16_384
     head_timeout_s: float = 15.0
     keep_alive_s: float = 75.0
+    max_backlog_bytes: int = 64 << 20  # of a stream that its client does not read
     write_timeout_s: float = 60.0
     # A body may take `body_timeout_s` plus its size at this rate, however it drips.
     body_timeout_s: float = 30.0
