@@ -154,11 +154,13 @@ def choose_onnx(source: Path, executor: str, cache: Path) -> tuple[str, Path]:
 
 
 def warm(model: Executable, signature: Signature, placement: Placement) -> None:
-    """Run on zeros (unknown dims are 1), so that caches are hot and the time is known.
+    """Run on zeros, so that caches are hot and the time is known; 1, 2, 4 ... rows while quick.
 
-    With a batch dim, 1, 2, 4 ... rows, as far as that stays quick. A model may well refuse such
-    tiny inputs; that says nothing, and it is measured in use then.
+    Where other dims than the batch are open, no guess at them is safe: such a model is measured in
+    use, and warmed by what its configuration gives.
     """
+    if any(-1 in rule.dims for rule in signature.inputs.values()):
+        return
     rows = 1
     while rows <= max(signature.max_batch_size, 1):
         batch = {
