@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,6 +203,11 @@ def test_the_document_describes_every_route():
         entry["operationId"] for paths in document["paths"].values() for entry in paths.values()
     ]
     assert len(names) == len(set(names))
+
+
+def test_the_reference_page_lists_every_route():
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "wire.md").read_text()
+    assert [pattern for _, pattern, _ in ROUTES if f"`{pattern}`" not in page] == []
 
 
 @pytest.mark.parametrize(
