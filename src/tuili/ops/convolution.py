@@ -40,7 +40,8 @@ def conv_shape(site: Site, weight: int = 1) -> list[Result]:
 
 
 def _wide(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+    """Sums of products are taken in f64: an oracle should not add errors of its own."""
+    return array.astype(np.float64)
 
 
 def conv(X: Array, W: Array, B: Array | None = None, **attrs: Any) -> Array:
@@ -49,7 +50,8 @@ def conv(X: Array, W: Array, B: Array | None = None, **attrs: Any) -> Array:
     strides, dilations, pads = resolve_pads(X.shape[2:], kernel, attrs)
     windows = view_windows(padded(_wide(X), pads, 0), kernel, strides, dilations)
     result = _products(windows, _wide(W), attrs.get("group", 1))
-    return result if B is None else result + _wide(B).reshape(-1, *[1] * len(kernel))
+    result = result if B is None else result + _wide(B).reshape(-1, *[1] * len(kernel))
+    return result.astype(X.dtype)
 
 
 def _products(windows: Array, weights: Array, group: int) -> Array:
@@ -120,7 +122,7 @@ def conv_transpose(X: Array, W: Array, B: Array | None = None, **attrs: Any) -> 
         result[(..., *window)] += columns[(slice(None), slice(None), *taps)]
     crop = tuple(slice(b, b + length) for b, length in zip(begins, lengths, strict=True))
     cut = result[(..., *crop)]
-    return cut if B is None else cut + _wide(B).reshape(-1, *[1] * rank)
+    return (cut if B is None else cut + _wide(B).reshape(-1, *[1] * rank)).astype(X.dtype)
 
 
 def _transposed_window(

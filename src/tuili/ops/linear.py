@@ -8,7 +8,7 @@ import numpy as np
 
 from tuili.ops.op import REQUIRED, Result, op
 from tuili.ops.site import Site
-from tuili.tensors import Array, Dim, shape_text
+from tuili.tensors import Array, Dim, DType, shape_text
 
 
 def matmul_shape(site: Site) -> list[Result]:
@@ -28,13 +28,14 @@ def product_shape(site: Site, left: list[Dim], right: list[Dim]) -> list[Dim]:
 
 
 def _wide(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+    """Sums of real products are taken in f64: an oracle should not add errors of its own."""
+    return array.astype(np.float64) if DType.of(array.dtype).is_float else array
 
 
 def matmul(A: Array, B: Array, bias: Array | None = None) -> Array:
     """A @ B, plus a bias where a pass has put one."""
     product = np.matmul(_wide(A), _wide(B))
-    return product if bias is None else product + _wide(bias)
+    return (product if bias is None else product + _wide(bias)).astype(A.dtype)
 
 
 def gemm_shape(site: Site) -> list[Result]:
@@ -62,12 +63,11 @@ def gemm(
 ) -> Array:
     """alpha * A' @ B' + beta * C (Gemm-13)."""
     product = _wide(A.T if transA else A) @ _wide(B.T if transB else B)
-    scale = product.dtype.type
     if alpha != 1:
-        product = product * scale(alpha)
-    if C is None or beta == 0:
-        return product
-    return product + (_wide(C) if beta == 1 else scale(beta) * _wide(C))
+        product = product * product.dtype.type(alpha)
+    if C is not None and beta != 0:
+        product = product + (_wide(C) if beta == 1 else product.dtype.type(beta) * _wide(C))
+    return product.astype(A.dtype)
 
 
 # -- einsum --------------------------------------------------------------------------------
@@ -106,7 +106,8 @@ def _einsum_shape(site: Site) -> list[Result]:
 
 
 def _einsum(*inputs: Array, equation: str) -> Array:
-    return np.einsum(equation.replace(" ", ""), *map(_wide, inputs), optimize=True)
+    product = np.einsum(equation.replace(" ", ""), *map(_wide, inputs), optimize=True)
+    return product.astype(inputs[0].dtype)
 
 
 # -- integers ------------------------------------------------------------------------------
