@@ -24,7 +24,14 @@ from tuili.ops.contents import Contents
 from tuili.runtime.cpu import host_features
 from tuili.tensors import Array, evaluate, symbols_of
 
-FLAGS = ("-std=gnu11", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = (
+    "-std=gnu11",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
 
 
 def this_target() -> Target:
@@ -62,7 +69,9 @@ class SingleKernel:
         calls = ["void run(uint8_t **buffers, int64_t *dims, uint8_t *scratch, int64_t parts) {"]
         calls.append("    int32_t shared_fault = 0; (void)shared_fault; (void)dims;")
         self.symbols = sorted(_symbols(self.program))
-        calls += [f"    const int64_t {s} = dims[{i}]; (void){s};" for i, s in enumerate(self.symbols)]
+        calls += [
+            f"    const int64_t {s} = dims[{i}]; (void){s};" for i, s in enumerate(self.symbols)
+        ]
         self.buffers: list[Buffer] = []
         for index, call in enumerate(self.program.steps):
             name = f"{call.kernel.name}_{index}"
@@ -120,8 +129,10 @@ class SingleKernel:
     def call(self, parts: int = 1) -> None:
         """Run the kernels, the grid cut into `parts`."""
         self.library.run(
-            self.pointers, ctypes.c_void_p(self.dims.ctypes.data),
-            ctypes.c_void_p(self.scratch.ctypes.data), ctypes.c_int64(parts),
+            self.pointers,
+            ctypes.c_void_p(self.dims.ctypes.data),
+            ctypes.c_void_p(self.scratch.ctypes.data),
+            ctypes.c_int64(parts),
         )
 
     def results(self) -> list[Array]:
@@ -192,7 +203,10 @@ def _compile(source: str, command: Sequence[str]) -> Any:
         text.write_text(source, encoding="utf-8")
         unfinished = library.with_suffix(f".{id(source)}")
         result = subprocess.run(
-            [*command, "-o", str(unfinished), str(text), "-lm"], capture_output=True, text=True, check=False
+            [*command, "-o", str(unfinished), str(text), "-lm"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert result.returncode == 0, result.stderr[:4000]
         unfinished.rename(library)

@@ -15,7 +15,10 @@ from tuili.codegen.targets import Target
 
 CASES = {
     "3x3": ((1, 32, 11, 40), (3, 3), {"pads": [1, 1, 1, 1]}),
-    "3x3 stride 2, odd channels": ((2, 19, 12, 31), (3, 3), {"pads": [0, 0, 1, 1], "strides": [2, 2]}),
+    "3x3 stride 2, odd channels": (
+        (2, 19, 12, 31), (3, 3),
+        {"pads": [0, 0, 1, 1], "strides": [2, 2]},
+    ),
     "5x5 small map": ((1, 40, 7, 7), (5, 5), {"pads": [2, 2, 2, 2]}),
     "dilated": ((1, 8, 17, 19), (3, 3), {"pads": [2, 3, 2, 3], "dilations": [2, 3]}),
     "no padding": ((1, 16, 9, 9), (3, 2), {}),

@@ -39,7 +39,10 @@ def test_symbolic() -> None:
 
 TRANSPOSED = {
     "1-D": ((2, 6, 9), (6, 2, 4), {"group": 2, "strides": [3], "pads": [1, 2]}),
-    "2-D": ((1, 4, 5, 6), (4, 3, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    "2-D": (
+        (1, 4, 5, 6), (4, 3, 3, 3),
+        {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
+    ),
     "same": ((1, 4, 5, 6), (4, 3, 4, 3), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
     "output shape": ((1, 2, 3, 3), (2, 2, 3, 3), {"strides": [3, 2], "output_shape": [10, 8]}),
     "dilated": ((1, 2, 4, 5), (2, 2, 2, 3), {"dilations": [2, 2], "strides": [1, 2]}),

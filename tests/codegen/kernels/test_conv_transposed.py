@@ -16,7 +16,10 @@ from tuili.codegen.targets import Target
 CASES = {
     "2x2 stride 2": ((1, 24, 7, 20), (24, 24, 2, 2), {"strides": [2, 2]}),
     "to one channel": ((1, 24, 7, 9), (24, 1, 2, 2), {"strides": [2, 2]}),
-    "3x3 stride 2": ((2, 16, 6, 18), (16, 20, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    "3x3 stride 2": (
+        (2, 16, 6, 18), (16, 20, 3, 3),
+        {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
+    ),
     "4x4 stride 2": ((1, 16, 6, 8), (16, 16, 4, 4), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
     "dilated": ((1, 16, 5, 6), (16, 16, 3, 3), {"strides": [2, 1], "dilations": [2, 3]}),
     "gaps": ((1, 16, 4, 5), (16, 16, 1, 2), {"strides": [2, 3]}),

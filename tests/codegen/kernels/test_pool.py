@@ -9,12 +9,21 @@ from tuili.codegen.targets import Target
 from tuili.tensors import DType
 
 CASES = {
-    "3x3 stride 2": ((1, 32, 12, 30), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "3x3 stride 2": (
+        (1, 32, 12, 30),
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+    ),
     "2x2": ((2, 19, 9, 9), {"kernel_shape": [2, 2], "strides": [2, 2]}),
     "ceil": ((1, 16, 9, 10), {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
-    "ceil with pads": ((1, 16, 9, 10), {"kernel_shape": [3, 3], "strides": [2, 3], "pads": [1, 0, 1, 1], "ceil_mode": 1}),
+    "ceil with pads": (
+        (1, 16, 9, 10),
+        {"kernel_shape": [3, 3], "strides": [2, 3], "pads": [1, 0, 1, 1], "ceil_mode": 1},
+    ),
     "asymmetric": ((1, 16, 8, 9), {"kernel_shape": [2, 4], "pads": [1, 0, 0, 3]}),
-    "dilated": ((1, 16, 12, 13), {"kernel_shape": [3, 3], "dilations": [2, 2], "pads": [1, 1, 1, 1]}),
+    "dilated": (
+        (1, 16, 12, 13),
+        {"kernel_shape": [3, 3], "dilations": [2, 2], "pads": [1, 1, 1, 1]},
+    ),
     "same": ((1, 16, 7, 9), {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"}),
     "1-D": ((2, 17, 33), {"kernel_shape": [4], "strides": [3], "pads": [1, 2]}),
 }  # fmt: skip
@@ -32,7 +41,7 @@ def _attrs(kind: str, attrs: dict[str, object]) -> dict[str, object]:
 @cases
 def test_blocked(case: str, kind: str, target: Target) -> None:
     shape, attrs = CASES[case]
-    node, values = window_node(kind.split()[0], target, shape, _attrs(kind, attrs))
+    node, values = window_node(kind.split(maxsplit=1)[0], target, shape, _attrs(kind, attrs))
     check(node, target, values, family="pool")
 
 
@@ -42,7 +51,9 @@ def test_blocked_symbolic(case: str, kind: str) -> None:
     target = targets_here()[0]
     shape, attrs = CASES[case]
     axes = "NW" if len(shape) == 3 else "NHW"
-    node, values = window_node(kind.split()[0], target, shape, _attrs(kind, attrs), axes=axes)
+    node, values = window_node(
+        kind.split(maxsplit=1)[0], target, shape, _attrs(kind, attrs), axes=axes
+    )
     check(node, target, values, family="pool")
 
 
@@ -51,7 +62,9 @@ def test_blocked_symbolic(case: str, kind: str) -> None:
 def test_plain(case: str, kind: str) -> None:
     target = targets_here()[0]
     shape, attrs = CASES[case]
-    node, values = window_node(kind.split()[0], target, shape, _attrs(kind, attrs), layout="")
+    node, values = window_node(
+        kind.split(maxsplit=1)[0], target, shape, _attrs(kind, attrs), layout=""
+    )
     check(node, target, values, family="pool_plain")
 
 

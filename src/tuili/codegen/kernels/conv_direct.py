@@ -266,8 +266,8 @@ class _Printer:
     def body(self) -> str:
         """The loops over items, chunks of input blocks and rows."""
         plan = self.plan
-        firsts = ", ".join(str(first) for first in plan.first)
         varies = len(set(plan.first)) > 1
+        firsts = ", ".join(str(first) for first in (plan.first if varies else plan.first[:1]))
         table = [f"static const int32_t firsts[{len(plan.first)}] = {{{firsts}}};"]
         rows = self._rows()
         if plan.tail and len(plan.first) > 1:
@@ -285,7 +285,7 @@ class _Printer:
             "for (int64_t item = begin; item < end; item++) {",
             "    const int64_t panel = item % PANELS, band = item / PANELS % BANDS;",
             "    const int64_t n = item / (PANELS * BANDS);",
-            f"    const int64_t first = {'firsts[panel]' if varies else plan.first[0]};",
+            f"    const int64_t first = {'firsts[panel]' if varies else firsts};",
             f"    const float *const xn = x + (n * CB + first) * H * W * {plan.block};",
             f"    const float *const wn = w + panel * {plan.panel_floats};",
             f"    const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",

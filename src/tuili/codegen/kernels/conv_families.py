@@ -31,9 +31,7 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
         Family(
             "conv_transposed", conv_transposed.emit_transposed, conv_transposed.supports_transposed
         ),
-        Family(
-            "conv_plain", window_plain.emit_plain_transpose, window_plain.supports_plain_conv
-        ),
+        Family("conv_plain", window_plain.emit_plain_transpose, window_plain.supports_plain_conv),
     ),
     "MaxPool": (
         Family("pool", conv_window.emit_max_pool, conv_window.supports_pool),

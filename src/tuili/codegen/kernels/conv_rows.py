@@ -37,9 +37,7 @@ def tap_range(low: str, high: str, start: str, size: str, axis: Axis) -> list[st
     ]
 
 
-def known_tiles(
-    columns: Axis, pixels: int, tile: PrintTile, *, limited: bool = False
-) -> list[str]:
+def known_tiles(columns: Axis, pixels: int, tile: PrintTile, *, limited: bool = False) -> list[str]:
     """Tiles of a row of known width; equal neighbours share their text.
 
     `limited`: only those that begin in left .. right - 1.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Dim, ceil_div, dim_max
-
 
 MOST_TAPS = 12  # in a row, to print tiles with just the taps that they have
 
@@ -19,7 +19,7 @@ class Axis:
 
     size: Dim
     out: Dim
-    taps: int
+    taps: int  # row-major fallbacks, which print no taps, may hold an unknown number here
     stride: int = 1
     dilation: int = 1
     pad: Dim = 0
@@ -108,8 +108,9 @@ def conv_shape(node: Node, taps: Sequence[int]) -> ConvShape:
     return ConvShape(x[0], channels, outputs, rows, columns)
 
 
-def window_axes(node: Node, taps: Sequence[int]) -> list[Axis]:
+def window_axes(node: Node, window: Sequence[Dim]) -> list[Axis]:
     """The spatial axes of a window operation."""
+    taps = cast("Sequence[int]", window)
     x, y = node.required(0).shape[2:], node.output.shape[2:]
     rank = len(x)
     strides = attr(node, "strides") or (1,) * rank
@@ -134,8 +135,9 @@ def _pads(node: Node, axis: int, rank: int, size: Dim, reach: int, stride: int) 
     return pads[axis], pads[axis + rank]
 
 
-def transposed_axes(node: Node, taps: Sequence[int]) -> list[Axis]:
+def transposed_axes(node: Node, window: Sequence[Dim]) -> list[Axis]:
     """The spatial axes of a ConvTranspose node; `pad` is what is cut off at the beginning."""
+    taps = cast("Sequence[int]", window)
     x, y = node.required(0).shape[2:], node.output.shape[2:]
     rank = len(x)
     strides = attr(node, "strides") or (1,) * rank

@@ -158,7 +158,9 @@ def _begin(node: Node, ctx: Context, name: str, taps: Array) -> KernelBuilder:
     k.support(_sum_each(lanes))
     used = channels - (blocks - 1) * lanes
     mask = ", ".join("-1" if lane < used else "0" for lane in range(lanes))
-    k.body(f"const vi real = {{{mask}}};  /* lanes of the last block that are channels */\n(void)real;")
+    k.body(
+        f"const vi real = {{{mask}}};  /* lanes of the last block that are channels */\n(void)real;"
+    )
     return k
 
 
@@ -194,7 +196,8 @@ def _sums(pixels: _Pixels, channels: int, lanes: int) -> list[str]:
     """C for `acc[]`: sums by lane of the pixels from `w0` on."""
     taps = pixels.columns.taps
     low, high = (pixels.border or f"0 {taps}").split()
-    index = f"((n * CB + b) * H + h + kh * {pixels.rows.dilation}) * W"
+    row = f"((n * CB + b) * H + h + kh * {pixels.rows.dilation}) * W"
+    place = f"({row} + w0 + kw * {pixels.columns.dilation}) * V"
     adds = [
         _add(f"acc[{p}]", f"xr + {p * pixels.stride} * V", "wv", channels, lanes)
         for p in range(pixels.count)
@@ -204,8 +207,7 @@ def _sums(pixels: _Pixels, channels: int, lanes: int) -> list[str]:
         "for (int64_t b = 0; b < CB; b++)",
         "    for (int64_t kh = kh0; kh < kh1; kh++)",
         f"        for (int64_t kw = {low}; kw < {high}; kw++) {{",
-        f"            const float *const xr = x + ({index} + w0 + kw * {pixels.columns.dilation})"
-        " * V;",
+        f"            const float *const xr = x + {place};",
         f"            const vf wv = v_load(w + ((b * {pixels.rows.taps} + kh) * {taps} + kw) * V);",
         *indent(adds, 3),
         "        }",
@@ -230,8 +232,7 @@ def _spread(pixels: int, high: int, wide: int, channels: int, lanes: int) -> lis
     value = "v_load(xr + {p} * V)"
     if channels % lanes:
         value = "(b + 1 < CB ? v_load(xr + {p} * V) : (vf)((vi)v_load(xr + {p} * V) & real))"
-    for p in range(pixels):
-        lines.append(f"    const vf x{p} = {value.format(p=p)};")
+    lines += [f"    const vf x{p} = {value.format(p=p)};" for p in range(pixels)]
     for i in range(high):
         for j in range(wide):
             lines.append(f"    const vf w{i}_{j} = v_load(wr + {i * wide + j} * V);")
@@ -251,9 +252,7 @@ def _finish(k: KernelBuilder, node: Node, start: str, count: str) -> list[str]:
     if bias is not None and bias.constant is not None:
         k.weight("bias", bias.constant.reshape(-1))
         plus = " + {}"
-    vector, result = epilogue.vector(
-        f"(v_load(y + at){plus.format('v_set1(bias[0])')})", "at", "0"
-    )
+    vector, result = epilogue.vector(f"(v_load(y + at){plus.format('v_set1(bias[0])')})", "at", "0")
     scalar, last = epilogue.scalar(f"(y[at]{plus.format('bias[0]')})", "at", "0")
     return [
         f"int64_t at = {start};",

@@ -73,7 +73,9 @@ def emit_plain(node: Node, ctx: Context) -> None:
     is_max = node.op == "GlobalMaxPool"
     vector = x.dtype is DType.F32
     value = loaded(x.dtype, "xn[p]")
-    step = f"if ({value} > sum || {value} != {value}) sum = {value};" if is_max else f"sum += {value};"
+    step = (
+        f"if ({value} > sum || {value} != {value}) sum = {value};" if is_max else f"sum += {value};"
+    )
     start = "-INFINITY" if is_max else "0"
     total = "sum" if is_max else f"sum / ({kind})HW"
     statements, result = epilogue.scalar(total, "item", "item % C")

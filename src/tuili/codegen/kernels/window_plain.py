@@ -1,7 +1,7 @@
 """Row-major windows of any rank and type, without haste: convolution, its transpose, pools.
 
-A grid item is one row of the output (the last axis); its sums lie in scratch memory. The loops over
-the other axes and over the taps are printed for the rank; sizes may all be unknown.
+A grid item is one row of the output (the last axis), made in pieces. The loops over the other axes
+and over the taps are printed for the rank; sizes may all be unknown.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tuili.ops.table import attr
 from tuili.tensors import Dim, DType, numel
 
 CONV_SLOTS, POOL_SLOTS = 3, 1
+PIECE = 256  # outputs whose sums are kept at a time
 _FLOATS = (DType.F32, DType.F64, DType.F16, DType.BF16)
 
 
@@ -95,13 +96,12 @@ class _Rows:
 
     @property
     def range_of_last(self) -> list[str]:
-        """`low` .. `high`: the outputs of the row whose tap kl of the last axis is inside."""
+        """`low` .. `high`: the outputs of the piece whose tap kl of the last axis is inside."""
         z = self.last
         return [
             f"const int64_t start = kl * D{z} - P{z};",
-            f"const int64_t low = start < 0 ? (S{z} - 1 - start) / S{z} : 0;",
-            f"const int64_t room = I{z} - start;",
-            f"const int64_t high = room > 0 ? tl_min(O{z}, (room + S{z} - 1) / S{z}) : 0;",
+            f"const int64_t low = tl_max(left, tl_floordiv(S{z} - 1 - start, S{z}));",
+            f"const int64_t high = tl_min(right, tl_floordiv(I{z} - start + S{z} - 1, S{z}));",
         ]
 
 
@@ -123,7 +123,7 @@ def emit_plain_conv(node: Node, ctx: Context) -> None:
         *indent(rows.range_of_last),
         f"    const acc_t weight = {weight};",
         "    for (int64_t o = low; o < high; o++)",
-        f"        sums[o] += (acc_t){loaded(x.dtype, f'xr[o * S{z} + start]')} * weight;",
+        f"        sums[o - left] += (acc_t){loaded(x.dtype, f'xr[o * S{z} + start]')} * weight;",
         "}",
     ]
     channels = ["for (int64_t c = 0; c < GC; c++) {", *indent(rows.tap_loops(inner)), "}"]
@@ -145,11 +145,10 @@ def emit_plain_transpose(node: Node, ctx: Context) -> None:
         f"for (int64_t kl = 0; kl < K{z}; kl++) {{",
         f"    const int64_t start = kl * D{z} - P{z};",
         f"    const acc_t weight = {loaded(w.dtype, f'w[{weight} * K{z} + kl]')};",
-        f"    const int64_t low = start < 0 ? (S{z} - 1 - start) / S{z} : 0;",
-        f"    const int64_t room = O{z} - start;",
-        f"    const int64_t high = room > 0 ? tl_min(I{z}, (room + S{z} - 1) / S{z}) : 0;",
+        f"    const int64_t low = tl_max(0, tl_floordiv(left - start + S{z} - 1, S{z}));",
+        f"    const int64_t high = tl_min(I{z}, tl_floordiv(right - start + S{z} - 1, S{z}));",
         "    for (int64_t i = low; i < high; i++)",
-        f"        sums[i * S{z} + start] += (acc_t){loaded(x.dtype, 'xr[i]')} * weight;",
+        f"        sums[i * S{z} + start - left] += (acc_t){loaded(x.dtype, 'xr[i]')} * weight;",
         "}",
     ]
     loops = rows.tap_loops(inner, transposed=True)
@@ -172,33 +171,36 @@ def _begin(node: Node, ctx: Context, name: str, rows: _Rows) -> KernelBuilder:
     return k
 
 
-def _finish_conv(
-    k: KernelBuilder, node: Node, rows: _Rows, loops: list[str], work: Dim
-) -> None:
+def _finish_conv(k: KernelBuilder, node: Node, rows: _Rows, loops: list[str], work: Dim) -> None:
     y = node.output
     z = rows.last
     epilogue = Epilogue(k, node, CONV_SLOTS)
     acc = "double" if y.dtype is DType.F64 else "float"
     bias = node.input(2)
     start = "0" if bias is None else loaded(bias.dtype, "bias[m]")
-    statements, result = epilogue.scalar("sums[o]", f"item * O{z} + o", "m")
+    statements, result = epilogue.scalar("sums[o - left]", f"item * O{z} + o", "m")
+    piece = [
+        f"const int64_t right = tl_min(left + {PIECE}, O{z});",
+        f"acc_t sums[{PIECE}];",
+        "for (int64_t o = left; o < right; o++)",
+        f"    sums[o - left] = {start};",
+        *loops,
+        "for (int64_t o = left; o < right; o++) {",
+        *indent(statements),
+        f"    y[item * O{z} + o] = {stored(y.dtype, result)};",
+        "}",
+    ]
     lines = [
         f"typedef {acc} acc_t;",
-        "acc_t *const sums = (acc_t *)scratch;",
         "(void)C;",
         "for (int64_t item = begin; item < end; item++) {",
         *indent(rows.split_item("M")),
-        f"    for (int64_t o = 0; o < O{z}; o++)",
-        f"        sums[o] = {start};",
-        *indent(loops),
-        f"    for (int64_t o = 0; o < O{z}; o++) {{",
-        *indent(statements, 2),
-        f"        y[item * O{z} + o] = {stored(y.dtype, result)};",
+        f"    for (int64_t left = 0; left < O{z}; left += {PIECE}) {{",
+        *indent(piece, 2),
         "    }",
         "}",
     ]
     k.body("\n".join(lines))
-    k.scratch(rows.axes[z].out * (8 if acc == "double" else 4))
     # Far from the vector rate: count each operation as four.
     k.emit(
         grid=numel(y.shape[:-1]), flops=numel(y.shape) * work * 8,

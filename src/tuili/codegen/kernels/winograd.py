@@ -90,6 +90,18 @@ class WinogradPlan:
         return self.shape.batch * self.high * self.wide
 
     @property
+    def likely_tiles(self) -> int:
+        """Tiles of one image of the size that is known or likely."""
+        m, rows, columns = self.winograd.outputs, self.shape.rows.out, self.shape.columns.out
+        batch = self.shape.batch if isinstance(self.shape.batch, int) else 1
+        return batch * -(-_known(rows) // m) * -(-_known(columns) // m)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether threads share the output channels of a block of tiles."""
+        return self.likely_tiles <= FEW_BLOCKS * self.block
+
+    @property
     def v_step(self) -> int:
         """Floats from one product to the next in V; an odd number of vectors spreads the sets."""
         return (self.channel_blocks * self.tile.pixels + 1) * self.lanes
@@ -151,16 +163,14 @@ def plan_winograd(shape: ConvShape, target: Target, winograd: Winograd) -> Winog
     """Register tiles and blocks."""
     out_blocks = -(-shape.outputs // target.lanes)
     first = WinogradPlan(winograd, shape, target.lanes, Tile(1, 1), 1)
-    tiles = first.tiles
-    tile = choose_tile(target, tiles, out_blocks, whole=True)
+    tile = choose_tile(target, first.likely_tiles, out_blocks, whole=True)
     return WinogradPlan(winograd, shape, target.lanes, tile, _groups(first, tile))
 
 
 def _groups(plan: WinogradPlan, tile: Tile) -> int:
     """Register tiles in a block: two share weights that come from beyond the caches."""
-    tiles = plan.tiles
     v_bytes = plan.products * plan.shape.channels * tile.pixels * 4
-    alone = isinstance(tiles, int) and tiles <= tile.pixels
+    alone = plan.likely_tiles <= tile.pixels
     return 1 if alone or plan.weight_bytes <= L2_BYTES or 2 * v_bytes > L2_BYTES else 2
 
 
@@ -188,7 +198,7 @@ def emit_winograd(node: Node, ctx: Context) -> None:
 def emit_with(node: Node, ctx: Context, plan: WinogradPlan, weights: Array) -> None:
     """The calls of a plan."""
     blocks = ceil_div(plan.tiles, plan.block)
-    shared = isinstance(blocks, int) and blocks <= FEW_BLOCKS
+    shared = plan.is_shared
     temp = None
     if shared:
         k = _builder(node, ctx, plan, "transform")
@@ -258,8 +268,9 @@ def _input_function(winograd: Winograd) -> str:
             "{",
             *indent(winograd.input_text.split("\n")),
             "}",
-            "/* B d B': the input of one tile, rows `row` floats apart, to products `step` apart. */",
-            "static inline void transform_input(const float *d, int64_t row, float *v, int64_t step)",
+            "/* B d B': a tile of input, rows `row` floats apart, to products `step` apart. */",
+            "static inline void transform_input(",
+            "    const float *d, int64_t row, float *v, int64_t step)",
             "{",
             f"    vf half[{n}][{n}];",
             f"    for (int j = 0; j < {n}; j++) {{",
@@ -422,8 +433,8 @@ def _store(plan: WinogradPlan, epilogue: Epilogue, *, has_bias: bool) -> list[st
         f"        transform_output(mg + (v * {pixels} + p) * V, {plan.m_step}, r);",
         f"        for (int64_t i = 0; i < tl_min({m}, OH - oh); i++)",
         f"            for (int64_t j = 0; j < tl_min({m}, OW - ow); j++) {{",
-        "                const int64_t at = (((n * OCB + oc / V + v) * OH + oh + i) * OW + ow + j)"
-        " * V;",
+        "                const int64_t line = ((n * OCB + oc / V + v) * OH + oh + i) * OW;",
+        "                const int64_t at = (line + ow + j) * V;",
         *indent(statements, 4),
         f"                v_store(y + at, {result});",
         "            }",
