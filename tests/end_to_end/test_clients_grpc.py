@@ -252,7 +252,7 @@ def test_the_health_service(server: Running):
 
 
 def test_a_stopping_server_finishes_what_it_has(server: Running):
-    impl = "native" if "Native" in type(server.front_end).__name__ else "grpcio"
+    impl = "grpcio" if "Grpcio" in type(server.front_end).__name__ else "native"
     with (
         running(lambda plane: front_end.start(plane, port=0, grpc_impl=impl)) as other,
         triton.InferenceServerClient(f"127.0.0.1:{other.port}") as client,

@@ -222,10 +222,10 @@ def test_a_deadline_ends_the_call_and_cancels_the_request():
         now = asyncio.get_running_loop().time()
         (ticket, request, _) = wire.dataplane.held[0]
         assert request.deadline == pytest.approx(now + 5, abs=1)
-        wire.listener.tick(now + 3)
+        wire.listener.connections.tick(now + 3)
         wire.sync()
         assert not wire.replies.get(number)
-        wire.listener.tick(now + 6)
+        wire.listener.connections.tick(now + 6)
         wire.sync()
         assert (wire.replies[number].status, wire.replies[number].text) == (4, "Deadline Exceeded")
         assert ticket.cancelled
@@ -584,32 +584,32 @@ def test_counters_are_per_second():
     raw.feed(HELLO)
     for second in range(1, 4):
         raw.feed(frame(frames.PING, 0, 0, bytes(8)) * 1500)
-        raw.listener.tick(float(second))
+        raw.listener.connections.tick(float(second))
     assert raw.goaway() is None
 
 
 def test_silent_clients_are_let_go():
     raw = Raw()
     raw.feed(frames.PREFACE[:10])
-    raw.listener.tick(10.0)
+    raw.listener.connections.tick(10.0)
     assert not raw.transport.closed
-    raw.listener.tick(20.0)
+    raw.listener.connections.tick(20.0)
     assert raw.transport.aborted
 
 
 def test_an_idle_connection_may_stay():
     raw = Raw()
     raw.feed(HELLO + call_bytes(1))
-    raw.listener.tick(1e6)
+    raw.listener.connections.tick(1e6)
     assert not raw.transport.closed
 
 
 def test_a_message_that_never_ends_is_given_up():
     raw = Raw()
     raw.feed(HELLO + headers(1, block()) + data_frame(1, framed(infer_request())[:9], 0))
-    raw.listener.tick(59.0)
+    raw.listener.connections.tick(59.0)
     assert raw.connection._streams
-    raw.listener.tick(61.0)
+    raw.listener.connections.tick(61.0)
     assert not raw.connection._streams
     assert not raw.transport.closed
 
@@ -620,22 +620,22 @@ def test_a_client_that_never_reads_is_cut_and_a_slow_one_is_not():
     raw.connection.pause_writing()
     for second, unsent in ((61, 5000), (122, 4000), (183, 3000)):
         raw.transport.unsent = unsent
-        raw.listener.tick(float(second))
+        raw.listener.connections.tick(float(second))
         assert not raw.transport.aborted
-    raw.listener.tick(244.0)
+    raw.listener.connections.tick(244.0)
     assert raw.transport.aborted
 
 
 def test_a_call_whose_client_opens_no_window_is_given_up():
     raw = Raw()
     raw.feed(HELLO + frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 0}) + call_bytes(1))
-    raw.listener.tick(1.0)
-    raw.listener.tick(60.0)
+    raw.listener.connections.tick(1.0)
+    raw.listener.connections.tick(60.0)
     raw.feed(frames.window_update_frame(1, 5))
-    raw.listener.tick(61.0)
-    raw.listener.tick(120.0)
+    raw.listener.connections.tick(61.0)
+    raw.listener.connections.tick(120.0)
     assert raw.connection.outgoing.waiting
-    raw.listener.tick(121.0)
+    raw.listener.connections.tick(121.0)
     assert not raw.connection.outgoing.waiting
     assert (frames.RST_STREAM, 0, 1, frames.CANCEL.to_bytes(4, "big")) in raw.frames()
 
@@ -643,7 +643,7 @@ def test_a_call_whose_client_opens_no_window_is_given_up():
 def test_draining_finishes_what_is_under_way():
     raw = Raw()  # the `h2` client takes any GOAWAY for the end
     raw.feed(HELLO + call_bytes(1, "held"))
-    raw.listener.drain()
+    raw.listener.connections.drain()
     assert (raw.goaway(), raw.transport.closed) == (0, False)
     raw.dataplane.release()
     kinds = [(kind, number) for kind, _, number, _ in raw.frames()]
@@ -655,7 +655,7 @@ def test_draining_finishes_what_is_under_way():
 def test_draining_closes_idle_connections():
     raw = Raw()
     raw.feed(HELLO)
-    raw.listener.drain()
+    raw.listener.connections.drain()
     assert (raw.goaway(), raw.transport.closed) == (0, True)
 
 

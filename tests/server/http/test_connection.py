@@ -173,9 +173,9 @@ def test_a_refused_client_is_listened_to_for_a_moment_only():
     wire = Wire()
     wire.feed(b"GARBAGE\r\n\r\n")
     wire.feed(b"more" * 1000)
-    wire.listener.tick(1.0)
+    wire.listener.connections.tick(1.0)
     assert not wire.transport.aborted
-    wire.listener.tick(3.0)
+    wire.listener.connections.tick(3.0)
     assert wire.transport.aborted
 
 
@@ -257,19 +257,19 @@ def test_what_takes_too_long_ends(data: bytes, seconds: float, status: int | Non
     wire = Wire()
     wire.feed(data)
     before = len(wire.answers())
-    wire.listener.tick(0.5)
+    wire.listener.connections.tick(0.5)
     assert not wire.transport.closed
-    wire.listener.tick(seconds)
+    wire.listener.connections.tick(seconds)
     late = wire.answers()[before:]
     assert [answer.status for answer in late] == ([] if status is None else [status])
-    wire.listener.tick(seconds + 10)
+    wire.listener.connections.tick(seconds + 10)
     assert wire.transport.closed
 
 
 def test_a_request_under_way_is_not_timed_out_here():
     wire = Wire()
     wire.feed(INFER.replace(b"identity", b"held"))
-    wire.listener.tick(1e6)
+    wire.listener.connections.tick(1e6)
     assert not wire.transport.closed
 
 
@@ -278,17 +278,17 @@ def test_a_client_that_never_reads_is_cut_and_a_slow_one_is_not():
     wire.connection.pause_writing()
     for second, unsent in ((61, 5000), (122, 4000), (183, 3000)):
         wire.transport.unsent = unsent
-        wire.listener.tick(float(second))
+        wire.listener.connections.tick(float(second))
         assert not wire.transport.aborted
-    wire.listener.tick(244.0)
+    wire.listener.connections.tick(244.0)
     assert wire.transport.aborted
 
 
 def test_draining_answers_and_closes():
     busy, idle = Wire(), Wire()
     busy.feed(INFER.replace(b"identity", b"held"))
-    busy.listener.drain()
-    idle.listener.drain()
+    busy.listener.connections.drain()
+    idle.listener.connections.drain()
     assert idle.transport.closed
     assert not busy.transport.closed
     busy.dataplane.release()

@@ -7,7 +7,8 @@ from typing import Literal, Protocol
 
 from tuili.server.dataplane import DataPlane
 from tuili.server.grpc.limits import GrpcLimits
-from tuili.server.grpc.listener import start_native
+from tuili.server.grpc.listener import GrpcListener
+from tuili.server.listening import Address, listen
 
 __all__ = ["GrpcLimits", "GrpcServer", "start"]
 
@@ -40,4 +41,8 @@ async def start(
         from tuili.server.grpc.grpcio_server import start_grpcio
 
         return await start_grpcio(dataplane, host, port, limits)
-    return await start_native(dataplane, host, port, limits, tls, reuse_port)
+    if tls is not None:
+        tls.set_alpn_protocols(["h2"])
+    listener = GrpcListener(dataplane, limits)
+    address = Address(host, port, tls, reuse_port)
+    return await listen(listener.connect, listener.connections, address)

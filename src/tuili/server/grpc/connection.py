@@ -38,6 +38,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def __init__(self, listener: GrpcListener) -> None:
         limits = listener.limits
         self._listener = listener
+        self._connections = listener.connections
         self._limits = limits
         self.inference = listener.inference
         self.assembly = listener.assembly
@@ -63,13 +64,13 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._unacked = 0
         self._closing = False
         self._draining = False
-        self._deadline = listener.now + limits.preface_timeout_s
+        self._deadline = listener.connections.now + limits.preface_timeout_s
         self._resets = self._controls = self._empties = 0
 
     @property
     def now(self) -> float:
         """The listener's coarse clock."""
-        return self._listener.now
+        return self._connections.now
 
     # The loop's side -------------------------------------------------------------------------
 
@@ -88,11 +89,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
         more = h2.window_update_frame(0, limits.connection_window - h2.DEFAULT_WINDOW)
         self.outgoing.connect(self._transport)
         self._transport.write(settings + more)
-        self._listener.opened(self)
+        self._connections.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._listener.closed(self)
+        self._connections.closed(self)
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.cancel()
@@ -124,7 +125,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.outgoing.block()
-        self._deadline = self._listener.now + self._limits.write_timeout_s
+        self._deadline = self._connections.now + self._limits.write_timeout_s
 
     def resume_writing(self) -> None:
         self.outgoing.blocked = False

@@ -51,13 +51,14 @@ class HttpConnection(asyncio.BufferedProtocol):
     """Reads requests, hands each to `listener.dispatch`, writes the answers."""
 
     __slots__ = (
-        "_body", "_busy", "_chunked", "_closing", "_consuming", "_deadline", "_discarding",
-        "_endless", "_filled", "_head", "_listener", "_paused", "_tail", "_transport", "_unsent",
-        "_write_blocked", "work",
+        "_body", "_busy", "_chunked", "_closing", "_connections", "_consuming", "_deadline",
+        "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_tail",
+        "_transport", "_unsent", "_write_blocked", "work",
     )  # fmt: skip
 
     def __init__(self, listener: HttpListener) -> None:
         self._listener = listener
+        self._connections = listener.connections
         self._transport: asyncio.Transport | None = None
         self._tail = b""
         self._head: Head | None = None  # of the request whose body is coming, or under way
@@ -80,12 +81,12 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
-        self._deadline = self._listener.now + self._listener.limits.head_timeout_s
-        self._listener.opened(self)
+        self._deadline = self._connections.now + self._listener.limits.head_timeout_s
+        self._connections.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._listener.closed(self)
+        self._connections.closed(self)
         work, self.work = self.work, None
         if work is not None:
             work.cancel()
@@ -111,7 +112,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._tail:
             received = self._tail + received
         elif not self._busy:
-            self._deadline = self._listener.now + self._listener.limits.head_timeout_s
+            self._deadline = self._connections.now + self._listener.limits.head_timeout_s
         self._consume(received)
 
     def eof_received(self) -> bool:
@@ -120,7 +121,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._write_blocked = True
         self._unsent = sys.maxsize
-        self._deadline = self._listener.now + self._listener.limits.write_timeout_s
+        self._deadline = self._connections.now + self._listener.limits.write_timeout_s
 
     def resume_writing(self) -> None:
         self._write_blocked = False
@@ -189,13 +190,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         if head.content_length == CHUNKED:
             self._chunked = ChunkedBody(listener.limits.max_body_bytes, listener.limits.max_chunks)
             self._deadline = (
-                listener.now
+                listener.connections.now
                 + listener.limits.body_timeout_s
                 + (listener.limits.max_json_bytes / listener.limits.min_body_rate)
             )
             return at
         self._deadline = (
-            listener.now
+            listener.connections.now
             + listener.limits.body_timeout_s
             + (head.content_length / listener.limits.min_body_rate)
         )
@@ -302,7 +303,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _persistence(self) -> bytes:
         """The Connection field that tells whether the connection stays, where that must be said."""
         head = self._head
-        if head is None or not head.keep_alive or self._listener.draining:
+        if head is None or not head.keep_alive or self._connections.draining:
             return _CLOSE
         return _KEEP if head.old else b""
 
@@ -325,7 +326,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._consume(self._tail)
 
     def _idle_deadline(self) -> float:
-        return self._listener.now + self._listener.limits.keep_alive_s
+        return self._connections.now + self._listener.limits.keep_alive_s
 
     # Endings ---------------------------------------------------------------------------------
 
@@ -343,7 +344,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             transport.close()
         elif transport.can_write_eof():
             transport.write_eof()
-        self._deadline = self._listener.now + self._listener.limits.linger_s
+        self._deadline = self._connections.now + self._listener.limits.linger_s
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:

@@ -1,0 +1,145 @@
+"""What every transport needs around its connections: the set of them, their clock, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+_TICK_S: Final = 0.5
+_HASTY_TICK_S: Final = 0.02
+_BATCH: Final = 512  # connections looked at in one go, so that ten thousand do not stall the loop
+_BACKLOG: Final = 1024
+
+
+class Connection(Protocol):
+    """What can be told to any connection."""
+
+    def check(self, now: float) -> None:
+        """Look at the clock: end what took too long."""
+        ...
+
+    def drain(self) -> None:
+        """Close as soon as what is under way is answered."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+class Connections:
+    """The open connections of one front end, and a coarse clock for them."""
+
+    def __init__(self, max_connections: int) -> None:
+        self.now = 0.0
+        self.draining = False
+        self._max = max_connections
+        self._open: set[Connection] = set()
+        self._unchecked: list[Connection] = []
+        self._emptied = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def opened(self, connection: Connection) -> None:
+        """A client came."""
+        self._open.add(connection)
+        if self.draining or len(self._open) > self._max:
+            connection.drain()
+
+    def closed(self, connection: Connection) -> None:
+        """A client went."""
+        self._open.discard(connection)
+        if not self._open:
+            self._emptied.set()
+
+    def tick(self, now: float) -> bool:
+        """Move the clock and check the next connections; whether some of this round are left."""
+        self.now = now
+        if not self._unchecked:
+            self._unchecked = list(self._open)
+        batch, self._unchecked = self._unchecked[:_BATCH], self._unchecked[_BATCH:]
+        for connection in batch:
+            connection.check(now)
+        return bool(self._unchecked)
+
+    def drain(self) -> None:
+        """Ask all clients to leave; those with work under way get their answers first."""
+        self.draining = True
+        for connection in list(self._open):
+            connection.drain()
+
+    async def emptied(self) -> None:
+        """Returns when no connection is left."""
+        while self._open:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def abort(self) -> None:
+        """Cut all connections."""
+        for connection in list(self._open):
+            connection.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen, and how."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    reuse_port: bool = False
+
+
+class Listening:
+    """A front end that listens; made by `listen`."""
+
+    def __init__(self, connections: Connections, server: asyncio.Server) -> None:
+        self._connections = connections
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._port = int(server.sockets[0].getsockname()[1])
+        self._tick()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._port
+
+    def close(self) -> None:
+        """Stop listening; what is under way is answered, idle connections are closed."""
+        self._server.close()
+        self._connections.drain()
+
+    async def wait_closed(self, timeout_s: float | None = None) -> None:
+        """Wait until every connection is gone, `timeout_s` at most; cut those that are left."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._connections.emptied()
+        except TimeoutError:
+            self._connections.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        more = self._connections.tick(self._loop.time())
+        self._timer = self._loop.call_later(_HASTY_TICK_S if more else _TICK_S, self._tick)
+
+
+async def listen(
+    connect: Callable[[], asyncio.BaseProtocol], connections: Connections, address: Address
+) -> Listening:
+    """Begin to listen; every client gets a protocol from `connect`."""
+    server = await asyncio.get_running_loop().create_server(
+        connect,
+        address.host,
+        address.port,
+        backlog=_BACKLOG,
+        reuse_port=address.reuse_port,
+        ssl=address.tls,
+    )
+    return Listening(connections, server)
