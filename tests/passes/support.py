@@ -21,7 +21,7 @@ def load(text: str) -> Graph:
 def feeds(graph: Graph) -> dict[str, Array]:
     """Normal random inputs, the same on every call."""
     rng = np.random.default_rng(0)
-    return {v.name: rng.standard_normal(v.shape).astype(np.float32) for v in graph.inputs}
+    return {v.name: rng.standard_normal(v.shape).astype(v.dtype.numpy) for v in graph.inputs}
 
 
 def run_on_random(graph: Graph) -> list[Array]:

@@ -15,6 +15,7 @@ from tuili.ops.contents import Contents
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
 from tuili.passes.branches import inline_branches
+from tuili.passes.casts import plain_casts
 from tuili.passes.dead import remove_dead
 from tuili.passes.fold_shapes import fold_shapes
 from tuili.passes.movement import merge_movement
@@ -224,6 +225,21 @@ CASES: dict[str, tuple[Pass, str, str]] = {
         }
         """,
         "",
+    ),
+    "a cast learns its type": (
+        lambda graph, contents: plain_casts(graph),
+        """
+        graph main(%x: f32[2], %k: f64[3]) {
+          %y: f64[2] = CastLike(%x, %k)
+          return %y
+        }
+        """,
+        """
+        graph main(%x: f32[2], %k: f64[3]) {
+          %y: f64[2] = Cast(%x) {to=f64}
+          return %y
+        }
+        """,
     ),
     "sizes that depend on data keep their node": (
         fold_shapes,

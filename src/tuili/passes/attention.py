@@ -41,7 +41,7 @@ def fuse_attention(graph: Graph) -> bool:
 def _is_matmul(node: Node) -> bool:
     plain = node.op == "MatMul" and len(node.inputs) <= 3 and node.input(2) is None
     operands = (node.required(0), node.required(1)) if plain else ()
-    return plain and all(v.dtype is DType.F32 and len(v.shape) == 4 for v in operands)
+    return plain and all(v.dtype is DType.F32 and len(v.tensor.shape or ()) == 4 for v in operands)
 
 
 def _only_use(value: Value) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.ops.table import lookup
+from tuili.tensors import DType
 
 
 class Body:
@@ -66,4 +67,10 @@ def is_elementwise(node: Node) -> bool:
     """Whether every output element depends on one element of each input."""
     plain = len(node.outputs) == 1 and isinstance(node.output.type, TensorType)
     known = plain and node.output.tensor.shape is not None
-    return known and (node.op == "Fused" or lookup(node.op).elementwise)
+    if not known or not (node.op == "Fused" or lookup(node.op).elementwise):
+        return False
+    types = [value.type for value in (*node.inputs, node.output) if value is not None]
+    return all(isinstance(type_, TensorType) and type_.dtype not in _NO_NUMBERS for type_ in types)
+
+
+_NO_NUMBERS = (DType.STR, DType.C64, DType.C128)

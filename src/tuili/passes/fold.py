@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tuili.ir import Graph, Node, TensorType, Value
+from tuili.ops.contents import symbols_in
 from tuili.ops.interpret import run_node
 from tuili.ops.table import lookup
 from tuili.tensors import DType, Shape, numel
@@ -54,6 +55,17 @@ def shape_value(graph: Graph, shape: Shape, before: Node) -> Value:
     type_ = TensorType(DType.I64, (len(shape),))
     attrs = {"values": shape, "rank0": 0}
     return graph.add("Dims", [], attrs, outputs=["dims"], types=[type_], before=before).output
+
+
+def bound_symbols(graph: Graph) -> set[str]:
+    """The symbols that the shapes of the graph's inputs give a value.
+
+    Others stand for data, or for elements of sequences: they are known only as long as the node
+    that computes them stays.
+    """
+    types = [value.type for value in graph.inputs]
+    shapes = [type_.shape for type_ in types if isinstance(type_, TensorType)]
+    return {name for shape in shapes for name in symbols_in(shape or ())}
 
 
 def give_way(graph: Graph, old: Value, new: Value) -> None:

@@ -5,37 +5,37 @@ from __future__ import annotations
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.ops.contents import Contents, symbols_in
 from tuili.ops.table import attr
-from tuili.passes.fold import give_way, shape_value
+from tuili.passes.fold import bound_symbols, give_way, shape_value
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
 
-def merge_movement(graph: Graph, contents: Contents) -> bool:
-    """Merge each node with the one before it."""
+def merge_movement(graph: Graph, contents: Contents, bound: set[str] | None = None) -> bool:
+    """Merge each node with the one before it; `bound` as in `fold_shapes`."""
     changed = False
+    bound = bound_symbols(graph) if bound is None else bound
     for node in list(graph.nodes):
         for nested in node.graphs():
-            changed |= merge_movement(nested, contents)
+            changed |= merge_movement(nested, contents, bound)
         if node.op in VIEWS:
-            changed |= _merge_views(graph, node, contents)
+            changed |= _merge_views(graph, node, bound)
         elif node.op == "Transpose":
-            changed |= _merge_transposes(graph, node) or _transpose_as_view(graph, node, contents)
+            changed |= _merge_transposes(graph, node) or _transpose_as_view(graph, node, bound)
     return changed
 
 
-def _merge_views(graph: Graph, node: Node, contents: Contents) -> bool:
+def _merge_views(graph: Graph, node: Node, bound: set[str]) -> bool:
     before = node.required(0).producer
     if before is None or before.op not in VIEWS:
         return False
-    return _reshape(graph, node, before.required(0), contents)
+    return _reshape(graph, node, before.required(0), bound)
 
 
-def _reshape(graph: Graph, node: Node, source: Value, contents: Contents) -> bool:
+def _reshape(graph: Graph, node: Node, source: Value, bound: set[str]) -> bool:
     type_ = node.output.type
     if not isinstance(type_, TensorType) or type_.shape is None:
         return False
-    # A size that depends on data lives only as long as the node that it comes from.
-    if symbols_in(type_.shape) & contents.sources.keys():
+    if not symbols_in(type_.shape) <= bound:
         return False
     shape = shape_value(graph, type_.shape, node)
     made = graph.add("Reshape", [source, shape], types=[type_], name=node.name, before=node)
@@ -64,10 +64,10 @@ def _has_rank(value: Value) -> bool:
     return isinstance(value.type, TensorType) and value.type.shape is not None
 
 
-def _transpose_as_view(graph: Graph, node: Node, contents: Contents) -> bool:
+def _transpose_as_view(graph: Graph, node: Node, bound: set[str]) -> bool:
     """A Transpose that only moves axes of size 1 leaves every element in its place."""
     if not _has_rank(node.required(0)):
         return False
     shape = node.required(0).shape
     moved = [axis for axis in permutation(node) if shape[axis] != 1]
-    return moved == sorted(moved) and _reshape(graph, node, node.required(0), contents)
+    return moved == sorted(moved) and _reshape(graph, node, node.required(0), bound)

@@ -11,6 +11,7 @@ from tuili.ops.infer import infer
 from tuili.passes.affine import fold_into_weights, split_batch_norm
 from tuili.passes.attention import fuse_attention
 from tuili.passes.branches import inline_branches
+from tuili.passes.casts import plain_casts
 from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
 from tuili.passes.few_channels import split_transposed, widen_few_channels
@@ -62,6 +63,7 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         run("fold_shapes", lambda: fold_shapes(graph, contents)),
         run("fold_constants", lambda: fold_constants(graph)),
         run("inline_branches", lambda: inline_branches(graph, contents)),
+        run("plain_casts", lambda: on_all(graph, plain_casts)),
         run("remove_identities", lambda: remove_identities(graph, contents)),
         run("remove_dead", lambda: remove_dead(graph)),
         run("share_equal_nodes", lambda: on_all(graph, share_equal_nodes)),
