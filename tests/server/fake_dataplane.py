@@ -92,6 +92,9 @@ class FakeDataPlane(DataPlane):
                 reply(InternalError("something broke"))
             case "busy":
                 reply(Unavailable("Exceeds maximum queue size"))
+            case "unwritable":
+                broken = OutputTensor("O", "FP32", (1,), "no array")  # type: ignore[arg-type]
+                reply(InferResponse("unwritable", "1", [broken]))
             case "raises":
                 raise RuntimeError("submit must not raise, but what if it did")
             case "repeat":

@@ -659,6 +659,21 @@ def test_draining_closes_idle_connections():
     assert (raw.goaway(), raw.transport.closed) == (0, True)
 
 
+@pytest.mark.parametrize("model", ["raises", "unwritable"])
+def test_a_bug_ends_its_stream_only(model: str):
+    wire = Wire()
+    number = wire.open(STREAM)
+    wire.send(number, framed(infer_request(model=model)))
+    reply = wire.replies[number]
+    told = reply.text or responses(reply.data)[0].error_message
+    assert "internal error" in told
+    assert wire.call(infer_request()).status == 0
+
+
+def test_an_answer_that_cannot_be_written_is_an_internal_error():
+    assert Wire().call(infer_request(model="unwritable")).status == 13
+
+
 def test_a_bug_in_the_data_plane_is_an_internal_error():
     wire = Wire()
     assert wire.call(infer_request(model="raises")).status == 13

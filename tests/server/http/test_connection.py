@@ -297,6 +297,11 @@ def test_draining_answers_and_closes():
     assert busy.transport.closed
 
 
+def test_an_answer_that_cannot_be_written_is_a_500():
+    answer = Wire().answer(INFER.replace(b"identity", b"unwritable"))
+    assert (answer.status, "internal error" in answer.error) == (500, True)
+
+
 def test_a_bug_in_the_data_plane_is_a_500_and_the_server_lives():
     wire = Wire()
     answer = wire.answer(INFER.replace(b"identity", b"raises"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from tuili.errors import TuiliError
+from tuili.errors import InternalError, TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
 from tuili.server.grpc.codec import (
     Buffer,
@@ -16,10 +17,11 @@ from tuili.server.grpc.codec import (
     stream_error,
     wrap_stream_response,
 )
-from tuili.server.protocol.messages import InferRequest, InferResponse
+from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
 
 Done = Callable[["list[Buffer] | TuiliError"], None]
 
+_LOG: Final = logging.getLogger("tuili.server.grpc")
 _MAX_PENDING: Final = 4096
 
 
@@ -42,10 +44,19 @@ class Inference:
         return self.dataplane.submit(request, partial(self._answer, done))
 
     def _answer(self, done: Done, answer: InferResponse | TuiliError) -> None:
-        if isinstance(answer, InferResponse):
-            done(self.encoder.encode(answer))
-        else:
-            done(answer)
+        done(self.encode(answer, None) if isinstance(answer, InferResponse) else answer)
+
+    def encode(
+        self, response: InferResponse, extra: Parameters | None
+    ) -> list[Buffer] | TuiliError:
+        """The message of a response, or what to answer instead of one that has none."""
+        try:
+            return self.encoder.encode(response, extra)
+        except TuiliError as error:
+            return error
+        except Exception:  # noqa: BLE001 - a bug of ours must not reach the batcher
+            _LOG.exception("the answer of %r could not be encoded", response.model)
+            return InternalError("internal error; the server's log has the details")
 
 
 class _Request:
@@ -152,7 +163,9 @@ class InferStream:
             if not entry.empty_final:
                 return None
             answer = InferResponse(request.model, request.version, [], request.id)
-        parts = self._inference.encoder.encode(answer, {"triton_final_response": final})
+        parts = self._inference.encode(answer, {"triton_final_response": final})
+        if isinstance(parts, TuiliError):
+            return stream_error(request, str(parts), final)
         return wrap_stream_response(parts)
 
     def _flush(self) -> None:

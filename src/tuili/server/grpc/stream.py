@@ -98,11 +98,17 @@ class GrpcStream:
 
     def _deliver(self, message: Buffer) -> None:
         if self._stream is not None:
-            self._stream.receive(message)
+            self._receive(self._stream, message)
         elif self._message is not None:
             raise InternalError("more than one message in a unary call")
         else:
             self._message = message
+
+    def _receive(self, stream: InferStream, message: Buffer) -> None:
+        try:
+            stream.receive(message)
+        except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
+            self._own_bug()
 
     def half_close(self) -> None:
         """The client sends no more."""
