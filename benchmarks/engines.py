@@ -16,7 +16,7 @@ from tuili.bench.engines import Settings, installed
 from tuili.bench.report import markdown, record, table
 from tuili.bench.rounds import Comparison, compare
 
-# Runs classical operators that most engines lack; it is in the agreement tests only.
+# Its classical operators are lacking in most engines; it is in the agreement tests only.
 NOT_TIMED = {"digits_mlp"}
 
 

@@ -4,27 +4,16 @@ import numpy as np
 import pytest
 
 import tuili
-import tuili.errors
 from benchmarks.models import MODELS
 
 TOLERANCE = 1e-4  # of the largest magnitude of each output
-
-# Its labels come from operators of classical machine learning, which have no kernels yet.
-WITHOUT_KERNELS = pytest.mark.xfail(raises=tuili.errors.UnsupportedOperator, strict=True)
-
-
-def marks(name):
-    """One worker compiles a model and runs all its sizes."""
-    group = pytest.mark.xdist_group(name)
-    return [group, WITHOUT_KERNELS] if name == "digits_mlp" else [group]
-
 
 CASES = [
     pytest.param(
         name,
         size,
         id=f"{name}-{'x'.join(map(str, size))}",
-        marks=marks(name),
+        marks=pytest.mark.xdist_group(name),  # one worker compiles it, and runs all its sizes
     )
     for name, model in MODELS.items()
     for size in model.sizes
