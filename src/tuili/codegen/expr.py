@@ -352,7 +352,8 @@ def _only(array: Array | None) -> object:
 def _variable_type(dtype: DType, vector: bool) -> str:
     if vector:
         return "vi" if dtype is DType.BOOL else "vf"
-    return register_type(dtype)
+    # As wide as what is compared: a byte between would slow vectors of the compiler down.
+    return "int32_t" if dtype is DType.BOOL else register_type(dtype)
 
 
 def _print_node(operation: _Operation) -> str:

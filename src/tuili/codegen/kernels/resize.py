@@ -17,7 +17,8 @@ from tuili.codegen.kernels.strided_copy import UNSIGNED
 from tuili.errors import Unsupported
 from tuili.ir import Node, Value
 from tuili.lower.program import View
-from tuili.ops.table import attr
+from tuili.ops.resize import resize_axis
+from tuili.ops.table import attr, attributes
 from tuili.tensors import Dim, DType, numel
 
 
@@ -91,12 +92,11 @@ def emit(node: Node, ctx: Context) -> None:
     if 0 in y.shape:
         return
     axes = resized_axes(node, ctx)
-    tables = [make_table(node, ctx, axis) for axis in axes]
     spatial = [axis.position for axis in axes]
     if attr(node, "mode") == "nearest" and _are_last_two(spatial, len(y.shape)):
-        _emit_nearest(node, ctx, tables)
+        _emit_nearest(node, ctx, axes)
     else:
-        _emit_passes(node, ctx, tables)
+        _emit_passes(node, ctx, [make_table(node, ctx, axis) for axis in axes])
 
 
 def _are_last_two(axes: Sequence[int], rank: int) -> bool:
@@ -106,31 +106,33 @@ def _are_last_two(axes: Sequence[int], rank: int) -> bool:
 # -- nearest ------------------------------------------------------------------------------------
 
 
-def _emit_nearest(node: Node, ctx: Context, tables: Sequence[Table]) -> None:
+def _emit_nearest(node: Node, ctx: Context, axes: Sequence[Axis]) -> None:
     x, y = node.required(0), node.output
     rank = len(y.shape)
-    by_axis = {table.axis.position: table for table in tables}
     block = physical_shape(y.tensor)[rank:]
     size = y.dtype.itemsize * (int(numel(block)) if block else 1)  # pyright: ignore[reportArgumentType]
+    repeats = {axis.position: _repeats(node, axis) for axis in axes}
+    tables = {
+        axis.position: make_table(node, ctx, axis) for axis in axes if not repeats[axis.position]
+    }
     k = KernelBuilder(ctx, node, f"resize_nearest_{8 * size}")
     k.read("x", x, "uint8_t")
     k.write("y", y, "uint8_t")
     for axis, name in ((rank - 2, "rows"), (rank - 1, "columns")):
-        if axis in by_axis:
-            k.read(name, by_axis[axis].indices)
+        if axis in tables:
+            k.read(name, tables[axis].indices)
     k.dims("H W OH OW", (*x.shape[-2:], *y.shape[-2:]))
-    row = "rows[item % OH]" if rank - 2 in by_axis else "item % OH"
     fill = float(attr(node, "extrapolation_value"))
     cropped = attr(node, "coordinate_transformation_mode") == "tf_crop_and_resize"
     if cropped and fill != 0:
         raise Unsupported(f"{node.label}: nearest crops with a value other than 0 have no kernel")
-    column = by_axis.get(rank - 1)
-    line = _nearest_line(size, column, row, cropped=cropped)
+    row = f"item % OH / {repeats.get(rank - 2) or 1}"
+    line = _nearest_line(size, repeats.get(rank - 1, 1), cropped=cropped)
     k.body(
         "\n".join(
             [
                 "for (int64_t item = begin; item < end; item++) {",
-                f"    const int64_t row = {row};",
+                f"    const int64_t row = {'rows[item % OH]' if rank - 2 in tables else row};",
                 f"    const uint8_t *const from = x + (item / OH * H + row) * W * {size};",
                 f"    uint8_t *const to = y + item * OW * {size};",
                 *(f"    {text}" for text in line),
@@ -142,32 +144,50 @@ def _emit_nearest(node: Node, ctx: Context, tables: Sequence[Table]) -> None:
     k.emit(grid=outer * y.shape[-2], bytes=size_of(x.tensor) + size_of(y.tensor))
 
 
-def _nearest_line(size: int, column: Table | None, row: str, *, cropped: bool) -> list[str]:
-    if column is None:
+def _nearest_line(size: int, repeats: int, *, cropped: bool) -> list[str]:
+    """One row; `repeats` is 0 when a table of columns leads."""
+    if repeats == 1 and not cropped:
         return [f"memcpy(to, from, (size_t)OW * {size});"]
-    repeats = _repeats(column)
-    if repeats and size in UNSIGNED and not cropped:
-        # Every pixel is repeated as often: no table is needed.
-        word = UNSIGNED[size]
+    if repeats:
+        # Every pixel comes as often: no table is needed.
+        word = UNSIGNED.get(size)
+        copy = (
+            f"(({word} *)to)[c * {repeats} + r] = ((const {word} *)from)[c];"
+            if word
+            else f"memcpy(to + (c * {repeats} + r) * {size}, from + c * {size}, {size});"
+        )
         return [
             f"for (int64_t c = 0; c < OW / {repeats}; c++)",
             f"    for (int64_t r = 0; r < {repeats}; r++)",
-            f"        (({word} *)to)[c * {repeats} + r] = ((const {word} *)from)[c];",
+            f"        {copy}",
         ]
-    copy = f"memcpy(to + c * {size}, from + columns[c] * (int64_t){size}, {size});"
+    column = "columns[c]"
+    copy = f"memcpy(to + c * {size}, from + {column} * (int64_t){size}, {size});"
     if cropped:
-        copy = f"if (row < 0 || columns[c] < 0) memset(to + c * {size}, 0, {size}); else {copy}"
+        copy = f"if (row < 0 || {column} < 0) memset(to + c * {size}, 0, {size}); else {copy}"
     return ["for (int64_t c = 0; c < OW; c++)", f"    {copy}"]
 
 
-def _repeats(table: Table) -> int:
-    """How often each pixel is repeated, 0 when that differs."""
-    if table.known is None or not isinstance(table.axis.size, int):
+def _repeats(node: Node, axis: Axis) -> int:
+    """How often each pixel is repeated, 0 when that differs along the axis or with its size."""
+    scale = axis.scale
+    if scale is None and isinstance(axis.size, int) and isinstance(axis.result, int):
+        scale = axis.result / axis.size
+    attrs = attributes(node)
+    if scale is None or scale != int(scale) or scale < 1 or axis.result != axis.size * int(scale):
         return 0
-    indices = table.known[:, 0]
-    times = len(indices) // max(table.axis.size, 1)
-    even = times * table.axis.size == len(indices)
-    return times if even and (indices == np.arange(len(indices)) // max(times, 1)).all() else 0
+    if attrs["coordinate_transformation_mode"] not in _SIZE_FREE:
+        return 0
+    times = int(scale)
+    for size in (2, 3, 64):
+        indices, _ = resize_axis(size, size * times, scale, axis.crop, attrs)
+        if (indices[:, 0] != np.arange(size * times) // times).any():
+            return 0
+    return times
+
+
+# In these modes a place depends on the scale only.
+_SIZE_FREE = ("asymmetric", "half_pixel")
 
 
 # -- axis by axis -------------------------------------------------------------------------------

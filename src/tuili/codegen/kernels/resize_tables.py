@@ -7,7 +7,6 @@ first. An index below 0 stands for a place outside of the crop, which gets a fix
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,6 @@ class Table:
     taps: int
     indices: View
     weights: View
-    known: Any = None  # the indices as an array, when they are known
 
 
 def make_table(node: Node, ctx: Context, axis: Axis) -> Table:
@@ -59,7 +57,6 @@ def _known(node: Node, ctx: Context, axis: Axis, size: int, result: int) -> Tabl
         indices.shape[1],
         View(ctx.add_weight(f"{name}.indices", indices.astype(np.int32))),
         View(ctx.add_weight(f"{name}.weights", weights.astype(np.float32))),
-        indices,
     )
 
 
