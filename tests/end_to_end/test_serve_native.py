@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tuili
-from tests.end_to_end.conftest import add_onnx, serving
+from tests.end_to_end.conftest import add_onnx, one_node, serving
 
 http = pytest.importorskip("tritonclient.http")
 
@@ -96,3 +96,17 @@ def test_a_model_that_does_not_compile_is_named_with_the_compilers_words(tmp_pat
     assert entry["state"] == "UNAVAILABLE"
     assert "does not compile: error:" in entry["reason"]
     assert "model.onnx" in entry["reason"]
+
+
+def test_what_native_code_cannot_do_another_engine_does(tmp_path):
+    pytest.importorskip("onnxruntime")
+    add_onnx(tmp_path, "text", one_node("Identity", "STRING", ["N", 1]))
+    with (
+        serving(tmp_path, f"--cache={tmp_path / 'cache'}") as server,
+        http.InferenceServerClient(server.url("http")) as client,
+    ):
+        assert client.get_model_config("text")["backend"] == "onnxruntime"
+        tensor = http.InferInput("x", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([["héllo"]], dtype=object))
+        found = client.infer("text", [tensor]).as_numpy("y")
+    assert found.tolist() == [["héllo".encode()]]

@@ -48,6 +48,7 @@ Load = Callable[[Path, BackendOptions], Executable]
 
 BACKENDS: Final[dict[str, str]] = {
     "tuili": "tuili.backends.native:load",
+    "mixed": "tuili.backends.mixed:load",
     "onnxruntime": "tuili.backends.onnxruntime:load",
     "python": "tuili.backends.python:load",
     "identity": "tuili.backends.identity:load",

@@ -260,5 +260,6 @@ def _tensor_json(rule: TensorRule, role: str) -> Json:
 PLATFORMS: Final = {
     "onnxruntime": "onnxruntime_onnx",
     "tuili": "tuili_native",
+    "mixed": "tuili_native",
     "ensemble": "ensemble",
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +17,10 @@ import numpy as np
 
 from tuili import backends
 from tuili.backends import BackendOptions, Executable
-from tuili.errors import InvalidModel, TuiliError
+from tuili.errors import InvalidModel, TuiliError, Unsupported
 from tuili.server.completion import Completed, complete, declared_specs
 from tuili.server.hosts import Host, HostSpec
-from tuili.server.options import OnnxExecutor, ServerOptions
+from tuili.server.options import ServerOptions
 from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import Array
 from tuili.server.protocol.signature import Signature
@@ -56,17 +56,28 @@ class Prepared:
 
 def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOptions) -> Prepared:
     """Everything between a folder and a model that can answer."""
-    backend, path = locate(folder / str(version), config, options)
-    settings = BackendOptions(
-        threads=int(config.parameters.get("threads", options.threads)),
-        parameters=config.parameters,
-        declared_inputs=declared_specs(config.inputs, config.max_batch_size)
-        + sequence_specs(config)[0],
-        declared_outputs=declared_specs(config.outputs, config.max_batch_size)
-        + sequence_specs(config)[1],
-        max_batch_size=config.max_batch_size or 0,
-        decoupled=config.decoupled,
-    )
+    causes: list[TuiliError] = []
+    for backend, path in candidates(folder / str(version), config, options, causes):
+        try:
+            return _prepare(folder, config, version, options, backend, path)
+        except TuiliError as error:
+            # The next candidate may be able to; if there is none, the first cause tells most.
+            causes.append(error)
+            if backend != "mixed" and not isinstance(error, Unsupported):
+                break
+    raise causes[0]
+
+
+def _prepare(
+    folder: Path,
+    config: ModelConfig,
+    version: int,
+    options: ServerOptions,
+    backend: str,
+    path: Path,
+) -> Prepared:
+    """Load the instances, complete the configuration from them, warm them up."""
+    settings = backend_options(config, options)
     hosts: list[Host] = []
     models: list[Executable] = []
     try:
@@ -90,6 +101,19 @@ def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOpti
             host.close()
         raise
     return Prepared(completed, sequences, () if hosts else tuple(models), tuple(hosts), placement)
+
+
+def backend_options(config: ModelConfig, options: ServerOptions) -> BackendOptions:
+    """What the back end is told of the configuration."""
+    extra_inputs, extra_outputs = sequence_specs(config)
+    return BackendOptions(
+        threads=int(config.parameters.get("threads", options.threads)),
+        parameters=config.parameters,
+        declared_inputs=declared_specs(config.inputs, config.max_batch_size) + extra_inputs,
+        declared_outputs=declared_specs(config.outputs, config.max_batch_size) + extra_outputs,
+        max_batch_size=config.max_batch_size or 0,
+        decoupled=config.decoupled,
+    )
 
 
 def isolated(backend: str, config: ModelConfig, options: ServerOptions) -> bool:
@@ -123,34 +147,51 @@ def host_spec(name: str, backend: str, path: Path, settings: BackendOptions) -> 
     )
 
 
-def locate(version: Path, config: ModelConfig, options: ServerOptions) -> tuple[str, Path]:
-    """The back end that runs this version, and the file for it: compiled here if it is ONNX."""
+def candidates(
+    version: Path, config: ModelConfig, options: ServerOptions, causes: list[TuiliError]
+) -> Iterator[tuple[str, Path]]:
+    """The back ends that may run this version, best first, each with the file for it.
+
+    An ONNX file is compiled here, when its turn comes; what hinders that is added to `causes`.
+    """
     if config.backend in _FILELESS:
-        return config.backend, version
+        yield config.backend, version
+        return
     path = model_file(version, config.model_filename)
-    if path.suffix == ".onnx" or (path.is_dir() and path.name == "model.onnx"):
-        source = path / "model.onnx" if path.is_dir() else path
-        executor: OnnxExecutor = options.onnx_executor
-        wanted = config.parameters.get("executor", executor)
-        return choose_onnx(source, wanted, cache_folder(options.cache))
-    if path.suffix == ".py":
-        return "python", path
-    if config.backend not in ("", "tuili", "onnxruntime"):
-        return config.backend, path
-    return "tuili", path
+    source = path / "model.onnx" if path.is_dir() and path.name == "model.onnx" else path
+    if source.suffix == ".onnx":
+        yield from _onnx_candidates(source, config, options, causes)
+    elif path.suffix == ".py":
+        yield "python", path
+    elif config.backend in ("", "tuili", "onnxruntime"):
+        yield "tuili", path
+        yield "mixed", path
+    else:
+        yield config.backend, path
 
 
-def choose_onnx(source: Path, executor: str, cache: Path) -> tuple[str, Path]:
-    """An ONNX file compiled by tuili, or as it is where ONNX Runtime is asked for or needed."""
-    if executor == "onnxruntime":
-        return "onnxruntime", source
-    try:
-        return "tuili", compiled(source, cache)
-    except TuiliError as error:
-        if executor == "tuili" or find_spec("onnxruntime") is None:
-            raise
-        _log.warning("%s runs in ONNX Runtime, because tuili cannot compile it: %s", source, error)
-        return "onnxruntime", source
+def _onnx_candidates(
+    source: Path, config: ModelConfig, options: ServerOptions, causes: list[TuiliError]
+) -> Iterator[tuple[str, Path]]:
+    executor = config.parameters.get("executor", options.onnx_executor)
+    if executor not in ("auto", "tuili", "onnxruntime"):
+        raise InvalidModel(
+            f"model '{config.name}': parameter 'executor' must be auto, tuili or onnxruntime, "
+            f"got {executor!r}"
+        )
+    if executor != "onnxruntime":
+        try:
+            artifact = compiled(source, cache_folder(options.cache))
+        except TuiliError as error:
+            causes.append(error)
+        else:
+            yield "tuili", artifact
+            yield "mixed", artifact
+    fallback = executor == "auto" and find_spec("onnxruntime") is not None
+    if fallback:
+        _log.warning("%s runs in ONNX Runtime, as tuili cannot: %s", source, causes[0])
+    if fallback or executor == "onnxruntime":
+        yield "onnxruntime", source
 
 
 def warm(model: Executable, signature: Signature, placement: Placement) -> None:

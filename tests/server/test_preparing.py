@@ -1,0 +1,106 @@
+"""Which back end runs a version, and what is tried when one cannot."""
+
+from pathlib import Path
+
+import pytest
+
+from tuili.errors import InvalidModel, TuiliError, Unsupported
+from tuili.server import preparing
+from tuili.server.options import ServerOptions
+from tuili.server.preparing import candidates, prepare
+from tuili.server.repository.config import from_json
+
+
+def tried(folder, config=None, causes=None, **options):
+    found = from_json("m", config or {}, "config.pbtxt")
+    settings = ServerOptions(repository=(folder,), **options)
+    return [
+        (backend, path.name)
+        for backend, path in candidates(folder, found, settings, [] if causes is None else causes)
+    ]
+
+
+def parameter(key, value):
+    return {"parameters": {key: {"string_value": value}}}
+
+
+@pytest.fixture
+def version(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "compiled", lambda source, cache: Path("compiled.tuili"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "options", "found"),
+    [
+        (["model.onnx"], {}, {"onnx_executor": "tuili"},
+         [("tuili", "compiled.tuili"), ("mixed", "compiled.tuili")]),
+        (["model.onnx"], {}, {"onnx_executor": "onnxruntime"}, [("onnxruntime", "model.onnx")]),
+        (["model.onnx"], parameter("executor", "onnxruntime"), {}, [("onnxruntime", "model.onnx")]),
+        (["model.onnx"], {"backend": "onnxruntime"}, {"onnx_executor": "tuili"},
+         [("tuili", "compiled.tuili"), ("mixed", "compiled.tuili")]),
+        (["model.tuili"], {}, {}, [("tuili", "model.tuili"), ("mixed", "model.tuili")]),
+        (["model.py"], {}, {}, [("python", "model.py")]),
+        ([], {"backend": "identity"}, {}, [("identity", None)]),
+        (["net.onnx", "model.onnx"], {"default_model_filename": "net.onnx"},
+         {"onnx_executor": "onnxruntime"}, [("onnxruntime", "net.onnx")]),
+    ],
+)  # fmt: skip
+def test_candidates(version, files, config, options, found):
+    for name in files:
+        (version / name).touch()
+    expected = [(backend, name or version.name) for backend, name in found]
+    assert tried(version, config, **options) == expected
+
+
+def test_what_does_not_compile_runs_in_onnxruntime_where_it_is_installed(version, monkeypatch):
+    pytest.importorskip("onnxruntime")
+
+    def fails(source, cache):
+        raise InvalidModel("no kernel")
+
+    monkeypatch.setattr(preparing, "compiled", fails)
+    (version / "model.onnx").touch()
+    causes = []
+    assert tried(version, causes=causes) == [("onnxruntime", "model.onnx")]
+    assert [str(cause) for cause in causes] == ["no kernel"]
+    assert tried(version, onnx_executor="tuili") == []
+
+
+def test_a_bad_executor_is_refused(version):
+    (version / "model.onnx").touch()
+    with pytest.raises(InvalidModel, match="must be auto, tuili or onnxruntime, got 'tensorrt'"):
+        tried(version, parameter("executor", "tensorrt"))
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected", "attempts"),
+    [
+        ([Unsupported("text"), InvalidModel("python too"), None], None, 3),
+        ([Unsupported("first"), Unsupported("second"), Unsupported("third")], "first", 3),
+        ([InvalidModel("config is wrong"), None, None], "config is wrong", 1),
+    ],
+)
+def test_the_next_candidate_is_tried_only_where_it_may_help(
+    tmp_path, monkeypatch, errors, expected, attempts
+):
+    names = iter(["tuili", "mixed", "onnxruntime"])
+    monkeypatch.setattr(preparing, "candidates", lambda *_: ((name, tmp_path) for name in names))
+    made = []
+
+    def attempt(*args):
+        made.append(args)
+        error = errors[len(made) - 1]
+        if error is not None:
+            raise error
+        return "prepared"
+
+    monkeypatch.setattr(preparing, "_prepare", attempt)
+    config = from_json("m", {}, "config.pbtxt")
+    options = ServerOptions(repository=(tmp_path,))
+    if expected is None:
+        assert prepare(tmp_path, config, 1, options) == "prepared"
+    else:
+        with pytest.raises(TuiliError, match=expected):
+            prepare(tmp_path, config, 1, options)
+    assert len(made) == attempts
