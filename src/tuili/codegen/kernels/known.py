@@ -5,6 +5,7 @@ from __future__ import annotations
 from tuili.codegen.element_types import is_native
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.ir import Node
+from tuili.tensors import Expr
 
 MOST_NUMBERS = 64
 
@@ -12,7 +13,10 @@ MOST_NUMBERS = 64
 def supports(node: Node, ctx: Context) -> bool:
     """Whether all elements of the result are dims."""
     dims = ctx.contents.dims(node.output)
-    return dims is not None and len(dims) <= MOST_NUMBERS and is_native(node.output.dtype)
+    if dims is None or len(dims) > MOST_NUMBERS or not is_native(node.output.dtype):
+        return False
+    # Contents of float tensors may hold quotients too.
+    return all(type(dim) in (int, Expr) for dim in dims)
 
 
 def emit(node: Node, ctx: Context) -> None:
