@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -302,6 +303,19 @@ def _new_opset(proto) -> None:
     proto.opset_import[0].version = 999
 
 
+def _bytes_name(proto) -> None:
+    damaged = proto.SerializeToString().replace(b"Elu", b"E\xffu")
+    proto.ParseFromString(damaged)
+
+
+def _shapes(proto) -> None:
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
+
+
+def _types(proto) -> None:
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
 def _untyped(proto) -> None:
     proto.graph.input[0].ClearField("type")
 
@@ -322,6 +336,9 @@ def _untyped(proto) -> None:
         (_element_type, "initializer 'w' has element type 99"),
         (_new_opset, "uses operator set 999; .* knows 1 to"),
         (_untyped, "graph input 'x' has no type"),
+        (_bytes_name, "the model is damaged and cannot be read"),
+        (_shapes, r"Add node 't': shapes \[N, 3\] and \[4\] do not broadcast"),
+        (_types, r"Add node 't': input 1 \('B'\) is f32, but the inputs before it make T = f64"),
     ],
 )
 def test_models_that_break_their_rules_are_refused(change, message) -> None:
@@ -357,6 +374,16 @@ def test_any_truncation_of_a_model_is_one_clear_error() -> None:
     for end in range(len(data)):
         with pytest.raises(InvalidModel, match="the model: "):
             import_model(data[:end])
+
+
+def test_any_changed_byte_of_a_model_is_one_clear_error_or_none() -> None:
+    data = model("<float[4] w = {1,2,3,4}> { t = Add(x, w) y = Softmax(t) }").SerializeToString()
+    rng = np.random.default_rng(0)
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] = rng.integers(256)
+        with contextlib.suppress(InvalidModel):
+            import_model(bytes(damaged))
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 
 from tuili.errors import InvalidModel, Unsupported, UnsupportedOperator
 from tuili.ir import Graph
+from tuili.ops.infer import infer
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+_SYMPTOMS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def import_model(source: str | Path | bytes | ModelProto) -> Graph:
@@ -33,8 +36,17 @@ def import_model(source: str | Path | bytes | ModelProto) -> Graph:
         raise Unsupported(message) from error
     name = str(source) if isinstance(source, str | Path) else "the model"
     try:
-        return graph_of(*read(source))
+        graph = graph_of(*read(source))
+        # Types and shapes that clash are the file's fault: say so here, where its name is known.
+        infer(graph)
+        return graph
     except UnsupportedOperator as error:
         raise UnsupportedOperator(f"{name}: {error}", error.operators) from error
     except InvalidModel as error:
         raise InvalidModel(f"{name}: {error}") from error
+    except _SYMPTOMS as error:
+        # Damage that no check foresaw, such as names that are not text, shows itself anywhere.
+        raise InvalidModel(
+            f"{name}: the model is damaged and cannot be read ({type(error).__name__}: {error})."
+            " If onnx.checker finds nothing wrong with it, please report it"
+        ) from error

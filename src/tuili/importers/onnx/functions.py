@@ -13,6 +13,7 @@ from tuili.importers.onnx.call import Call
 from tuili.importers.onnx.types import proto_of
 from tuili.importers.onnx.upgrades import is_known
 
+_MOST_VERSIONS = 1 << 31
 Functions = Mapping[tuple[str, str, str], FunctionProto]
 
 
@@ -27,6 +28,8 @@ class Body:
 
 def schema_of(op_type: str, domain: str, version: int) -> Any:
     """The standard's OpSchema of an operator in an operator set; None when it has none."""
+    if not 0 < version < _MOST_VERSIONS:
+        return None
     try:
         return onnx.defs.get_schema(op_type, version, "" if domain == "ai.onnx" else domain)
     except onnx.defs.SchemaError:
