@@ -72,9 +72,9 @@ def test_unary_requests_to_a_decoupled_model_are_refused(server):
 def test_interleaved_sequences(server, library):
     name = "http" if library is http else "grpc"
     with library.InferenceServerClient(server.url(name)) as client:
-        sums = {at: 0.0 for at in (1001, 1002, 1003)}
+        sums = dict.fromkeys((1001, 1002, 1003), 0.0)
         for step in range(4):
-            for at in sums:
+            for at in tuple(sums):
                 x = tensor(library, "x", np.array([[at + step]], np.float32), "FP32")
                 found = client.infer(
                     "sums", [x], sequence_id=at, sequence_start=step == 0, sequence_end=step == 3

@@ -198,7 +198,10 @@ def test_a_model_that_mixes_rows_is_run_request_by_request():
             served.submit(ask(at), answers.take(at))
         await answers.wait(2)
         assert [answers.found[at].outputs[0].data[0, 0] for at in range(2)] == [0, 1]
-        assert model.rows == [2, 1, 1]
+        for at in (2, 3):
+            served.submit(ask(at), answers.take(at))
+        await answers.wait(4)
+        assert model.rows == [2, 1, 1, 1, 1]
         await served.close()
 
     asyncio.run(scenario())

@@ -15,7 +15,8 @@ input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
 output { name: "sum" data_type: TYPE_FP32 dims: [ 1 ] }
 sequence_batching {
   oldest { max_candidate_sequences: 64 }
-  control_input { name: "START" control { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } }
+  control_input { name: "START"
+                  control { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } }
   control_input { name: "ID" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } }
   state { input_name: "s_in" output_name: "s_out" data_type: TYPE_FP32 dims: [ 1 ]
           initial_state { name: "zero" data_type: TYPE_FP32 dims: [ 1 ] zero_data: true } }

@@ -19,11 +19,15 @@ from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.shared_memory import Regions
 
 
+class RowsMixed(InternalError):
+    """A model's outputs do not have one row per row of its inputs: batches cannot be split."""
+
+
 def check_rows(signature: Signature, outputs: Mapping[str, Array], rows: int) -> None:
     """Make sure that the outputs of a batch can be split among its requests."""
     for name, array in outputs.items():
         if not array.ndim or len(array) != rows:
-            raise InternalError(
+            raise RowsMixed(
                 f"output '{name}' of model '{signature.model}' has shape {list(array.shape)} for a "
                 f"batch of {rows} rows: rows cannot be told apart"
             )

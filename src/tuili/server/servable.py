@@ -8,6 +8,7 @@ while all instances are busy the next batch grows.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -29,7 +30,7 @@ from tuili.server.protocol.messages import (
     Parameters,
 )
 from tuili.server.protocol.signature import Signature, prefix
-from tuili.server.responding import check_rows, select_outputs
+from tuili.server.responding import RowsMixed, check_rows, select_outputs
 from tuili.server.scheduling.cache import ResponseCache, key_of
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy
@@ -38,6 +39,7 @@ from tuili.server.scheduling.sequences import SequencePolicy, SequenceQueue
 from tuili.server.shared_memory import Regions
 from tuili.server.telemetry.statistics import Statistics
 
+_log = logging.getLogger("tuili.server")
 _NS: Final = 1_000_000_000
 _OVERLAP_FROM_S: Final = 300e-6
 
@@ -317,7 +319,10 @@ class Servable:
         rows = sum([item.rows for item in batch])
         try:
             self._answer(batch, outcome, rows)
-        except TuiliError as error:
+        except RowsMixed as error:
+            _log.warning("%s; its requests are not joined any more", error)
+            if isinstance(self._queue, RequestQueue):
+                self._queue.stop_merging()
             self._finish_failed(batch, error)
             return
         split_ns = time.monotonic_ns() - outcome.done_ns
@@ -401,7 +406,7 @@ class Servable:
         if reply is None:
             return
         self.statistics.record_failure(reason, time.monotonic_ns() - item.arrived_ns)
-        reply(error)
+        hand_over(reply, error)
 
     def _answer(self, batch: list[Pending], outcome: Outcome, rows: int) -> None:
         outputs = outcome.outputs or {}
@@ -450,7 +455,7 @@ class Servable:
                 self._cache.put(item.cache_key, outputs, now_ns / _NS)
         # The arrays are views of the transport's receive buffer: let go before it is reused.
         item.arrays = {}
-        reply(answer)
+        hand_over(reply, answer)
 
     def _is_idle(self) -> bool:
         return not len(self._queue) and not self._running
@@ -459,6 +464,14 @@ class Servable:
         """Tell a drain that waits that nothing is left."""
         if self._idle is not None and not self._idle.done() and self._is_idle():
             self._idle.set_result(None)
+
+
+def hand_over(reply: Reply, answer: InferResponse | TuiliError) -> None:
+    """Call a transport; if it breaks its promise not to raise, the batch's others still count."""
+    try:
+        reply(answer)
+    except Exception:
+        _log.exception("a transport could not take an answer")
 
 
 def _sequence_id(value: object) -> int | str:

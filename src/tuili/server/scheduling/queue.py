@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -74,6 +75,10 @@ class RequestQueue(Generic[Item]):
             raise Overloaded("Exceeds maximum queue size")
         self._set_expiry(item, limits, timeout_s)
         self._append(item)
+
+    def stop_merging(self) -> None:
+        """From now on every request leaves alone."""
+        self.policy = replace(self.policy, merge=False)
 
     def readmit(self, item: Item) -> None:
         """Let an item that had left wait again, whatever the limits."""
