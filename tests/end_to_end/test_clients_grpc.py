@@ -64,6 +64,9 @@ def test_health_and_metadata(client: Any):
     assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
     statistics = client.get_inference_statistics("simple").model_stats[0]
     assert (statistics.inference_count, statistics.inference_stats.success.ns) == (3, 4500)
+    with pytest.raises(InferenceServerException, match="'nope' is not available") as caught:
+        client.get_inference_statistics("nope")
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
     with pytest.raises(InferenceServerException, match="specified version string 'abc'"):
         client.is_model_ready("simple", "abc")
 

@@ -56,7 +56,11 @@ def _model_config(dataplane: DataPlane, request: Message) -> Message:
 
 
 def _model_statistics(dataplane: DataPlane, request: Message) -> Message:
-    found = dataplane.model_statistics(request.name, request.version)
+    try:
+        found = dataplane.model_statistics(request.name, request.version)
+    except NotFound as error:
+        text = f"requested model '{request.name}' is not available: {error}"
+        raise InvalidArgument(text) from error
     return _fill("ModelStatisticsResponse", found)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from tuili.errors import InvalidArgument, Unsupported
+from tuili.errors import InvalidArgument, NotFound, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.head import Head
 from tuili.server.http.json_text import parse_json
@@ -71,8 +71,12 @@ def model_config(call: Call) -> Reply:
 
 
 def model_statistics(call: Call) -> Reply:
-    """Counts and durations of one model, or of all."""
-    return json_reply(call.dataplane.model_statistics(call.match.model, call.match.version))
+    """Counts and durations of one model, or of all; the protocol has 400 for an unknown one."""
+    model, version = call.match.model, call.match.version
+    try:
+        return json_reply(call.dataplane.model_statistics(model, version))
+    except NotFound as error:
+        raise InvalidArgument(f"requested model '{model}' is not available: {error}") from error
 
 
 def trace_setting(call: Call) -> Reply:
