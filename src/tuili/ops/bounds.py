@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from tuili.tensors import (
@@ -49,7 +50,8 @@ def _atom_bounds(atom: object, least: int) -> Range:
             return max(left[0], right[0]), max(left[1], right[1])
         case "min":
             return min(left[0], right[0]), min(left[1], right[1])
-        case "//" if right[0] > 0:
+        case "//" if right[0] >= 0:
+            right = (max(right[0], 1), right[1])  # nothing is divided by 0
             quotients = [_quotient(value, by) for value in left for by in right]
             return min(quotients), max(quotients)
         case "%" if right[0] > 0:
@@ -103,13 +105,19 @@ def compare(left: Dim, right: Dim) -> int | None:
     return 0 if low == high == 0 else None
 
 
-def product_without(dims: list[Dim], others: list[Dim]) -> tuple[Dim, Dim]:
-    """The products of two lists of dims after equal factors are struck out on both sides."""
+def struck(dims: Sequence[Dim], others: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
+    """Two lists of dims after equal factors are struck out on both sides."""
     left, right = list(dims), list(others)
     for dim in dims:
         if dim in right:
             left.remove(dim)
             right.remove(dim)
+    return left, right
+
+
+def product_without(dims: Sequence[Dim], others: Sequence[Dim]) -> tuple[Dim, Dim]:
+    """The products of two lists of dims after equal factors are struck out on both sides."""
+    left, right = struck(dims, others)
     return _product_of(left), _product_of(right)
 
 
@@ -161,6 +169,16 @@ def _decided(atom: Any) -> Dim:
     if high <= 0:
         return right if atom.op == "max" else left
     return dim_max(left, right) if atom.op == "max" else dim_min(left, right)
+
+
+def simpler(left: Dim, right: Dim) -> Dim:
+    """Of two dims that are equal, the one that says more: a number, no clamps, a short text."""
+    return min((left, right), key=_complexity)
+
+
+def _complexity(dim: Dim) -> tuple[bool, int, int, str]:
+    text = str(dim)
+    return not isinstance(dim, int), text.count("max(") + text.count("min("), len(text), text
 
 
 def lone_symbol(dim: Dim) -> str | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tuili.ops.bounds import has_element, product_without
+from tuili.ops.bounds import has_element, product_without, simpler, struck
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.shapes import moved, same
 from tuili.ops.site import Site
-from tuili.tensors import Array, Dim, ceil_div, dim_max, dim_min, floor_div, numel, shape_text
+from tuili.tensors import Array, Dim, Expr, ceil_div, dim_max, dim_min, floor_div, numel, shape_text
 
 # -- reshape -------------------------------------------------------------------------------
 
@@ -43,7 +43,8 @@ def reshaped(site: Site, source: Sequence[Dim], target: Sequence[Dim]) -> list[D
     if len(open_axes) == 1:
         axis = open_axes[0]
         result[axis] = _rest(site, source, result[:axis] + result[axis + 1 :])
-    before, after = product_without(list(source), result)
+    _settle_last(source, result)
+    before, after = product_without(source, result)
     if isinstance(before, int) and isinstance(after, int) and before != after:
         site.fail(
             f"cannot reshape {shape_text(source)} to {shape_text(target)}:"
@@ -52,8 +53,15 @@ def reshaped(site: Site, source: Sequence[Dim], target: Sequence[Dim]) -> list[D
     return result
 
 
+def _settle_last(source: Sequence[Dim], result: list[Dim]) -> None:
+    """A dim that all others leave no choice is what they leave; the simpler of both texts stays."""
+    left, right = struck(source, result)
+    if len(right) == 1 and isinstance(right[0], Expr):
+        result[result.index(right[0])] = simpler(numel(left), right[0])
+
+
 def _rest(site: Site, source: Sequence[Dim], others: Sequence[Dim]) -> Dim:
-    total, known = product_without(list(source), list(others))
+    total, known = product_without(source, others)
     if known == 0:
         return 0
     if isinstance(total, int) and isinstance(known, int) and total % known:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tuili.errors import InvalidModel
 from tuili.ir import Graph, Node, SequenceType, TensorType, Value, ValueType
-from tuili.ops.bounds import is_equal_unless_empty
+from tuili.ops.bounds import is_equal_unless_empty, simpler
 from tuili.ops.contents import Contents
 from tuili.ops.op import Op
 from tuili.tensors import Array, Dim, DType, Expr, Shape, broadcast_dim, dim_max, shape_text
@@ -24,13 +24,8 @@ def _merged(left: Dim, right: Dim) -> Dim | None:
         # Both are sizes of tensors, hence not negative: max(a, 0) is a.
         clamped = left == dim_max(right, 0) or right == dim_max(left, 0)
         if clamped or is_equal_unless_empty(left, right):
-            return _simpler(left, right)
+            return simpler(left, right)
     return broadcast_dim(left, right)
-
-
-def _simpler(left: Dim, right: Dim) -> Dim:
-    """Of two dims that are equal, the one that says more."""
-    return min((left, right), key=lambda dim: (not isinstance(dim, int), len(str(dim)), str(dim)))
 
 
 class Site:
@@ -184,7 +179,7 @@ class Site:
         if isinstance(left, int) and isinstance(right, int) and left != right:
             shapes = ", ".join(str(value.type) for value in self.node.inputs if value is not None)
             self.fail(f"{what}: {left} against {right} (inputs: {shapes}); they must be equal")
-        return _simpler(left, right)
+        return simpler(left, right)
 
     def need_rank(self, index: int, *ranks: int) -> Shape:
         """The shape of an input that must have one of some ranks."""
