@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,6 +129,13 @@ class Listening:
     def _tick(self) -> None:
         more = self._connections.tick(self._loop.time())
         self._timer = self._loop.call_later(_HASTY_TICK_S if more else _TICK_S, self._tick)
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel find out when a silent client is no more."""
+    found = transport.get_extra_info("socket")
+    if found is not None and found.family in (socket.AF_INET, socket.AF_INET6):
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 async def listen(

@@ -137,6 +137,17 @@ def test_a_slow_reader_gets_no_more_answers_until_it_reads():
     assert statuses(wire) == [200]
 
 
+def test_a_client_that_sends_and_does_not_read_is_not_listened_to():
+    wire = Wire()
+    wire.connection.pause_writing()
+    while wire.transport.reading:
+        wire.feed(LIVE * 500)
+    assert len(wire.connection._tail) < 400_000
+    wire.connection.resume_writing()
+    assert wire.transport.reading
+    assert set(statuses(wire)) == {200}
+
+
 def test_a_client_that_goes_cancels_its_request():
     wire = Wire()
     wire.feed(INFER.replace(b"identity", b"held"))

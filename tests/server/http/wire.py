@@ -36,6 +36,9 @@ class Transport:
     def abort(self) -> None:
         self.aborted = self.closed = True
 
+    def get_extra_info(self, name: str) -> None:
+        return None
+
     def get_write_buffer_size(self) -> int:
         return self.unsent
 

@@ -21,6 +21,7 @@ from tuili.server.grpc.heads import HeadDecoder
 from tuili.server.grpc.outgoing import Outgoing
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH
 from tuili.server.grpc.stream import GrpcStream
+from tuili.server.listening import keep_alive
 
 if TYPE_CHECKING:
     from tuili.server.grpc.listener import GrpcListener
@@ -77,6 +78,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
+        keep_alive(transport)  # a call may rest for hours
         limits = self._limits
         settings = h2.settings_frame(
             {

@@ -62,10 +62,11 @@ class Inference:
 class _Request:
     """One request of a stream, and the responses that may not be sent yet."""
 
-    __slots__ = ("empty_final", "final", "ready", "request", "ticket")
+    __slots__ = ("empty_final", "final", "ordered", "ready", "request", "ticket")
 
-    def __init__(self, request: InferRequest, empty_final: bool) -> None:
+    def __init__(self, request: InferRequest, empty_final: bool, ordered: bool) -> None:
         self.request = request
+        self.ordered = ordered
         self.empty_final = empty_final
         self.ticket: Ticket | None = None
         self.ready: list[list[Buffer]] = []
@@ -110,9 +111,9 @@ class InferStream:
         except TuiliError as error:
             self._refuse(InferRequest("", []), error)
             return
-        entry = _Request(request, plan.empty_final)
+        entry = _Request(request, plan.empty_final, not self._is_decoupled(request))
         self._pending.add(entry)
-        if not self._is_decoupled(request):
+        if entry.ordered:
             self._ordered.append(entry)
         ticket = inference.dataplane.submit_stream(request, partial(self._answer, entry))
         if not entry.final:
@@ -128,7 +129,7 @@ class InferStream:
         if self._strict:
             self._end(error)
         else:
-            entry = _Request(request, False)
+            entry = _Request(request, False, True)
             entry.final = True
             entry.ready.append(stream_error(request, str(error), True))
             self._pending.add(entry)
@@ -148,7 +149,7 @@ class InferStream:
         message = self._encode(entry, answer, final)
         if message is not None:
             entry.ready.append(message)
-        if self._ordered and entry in self._ordered:
+        if entry.ordered:
             self._flush()
         else:
             self._release(entry)

@@ -162,7 +162,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         finally:
             self._consuming = False
         self._tail = data[at:] if at < end else b""
-        if len(self._tail) > _MAX_TAIL and self._busy:
+        if len(self._tail) > _MAX_TAIL:
             self._pause()
 
     def _learn(self, block: bytes) -> Head:
