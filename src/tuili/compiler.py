@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from tuili import __version__
 from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artifact, write_artifact
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key
-from tuili.codegen.emit import SourceUnit, emit
+from tuili.codegen.emit import RUN_UNIT, SourceUnit, emit
 from tuili.codegen.targets import Target, find_target, native_target
 from tuili.codegen.toolchain import Toolchain, Unit
 from tuili.codegen.translate import translate
@@ -241,8 +241,10 @@ def _checked(on_pass: OnPass | None, *, check: bool) -> OnPass:
 
 def build(units: Sequence[SourceUnit], target: Target, library: Path, progress: Progress) -> None:
     """Compile the units to a library."""
-    flags = ("-O3", "-ffp-contract=fast", *target.flags)
-    sources = [Unit(unit.name, unit.text, flags) for unit in units]
+    flags = ("-ffp-contract=fast", *target.flags)
+    # The run function has no loops worth optimising, and is by far the largest function.
+    level = {RUN_UNIT: "-O1"}
+    sources = [Unit(u.name, u.text, (level.get(u.name, "-O3"), *flags)) for u in units]
     toolchain = Toolchain.find(target.machine)
     toolchain.build(sources, library, lambda done, total: progress("compiling", done, total))
 

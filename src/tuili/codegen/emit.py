@@ -15,6 +15,7 @@ from tuili.codegen.targets import Target
 from tuili.lower.memory import MemoryPlan
 from tuili.lower.program import Kernel, Program, calls_of
 
+RUN_UNIT = "run"
 GROUP_CHARACTERS = 12_000
 ALONE_CHARACTERS = 2_500
 
@@ -43,7 +44,7 @@ def emit(program: Program, target: Target, *, timed: bool = False) -> Emitted:
     sources = _sources_by_kernel(program)
     run_unit, plan = print_run(program, target, names, timed=timed)
     groups = _groups(renamed)
-    units = [SourceUnit("run", run_unit, run_unit)]
+    units = [SourceUnit(RUN_UNIT, run_unit, run_unit)]
     for group in groups:
         functions = [_function(name, renamed[name], sources[renamed[name]]) for name in group]
         header = f"/* Kernels printed by tuili for {target.name}: {', '.join(group)}. */"

@@ -9,11 +9,12 @@ import textwrap
 
 from tuili.codegen.prelude import prelude
 from tuili.codegen.run_layout import RunLayout, c_of
-from tuili.codegen.run_steps import StepPrinter, comment_text, shares
+from tuili.codegen.run_steps import WORTH_BYTES, WORTH_FLOPS, StepPrinter, comment_text
 from tuili.codegen.targets import Target
 from tuili.lower.memory import MemoryPlan, aligned
 from tuili.lower.program import Branch, HostCall, Kernel, Program, Step, calls_of
 from tuili.runtime.native import abi_header, pool_source, run_support
+from tuili.tensors import Dim
 
 __all__ = ["comment_text", "print_run", "signature"]
 
@@ -133,7 +134,7 @@ def _symbol_lines(program: Program, *, used: str) -> list[str]:
 
 def _body(program: Program, layout: RunLayout, names: dict[Kernel, str], *, timed: bool) -> str:
     lines = StepPrinter(layout, names, timed=timed).print(program.steps, set())
-    text = textwrap.indent("\n".join(lines), "    ")
+    text = textwrap.indent("\n".join([*layout.dims.lines(), *lines]), "    ")
     last = layout.num_offsets
     start, stride = f"run->offsets[{last - 2}]", f"run->offsets[{last - 1}]"
     head = [
@@ -150,14 +151,14 @@ def _body(program: Program, layout: RunLayout, names: dict[Kernel, str], *, time
 
 
 def _worth_threads(program: Program) -> str:
-    """The C condition for using threads at all: some step is worth sharing."""
-    conditions: dict[str, None] = {}
+    """The C condition for using threads at all: the whole model is worth it."""
+    flops: Dim = 0
+    moved: Dim = 0
     for call in calls_of(program.steps):
-        late = program.depends_on_data(call.flops) or program.depends_on_data(call.bytes)
-        conditions["1" if late else shares(call)] = None
-    if "1" in conditions:
-        return "1"
-    return " || ".join(f"({c})" for c in conditions if c != "0") or "0"
+        if program.depends_on_data(call.flops) or program.depends_on_data(call.bytes):
+            return "1"
+        flops, moved = flops + call.flops, moved + call.bytes
+    return f"{c_of(flops)} >= {WORTH_FLOPS} || {c_of(moved)} >= {WORTH_BYTES}"
 
 
 def _exports(program: Program, layout: RunLayout) -> str:
@@ -178,7 +179,7 @@ def _exports(program: Program, layout: RunLayout) -> str:
         *_host_check(program.steps),
         *_symbol_lines(program, used=worth),
         "    tl_shared shared = {.run = run};",
-        f"    const int32_t threads = ({worth}) ? run->threads : 1;",
+        f"    const int32_t threads = run->threads > 1 && ({worth}) ? run->threads : 1;",
         "    if (threads > 1)",
         "        run->pool->parallel(run->pool, threads, tl_body, &shared);",
         "    else",

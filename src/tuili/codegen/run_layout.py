@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tuili.codegen.c_dims import c_dim
 from tuili.lower.memory import Interval, MemoryPlan, lifetimes, plan_memory
 from tuili.lower.program import Buffer, Place, Program, View, calls_of
-from tuili.tensors import Dim, Sym, dim_max, substitute, symbols_of
+from tuili.tensors import Dim, Expr, Sym, dim_max, substitute, symbols_of
 
 
 def c_of(dim: Dim) -> str:
@@ -15,11 +15,30 @@ def c_of(dim: Dim) -> str:
     return c_dim(substitute(dim, {name: Sym(f"d_{name}") for name in symbols_of(dim)}))
 
 
+class DimNames:
+    """Names for dims that are more than a symbol, so that each is computed once per run."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._names: dict[Expr, str] = {}
+
+    def c(self, dim: Dim) -> str:
+        """The C of a dim: a number, a symbol or a name."""
+        if not isinstance(dim, Expr) or dim.symbol or self._program.depends_on_data(dim):
+            return c_of(dim)
+        return self._names.setdefault(dim, f"e{len(self._names)}")
+
+    def lines(self) -> list[str]:
+        """The definitions of the names in use."""
+        return [f"const int64_t {name} = {c_of(dim)};" for dim, name in self._names.items()]
+
+
 class RunLayout:
     """The memory of one program."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self.dims = DimNames(program)
         self.lives = lifetimes(program)
         used = [buffer for buffer in program.buffers if buffer in self.lives]
         self.buffers = [buffer for buffer in used if buffer.place is Place.ARENA]
@@ -63,7 +82,8 @@ class RunLayout:
 
     def address(self, view: View) -> str:
         """The C expression of a view's address."""
-        return self._start(view.buffer) + ("" if view.offset == 0 else f" + {c_of(view.offset)}")
+        offset = "" if view.offset == 0 else f" + {self.dims.c(view.offset)}"
+        return self._start(view.buffer) + offset
 
     def _start(self, buffer: Buffer) -> str:
         match buffer.place:

@@ -10,9 +10,9 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tuili.codegen.run_layout import RunLayout, c_of
+from tuili.codegen.run_layout import RunLayout
 from tuili.lower.program import (
     Arg,
     Branch,
@@ -26,6 +26,7 @@ from tuili.lower.program import (
     Step,
     touched,
 )
+from tuili.tensors import Dim
 
 # Sharing a step costs a barrier: about 1 us. Below these costs one thread is faster.
 WORTH_FLOPS = 600_000
@@ -38,7 +39,7 @@ def comment_text(text: str) -> str:
     return f"/* {text.replace('*/', '* /')} */"
 
 
-def shares(call: Call) -> str:
+def shares(call: Call, c_of: Callable[[Dim], str]) -> str:
     """The C condition for running a call on all threads: "0", "1" or an expression."""
     if call.grid == 1:
         return "0"
@@ -59,6 +60,7 @@ class StepPrinter:
         self._timed = timed
         self._calls = 0
         self._checks = 0
+        self._c = layout.dims.c
         self._symbols = {name: index for index, name in enumerate(layout.program.symbols)}
 
     def print(self, steps: Sequence[Step], made: set[Buffer]) -> list[str]:
@@ -71,10 +73,10 @@ class StepPrinter:
                 lines += [*([_MEET] if index else []), *new, *self._check()]
                 apart = False
             alone = not new and index > 0
-            if alone and (apart or not _is_alone(step)):
+            if alone and (apart or not self._is_alone(step)):
                 lines.append(_MEET)
             lines += self._step(step, made)
-            apart = not _is_alone(step)
+            apart = not self._is_alone(step)
             if found := _found_by(step):
                 lines += [_MEET, *map(self._symbol, found)]
                 apart = False
@@ -90,7 +92,7 @@ class StepPrinter:
 
     def _need(self, buffer: Buffer) -> str:
         """Make a late buffer, or stop at the next check."""
-        slot, size = self._layout.slot(buffer), c_of(buffer.size)
+        slot, size = self._layout.slot(buffer), self._c(buffer.size)
         return f"if (tid == 0) tl_need(shared, {self._checks + 1}, &{slot}, {size});"
 
     def _check(self) -> list[str]:
@@ -110,12 +112,22 @@ class StepPrinter:
                 return self._host(step, made)
             case SetSymbol():
                 dims = f"run->dims[{self._symbols[step.symbol]}]"
-                return [f"if (tid == 0) {dims} = {c_of(step.dim)};"]
+                return [f"if (tid == 0) {dims} = {self._c(step.dim)};"]
             case ReadSymbol():
                 dims = f"run->dims[{self._symbols[step.symbol]}]"
                 ctype = step.view.buffer.dtype.c
                 source = f"((const {ctype} *)({self._layout.address(step.view)}))[{step.element}]"
                 return [f"if (tid == 0) {dims} = (int64_t){source};"]
+
+    def _is_alone(self, step: Step) -> bool:
+        """Whether the step belongs to thread 0."""
+        match step:
+            case Call():
+                return shares(step, self._c) == "0"
+            case Branch():
+                return False
+            case _:
+                return True
 
     def _tick(self) -> list[str]:
         if not self._timed:
@@ -126,8 +138,8 @@ class StepPrinter:
     def _call(self, step: Call) -> list[str]:
         pairs = zip(step.args, step.kernel.params, strict=True)
         args = ", ".join(self._argument(arg, param) for arg, param in pairs)
-        name, grid, tail = self._names[step.kernel], c_of(step.grid), f", {args}" if args else ""
-        shared = shares(step)
+        name, grid, tail = self._names[step.kernel], self._c(step.grid), f", {args}" if args else ""
+        shared = shares(step, self._c)
         if shared == "0":
             return [comment_text(step.label), f"if (tid == 0) {name}(0, {grid}, scratch{tail});"]
         split = f"{grid}, tid, n)"
@@ -144,7 +156,7 @@ class StepPrinter:
         if isinstance(arg, Pointer):
             ctype = param.rsplit("*", 1)[0].strip()
             return f"({ctype} *)({self._layout.address(arg.view)})"
-        return arg if isinstance(arg, str) else c_of(arg)
+        return arg if isinstance(arg, str) else self._c(arg)
 
     def _branch(self, step: Branch, made: set[Buffer]) -> list[str]:
         then_made, otherwise_made = set(made), set(made)
@@ -185,17 +197,6 @@ class StepPrinter:
             *self._check(),
         ]
         return [*compute, *copy]
-
-
-def _is_alone(step: Step) -> bool:
-    """Whether the step belongs to thread 0."""
-    match step:
-        case Call():
-            return shares(step) == "0"
-        case Branch():
-            return False
-        case _:
-            return True
 
 
 def _found_by(step: Step) -> tuple[str, ...]:
