@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tuili.errors import InternalError, InvalidArgument, InvalidModel, TuiliError, nearest
-from tuili.ir import Graph, Node, TensorType, Value
+from tuili.ir import Graph, Node, TensorType, Value, reads
 from tuili.ops.bounds import lone_symbol
 from tuili.ops.contents import origins
 from tuili.ops.op import Op
@@ -62,12 +63,23 @@ class _Machine:
         self.define(value, array)
 
     def run(self, graph: Graph) -> list[Any]:
-        """Run the nodes of a graph whose inputs are defined."""
+        """Run the nodes of a graph whose inputs are defined; what nobody reads again is freed."""
+        waiting = Counter(value for node in graph.nodes for value in set(reads(node)))
+        waiting.update(graph.outputs)
         for node in graph.nodes:
             found = [None if value is None else self._read(value) for value in node.inputs]
             for value, result in zip(node.outputs, self.evaluate(node, found), strict=False):
                 self.define(value, result)
+            self._free(node, graph, waiting)
         return [self._read(value) for value in graph.outputs]
+
+    def _free(self, node: Node, graph: Graph, waiting: Counter[Value]) -> None:
+        for value in set(reads(node)):
+            waiting[value] -= 1
+            # Values of surrounding graphs may be read again, by the next round of a loop.
+            made_here = value.producer is not None and value.producer.graph is graph
+            if made_here and waiting[value] == 0:
+                self._values.pop(value, None)
 
     def evaluate(self, node: Node, inputs: Sequence[Any]) -> list[Any]:
         """The outputs of one node."""
