@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -44,6 +45,12 @@ def test_text_in_is_text_out() -> None:
     weights: dict[str, np.ndarray] = {}
     assert to_text(graph, weights) == EXAMPLE
     assert weights["w"] is WEIGHTS["w"]
+
+
+def test_the_example_of_the_reference_page_is_exact() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "graph.md"
+    text = page.read_text().split("```text\n")[1].split("```")[0]
+    assert to_text(parse(text, WEIGHTS)) == text
 
 
 def test_reading_gives_the_parts_their_types() -> None:
