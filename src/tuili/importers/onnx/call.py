@@ -11,7 +11,7 @@ from onnx import AttributeProto, NodeProto
 
 from tuili.errors import InvalidModel
 from tuili.ir import Attr, Graph, TensorType, Value
-from tuili.tensors import Array
+from tuili.tensors import Array, DType
 
 
 @dataclass(slots=True)
@@ -77,6 +77,20 @@ class Call:
     ) -> Value:
         """A node beside this one; its output."""
         return self.graph.add(op, inputs, attrs, outputs=[f"{self.title}.{op.lower()}"]).output
+
+    def finish(
+        self, op: str, inputs: Sequence[Value | None], attrs: Mapping[str, Attr] | None = None
+    ) -> Sequence[Value]:
+        """The node that stands for this one, with its name and its first output."""
+        return self.graph.add(op, inputs, attrs, outputs=self.outputs[:1], name=self.name).outputs
+
+    def number(self, number: float, hint: str) -> Value:
+        """A scalar constant in the element type of the first input."""
+        first = self.input(0)
+        if not isinstance(first.type, TensorType):
+            self.infer()
+        dtype = first.type.dtype if isinstance(first.type, TensorType) else DType.F32
+        return self.constant(np.array(number).astype(dtype.numpy), hint)
 
     def rank(self, index: int) -> int:
         """The rank of an input; raises InvalidModel when it cannot be known."""

@@ -13,10 +13,10 @@ import numpy as np
 from onnx import TensorProto
 
 from tuili.importers.onnx.call import Call
+from tuili.importers.onnx.contrib import CONTRIB
 from tuili.importers.onnx.tensors import dtype_of
-from tuili.ir import TensorType, Value
+from tuili.ir import Value
 from tuili.ops.table import TABLE
-from tuili.tensors import DType
 
 Converter: TypeAlias = "Callable[[Call], Sequence[Value] | None]"
 ALWAYS = 10**9
@@ -24,13 +24,15 @@ ALWAYS = 10**9
 
 def is_known(op: str) -> bool:
     """Whether an operator has a row in the operator table, or becomes one that has."""
-    return op in TABLE or op in _RENAMED
+    return op in TABLE or op in _RENAMED or op in CONTRIB
 
 
 def upgrade(call: Call) -> Sequence[Value] | None:
     """Bring a call to the newest signature; the outputs' values when they are already built."""
     if call.opset < 7:
         call.drop("consumed_inputs")
+    if call.op in CONTRIB:
+        return CONTRIB[call.op](call)
     for until, convert in TABLE_OF_UPGRADES.get(call.op, ()):
         if call.opset < until:
             results = convert(call)
@@ -54,20 +56,11 @@ def _to_input(name: str, index: int) -> Converter:
     return convert
 
 
-def _like(call: Call, number: float, hint: str) -> Value:
-    """A scalar constant in the element type of the first input."""
-    first = call.input(0)
-    if not isinstance(first.type, TensorType):
-        call.infer()
-    dtype = first.type.dtype if isinstance(first.type, TensorType) else DType.F32
-    return call.constant(np.array(number).astype(dtype.numpy), hint)
-
-
 def _clip(call: Call) -> None:
     for index, name in enumerate(("min", "max"), 1):
         bound = call.take(name)
         if bound is not None:
-            call.set_input(index, _like(call, bound, name))
+            call.set_input(index, call.number(bound, name))
 
 
 def _pad(call: Call) -> None:
@@ -75,7 +68,7 @@ def _pad(call: Call) -> None:
     call.set_input(1, call.ints(pads or (), "pads"))
     value = call.take("value", 0.0)
     if value:
-        call.set_input(2, _like(call, value, "value"))
+        call.set_input(2, call.number(value, "value"))
 
 
 def _slice(call: Call) -> None:
@@ -166,7 +159,7 @@ def _batch_norm(call: Call) -> Sequence[Value] | None:
     if call.take("spatial", 1):
         return None
     x, scale, bias, mean, variance = (call.input(index) for index in range(5))
-    epsilon = _like(call, call.take("epsilon", 1e-5), "epsilon")
+    epsilon = call.number(call.take("epsilon", 1e-5), "epsilon")
     deviation = call.add("Sqrt", [call.add("Add", [variance, epsilon])])
     scaled = call.add("Mul", [call.add("Div", [call.add("Sub", [x, mean]), deviation]), scale])
     return call.graph.add("Add", [scaled, bias], outputs=call.outputs, name=call.name).outputs
