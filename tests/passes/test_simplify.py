@@ -136,6 +136,21 @@ def test_batch_normalisation_moves_into_the_convolution(body: str, expected: lis
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
 
 
+EXTRACTOR = """
+graph main(%x: f32[3, 2]) {
+  %i = constant i64[1, 3] [1, 0, 1]
+  %y = ai.onnx.ml::ArrayFeatureExtractor(%x, %i)
+  return %y
+}
+"""
+
+
+def test_an_array_feature_extractor_becomes_a_gather() -> None:
+    before, after = simplified(EXTRACTOR)
+    assert ops(after) == ["Gather"]
+    np.testing.assert_array_equal(run_on_random(after)[0], run_on_random(before)[0])
+
+
 GEMM = """
 graph main(%x: f32[3, 2]) {
   %w = constant f32[4, 3] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 1.0, 2.0, 3.0]

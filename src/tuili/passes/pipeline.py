@@ -22,6 +22,7 @@ from tuili.passes.fuse_epilogue import fuse_epilogues
 from tuili.passes.gemm import gemm_to_matmul
 from tuili.passes.identities import remove_identities
 from tuili.passes.layout import assign_layouts
+from tuili.passes.ml_to_core import ml_to_core
 from tuili.passes.movement import merge_movement
 from tuili.passes.pads import fold_pads
 from tuili.passes.recognise import recognise
@@ -68,6 +69,7 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         run("remove_dead", lambda: remove_dead(graph)),
         run("share_equal_nodes", lambda: on_all(graph, share_equal_nodes)),
         run("gemm_to_matmul", lambda: on_all(graph, gemm_to_matmul)),
+        run("ml_to_core", lambda: on_all(graph, ml_to_core)),
         run("merge_movement", lambda: merge_movement(graph, contents)),
         run("fold_pads", lambda: fold_pads(graph, contents)),
         run("split_batch_norm", lambda: on_all(graph, split_batch_norm)),
