@@ -358,9 +358,12 @@ class _Printer:
         vectors = range(self.vectors)
         fresh: list[str] = []
         for v in vectors:
-            value = f"v_load(bias + oc + {v} * V)" if self.has_bias else "(vf){0}"
+            value = f"v_load(start + {v} * V)" if self.has_bias else "(vf){0}"
             names = " = ".join(f"acc{p}_{v}" for p in range(pixels))
             fresh.append(f"{names} = {value};")
+        if self.has_bias:
+            # Hidden, or gcc keeps the bias in registers across tiles and spills weights for it.
+            fresh[:0] = ["const float *start = bias + oc;", '__asm__ volatile("" : "+r"(start));']
         if self.plan.chunk >= self.plan.blocks:
             return fresh
         resumed = [

@@ -128,7 +128,9 @@ def _print_tap_loop(tile: Tile, pixels: int, steps: Steps, taps: int, weights: i
 def _print_lanes(tile: Tile, pixels: range, steps: Steps) -> list[str]:
     if steps.lanes == 1:
         return ["const int64_t c = 0;", *_print_channel(tile, pixels, steps)]
+    # Left alone, gcc peels this loop whole for short vectors and runs out of registers.
     return [
+        f"#pragma GCC unroll {4 if steps.lanes == 8 else 2}",
         "for (int64_t c = 0; c < lanes; c++) {",
         *indent(_print_channel(tile, pixels, steps)),
         "}",
