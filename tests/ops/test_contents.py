@@ -245,3 +245,44 @@ def test_symbols_of_values_that_are_gone_are_forgotten() -> None:
     graph.remove(places)
     assert infer(graph).sources == {}
     assert graph.metadata == {}
+
+
+def two_branches() -> tuple[Graph, Value]:
+    """An If whose first branch squeezes an axis of 4: it can never run."""
+    graph, x = graph_of(N, 4)
+    flag = graph.add_input("flag", TensorType(DType.BOOL, ()))
+    then, other = Graph("then"), Graph("other")
+    then.set_outputs(then.add("Squeeze", [x, const(then, [1])]).outputs)
+    other.set_outputs(other.add("Identity", [x], outputs=["same"]).outputs)
+    chosen = graph.add("If", [flag], {"then_branch": then, "else_branch": other}).output
+    graph.set_outputs([chosen])
+    return graph, chosen
+
+
+def test_a_branch_that_cannot_run_is_no_error_while_the_other_can() -> None:
+    graph, chosen = two_branches()
+    contents = infer(graph)
+    assert shape_text(chosen.shape) == "[N, 4]"
+    (reason,) = contents.impossible.values()
+    assert "its size must be 1: 4 against 1" in reason
+
+
+def test_a_half_of_a_size_is_rounded_as_the_model_says() -> None:
+    graph, x = graph_of(N, 3, S, S)
+    real = graph.add("Cast", [size_of(graph, x, 2)], {"to": DType.F32}).output
+    half = graph.add("Mul", [real, const(graph, 0.5, np.float32)]).output
+    up = graph.add("Ceil", [half]).output
+    even = graph.add("Mul", [up, const(graph, 2.0, np.float32)]).output
+    down = graph.add("Cast", [half], {"to": DType.I64}).output
+    size = graph.add("Cast", [even], {"to": DType.I64}).output
+    sizes = vector(graph, size_of(graph, x, 0), 3, size, down)
+    after = shape_after(graph, graph.add("Resize", [x, None, None, sizes]).output)
+    assert after == "[N, 3, 2*((S + 1) // 2), S // 2]"
+
+
+def test_cutting_and_padding_gives_the_length_back() -> None:
+    graph, x = graph_of(N, S)
+    window = [const(graph, [value]) for value in (1, 2**31 - 1, 1)]
+    cut = graph.add("Slice", [x, *window]).output
+    padded = graph.add("Pad", [cut, const(graph, [0, 0, 0, 1])]).output
+    assert shape_after(graph, graph.add("Add", [x, padded]).output) == "[N, S]"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tuili.ir import TensorType, Value
+from tuili.ir import Graph, TensorType, Value
 from tuili.ops.rationals import Number, is_symbolic, quotient
 from tuili.tensors import Array, Dim, DType, Expr, Sym, symbols_of
 
@@ -36,6 +36,8 @@ class Contents:
         }
         self._taken = {*taken, *self._names.values()}
         self._granted: set[str] = set()
+        # Branches of If that cannot run for the given shapes, and why.
+        self.impossible: dict[Graph, str] = {}
 
     def get(self, value: Value | None) -> Array | None:
         """The elements as an object array of dims, or None when they are not known."""

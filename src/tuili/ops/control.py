@@ -76,8 +76,23 @@ def _if_shape(site: Site) -> list[Result]:
         # The other branch may not even fit the shapes that decided against it.
         branch = branches[0 if taken else 1]
         return [*_branch(site, branch)]
-    types = [_branch(site, branch) for branch in branches]
+    types = [_attempt(site, branch) for branch in branches]
     return [join(site, i, *pair) for i, pair in enumerate(zip(*types, strict=True))]
+
+
+def _attempt(site: Site, branch: Graph) -> list[ValueType | None]:
+    """The types of a branch; of one that cannot run for these shapes, nothing.
+
+    Such a branch may never be taken (a model for two sampling rates, given one input shape), so
+    it is no error to have it; `contents.impossible` tells why it cannot run.
+    """
+    try:
+        return _branch(site, branch)
+    except InvalidModel as error:
+        site.contents.impossible[branch] = str(error)
+        if all(graph in site.contents.impossible for graph in site.node.graphs()):
+            raise
+        return [None] * site.num_outputs
 
 
 def _branch(site: Site, branch: Graph) -> list[ValueType | None]:
