@@ -173,7 +173,7 @@ def write_repository(folder: Path) -> None:
         (folder / name / "1").mkdir(parents=True)
         tensor = f"data_type: TYPE_FP32 dims: {list(shape[1:])}"
         (folder / name / "config.pbtxt").write_text(
-            'backend: "identity" max_batch_size: 8\n'
+            'backend: "identity" max_batch_size: 64 dynamic_batching { }\n'
             f'input {{ name: "INPUT" {tensor} }} output {{ name: "OUTPUT" {tensor} }}\n'
         )
 
