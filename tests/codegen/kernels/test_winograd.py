@@ -14,7 +14,7 @@ from tests.codegen.kernels.conv_cases import (
     window_node,
 )
 from tuili.codegen.kernels.conv_shape import conv_shape
-from tuili.codegen.kernels.winograd import choose_winograd
+from tuili.codegen.kernels.winograd_plan import choose_winograd
 from tuili.codegen.kernels.winograd_transforms import F2, F4, Winograd
 from tuili.codegen.targets import Target
 

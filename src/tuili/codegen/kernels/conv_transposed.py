@@ -9,13 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from tuili.codegen.kernel import Context
-from tuili.codegen.kernels.conv_direct import (
-    Scatter,
-    emit_plan,
-    pack_panels,
-    plan_direct,
-    supports_direct,
-)
+from tuili.codegen.kernels.conv_direct import emit_plan, supports_direct
+from tuili.codegen.kernels.conv_plan import Scatter, pack_panels, plan_direct
 from tuili.codegen.kernels.conv_shape import Axis, ConvShape, transposed_axes
 from tuili.ir import Node, block_of
 from tuili.ops.table import attr

@@ -1,0 +1,170 @@
+"""What a direct convolution decides before it prints: register tile, panels, blocking, packing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuili.codegen.kernels.conv_shape import ConvShape
+from tuili.codegen.kernels.register_tile import Steps, Tile, choose_tile
+from tuili.codegen.targets import Target
+from tuili.tensors import Array, Dim
+
+L2_BYTES = 512 * 1024  # of the second-level cache, for one core to rely on
+AHEAD = 512  # floats that weights are prefetched ahead, when they outgrow that cache
+ENOUGH_ITEMS = 128  # grid items that balance over many threads
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Where results go: output (i, j) to (i * stride + phase, ...) of a map of the full size."""
+
+    height: Dim
+    width: Dim
+    strides: tuple[int, int] = (1, 1)
+    phase: tuple[int, int] = (0, 0)
+
+    def row(self, row: str) -> str:
+        """The output row as C."""
+        return _scaled(row, self.strides[0], self.phase[0])
+
+    def column(self, column: str) -> str:
+        """The output column as C."""
+        return _scaled(column, self.strides[1], self.phase[1])
+
+
+def _scaled(index: str, stride: int, phase: int) -> str:
+    text = index if stride == 1 else f"{index} * {stride}"
+    return text if phase == 0 else f"({text} + {phase})"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectPlan:
+    """Everything that the printer decides from."""
+
+    shape: ConvShape
+    tile: Tile
+    lanes: int  # V
+    block: int  # B
+    first: tuple[int, ...]  # the first input block that each panel reads
+    blocks: int  # NB: how many it reads
+    chunk: int  # input blocks whose weights stay in the cache together
+    band: Dim  # rows of a grid item; pixels when the map is one row
+    scatter: Scatter
+
+    @property
+    def steps(self) -> Steps:
+        """Distances of the micro-kernel."""
+        columns = self.shape.columns
+        ahead = AHEAD if len(self.first) * self.panel_floats * 4 > 2 * L2_BYTES else 0
+        return Steps(columns.stride * self.block, columns.dilation * self.block, self.block, ahead)
+
+    @property
+    def channel_blocks(self) -> int:
+        """Blocks of the whole input."""
+        return -(-self.shape.channels // self.block)
+
+    @property
+    def out_blocks(self) -> int:
+        """Vectors of output channels."""
+        return -(-self.shape.outputs // self.lanes)
+
+    @property
+    def tail(self) -> int:
+        """Vectors of the last panel when it has fewer than the others, else 0."""
+        return self.out_blocks % self.tile.vectors
+
+    @property
+    def panel_floats(self) -> int:
+        """Weights of one panel."""
+        return self.blocks * self.shape.taps * self.block * self.tile.vectors * self.lanes
+
+    @property
+    def is_row(self) -> bool:
+        """Whether bands are cut along the only row."""
+        return self.shape.rows.out == 1
+
+    @property
+    def has_borders(self) -> bool:
+        """Whether tiles of an unknown row may need a padded copy."""
+        return not self.shape.is_static and not self.shape.columns.is_inside
+
+
+def plan_direct(
+    shape: ConvShape, groups: int, block: int, target: Target, scatter: Scatter | None = None
+) -> DirectPlan:
+    """The plan of a convolution whose input comes in blocks of `block` channels."""
+    lanes = target.lanes
+    per_group, out_blocks = shape.outputs // groups, -(-shape.outputs // lanes)
+    divides = 0 if groups == 1 else per_group // lanes if per_group % lanes == 0 else 1
+    tile = choose_tile(target, shape.columns.out, out_blocks, divides=divides)
+    first, blocks = panel_blocks(shape, groups, tile.vectors * lanes, block)
+    step = shape.taps * block * tile.vectors * lanes * 4
+    chunk = blocks if _is_one_tile(shape, tile) else min(blocks, max(1, L2_BYTES // 2 // step))
+    band = _band(shape, tile, len(first), len(first) * blocks * step)
+    scatter = scatter or Scatter(shape.rows.out, shape.columns.out)
+    return DirectPlan(shape, tile, lanes, block, first, blocks, chunk, band, scatter)
+
+
+def _is_one_tile(shape: ConvShape, tile: Tile) -> bool:
+    return shape.rows.out == 1 and shape.columns.out == tile.pixels
+
+
+def panel_blocks(
+    shape: ConvShape, groups: int, panel: int, block: int
+) -> tuple[tuple[int, ...], int]:
+    """The first input block of every panel of `panel` output channels, and how many all read."""
+    ins, outs = shape.channels // groups, shape.outputs // groups
+    ranges: list[tuple[int, int]] = []
+    for start in range(0, shape.outputs, panel):
+        last = min(start + panel, shape.outputs) - 1
+        ranges.append((start // outs * ins // block, ((last // outs + 1) * ins - 1) // block + 1))
+    most = max(end - begin for begin, end in ranges)
+    limit = -(-shape.channels // block) - most
+    return tuple(min(begin, limit) for begin, _ in ranges), most
+
+
+def _band(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int) -> Dim:
+    """Rows (or pixels) of a grid item: input that stays in the cache, and enough items."""
+    is_row = shape.rows.out == 1
+    unit = tile.pixels if is_row else 1
+    row = tile.pixels if is_row else shape.columns.size
+    bytes_each = shape.channels * 4 * (row if isinstance(row, int) else 160)
+    room = L2_BYTES // 2 if weight_bytes > L2_BYTES else L2_BYTES // 4
+    count = max(1, room // (bytes_each * shape.rows.stride))
+    total = shape.columns.out if is_row else shape.rows.out
+    if not isinstance(total, int):
+        return count * unit
+    units = -(-total // unit)
+    images = shape.batch if isinstance(shape.batch, int) else 1
+    wanted = -(-ENOUGH_ITEMS // (panels * images))
+    # Small weights cost nothing when they are read again: there bands may be short.
+    least = 1 if weight_bytes <= L2_BYTES else min(count, -(-units // 4))
+    return max(min(count, units // wanted, units), least) * unit
+
+
+def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:
+    """[OC, C / groups, (KH,) KW] as [panel][NB][KH][KW][B][NV * V], zeros where nothing belongs."""
+    outputs, ins = weights.shape[:2]
+    taps = weights.shape[2:] if weights.ndim == 4 else (1, *weights.shape[2:])
+    wide = plan.tile.vectors * plan.lanes
+    block = plan.block
+    packed = np.zeros((len(plan.first), plan.blocks * block, *taps, wide), np.float32)
+    per_group = outputs // groups
+    source = weights.reshape(outputs, ins, *taps)
+    for panel, first in enumerate(plan.first):
+        start, stop = panel * wide, min((panel + 1) * wide, outputs)
+        for group in range(start // per_group, (stop - 1) // per_group + 1):
+            low, high = max(start, group * per_group), min(stop, (group + 1) * per_group)
+            channel = group * ins - first * block
+            packed[panel, channel : channel + ins, :, :, low - start : high - start] = np.moveaxis(
+                source[low:high], 0, -1
+            )
+    blocked = np.moveaxis(packed.reshape(len(plan.first), plan.blocks, block, *taps, wide), 2, -2)
+    result = np.ascontiguousarray(blocked).reshape(len(plan.first), -1)
+    if plan.tail:
+        narrow = blocked[-1, ..., : plan.tail * plan.lanes].flatten()
+        result[-1] = 0
+        result[-1, : narrow.size] = narrow
+    return result
