@@ -40,6 +40,7 @@ class RowLoop:
     bias: bool
     epilogue: Epilogue
     ldb: str
+    prefetch: bool = False  # the next panel, while this one is worked on
 
     @property
     def columns(self) -> int:
@@ -56,6 +57,7 @@ class RowLoop:
                 f"    const int64_t left = last - row, tiles = (left + {most - 1}) / {most};",
                 "    const int64_t height = (left + tiles - 1) / tiles;",
                 "    const float *const rows = a + row * K;",
+                *(self._prefetch() if self.prefetch else ()),
                 "    switch (height) {",
                 textwrap.indent(cases, "    "),
                 "    }",
@@ -63,6 +65,15 @@ class RowLoop:
                 "}",
             ]
         )
+
+    def _prefetch(self) -> list[str]:
+        """Each tile asks for its share of the panel that follows in memory."""
+        return [
+            f"    const int64_t first = block * ROWS, share = K * {self.columns};",
+            "    const int64_t until = share * (row + height - first) / (last - first);",
+            "    for (int64_t p = share * (row - first) / (last - first); p < until; p += 16)",
+            "        __builtin_prefetch(panel + share + p, 0, 2);",
+        ]
 
     def _case(self, rows: int) -> str:
         tile = print_tile(

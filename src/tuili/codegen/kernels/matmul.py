@@ -21,6 +21,7 @@ from tuili.tensors import Array, Dim, DType, ceil_div, numel
 
 OWN_SLOTS = 3  # x, w, bias
 ROW_BLOCK = 112  # rows per grid item: a multiple of every tile height in use
+PREFETCH_DEPTH = 512  # two longer panels and their rows of x overflow the second-level cache
 L2_FLOATS = 96 * 1024  # rows of x that stay in the second-level cache
 
 
@@ -34,7 +35,7 @@ def supports_packed(node: Node, ctx: Context) -> bool:
     return supports_batched(node, ctx) and w.is_constant and len(w.shape) == 2
 
 
-def supports_batched(node: Node, ctx: Context) -> bool:  # noqa: ARG001 - the predicate's signature
+def supports_batched(node: Node, ctx: Context) -> bool:
     """Whether both operands are f32 tensors in plain layout."""
     return all(_is_plain_f32(value) for value in (node.required(0), node.required(1), node.output))
 
@@ -66,7 +67,16 @@ def emit_packed(node: Node, ctx: Context) -> None:
     bias = _read_bias(k, node, width, panels * columns)
     epilogue = Epilogue(k, node, OWN_SLOTS)
     k.dims("M K N PANELS ROWS", (total, depth, width, panels, cut.block))
-    loop = RowLoop(tile, ctx.target.lanes, cut.heights, width, bias, epilogue, ldb=str(columns))
+    loop = RowLoop(
+        tile,
+        ctx.target.lanes,
+        cut.heights,
+        width,
+        bias,
+        epilogue,
+        ldb=str(columns),
+        prefetch=cut.block > 2 * tile.rows and depth <= PREFETCH_DEPTH,
+    )
     k.body(_packed_body(loop))
     traffic = (numel(x.shape) + weights.size + numel(node.output.shape)) * 4
     k.emit(
