@@ -130,6 +130,13 @@ CASES: list[tuple[str, list[Any], dict[str, Any], int, float]] = [
          np.array(5, np.int32), f32(8, 8), f32(8, 8)],
         {"num_heads": 2, "kv_num_heads": 1, "do_rotary": 1}, 3, 1e-4,
     ),
+    ("Range", [np.array(1.0, np.float32), np.array(6.0, np.float32), np.array(2.0, np.float32)], {}, 1, 0),
+    ("GatherND", [f32(2, 3), np.array([[0, 1], [1, 2]])], {}, 1, 0),
+    ("Pad", [f32(2, 3), np.array([0, 1, 2, 0]), np.array([0.5], np.float32)], {"mode": "constant"}, 1, 0),
+    ("NGramRepeatBlock", [np.array([[1, 2, 3, 1, 2]]), f32(1, 5)], {"ngram_size": 3}, 1, 0),
+    ("GatherBlockQuantized", [u8(3, 16), np.array([2, 0]), f32(3, 2)], {"bits": 4, "block_size": 16, "quantize_axis": 1}, 1, 1e-5),
+    ("GatherBlockQuantized", [u8(3, 16), np.array([[2, 0]]), f32(3, 2), u8(3, 1)], {"bits": 4, "block_size": 16, "quantize_axis": 1}, 1, 1e-5),
+    ("UnfoldTensor", [f32(2, 7)], {"dim": -1, "size": 3, "step": 2}, 1, 0),
     ("RotaryEmbedding", [f32(2, 3, 8), np.array([1]), f32(6, 2), f32(6, 2)], {"num_heads": 2}, 1, 1e-5),
     ("RotaryEmbedding", [f32(2, 2, 3, 4), np.array([[0, 1, 2], [3, 4, 5]]), f32(6, 2), f32(6, 2)], {"interleaved": 1}, 1, 1e-5),
 ]  # fmt: skip

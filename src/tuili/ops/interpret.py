@@ -94,7 +94,7 @@ class _Machine:
                 found = op.meaning(*own, **attrs)
         except TuiliError:
             raise
-        except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+        except (ArithmeticError, IndexError, MemoryError, TypeError, ValueError) as error:
             shapes = ", ".join(_described(each) for each in inputs)
             raise InvalidModel(f"{node.label} fails on ({shapes}): {error}") from error
         results = [*found] if isinstance(found, tuple) else [found]

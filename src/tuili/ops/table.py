@@ -14,6 +14,7 @@ from tuili.ops import (
     contrib_convolution,
     contrib_math,
     contrib_norms,
+    contrib_others,
     contrib_quantized,
     control,
     convolution,
@@ -76,6 +77,7 @@ FAMILIES = (
     contrib_attention,
     contrib_convolution,
     contrib_norms,
+    contrib_others,
     internal,
 )
 
