@@ -112,16 +112,21 @@ class RequestDecoder:
 
     def __init__(self) -> None:
         self._plans: dict[bytes, Plan] = {}
+        self._key_size = 0  # of the last request
 
     def decode(self, message: Buffer) -> tuple[InferRequest, Plan]:
         """The request in a serialized ModelInferRequest; its arrays are views of `message`."""
+        ident = ""
         try:
-            key, ident, raws = _split(message)
+            # Most requests begin like the one before them; then their fields need no walk.
+            plan = self._plans.get(bytes(message[: self._key_size]))
+            raws = None if plan is None else _only_raws(message, self._key_size)
+            if plan is None or raws is None:
+                key, ident, raws = _split(message)
+                self._key_size = len(key)
+                plan = self._plans.get(key) or self._learn(key)
         except IndexError:
             raise InternalError("malformed ModelInferRequest: it ends too early") from None
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._learn(key)
         if len(raws) != plan.raw_count:
             raise InvalidArgument(_count_mismatch(plan, len(raws)))
         inputs: list[InputTensor] = []
@@ -148,6 +153,19 @@ class RequestDecoder:
                 del self._plans[next(iter(self._plans))]
             self._plans[key] = plan
         return plan
+
+
+def _only_raws(message: Buffer, at: int) -> list[tuple[int, int]] | None:
+    """Where the raw tensors are, if nothing but them comes from `at` on."""
+    end = len(message)
+    raws: list[tuple[int, int]] = []
+    while at < end:
+        if message[at] != _RAW:
+            return None
+        size, start = _varint(message, at + 1)
+        at = start + size
+        raws.append((start, at))
+    return raws if at == end else None
 
 
 def _split(message: Buffer) -> tuple[bytes, str, list[tuple[int, int]]]:
