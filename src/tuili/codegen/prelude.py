@@ -255,13 +255,17 @@ def _horizontal(lanes: int) -> str:
 def _transpose(lanes: int) -> str:
     """A square of V x V floats, transposed in registers: block swaps of 1, 2, 4, ... lanes."""
     lines = [
-        "/* to[c][r] = from[r][c] for a square of V rows; the strides are distances of rows. */",
-        "static inline void tl_transpose(",
-        "    const float *from, int64_t from_stride, float *to, int64_t to_stride)",
+        "/* to[c][r] = from[r][c] for up to V rows and columns; the strides are distances of rows.",
+        "   `lanes` floats of every row are written, zeros where there is no row to read. */",
+        "static inline void tl_transpose_part(",
+        "    const float *from, int64_t from_stride, int64_t rows, int64_t columns,",
+        "    float *to, int64_t to_stride, int64_t lanes)",
         "{",
         "    vf r[V];",
         "    for (int i = 0; i < V; i++)",
-        "        r[i] = v_load(from + i * from_stride);",
+        "        r[i] = i >= rows ? v_set1(0.0f)",
+        "             : columns < V ? v_loadn(from + i * from_stride, columns)",
+        "             : v_load(from + i * from_stride);",
     ]
     step = 1
     while step < lanes:
@@ -281,7 +285,17 @@ def _transpose(lanes: int) -> str:
         [
             *lines,
             "    for (int i = 0; i < V; i++)",
-            "        v_store(to + i * to_stride, r[i]);",
+            "        if (i < columns) {",
+            "            if (lanes < V)",
+            "                v_storen(to + i * to_stride, r[i], lanes);",
+            "            else",
+            "                v_store(to + i * to_stride, r[i]);",
+            "        }",
+            "}",
+            "static inline void tl_transpose(",
+            "    const float *from, int64_t from_stride, float *to, int64_t to_stride)",
+            "{",
+            "    tl_transpose_part(from, from_stride, V, V, to, to_stride, V);",
             "}",
         ]
     )

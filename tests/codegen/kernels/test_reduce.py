@@ -31,6 +31,7 @@ for op in ("Sum", "Mean", "L1", "L2", "SumSquare", "Prod", "Max", "Min", "LogSum
     CASES[f"{op}dyn"] = Case(
         "Reduce" + op, [floats(3, 4, 50), whole(1)], dims={0: ["A", "B", "C"]}, tolerance=1e-5
     )
+    CASES[f"{op} short rows"] = Case("Reduce" + op, [floats(7, 11, 2), whole(2)], tolerance=1e-5)
     if op != "LogSumExp":
         CASES[f"{op}i32"] = Case(
             "Reduce" + op, [np.arange(1, 25).reshape(2, 3, 4).astype(np.int32), whole(1)]

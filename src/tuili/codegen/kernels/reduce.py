@@ -128,6 +128,8 @@ def emit(node: Node, ctx: Context) -> None:
         grid = plan.plain()
     elif merged.reduced and not merged.reduced[-1]:
         grid = plan.columns(ctx.target.lanes)
+    elif merged.reduced == (False, True) and _is_short(merged.dims[-1]):
+        grid = plan.short_rows()
     else:
         grid = plan.rows()
     k.emit(grid=grid, flops=numel(x.shape), bytes=size_of(x.tensor) + size_of(y.tensor))
@@ -150,6 +152,22 @@ class _Reduction:
             if name not in self._declared:
                 self.k.dim(name, dim)
                 self._declared.add(name)
+
+    def short_rows(self) -> Dim:
+        """Rows of a few elements: the compiler makes vectors of neighbouring results."""
+        kind = _KINDS[self.op]
+        count, length = self.axes.dims
+        step = kind.step.format(t="total", x=f"x[item * {length} + l]", p="s_")
+        self.k.body(
+            f"""
+for (int64_t item = begin; item < end; item++) {{
+    float total = {self._start(kind)};
+    for (int64_t l = 0; l < {length}; l++)
+        total = {step};
+    y[item] = {self._end(kind, "total", "s_", "(float)COUNT")};
+}}"""
+        )
+        return count
 
     def rows(self) -> Dim:
         """The innermost axis is reduced: every result from rows."""
@@ -313,6 +331,10 @@ class _Reduction:
             + textwrap.indent(text, "    ")
             + "\n}"
         )
+
+
+def _is_short(length: Dim) -> bool:
+    return isinstance(length, int) and length <= 8
 
 
 def _wrapped(text: str) -> str:

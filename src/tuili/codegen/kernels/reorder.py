@@ -27,37 +27,41 @@ def emit(node: Node, ctx: Context) -> None:
     k.read("x", x)
     k.write("y", y)
     k.dims("C GROUPS HW", (channels, ceil_div(channels, block), pixels))
-    k.body(_TO_BLOCKS if to_blocks else _TO_PLAIN)
+    whole = isinstance(channels, int) and channels % block == 0
+    text = _TO_BLOCKS if to_blocks else _TO_PLAIN
+    k.body(text.replace("USED", "V" if whole else "tl_min(V, C - first)"))
     grid = batch * ceil_div(channels, block)
     k.emit(grid=grid, bytes=4 * (numel(physical_shape(x.tensor)) + numel(physical_shape(y.tensor))))
 
 
 _TO_BLOCKS = """
 for (int64_t item = begin; item < end; item++) {
-    const int64_t n = item / GROUPS, first = item % GROUPS * V, used = tl_min(V, C - first);
+    const int64_t n = item / GROUPS, first = item % GROUPS * V, used = USED;
     const float *const from = x + (n * C + first) * HW;
     float *const to = y + item * HW * V;
     int64_t p = 0;
     if (used == V)
         for (; p + V <= HW; p += V)
             tl_transpose(from + p, HW, to + p * V, V);
-    for (; p < HW; p++)
-        for (int64_t c = 0; c < V; c++)
-            to[p * V + c] = c < used ? from[c * HW + p] : 0.0f;
+    for (; p + V <= HW; p += V)
+        tl_transpose_part(from + p, HW, used, V, to + p * V, V, V);
+    if (p < HW)
+        tl_transpose_part(from + p, HW, used, HW - p, to + p * V, V, V);
 }
 """
 
 _TO_PLAIN = """
 for (int64_t item = begin; item < end; item++) {
-    const int64_t n = item / GROUPS, first = item % GROUPS * V, used = tl_min(V, C - first);
+    const int64_t n = item / GROUPS, first = item % GROUPS * V, used = USED;
     const float *const from = x + item * HW * V;
     float *const to = y + (n * C + first) * HW;
     int64_t p = 0;
     if (used == V)
         for (; p + V <= HW; p += V)
             tl_transpose(from + p * V, V, to + p, HW);
-    for (; p < HW; p++)
-        for (int64_t c = 0; c < used; c++)
-            to[c * HW + p] = from[p * V + c];
+    for (; p + V <= HW; p += V)
+        tl_transpose_part(from + p * V, V, V, used, to + p, HW, V);
+    if (p < HW)
+        tl_transpose_part(from + p * V, V, HW - p, used, to + p, HW, HW - p);
 }
 """

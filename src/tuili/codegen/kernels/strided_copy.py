@@ -6,7 +6,6 @@ along one axis and the other side along another, squares are transposed in regis
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,9 +83,9 @@ class _Plan:
         return next((axis for axis, step in enumerate(self.source) if step == 1), None)
 
     def is_large(self, axis: int, lanes: int) -> bool:
-        """Whether squares fit into the plane of an axis and the innermost one."""
+        """Whether squares pay in the plane of an axis and the innermost one."""
         sizes = (self.dims[axis], self.dims[-1])
-        return all(not isinstance(size, int) or size >= lanes for size in sizes)
+        return all(not isinstance(size, int) or 2 * size >= lanes for size in sizes)
 
 
 def _runs(
@@ -110,6 +109,7 @@ def _runs(
 # -- transposition in squares -------------------------------------------------------------------
 
 BAND = 4  # squares per grid item along the axis where the source is contiguous
+RUN = 64  # and along the other one
 
 
 def _transpose(
@@ -118,30 +118,34 @@ def _transpose(
     outer = [index for index in range(len(plan.dims) - 1) if index != axis]
     lanes = k.ctx.target.lanes
     bands = ceil_div(plan.dims[axis], BAND * lanes)
-    k.dims("ROWS COLUMNS BANDS", (plan.dims[axis], plan.dims[-1], bands))
-    y_row = declare_stride(k, "Y_ROW", plan.target[axis])
-    x_column = declare_stride(k, "X_COLUMN", plan.source[-1])
-    lines = ["int64_t rest = item / BANDS;", *_outer_lines(k, plan, outer, offsets)]
-    square = (
-        "tl_transpose((const float *)(x0p + c * {x} + r), {x}, (float *)(yp + r * {y} + c), {y});"
-    )
-    copy = f"yp[r * {y_row} + c] = x0p[c * {x_column} + r];"
-    inner = _SQUARES_4 if size == 4 else _SQUARES
-    text = inner.replace("SQUARE", square.format(x=x_column, y=y_row)).replace("COPY", copy)
-    text = text.replace("EDGE", f"yp[r * {y_row} + edge] = x0p[edge * {x_column} + r];")
+    runs = ceil_div(plan.dims[-1], RUN * lanes)
+    k.dims("ROWS COLUMNS BANDS RUNS", (plan.dims[axis], plan.dims[-1], bands, runs))
+    strides = {
+        "Y_ROW": declare_stride(k, "Y_ROW", plan.target[axis]),
+        "X_COLUMN": declare_stride(k, "X_COLUMN", plan.source[-1]),
+    }
+    text = (_SQUARES_4 if size == 4 else _SQUARES).strip("\n")
+    for name, stride in strides.items():
+        text = text.replace(name, stride)
+    lines = [
+        "int64_t rest = item / BANDS / RUNS;",
+        *_outer_lines(k, plan, outer, offsets),
+        f"const int64_t first = item % BANDS * {BAND} * V;",
+        f"const int64_t last = tl_min(first + {BAND} * V, ROWS);",
+        f"const int64_t start = item / BANDS % RUNS * {RUN} * V;",
+        f"const int64_t stop = tl_min(start + {RUN} * V, COLUMNS);",
+        *text.split("\n"),
+    ]
     k.body(
         "\n".join(
             [
                 "for (int64_t item = begin; item < end; item++) {",
                 *(f"    {line}" for line in lines),
-                f"    const int64_t first = item % BANDS * {BAND} * V;",
-                f"    const int64_t last = tl_min(first + {BAND} * V, ROWS);",
-                textwrap.indent(text.strip("\n"), "    "),
                 "}",
             ]
         )
     )
-    return numel([plan.dims[index] for index in outer]) * bands
+    return numel([plan.dims[index] for index in outer]) * bands * runs
 
 
 def _outer_lines(
@@ -172,23 +176,23 @@ def _outer_lines(
 
 
 _SQUARES_4 = """
-int64_t c = 0;
-for (; c + V <= COLUMNS; c += V) {
-    int64_t r = first;
-    for (; r + V <= last; r += V)
-        SQUARE
-    for (; r < last; r++)
-        for (int64_t edge = c; edge < c + V; edge++)
-            EDGE
+for (int64_t c = start; c < stop; c += V) {
+    const int64_t wide = tl_min(V, stop - c);
+    for (int64_t r = first; r < last; r += V) {
+        const float *const from = (const float *)(x0p + c * X_COLUMN + r);
+        float *const to = (float *)(yp + r * Y_ROW + c);
+        const int64_t high = tl_min(V, last - r);
+        if (wide == V && high == V)
+            tl_transpose(from, X_COLUMN, to, Y_ROW);
+        else
+            tl_transpose_part(from, X_COLUMN, wide, high, to, Y_ROW, wide);
+    }
 }
-for (int64_t r = first; r < last; r++)
-    for (int64_t edge = c; edge < COLUMNS; edge++)
-        EDGE
 """
 
 _SQUARES = """
-for (int64_t c_start = 0; c_start < COLUMNS; c_start += 16)
+for (int64_t c_start = start; c_start < stop; c_start += 16)
     for (int64_t r = first; r < last; r++)
-        for (int64_t c = c_start; c < tl_min(c_start + 16, COLUMNS); c++)
-            COPY
+        for (int64_t c = c_start; c < tl_min(c_start + 16, stop); c++)
+            yp[r * Y_ROW + c] = x0p[c * X_COLUMN + r];
 """
