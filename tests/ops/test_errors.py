@@ -42,6 +42,8 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Relu", [(F32, ()), (F32, ())], {}, r"2 inputs are given; it takes 1 \(X\)"),
     ("Relu", [(F32, ())], {"alpha": 1.0}, r"unknown attribute 'alpha'"),
     ("LeakyRelu", [(F32, ())], {"alhpa": 1.0}, r"'alhpa'. Did you mean 'alpha'\?"),
+    ("LeakyRelu", [(F32, ())], {"alpha": float("nan")}, r"attribute 'alpha' is NaN; expected a number"),
+    ("Cast", [(F32, ())], {"to": 99}, r"attribute 'to' is 99; expected an element type"),
     ("Concat", [(F32, (1,))], {}, r"attribute 'axis' is missing; it is required"),
     ("Add", [(F32, (2,)), (I64, (2,))], {}, r"input 1 \('B'\) is i64.*make T = f32; cast"),
     ("Sqrt", [(I64, (2,))], {}, r"is i64; expected one of bf16, f16, f32, f64"),

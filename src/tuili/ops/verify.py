@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tuili.errors import InvalidModel, nearest
 from tuili.ir import Node, TensorType
 from tuili.ops.op import KINDS, REQUIRED, Op, Slot
@@ -9,6 +11,10 @@ from tuili.tensors import DType
 
 # Attributes that passes put on any node.
 COMMON_ATTRS = frozenset({"epilogue"})
+# Numbers that stand for missing data, or fill in for it.
+MAY_BE_NAN = frozenset(
+    {"replaced_value_float", "default_float", "extrapolation_value", "constant_value"}
+)
 
 
 def check(node: Node, op: Op) -> dict[str, DType]:
@@ -46,9 +52,23 @@ def _check_attrs(node: Node, op: Op) -> None:
             raise InvalidModel(
                 f"{node.label}: unknown attribute {name!r}.{nearest(name, op.attrs)} Known: {known}"
             )
+        value = node.attrs[name]
+        if isinstance(value, float) and math.isnan(value) and name not in MAY_BE_NAN:
+            raise InvalidModel(f"{node.label}: attribute {name!r} is NaN; expected a number")
+    for slot in op.outputs:
+        if slot.type.startswith("@") and not isinstance(_type_attr(node, op, slot), DType):
+            found = node.attrs.get(slot.type[1:])
+            raise InvalidModel(
+                f"{node.label}: attribute {slot.type[1:]!r} is {found!r}; expected an element type"
+            )
     for name, default in op.attrs.items():
         if default is REQUIRED and name not in node.attrs:
             raise InvalidModel(f"{node.label}: attribute {name!r} is missing; it is required")
+
+
+def _type_attr(node: Node, op: Op, slot: Slot) -> object:
+    found = node.attrs.get(slot.type[1:], op.attrs[slot.type[1:]])
+    return DType.F32 if found is REQUIRED else found
 
 
 def slot_at(slots: tuple[Slot, ...], index: int) -> Slot:
