@@ -26,6 +26,7 @@ from tuili.tensors import Array, DType, evaluate, numel, symbols_of
 
 WORTHWHILE = 0.7  # of the work before; moving the result back is not free
 FEW_FLOPS = 2_000_000  # below this the convolution is over before the vector is full
+FEW_INPUTS = 4  # images of so few channels stay plain
 OWN_SLOTS = 3
 
 
@@ -88,7 +89,7 @@ def _best(node: Node, block: int) -> _Shape | None:
     strides, pads = _strides(node), _pads(node)
     width, columns = node.required(0).shape[-1], node.output.shape[-1]
     assert isinstance(width, int)
-    if 2 * channels > block or not isinstance(columns, int):
+    if 2 * channels > block or not isinstance(columns, int) or _is_summed_by_lanes(node, channels):
         return None
     # Winograd does better on these.
     if weights.shape[2:] == (3, 3) and strides == (1, 1):
@@ -104,6 +105,12 @@ def _best(node: Node, block: int) -> _Shape | None:
     if best is None or best.work(block) > WORTHWHILE * base:
         return None
     return best if _flops(node, weights, block) >= FEW_FLOPS else None
+
+
+def _is_summed_by_lanes(node: Node, channels: int) -> bool:
+    """One output of many inputs: a kernel of its own has the inputs in the lanes."""
+    inputs = node.required(0).shape[1]
+    return channels == 1 and isinstance(inputs, int) and inputs > FEW_INPUTS
 
 
 def _flops(node: Node, weights: Array, block: int) -> int:
@@ -211,6 +218,8 @@ def _is_disjoint(node: Node, block: int) -> bool:
     if weights is None or weights.ndim != 4 or "epilogue" in node.attrs:
         return False
     _, channels, height, width = weights.shape
+    if _is_summed_by_lanes(node, channels):
+        return False
     simple = attr(node, "group") == 1 and attr(node, "auto_pad") in ("NOTSET", "VALID")
     exact = not any((*_pads(node), *(attr(node, "output_padding") or ())))
     dense = set(attr(node, "dilations") or (1,)) == {1} and not attr(node, "output_shape")
