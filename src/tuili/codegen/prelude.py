@@ -257,7 +257,7 @@ def _transpose(lanes: int) -> str:
     lines = [
         "/* to[c][r] = from[r][c] for up to V rows and columns; the strides are distances of rows.",
         "   `lanes` floats of every row are written, zeros where there is no row to read. */",
-        "static inline void tl_transpose_part(",
+        "static inline __attribute__((always_inline)) void tl_transpose_part(",
         "    const float *from, int64_t from_stride, int64_t rows, int64_t columns,",
         "    float *to, int64_t to_stride, int64_t lanes)",
         "{",
