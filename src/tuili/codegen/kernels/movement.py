@@ -31,11 +31,6 @@ def supports_plain(node: Node, ctx: Context) -> bool:
     return is_movable(node.output) and all(not value.layout for value in values)
 
 
-def physical_axis(value: Value, axis: int) -> int:
-    """Where a logical axis lies in memory; in a blocked layout axis 1 counts blocks."""
-    return axis % len(value.shape)
-
-
 def _in_blocks(value: Value, axis: int, amounts: Sequence[Dim]) -> list[Dim] | None:
     """Amounts along an axis in units of memory: channels count in blocks; None if they do not."""
     block = block_of(value.layout)
