@@ -470,7 +470,7 @@ def hand_over(reply: Reply, answer: InferResponse | TuiliError) -> None:
     """Call a transport; if it breaks its promise not to raise, the batch's others still count."""
     try:
         reply(answer)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is, it is logged
         _log.exception("a transport could not take an answer")
 
 

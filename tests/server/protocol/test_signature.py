@@ -39,7 +39,7 @@ BATCH_NOTE = r". NOTE: Setting a non-zero max_batch_size in the model config req
         (8, [tensor()], None,
          r"\[request id: <id_unknown>\] expected 2 inputs but got 1 inputs for model 'm'. Got"),
         (8, [tensor()], None,
-         r"Got input\(s\) \['A'\], but missing required input\(s\) \['B'\]. Please"),
+         r"Got input\(s\) \['A'\], but missing required input\(s\) \['B'\]"),
         (8, [], None, r"expected 2 inputs but got 0 inputs for model 'm'. Got input\(s\) \[\], "),
         (8, [tensor(), tensor()], None, r"missing required input\(s\) \['B'\]"),
         (8, [tensor(), tensor("C")], None, "unexpected inference input 'C' for model 'm'"),
