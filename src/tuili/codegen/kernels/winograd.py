@@ -204,6 +204,9 @@ def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
         "                }",
         f"            from = edge, row = {n} * V;",
         "        }",
+        f"        for (int64_t i = 0; i < {n}; i++)  /* three tiles on */",
+        f"            for (int64_t j = {n - m}; j < {n}; j++)",
+        f"                __builtin_prefetch(from + i * row + ({3 * m} + j) * V);",
         f"        transform_input(from, row, vg + (b * {pixels} + p) * V, {plan.v_step});",
         "    }",
     ]
