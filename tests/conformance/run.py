@@ -23,6 +23,9 @@ from pathlib import Path
 # What cannot pass, and why; a case here is skipped, not failed.
 SKIPPED: dict[str, str] = {
     r"test_bernoulli.*": "draws random numbers: another generator gives other ones",
+    r"test_training_dropout_(default_)?(mask_)?cpu": "draws random numbers, as above",
+    r"test_training_dropout_cpu": "draws random numbers, as above",
+    r"test_gradient_.*": "ai.onnx.preview.training::Gradient is no inference operator",
 }
 CHUNK = 20
 

@@ -193,10 +193,14 @@ def _mod(operation: _Operation) -> str:
 
 
 def _shift(operation: _Operation) -> str:
+    """A distance outside of the width, negative ones too, leaves copies of the sign bit only."""
     value, by, dtype = operation.arg(0), operation.arg(1), operation.form.dtype
     wide = "uint64_t" if dtype.bits == 64 else "uint32_t"
-    sign = "<<" if operation.attribute("direction") == "LEFT" else ">>"
-    return f"{by} < {dtype.bits} ? ({dtype.c})(({wide}){value} {sign} {by}) : 0"
+    inside = f"(uint64_t){by} < {dtype.bits}"
+    if operation.attribute("direction") == "LEFT":
+        return f"{inside} ? ({dtype.c})(({wide}){value} << {by}) : 0"
+    rest = f"({value} < 0 ? -1 : 0)" if dtype.is_signed_int else "0"
+    return f"{inside} ? ({dtype.c})({value} >> {by}) : {rest}"
 
 
 def _quantize(operation: _Operation) -> str:

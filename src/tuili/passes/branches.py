@@ -1,4 +1,7 @@
-"""Branch inlining: an If whose condition is known becomes the nodes of the branch taken."""
+"""Branch inlining: an If whose condition is known becomes the nodes of the branch taken.
+
+A branch that cannot run for the given shapes becomes a `Fault`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ def inline_branches(graph: Graph, contents: Contents) -> bool:
     """Inline every such If, in nested graphs too."""
     changed = False
     for node in list(graph.nodes):
+        changed |= _bar(node, contents)
         for nested in node.graphs():
             changed |= inline_branches(nested, contents)
         taken = contents.dims(node.input(0)) if node.op == "If" else None
@@ -18,6 +22,25 @@ def inline_branches(graph: Graph, contents: Contents) -> bool:
             _inline(graph, node, "then_branch" if taken[0] else "else_branch")
             changed = True
     return changed
+
+
+def _bar(node: Node, contents: Contents) -> bool:
+    """Make branches that cannot run for the given shapes a `Fault` of the run that takes them."""
+    barred = [
+        (name, branch)
+        for name, branch in node.attrs.items()
+        if isinstance(branch, Graph) and branch in contents.impossible
+    ]
+    for name, branch in barred:
+        body = Graph(branch.name)
+        names = [f"{value.name}_{name}" for value in node.outputs]
+        types = [value.type for value in node.outputs]
+        message = {"message": contents.impossible[branch]}
+        body.set_outputs(body.add("Fault", [], message, outputs=names, types=types).outputs)
+        branch.set_outputs(())
+        branch.remove(branch.nodes)
+        node.attrs[name] = body
+    return bool(barred)
 
 
 def _inline(graph: Graph, node: Node, branch: str) -> None:

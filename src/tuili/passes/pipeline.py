@@ -22,6 +22,7 @@ from tuili.passes.fuse_epilogue import fuse_epilogues
 from tuili.passes.gemm import gemm_to_matmul
 from tuili.passes.identities import remove_identities
 from tuili.passes.layout import assign_layouts
+from tuili.passes.merge_groups import merge_groups
 from tuili.passes.ml_to_core import ml_to_core
 from tuili.passes.movement import merge_movement
 from tuili.passes.pads import fold_pads
@@ -41,6 +42,7 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass) -> None:
     run("reduce_strength", lambda: reduce_strength(graph, infer(graph)))
     run("fold_constants", lambda: fold_constants(graph))
     run("remove_dead", lambda: remove_dead(graph))
+    run("merge_groups", lambda: on_all(graph, partial(merge_groups, block=block)))
     run("split_transposed", lambda: on_all(graph, partial(split_transposed, block=block)))
     run("fuse_attention", lambda: on_all(graph, fuse_attention))
     run("remove_dead", lambda: remove_dead(graph))
