@@ -99,6 +99,11 @@ for kind in (np.uint8, np.uint32, np.uint64):
         CASES[f"BitShift {direction} {np.dtype(kind).name}"] = Case(
             "BitShift", [whole(kind), whole(kind) % kind(9)], {"direction": direction}
         )
+for kind in (np.int8, np.int32, np.int64):
+    for direction in ("LEFT", "RIGHT"):
+        CASES[f"BitShift {direction} {np.dtype(kind).name}"] = Case(
+            "BitShift", [whole(kind) % kind(30), whole(kind) % kind(7)], {"direction": direction}
+        )
 for op in ("And", "Or", "Xor", "Equal"):
     CASES[f"{op} bool"] = Case(op, [reals() > 0, reals() > 0])
 CASES["Not"] = Case("Not", [reals() > 0])
