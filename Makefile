@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: setup lint type contracts test models bench demo clean
+.PHONY: setup lint type contracts test models bench demo conformance clean
 
 setup: $(VENV)/.dev
 
@@ -39,6 +39,10 @@ models: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.engines
+
+# The whole ONNX backend suite, with a table of what passes and a reason for the rest.
+conformance: setup
+	$(BIN)/python -W ignore -m tests.conformance.run --jobs $(JOBS)
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m examples.ocr
