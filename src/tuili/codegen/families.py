@@ -8,6 +8,7 @@ from tuili.codegen.kernels import (
     attention,
     branch,
     copy,
+    fault,
     matmul,
     matmul_plain,
 )
@@ -31,6 +32,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     ),
     "FusedAttention": (Family("attention", attention.emit, attention.supports),),
     "If": (Family("branch", branch.emit_if),),
+    "Fault": (Family("fault", fault.emit_fault),),
 }
 
 

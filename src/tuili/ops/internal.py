@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tuili.errors import InvalidModel
 from tuili.ir import Graph, TensorType
 from tuili.ops.op import REQUIRED, Result, op
 from tuili.ops.site import Site
@@ -92,7 +93,22 @@ _ATTENTION_ATTRS = {
     "y_order": "bhsd",
 }
 
+
+def _fault(message: str) -> None:
+    raise InvalidModel(message)
+
+
 ROWS = (
+    # A branch that cannot run for the given shapes: running it is an error.
+    op(
+        "Fault",
+        "",
+        "outputs*:any",
+        lambda site: [value.type for value in site.node.outputs],
+        _fault,
+        attrs={"message": REQUIRED},
+        random=True,
+    ),
     op(
         "FusedAttention",
         "q k v mask?",
