@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 
 from tests.passes.support import feeds
-from tuili.ir import Graph, verify
+from tuili.ir import Graph, TensorType, verify
 from tuili.ir.text import parse, to_text
 from tuili.ops.contents import Contents
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
 from tuili.passes.branches import inline_branches
 from tuili.passes.casts import plain_casts
+from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
 from tuili.passes.fold_shapes import fold_shapes
 from tuili.passes.movement import merge_movement
 from tuili.passes.pads import fold_pads
 from tuili.passes.recognise import recognise
 from tuili.passes.strength import reduce_strength
+from tuili.tensors import DType
 
 Pass = Callable[[Graph, Contents], bool]
 
@@ -260,6 +262,20 @@ CASES: dict[str, tuple[Pass, str, str]] = {
 def test_a_pass_rewrites_text(rewrite: Pass, before: str, after: str) -> None:
     found = to_text(rewritten(rewrite, lines(before)))
     assert found == lines(after or before)
+
+
+def test_equal_constants_are_shared_and_signed_zeros_are_not() -> None:
+    graph = Graph()
+    x = graph.add_input("x", TensorType(DType.F32, (200,)))
+    arrays = [np.zeros(200, np.float32) for _ in range(4)]
+    arrays[1][77] = -0.0
+    arrays[3][77] = np.nan
+    for array in (*arrays, arrays[3].copy()):
+        x = graph.add("Add", [x, graph.add_constant(array, "c")], types=[x.type]).output
+    graph.set_outputs([x])
+    assert share_equal_nodes(graph)
+    assert list(graph.constants) == ["c", "c_1", "c_3"]
+    verify(graph)
 
 
 NORMAL = """
