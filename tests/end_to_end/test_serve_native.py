@@ -69,10 +69,11 @@ def test_parallel_answers_are_those_of_the_model(server, repository):
         assert all(pool.map(work, range(8)))
 
 
-def test_an_artifact_is_served_without_compiling(repository, tmp_path):
+@pytest.mark.parametrize("name", ["model.tuili", "model.tuiliz"])
+def test_an_artifact_is_served_without_compiling(repository, tmp_path, name):
     source = repository / "dense" / "1" / "model.onnx"
     (tmp_path / "dense" / "1").mkdir(parents=True)
-    tuili.compile(source, tmp_path / "dense" / "1" / "model.tuili")
+    tuili.compile(source, tmp_path / "dense" / "1" / name)
     cache = tmp_path / "cache"
     with (
         serving(tmp_path, f"--cache={cache}") as server,

@@ -137,7 +137,7 @@ def test_a_model_that_fails_makes_the_server_not_ready_unless_that_is_allowed(tm
 
     ready, reasons, index = run(tmp_path, scenario)
     assert not ready
-    assert "none of model.tuili, model.onnx" in reasons["bad"]
+    assert "none of model.tuili, model.tuiliz" in reasons["bad"]
     assert index[0]["state"] == "UNAVAILABLE"
     assert run(tmp_path, scenario, strict_readiness=False)[0]
 

@@ -13,6 +13,7 @@ from tuili.errors import InvalidArgument, InvalidModel, NotFound
 _NAME: Final = re.compile(r"[^/\\\0-\x1f\x7f]{1,255}")
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
 ARTIFACT: Final = "model.tuili"
+PACKED: Final = "model.tuiliz"
 ONNX: Final = "model.onnx"
 PYTHON: Final = "model.py"
 
@@ -65,12 +66,12 @@ def model_file(version: Path, filename: str) -> Path:
         if path.exists():
             return path
         raise InvalidModel(f"{path} is missing; default_model_filename names it")
-    for name in (ARTIFACT, ONNX, PYTHON):
+    for name in (ARTIFACT, PACKED, ONNX, PYTHON):
         if (version / name).exists():
             return version / name
     there = sorted(each.name for each in version.iterdir())
     raise InvalidModel(
-        f"{version} holds none of {ARTIFACT}, {ONNX}, {PYTHON}; found {there or 'nothing'}"
+        f"{version} holds none of {ARTIFACT}, {PACKED}, {ONNX}, {PYTHON}; found {there or 'nothing'}"
     )
 
 
