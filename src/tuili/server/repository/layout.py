@@ -71,7 +71,8 @@ def model_file(version: Path, filename: str) -> Path:
             return version / name
     there = sorted(each.name for each in version.iterdir())
     raise InvalidModel(
-        f"{version} holds none of {ARTIFACT}, {PACKED}, {ONNX}, {PYTHON}; found {there or 'nothing'}"
+        f"{version} holds none of {ARTIFACT}, {PACKED}, {ONNX}, {PYTHON}; "
+        f"found {there or 'nothing'}"
     )
 
 
