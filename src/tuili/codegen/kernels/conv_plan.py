@@ -98,7 +98,9 @@ def plan_direct(
     lanes = target.lanes
     per_group, out_blocks = shape.outputs // groups, -(-shape.outputs // lanes)
     divides = 0 if groups == 1 else per_group // lanes if per_group % lanes == 0 else 1
-    tile = choose_tile(target, shape.columns.out, out_blocks, divides=divides)
+    # Taps printed side by side (plain input) make gcc spill unless registers are left over.
+    free = target.registers // 3 if block == 1 and shape.columns.taps > 1 else 0
+    tile = choose_tile(target, shape.columns.out, out_blocks, divides=divides, free=free)
     first, blocks = panel_blocks(shape, groups, tile.vectors * lanes, block)
     step = shape.taps * block * tile.vectors * lanes * 4
     chunk = blocks if _is_one_tile(shape, tile) else min(blocks, max(1, L2_BYTES // 2 // step))

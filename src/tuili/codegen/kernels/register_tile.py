@@ -17,6 +17,7 @@ from tuili.tensors import Dim
 _PER_CYCLE = 2
 _LATENCY = 4
 _LONE = 1.2
+_MOST_LONE = 16
 _GUESSED_WIDTH = 168  # stands for a width that is not known: many tiles divide it
 
 
@@ -38,30 +39,38 @@ class Tile:
 
 
 def choose_tile(
-    target: Target, width: Dim, blocks: int, *, divides: int = 0, whole: bool = False
+    target: Target,
+    width: Dim,
+    blocks: int,
+    *,
+    divides: int = 0,
+    whole: bool = False,
+    free: int = 0,
 ) -> Tile:
     """The cheapest tile for rows of `width` pixels and `blocks` vectors of output channels.
 
     `divides`: the number of vectors must divide it (panels must not cross groups). `whole`: the
-    last tile of a row and the last panel cost as much as any.
+    last tile of a row and the last panel cost as much as any. `free`: registers to leave alone.
     """
     known = width if isinstance(width, int) else _GUESSED_WIDTH
     costs: list[tuple[float, int, int, Tile]] = []
-    for tile in _candidates(target, known, blocks):
+    for tile in _candidates(target, known, blocks, free):
         if divides % tile.vectors == 0:
             cost = _whole_cost(tile, known, blocks) if whole else _cost(tile, known, blocks)
             costs.append((round(cost, 6), -tile.pixels, tile.vectors, tile))
     return min(costs)[-1]
 
 
-def _candidates(target: Target, width: int, blocks: int) -> list[Tile]:
+def _candidates(target: Target, width: int, blocks: int, free: int) -> list[Tile]:
     # Without FMA the product needs a register; a broadcast of its own as well, unless one vector
     # is all that it is multiplied with and the instruction set can broadcast from memory.
     embedded = target.lanes == 16
     tiles: list[Tile] = []
     for vectors in range(1, min(blocks, 8) + 1):
         spare = vectors + (0 if vectors == 1 and embedded else 1) + (0 if target.fma else 1)
-        most = (target.registers - spare) // vectors
+        most = (target.registers - free - spare) // vectors
+        # One vector: more sums than this hide nothing, and gcc begins to spill.
+        most = min(most, _MOST_LONE) if vectors == 1 else most
         tiles += [Tile(pixels, vectors) for pixels in range(1, min(most, width) + 1)]
     return tiles
 
