@@ -286,3 +286,15 @@ def test_cutting_and_padding_gives_the_length_back() -> None:
     cut = graph.add("Slice", [x, *window]).output
     padded = graph.add("Pad", [cut, const(graph, [0, 0, 0, 1])]).output
     assert shape_after(graph, graph.add("Add", [x, padded]).output) == "[N, S]"
+
+
+def test_a_squeeze_that_depends_on_a_size_settles_the_rank() -> None:
+    graph, x = graph_of(N, S)
+    then, other = Graph("then"), Graph("other")
+    then.set_outputs(then.add("Squeeze", [x, const(then, [1])]).outputs)
+    other.set_outputs(other.add("Identity", [x], outputs=["same"]).outputs)
+    is_one = graph.add("Equal", [size_of(graph, x, 1), const(graph, 1)]).output
+    chosen = graph.add("If", [is_one], {"then_branch": then, "else_branch": other}).output
+    graph.set_outputs([chosen])
+    assert list(infer(graph).impossible) == [other]
+    assert shape_text(chosen.shape) == "[N]"

@@ -77,7 +77,26 @@ def _if_shape(site: Site) -> list[Result]:
         branch = branches[0 if taken else 1]
         return [*_branch(site, branch)]
     types = [_attempt(site, branch) for branch in branches]
+    squeezes = [_operators(branch) for branch in branches] == [["Squeeze"], []]
+    if squeezes and branches[0] not in site.contents.impossible:
+        _bar_unsqueezed(site, branches[1], types)
     return [join(site, i, *pair) for i, pair in enumerate(zip(*types, strict=True))]
+
+
+def _operators(branch: Graph) -> list[str]:
+    return [node.op for node in branch.nodes if node.op != "Identity"]
+
+
+def _bar_unsqueezed(site: Site, branch: Graph, types: list[list[ValueType | None]]) -> None:
+    """`x.squeeze(axis)` of PyTorch is an If whose rank depends on a size.
+
+    What follows is written for the squeezed rank; a run with another size is told so.
+    """
+    site.contents.impossible[branch] = (
+        "a size is not 1 where the model squeezes its axis; the rank of the result would differ."
+        " Compile for these shapes, so that the rank is known"
+    )
+    types[1] = [None] * site.num_outputs
 
 
 def _attempt(site: Site, branch: Graph) -> list[ValueType | None]:
