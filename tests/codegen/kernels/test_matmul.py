@@ -18,7 +18,7 @@ from tuili.ir import Graph, TensorType
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
 from tuili.passes.fuse_epilogue import fuse_epilogues
-from tuili.tensors import Array, DType
+from tuili.tensors import Array, DType, Sym
 
 RNG = np.random.default_rng(1)
 
@@ -88,6 +88,20 @@ def test_bias_residual_and_activation_are_applied_in_the_store(target: Target) -
     assert [node.op for node in graph.nodes] == ["MatMul"]
     library = Library(translate(graph, infer(graph), target), target)
     np.testing.assert_allclose(library.run(feeds)["z"], expected, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(target: Target) -> None:
+    graph = Graph("rows")
+    x = graph.add_input("x", TensorType(DType.F32, (Sym("N"), 50)))
+    w = graph.add_constant(normal(50, 70), "w")
+    graph.set_outputs([graph.add("MatMul", [x, w, None], outputs=["y"]).output])
+    library = Library(translate(graph, infer(graph), target), target)
+    rows = normal(33, 50)
+    alone = np.concatenate([library.run({"x": rows[i : i + 1]})["y"] for i in range(33)])
+    for count in (2, 3, 5, 14, 15, 33):
+        together = library.run({"x": rows[:count]})["y"]
+        np.testing.assert_array_equal(together, alone[:count])
 
 
 @given(st.integers(1, 400), st.integers(1, 14))

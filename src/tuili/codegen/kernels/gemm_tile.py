@@ -48,41 +48,24 @@ def split_rows(total: int, most: int) -> list[int]:
 def print_tile(
     rows: int, vectors: int, *, a: str, lda: str, b: str, ldb: str, depth: str
 ) -> list[str]:
-    """C that leaves the sums in `acc{r}_{v}`; short tiles keep several sums to hide FMA latency."""
-    copies = max(1, min(4, 8 // (rows * vectors)))
+    """C that leaves the sums in `acc{r}_{v}`.
+
+    Every sum is one chain over k, in tiles of any height: a row's result does not depend on which
+    rows are multiplied together with it, to the last bit.
+    """
     names = [f"acc{r}_{v}" for r in range(rows) for v in range(vectors)]
-    lines = [f"vf {', '.join(f'{name} = {{0}}' for name in names)};"]
-    if copies > 1:
-        spare = [f"{name}_{c}" for name in names for c in range(1, copies)]
-        lines.append(f"vf {', '.join(f'{name} = {{0}}' for name in spare)};")
-    lines += _rows(rows, a, lda)
-    lines.append("int64_t k = 0;")
-    if copies > 1:
-        lines.append(f"for (; k + {copies} <= {depth}; k += {copies}) {{")
-        for copy in range(copies):
-            lines += [f"    {line}" for line in _step(rows, vectors, b, ldb, copy)]
-        lines.append("}")
-    lines.append(f"for (; k < {depth}; k++) {{")
-    lines += [f"    {line}" for line in _step(rows, vectors, b, ldb, 0)]
-    lines.append("}")
-    if copies > 1:
-        lines += [
-            f"{name} += {' + '.join(f'{name}_{c}' for c in range(1, copies))};" for name in names
-        ]
-    return lines
-
-
-def _rows(rows: int, a: str, lda: str) -> list[str]:
-    return [f"const float *const a{r} = {a} + {r} * {lda};" for r in range(rows)]
-
-
-def _step(rows: int, vectors: int, b: str, ldb: str, copy: int) -> list[str]:
-    suffix = f"_{copy}" if copy else ""
-    at = f"k + {copy}" if copy else "k"
-    scope = ["{"] + [
-        f"    const vf b{v} = v_load({b} + ({at}) * {ldb} + {v} * V);" for v in range(vectors)
+    return [
+        f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
+        *(f"const float *const a{r} = {a} + {r} * {lda};" for r in range(rows)),
+        f"for (int64_t k = 0; k < {depth}; k++) {{",
+        *(f"    {line}" for line in _step(rows, vectors, b, ldb)),
+        "}",
     ]
+
+
+def _step(rows: int, vectors: int, b: str, ldb: str) -> list[str]:
+    lines = [f"const vf b{v} = v_load({b} + k * {ldb} + {v} * V);" for v in range(vectors)]
     for r in range(rows):
-        scope.append(f"    const vf x{r} = v_set1(a{r}[{at}]);")
-        scope += [f"    acc{r}_{v}{suffix} += x{r} * b{v};" for v in range(vectors)]
-    return [*scope, "}"]
+        lines.append(f"const vf x{r} = v_set1(a{r}[k]);")
+        lines += [f"acc{r}_{v} += x{r} * b{v};" for v in range(vectors)]
+    return lines
