@@ -18,7 +18,7 @@ from onnx.backend.base import Backend, BackendRep
 from tuili.compiler import compile as compile_model
 from tuili.host import HostSteps
 from tuili.importers.onnx import import_model
-from tuili.ir import Graph, TensorType
+from tuili.ir import Graph, TensorType, ValueType
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
 from tuili.runtime import load
@@ -68,9 +68,10 @@ def _graphs(graph: Graph) -> list[Graph]:
     return [graph, *(deep for inner in nested for deep in _graphs(inner))]
 
 
-def _is_numeric(type_: object) -> bool:
-    known = isinstance(type_, TensorType) and type_.shape is not None
-    return known and type_.dtype is not DType.STR
+def _is_numeric(type_: ValueType | None) -> bool:
+    if not isinstance(type_, TensorType) or type_.shape is None:
+        return False
+    return type_.dtype is not DType.STR
 
 
 class TuiliBackend(Backend):

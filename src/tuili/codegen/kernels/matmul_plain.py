@@ -10,7 +10,7 @@ from tuili.tensors import DType, numel
 _SUM = {DType.F32: "float", DType.F64: "double", DType.F16: "float"}
 
 
-def supports_plain(node: Node, ctx: Context) -> bool:  # noqa: ARG001 - the predicate's signature
+def supports_plain(node: Node, ctx: Context) -> bool:
     """Whether C has arithmetic for the element type and nothing is fused."""
     dtype = node.output.dtype
     inputs = (node.required(0), node.required(1))
