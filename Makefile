@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: setup lint type contracts test models bench demo conformance clean
+.PHONY: setup lint type contracts test models bench demo conformance clients clean
 
 setup: $(VENV)/.dev
 
@@ -43,6 +43,10 @@ bench: setup
 # The whole ONNX backend suite, with a table of what passes and a reason for the rest.
 conformance: setup
 	$(BIN)/python -W ignore -m tests.conformance.run --jobs $(JOBS)
+
+# 64 stock clients for a minute against the server: no errors, every answer bit-equal.
+clients: setup
+	$(BIN)/python -m benchmarks.parallel_clients
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m examples.ocr
