@@ -47,7 +47,7 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
         f"|---|{'---:|' * (len(engines) + 1)}",
     ]
     for comparison in comparisons:
-        medians = {t.engine: f"{t.median_ms:.2f} ms" for t in comparison.timings}
+        medians = {t.engine: f"{t.median_ms:.3g} ms" for t in comparison.timings}
         cells = [medians.get(engine, "-") for engine in engines]
         ratio = f"{comparison.ratio:.2f}" if comparison.ratio else "-"
         lines.append(f"| {_label(comparison)} | {' | '.join(cells)} | {ratio} |")
