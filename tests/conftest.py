@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     cache = tmp_path_factory.getbasetemp() / "tuili-cache"
     monkeypatch.setenv("TUILI_CACHE", str(cache))
     return cache
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="accept what golden tests find as right"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)`: the text is that of tests/golden/NAME, or the test fails with it."""
+
+    def compare(name: str, text: str) -> None:
+        path = Path(__file__).parent / "golden" / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        expected = path.read_text() if path.exists() else ""
+        assert text == expected, f"{path} differs; look, then accept with --update-golden"
+
+    return compare
