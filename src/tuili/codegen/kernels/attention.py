@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.gemm_tile import Tile, print_tile
+from tuili.codegen.kernels.gemm_tile import Source, Tile, print_tile
 from tuili.ir import Node, Value
 from tuili.ops.table import attr
 from tuili.tensors import Dim, DType, ceil_div, dim_min, numel
@@ -127,7 +127,7 @@ def _tiles(tile: Tile, heights: range, product: _Product) -> str:
     b, ldb, depth = f"({product.b})", product.ldb, product.depth
     cases: list[str] = []
     for rows in heights:
-        lines = print_tile(rows, tile.vectors, a=a, lda=lda, b=b, ldb=ldb, depth=depth)
+        lines = print_tile(rows, tile.vectors, Source(a, lda, b, ldb, depth))
         lines += [line for r in range(rows) for v in range(tile.vectors) for line in store(r, v)]
         cases.append(
             f"case {rows}: {{\n" + textwrap.indent("\n".join(lines), "    ") + "\n    break;\n}"

@@ -6,8 +6,14 @@ import textwrap
 from dataclasses import dataclass
 
 from tuili.codegen.epilogue import Epilogue
-from tuili.codegen.kernels.gemm_tile import Tile, print_tile, split_rows
+from tuili.codegen.kernels.gemm_tile import Source, Tile, print_tile, split_rows
 from tuili.tensors import Dim
+
+# A few lines at a time: a burst would fill the buffers that loads wait in.
+_PREFETCH = (
+    "for (const int64_t until = share * end_k / K; ahead < until; ahead += 16) "
+    "__builtin_prefetch(next + ahead, 0, 2);"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class RowLoop:
                 f"    const int64_t left = last - row, tiles = (left + {most - 1}) / {most};",
                 "    const int64_t height = (left + tiles - 1) / tiles;",
                 "    const float *const rows = a + row * K;",
-                *(self._prefetch() if self.prefetch else ()),
+                *(self._share() if self.prefetch else ()),
                 "    switch (height) {",
                 textwrap.indent(cases, "    "),
                 "    }",
@@ -66,19 +72,19 @@ class RowLoop:
             ]
         )
 
-    def _prefetch(self) -> list[str]:
-        """Each tile asks for its share of the panel that follows in memory."""
+    def _share(self) -> list[str]:
+        """Each tile asks for its share, `ahead` to `ahead + share`, of the panel that follows."""
         return [
-            f"    const int64_t first = block * ROWS, share = K * {self.columns};",
-            "    const int64_t until = share * (row + height - first) / (last - first);",
-            "    for (int64_t p = share * (row - first) / (last - first); p < until; p += 16)",
-            "        __builtin_prefetch(panel + share + p, 0, 2);",
+            f"    const int64_t first = block * ROWS, whole = K * {self.columns};",
+            "    const int64_t share = whole * height / (last - first);",
+            "    const float *const next = panel + whole + whole * (row - first) / (last - first);",
+            "    int64_t ahead = 0;",
         ]
 
     def _case(self, rows: int) -> str:
-        tile = print_tile(
-            rows, self.tile.vectors, a="rows", lda="K", b="panel", ldb=self.ldb, depth="K"
-        )
+        prefetch = _PREFETCH if self.prefetch else ""
+        source = Source("rows", "K", "panel", self.ldb, "K", prefetch)
+        tile = print_tile(rows, self.tile.vectors, source)
         inner = textwrap.indent("\n".join([*tile, self._store(rows)]), "    ")
         return f"case {rows}: {{\n{inner}\n    break;\n}}"
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from tuili.codegen.targets import Target
 
+PIECE = 16  # steps of k between two looks at what to prefetch
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -45,20 +47,40 @@ def split_rows(total: int, most: int) -> list[int]:
     return [total // count + (i < total % count) for i in range(count)]
 
 
-def print_tile(
-    rows: int, vectors: int, *, a: str, lda: str, b: str, ldb: str, depth: str
-) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a tile reads, as C text; `prefetch` is a statement for every PIECE steps of k."""
+
+    a: str
+    lda: str
+    b: str
+    ldb: str
+    depth: str
+    prefetch: str = ""
+
+
+def print_tile(rows: int, vectors: int, source: Source) -> list[str]:
     """C that leaves the sums in `acc{r}_{v}`.
 
     Every sum is one chain over k, in tiles of any height: a row's result does not depend on which
     rows are multiplied together with it, to the last bit.
     """
     names = [f"acc{r}_{v}" for r in range(rows) for v in range(vectors)]
-    return [
+    step = [f"    {line}" for line in _step(rows, vectors, source.b, source.ldb)]
+    head = [
         f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
-        *(f"const float *const a{r} = {a} + {r} * {lda};" for r in range(rows)),
-        f"for (int64_t k = 0; k < {depth}; k++) {{",
-        *(f"    {line}" for line in _step(rows, vectors, b, ldb)),
+        *(f"const float *const a{r} = {source.a} + {r} * {source.lda};" for r in range(rows)),
+    ]
+    if not source.prefetch:
+        return [*head, f"for (int64_t k = 0; k < {source.depth}; k++) {{", *step, "}"]
+    return [
+        *head,
+        f"for (int64_t piece = 0; piece < {source.depth}; piece += {PIECE}) {{",
+        f"    const int64_t end_k = tl_min(piece + {PIECE}, {source.depth});",
+        f"    {source.prefetch}",
+        "    for (int64_t k = piece; k < end_k; k++) {",
+        *(f"    {line}" for line in step),
+        "    }",
         "}",
     ]
 
