@@ -16,6 +16,7 @@ from tuili.errors import TuiliError
 
 OWN = "tuili"
 ROUND_S = 0.02  # short models are repeated until a round is this long
+PAUSE_S = 0.1  # with threads: those of the engine before spin for a while, on our cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ def compare(
             failures[engine] = str(error)
     answers = {each.engine: [np.array(a) for a in each.answer()] for each in loaded}
     reference = next((answers[e.engine] for e in loaded if e.engine != OWN), None)
-    milliseconds = _interleaved([each.answer for each in loaded], rounds)
+    pause_s = PAUSE_S if settings.threads > 1 else 0.0
+    milliseconds = _interleaved([each.answer for each in loaded], rounds, pause_s)
     timings = [
         Timing(
             each.engine,
@@ -112,12 +114,17 @@ def geometric_mean(ratios: Sequence[float]) -> float:
     return math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
 
 
-def _interleaved(calls: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+def _interleaved(
+    calls: Sequence[Callable[[], object]], rounds: int, pause_s: float
+) -> list[list[float]]:
     repeats = [_repeats(call) for call in calls]
     milliseconds: list[list[float]] = [[] for _ in calls]
     for turn in range(rounds):
         for step in range(len(calls)):
             index = (turn + step) % len(calls)  # nobody always goes first
+            if pause_s:
+                time.sleep(pause_s)
+                calls[index]()  # wakes its own threads, untimed
             milliseconds[index].append(1000 * _seconds(calls[index], repeats[index]))
     return milliseconds
 

@@ -21,6 +21,7 @@ typedef struct tl_worker {
     tl_body_fn *body;
     void *arg;
     int32_t tid, n;
+    int32_t caller_cpu;                 /* -1: not known */
     uint32_t *unfinished;               /* the count in the team's first worker */
     struct tl_worker *next;             /* in the stack of free workers, or in the team */
     uint32_t count __attribute__((aligned(128)));   /* unfinished members of the team it leads */
@@ -38,6 +39,36 @@ typedef struct tl_threads {
 static pthread_mutex_t tl_pools_lock = PTHREAD_MUTEX_INITIALIZER;
 static tl_threads *tl_pools;            /* all pools of this library, for fork */
 
+#ifdef __linux__
+#include <sched.h>
+
+static cpu_set_t tl_allowed;            /* what the process may use, when its first pool is made */
+
+static int32_t tl_here(void) { return sched_getcpu(); }
+
+static void tl_allow(void)
+{
+    if (!CPU_COUNT(&tl_allowed) && sched_getaffinity(0, sizeof tl_allowed, &tl_allowed))
+        CPU_ZERO(&tl_allowed);
+}
+
+/* A worker that wakes on its caller's CPU moves away for good: the kernel likes to wake it there, and
+ * leaves it there, since both sleep at barriers in turn. */
+static void tl_leave(int32_t cpu)
+{
+    if (cpu < 0 || sched_getcpu() != cpu)
+        return;
+    cpu_set_t others = tl_allowed;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others))
+        sched_setaffinity(0, sizeof others, &others);
+}
+#else
+static void tl_allow(void) {}
+static int32_t tl_here(void) { return -1; }
+static void tl_leave(int32_t cpu) { (void)cpu; }
+#endif
+
 static void *tl_worker_main(void *arg)
 {
     tl_worker *self = arg;
@@ -50,6 +81,7 @@ static void *tl_worker_main(void *arg)
             __atomic_store_n(&self->asleep, 0, __ATOMIC_RELAXED);
         }
         done++;
+        tl_leave(self->caller_cpu);
         uint32_t *unfinished = self->unfinished;
         self->body(self->arg, self->tid, self->n);
         if (__atomic_sub_fetch(unfinished, 1, __ATOMIC_ACQ_REL) == TL_ASLEEP)
@@ -123,12 +155,14 @@ static void tl_return_team(tl_threads *pool, tl_worker *team, int32_t size)
 
 static void tl_hand_out(tl_worker *team, int32_t size, tl_body_fn *body, void *arg)
 {
+    const int32_t here = tl_here();
     int32_t tid = 1;
     for (tl_worker *worker = team; worker; worker = worker->next, tid++) {
         worker->body = body;
         worker->arg = arg;
         worker->tid = tid;
         worker->n = size;
+        worker->caller_cpu = here;
         worker->unfinished = &team->count;
         __atomic_add_fetch(&worker->ticket, 1, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&worker->asleep, __ATOMIC_SEQ_CST))
@@ -224,6 +258,7 @@ TL_EXPORT tl_pool *tuili_pool_create(int32_t threads)
     if (!pool)
         return NULL;
     pthread_once(&watched, tl_watch_fork);
+    tl_allow();
     pthread_mutex_init(&pool->lock, NULL);
     pool->pool.abi = TUILI_ABI;
     pool->pool.parallel = tl_parallel;
