@@ -129,8 +129,9 @@ class SlotMemory:
 
     def fit(self, size: int) -> None:
         """Make the slot at least `size` bytes; grows by doubling."""
-        if size > self.capacity:
-            capacity = max(FIRST_CAPACITY, 1 << (size - 1).bit_length())
+        # Empty tensors need a place too.
+        if size > self.capacity or not self.capacity:
+            capacity = max(FIRST_CAPACITY, 1 << max(size - 1, 0).bit_length())
             os.ftruncate(self.descriptor, capacity)
             self.remap(capacity)
 
