@@ -158,8 +158,7 @@ def _is_spread(value: Value | None) -> bool:
     if numel(shape) == 1:
         return True
     per_channel = len(shape) >= 3 and numel(shape) == shape[1]
-    short = len(shape) < 3 and len(shape) > 0 and numel(shape) == 1
-    return value.is_constant and (per_channel or short or _is_channel_suffix(value))
+    return value.is_constant and (per_channel or _is_channel_suffix(value))
 
 
 def _is_channel_suffix(value: Value) -> bool:
