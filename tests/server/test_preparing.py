@@ -9,10 +9,11 @@ from tuili.server import preparing
 from tuili.server.options import ServerOptions
 from tuili.server.preparing import candidates, prepare
 from tuili.server.repository.config import from_json
+from tuili.server.repository.source import Source
 
 
 def tried(folder, config=None, causes=None, **options):
-    found = from_json("m", config or {}, "config.pbtxt")
+    found = from_json("m", config or {}, Source("config.pbtxt"))
     settings = ServerOptions(repository=(folder,), **options)
     return [
         (backend, path.name)
@@ -96,7 +97,7 @@ def test_the_next_candidate_is_tried_only_where_it_may_help(
         return "prepared"
 
     monkeypatch.setattr(preparing, "_prepare", attempt)
-    config = from_json("m", {}, "config.pbtxt")
+    config = from_json("m", {}, Source("config.pbtxt"))
     options = ServerOptions(repository=(tmp_path,))
     if expected is None:
         assert prepare(tmp_path, config, 1, options) == "prepared"

@@ -1,16 +1,15 @@
 """Model configurations: what is checked, what is derived."""
 
-import json
-
 import pytest
 
 from tuili.errors import InvalidModel
-from tuili.server.repository.config import VersionPolicy, from_json, parse_json, read
+from tuili.server.repository.config import VersionPolicy, from_json, read
+from tuili.server.repository.source import Source
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 
 
 def config(**raw):
-    return from_json("m", raw, "config.pbtxt")
+    return from_json("m", raw, Source("config.pbtxt"))
 
 
 def test_nothing_written_leaves_all_to_the_model():
@@ -78,7 +77,7 @@ def test_backend(raw, backend):
         ({"max_batch_size": 4, "dynamic_batching": {"preferred_batch_size": [8]}},
          r"preferred sizes must be in 1..max_batch_size \(4\), got \[8\]"),
         ({"dynamic_batching": {"priority_levels": 2}}, "level must be in 1..2, got 0"),
-        ({"default_model_filename": "../../x"}, "must be a name inside the version's folder"),
+        ({"default_model_filename": "../../x"}, "must be the name of a file, without a path"),
     ],
 )  # fmt: skip
 def test_configurations_that_cannot_be_meant(raw, text):
@@ -97,30 +96,6 @@ def test_configurations_that_cannot_be_meant(raw, text):
 )
 def test_version_policies(policy, found):
     assert policy.select([3, 1, 7]) == found
-
-
-def test_json_is_read_with_either_style_of_names():
-    found = parse_json(json.dumps({"maxBatchSize": "4", "input": [{"name": "x", "dims": ["2"]}]}))
-    assert found == {"max_batch_size": 4, "input": [{"name": "x", "dims": [2]}]}
-
-
-@pytest.mark.parametrize(
-    ("raw", "text"),
-    [
-        ("{", "the model configuration is not JSON"),
-        ("[]", r"config: expected an object, found \[\]"),
-        ('{"inputs": []}', "ModelConfig has no field 'inputs'. Did you mean 'input'"),
-        ('{"input": {}}', "config.input: expected a list"),
-        ('{"max_batch_size": true}', "config.max_batch_size: expected a int, found True"),
-        (
-            '{"input": [{"data_type": "FP32"}]}',
-            r"config.input\[0\].data_type: 'FP32' is no DataType",
-        ),
-    ],
-)
-def test_json_errors_name_the_key(raw, text):
-    with pytest.raises(InvalidModel, match=text):
-        parse_json(raw)
 
 
 def test_an_error_in_the_file_names_the_file(tmp_path):

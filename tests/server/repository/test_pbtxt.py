@@ -33,7 +33,7 @@ optimization { execution_accelerators { cpu_execution_accelerator: [ { name: "op
 
 
 def test_a_full_configuration():
-    assert parse(FULL) == {
+    assert parse(FULL)[0] == {
         "name": "m",
         "backend": "onnxruntime",
         "max_batch_size": 8,
@@ -60,7 +60,7 @@ def test_a_full_configuration():
 
 
 def test_nothing_is_a_configuration_too():
-    assert parse("  # nothing\n") == {}
+    assert parse("  # nothing\n") == ({}, {})
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from tuili.errors import InvalidModel, ParseError, nearest
-from tuili.server.repository import pbtxt
-from tuili.server.repository.schema import ENUMS, MESSAGES, field_type
+from tuili.server.repository import formats
+from tuili.server.repository.schema import ENUMS
+from tuili.server.repository.source import Source
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 
 Json = dict[str, Any]
@@ -20,12 +19,6 @@ DATATYPES: Final = {
     for kind in ENUMS["DataType"]
 }
 CONFIG_NAMES: Final = {name: kind for kind, name in DATATYPES.items()}
-_SCALARS: Final[dict[str, tuple[type, ...]]] = {
-    "string": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +69,18 @@ class ModelConfig:
     decoupled: bool = False
     model_filename: str = ""
     raw: Json = field(default_factory=dict[str, Any])
+    source: Source = field(default_factory=lambda: Source("the configuration"))
 
 
 def read(folder: Path, override: str | None = None) -> ModelConfig:
     """The configuration in `folder` (or the JSON text `override`), or the default one."""
     if override is not None:
-        return from_json(folder.name, parse_json(override), f"the given config of {folder.name!r}")
-    path = folder / "config.pbtxt"
-    if not path.exists():
-        return from_json(folder.name, {}, str(path))
-    try:
-        raw = pbtxt.parse(path.read_text(encoding="utf-8"))
-    except ParseError as error:
-        raise InvalidModel(f"{path}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidModel(f"{path} cannot be read: {error}") from error
-    return from_json(folder.name, raw, str(path))
+        name = f"the given config of {folder.name!r}"
+        return from_json(folder.name, *formats.parse(override, name, formats.read_json))
+    path = formats.find(folder)
+    if path is None:
+        return from_json(folder.name, {}, Source(str(folder)))
+    return from_json(folder.name, *formats.read(path))
 
 
 def step_models(config: ModelConfig) -> list[str]:
@@ -109,44 +98,38 @@ def sequence_names(config: ModelConfig) -> frozenset[str]:
     return frozenset(names)
 
 
-def parse_json(text: str) -> Json:
-    """A configuration given as JSON, checked against the schema."""
-    try:
-        raw: object = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"the model configuration is not JSON: {error}") from error
-    return cast(Json, _checked("ModelConfig", raw, "config"))
-
-
-def from_json(name: str, raw: Json, where: str) -> ModelConfig:
+def from_json(name: str, raw: Json, where: Source) -> ModelConfig:
     """The checked view of a configuration in JSON form."""
     declared = raw.get("name") or name
     if declared != name:
-        raise InvalidModel(
-            f"{where}: the configuration is of model {declared!r}, but its folder is {name!r}"
+        raise where.error(
+            f"the configuration is of model {declared!r}, but its folder is {name!r}", "name"
         )
     max_batch_size = raw.get("max_batch_size")
     if max_batch_size is None and raw.get("input"):
         # As in Triton: a configuration that lists its inputs and no batch size means 0.
         max_batch_size = 0
     if max_batch_size is not None and max_batch_size < 0:
-        raise InvalidModel(f"{where}: max_batch_size must be at least 0, got {max_batch_size}")
+        raise where.error(
+            f"max_batch_size must be at least 0, got {max_batch_size}", "max_batch_size"
+        )
     return ModelConfig(
         name=name,
         backend=_backend(raw),
         max_batch_size=max_batch_size,
-        inputs=tuple(_tensor(entry, where) for entry in raw.get("input", ())),
-        outputs=tuple(_tensor(entry, where) for entry in raw.get("output", ())),
+        inputs=_tensors(raw.get("input", ()), where.at("input")),
+        outputs=_tensors(raw.get("output", ()), where.at("output")),
         policy=_policy(raw, max_batch_size, where),
-        versions=_versions(raw.get("version_policy", {}), where),
-        instances=_instances(raw.get("instance_group", ()), where),
+        versions=_versions(raw.get("version_policy", {}), where.at("version_policy")),
+        instances=_instances(raw.get("instance_group", ()), where.at("instance_group")),
         parameters={
             key: value.get("string_value", "") for key, value in raw.get("parameters", {}).items()
         },
         warmups=tuple(raw.get("model_warmup", ())),
         decoupled=bool(raw.get("model_transaction_policy", {}).get("decoupled", False)),
-        model_filename=_filename(raw.get("default_model_filename", ""), where),
+        model_filename=_filename(raw, "default_model_filename", where),
         raw=raw,
+        source=where,
     )
 
 
@@ -161,26 +144,32 @@ def _backend(raw: Json) -> str:
     return {"onnxruntime_onnx": "onnxruntime", "ensemble": "ensemble"}.get(platform, platform)
 
 
-def _filename(name: str, where: str) -> str:
+def _filename(raw: Json, key: str, where: Source) -> str:
+    name: str = raw.get(key, "")
     if name and (name in (".", "..") or "/" in name or "\0" in name):
-        raise InvalidModel(
-            f"{where}: default_model_filename {name!r} must be a name inside the version's folder"
-        )
+        raise where.error(f"{key} {name!r} must be the name of a file, without a path", key)
     return name
 
 
-def _tensor(entry: Json, where: str) -> TensorConfig:
+def _tensors(entries: Sequence[Json], where: Source) -> tuple[TensorConfig, ...]:
+    found = tuple(_tensor(entry, where.at(at)) for at, entry in enumerate(entries))
+    names = [tensor.name for tensor in found]
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            raise where.error(f"tensor {name!r} is declared twice", at)
+    return found
+
+
+def _tensor(entry: Json, where: Source) -> TensorConfig:
     name = entry.get("name", "")
     if not name:
-        raise InvalidModel(f"{where}: an input or output has no name")
+        raise where.error("an input or output has no name")
     kind = entry.get("data_type", "TYPE_INVALID")
     if kind == "TYPE_INVALID":
-        raise InvalidModel(f"{where}: tensor {name!r} needs a data_type")
+        raise where.error(f"tensor {name!r} needs a data_type")
     dims = tuple(entry.get("dims", ()))
     if any(dim < -1 or dim == 0 for dim in dims):
-        raise InvalidModel(
-            f"{where}: tensor {name!r}: dims must be positive or -1, got {list(dims)}"
-        )
+        raise where.error(f"tensor {name!r}: dims must be positive or -1, got {list(dims)}", "dims")
     reshape = entry.get("reshape")
     return TensorConfig(
         name=name,
@@ -189,32 +178,33 @@ def _tensor(entry: Json, where: str) -> TensorConfig:
         reshape=None if reshape is None else tuple(reshape.get("shape", ())),
         optional=bool(entry.get("optional", False)),
         ragged=bool(entry.get("allow_ragged_batch", False)),
-        label_filename=_filename(entry.get("label_filename", ""), where),
+        label_filename=_filename(entry, "label_filename", where),
     )
 
 
-def _versions(raw: Json, where: str) -> VersionPolicy:
+def _versions(raw: Json, where: Source) -> VersionPolicy:
     if "all" in raw:
         return VersionPolicy(all=True)
     if "specific" in raw:
         wanted = tuple(raw["specific"].get("versions", ()))
         if not wanted:
-            raise InvalidModel(f"{where}: version_policy.specific needs at least one version")
+            raise where.error("version_policy.specific needs at least one version", "specific")
         return VersionPolicy(specific=wanted)
     latest = raw.get("latest", {}).get("num_versions", 1)
     if latest < 1:
-        raise InvalidModel(f"{where}: version_policy.latest.num_versions must be at least 1")
+        raise where.error("version_policy.latest.num_versions must be at least 1", "latest")
     return VersionPolicy(latest=latest)
 
 
-def _instances(groups: Sequence[Json], where: str) -> int:
+def _instances(groups: Sequence[Json], where: Source) -> int:
     count = sum(int(group.get("count", 1)) for group in groups if not group.get("passive"))
-    if any(int(group.get("count", 1)) < 1 for group in groups):
-        raise InvalidModel(f"{where}: instance_group count must be at least 1")
+    for at, group in enumerate(groups):
+        if int(group.get("count", 1)) < 1:
+            raise where.error("instance_group count must be at least 1", at, "count")
     return max(count, 1)
 
 
-def _policy(raw: Json, max_batch_size: int | None, where: str) -> BatchPolicy | None:
+def _policy(raw: Json, max_batch_size: int | None, where: Source) -> BatchPolicy | None:
     """The batch policy that is written down, or None where nothing is."""
     batching = raw.get("dynamic_batching")
     if batching is None:
@@ -222,15 +212,19 @@ def _policy(raw: Json, max_batch_size: int | None, where: str) -> BatchPolicy | 
     preferred = tuple(sorted(batching.get("preferred_batch_size", ())))
     limit = max_batch_size or 0
     if any(size < 1 or size > limit for size in preferred):
-        raise InvalidModel(
-            f"{where}: dynamic batching preferred sizes must be in 1..max_batch_size "
-            f"({limit}), got {list(preferred)}"
+        raise where.error(
+            f"dynamic batching preferred sizes must be in 1..max_batch_size ({limit}), "
+            f"got {list(preferred)}",
+            "dynamic_batching",
+            "preferred_batch_size",
         )
     levels = int(batching.get("priority_levels", 0))
     default_level = int(batching.get("default_priority_level", 0))
     if levels and not 1 <= default_level <= levels:
-        raise InvalidModel(
-            f"{where}: default priority level must be in 1..{levels}, got {default_level}"
+        raise where.error(
+            f"default priority level must be in 1..{levels}, got {default_level}",
+            "dynamic_batching",
+            "default_priority_level",
         )
     return BatchPolicy(
         max_rows=limit,
@@ -254,47 +248,3 @@ def _level(raw: Json) -> LevelPolicy:
         allow_timeout_override=bool(raw.get("allow_timeout_override", False)),
         on_timeout="delay" if raw.get("timeout_action") == "DELAY" else "reject",
     )
-
-
-def _checked(message: str, raw: object, where: str) -> object:
-    """JSON checked against a message of the schema; whole numbers may be written as text."""
-    if not isinstance(raw, dict):
-        raise InvalidModel(f"{where}: expected an object, found {raw!r}")
-    found: Json = {}
-    for key, value in cast(Json, raw).items():
-        name = _snake(key)
-        if name not in MESSAGES[message]:
-            hint = nearest(name, MESSAGES[message])
-            raise InvalidModel(f"{where}: {message} has no field {key!r}.{hint}")
-        how, kind = field_type(message, name)
-        at = f"{where}.{key}"
-        if how == "one":
-            found[name] = _checked_one(kind, value, at)
-        elif how == "many" and isinstance(value, list):
-            items = cast(list[object], value)
-            found[name] = [_checked_one(kind, v, f"{at}[{i}]") for i, v in enumerate(items)]
-        elif how.startswith("map") and isinstance(value, dict):
-            entries = cast(Json, value)
-            found[name] = {k: _checked_one(kind, v, f"{at}[{k!r}]") for k, v in entries.items()}
-        else:
-            raise InvalidModel(f"{at}: expected {'a list' if how == 'many' else 'an object'}")
-    return found
-
-
-def _checked_one(kind: str, value: object, at: str) -> object:
-    if kind in MESSAGES:
-        return _checked(kind, value, at)
-    if kind in ENUMS:
-        if value in ENUMS[kind]:
-            return value
-        raise InvalidModel(f"{at}: {value!r} is no {kind}.{nearest(str(value), ENUMS[kind])}")
-    if kind == "int" and isinstance(value, str) and value.lstrip("-").isdigit():
-        return int(value)
-    if not isinstance(value, _SCALARS[kind]) or (isinstance(value, bool) and kind != "bool"):
-        raise InvalidModel(f"{at}: expected a {kind}, found {value!r}")
-    return value
-
-
-def _snake(name: str) -> str:
-    """JSON may use protobuf's lowerCamelCase names."""
-    return "".join("_" + char.lower() if char.isupper() else char for char in name)

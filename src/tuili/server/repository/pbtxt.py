@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, cast
 
 from tuili.errors import ParseError, nearest
 from tuili.server.repository.schema import ENUMS, MESSAGES, ONE_OF, field_type
+from tuili.server.repository.source import Marks, Place, position
 
 Json = dict[str, Any]
 
@@ -39,10 +41,10 @@ class _Token(NamedTuple):
     at: int
 
 
-def parse(text: str) -> Json:
-    """The configuration as the JSON form of `ModelConfig` (snake_case names, enum names)."""
+def parse(text: str) -> tuple[Json, Marks]:
+    """The JSON form of `ModelConfig` (snake_case names, enum names); where its fields stand."""
     reader = _Reader(text)
-    return reader.message("ModelConfig", "")
+    return reader.message("ModelConfig", ""), reader.marks
 
 
 class _Reader:
@@ -50,7 +52,8 @@ class _Reader:
         self._text = text
         self._tokens = self._split()
         self._next = 0
-        self._depth = 0
+        self._place: list[str | int] = []
+        self.marks: dict[Place, int] = {}
 
     def _split(self) -> list[_Token]:
         tokens: list[_Token] = []
@@ -68,15 +71,13 @@ class _Reader:
 
     def message(self, kind: str, closing: str) -> Json:
         """Fields up to `closing` (or the end of the text)."""
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
+        if len(self._place) > _MAX_DEPTH:
             raise self._error("messages are nested too deeply", self._peek().at)
         found: Json = {}
         while (token := self._take()).text != closing or token.kind == "string":
             if token.kind == "end":
                 raise self._error(f"the text ends before {closing!r}", token.at)
             self._field(kind, token, found)
-        self._depth -= 1
         return found
 
     def _field(self, message: str, name: _Token, found: Json) -> None:
@@ -91,7 +92,8 @@ class _Reader:
         for other in ONE_OF.get(message, ()):
             if name.text in ONE_OF[message] and other in found and other != name.text:
                 raise self._error(f"only one of {other!r} and {name.text!r} may be set", name.at)
-        self._value_of(message, name, found)
+        with self._below(name.text, name.at):
+            self._value_of(message, name, found)
         if self._peek().text in (";", ","):
             self._take()
 
@@ -107,7 +109,7 @@ class _Reader:
             self._each(lambda: self._entry(how.removeprefix("map:"), kind, entries))
         elif how == "many":
             items = cast(list[Any], found.setdefault(name.text, []))
-            self._each(lambda: items.append(self._one(kind)))
+            self._each(lambda: self._item(kind, items))
         elif name.text in found:
             raise self._error(f"field {name.text!r} is set twice", name.at)
         else:
@@ -128,6 +130,18 @@ class _Reader:
                 raise self._error(f"expected ',' or ']', found {separator.text!r}", separator.at)
         self._take()
 
+    def _item(self, kind: str, items: list[Any]) -> None:
+        with self._below(len(items), self._peek().at):
+            items.append(self._one(kind))
+
+    @contextmanager
+    def _below(self, step: str | int, at: int) -> Generator[None]:
+        """What is read meanwhile belongs to the place `step` below this one."""
+        self._place.append(step)
+        self.marks.setdefault(tuple(self._place), at)
+        yield
+        self._place.pop()
+
     def _entry(self, key_kind: str, kind: str, entries: Json) -> None:
         """A map entry: `{ key: K value: V }`."""
         opening = self._take()
@@ -145,7 +159,8 @@ class _Reader:
             if token.text == "key":
                 key = self._scalar(key_kind)
             else:
-                value = self._one(kind)
+                with self._below(str(key), token.at):
+                    value = self._one(kind)
             if self._peek().text in (";", ","):
                 self._take()
         if key is None:
@@ -199,10 +214,9 @@ class _Reader:
         return token
 
     def _error(self, message: str, at: int) -> ParseError:
-        line = self._text.count("\n", 0, at) + 1
-        start = self._text.rfind("\n", 0, at) + 1
-        shown = self._text[start:].partition("\n")[0]
-        return ParseError(message, line=line, column=at - start + 1, text=shown)
+        line, column = position(self._text, at)
+        shown = self._text[at - column + 1 :].partition("\n")[0]
+        return ParseError(message, line=line, column=column, text=shown)
 
 
 def _unquote(text: str) -> str:

@@ -1,0 +1,179 @@
+"""Configurations in every form: the same meaning, and errors that point at the line."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuili.errors import InvalidModel
+from tuili.server.repository import formats
+from tuili.server.repository.config import read
+
+SAME = {
+    "config.pbtxt": """
+        max_batch_size: 8
+        input { name: "x" data_type: TYPE_FP32 dims: [ 4, -1 ] }
+        dynamic_batching { preferred_batch_size: [ 4, 8 ] }
+        instance_group { count: 2 }
+        parameters { key: "threads" value { string_value: "2" } }
+    """,
+    "config.yaml": """
+max_batch_size: 8
+input:
+  - {name: x, data_type: FP32, dims: [4, -1]}
+dynamic_batching: {preferred_batch_size: [4, 8]}
+instance_group: [{count: 2}]
+parameters: {threads: 2}
+    """,
+    "config.toml": """
+max_batch_size = 8
+input = [{ name = "x", data_type = "TYPE_FP32", dims = [4, -1] }]
+instance_group = [{ count = 2 }]
+[dynamic_batching]
+preferred_batch_size = [4, 8]
+[parameters]
+threads = 2
+    """,
+    "config.json": """{
+	"maxBatchSize": "8",
+	"input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["4", -1]}],
+	"dynamic_batching": {"preferred_batch_size": [4, 8]},
+	"instance_group": [{"count": 2}],
+	"parameters": {"threads": {"string_value": "2"}}
+}""",
+}
+
+
+def in_folder(tmp_path, name, text):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / name).write_text(text)
+    return folder
+
+
+def test_every_form_says_the_same():
+    found = {name: formats.parse(SAME[name], name, formats.FILES[name])[0] for name in SAME}
+    assert all(raw == found["config.pbtxt"] for raw in found.values())
+
+
+@pytest.mark.parametrize("name", [*SAME, "config.yml"])
+def test_every_form_is_found_in_a_model_folder(tmp_path, name):
+    folder = in_folder(tmp_path, name, SAME.get(name, SAME["config.yaml"]))
+    config = read(folder)
+    assert (config.max_batch_size, config.instances, config.parameters) == (8, 2, {"threads": "2"})
+
+
+def test_two_files_are_refused(tmp_path):
+    folder = in_folder(tmp_path, "config.pbtxt", "")
+    (folder / "config.yaml").write_text("")
+    with pytest.raises(InvalidModel, match=r"has config.pbtxt and config.yaml; keep one"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        # a field that is not there
+        (
+            "config.pbtxt",
+            'input {\n  name: "x"\n  dim: 4\n}',
+            r"line 3, column 3: Input has no field 'dim'",
+        ),
+        (
+            "config.yaml",
+            "input:\n  - name: x\n    dim: 4",
+            r"line 3, column 5: Input has no field 'dim'",
+        ),
+        (
+            "config.json",
+            '{\n\t"maxBatch": 4}',
+            r"line 2, column 2: ModelConfig has no field 'maxBatch'",
+        ),
+        ("config.toml", "name = 'm'\nmax_batch = 4", r"line 2, column 1: ModelConfig has no field"),
+        # a value of another kind
+        (
+            "config.yaml",
+            "name: m\nmax_batch_size: four",
+            r"line 2, column 1: expected a int, found 'four'",
+        ),
+        ("config.json", '{"max_batch_size": true}', r"column 2: expected a int, found True"),
+        ("config.yaml", "input: {name: x}", r"line 1, column 1: expected a list of Input"),
+        ("config.yaml", "parameters: [1]", r"expected an object of Parameter by name"),
+        ("config.yaml", "- 1", "expected ModelConfig, an object of fields"),
+        (
+            "config.toml",
+            "[[instance_group]]\nkind = 'KIND_CPUS'",
+            r"line 2, column 1: 'KIND_CPUS' is no .* mean 'KIND_CPU'",
+        ),
+        # a value that makes no sense
+        (
+            "config.yaml",
+            "max_batch_size: 4\ndynamic_batching:\n  preferred_batch_size: [8]",
+            r"line 3, column 3: dynamic batching preferred sizes",
+        ),
+        (
+            "config.pbtxt",
+            "max_batch_size: 4\ninstance_group [ { count: 0 } ]",
+            r"line 2, column 20: instance_group count",
+        ),
+        (
+            "config.yaml",
+            "input:\n- {name: x, data_type: FP32, dims: [0]}",
+            r"line 2, column 30: tensor 'x': dims must",
+        ),
+        ("config.yaml", "name: other", r"line 1, column 1: the configuration is of model 'other'"),
+        # what excludes each other, or comes twice
+        (
+            "config.yaml",
+            "dynamic_batching: {}\nsequence_batching: {}",
+            r"line 2, column 1: only one of",
+        ),
+        ("config.yaml", "name: m\nname: m", r"line 2, column 1: 'name' is set twice"),
+        (
+            "config.json",
+            '{"max_batch_size": 1, "maxBatchSize": 2}',
+            "'max_batch_size' is set twice",
+        ),
+        (
+            "config.pbtxt",
+            'output { name: "y" data_type: 11 }\noutput { name: "y" data_type: 11 }',
+            r"line 2, column 8: tensor 'y' is declared twice",
+        ),
+        # text that cannot be read at all
+        ("config.yaml", "name: [m", r"line 1, column 9: expected"),
+        ("config.json", '{\n  "name" 1}', r"line 2, column 10: Expecting ':' delimiter"),
+        ("config.toml", "name = ", r"config.toml: line 1, column 8: Invalid value"),
+        ("config.json", "[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_errors_point_at_the_line(tmp_path, name, text, error):
+    folder = in_folder(tmp_path, name, text)
+    with pytest.raises(InvalidModel, match=error) as told:
+        read(folder)
+    assert name in str(told.value)
+
+
+def test_a_given_configuration_is_called_so(tmp_path):
+    with pytest.raises(InvalidModel, match="the given config of 'm': line 1, column 2: "):
+        read(tmp_path / "m", '{"inputs": []}')
+
+
+_KEYS = st.sampled_from(["name", "input", "max_batch_size", "dims", "parameters", "x"])
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(_VALUES)
+def test_any_json_is_read_or_refused_with_our_error(value):
+    text = json.dumps(value)
+    for reader in (formats.read_json, formats.read_yaml):
+        try:
+            raw, source = formats.parse(text, "config", reader)
+        except InvalidModel:
+            continue
+        assert isinstance(raw, dict)
+        assert source.name == "config"
