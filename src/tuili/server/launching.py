@@ -61,10 +61,10 @@ class Launcher:
             idempotent=config.parameters.get("idempotent", "true") != "false",
             placement=prepared.placement,
             regions=self._regions,
+            hosts=prepared.hosts,
         )
         for host in prepared.hosts:
             host.attach(partial(_host_changed, servable, host))
-        servable.hosts = prepared.hosts
         return servable
 
     async def _launch_ensemble(self, config: ModelConfig, version: int) -> Ensemble:

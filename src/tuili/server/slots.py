@@ -71,7 +71,8 @@ class HostSlot:
             self._part = batch[0].part
             parts_wanted = self._part is not None
             self._host.send(Run(self._index, self._memory.capacity, tensors, parts_wanted))
-        except (TuiliError, ValueError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this batch only
+            self._part = None
             wrapped = InternalError(f"{self._host.name}: {error}")
             outcome = Outcome(
                 self._started_ns, self._started_ns, time.monotonic_ns(), error=wrapped

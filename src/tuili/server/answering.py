@@ -1,0 +1,165 @@
+"""Answers: from what a run made, or why it failed, to the answer of each request."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tuili.errors import DeadlineExceeded, InternalError, TuiliError
+from tuili.server.execution import Outcome
+from tuili.server.pending import Pending, Reply, StreamReply
+from tuili.server.protocol.messages import Array, InferResponse
+from tuili.server.protocol.signature import Signature, prefix
+from tuili.server.responding import check_rows, select_outputs
+from tuili.server.scheduling.cache import ResponseCache, key_of
+from tuili.server.scheduling.sequences import SequenceQueue
+from tuili.server.shared_memory import Regions
+from tuili.server.telemetry.statistics import Statistics
+
+_log = logging.getLogger("tuili.server")
+_NS: Final = 1_000_000_000
+
+
+class Answers:
+    """Answers the requests of one model version, each once, and counts them."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        version: str,
+        statistics: Statistics,
+        *,
+        sequences: SequenceQueue[Pending] | None = None,
+        cache: ResponseCache | None = None,
+        regions: Regions | None = None,
+    ) -> None:
+        self._signature = signature
+        self._version = version
+        self._statistics = statistics
+        self._sequences = sequences
+        self._cache = cache
+        self._cache_owner = cache.new_owner() if cache is not None else 0
+        self._regions = regions
+
+    def from_cache(self, item: Pending) -> bool:
+        """Answer at once if the same was asked before; otherwise note the key for the answer."""
+        if self._cache is None:
+            return False
+        item.cache_key = key_of(self._cache_owner, item.arrays)
+        outputs = self._cache.get(item.cache_key, item.arrived)
+        looked_ns = time.monotonic_ns() - item.arrived_ns
+        if outputs is None:
+            self._statistics.cache_miss.add(looked_ns)
+            return False
+        self._statistics.cache_hit.add(looked_ns)
+        reply, item.reply, item.cache_key = item.reply, None, b""
+        if reply is not None:
+            self._deliver(item, reply, outputs, item.arrived_ns)
+        return True
+
+    def split(self, batch: Sequence[Pending], outcome: Outcome, rows: int) -> None:
+        """Give each request of a batch its rows; RowsMixed when they cannot be told apart."""
+        outputs = outcome.outputs or {}
+        whole = len(batch) == 1
+        if not whole:
+            check_rows(self._signature, outputs, rows)
+        self._statistics.last_inference_ms = time.time_ns() // 1_000_000
+        start = 0
+        for item in batch:
+            stop = start + item.rows
+            start, first = stop, start
+            if item.reply is None and self._sequences is None:
+                continue
+            mine = outputs if whole else {n: a[first:stop] for n, a in outputs.items()}
+            if self._sequences is not None:
+                # A cancelled request has moved the state on all the same.
+                mine = self._sequences.finished(item, mine, time.monotonic()) or {}
+            reply, item.reply = item.reply, None
+            if reply is not None:
+                self._deliver(item, reply, mine, outcome.started_ns)
+
+    def part(self, item: Pending, reply: StreamReply, outputs: Mapping[str, Array]) -> bool:
+        """One of many answers to a request; false when no more are wanted."""
+        if item.reply is None:
+            return False
+        request = item.request
+        try:
+            found = select_outputs(self._signature, request, outputs, self._regions)
+        except Exception as error:  # noqa: BLE001 - as in `_deliver`
+            self.fail(item, _of_tree(error), "OTHER")
+            return False
+        item.retried = True  # What was answered in part must not be answered again.
+        reply(InferResponse(request.model, self._version, found, request.id), False)
+        return True
+
+    def end_stream(self, item: Pending, outcome: Outcome) -> None:
+        """The last answer of a request was given."""
+        end = item.end
+        if item.reply is None or end is None:
+            return
+        item.reply = None
+        now_ns = time.monotonic_ns()
+        queued_ns = outcome.started_ns - item.arrived_ns
+        self._statistics.record_success(queued_ns, now_ns - item.arrived_ns)
+        end()
+
+    def fail(self, item: Pending, error: TuiliError, reason: str) -> None:
+        """Answer with an error, unless nobody waits for it any more."""
+        self.skip(item)
+        reply, item.reply = item.reply, None
+        if reply is None:
+            return
+        self._statistics.record_failure(reason, time.monotonic_ns() - item.arrived_ns)
+        item.arrays = {}
+        hand_over(reply, error)
+
+    def skip(self, item: Pending) -> None:
+        """A request that had left the queue made nothing: its sequence goes on without it."""
+        if self._sequences is not None:
+            self._sequences.finished(item, None, time.monotonic())
+
+    def _deliver(
+        self, item: Pending, reply: Reply, outputs: Mapping[str, Array], started_ns: int
+    ) -> None:
+        """Answer one request with its part of the outputs."""
+        request = item.request
+        answer: InferResponse | TuiliError
+        now_ns = time.monotonic_ns()
+        try:
+            if item.expires and now_ns > item.expires * _NS:
+                raise DeadlineExceeded(prefix(request) + "Request timeout expired")
+            answer = InferResponse(
+                request.model,
+                self._version,
+                select_outputs(self._signature, request, outputs, self._regions),
+                request.id,
+            )
+        except Exception as error:  # noqa: BLE001 - one odd output must not cost the neighbours
+            answer = _of_tree(error)
+            self._statistics.record_failure("OTHER", now_ns - item.arrived_ns)
+        else:
+            self._statistics.record_success(started_ns - item.arrived_ns, now_ns - item.arrived_ns)
+            if item.cache_key and self._cache is not None:
+                self._cache.put(item.cache_key, outputs, now_ns / _NS)
+        # The arrays are views of the transport's receive buffer: let go before it is reused.
+        item.arrays = {}
+        hand_over(reply, answer)
+
+
+def hand_over(reply: Reply, answer: InferResponse | TuiliError) -> None:
+    """Call a transport; if it breaks its promise not to raise, the batch's others still count."""
+    try:
+        reply(answer)
+    except Exception:  # noqa: BLE001 - whatever it is, it is logged
+        _log.exception("a transport could not take an answer")
+
+
+def _of_tree(error: Exception) -> TuiliError:
+    if isinstance(error, TuiliError):
+        return error
+    _log.error("an answer could not be made", exc_info=error)
+    wrapped = InternalError(f"{type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,0 +1,191 @@
+"""Dispatcher: takes batches out of a queue while instances are free, and runs them.
+
+One `flush` per loop tick takes batches out, so whatever one tick brought becomes one batch, and
+while all instances are busy the next batch grows. All methods run on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tuili.errors import DeadlineExceeded, InternalError
+from tuili.server.answering import Answers
+from tuili.server.execution import Outcome, Runner, execute
+from tuili.server.finishing import Finisher, Queue
+from tuili.server.pending import Pending
+from tuili.server.protocol.signature import prefix
+from tuili.server.scheduling.placement import Placement
+
+_NS: Final = 1_000_000_000
+_OVERLAP_FROM_S: Final = 300e-6
+
+
+class Dispatcher:
+    """The shell between the queue's policies and the instances of one model version."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        instances: Sequence[Runner],
+        answers: Answers,
+        finisher: Finisher,
+        placement: Placement,
+        *,
+        hosts: int = 0,
+    ) -> None:
+        self.instances = tuple(instances)
+        self._queue = queue
+        self._answers = answers
+        self._finish_batch = finisher.finish
+        self._placement = placement
+        self._hosts = hosts
+        self._free = list(instances)
+        self._running: set[Runner] = set()
+        self._run_s = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._idle: asyncio.Future[None] | None = None
+
+    # ---- what happens to the queue and the instances
+    def wake(self) -> None:
+        """Something waits: look at it once this tick's events are in."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Let batches leave while instances are free."""
+        self._due = False
+        now = time.monotonic()
+        queue = self._queue
+        for item in queue.expire(now):
+            text = prefix(item.request) + "Request timeout expired"
+            self._answers.fail(item, DeadlineExceeded(text), "REJECTED")
+        while self._free and not self._better_wait():
+            batch = queue.take(now)
+            if not batch:
+                break
+            if self._start(batch, queue.left.value):
+                # The loop ran a model: let it look at the sockets before it runs the next one.
+                break
+        if self._free and len(queue) and not self._running and not queue.policy.max_delay_s:
+            self.wake()
+        self._arm()
+        self.settle()
+
+    def instances_changed(self) -> None:
+        """Instances went or came back."""
+        self._free = [
+            each for each in self.instances if each.available and each not in self._running
+        ]
+
+    # ---- the end
+    async def wait_idle(self, timeout_s: float | None) -> bool:
+        """Wait until nothing waits or runs; false when time ran out first."""
+        if self._is_idle():
+            return True
+        if self._idle is None:
+            self._idle = self._loop.create_future()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._idle), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def settle(self) -> None:
+        """Tell `wait_idle` that nothing is left, if so."""
+        if self._idle is not None and not self._idle.done() and self._is_idle():
+            self._idle.set_result(None)
+
+    def stop(self) -> None:
+        """No more timers."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _is_idle(self) -> bool:
+        return not len(self._queue) and not self._running
+
+    # ---- steps
+    def _better_wait(self) -> bool:
+        """Whether a second batch in the same host would only make both small.
+
+        Writing a batch while the last one runs hides the hop, which pays for runs longer than it.
+        """
+        return (
+            self._hosts > 0 and len(self._running) >= self._hosts and self._run_s < _OVERLAP_FROM_S
+        )
+
+    def _arm(self) -> None:
+        """See to it that `flush` runs when a delay or a request's time ends."""
+        moment = self._queue.wake_at()
+        if moment is None or (self._timer is not None and self._timer_at <= moment):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = moment
+        delay = max(moment - time.monotonic(), 0.0)
+        self._timer = self._loop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.flush()
+
+    def _start(self, batch: list[Pending], left: str) -> bool:
+        """Run a batch; true when it ran right here."""
+        instance = self._free.pop()
+        size = 0
+        for item in batch:
+            for array in item.arrays.values():
+                size += array.size
+        model = instance.model
+        if model is not None and batch[0].part is None and self._placement.inline(size):
+            outcome = execute(model, batch)
+            self._learn(size, outcome, on_loop=True)
+            self._finish(instance, batch, left, outcome)
+            return True
+        self._running.add(instance)
+        self._run_beside(
+            instance,
+            batch,
+            lambda outcome: self._finish_beside(instance, batch, size, left, outcome),
+        )
+        return False
+
+    def _run_beside(
+        self, instance: Runner, batch: list[Pending], done: Callable[[Outcome], None]
+    ) -> None:
+        try:
+            instance.run_beside(self._loop, batch, done)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must cost this batch only
+            now_ns = time.monotonic_ns()
+            wrapped = InternalError(
+                f"a batch could not be started: {type(error).__name__}: {error}"
+            )
+            wrapped.__cause__ = error
+            self._loop.call_soon(done, Outcome(now_ns, now_ns, now_ns, error=wrapped))
+
+    def _finish_beside(
+        self, instance: Runner, batch: list[Pending], size: int, left: str, outcome: Outcome
+    ) -> None:
+        self._learn(size, outcome, on_loop=False)
+        self._finish(instance, batch, left, outcome)
+        if not self._due:
+            self.flush()
+
+    def _learn(self, size: int, outcome: Outcome, *, on_loop: bool) -> None:
+        if outcome.outputs is not None:
+            seconds = (outcome.done_ns - outcome.joined_ns) / _NS
+            self._run_s += 0.1 * (seconds - self._run_s)
+            self._placement.record(size, seconds, on_loop=on_loop)
+
+    def _finish(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
+        self._running.discard(instance)
+        if instance.available:
+            self._free.append(instance)
+        self._finish_batch(batch, left, outcome)

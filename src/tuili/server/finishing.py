@@ -1,0 +1,91 @@
+"""Finisher: what becomes of a batch that ran: answered, run once more, or failed."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from tuili.errors import InternalError, TuiliError
+from tuili.server.answering import Answers
+from tuili.server.execution import InstanceDied, Outcome
+from tuili.server.pending import Pending
+from tuili.server.responding import RowsMixed
+from tuili.server.scheduling.queue import RequestQueue
+from tuili.server.scheduling.sequences import SequenceQueue
+from tuili.server.telemetry.statistics import Statistics
+
+_log = logging.getLogger("tuili.server")
+
+Queue = RequestQueue[Pending] | SequenceQueue[Pending]
+
+
+class Finisher:
+    """Ends batches; no request of a batch is left without an answer or another run."""
+
+    def __init__(
+        self, queue: Queue, answers: Answers, statistics: Statistics, *, idempotent: bool = True
+    ) -> None:
+        self._queue = queue
+        self._answers = answers
+        self._statistics = statistics
+        self._idempotent = idempotent
+
+    def finish(self, batch: list[Pending], left: str, outcome: Outcome) -> None:
+        """Answer a batch, or see to it that its requests get another chance."""
+        if isinstance(outcome.error, InstanceDied):
+            self._retry(batch, outcome.error)
+        elif outcome.outputs is None:
+            self._failed(batch, outcome.error or InternalError("no outputs"))
+        elif batch[0].end is not None:
+            ran_ns = outcome.done_ns - outcome.joined_ns
+            self._statistics.record_batch(batch[0].rows, 1, (0, ran_ns, 0), left)
+            self._answers.end_stream(batch[0], outcome)
+        else:
+            self._answer(batch, left, outcome)
+
+    def _answer(self, batch: list[Pending], left: str, outcome: Outcome) -> None:
+        rows = sum([item.rows for item in batch])
+        try:
+            self._answers.split(batch, outcome, rows)
+        except RowsMixed as error:
+            _log.warning("%s; its requests are not joined any more", error)
+            if isinstance(self._queue, RequestQueue):
+                self._queue.stop_merging()
+            self._failed(batch, error)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            _log.exception("a batch could not be split")
+            for item in batch:
+                self._answers.fail(item, InternalError(f"{type(error).__name__}: {error}"), "OTHER")
+            return
+        split_ns = time.monotonic_ns() - outcome.done_ns
+        self._statistics.record_batch(
+            rows,
+            len(batch),
+            (outcome.joined_ns - outcome.started_ns, outcome.done_ns - outcome.joined_ns, split_ns),
+            left,
+        )
+
+    def _failed(self, batch: list[Pending], error: TuiliError) -> None:
+        if len(batch) == 1:
+            self._answers.fail(batch[0], error, "BACKEND")
+            return
+        # One bad request must not fail its neighbours: each gets a run of its own.
+        for item in batch:
+            self._again(item)
+
+    def _retry(self, batch: list[Pending], error: TuiliError) -> None:
+        """Run what a dying instance had once more, each request alone: one of them may be why."""
+        for item in batch:
+            if item.retried or not self._idempotent:
+                self._answers.fail(item, error, "BACKEND")
+            else:
+                item.retried = True
+                self._again(item)
+
+    def _again(self, item: Pending) -> None:
+        if item.reply is None:
+            self._answers.skip(item)
+        else:
+            item.lane = ("alone", id(item))
+            self._queue.readmit(item)
