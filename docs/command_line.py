@@ -27,14 +27,24 @@ def page() -> str:
     """The whole page."""
     group: Any = typer.main.get_command(app)
     context: Any = typer.Context(group)
-    return "\n".join([HEAD, *(section(group.get_command(context, name)) for name in COMMANDS)])
+    commands = ((name, group.get_command(context, name)) for name in COMMANDS)
+    return "\n".join([HEAD, *(text for pair in commands for text in sections(*pair))])
 
 
-def section(command: Any) -> str:
+def sections(name: str, command: Any) -> list[str]:
+    """A command, or a group's own commands."""
+    if not hasattr(command, "commands"):
+        return [section(name, command)]
+    head = f"## `tuili {name}`\n{command.help}\n"
+    below = command.commands.items()
+    return [head, *(section(f"{name} {each}", one).replace("##", "###", 1) for each, one in below)]
+
+
+def section(name: str, command: Any) -> str:
     """One command: what it does, then a row per parameter."""
     rows = [row(parameter) for parameter in command.params if parameter.name != "help"]
     table = ["| parameter | default | meaning |", "|---|---|---|", *rows]
-    return "\n".join([f"## `tuili {command.name}`", command.help or "", "", *table, ""])
+    return "\n".join([f"## `tuili {name}`", command.help or "", "", *table, ""])
 
 
 def row(parameter: Any) -> str:

@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": "tuili.cli.inspect:inspect",
     "bench": "tuili.cli.bench:bench",
     "serve": "tuili.cli.serve:serve",
+    "config": "tuili.cli.config:config",
 }
 
 
@@ -38,7 +39,9 @@ class _Commands(TyperGroup):
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         found = getattr(import_module(module), attribute)
         if isinstance(found, typer.Typer):  # a command with commands of its own
-            return typer.main.get_command(found)
+            group: Any = typer.main.get_command(found)
+            group.name = cmd_name
+            return group
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         alone.command(cmd_name)(found)
         return typer.main.get_command(alone)
