@@ -69,6 +69,7 @@ def test_public_names():
     assert sorted(tuili.__all__) == [
         "Artifact",
         "DType",
+        "Limits",
         "Model",
         "TensorSpec",
         "TuiliError",

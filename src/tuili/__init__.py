@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tuili.artifact import Artifact
     from tuili.compiler import compile, load  # noqa: A004 - the public verb, as in re.compile
     from tuili.errors import TuiliError
+    from tuili.limits import Limits
     from tuili.runtime import Model
     from tuili.tensors import DType, TensorSpec
 
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Artifact",
     "DType",
+    "Limits",
     "Model",
     "TensorSpec",
     "TuiliError",
@@ -31,6 +33,7 @@ __all__ = [
 _HOMES = {
     "Artifact": "tuili.artifact",
     "DType": "tuili.tensors",
+    "Limits": "tuili.limits",
     "Model": "tuili.runtime",
     "TensorSpec": "tuili.tensors",
     "TuiliError": "tuili.errors",

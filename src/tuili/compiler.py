@@ -25,6 +25,7 @@ from tuili.host import HostSteps, host_files
 from tuili.importers.onnx import import_model
 from tuili.importers.onnx.external import external_files
 from tuili.ir import Graph, TensorType, verify
+from tuili.limits import Limits
 from tuili.lower.memory import MemoryPlan
 from tuili.lower.program import Program
 from tuili.ops.infer import infer
@@ -121,15 +122,24 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
         return write_artifact(contents, place, single_file=place.suffix == _SINGLE_FILE)
 
 
-def load(path: str | Path, threads: int = 1, *, shapes: Shapes | None = None) -> Model:
-    """A model ready to run; an ONNX file is compiled once and found in the cache afterwards."""
+def load(
+    path: str | Path,
+    threads: int = 1,
+    *,
+    shapes: Shapes | None = None,
+    limits: Limits | None = None,
+) -> Model:
+    """A model ready to run; an ONNX file is compiled once and found in the cache afterwards.
+
+    `limits` bound loops and the memory of data-dependent shapes; see `tuili.Limits`.
+    """
     path = Path(path)
     if not path.exists():
         raise NotFound(f"no model file {str(path)!r}")
     if is_artifact(path):
-        return load_artifact(path, threads=threads, host=HostSteps)
+        return load_artifact(path, threads=threads, host=HostSteps, limits=limits)
     artifact = compile_cached(path, Options(shapes=shapes or {}))
-    return load_artifact(artifact.path, threads=threads, host=HostSteps)
+    return load_artifact(artifact.path, threads=threads, host=HostSteps, limits=limits)
 
 
 def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:

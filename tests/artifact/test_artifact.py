@@ -250,8 +250,8 @@ def put(*path: Any) -> Edit:
 BAD_MANIFESTS: list[tuple[Edit, str]] = [
     (put("format", "zip"), "format is 'zip', expected 'tuili-artifact'"),
     (put("version", 2), "version is 2, this tuili reads version 1; upgrade tuili"),
-    (put("abi", 7), "abi is 7, this tuili reads abi 1; upgrade tuili"),
-    (put("abi", 0), "abi is 0, this tuili reads abi 1; compile the model again"),
+    (put("abi", 7), "abi is 7, this tuili reads abi 2; upgrade tuili"),
+    (put("abi", 0), "abi is 0, this tuili reads abi 2; compile the model again"),
     (put("version", "1"), "Expected `int`, got `str` - at `\\$.version`"),
     (put("inputz", []), "unknown field `inputz`.* Did you mean 'inputs'"),
     (lambda m: m.pop("weights"), "missing required field `weights`"),

@@ -39,6 +39,11 @@ class _Run(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("error", ctypes.c_char_p),
         ("error_size", ctypes.c_int64),
+        ("host", ctypes.c_void_p),
+        ("host_context", ctypes.c_void_p),
+        ("most_rounds", ctypes.c_int64),
+        ("most_loop_ns", ctypes.c_int64),
+        ("most_bytes", ctypes.c_int64),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tuili.errors import AlreadyExists, InvalidModel
 from tuili.ir import Graph, TensorType
-from tuili.ops import control, table
+from tuili.ops import table
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run, run_node
 from tuili.ops.op import op
@@ -111,7 +111,7 @@ def test_results_keep_the_element_type(kind: type) -> None:
 
 
 def test_a_loop_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "MOST_ITERATIONS", 100)
+    monkeypatch.setenv("TUILI_LOOP_ROUNDS", "100")
     body = Graph("body")
     body.add_input("i", TensorType(DType.I64, ()))
     flag = body.add_input("flag", TensorType(DType.BOOL, ()))

@@ -304,8 +304,8 @@ def test_text_inputs_are_refused(tmp_path: Path) -> None:
 
 
 LIBRARIES = [
-    ("TL_EXPORT uint32_t tuili_abi(void) { return 9; }", "has ABI 9, this tuili calls ABI 1"),
-    ("TL_EXPORT uint32_t tuili_abi(void) { return 1; }", "has no function tuili_num_offsets"),
+    ("TL_EXPORT uint32_t tuili_abi(void) { return 9; }", "has ABI 9, this tuili calls ABI 2"),
+    ("TL_EXPORT uint32_t tuili_abi(void) { return 2; }", "has no function tuili_num_offsets"),
     ("int x;", "has no function tuili_abi"),
 ]
 

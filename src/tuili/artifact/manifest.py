@@ -19,7 +19,7 @@ from tuili.tensors import DType, Shape, TensorSpec, parse_shape, symbols_of
 
 FORMAT = "tuili-artifact"
 VERSION = 1
-ABI = 1
+ABI = 2
 MANIFEST_FILE = "manifest.json"
 ALIGNMENT = 64
 MAX_MANIFEST_BYTES = 64 << 20

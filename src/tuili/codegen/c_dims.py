@@ -14,12 +14,26 @@ _FUNCTIONS: dict[type[ast.operator], str] = {
 _SIGNS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
 
 
-def c_dim(dim: Dim) -> str:
-    """The C expression of a dim; symbols are C variables of the same name."""
+def c_dim(dim: Dim, *, saturating: bool = False) -> str:
+    """The C expression of a dim; symbols are C variables of the same name.
+
+    `saturating` products stop at a large number instead of wrapping around.
+    """
     if isinstance(dim, int):
         return _number(dim)
     # The text form is the canonical one, and Python's grammar reads it.
-    return _print(ast.parse(str(dim), mode="eval").body)
+    tree = ast.parse(str(dim), mode="eval").body
+    return _print(_Saturating().visit(tree) if saturating else tree)
+
+
+class _Saturating(ast.NodeTransformer):
+    """Makes `a * b` a call `mul(a, b)`."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Mult):
+            return node
+        return ast.Call(ast.Name("mul"), [node.left, node.right], [])
 
 
 def _number(value: int) -> str:

@@ -9,6 +9,7 @@ from tuili.codegen.kernels import (
     branch,
     copy,
     fault,
+    loop,
     matmul,
     matmul_plain,
 )
@@ -32,6 +33,8 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     ),
     "FusedAttention": (Family("attention", attention.emit, attention.supports),),
     "If": (Family("branch", branch.emit_if),),
+    "Loop": (Family("rounds", loop.emit_loop, loop.supports),),
+    "Scan": (Family("rounds", loop.emit_scan, loop.supports),),
     "Fault": (Family("fault", fault.emit_fault),),
 }
 

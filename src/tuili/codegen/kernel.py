@@ -62,6 +62,7 @@ class Context:
     exact: bool = False  # no Winograd, no fast math
     views: dict[Value, View] = field(default_factory=dict[Value, View])
     packed: dict[object, Buffer] = field(default_factory=dict[object, Buffer])
+    rounds: int = 0  # how many loops there are so far; numbers their symbols
     emit_graph: Callable[[Graph], None] = field(default=lambda graph: None)  # set by translate
 
     def view(self, value: Value) -> View:

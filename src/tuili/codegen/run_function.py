@@ -8,11 +8,12 @@ from __future__ import annotations
 import textwrap
 
 from tuili.codegen.prelude import prelude
+from tuili.codegen.run_late import shared_state
 from tuili.codegen.run_layout import RunLayout, c_of
-from tuili.codegen.run_steps import WORTH_BYTES, WORTH_FLOPS, StepPrinter, comment_text
+from tuili.codegen.run_steps import WORTH_BYTES, WORTH_FLOPS, StepPrinter, c_string, comment_text
 from tuili.codegen.targets import Target
 from tuili.lower.memory import MemoryPlan, aligned
-from tuili.lower.program import Branch, HostCall, Kernel, Program, Step, calls_of
+from tuili.lower.program import HostCall, Kernel, Program, Step, all_steps, calls_of
 from tuili.runtime.native import abi_header, pool_source, run_support
 from tuili.tensors import Dim
 
@@ -40,8 +41,7 @@ def print_run(
         run_support(),
         prelude(target),
         *(f"{signature(name, kernel)};" for kernel, name in names.items()),
-        _SHARED.format(heap=len(layout.heap) + 1),
-        _NEED if layout.heap or _has_late_outputs(layout) else "",
+        shared_state(len(layout.heap), layout.num_late, layout.num_loops),
         _HOST if program.host else "",
         _faults(program),
         _clock(program) if timed else "",
@@ -50,37 +50,6 @@ def print_run(
     ]
     return "\n".join(part for part in parts if part), layout.plan
 
-
-def _has_late_outputs(layout: RunLayout) -> bool:
-    return any(layout.is_late(buffer) for buffer in layout.program.output_buffers)
-
-
-_SHARED = """
-typedef struct tl_shared {{      /* what the threads of one run share */
-    tl_run *run;
-    tl_barrier barrier;
-    int32_t fault;              /* the code of an error that a kernel found */
-    int32_t stop;               /* the check at which all threads leave */
-    void *heap[{heap}];             /* buffers whose size depends on data */
-}} tl_shared;
-"""
-
-_NEED = """
-#define TL_MOST_BYTES ((int64_t)1 << 35)
-
-/* Makes a buffer whose size is known only now; on failure the run stops at `check`. */
-static void tl_need(tl_shared *shared, int32_t check, void **slot, int64_t size)
-{
-    tl_run *run = shared->run;
-    if (size >= 0 && size <= TL_MOST_BYTES)
-        *slot = aligned_alloc(TL_ALIGNMENT, (size_t)(size / TL_ALIGNMENT + 1) * TL_ALIGNMENT);
-    if (*slot)
-        return;
-    shared->stop = check;
-    snprintf(run->error, (size_t)run->error_size,
-             "a tensor whose shape depends on data needs %lld bytes", (long long)size);
-}
-"""
 
 _HOST = """
 /* Has a node run by the host; on failure the run stops at `check`. */
@@ -95,13 +64,8 @@ static void tl_host(tl_shared *shared, int32_t check, int32_t step, const void *
 
 
 def _faults(program: Program) -> str:
-    rows = "".join(f"    {_c_string(message)},\n" for message in program.faults)
+    rows = "".join(f"    {c_string(message)},\n" for message in program.faults)
     return f'static const char *const tl_faults[] = {{\n    "",\n{rows}}};\n'
-
-
-def _c_string(text: str) -> str:
-    escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _clock(program: Program) -> str:
@@ -195,7 +159,7 @@ def _exports(program: Program, layout: RunLayout) -> str:
 
 
 def _host_check(steps: list[Step]) -> list[str]:
-    if not _needs_host(steps):
+    if not any(isinstance(step, HostCall) for step in all_steps(steps)):
         return []
     return [
         "    if (!run->host) {",
@@ -203,14 +167,6 @@ def _host_check(steps: list[Step]) -> list[str]:
         "        return 1;",
         "    }",
     ]
-
-
-def _needs_host(steps: list[Step]) -> bool:
-    return any(
-        isinstance(step, HostCall)
-        or (isinstance(step, Branch) and (_needs_host(step.then) or _needs_host(step.otherwise)))
-        for step in steps
-    )
 
 
 def _plan_lines(program: Program, layout: RunLayout) -> list[str]:

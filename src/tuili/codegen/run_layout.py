@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from tuili.codegen.c_dims import c_dim
 from tuili.lower.memory import Interval, MemoryPlan, lifetimes, plan_memory
-from tuili.lower.program import Buffer, Place, Program, View, calls_of
+from tuili.lower.program import Buffer, Place, Program, Repeat, View, all_steps, calls_of
 from tuili.tensors import Dim, Expr, Sym, dim_max, substitute, symbols_of
 
 
-def c_of(dim: Dim) -> str:
+def c_of(dim: Dim, *, saturating: bool = False) -> str:
     """The C of a dim; symbols are local constants `d_NAME`."""
-    return c_dim(substitute(dim, {name: Sym(f"d_{name}") for name in symbols_of(dim)}))
+    local = substitute(dim, {name: Sym(f"d_{name}") for name in symbols_of(dim)})
+    return c_dim(local, saturating=saturating)
 
 
 class DimNames:
@@ -43,6 +44,11 @@ class RunLayout:
         used = [buffer for buffer in program.buffers if buffer in self.lives]
         self.buffers = [buffer for buffer in used if buffer.place is Place.ARENA]
         self.heap = {b: slot for slot, b in enumerate(b for b in used if b.place is Place.HEAP)}
+        self._late_outputs = [
+            buffer for buffer in program.output_buffers if program.depends_on_data(buffer.size)
+        ]
+        self.num_late = len(self.heap) + len(self._late_outputs)
+        self.num_loops = sum(isinstance(step, Repeat) for step in all_steps(program.steps))
         self.scratch = _most(
             call.scratch
             for call in calls_of(program.steps)
@@ -69,10 +75,13 @@ class RunLayout:
 
     def is_late(self, buffer: Buffer) -> bool:
         """Whether the buffer is made while the model runs."""
-        on_heap = buffer in self.heap
-        return on_heap or (
-            buffer.place is Place.OUTPUT and self.program.depends_on_data(buffer.size)
-        )
+        return buffer in self.heap or buffer in self._late_outputs
+
+    def late_index(self, buffer: Buffer) -> int:
+        """The number of a late buffer: those of the heap first, then outputs."""
+        if buffer in self.heap:
+            return self.heap[buffer]
+        return len(self.heap) + self._late_outputs.index(buffer)
 
     def slot(self, buffer: Buffer) -> str:
         """The C lvalue that holds the address of a late buffer."""

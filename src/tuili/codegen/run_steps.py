@@ -4,7 +4,8 @@ Rules
 1. Every thread walks the same steps. A step is shared by all threads or belongs to thread 0.
 2. Threads meet before a step unless both it and the step before it belong to thread 0.
 3. What thread 0 finds out (dims, new memory) is looked at after the next meeting only.
-4. A failure stops the run at the check whose number it names: a slow thread that is still at an
+4. Rounds of a loop are between meetings: thread 0 decides about the next one, then threads meet.
+5. A failure stops the run at the check whose number it names: a slow thread that is still at an
    earlier check goes on to the same place as the others.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tuili.codegen.run_layout import RunLayout
+from tuili.codegen.run_layout import RunLayout, c_of
 from tuili.lower.program import (
     Arg,
     Branch,
@@ -22,8 +23,11 @@ from tuili.lower.program import (
     Kernel,
     Pointer,
     ReadSymbol,
+    Repeat,
+    Room,
     SetSymbol,
     Step,
+    View,
     touched,
 )
 from tuili.tensors import Dim
@@ -37,6 +41,12 @@ _MEET = "tl_barrier_wait(&shared->barrier, n);"
 def comment_text(text: str) -> str:
     """A C comment."""
     return f"/* {text.replace('*/', '* /')} */"
+
+
+def c_string(text: str) -> str:
+    """A C string; octal escapes, because a hexadecimal one would swallow digits that follow."""
+    plain = {byte: chr(byte) for byte in range(32, 127)} | {34: r"\"", 92: r"\\"}
+    return '"' + "".join(plain.get(byte, f"\\{byte:03o}") for byte in text.encode()) + '"'
 
 
 def shares(call: Call, c_of: Callable[[Dim], str]) -> str:
@@ -60,6 +70,7 @@ class StepPrinter:
         self._timed = timed
         self._calls = 0
         self._checks = 0
+        self._loops = 0
         self._c = layout.dims.c
         self._symbols = {name: index for index, name in enumerate(layout.program.symbols)}
 
@@ -92,8 +103,13 @@ class StepPrinter:
 
     def _need(self, buffer: Buffer) -> str:
         """Make a late buffer, or stop at the next check."""
-        slot, size = self._layout.slot(buffer), self._c(buffer.size)
-        return f"if (tid == 0) tl_need(shared, {self._checks + 1}, &{slot}, {size});"
+        return f"if (tid == 0) {self._room('tl_need', buffer, buffer.size)};"
+
+    def _room(self, function: str, buffer: Buffer, size: Dim) -> str:
+        index, slot = self._layout.late_index(buffer), self._layout.slot(buffer)
+        where = f"{self._checks + 1}, {index}, &{slot}"
+        count = c_of(size, saturating=True)
+        return f"{function}(shared, {where}, {count}, {c_string(buffer.name)})"
 
     def _check(self) -> list[str]:
         self._checks += 1
@@ -108,11 +124,15 @@ class StepPrinter:
                 return [*self._call(step), *self._tick()]
             case Branch():
                 return self._branch(step, made)
+            case Repeat():
+                return self._repeat(step, made)
+            case Room():
+                room = self._room("tl_keep", step.buffer, step.size)
+                return [f"if (tid == 0) {room};", *self._check()]
             case HostCall():
                 return self._host(step, made)
             case SetSymbol():
-                dims = f"run->dims[{self._symbols[step.symbol]}]"
-                return [f"if (tid == 0) {dims} = {self._c(step.dim)};"]
+                return [f"if (tid == 0) {self._set(step.symbol, step.dim)};"]
             case ReadSymbol():
                 dims = f"run->dims[{self._symbols[step.symbol]}]"
                 ctype = step.view.buffer.dtype.c
@@ -124,7 +144,7 @@ class StepPrinter:
         match step:
             case Call():
                 return shares(step, self._c) == "0"
-            case Branch():
+            case Branch() | Repeat():
                 return False
             case _:
                 return True
@@ -166,11 +186,56 @@ class StepPrinter:
         return [
             comment_text(step.label),
             f"if (*(const uint8_t *)({self._layout.address(step.condition)})) {{",
-            *(f"    {line}" for line in then),
+            *_indented(then),
             "} else {",
-            *(f"    {line}" for line in otherwise),
+            *_indented(otherwise),
             "}",
         ]
+
+    def _set(self, symbol: str, dim: Dim) -> str:
+        return f"run->dims[{self._symbols[symbol]}] = {self._c(dim)}"
+
+    def _repeat(self, step: Repeat, made: set[Buffer]) -> list[str]:
+        """A scope: what is before the rounds, then rounds with a scope each, commits in another."""
+        going = f"shared->going[{self._loops}]"
+        self._loops += 1
+        enter = self.print(step.enter, made)
+        decide = self._decide(step, going)
+        inside = set(made)
+        body = self.print(step.body, inside)
+        symbols = [self._symbol(symbol) for symbol in step.symbols]
+        commit = self.print(step.commit, inside)
+        sets = [f"if (tid == 0) {self._set(symbol, dim)};" for symbol, dim in step.carry]
+        return [
+            comment_text(step.label),
+            "{",
+            *_indented(enter),
+            f"    for (int64_t d_{step.round} = 0;; d_{step.round}++) {{",
+            *_indented(decide, 2),
+            f"        if (!{going}) break;",
+            *_indented(symbols, 2),
+            *_indented(body, 2),
+            f"        {_MEET}",
+            *_indented([*sets, _MEET] if sets else [], 2),
+            "        {",
+            *_indented([*symbols, *commit], 3),
+            "        }",
+            "    }",
+            "}",
+        ]
+
+    def _decide(self, step: Repeat, going: str) -> list[str]:
+        """Thread 0 decides about another round."""
+        limit, flag = "INT64_MAX", "1"
+        if isinstance(step.limit, View):
+            limit = f"*(const int64_t *)({self._layout.address(step.limit)})"
+        elif step.limit is not None:
+            limit = self._c(step.limit)
+        if step.going is not None:
+            flag = f"*(const uint8_t *)({self._layout.address(step.going)})"
+        where = f"shared, {self._checks + 1}, d_{step.round}, {limit}, {flag}"
+        ask = f"tl_another_round({where}, {c_string(step.label)})"
+        return [_MEET, f"if (tid == 0) {going} = {ask};", *self._check()]
 
     def _host(self, step: HostCall, made: set[Buffer]) -> list[str]:
         """Thread 0 asks the host twice: to compute, then to copy into memory of the found size."""
@@ -204,7 +269,11 @@ def _found_by(step: Step) -> tuple[str, ...]:
     match step:
         case SetSymbol() | ReadSymbol():
             return (step.symbol,)
-        case Branch():
+        case Branch() | Repeat():
             return step.symbols
         case _:
             return ()
+
+
+def _indented(lines: Sequence[str], levels: int = 1) -> list[str]:
+    return [f"{'    ' * levels}{line}" for line in lines]

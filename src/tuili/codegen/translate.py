@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tuili.codegen.families import choose
 from tuili.codegen.kernel import Context, size_of
@@ -19,15 +20,17 @@ from tuili.lower.program import (
     Place,
     Program,
     ReadSymbol,
+    Repeat,
     Step,
     View,
+    all_steps,
     touched,
 )
 from tuili.ops.contents import Contents
 from tuili.tensors import Dim, TensorSpec, symbols_of
 
 # Operators whose kernels find out dims themselves.
-FINDS_DIMS = frozenset({"If"})
+FINDS_DIMS = frozenset({"If", "Loop", "Scan"})
 
 # Operators that only look at memory in another shape; see `Context.alias`.
 VIEW_OPS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
@@ -46,7 +49,7 @@ def translate(graph: Graph, contents: Contents, target: Target, *, exact: bool =
     _bind_outputs(graph, ctx)
     for value in graph.inputs:
         _read_symbols(value, sources, ctx)
-    ctx.emit_graph = lambda nested: _emit_nodes(nested, sources, ctx)
+    ctx.emit_graph = lambda nested: _emit_body(nested, sources, ctx)
     _emit_nodes(graph, sources, ctx)
     _copy_outputs(graph, ctx)
     program.steps = _live_steps(program.steps, set(program.output_buffers))
@@ -79,16 +82,22 @@ def _emit_nodes(graph: Graph, sources: Sources, ctx: Context) -> None:
             _read_symbols(value, sources, ctx)
 
 
+def _emit_body(graph: Graph, sources: Sources, ctx: Context) -> None:
+    for value in graph.inputs:
+        _read_symbols(value, sources, ctx)
+    _emit_nodes(graph, sources, ctx)
+
+
 def _emit(node: Node, sources: Sources, ctx: Context) -> None:
     """By a kernel family, else by the host."""
     symbols = sources.found_by(node)
-    before = len(ctx.program.steps)
+    before, hosted = len(ctx.program.steps), len(ctx.program.host)
     try:
         if symbols and node.op not in FINDS_DIMS:
             raise UnsupportedOperator(f"{node.label}: its shape depends on data")
         choose(node, ctx).emit(node, ctx)
     except (Unsupported, UnsupportedOperator) as error:
-        del ctx.program.steps[before:]
+        del ctx.program.steps[before:], ctx.program.host[hosted:]
         if not can_run_on_host(node):
             raise error
         emit_on_host(node, symbols, ctx)
@@ -155,6 +164,8 @@ def _live_steps(steps: list[Step], needed: set[Buffer]) -> list[Step]:
             if any(sides):
                 kept.append(Branch(step.label, step.condition, *sides, step.symbols))
                 needed.add(step.condition.buffer)
+        elif isinstance(step, Repeat):
+            kept.append(_live_rounds(step, needed))
         elif isinstance(step, Call):
             if any(buffer in needed for buffer in step.writes):
                 kept.append(step)
@@ -164,6 +175,15 @@ def _live_steps(steps: list[Step], needed: set[Buffer]) -> list[Step]:
             kept.append(step)
             needed.update(touched(step))
     return kept[::-1]
+
+
+def _live_rounds(step: Repeat, needed: set[Buffer]) -> Repeat:
+    """A loop with the steps that reach an output, or another round."""
+    needed.update(step.control)
+    for nested in all_steps(step.commit):
+        needed.update(touched(nested))
+    body = _live_steps(step.body, needed)
+    return replace(step, body=body, enter=_live_steps(step.enter, needed))
 
 
 def _drop_unused_buffers(program: Program) -> None:

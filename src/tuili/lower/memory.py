@@ -7,10 +7,10 @@ when every size is known; for run-time sizes the artifact carries the same algor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuili.lower.program import ALIGNMENT, Branch, Buffer, Program, Step, touched
+from tuili.lower.program import ALIGNMENT, Branch, Buffer, Program, Repeat, Step, touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +35,41 @@ def lifetimes(program: Program) -> dict[Buffer, tuple[int, int]]:
     """The first and last moment that touch each arena buffer; untouched buffers are left out.
 
     Both sides of a branch follow each other: what one of them needs is kept through the other.
+    What is touched inside a loop and outside of it lives through all of its rounds.
     """
     lives: dict[Buffer, tuple[int, int]] = {}
     arena = set(program.buffers)
-    for moment, buffers in enumerate(_touched(program.steps)):
+    moments: list[list[Buffer]] = []
+    loops: list[tuple[int, int]] = []
+    _walk(program.steps, moments, loops)
+    for moment, buffers in enumerate(moments):
         for buffer in buffers:
             if buffer in arena:
                 lives[buffer] = (lives.get(buffer, (moment, moment))[0], moment)
+    for start, end in loops:  # inner loops come first
+        for buffer, (first, last) in lives.items():
+            inside = start <= first and last <= end
+            if not inside and first <= end and start <= last:
+                lives[buffer] = (min(first, start), max(last, end))
     return lives
 
 
-def _touched(steps: Sequence[Step]) -> Iterator[list[Buffer]]:
+def _walk(steps: Sequence[Step], moments: list[list[Buffer]], loops: list[tuple[int, int]]) -> None:
+    """Append the buffers of every moment, and the first and last moment of every loop."""
     for step in steps:
-        yield touched(step)
+        moments.append(touched(step))
         if isinstance(step, Branch):
-            yield from _touched(step.then)
-            yield from _touched(step.otherwise)
+            _walk(step.then, moments, loops)
+            _walk(step.otherwise, moments, loops)
             # Slow threads may still look at the condition while others are inside.
-            yield [step.condition.buffer]
+            moments.append(touched(step))
+        elif isinstance(step, Repeat):
+            _walk(step.enter, moments, loops)
+            start = len(moments)
+            moments.append(touched(step))
+            _walk([*step.body, *step.commit], moments, loops)
+            moments.append(touched(step))
+            loops.append((start, len(moments) - 1))
 
 
 def aligned(size: int) -> int:

@@ -2,6 +2,7 @@
 
     Program ::= inputs, outputs, symbols, weights, buffers, Step*
     Step    ::= Call(kernel, grid) | Branch(condition, Step*, Step*) | HostCall(node)
+              | Repeat(limit, going, Step*) | Room(buffer, size)
               | SetSymbol(symbol, dim) | ReadSymbol(symbol, element)
     Arg     ::= pointer into a Buffer | Dim | C literal
 
@@ -141,16 +142,57 @@ class ReadSymbol:
     element: int
 
 
-Step: TypeAlias = "Call | Branch | HostCall | SetSymbol | ReadSymbol"
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A buffer whose size depends on data gets room for `size` bytes, and keeps its contents."""
+
+    buffer: Buffer
+    size: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Rounds of a loop.
+
+    Once `enter`, then `body` and `commit` while `going` (one byte) is not zero and there have been
+    fewer rounds than `limit`. After a body the symbols of `carry` get their values for the next
+    round, all at once; `commit` sees the new ones, and carries the states over.
+    """
+
+    label: str
+    round: str  # the symbol that counts rounds from 0; known inside only
+    limit: View | Dim | None  # a view of an int64
+    going: View | None
+    enter: list[Step]
+    body: list[Step]
+    carry: tuple[tuple[str, Dim], ...]
+    commit: list[Step]
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that the rounds decide."""
+        return tuple(symbol for symbol, _ in self.carry)
+
+    @property
+    def control(self) -> list[Buffer]:
+        """The buffers that decide about another round."""
+        return [view.buffer for view in (self.limit, self.going) if isinstance(view, View)]
+
+
+Step: TypeAlias = "Call | Branch | Repeat | HostCall | Room | SetSymbol | ReadSymbol"
 
 
 def touched(step: Step) -> list[Buffer]:
-    """The buffers that a step itself reads or writes; for a branch its condition."""
+    """The buffers that a step itself reads or writes; of nested steps only what decides them."""
     match step:
         case Call():
             return [*step.writes, *step.reads]
         case Branch():
             return [step.condition.buffer]
+        case Repeat():
+            return step.control
+        case Room():
+            return [step.buffer]
         case HostCall():
             return [view.buffer for view in (*step.inputs, *step.outputs)]
         case ReadSymbol():
@@ -159,14 +201,28 @@ def touched(step: Step) -> list[Buffer]:
             return []
 
 
-def calls_of(steps: Sequence[Step]) -> Iterator[Call]:
-    """Every call in order, those of both sides of branches too."""
+def all_steps(steps: Sequence[Step]) -> Iterator[Step]:
+    """Every step in order, nested ones after the step that holds them."""
     for step in steps:
-        if isinstance(step, Branch):
-            yield from calls_of(step.then)
-            yield from calls_of(step.otherwise)
-        elif isinstance(step, Call):
-            yield step
+        yield step
+        for nested in nested_steps(step):
+            yield from all_steps(nested)
+
+
+def nested_steps(step: Step) -> tuple[list[Step], ...]:
+    """The lists of steps that a step holds, in the order in which they are printed."""
+    match step:
+        case Branch():
+            return step.then, step.otherwise
+        case Repeat():
+            return step.enter, step.body, step.commit
+        case _:
+            return ()
+
+
+def calls_of(steps: Sequence[Step]) -> Iterator[Call]:
+    """Every call in order, nested ones too."""
+    return (step for step in all_steps(steps) if isinstance(step, Call))
 
 
 @dataclass(slots=True)

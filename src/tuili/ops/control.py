@@ -9,13 +9,11 @@ import numpy as np
 
 from tuili.errors import InvalidModel
 from tuili.ir import Graph, SequenceType, TensorType, ValueType
+from tuili.limits import Limits
 from tuili.ops.contents import symbols_in
 from tuili.ops.op import REQUIRED, Result, op
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim, DType, Shape
-
-MOST_ITERATIONS = 10_000_000  # a loop without a limit of its own that passes this never ends
-
 
 # -- types ---------------------------------------------------------------------------------
 
@@ -174,14 +172,19 @@ def _stacked(site: Site, output: int, axis: int, count: Dim, element: Any) -> An
     return TensorType(element.dtype, shape)
 
 
-def _loop(M: Array | None, cond: Array | None, *initial: Any, body: Any) -> tuple[Any, ...]:
+def _loop(
+    M: Array | None = None, cond: Array | None = None, *initial: Any, body: Any
+) -> tuple[Any, ...]:
     limit = None if M is None else int(np.ravel(M)[0])
     going = True if cond is None else bool(np.ravel(cond)[0])
     states, scans = list(initial), [[] for _ in range(body.num_outputs - 1 - len(initial))]
-    count = 0
+    count, most = 0, Limits.from_environment().loop_rounds
     while going and (limit is None or count < limit):
-        if count >= MOST_ITERATIONS:
-            raise InvalidModel(f"a Loop has run {count} rounds without an end; give it a limit M")
+        if 0 < most <= count:
+            raise InvalidModel(
+                f"it has run {count} rounds without an end; give it a limit M, or allow more "
+                "(limit loop_rounds)"
+            )
         flag, *results = body(np.array(count, np.int64), np.array(going), *states)
         going = bool(np.ravel(flag)[0])
         states = results[: len(states)]

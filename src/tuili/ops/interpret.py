@@ -15,7 +15,7 @@ from tuili.ops.contents import origins
 from tuili.ops.op import Op
 from tuili.ops.table import attributes, lookup
 from tuili.ops.verify import slot_at
-from tuili.tensors import Array, DType, Expr, evaluate, shape_text
+from tuili.tensors import Array, Dim, DType, Expr, evaluate, shape_text, symbols_of
 
 
 def run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Any]:
@@ -120,6 +120,10 @@ class _Machine:
             raise InternalError(f"value {value.name!r} is read before it is computed")
         return self._values[value]
 
+    def size(self, dim: Dim) -> int:
+        """A dim in numbers; 0 while data has not decided it."""
+        return evaluate(dim, self._symbols) if symbols_of(dim) <= self._symbols.keys() else 0
+
     def define(self, value: Value, result: Any) -> None:
         """Record a value and the symbols that it settles."""
         self._values[value] = result
@@ -151,7 +155,7 @@ class Body:
         type_ = self._graph.outputs[output].type
         if not isinstance(type_, TensorType):
             return np.zeros(0, np.float32)
-        shape = [dim if isinstance(dim, int) else 0 for dim in type_.shape or ()]
+        shape = [self._machine.size(dim) for dim in type_.shape or ()]
         shape.insert(axis % (len(shape) + 1), 0)
         return np.zeros(shape, type_.dtype.numpy)
 

@@ -37,6 +37,9 @@ class NativeRun(ctypes.Structure):
         ("error_size", ctypes.c_int64),
         ("host", ctypes.c_void_p),
         ("host_context", ctypes.c_void_p),
+        ("most_rounds", ctypes.c_int64),
+        ("most_loop_ns", ctypes.c_int64),
+        ("most_bytes", ctypes.c_int64),
     )
 
     inputs: int
@@ -51,6 +54,9 @@ class NativeRun(ctypes.Structure):
     error_size: int
     host: int
     host_context: int
+    most_rounds: int
+    most_loop_ns: int
+    most_bytes: int
 
 
 # int32_t (*host)(void *context, int32_t step, inputs, outputs, dims) of `tl_run`

@@ -22,12 +22,14 @@ import numpy as np
 
 from tuili.artifact import Artifact, Pin, open_artifact
 from tuili.errors import InvalidArgument, InvalidArtifact, TuiliError, Unavailable, Unsupported
+from tuili.limits import Limits
 from tuili.runtime.arrays import NATIVE_FLAGS, address_of, adopt
 from tuili.runtime.context import Context
 from tuili.runtime.cpu import available_threads, host_features
 from tuili.runtime.dims import bind_dims, output_shape
 from tuili.runtime.feeds import native_feeds, native_results
 from tuili.runtime.library import Library
+from tuili.runtime.memory import usable_bytes
 from tuili.runtime.plan import Plan, PlanCache, Shapes
 from tuili.runtime.pool import shared_pool
 from tuili.tensors import Array, DType, TensorSpec, shape_text, symbols_of
@@ -50,7 +52,12 @@ class Model:
     """A compiled model in memory. Calls from several threads at once are safe."""
 
     def __init__(
-        self, artifact: Artifact, library: Library, threads: int, host: HostSteps | None = None
+        self,
+        artifact: Artifact,
+        library: Library,
+        threads: int,
+        host: HostSteps | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.artifact = artifact
         self.name = artifact.name
@@ -75,6 +82,7 @@ class Model:
         self._max_idle = 2 * available_threads()
         self._lock = threading.Lock()
         self._host = host  # kept: native code holds its address
+        self.limits = limits or Limits.from_environment()
 
     # -- running -----------------------------------------------------------------------------
 
@@ -208,6 +216,9 @@ class Model:
         context = Context(*self._keeps, *sizes, own_dims=bool(self._data_symbols))
         context.run.pool = self._pool
         context.run.threads = self.threads
+        context.run.most_rounds = self.limits.loop_rounds
+        context.run.most_loop_ns = int(self.limits.loop_seconds * 1e9)
+        context.run.most_bytes = self.limits.data_bytes or usable_bytes() // 4 * 3
         if self._host is not None:
             context.run.host = ctypes.cast(self._host.function, ctypes.c_void_p).value or 0
             context.run.host_context = context.address
@@ -275,6 +286,7 @@ def load(
     *,
     verify: bool = True,
     host: Callable[[Artifact], HostSteps] | None = None,
+    limits: Limits | None = None,
 ) -> Model:
     """The artifact at `path` as a model; never compiles.
 
@@ -282,7 +294,8 @@ def load(
     0 for all of them: threads that share a CPU would wait for each other. Raises NotFound,
     InvalidArtifact, or Unsupported for what the runtime cannot hand over. `verify=False` skips the
     checksum of the weights, for a file that was checked before. `host` makes what runs the nodes
-    without native code, for the few models that have some; `tuili.load` gives one.
+    without native code, for the few models that have some; `tuili.load` gives one. `limits` bound
+    what data decides; by default they come from the environment.
     """
     if not 0 <= threads <= MAX_THREADS:
         raise InvalidArgument(f"threads is {threads}, expected 0 (all) to {MAX_THREADS}")
@@ -293,7 +306,9 @@ def load(
                 artifact = open_artifact(path)
                 library = _open_code(artifact, verify=verify)
                 steps = _host_steps(artifact, host)
-                model = Model(artifact, library, min(threads or available, available), steps)
+                model = Model(
+                    artifact, library, min(threads or available, available), steps, limits
+                )
             except (TuiliError, OSError):
                 if pin.holds():
                     raise

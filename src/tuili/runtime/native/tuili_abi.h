@@ -1,4 +1,4 @@
-/* tuili native ABI, version 1: what a compiled model and the runtime that loads it agree on.
+/* tuili native ABI, version 2: what a compiled model and the runtime that loads it agree on.
  *
  * A compiled model is one shared library without dependencies beyond libc. The runtime
  *   1. checks tuili_abi() == TUILI_ABI;
@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TUILI_ABI 1u
+#define TUILI_ABI 2u
 #define TL_ALIGNMENT 64         /* of weights, arena and every buffer inside them */
 
 #ifndef TL_EXPORT
@@ -66,6 +66,9 @@ typedef struct tl_run {
     int32_t (*host)(void *context, int32_t step, const void *const *inputs, void *const *outputs,
                     int64_t *dims);
     void *host_context;
+    int64_t most_rounds;        /* limits of what depends on data, 0: none. Rounds of a loop, */
+    int64_t most_loop_ns;       /* time from the first round of the first loop, */
+    int64_t most_bytes;         /* memory of tensors whose shape depends on data */
 } tl_run;
 
 TL_EXPORT uint32_t tuili_abi(void);
