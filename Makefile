@@ -53,3 +53,8 @@ demo: $(VENV)/.demo
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# 1,000 simulated roll-outs a scenario: how often good ones are sent back, how soon bad ones are.
+.PHONY: sim-canary
+sim-canary: setup
+	$(BIN)/python -m benchmarks.rollout_simulation --runs 1000
