@@ -12,7 +12,14 @@ import numpy as np
 
 from examples.ocr.detection import detector_input, text_boxes
 from examples.ocr.geometry import Points, straightened
-from examples.ocr.recognition import BATCH, CLASSIFIER_WIDTH, batches_by_width, decoded, strips
+from examples.ocr.recognition import (
+    BATCH,
+    CLASSIFIER_WIDTH,
+    batches_by_width,
+    decoded,
+    strips,
+    upside_down,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,7 +27,6 @@ if TYPE_CHECKING:
 # Runs a network by name ("det", "cls", "rec") on its only input and returns its only output.
 Infer = Callable[[str, np.ndarray], np.ndarray]
 
-UPRIGHT, UPSIDE_DOWN = 0, 1  # the classifier's labels
 READABLE = 0.5  # lines read with less confidence are not text
 
 
@@ -72,17 +78,9 @@ def read(picture: Image.Image, infer: Infer, characters: list[str]) -> Page:
 
 
 def _upside_down(crops: list[Image.Image], infer: Infer) -> bool:
-    """Whether the page stands on its head, by a vote of its lines: longer ones count more.
-
-    The classifier errs on single lines that are bent or tilted; a page has one way up.
-    """
-    votes = 0.0
-    for start in range(0, len(crops), BATCH):
-        group = crops[start : start + BATCH]
-        angles = infer("cls", strips(group, CLASSIFIER_WIDTH))
-        for crop, scores in zip(group, angles, strict=True):
-            votes += crop.width / crop.height * float(scores[UPSIDE_DOWN] - scores[UPRIGHT])
-    return votes > 0
+    groups = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
+    angles = [infer("cls", strips(group, CLASSIFIER_WIDTH)) for group in groups]
+    return bool(angles) and upside_down(crops, np.concatenate(angles))
 
 
 def _readings(

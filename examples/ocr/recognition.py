@@ -12,6 +12,7 @@ CLASSIFIER_WIDTH = 192
 NARROWEST = 320  # the reader was trained on strips at least this wide
 BATCH = 6
 MOST_PADDING = 1.1  # a strip may be widened by this much to share a batch
+UPRIGHT, UPSIDE_DOWN = 0, 1  # the classifier's labels
 BLANK = 0  # CTC's symbol for "nothing new here"
 
 
@@ -30,9 +31,24 @@ def natural_width(crop: Image.Image) -> int:
     return max(1, round(crop.width * HEIGHT / crop.height))
 
 
+def reading_width(crop: Image.Image) -> int:
+    """Columns of the strip in which the crop is read: whole steps of the reader, never too few."""
+    return max(NARROWEST, -(-natural_width(crop) // 8) * 8)
+
+
+def upside_down(crops: list[Image.Image], angles: np.ndarray) -> bool:
+    """Whether the page stands on its head, by a vote of its lines: longer ones count more.
+
+    The classifier errs on single lines that are bent or tilted; a page has one way up.
+    `angles` is f32[N,2]: how sure it is of upright and of upside down.
+    """
+    shapes = np.array([crop.width / crop.height for crop in crops])
+    return bool(shapes @ (angles[:, UPSIDE_DOWN] - angles[:, UPRIGHT]) > 0)
+
+
 def batches_by_width(crops: list[Image.Image]) -> list[tuple[list[int], int]]:
     """Indices of crops to read together, and their width: padding costs time and accuracy."""
-    widths = [max(NARROWEST, -(-natural_width(crop) // 8) * 8) for crop in crops]
+    widths = [reading_width(crop) for crop in crops]
     groups: list[list[int]] = []
     for index in sorted(range(len(crops)), key=widths.__getitem__):
         fits = groups and len(groups[-1]) < BATCH

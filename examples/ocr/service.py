@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,11 +35,14 @@ def network_file(name: str) -> Path:
 
 def characters() -> list[str]:
     """What the reader's output symbols mean: written in its model file."""
+    return character_list(_metadata()["character"])
+
+
+def _metadata() -> dict[str, str]:
     import onnx
 
     model = onnx.load(network_file("rec"))
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return character_list(metadata["character"])
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def build_repository(say: Callable[[str], None]) -> Path:
@@ -49,7 +53,20 @@ def build_repository(say: Callable[[str], None]) -> Path:
         with ThreadPoolExecutor(max_workers=2) as pool:
             for name, seconds in pool.map(lambda name: _compile(repository, name), missing):
                 say(f"compiled {name} in {seconds:.1f} s")
+        _add_pipeline(repository)
     return repository
+
+
+def _add_pipeline(repository: Path) -> None:
+    """The pipeline `ocr` over the networks: a version folder that holds all it needs."""
+    folder = repository / "ocr" / "1"
+    (folder / "examples" / "ocr").mkdir(parents=True, exist_ok=True)
+    here = Path(__file__).parent
+    for name in ("pipeline.yaml", "steps.py"):
+        shutil.copy(here / "pipeline" / name, folder)
+    for name in ("detection.py", "geometry.py", "recognition.py"):
+        shutil.copy(here / name, folder / "examples" / "ocr")
+    (folder / "characters.txt").write_text(_metadata()["character"], encoding="utf-8")
 
 
 def _fingerprint() -> str:

@@ -52,6 +52,7 @@ BACKENDS: Final[dict[str, str]] = {
     "onnxruntime": "tuili.backends.onnxruntime:load",
     "python": "tuili.backends.python:load",
     "identity": "tuili.backends.identity:load",
+    "function": "tuili.backends.function:load",
 }
 
 

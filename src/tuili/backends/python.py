@@ -106,7 +106,7 @@ def load(path: Path, options: BackendOptions) -> Executable:
     inputs, outputs = options.declared_inputs, options.declared_outputs
     if not inputs or not outputs:
         raise InvalidModel(f"{path}: a Python model needs its inputs and outputs in config.pbtxt")
-    module = _import(path)
+    module = import_file(path)
     if hasattr(module, "Model"):
         return PlainModel(inputs, outputs, module.Model(dict(options.parameters)))
     if not hasattr(module, "TritonPythonModel"):
@@ -117,8 +117,8 @@ def load(path: Path, options: BackendOptions) -> Executable:
     return TritonModel(inputs, outputs, model)
 
 
-def _import(path: Path) -> Any:
-    """Run `model.py` as a module of its own; it may import what lies beside it."""
+def import_file(path: Path) -> Any:
+    """Run a Python file as a module of its own; it may import what lies beside it."""
     sys.modules[_UTILS] = triton_utils
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location("tuili_served_model", path)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from tuili.errors import InternalError, InvalidModel, TuiliError, Unavailable, nearest
-from tuili.server.hosts import Host
+from tuili.errors import (
+    InternalError,
+    InvalidArgument,
+    InvalidModel,
+    TuiliError,
+    Unavailable,
+    nearest,
+)
 from tuili.server.pending import Reply
 from tuili.server.protocol.messages import (
     Array,
@@ -22,7 +28,10 @@ from tuili.server.protocol.messages import (
 from tuili.server.protocol.signature import Signature, TensorRule, prefix
 from tuili.server.repository.config import ModelConfig
 from tuili.server.responding import finish_output
-from tuili.server.scheduling.dag import Dag, Flow, Step
+from tuili.server.scheduling.conditions import Scalar
+from tuili.server.scheduling.dag import Dag, Step
+from tuili.server.scheduling.flow import Flow
+from tuili.server.servable import Servable
 from tuili.server.shared_memory import Regions
 from tuili.server.telemetry.statistics import Statistics
 
@@ -96,7 +105,6 @@ class Ensemble:
     """A running ensemble version; to the data plane it is as any other model."""
 
     decoupled = False
-    hosts: Sequence[Host] = ()
 
     def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
@@ -111,6 +119,7 @@ class Ensemble:
         statistics: Statistics,
         regions: Regions,
         most_inflight: int = 0,
+        own: Mapping[int, Servable] | None = None,
     ) -> None:
         self.signature = signature
         self.version = version
@@ -122,6 +131,9 @@ class Ensemble:
         self._why_broken = broken
         self._regions = regions
         self._most_inflight = most_inflight
+        # Steps that are nobody else's: they live and end with the ensemble.
+        self._own = own or {}
+        self.hosts = [host for servable in self._own.values() for host in servable.hosts]
         self._runs: set[_Run] = set()
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
@@ -129,7 +141,7 @@ class Ensemble:
     @property
     def broken(self) -> str:
         """Why a step's model cannot answer, or ""."""
-        return self._why_broken()
+        return next((own.broken for own in self._own.values() if own.broken), self._why_broken())
 
     def submit(self, request: InferRequest, reply: Reply) -> _Run:
         """Start a request's way through the steps."""
@@ -146,15 +158,18 @@ class Ensemble:
         run.start(checked.arrays)
         return run
 
-    def call(self, request: InferRequest, reply: Reply) -> Ticket:
+    def call(self, at: int, request: InferRequest, reply: Reply) -> Ticket:
         """Send a step's request to its model."""
-        return self._submit(request, reply)
+        own = self._own.get(at)
+        return self._submit(request, reply) if own is None else own.submit(request, reply)
 
-    def respond(self, request: InferRequest, tensors: dict[str, Array]) -> list[OutputTensor]:
+    def respond(
+        self, request: InferRequest, array_of: Callable[[str], Array]
+    ) -> list[OutputTensor]:
         """The outputs that the request asked for."""
         wanted = request.outputs or [RequestedOutput(name) for name in self.dag.outputs]
         return [
-            finish_output(self.signature, output, tensors[output.name], self._regions)
+            finish_output(self.signature, output, array_of(output.name), self._regions)
             for output in wanted
         ]
 
@@ -182,8 +197,9 @@ class Ensemble:
         return True
 
     async def close(self) -> None:
-        """Nothing to release: its models are others'."""
+        """Release the steps that are its own; its models are others'."""
         await self.drain()
+        await asyncio.gather(*(own.close() for own in self._own.values()))
 
 
 class _Run:
@@ -196,7 +212,7 @@ class _Run:
         self._rows = rows
         self._started_ns = time.monotonic_ns()
         wanted = [output.name for output in request.outputs or ()] or ensemble.dag.outputs
-        self._flow = Flow(ensemble.dag, wanted)
+        self._flow = Flow(ensemble.dag, wanted, self._value_of)
         self._tensors: dict[str, Array] = {}
         self._tickets: dict[int, Ticket] = {}
 
@@ -213,23 +229,40 @@ class _Run:
 
     def _arrive(self, arrays: dict[str, Array]) -> None:
         self._tensors.update(arrays)
-        ready = self._flow.arrived(arrays)
-        if self._flow.done():
-            self._answer()
-            return
-        for at in ready:
-            self._call(at)
-            if self._reply is None:
+        try:
+            ready = self._flow.arrived(arrays)
+            if self._flow.done():
+                self._answer()
                 return
+            for at in ready:
+                self._call(at)
+                if self._reply is None:
+                    return
+        except TuiliError as error:
+            self._fail(error)
+
+    def _array_of(self, tensor: str) -> Array:
+        return self._tensors[self._flow.source_of(tensor)]
+
+    def _value_of(self, tensor: str) -> Scalar:
+        """What a condition compares: the only element of a tensor."""
+        array = self._array_of(tensor)
+        if array.size != 1:
+            raise InvalidArgument(
+                f"{prefix(self._request)}ensemble '{self._ensemble.dag.name}': a condition needs "
+                f"one element, but '{tensor}' has shape {list(array.shape)}"
+            )
+        value = array.item()
+        return value.decode(errors="replace") if isinstance(value, bytes) else value
 
     def _call(self, at: int) -> None:
         step = self._ensemble.dag.steps[at]
         inputs: list[InputTensor] = []
         for name, tensor in step.needs.items():
-            array = self._tensors[tensor]
+            array = self._array_of(tensor)
             inputs.append(InputTensor(name, self._ensemble.types[tensor], array.shape, array))
         for tensor in self._flow.free(at):
-            del self._tensors[tensor]
+            self._tensors.pop(tensor, None)
         parent = self._request
         request = InferRequest(
             step.model,
@@ -240,7 +273,7 @@ class _Run:
             parent.parameters,
             parent.deadline,
         )
-        ticket = self._ensemble.call(request, partial(self._step_done, at))
+        ticket = self._ensemble.call(at, request, partial(self._step_done, at))
         if self._reply is not None:
             self._tickets[at] = ticket
 
@@ -262,11 +295,13 @@ class _Run:
 
     def _answer(self) -> None:
         ensemble, request, reply = self._ensemble, self._request, self._reply
-        try:
-            outputs = ensemble.respond(request, self._tensors)
-        except TuiliError as error:
-            self._fail(error)
-            return
+        missing = self._flow.missing()
+        if missing:
+            raise InvalidModel(
+                f"ensemble '{ensemble.dag.name}': every step that makes output '{missing[0]}' was "
+                "skipped; give it another source that is always there"
+            )
+        outputs = ensemble.respond(request, self._array_of)
         statistics = ensemble.statistics
         age_ns = self._age_ns()
         statistics.record_batch(self._rows, 1, (0, age_ns, 0), "alone")

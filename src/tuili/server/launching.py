@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,10 @@ from tuili.server.ensemble import Ensemble, Submit, check_types, dag_of
 from tuili.server.execution import Instance
 from tuili.server.hosts import Host
 from tuili.server.options import ServerOptions
+from tuili.server.pipeline_plan import plan
+from tuili.server.pipelines import function_servable, start_functions, tensor_configs
 from tuili.server.preparing import prepare
+from tuili.server.repository import pipeline
 from tuili.server.repository.config import ModelConfig, step_models
 from tuili.server.repository.lifecycle import Repository
 from tuili.server.scheduling.cache import ResponseCache
@@ -41,6 +46,9 @@ class Launcher:
 
     async def launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
         """A running version, warm."""
+        path = folder / str(version) / pipeline.FILE
+        if path.exists():
+            return await self._launch_pipeline(path, config, version)
         if config.backend == "ensemble":
             return await self._launch_ensemble(config, version)
         async with self._turns:
@@ -70,15 +78,9 @@ class Launcher:
     async def _launch_ensemble(self, config: ModelConfig, version: int) -> Ensemble:
         """An ensemble, after its steps' models are live."""
         dag = dag_of(config)
-        for name in step_models(config):
-            try:
-                await self.repository.ensure(name)
-            except TuiliError as error:
-                raise InvalidModel(
-                    f"ensemble '{config.name}' depends on '{name}', which is not loaded: {error}"
-                ) from error
+        await self._ensure(config, step_models(config))
         completed = complete_ensemble(config)
-        parts = [self._part(dag, step.model, step.version) for step in dag.steps]
+        parts = [self._part(dag.name, step.model, step.version) for step in dag.steps]
         types = check_types(dag, completed.signature, [part.signature for part in parts])
         raw = config.raw.get("ensemble_scheduling", {})
         return Ensemble(
@@ -88,11 +90,54 @@ class Launcher:
             types=types,
             config=completed.json,
             submit=self._submit,
-            broken=partial(self._broken_step, dag),
+            broken=partial(self._broken_step, dag, ()),
             statistics=self._statistics_of(config, version),
             regions=self._regions,
             most_inflight=int(raw.get("max_inflight_requests", 0)),
         )
+
+    async def _launch_pipeline(self, path: Path, config: ModelConfig, version: int) -> Ensemble:
+        """A pipeline, after its models are live and its Python steps have started."""
+        read = pipeline.read(path)
+        await self._ensure(config, read.models)
+        models = {
+            step.name: self._part(config.name, step.model, step.version).signature
+            for step in read.steps
+            if step.model
+        }
+        found = plan(config.name, read, models)
+        hosts = await asyncio.to_thread(start_functions, found, config, path.parent)
+        own = {at: function_servable(found, at, each, str(version)) for at, each in hosts.items()}
+        declared = replace(
+            config,
+            backend="ensemble",
+            max_batch_size=0,
+            inputs=tensor_configs(read.inputs),
+            outputs=tensor_configs(found.outputs()),
+        )
+        completed = complete_ensemble(declared)
+        return Ensemble(
+            found.dag,
+            completed.signature,
+            str(version),
+            types={name: kind.datatype for name, kind in found.types.items()},
+            config=completed.json,
+            submit=self._submit,
+            broken=partial(self._broken_step, found.dag, own),
+            statistics=self._statistics_of(config, version),
+            regions=self._regions,
+            most_inflight=read.max_inflight_requests,
+            own=own,
+        )
+
+    async def _ensure(self, config: ModelConfig, models: Sequence[str]) -> None:
+        for name in models:
+            try:
+                await self.repository.ensure(name)
+            except TuiliError as error:
+                raise InvalidModel(
+                    f"ensemble '{config.name}' depends on '{name}', which is not loaded: {error}"
+                ) from error
 
     def _caches(self, config: ModelConfig) -> bool:
         """Whether answers are kept: asked for, room for it, and each request stands alone."""
@@ -100,19 +145,19 @@ class Launcher:
         alone = not config.decoupled and "sequence_batching" not in config.raw
         return wanted and alone and self._options.response_cache_bytes > 0
 
-    def _part(self, dag: Dag, model: str, version: str) -> Live:
+    def _part(self, ensemble: str, model: str, version: str) -> Live:
         versions = self.repository.live.get(model, {})
         if version not in versions:
             there = ", ".join(sorted(each for each in versions if each))
             raise InvalidModel(
-                f"ensemble '{dag.name}' asks for version {version} of model '{model}', which "
+                f"ensemble '{ensemble}' asks for version {version} of model '{model}', which "
                 f"has {there}"
             )
         return versions[version]
 
-    def _broken_step(self, dag: Dag) -> str:
-        """Why a step of an ensemble cannot answer now, or ""."""
-        for step in dag.steps:
+    def _broken_step(self, dag: Dag, own: Collection[int]) -> str:
+        """Why a model of an ensemble cannot answer now, or ""; `own` are steps without a model."""
+        for step in (step for at, step in enumerate(dag.steps) if at not in own):
             part = self.repository.live.get(step.model, {}).get(step.version)
             if part is None:
                 return f"model '{step.model}', which it is made of, is not loaded"

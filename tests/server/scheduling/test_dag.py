@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuili.errors import InvalidModel
-from tuili.server.scheduling.dag import Dag, Flow, Step
+from tuili.server.scheduling.dag import Dag, Step
+from tuili.server.scheduling.flow import Flow
 
 
 def step(model, needs, makes):

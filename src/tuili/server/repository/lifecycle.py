@@ -19,7 +19,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tuili.errors import InternalError, InvalidModel, TuiliError, Unavailable
 from tuili.server.repository import config as configuration
-from tuili.server.repository.config import ModelConfig, step_models
+from tuili.server.repository.config import ModelConfig
+from tuili.server.repository.dependencies import models_needed
 from tuili.server.repository.layout import find_model, find_models, fingerprint, versions_of
 from tuili.server.repository.overrides import Overrides
 from tuili.server.repository.states import State, VersionState
@@ -110,7 +111,7 @@ class Repository(Generic[Running]):
             self._seen[name] = await asyncio.to_thread(fingerprint, folder)
             try:
                 config = configuration.read(folder, overrides.config if overrides else None)
-                self._check_cycles(config, (name,))
+                self._check_cycles(folder, config, (name,))
                 versions = config.versions.select(versions_of(folder))
                 if not versions:
                     raise InvalidModel(
@@ -167,14 +168,14 @@ class Repository(Generic[Running]):
         return all(await asyncio.gather(*(each.drain(timeout_s) for each in running)))
 
     # ---- steps
-    def _check_cycles(self, config: ModelConfig, chain: tuple[str, ...]) -> None:
+    def _check_cycles(self, folder: Path, config: ModelConfig, chain: tuple[str, ...]) -> None:
         """Refuse ensembles that contain themselves: loading them would wait for itself."""
-        for step in step_models(config):
+        for step in models_needed(folder, config):
             if step in chain:
                 raise InvalidModel(f"ensembles form a cycle: {' -> '.join((*chain, step))}")
-            folder = find_model(self._folders, step)
-            if folder is not None:
-                self._check_cycles(configuration.read(folder), (*chain, step))
+            below = find_model(self._folders, step)
+            if below is not None:
+                self._check_cycles(below, configuration.read(below), (*chain, step))
 
     def _on_disk(self) -> dict[str, list[Path]]:
         try:

@@ -1,0 +1,77 @@
+"""The parts of a running pipeline that are its own: the processes of its Python steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from tuili.backends import BackendOptions
+from tuili.server.completion import declared_specs
+from tuili.server.hosts import Host
+from tuili.server.pipeline_plan import PipelinePlan, signature_of
+from tuili.server.preparing import host_spec
+from tuili.server.repository.config import ModelConfig, TensorConfig
+from tuili.server.repository.pipeline import PipelineStep, TensorType
+from tuili.server.scheduling.policy import BatchPolicy
+from tuili.server.servable import Servable
+from tuili.server.telemetry.statistics import Statistics
+
+
+def start_functions(plan: PipelinePlan, config: ModelConfig, folder: Path) -> dict[int, list[Host]]:
+    """The started hosts of every Python step, by the step's place; blocks, for a thread."""
+    started: dict[int, list[Host]] = {}
+    try:
+        for at, step in enumerate(plan.pipeline.steps):
+            if step.function:
+                hosts = started.setdefault(at, [])
+                for _ in range(step.instances):
+                    hosts.append(_host(plan, at, step, config, folder))
+                    hosts[-1].start()
+    except BaseException:
+        for hosts in started.values():
+            for host in hosts:
+                host.close()
+        raise
+    return started
+
+
+def function_servable(plan: PipelinePlan, at: int, hosts: Sequence[Host], version: str) -> Servable:
+    """A Python step as a model of its own, which only the pipeline can call."""
+    step = plan.pipeline.steps[at]
+    name = f"{plan.dag.name}.{step.name}"
+    servable = Servable(
+        signature_of(name, plan.step_inputs(at), step.outputs),
+        version,
+        [slot for host in hosts for slot in host.slots],
+        BatchPolicy(),
+        Statistics(name, version),
+        hosts=hosts,
+    )
+    for host in hosts:
+        host.attach(partial(_changed, servable, host))
+    return servable
+
+
+def tensor_configs(types: Mapping[str, TensorType]) -> tuple[TensorConfig, ...]:
+    """Types as a configuration declares tensors."""
+    return tuple(TensorConfig(name, kind.datatype, kind.dims) for name, kind in types.items())
+
+
+def _host(
+    plan: PipelinePlan, at: int, step: PipelineStep, config: ModelConfig, folder: Path
+) -> Host:
+    path = folder / step.file
+    if not path.is_file():
+        raise step.source.error(f"{path} is missing", "python")
+    settings = BackendOptions(
+        parameters={**config.parameters, "function": step.function},
+        declared_inputs=declared_specs(tensor_configs(plan.step_inputs(at)), 0),
+        declared_outputs=declared_specs(tensor_configs(step.outputs), 0),
+    )
+    name = f"{plan.dag.name}.{step.name}-{folder.name}"
+    return Host(host_spec(name, "function", path, settings))
+
+
+def _changed(servable: Servable, host: Host) -> None:
+    servable.instances_changed(host.reason, given_up=host.policy.open)

@@ -1,0 +1,102 @@
+"""Flow: one request in a Dag: which steps may start, what is skipped, when it is done."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from tuili.server.scheduling.conditions import Scalar
+from tuili.server.scheduling.dag import Dag
+
+# Gives the only element of a tensor that is there; raises when it has not exactly one.
+ValueOf = Callable[[str], Scalar]
+
+
+def _no_conditions(tensor: str) -> Scalar:
+    raise AssertionError(f"an ensemble without conditions asked for the value of {tensor!r}")
+
+
+class Flow:
+    """One request's way through the steps."""
+
+    def __init__(
+        self, dag: Dag, outputs: Iterable[str], value_of: ValueOf = _no_conditions
+    ) -> None:
+        self._dag = dag
+        self._wanted = set(outputs)
+        self._needed = dag.needed_for(self._wanted)
+        self._value_of = value_of
+        self._there: set[str] = set()
+        self._absent: set[str] = set()
+        self._settled: set[int] = set()
+        self._stands_for: dict[str, str] = {}
+
+    def arrived(self, tensors: Iterable[str]) -> list[int]:
+        """These tensors are there now; returns the steps that can start because of it."""
+        started: list[int] = []
+        waiting = deque(tensors)
+        self._there.update(waiting)
+        while waiting:
+            tensor = waiting.popleft()
+            for name in self._dag.merged_in.get(tensor, ()):
+                if self._merge(name):
+                    waiting.append(name)
+            for at in self._dag.users.get(tensor, ()):
+                if at in self._needed and at not in self._settled:
+                    waiting.extend(self._decide(at, started))
+        return started
+
+    def source_of(self, tensor: str) -> str:
+        """The tensor that holds the data: itself, or what its merge stands for."""
+        return self._stands_for.get(tensor, tensor)
+
+    def done(self) -> bool:
+        """Whether all wanted outputs are there, or will never be."""
+        return self._wanted <= self._there | self._absent
+
+    def missing(self) -> list[str]:
+        """The wanted outputs that no step made, as all that could were skipped."""
+        return sorted(self._wanted & self._absent)
+
+    def free(self, at: int) -> list[str]:
+        """The tensors that nobody needs after step `at` has started."""
+        return [
+            tensor
+            for tensor in set(self._dag.steps[at].waits_for())
+            if tensor not in self._wanted
+            and tensor not in self._dag.merges
+            and not self._dag.merged_in[tensor]
+            and self._settled.issuperset(
+                user for user in self._dag.users.get(tensor, ()) if user in self._needed
+            )
+        ]
+
+    def _merge(self, name: str) -> bool:
+        """Settle a merge if it can be: the first present source, all before it being absent."""
+        if name in self._there or name in self._absent:
+            return False
+        for source in self._dag.merges[name]:
+            if source in self._there:
+                self._stands_for[name] = self.source_of(source)
+                self._there.add(name)
+                return True
+            if source not in self._absent:
+                return False
+        self._absent.add(name)
+        return True
+
+    def _decide(self, at: int, started: list[int]) -> list[str]:
+        """Start, skip or leave a step; returns the tensors that are absent because of it."""
+        step = self._dag.steps[at]
+        waits_for = step.waits_for()
+        skipped = not self._absent.isdisjoint(waits_for)
+        if not skipped:
+            if not self._there.issuperset(waits_for):
+                return []
+            skipped = not all(c.holds(self._value_of(c.tensor)) for c in step.when)
+        self._settled.add(at)
+        if not skipped:
+            started.append(at)
+            return []
+        self._absent.update(step.makes.values())
+        return list(step.makes.values())
