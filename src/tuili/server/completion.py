@@ -214,10 +214,15 @@ def _json(config: ModelConfig, backend: str, signature: Signature, policy: Batch
         "output": [_tensor_json(rule, role="output") for rule in signature.outputs.values()],
         "batch_input": [],
         "batch_output": [],
-        "instance_group": [
-            {"name": config.name, "kind": "KIND_CPU", "count": config.instances, "gpus": []}
-        ],
-        "default_model_filename": config.model_filename,
+        "instance_group": [{"count": config.instances}],
+        "optimization": {
+            "priority": "PRIORITY_DEFAULT",
+            "input_pinned_memory": {"enable": True},
+            "output_pinned_memory": {"enable": True},
+            "gather_kernel_buffer_threshold": 0,
+            "eager_batching": False,
+        },
+        "default_model_filename": config.model_filename or DEFAULT_FILES.get(backend, ""),
         "cc_model_filenames": {},
         "metric_tags": {},
         "parameters": {},
@@ -234,6 +239,10 @@ def _json(config: ModelConfig, backend: str, signature: Signature, policy: Batch
         }
     written = {key: value for key, value in config.raw.items() if value or key not in full}
     merged = {**full, **written}
+    merged["instance_group"] = [
+        {**_GROUP, "name": f"{config.name}_{at}", **group}
+        for at, group in enumerate(merged["instance_group"])
+    ]
     for role, rules in (("input", signature.inputs), ("output", signature.outputs)):
         # What was written of a tensor, over the defaults.
         entries = {entry["name"]: entry for entry in config.raw.get(role, ())}
@@ -249,6 +258,7 @@ def _tensor_json(rule: TensorRule, role: str) -> Json:
         "data_type": CONFIG_NAMES[rule.datatype],
         "dims": list(rule.dims),
         "is_shape_tensor": False,
+        "is_non_linear_format_io": False,
     }
     if role == "input":
         found |= {"format": "FORMAT_NONE", "allow_ragged_batch": False, "optional": rule.optional}
@@ -257,6 +267,16 @@ def _tensor_json(rule: TensorRule, role: str) -> Json:
     return found
 
 
+_GROUP: Final[Json] = {
+    "kind": "KIND_CPU",
+    "count": 1,
+    "gpus": [],
+    "secondary_devices": [],
+    "profile": [],
+    "passive": False,
+    "host_policy": "",
+}
+DEFAULT_FILES: Final = {"onnxruntime": "model.onnx", "tuili": "model.onnx", "python": "model.py"}
 PLATFORMS: Final = {
     "onnxruntime": "onnxruntime_onnx",
     "tuili": "tuili_native",

@@ -124,8 +124,8 @@ class DataPlane:
                 servable = self._servable(request.model, request.version)
             if servable.decoupled:
                 raise Unsupported(
-                    f"model '{request.model}' answers any number of times (decoupled transaction "
-                    "policy): ask for a stream, as this request doesn't support that"
+                    f"model '{request.model}' answers any number of times: ask for a stream, as "
+                    "a single answer doesn't support models with decoupled transaction policy"
                 )
             for tensor in request.inputs:
                 if tensor.data is None:
@@ -197,7 +197,7 @@ class DataPlane:
         batched = signature.max_batch_size > 0
         return {
             "name": model,
-            "versions": sorted((v for v in self._live[model] if v), key=int),
+            "versions": [version] if version else self._versions(model),
             "platform": servable.config["platform"] or servable.config["backend"],
             "inputs": [_tensor_json(rule, batched) for rule in signature.inputs.values()],
             "outputs": [_tensor_json(rule, batched) for rule in signature.outputs.values()],
@@ -212,8 +212,11 @@ class DataPlane:
         if model:
             servable = self._live.get(model)
             if servable is None or (version and version not in servable):
-                # Raises what an inference request would get.
-                self._servable(model, version)
+                _checked_version(version)
+                what = f"'{model}' is not available"
+                if servable is not None:
+                    what = f"version is not available for model '{model}'"
+                raise InvalidArgument(f"requested model {what}")
         found = [
             servable.statistics.json()
             for name, versions in sorted(self._live.items())
@@ -350,6 +353,9 @@ class DataPlane:
             raise NotFound(f"Request for unknown model: '{model}' has no available versions")
         raise NotFound(f"Request for unknown model: '{model}' is not found")
 
+    def _versions(self, model: str) -> list[str]:
+        return sorted((version for version in self._live[model] if version), key=int)
+
     def _broken(self) -> dict[str, str]:
         """Live models that cannot answer now, with the cause."""
         return {
@@ -369,7 +375,7 @@ class DataPlane:
 
     def _require_known(self, model: str) -> None:
         if model and model not in self._live:
-            raise NotFound(f"Request for unknown model: '{model}' is not found")
+            raise InvalidArgument(f"Request for unknown model : {model}")
 
     def _require_shared(self, kind: Kind) -> None:
         if not self._regions.allowed:

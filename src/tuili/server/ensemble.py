@@ -92,6 +92,14 @@ def check_types(dag: Dag, signature: Signature, signatures: Sequence[Signature])
     return types
 
 
+def inherit_labels(dag: Dag, signature: Signature, signatures: Sequence[Signature]) -> None:
+    """Outputs of an ensemble have the labels of the model that makes them."""
+    for name, rule in signature.outputs.items():
+        at = dag.makers[name]
+        made = next(key for key, tensor in dag.steps[at].makes.items() if tensor == name)
+        rule.labels = rule.labels or signatures[at].outputs[made].labels
+
+
 def _rule(dag: Dag, step: Step, rules: dict[str, TensorRule], name: str) -> TensorRule:
     if name not in rules:
         raise InvalidModel(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuili.errors import InvalidModel, TuiliError
 from tuili.server.completion import complete_ensemble
-from tuili.server.ensemble import Ensemble, Submit, check_types, dag_of
+from tuili.server.ensemble import Ensemble, Submit, check_types, dag_of, inherit_labels
 from tuili.server.execution import Instance
 from tuili.server.hosts import Host
 from tuili.server.options import ServerOptions
@@ -81,7 +81,9 @@ class Launcher:
         await self._ensure(config, step_models(config))
         completed = complete_ensemble(config)
         parts = [self._part(dag.name, step.model, step.version) for step in dag.steps]
-        types = check_types(dag, completed.signature, [part.signature for part in parts])
+        signatures = [part.signature for part in parts]
+        types = check_types(dag, completed.signature, signatures)
+        inherit_labels(dag, completed.signature, signatures)
         raw = config.raw.get("ensemble_scheduling", {})
         return Ensemble(
             dag,

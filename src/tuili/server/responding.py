@@ -98,8 +98,5 @@ def _with_parameters(
         return OutputTensor(rule.name, datatype, array.shape, array)
     if regions is None:
         raise InternalError("an output in shared memory, but no registry of regions")
-    size = regions.write(parameters, array, datatype)
-    told: Parameters = {"shared_memory_region": region, "shared_memory_byte_size": size}
-    if parameters.get("shared_memory_offset"):
-        told["shared_memory_offset"] = parameters["shared_memory_offset"]
-    return OutputTensor(rule.name, datatype, array.shape, None, told)
+    regions.write(rule.name, parameters, array, datatype)
+    return OutputTensor(rule.name, datatype, array.shape, None)

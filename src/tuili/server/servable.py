@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tuili.errors import InvalidArgument, TuiliError, Unavailable
+from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unavailable
 from tuili.server.answering import Answers
 from tuili.server.dispatching import Dispatcher
 from tuili.server.execution import Runner
@@ -109,7 +109,9 @@ class Servable:
             self._queue.push(item, timeout_s)
         except TuiliError as error:
             self.statistics.record_failure("REJECTED", 0)
-            raise type(error)(prefix(request) + str(error)) from None
+            if isinstance(error, Overloaded):
+                raise Overloaded(prefix(request) + str(error)) from None
+            raise
         self._dispatcher.wake()
         return item
 

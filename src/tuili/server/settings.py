@@ -6,6 +6,7 @@ import logging
 from typing import Any, Final
 
 from tuili.errors import InvalidArgument, Unsupported, nearest
+from tuili.server.protocol.parameters import wrong_type
 
 Json = dict[str, Any]
 
@@ -26,6 +27,7 @@ _LOG_KINDS: Final[dict[str, type]] = {
     "log_verbose_level": int,
     "log_format": str,
 }
+_JSON_NAMES: Final = {str: "string", bool: "boolean", int: "unsigned-integer"}
 _LOG_FORMATS: Final = ("default", "ISO8601")
 
 
@@ -104,7 +106,8 @@ def _check_trace(key: str, value: object) -> None:
     if value is None or value == []:
         return
     if key in ("trace_file", "trace_mode"):
-        raise Unsupported(f"trace setting {key!r} can not be changed while the server runs")
+        what = "trace file location" if key == "trace_file" else f"trace setting {key!r}"
+        raise Unsupported(f"{what} can not be updated through network protocol")
     if key == "trace_level":
         levels = value if isinstance(value, list) else [value]
         if any(level not in _LEVELS for level in levels):
@@ -112,7 +115,7 @@ def _check_trace(key: str, value: object) -> None:
     else:
         text = str(_single(value))
         if not text.lstrip("-").isdigit() or int(text) < (-1 if key == "trace_count" else 0):
-            raise InvalidArgument(f"trace setting {key!r} must be a whole number, got {value!r}")
+            raise InvalidArgument(f"Unable to parse '{key}', got: {_single(value)}")
 
 
 def _single(value: object) -> str:
@@ -129,8 +132,8 @@ def _check_log(key: str, value: object) -> None:
     if key == "log_file":
         raise Unsupported("log file location can not be updated through network protocol")
     if type(value) is not kind:
-        raise InvalidArgument(f"log setting {key!r} must be a {kind.__name__}, got {value!r}")
+        raise wrong_type(key, value, _JSON_NAMES[kind])
     if key == "log_format" and value not in _LOG_FORMATS:
         raise InvalidArgument(f"log_format must be one of {', '.join(_LOG_FORMATS)}, got {value!r}")
     if key == "log_verbose_level" and isinstance(value, int) and value < 0:
-        raise InvalidArgument(f"log_verbose_level must be at least 0, got {value}")
+        raise wrong_type(key, value, "unsigned-integer")

@@ -121,24 +121,28 @@ class Regions:
                 )
         return decode(tensor.name, tensor.datatype, tensor.shape, view)
 
-    def write(self, parameters: Parameters, array: Array, datatype: str) -> int:
-        """Put an output where the request wants it; returns its bytes."""
+    def write(self, name: str, parameters: Parameters, array: Array, datatype: str) -> None:
+        """Put the output `name` where the request wants it."""
         view = self._slice(parameters)
         data = encode(array, datatype)
         if len(data) > len(view):
             raise InvalidArgument(
-                f"shared memory size specified with the request for output is {len(view)} bytes, "
-                f"it should be at least {len(data)} bytes"
+                f"shared memory size specified with the request for output '{name}' ({len(view)} "
+                f"bytes) should be at least {len(data)} bytes to hold the results"
             )
         np.frombuffer(view, np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
-        return len(data)
 
     def _slice(self, parameters: Parameters) -> memoryview:
         self._require_allowed()
         name = str(parameters.get("shared_memory_region", ""))
         region = self._regions.get(name)
         if region is None:
-            raise InvalidArgument(f"Unable to find shared memory region: '{name}'")
+            raise NotFound(f"Unable to find shared memory region: '{name}'")
+        if "shared_memory_byte_size" not in parameters:
+            raise InvalidArgument(
+                "'shared_memory_byte_size' must be specified along with 'shared_memory_region' "
+                f"parameter for region '{name}'"
+            )
         offset = _whole(parameters, "shared_memory_offset", 0)
         size = _whole(parameters, "shared_memory_byte_size", -1)
         if offset < 0 or offset > region.byte_size:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from tuili.errors import InternalError, InvalidArgument
+from tuili.errors import InternalError, InvalidArgument, TuiliError
 from tuili.server.grpc.schema import INFERENCE
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, decode_bytes, element_count, encode
 from tuili.server.protocol.messages import (
@@ -69,6 +69,7 @@ class PlannedInput(msgspec.Struct):
     parameters: Parameters | None
     raw: bool
     array: Array | None
+    misfit_bytes: int = -1  # of contents that do not fill the shape
 
 
 class Plan(msgspec.Struct):
@@ -133,11 +134,17 @@ class RequestDecoder:
         index = 0
         for item in plan.inputs:
             data = item.array
+            misfit = item.misfit_bytes
             if item.raw:
                 start, end = raws[index]
                 index += 1
-                data = _view(item, message, start, end)
-            inputs.append(InputTensor(item.name, item.datatype, item.shape, data, item.parameters))
+                if item.size in (-1, end - start):
+                    data = _view(item, plan.model, message, start, end)
+                else:
+                    misfit = end - start
+            inputs.append(
+                InputTensor(item.name, item.datatype, item.shape, data, item.parameters, misfit)
+            )
         parameters = None if plan.parameters is None else plan.parameters.copy()
         request = InferRequest(plan.model, inputs, plan.version, ident, plan.outputs, parameters)
         return request, plan
@@ -199,6 +206,14 @@ def _split(message: Buffer) -> tuple[bytes, str, list[tuple[int, int]]]:
     return b"".join([message[start:stop] for start, stop in pieces]), ident, raws
 
 
+def request_id(message: Buffer) -> str:
+    """The id of a request that may be malformed otherwise."""
+    try:
+        return _split(message)[1]
+    except (IndexError, TuiliError):
+        return ""
+
+
 def tensor_offset(start: bytes) -> int:
     """Where the first raw tensor of a request that starts like this begins; 0 if not told."""
     at = 0
@@ -220,15 +235,10 @@ def _text(message: Buffer, start: int, stop: int) -> str:
         raise InternalError("malformed ModelInferRequest: the id is not UTF-8") from None
 
 
-def _view(item: PlannedInput, message: Buffer, start: int, end: int) -> Array:
+def _view(item: PlannedInput, model: str, message: Buffer, start: int, end: int) -> Array:
     """The array of an input inside the message."""
     if item.size < 0:
-        return decode_bytes(item.name, item.shape, memoryview(message)[start:end])
-    if end - start != item.size:
-        raise InvalidArgument(
-            f"unexpected shape for input '{item.name}': {item.datatype} {list(item.shape)} takes"
-            f" {item.size} bytes, got {end - start}"
-        )
+        return decode_bytes(item.name, item.shape, memoryview(message)[start:end], model)
     return np.ndarray(item.shape, item.dtype, message, start)
 
 
@@ -238,6 +248,9 @@ def _count_mismatch(plan: Plan, got: int) -> str:
             "contents field must not be specified when using raw_input_contents for '"
             f"{plan.inputs[0].name if plan.inputs else ''}' for model '{plan.model}'"
         )
+    raw = [item.name for item in plan.inputs if item.raw]
+    if got < len(raw):
+        return f"unable to find data for input tensor '{raw[got]}' for model '{plan.model}' in request."
     return (
         f"expected {plan.raw_count} raw_input_contents for the inputs of model '{plan.model}',"
         f" got {got}"
@@ -251,7 +264,7 @@ def plan_request(message: Any) -> Plan:
     if len(names) != len(set(names)):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidArgument(f"input '{twice}' already exists in request")
-    typed = [item for item in inputs if item.array is not None]
+    typed = [item for item in inputs if item.array is not None or item.misfit_bytes >= 0]
     raw = [item for item in inputs if item.raw]
     if typed:
         # All or none: an input without contents is an empty tensor when another has contents.
@@ -307,8 +320,8 @@ def _empty(item: PlannedInput, model: str) -> Array:
     return np.empty(item.shape, item.dtype)
 
 
-def _array_from_contents(item: PlannedInput, contents: Any) -> Array:
-    """The array of an input that came in typed fields."""
+def _array_from_contents(item: PlannedInput, contents: Any) -> Array | None:
+    """The array of an input that came in typed fields; None when they do not fill its shape."""
     if item.datatype in RAW_ONLY:
         raise InvalidArgument(
             f"{item.datatype} input '{item.name}' must be sent in raw_input_contents"
@@ -323,10 +336,8 @@ def _array_from_contents(item: PlannedInput, contents: Any) -> Array:
     values = getattr(contents, field)
     count = element_count(item.shape)
     if len(values) != count:
-        raise InvalidArgument(
-            f"input '{item.name}' has {len(values)} elements in its contents, but shape"
-            f" {list(item.shape)} takes {count}"
-        )
+        item.misfit_bytes = len(values) * item.dtype.itemsize
+        return None
     found: Array = np.fromiter(values, wire_type, count)
     if item.dtype.kind in "iu" and count:
         bounds = np.iinfo(item.dtype)

@@ -14,6 +14,7 @@ from tuili.server.grpc.codec import (
     Buffer,
     RequestDecoder,
     ResponseEncoder,
+    request_id,
     stream_error,
     wrap_stream_response,
 )
@@ -109,7 +110,7 @@ class InferStream:
         try:
             request, plan = inference.decoder.decode(message)
         except TuiliError as error:
-            self._refuse(InferRequest("", []), error)
+            self._refuse(InferRequest("", [], id=request_id(message)), error)
             return
         entry = _Request(request, plan.empty_final, not self._is_decoupled(request))
         self._pending.add(entry)

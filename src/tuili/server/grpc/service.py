@@ -56,11 +56,7 @@ def _model_config(dataplane: DataPlane, request: Message) -> Message:
 
 
 def _model_statistics(dataplane: DataPlane, request: Message) -> Message:
-    try:
-        found = dataplane.model_statistics(request.name, request.version)
-    except NotFound as error:
-        text = f"requested model '{request.name}' is not available: {error}"
-        raise InvalidArgument(text) from error
+    found = dataplane.model_statistics(request.name, request.version)
     return _fill("ModelStatisticsResponse", found)
 
 

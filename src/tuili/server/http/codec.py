@@ -27,7 +27,7 @@ from tuili.server.protocol.messages import (
     Parameters,
     RequestedOutput,
 )
-from tuili.server.protocol.parameters import check_parameter
+from tuili.server.protocol.parameters import check_parameter, wrong_type
 
 _MAX_PLANS: Final = 1024
 _INT64_MAX: Final = (1 << 63) - 1
@@ -83,7 +83,7 @@ class InferDecoder:
                 data = item.array
             elif item.datatype == "BYTES":
                 raw = memoryview(body)[json_length + item.start : json_length + item.stop]
-                data = decode_bytes(item.name, item.shape, raw)
+                data = decode_bytes(item.name, item.shape, raw, model)
             else:
                 data = np.ndarray(item.shape, item.dtype, body, json_length + item.start)
             inputs.append(InputTensor(item.name, item.datatype, item.shape, data, item.parameters))
@@ -153,15 +153,23 @@ def plan_request(document: Any) -> Plan:
     )
 
 
+def _member(owner: dict[str, Any], key: str) -> Any:
+    if key not in owner:
+        raise JsonMistake(
+            f"Unable to parse '{key}': attempt to access non-existing object member '{key}'"
+        )
+    return owner[key]
+
+
 def _array(owner: dict[str, Any], key: str) -> list[Any]:
-    value = owner.get(key)
+    value = _member(owner, key)
     if not isinstance(value, list):
         raise JsonMistake(f"Unable to parse '{key}': attempt to access JSON non-array as array")
     return value
 
 
 def _string(owner: dict[str, Any], key: str) -> str:
-    value = owner.get(key)
+    value = _member(owner, key)
     if not isinstance(value, str):
         raise JsonMistake(f"Unable to parse '{key}': attempt to access JSON non-string as string")
     return value
@@ -169,7 +177,7 @@ def _string(owner: dict[str, Any], key: str) -> str:
 
 def _plan_input(entry: Any, at: int) -> PlannedInput:
     if not isinstance(entry, dict):
-        raise JsonMistake("Unable to parse 'inputs': expected an array of objects")
+        raise JsonMistake("Unable to parse 'inputs': attempt to get members for non-object")
     tensor: dict[str, Any] = entry
     parameters = _object(tensor.get("parameters"))
     _check_one_source(tensor, parameters)
@@ -236,7 +244,7 @@ def _check_size(name: str, shape: tuple[int, ...], itemsize: int) -> None:
 def _binary_size(planned: PlannedInput, size: Any) -> int:
     """The checked `binary_data_size` of an input."""
     if type(size) is not int or not 0 <= size < 1 << 62:
-        raise JsonMistake("Unable to parse 'binary_data_size': expected an unsigned integer")
+        raise wrong_type("binary_data_size", size, "unsigned-integer")
     if planned.datatype != "BYTES":
         expected = math.prod(planned.shape) * planned.dtype.itemsize
         if size != expected:
@@ -251,7 +259,7 @@ def _object(value: Any) -> Parameters:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise JsonMistake("Unable to parse 'parameters': expected an object")
+        raise JsonMistake("failed to get request params.: attempt to get members for non-object")
     return dict(value)
 
 
@@ -260,7 +268,7 @@ def _request_parameters(value: Any) -> tuple[Parameters | None, bool]:
     parameters = _object(value)
     binary_default = parameters.pop("binary_data_output", False)
     if not isinstance(binary_default, bool):
-        raise JsonMistake("Unable to parse 'binary_data_output': expected a boolean")
+        raise wrong_type("binary_data_output", binary_default, "boolean")
     for key, item in parameters.items():
         check_parameter(key, item)
     return parameters or None, binary_default
@@ -276,7 +284,7 @@ def _plan_outputs(value: Any) -> tuple[list[RequestedOutput] | None, dict[str, b
     seen: set[str] = set()
     for entry in value:
         if not isinstance(entry, dict):
-            raise JsonMistake("Unable to parse 'outputs': expected an array of objects")
+            raise JsonMistake("Unable to parse 'outputs': attempt to get members for non-object")
         name = _string(entry, "name")
         if name in seen:
             raise InvalidArgument(f"output '{name}' already exists in request")
@@ -293,10 +301,13 @@ def _plan_outputs(value: Any) -> tuple[list[RequestedOutput] | None, dict[str, b
 
 def _check_output(parameters: Parameters, flag: Any) -> None:
     if flag is not None and not isinstance(flag, bool):
-        raise JsonMistake("Unable to parse 'binary_data': expected a boolean")
+        raise wrong_type("binary_data", flag, "boolean")
     classes = parameters.get("classification")
     if classes is not None and (type(classes) is not int or classes < 0):
-        raise JsonMistake("Unable to set 'classification': expected an unsigned integer")
+        raise JsonMistake(
+            "Unable to set 'classification': attempt to access JSON non-unsigned-integer as"
+            f" unsigned-integer: got {classes!r}"
+        )
     if "shared_memory_region" in parameters:
         if classes is not None:
             raise InvalidArgument(

@@ -68,7 +68,7 @@ class Inference:
         inputs: list[dict[str, Any]] = metadata["inputs"]
         if len(inputs) != 1:
             raise InvalidArgument(
-                "Raw request must only have 1 input (found 1) to be deduced but got"
+                "[request id: <id_unknown>] Raw request must only have 1 input (found 1) to be deduced but got"
                 f" {len(inputs)} inputs in '{match.model}' model configuration"
             )
         name, datatype = str(inputs[0]["name"]), str(inputs[0]["datatype"])
@@ -78,12 +78,14 @@ class Inference:
             dims[0] = 1
         if datatype == "BYTES":
             data = _raw_bytes(name, dims, body)
+            tensor = InputTensor(name, datatype, data.shape, data)
         else:
-            dims = _raw_shape(name, dims, len(body), NUMPY[datatype].itemsize)
-            data = decode(name, datatype, tuple(dims), body)
-        return InferRequest(
-            match.model, [InputTensor(name, datatype, data.shape, data)], match.version
-        )
+            itemsize = NUMPY[datatype].itemsize
+            shape = tuple(_raw_shape(name, dims, len(body), itemsize))
+            tensor = InputTensor(name, datatype, shape, None, misfit_bytes=len(body))
+            if element_count(shape) * itemsize == len(body):
+                tensor.data = decode(name, datatype, shape, body)
+        return InferRequest(match.model, [tensor], match.version)
 
 
 def _raw_shape(name: str, dims: list[int], size: int, item: int) -> list[int]:

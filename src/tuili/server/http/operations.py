@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from tuili.errors import InvalidArgument, NotFound, Unsupported
+from tuili.errors import InvalidArgument, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.head import Head
 from tuili.server.http.json_text import parse_json
@@ -16,6 +16,7 @@ from tuili.server.http.limits import HttpLimits
 from tuili.server.http.openapi import openapi_document
 from tuili.server.http.reply import TEXT, Buffer, Reply, error_reply, json_reply
 from tuili.server.http.routes import Match
+from tuili.server.protocol.parameters import wrong_type
 
 
 @dataclass(slots=True)
@@ -72,11 +73,7 @@ def model_config(call: Call) -> Reply:
 
 def model_statistics(call: Call) -> Reply:
     """Counts and durations of one model, or of all; the protocol has 400 for an unknown one."""
-    model, version = call.match.model, call.match.version
-    try:
-        return json_reply(call.dataplane.model_statistics(model, version))
-    except NotFound as error:
-        raise InvalidArgument(f"requested model '{model}' is not available: {error}") from error
+    return json_reply(call.dataplane.model_statistics(call.match.model, call.match.version))
 
 
 def trace_setting(call: Call) -> Reply:
@@ -99,7 +96,7 @@ def repository_index(call: Call) -> Reply:
         raise Unsupported("'repository_name' specification is not supported")
     ready = call.json().get("ready", False)
     if not isinstance(ready, bool):
-        raise InvalidArgument("Invalid value for 'ready': expected a boolean")
+        raise wrong_type("ready", ready, "boolean")
     return json_reply(call.dataplane.repository_index(ready))
 
 
@@ -116,7 +113,7 @@ async def repository_load(call: Call) -> Reply:
 def _load_parameter(key: str, value: Any) -> Any:
     """A checked parameter of a load request; files come in base64."""
     if not isinstance(value, str):
-        raise InvalidArgument(f"load parameter '{key}' must be a string")
+        raise wrong_type(key, value, "string")
     if key == "config":
         return value
     if not key.startswith("file:"):
@@ -135,7 +132,7 @@ async def repository_unload(call: Call) -> Reply:
         raise Unsupported("'repository_name' specification is not supported")
     dependents = _object(call.json(), "parameters").get("unload_dependents", False)
     if not isinstance(dependents, bool):
-        raise InvalidArgument("Unable to parse 'unload_dependents': expected a boolean")
+        raise wrong_type("unload_dependents", dependents, "boolean")
     await call.dataplane.repository_unload(call.match.model, dependents)
     return Reply()
 
@@ -178,11 +175,11 @@ def _region(kind: str, document: dict[str, Any]) -> dict[str, Any]:
         if field not in document:
             raise InvalidArgument(f"Shared memory register request has no '{field}' field")
     if kind == "system" and not isinstance(document["key"], str):
-        raise InvalidArgument("Unable to parse 'key': expected a string")
+        raise wrong_type("key", document["key"], "string")
     for field in ("byte_size", "offset"):
         value = document.setdefault(field, 0)
         if type(value) is not int or not 0 <= value < 1 << 64:
-            raise InvalidArgument(f"Unable to parse '{field}': expected an unsigned integer")
+            raise wrong_type(field, value, "unsigned-integer")
     return document
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unsupported
 from tuili.server.http.reply import Reply, error_reply
+from tuili.server.protocol.parameters import WrongType
 from tuili.server.protocol.status import status_of
 
 
@@ -31,7 +32,7 @@ class Refusals:
     def reply(self, error: TuiliError) -> Reply:
         """The reply for `error`."""
         text = str(error)
-        if isinstance(error, JsonMistake):
+        if isinstance(error, JsonMistake | WrongType):
             return error_reply(self.json_mistake_status, text)
         if isinstance(error, Overloaded):
             return error_reply(self.overload_status, text, ((b"Retry-After", b"1"),))

@@ -30,7 +30,8 @@ def classify(name: str, scores: Array, top: int, labels: Sequence[str], batched:
 
 
 def _entry(value: object, index: int, labels: Sequence[str]) -> bytes:
-    text = f"{float(value):f}:{index}"  # pyright: ignore[reportArgumentType]
+    whole = isinstance(value, np.integer | np.bool_)
+    text = f"{int(value)}:{index}" if whole else f"{float(value):f}:{index}"  # pyright: ignore[reportArgumentType]
     if index < len(labels):
         text += f":{labels[index]}"
     return text.encode()

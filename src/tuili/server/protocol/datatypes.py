@@ -54,29 +54,57 @@ def decode(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer) -> Arr
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def decode_bytes(name: str, shape: tuple[int, ...], raw: Buffer) -> Array:
+def decode_bytes(name: str, shape: tuple[int, ...], raw: Buffer, model: str = "") -> Array:
     """An object array from length-prefixed elements; refuses short and left-over bytes."""
+    where = f"for inference input '{name}'" + (f" for model '{model}'" if model else "")
     count = element_count(shape)
     view = memoryview(raw)
     size = len(view)
     if count * 4 > size:
-        raise InvalidArgument(
-            f"input {name!r}: {size} bytes of data cannot hold {count} BYTES elements"
-        )
+        raise InvalidArgument(_too_few(view, count, where))
     items = np.empty(count, dtype=object)
     at = 0
     for index in range(count):
         end = at + 4 + int.from_bytes(view[at : at + 4], "little")
         if at + 4 > size or end > size:
-            raise InvalidArgument(
-                f"input {name!r}: element {index} of {count} ends at byte {end}, past the "
-                f"{size} sent"
-            )
+            raise InvalidArgument(_too_few(view, count, where))
         items[index] = bytes(view[at + 4 : end])
         at = end
     if at != size:
-        raise InvalidArgument(f"input {name!r}: {size - at} bytes left over after {count} elements")
+        found = count + _elements_in(view, at)[0]
+        raise InvalidArgument(
+            f"unexpected number of string elements {found} {where}, expecting {count}"
+        )
     return items.reshape(shape)
+
+
+def _elements_in(view: memoryview, at: int) -> tuple[int, int]:
+    """How many whole elements begin at `at`, and where they end."""
+    count = 0
+    while at + 4 <= len(view):
+        end = at + 4 + int.from_bytes(view[at : at + 4], "little")
+        if end > len(view):
+            break
+        at, count = end, count + 1
+    return count, at
+
+
+def _too_few(view: memoryview, expected: int, where: str) -> str:
+    """What is wrong with a buffer that ends before its last element does."""
+    count, at = _elements_in(view, 0)
+    left = len(view) - at
+    if not left:
+        return f"expected {expected} string elements {where}, got {count}"
+    if left < 4:
+        return (
+            f"incomplete string length indicator {where}, expecting 4 bytes but only {left} bytes "
+            "available. Please make sure the string length indicator is in one buffer."
+        )
+    size = int.from_bytes(view[at : at + 4], "little")
+    return (
+        f"incomplete string data {where}, expecting string of length {size} but only {left - 4} "
+        "bytes available"
+    )
 
 
 def encode(array: Array, datatype: str) -> bytes | memoryview:

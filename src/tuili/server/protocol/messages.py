@@ -25,6 +25,9 @@ SHARED_MEMORY_KEYS = (
 class InputTensor(msgspec.Struct, gc=False):
     """One input: an array, or None when `parameters` name a shared-memory region to read.
 
+    Raw data of a wrong size has no array, but its size in `misfit_bytes`: the model's signature
+    tells what is wrong with it.
+
     The array may be any C-contiguous view of the receive buffer: the data plane drops its
     references before it calls `reply`. BYTES tensors are object arrays of `bytes`.
     """
@@ -34,6 +37,7 @@ class InputTensor(msgspec.Struct, gc=False):
     shape: tuple[int, ...]
     data: Array | None
     parameters: Parameters | None = None
+    misfit_bytes: int = -1
 
 
 class RequestedOutput(msgspec.Struct, gc=False):

@@ -10,6 +10,17 @@ _UNSIGNED: Final = frozenset(("priority", "timeout"))
 _FLAGS: Final = frozenset(("sequence_start", "sequence_end"))
 
 
+class WrongType(InvalidArgument):
+    """A value of another type than its key has: 400 here, 500 over HTTP in Triton."""
+
+
+def wrong_type(key: str, value: Any, wanted: str) -> WrongType:
+    """The error of a value that is no `wanted` ("boolean", "unsigned-integer", ...)."""
+    return WrongType(
+        f"Unable to parse '{key}': attempt to access JSON non-{wanted} as {wanted}: got {value!r}"
+    )
+
+
 def check_parameter(key: str, value: Any) -> None:
     """Refuse a request parameter with a reserved key or a value of the wrong type."""
     if key.startswith("triton_"):
@@ -18,16 +29,15 @@ def check_parameter(key: str, value: Any) -> None:
             " be specified."
         )
     if key in _UNSIGNED:
-        good = type(value) is int and 0 <= value < 1 << 64
+        if type(value) is not int or not 0 <= value < 1 << 64:
+            raise wrong_type(key, value, "unsigned-integer")
     elif key in _FLAGS:
-        good = isinstance(value, bool)
+        if not isinstance(value, bool):
+            raise wrong_type(key, value, "boolean")
     elif key == "sequence_id":
-        good = isinstance(value, str) or (type(value) is int and 0 <= value < 1 << 64)
-    elif isinstance(value, bool | int | float | str):
-        return
-    else:
+        if not isinstance(value, str) and (type(value) is not int or not 0 <= value < 1 << 64):
+            raise wrong_type(key, value, "string")
+    elif not isinstance(value, bool | int | float | str):
         raise InvalidArgument(
             f"parameter '{key}' has invalid type. It should be either 'int', 'bool', or 'string'."
         )
-    if not good:
-        raise InvalidArgument(f"Unable to parse '{key}', got: {value!r}")

@@ -6,6 +6,7 @@ that passed once are remembered per input, so that the check of a repeated shape
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -150,7 +151,7 @@ class Signature:
             self._check_shape(request, tensor, rule)
         data = tensor.data
         if data is None:
-            raise InvalidArgument(f"{prefix(request)}input '{tensor.name}' has no data")
+            raise InvalidArgument(prefix(request) + self._no_data_text(tensor))
         if rule.reshape is not None:
             lead = shape[:1] if self.max_batch_size else ()
             shape = lead + rule.backend_dims(shape[len(lead) :])
@@ -167,6 +168,15 @@ class Signature:
                 f"{prefix(request)}input byte size mismatch for input '{tensor.name}' for model "
                 f"'{self.model}'. Expected {expected}, got {data.size * size}"
             ) from None
+
+    def _no_data_text(self, tensor: InputTensor) -> str:
+        if tensor.misfit_bytes < 0:
+            return f"input '{tensor.name}' has no data"
+        expected = math.prod(tensor.shape) * BYTE_SIZE[tensor.datatype]
+        return (
+            f"input byte size mismatch for input '{tensor.name}' for model '{self.model}'. "
+            f"Expected {expected}, got {tensor.misfit_bytes}"
+        )
 
     def _check_shape(self, request: InferRequest, tensor: InputTensor, rule: TensorRule) -> None:
         batched = self.max_batch_size > 0

@@ -42,9 +42,5 @@ class VersionState:
 
     def json(self, model: str) -> dict[str, Any]:
         """One entry of the repository index."""
-        return {
-            "name": model,
-            "version": str(self.version),
-            "state": self.state.value,
-            "reason": self.reason,
-        }
+        found = {"name": model, "version": str(self.version), "state": self.state.value}
+        return {**found, "reason": self.reason} if self.reason else found

@@ -14,6 +14,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -270,12 +271,22 @@ class SequenceQueue(Generic[Item]):
         shape = (1, 1) if batched else (1,)
         flags = {"start": item.starts, "ready": True, "end": item.ends}
         for control in self._sequences_policy.controls:
-            value: object = item.sequence
             if control.kind != "id":
-                value = control.false_true[bool(flags[control.kind])]
-            elif control.dtype == object:
-                value = str(item.sequence).encode()
+                value: object = control.false_true[bool(flags[control.kind])]
+            else:
+                value = _told_id(item.sequence, control.dtype)
             array = np.empty(shape, control.dtype)
             array[...] = value
             item.arrays[control.name] = array
         item.arrays.update(sequence.states)
+
+
+def _told_id(sequence: SequenceId, dtype: np.dtype) -> object:
+    """A sequence's id as its model wants it; text for a model that wants a number becomes one."""
+    if dtype == object:
+        return str(sequence).encode()
+    if isinstance(sequence, int):
+        return sequence & ((1 << 8 * dtype.itemsize) - 1) if dtype.kind == "u" else sequence
+    digest = hashlib.blake2b(sequence.encode(), digest_size=8).digest()
+    # Of 31 bits, so that every number type that a control may have can hold it.
+    return int.from_bytes(digest, "little") % ((1 << 31) - 1) + 1
