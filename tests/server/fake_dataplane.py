@@ -209,7 +209,7 @@ class FakeDataPlane(DataPlane):
 
     def model_statistics(self, model: str = "", version: str = "") -> Json:
         if model not in ("", "identity", "simple"):
-            raise self._unknown(model)
+            raise InvalidArgument(f"requested model '{model}' is not available")
         stat = {"count": 3, "ns": 4500}
         return {
             "model_stats": [

@@ -99,9 +99,11 @@ def test_requests_for_what_is_not_there(tmp_path, model, version, kind, text):
     add(tmp_path, "bad", 1, config='backend: "identity"')
 
     async def scenario(dataplane):
-        for call in (dataplane.model_metadata, dataplane.model_config, dataplane.model_statistics):
+        for call in (dataplane.model_metadata, dataplane.model_config):
             with pytest.raises(kind, match=text):
                 call(model, version)
+        with pytest.raises(InvalidArgument, match="requested model|version string 'abc'"):
+            dataplane.model_statistics(model, version)
         with pytest.raises(kind, match=text):
             await infer(dataplane, request(model, version))
 
@@ -149,7 +151,7 @@ def test_explicit_mode(tmp_path):
     async def scenario(dataplane):
         assert dataplane.repository_index() == [
             {"name": "m"},
-            {"name": "n", "version": "1", "state": "READY", "reason": ""},
+            {"name": "n", "version": "1", "state": "READY"},
         ]
         await dataplane.repository_load("m")
         assert dataplane.model_ready("m")
@@ -250,9 +252,9 @@ def test_server_metadata_advertises_what_is_on(tmp_path):
 
 def test_settings_of_unknown_models(tmp_path):
     async def scenario(dataplane):
-        with pytest.raises(NotFound, match="Request for unknown model: 'x'"):
+        with pytest.raises(InvalidArgument, match="Request for unknown model : x"):
             dataplane.trace_settings("x")
-        with pytest.raises(NotFound, match="Request for unknown model: 'x'"):
+        with pytest.raises(InvalidArgument, match="Request for unknown model : x"):
             dataplane.update_trace_settings({}, "x")
         assert dataplane.trace_settings()["trace_level"] == ["OFF"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuili.errors import AlreadyExists, InvalidArgument, NotFound, Unsupported
+from tuili.errors import AlreadyExists, InvalidArgument, NotFound, Unsupported, UserError
 from tuili.server.protocol.messages import InputTensor
 from tuili.server.shared_memory import Regions
 
@@ -46,7 +46,7 @@ def test_an_input_is_a_view_of_the_region(regions, key):
 
 
 def test_an_output_is_written_to_its_place(regions, key):
-    assert regions.write(at(0, 16), np.array([1.5, 2.5], np.float32), "FP32") == 8
+    regions.write("y", at(0, 16), np.array([1.5, 2.5], np.float32), "FP32")
     raw = Path("/dev/shm", key).read_bytes()
     assert np.frombuffer(raw[16:24], np.float32).tolist() == [1.5, 2.5]
     assert raw[24:] == bytes(range(24, 64))
@@ -108,13 +108,13 @@ def test_regions_that_are_refused(regions, key, name, offset, size, text):
     ],
 )
 def test_places_that_are_refused(regions, parameters, text):
-    with pytest.raises(InvalidArgument, match=text):
+    with pytest.raises(UserError, match=text):
         regions.read(InputTensor("x", "FP32", (1,), None, parameters))
 
 
 def test_a_region_too_small_for_the_output(regions):
-    with pytest.raises(InvalidArgument, match="it should be at least 8 bytes"):
-        regions.write(at(0, 4), np.zeros(2, np.float32), "FP32")
+    with pytest.raises(InvalidArgument, match="should be at least 8 bytes"):
+        regions.write("y", at(0, 4), np.zeros(2, np.float32), "FP32")
 
 
 def test_an_object_that_its_owner_shrank_is_refused_not_touched(regions, key):

@@ -52,7 +52,9 @@ def tuili(
 ) -> Iterator[Server]:
     """Our server over `repository`."""
     ports = free_ports()
-    with _running("tuili", tuili_command(repository, ports, arguments), ports, log, environment) as it:
+    with _running(
+        "tuili", tuili_command(repository, ports, arguments), ports, log, environment
+    ) as it:
         yield it
 
 

@@ -125,7 +125,7 @@ def test_models_are_loaded_and_unloaded():
 @pytest.mark.parametrize(
     ("parameters", "text"),
     [
-        ({"config": 1}, "must be a string"),
+        ({"config": 1}, "non-string as string"),
         ({"other": "x"}, "unknown load parameter"),
         ({"file:1/m": "@@"}, "not base64"),
         ([1], "expected an object"),

@@ -11,7 +11,7 @@ from tuili.server.protocol.classification import classify
     ("scores", "top", "labels", "batched", "found"),
     [
         ([0.5, 2.0, 1.0], 2, (), False, [b"2.000000:1", b"1.000000:2"]),
-        ([[1, 3], [5, 4]], 1, ("cat", "dog"), True, [[b"3.000000:1:dog"], [b"5.000000:0:cat"]]),
+        ([[1, 3], [5, 4]], 1, ("cat", "dog"), True, [[b"3:1:dog"], [b"5:0:cat"]]),
         ([1.0, 1.0], 2, ("a",), False, [b"1.000000:0:a", b"1.000000:1"]),
         ([1.0], 5, (), False, [b"1.000000:0"]),
     ],

@@ -38,10 +38,10 @@ def test_text_becomes_utf8():
         ("FP99", (1,), b"", "unknown datatype 'FP99'"),
         ("FP32", (-1,), b"", "negative dim -1"),
         ("FP32", (1 << 40, 1 << 40), b"", "too many elements"),
-        ("BYTES", (2,), b"\0" * 7, "cannot hold 2 BYTES elements"),
-        ("BYTES", (1,), b"\x05\0\0\0ab", "element 0 of 1 ends at byte 9, past the 6 sent"),
-        ("BYTES", (1,), b"\x01\0\0\0ab", "1 bytes left over after 1 elements"),
-        ("BYTES", (1 << 61,), b"", "cannot hold"),
+        ("BYTES", (2,), b"\0" * 7, "only 3 bytes available"),
+        ("BYTES", (1,), b"\x05\0\0\0ab", "expecting string of length 5 but only 2 bytes available"),
+        ("BYTES", (1,), b"\x01\0\0\0ab", "unexpected number of string elements 1"),
+        ("BYTES", (1 << 61,), b"", "got 0"),
     ],
 )
 def test_bytes_that_do_not_fit_are_refused(datatype, shape, raw, text):

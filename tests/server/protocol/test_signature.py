@@ -112,6 +112,15 @@ def test_reshape_turns_wire_dims_into_the_models(dims, reshape, shape, limit, fo
     assert checked.arrays["A"].shape == found
 
 
+def test_data_of_a_wrong_size_is_told_after_a_wrong_shape():
+    signature = Signature("m", [TensorRule("A", "FP32", (2,))], OUT, 0)
+    sent = InputTensor("A", "FP32", (2,), None, misfit_bytes=7)
+    with pytest.raises(InvalidArgument, match=r"for input 'A' for model 'm'. Expected 8, got 7"):
+        signature.check(request(sent))
+    with pytest.raises(InvalidArgument, match="unexpected shape for input 'A'"):
+        signature.check(request(InputTensor("A", "FP32", (3,), None, misfit_bytes=7)))
+
+
 def test_remembered_shapes_are_bounded():
     rule = TensorRule("A", "FP32", (-1,))
     signature = Signature("m", [rule], OUT, 0)

@@ -154,7 +154,7 @@ def test_polling_loads_new_models_and_unloads_gone_ones(tmp_path, launcher):
 
     asyncio.run(scenario())
     assert set(repository.live) == {"n"}
-    assert repository.index() == [{"name": "n", "version": "1", "state": "READY", "reason": ""}]
+    assert repository.index() == [{"name": "n", "version": "1", "state": "READY"}]
 
 
 def test_unload_keeps_the_name_in_the_index(tmp_path, launcher):

@@ -214,3 +214,16 @@ def test_every_request_runs_once_and_sequences_keep_their_order(acts, slots):
     for sequence in range(1, 5):
         mine = [item for item in ran if item.sequence == sequence]
         assert mine == [item for item in pushed if item.sequence == sequence]
+
+
+def test_a_text_id_becomes_a_number_where_the_model_wants_one():
+    policy = SequencePolicy(BatchPolicy(), controls=(Control("ID", "id", np.dtype(np.uint64)),))
+    queue = SequenceQueue("m", policy)
+    told = []
+    for ident in ("a", "b", "a"):
+        item = Item(ident, starts=True, ends=True)
+        queue.push(item)
+        assert queue.take(0.0) == [item]
+        told.append(int(item.arrays["ID"][0]))
+        queue.finished(item, {}, 0.0)
+    assert told[0] == told[2] != told[1]

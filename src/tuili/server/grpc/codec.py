@@ -250,7 +250,8 @@ def _count_mismatch(plan: Plan, got: int) -> str:
         )
     raw = [item.name for item in plan.inputs if item.raw]
     if got < len(raw):
-        return f"unable to find data for input tensor '{raw[got]}' for model '{plan.model}' in request."
+        where = f"input tensor '{raw[got]}' for model '{plan.model}'"
+        return f"unable to find data for {where} in request."
     return (
         f"expected {plan.raw_count} raw_input_contents for the inputs of model '{plan.model}',"
         f" got {got}"

@@ -68,8 +68,8 @@ class Inference:
         inputs: list[dict[str, Any]] = metadata["inputs"]
         if len(inputs) != 1:
             raise InvalidArgument(
-                "[request id: <id_unknown>] Raw request must only have 1 input (found 1) to be deduced but got"
-                f" {len(inputs)} inputs in '{match.model}' model configuration"
+                "[request id: <id_unknown>] Raw request must only have 1 input (found 1) to be"
+                f" deduced but got {len(inputs)} inputs in '{match.model}' model configuration"
             )
         name, datatype = str(inputs[0]["name"]), str(inputs[0]["datatype"])
         dims = [int(dim) for dim in inputs[0]["shape"]]

@@ -283,7 +283,7 @@ class SequenceQueue(Generic[Item]):
 
 def _told_id(sequence: SequenceId, dtype: np.dtype) -> object:
     """A sequence's id as its model wants it; text for a model that wants a number becomes one."""
-    if dtype == object:
+    if dtype.hasobject:
         return str(sequence).encode()
     if isinstance(sequence, int):
         return sequence & ((1 << 8 * dtype.itemsize) - 1) if dtype.kind == "u" else sequence

@@ -1,5 +1,7 @@
 """The gRPC methods: inference, streams and the rest, right and wrong."""
 
+# ruff: noqa: E501 - one case, one line
+
 from __future__ import annotations
 
 from typing import Any
@@ -40,7 +42,10 @@ def _pair(**first: Any) -> list[dict[str, Any]]:
 
 def _infer() -> list[Case]:
     sixteen = list(range(16))
-    both = [_tensor(contents={"int_contents": sixteen}), _tensor("INPUT1", contents={"int_contents": sixteen})]
+    both = [
+        _tensor(contents={"int_contents": sixteen}),
+        _tensor("INPUT1", contents={"int_contents": sixteen}),
+    ]
     requests: dict[str, Any] = {
         "raw": request(),
         "contents": request(inputs=both, raw_input_contents=[]),
@@ -96,9 +101,15 @@ def _infer() -> list[Case]:
         "ensemble": request("ensemble"),
         "ensemble one input": request("ensemble", inputs=[_tensor()], raw_input_contents=[_RAW]),
     }  # fmt: skip
-    found = [unary(f"rpc infer/{name}", "ModelInfer", message) for name, message in requests.items()]
+    found = [
+        unary(f"rpc infer/{name}", "ModelInfer", message) for name, message in requests.items()
+    ]
     for how in range(9):
-        message = request("fails", inputs=[{"name": "IN", "datatype": "INT32", "shape": [1, 1]}], raw_input_contents=[pack("INT32", [how])])
+        message = request(
+            "fails",
+            inputs=[{"name": "IN", "datatype": "INT32", "shape": [1, 1]}],
+            raw_input_contents=[pack("INT32", [how])],
+        )
         found.append(unary(f"rpc fails/{how}", "ModelInfer", message))
     return found + _types() + _parameters()
 
@@ -109,21 +120,51 @@ def _types() -> list[Case]:
         values = VALUES.get(datatype, [1, 2, 3])
         outputs = [{"name": f"OUT_{datatype}"}]
         entry: dict[str, Any] = {"name": f"IN_{datatype}", "datatype": datatype, "shape": [3]}
-        raw = request("everything", inputs=[entry], outputs=outputs, raw_input_contents=[pack(datatype, values)])
+        raw = request(
+            "everything",
+            inputs=[entry],
+            outputs=outputs,
+            raw_input_contents=[pack(datatype, values)],
+        )
         found.append(unary(f"rpc type/{datatype}/raw", "ModelInfer", raw))
         where = _CONTENTS.get(datatype, "fp32_contents")
         given = [v.encode() for v in values] if datatype == "BYTES" else values
-        typed = request("everything", inputs=[{**entry, "contents": {where: given}}], outputs=outputs, raw_input_contents=[])
+        typed = request(
+            "everything",
+            inputs=[{**entry, "contents": {where: given}}],
+            outputs=outputs,
+            raw_input_contents=[],
+        )
         found.append(unary(f"rpc type/{datatype}/contents", "ModelInfer", typed))
-        empty = request("everything", inputs=[{**entry, "shape": [0]}], outputs=outputs, raw_input_contents=[b""])
+        empty = request(
+            "everything",
+            inputs=[{**entry, "shape": [0]}],
+            outputs=outputs,
+            raw_input_contents=[b""],
+        )
         found.append(unary(f"rpc type/{datatype}/empty", "ModelInfer", empty))
-        short = request("everything", inputs=[entry], outputs=outputs, raw_input_contents=[pack(datatype, values)[:-1]])
+        short = request(
+            "everything",
+            inputs=[entry],
+            outputs=outputs,
+            raw_input_contents=[pack(datatype, values)[:-1]],
+        )
         found.append(unary(f"rpc type/{datatype}/short", "ModelInfer", short))
     for datatype, number in (("INT8", 200), ("UINT8", 300), ("INT16", 1 << 20), ("BOOL", 1)):
         if datatype == "BOOL":
             continue
-        entry = {"name": f"IN_{datatype}", "datatype": datatype, "shape": [1], "contents": {_CONTENTS[datatype]: [number]}}
-        message = request("everything", inputs=[entry], outputs=[{"name": f"OUT_{datatype}"}], raw_input_contents=[])
+        entry = {
+            "name": f"IN_{datatype}",
+            "datatype": datatype,
+            "shape": [1],
+            "contents": {_CONTENTS[datatype]: [number]},
+        }
+        message = request(
+            "everything",
+            inputs=[entry],
+            outputs=[{"name": f"OUT_{datatype}"}],
+            raw_input_contents=[],
+        )
         found.append(unary(f"rpc type/{datatype}/out of range", "ModelInfer", message))
     return found
 
@@ -200,7 +241,9 @@ def _methods() -> list[Case]:
         for name, version in (("add_sub", ""), ("add_sub", "1"), ("add_sub", "9"), ("add_sub", "abc"),
                               ("nobody", ""), ("spare", ""), ("broken", ""), ("", ""), ("versions", "2"),
                               ("ensemble", ""), ("accumulate", "")):  # fmt: skip
-            found.append(unary(f"rpc/{method} {name}:{version}", method, name=name, version=version))
+            found.append(
+                unary(f"rpc/{method} {name}:{version}", method, name=name, version=version)
+            )
     settings: dict[str, Any] = {
         "info": {"log_info": {"bool_param": True}},
         "info text": {"log_info": {"string_param": "x"}},
@@ -211,7 +254,9 @@ def _methods() -> list[Case]:
         "file": {"log_file": {"string_param": "/tmp/x"}},
         "unknown": {"what": {"bool_param": True}},
     }
-    found += [unary(f"rpc/log {name}", "LogSettings", settings=given) for name, given in settings.items()]
+    found += [
+        unary(f"rpc/log {name}", "LogSettings", settings=given) for name, given in settings.items()
+    ]
     traces: dict[str, Any] = {
         "rate": {"trace_rate": {"value": ["10"]}},
         "rate two": {"trace_rate": {"value": ["10", "11"]}},
@@ -225,20 +270,29 @@ def _methods() -> list[Case]:
         "file": {"trace_file": {"value": ["/tmp/x"]}},
         "unknown": {"what": {"value": ["1"]}},
     }
-    found += [unary(f"rpc/trace {name}", "TraceSetting", settings=given) for name, given in traces.items()]
+    found += [
+        unary(f"rpc/trace {name}", "TraceSetting", settings=given) for name, given in traces.items()
+    ]
     return found
 
 
 def _streams() -> list[Case]:
     def repeat(count: int, **fields: Any) -> Any:
         entry = {"name": "IN", "datatype": "INT32", "shape": [1]}
-        return request("repeat", inputs=[entry], raw_input_contents=[pack("INT32", [count])], **fields)
+        return request(
+            "repeat", inputs=[entry], raw_input_contents=[pack("INT32", [count])], **fields
+        )
 
     def step(ident: int, value: int, start: bool, end: bool) -> Any:
         entry = {"name": "INPUT", "datatype": "INT32", "shape": [1, 1]}
         given = {"sequence_id": {"int64_param": ident}, "sequence_start": {"bool_param": start},
                  "sequence_end": {"bool_param": end}}  # fmt: skip
-        return request("accumulate", inputs=[entry], raw_input_contents=[pack("INT32", [value])], parameters=given)
+        return request(
+            "accumulate",
+            inputs=[entry],
+            raw_input_contents=[pack("INT32", [value])],
+            parameters=given,
+        )
 
     strict = (("triton_grpc_error", "true"),)
     empty = {"triton_enable_empty_final_response": {"bool_param": True}}
@@ -269,7 +323,14 @@ def _streams() -> list[Case]:
     found = [Case(f"stream/{name}", send(requests)) for name, requests in streams.items()]
     found += [
         Case(f"strict stream/{name}", send(streams[name], strict))
-        for name in ("one", "unknown model", "unknown, then right", "wrong shape", "repeat 3", "repeat fails")
+        for name in (
+            "one",
+            "unknown model",
+            "unknown, then right",
+            "wrong shape",
+            "repeat 3",
+            "repeat fails",
+        )
     ]
     return found
 

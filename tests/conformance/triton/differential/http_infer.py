@@ -1,5 +1,7 @@
 """Inference over HTTP: JSON and binary, right and wrong."""
 
+# ruff: noqa: E501 - one case, one line
+
 from __future__ import annotations
 
 import gzip
@@ -167,14 +169,18 @@ def pack(datatype: str, values: list[Any]) -> bytes:
     return struct.pack(f"<{len(values)}{_PACKED[datatype]}", *values)
 
 
-def binary(document: Json, tail: bytes, model: str = "everything", **headers: str) -> tuple[Any, ...]:
+def binary(
+    document: Json, tail: bytes, model: str = "everything", **headers: str
+) -> tuple[Any, ...]:
     """Verb, path, body and headers of a binary request."""
     text = json.dumps(document).encode()
     named = {"Inference-Header-Content-Length": str(len(text)), **headers}
     return "POST", f"/v2/models/{model}/infer", text + tail, named
 
 
-def _binary_case(name: str, document: Json, tail: bytes, model: str = "everything", **h: str) -> Case:
+def _binary_case(
+    name: str, document: Json, tail: bytes, model: str = "everything", **h: str
+) -> Case:
     sent = binary(document, tail, model, **h)
     return Case(name, lambda peer: peer.http(*sent))
 
@@ -200,9 +206,16 @@ def _cases_of_types() -> list[Case]:
             wrong = {"inputs": [_typed(datatype, shape=[1], data=[value])], "outputs": wanted}
             found.append(http(f"type/{datatype}/of {kind}", "POST", path, wrong))
         sized = _typed(datatype, data=None, parameters={"binary_data_size": len(tail)})
-        document = {"inputs": [sized], "outputs": [{**wanted[0], "parameters": {"binary_data": True}}]}
+        document = {
+            "inputs": [sized],
+            "outputs": [{**wanted[0], "parameters": {"binary_data": True}}],
+        }
         found.append(_binary_case(f"type/{datatype}/binary", document, tail))
-        found.append(_binary_case(f"type/{datatype}/binary to json", {"inputs": [sized], "outputs": wanted}, tail))
+        found.append(
+            _binary_case(
+                f"type/{datatype}/binary to json", {"inputs": [sized], "outputs": wanted}, tail
+            )
+        )
         found.append(_binary_case(f"type/{datatype}/binary short", document, tail[:-1]))
         found.append(_binary_case(f"type/{datatype}/binary long", document, tail + b"x"))
     found.append(http("type/BF16/json", "POST", path, {"inputs": [_typed("BF16", name="IN_FP16")]}))
@@ -253,8 +266,14 @@ def _cases_of_binary() -> list[Case]:
         *map(length, ("", "abc", "-1", "0", "999999", "99999999999999999999", "1.5", " 12")),
     ]
     outputs = {
-        "one binary": [{"name": "OUTPUT0", "parameters": {"binary_data": True}}, {"name": "OUTPUT1"}],
-        "one json": [{"name": "OUTPUT0", "parameters": {"binary_data": False}}, {"name": "OUTPUT1"}],
+        "one binary": [
+            {"name": "OUTPUT0", "parameters": {"binary_data": True}},
+            {"name": "OUTPUT1"},
+        ],
+        "one json": [
+            {"name": "OUTPUT0", "parameters": {"binary_data": False}},
+            {"name": "OUTPUT1"},
+        ],
         "flag text": [{"name": "OUTPUT0", "parameters": {"binary_data": "yes"}}],
         "flag number": [{"name": "OUTPUT0", "parameters": {"binary_data": 1}}],
     }
@@ -280,7 +299,12 @@ def _cases_of_binary() -> list[Case]:
 
 
 def _cases_of_classes() -> list[Case]:
-    scores = {"name": "IN", "datatype": "FP32", "shape": [2, 4], "data": [0.1, 0.7, 0.2, 0.3, 5, 4, 5, 1]}
+    scores = {
+        "name": "IN",
+        "datatype": "FP32",
+        "shape": [2, 4],
+        "data": [0.1, 0.7, 0.2, 0.3, 5, 4, 5, 1],
+    }
 
     def ask(value: Any, **more: Any) -> Json:
         wanted = {"name": "OUT", "parameters": {"classification": value, **more}}
@@ -290,8 +314,17 @@ def _cases_of_classes() -> list[Case]:
         http(f"classes/{value!r}", "POST", "/v2/models/scores/infer", ask(value))
         for value in (0, 1, 2, 4, 5, 1000, -1, "2", 1.5, True)
     ]
-    found.append(http("classes/binary", "POST", "/v2/models/scores/infer", ask(2, binary_data=True)))
-    found.append(http("classes/region", "POST", "/v2/models/scores/infer", ask(2, shared_memory_region="r", shared_memory_byte_size=8)))
+    found.append(
+        http("classes/binary", "POST", "/v2/models/scores/infer", ask(2, binary_data=True))
+    )
+    found.append(
+        http(
+            "classes/region",
+            "POST",
+            "/v2/models/scores/infer",
+            ask(2, shared_memory_region="r", shared_memory_byte_size=8),
+        )
+    )
     wanted = [{"name": "OUTPUT0", "parameters": {"classification": 3}}, {"name": "OUTPUT1"}]
     found.append(http("classes/int32 labels", "POST", _ADD, _add(outputs=wanted)))
     wanted = [{"name": "OUTPUT1", "parameters": {"classification": 3}}]
@@ -340,10 +373,17 @@ def _cases_of_parameters() -> list[Case]:
         "two": {"a": 1, "b": "x"},
     }
     found = [
-        http(f"parameter/{name}", "POST", "/v2/models/tells/infer", {"inputs": [tells], "parameters": given})
+        http(
+            f"parameter/{name}",
+            "POST",
+            "/v2/models/tells/infer",
+            {"inputs": [tells], "parameters": given},
+        )
         for name, given in values.items()
     ]
-    found.append(http("parameter/id", "POST", "/v2/models/tells/infer", {"inputs": [tells], "id": "i1"}))
+    found.append(
+        http("parameter/id", "POST", "/v2/models/tells/infer", {"inputs": [tells], "id": "i1"})
+    )
     two = {"inputs": [{**tells, "shape": [2, 1], "data": [1, 2]}]}
     found.append(http("parameter/rows differ from answer", "POST", "/v2/models/tells/infer", two))
     return found
@@ -351,6 +391,7 @@ def _cases_of_parameters() -> list[Case]:
 
 def _cases_of_models() -> list[Case]:
     """Other models, and the errors that models make."""
+
     def of(model: str, *inputs: Json, **more: Any) -> tuple[str, str, Json]:
         return "POST", f"/v2/models/{model}/infer", {"inputs": list(inputs), **more}
 
@@ -371,24 +412,52 @@ def _cases_of_models() -> list[Case]:
         http("reshaped/right", *of("reshaped", one(5))),
         http("reshaped/wrong", *of("reshaped", one(5, (1,)))),
         http("everything/nothing", *of("everything")),
-        http("everything/not made", *of("everything", _typed("INT8"), outputs=[{"name": "OUT_FP32"}])),
-        http("everything/two", *of("everything", _typed("INT8"), _typed("BYTES"), outputs=[{"name": "OUT_INT8"}, {"name": "OUT_BYTES"}])),
+        http(
+            "everything/not made", *of("everything", _typed("INT8"), outputs=[{"name": "OUT_FP32"}])
+        ),
+        http(
+            "everything/two",
+            *of(
+                "everything",
+                _typed("INT8"),
+                _typed("BYTES"),
+                outputs=[{"name": "OUT_INT8"}, {"name": "OUT_BYTES"}],
+            ),
+        ),
         http("everything/all outputs", *of("everything", _typed("INT8"))),
         http("unary/decoupled", *of("repeat", one(2, (1,)))),
         http("unary/spare", *of("spare", _input(), _input("INPUT1"))),
         http("unary/broken", *of("broken", _input(), _input("INPUT1"))),
         http("unary/nobody", *of("nobody", _input())),
         http("ensemble/right", *of("ensemble", _input(), _input("INPUT1"))),
-        http("ensemble/one output", *of("ensemble", _input(), _input("INPUT1"), outputs=[{"name": "OUTPUT1"}])),
+        http(
+            "ensemble/one output",
+            *of("ensemble", _input(), _input("INPUT1"), outputs=[{"name": "OUTPUT1"}]),
+        ),
         http("ensemble/inner output", *of("ensemble", _input(), outputs=[{"name": "sum"}])),
         http("ensemble/one input", *of("ensemble", _input())),
-        http("ensemble/wrong shape", *of("ensemble", _input(shape=[1, 15], data=_DATA[:15]), _input("INPUT1"))),
+        http(
+            "ensemble/wrong shape",
+            *of("ensemble", _input(shape=[1, 15], data=_DATA[:15]), _input("INPUT1")),
+        ),
         http("ensemble/wrong type", *of("ensemble", _input(datatype="INT64"), _input("INPUT1"))),
-        http("ensemble/classes", *of("ensemble", _input(), _input("INPUT1"), outputs=[{"name": "OUTPUT0", "parameters": {"classification": 2}}])),
+        http(
+            "ensemble/classes",
+            *of(
+                "ensemble",
+                _input(),
+                _input("INPUT1"),
+                outputs=[{"name": "OUTPUT0", "parameters": {"classification": 2}}],
+            ),
+        ),
     ]
     for version in ("1", "2", "3", "9", "0", "abc"):
         body = _add()
-        found.append(http(f"version/{version}", "POST", f"/v2/models/versions/versions/{version}/infer", body))
+        found.append(
+            http(
+                f"version/{version}", "POST", f"/v2/models/versions/versions/{version}/infer", body
+            )
+        )
     return found
 
 
@@ -440,7 +509,17 @@ def _cases_of_encodings() -> list[Case]:
         send("in gzip, cut", packed["gzip"][:-9], Content_Encoding="gzip"),
         send("in deflate, plain body", text, Content_Encoding="deflate"),
     ]
-    for wanted in ("gzip", "deflate", "identity", "br", "*", "gzip;q=0", "br, gzip;q=0.5", "gzip, deflate", ""):
+    for wanted in (
+        "gzip",
+        "deflate",
+        "identity",
+        "br",
+        "*",
+        "gzip;q=0",
+        "br, gzip;q=0.5",
+        "gzip, deflate",
+        "",
+    ):
         found.append(send(f"out {wanted!r}", text, Accept_Encoding=wanted))
     for kind in ("application/json", "text/plain", "application/octet-stream", ""):
         found.append(send(f"content type {kind!r}", text, Content_Type=kind))

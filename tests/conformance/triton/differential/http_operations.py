@@ -1,5 +1,7 @@
 """Everything over HTTP that is not inference: repository, shared memory, settings, generate."""
 
+# ruff: noqa: E501 - one case, one line
+
 from __future__ import annotations
 
 import base64
@@ -96,12 +98,28 @@ def _repository() -> list[Case]:
         http("load/file without config", *_load("spare", {"file:1/model.py": code})),
         http("load/file not base64", *_load("spare", {"config": config, "file:1/model.py": "###"})),
         http("load/file number", *_load("spare", {"config": config, "file:1/model.py": 1})),
-        http("load/file without version", *_load("spare", {"config": config, "file:model.py": code})),
+        http(
+            "load/file without version", *_load("spare", {"config": config, "file:model.py": code})
+        ),
         http("load/file outside", *_load("spare", {"config": config, "file:../../x": code})),
-        Case("load/then infer", _scenario(_load("spare"), ready, _infer(), _unload("spare"), ready, _infer())),
+        Case(
+            "load/then infer",
+            _scenario(_load("spare"), ready, _infer(), _unload("spare"), ready, _infer()),
+        ),
         Case("load/twice", _scenario(_load("spare"), _load("spare"), ready, _unload("spare"))),
-        Case("load/config", _scenario(_load("spare", {"config": config}), shown, _infer(), _unload("spare"))),
-        Case("load/files", _scenario(_load("spare", {"config": config, "file:7/model.py": code}), ("GET", "/v2/models/spare"), _infer(), _unload("spare"))),
+        Case(
+            "load/config",
+            _scenario(_load("spare", {"config": config}), shown, _infer(), _unload("spare")),
+        ),
+        Case(
+            "load/files",
+            _scenario(
+                _load("spare", {"config": config, "file:7/model.py": code}),
+                ("GET", "/v2/models/spare"),
+                _infer(),
+                _unload("spare"),
+            ),
+        ),
         Case("index/after unload", _scenario(_load("spare"), _unload("spare"), index)),
         http("unload/unknown", *_unload("nobody")),
         http("unload/never loaded", *_unload("versions_")),
@@ -166,10 +184,17 @@ def _settings() -> list[Case]:
     found = [http(f"log/{name}", "POST", "/v2/logging", body) for name, body in logs.items()]
     found.append(http("log/bad json", "POST", "/v2/logging", "{"))
     found.append(http("log/after", "GET", "/v2/logging"))
-    for place, path in (("all", "/v2/trace/setting"), ("model", "/v2/models/add_sub/trace/setting")):
-        found += [http(f"trace/{place}/{name}", "POST", path, body) for name, body in traces.items()]
+    for place, path in (
+        ("all", "/v2/trace/setting"),
+        ("model", "/v2/models/add_sub/trace/setting"),
+    ):
+        found += [
+            http(f"trace/{place}/{name}", "POST", path, body) for name, body in traces.items()
+        ]
         found.append(http(f"trace/{place}/after", "GET", path))
-    found.append(http("trace/nobody", "POST", "/v2/models/nobody/trace/setting", {"trace_rate": "1"}))
+    found.append(
+        http("trace/nobody", "POST", "/v2/models/nobody/trace/setting", {"trace_rate": "1"})
+    )
     found.append(http("trace/bad json", "POST", "/v2/trace/setting", "{"))
     return found
 
@@ -204,7 +229,11 @@ def _register(region: str = "r", **fields: Any) -> tuple[str, str, Json]:
 def _from_region(outputs: list[Json] | None = None, **parameters: Any) -> tuple[str, str, Json]:
     entries = []
     for at, name in enumerate(("INPUT0", "INPUT1")):
-        given = {"shared_memory_region": "r", "shared_memory_byte_size": 64, "shared_memory_offset": 64 * at}
+        given = {
+            "shared_memory_region": "r",
+            "shared_memory_byte_size": 64,
+            "shared_memory_offset": 64 * at,
+        }
         entries.append({"name": name, "shape": [1, 16], "datatype": "INT32", "parameters": given})
     entries[0]["parameters"] |= parameters
     body: Json = {"inputs": entries}
@@ -303,12 +332,25 @@ def _generate() -> list[Case]:
     ]
     for how in ("generate", "generate_stream"):
         found.append(http(f"{how}/nobody", "POST", f"/v2/models/nobody/{how}", {"PROMPT": "x"}))
-        found.append(http(f"{how}/version", "POST", f"/v2/models/writer/versions/1/{how}", {"PROMPT": "x"}))
+        found.append(
+            http(f"{how}/version", "POST", f"/v2/models/writer/versions/1/{how}", {"PROMPT": "x"})
+        )
         found.append(http(f"{how}/other model", "POST", f"/v2/models/text/{how}", {"IN": "x"}))
-        found.append(http(f"{how}/numbers", "POST", f"/v2/models/matrix/{how}", {"IN": [1, 2, 3, 4, 5, 6]}))
-        found.append(http(f"{how}/numbers misfit", "POST", f"/v2/models/matrix/{how}", {"IN": [1, 2]}))
+        found.append(
+            http(f"{how}/numbers", "POST", f"/v2/models/matrix/{how}", {"IN": [1, 2, 3, 4, 5, 6]})
+        )
+        found.append(
+            http(f"{how}/numbers misfit", "POST", f"/v2/models/matrix/{how}", {"IN": [1, 2]})
+        )
         found.append(http(f"{how}/error", "POST", f"/v2/models/fails/{how}", {"IN": 2}))
-        found.append(http(f"{how}/pair", "POST", f"/v2/models/add_sub/{how}", {"INPUT0": list(range(16)), "INPUT1": list(range(16))}))
+        found.append(
+            http(
+                f"{how}/pair",
+                "POST",
+                f"/v2/models/add_sub/{how}",
+                {"INPUT0": list(range(16)), "INPUT1": list(range(16))},
+            )
+        )
     return found
 
 

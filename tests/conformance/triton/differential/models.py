@@ -1,5 +1,7 @@
 """The models that both servers serve: small Python ones, written here as text."""
 
+# ruff: noqa: E501 - one case, one line
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -155,7 +157,9 @@ def tensors(kind: str, entries: list[tuple[str, str, str]], extra: str = "") -> 
     return f"{kind} [ {', '.join(rows)} ]\n"
 
 
-def _simple(batch: int, inputs: list[tuple[str, str, str]], outputs: list[tuple[str, str, str]]) -> str:
+def _simple(
+    batch: int, inputs: list[tuple[str, str, str]], outputs: list[tuple[str, str, str]]
+) -> str:
     return (
         f'backend: "python"\nmax_batch_size: {batch}\n'
         + tensors("input", inputs)
@@ -220,8 +224,12 @@ MODELS: dict[str, tuple[str, str]] = {
     "matrix": (_simple(0, [("IN", "FP32", "2, 3")], [("OUT", "FP32", "2, 3")]), ECHO),
     "rows": (_simple(4, [("IN", "FP32", "-1, 2")], [("OUT", "FP32", "-1, 2")]), ECHO),
     "text": (_simple(8, [("IN", "BYTES", "1")], [("OUT", "BYTES", "1")]), ECHO),
-    "scores": (_simple(4, [("IN", "FP32", "4")], [("OUT", "FP32", "4")]).replace(
-        'name: "OUT"', 'name: "OUT" label_filename: "labels.txt"'), ECHO),
+    "scores": (
+        _simple(4, [("IN", "FP32", "4")], [("OUT", "FP32", "4")]).replace(
+            'name: "OUT"', 'name: "OUT" label_filename: "labels.txt"'
+        ),
+        ECHO,
+    ),
     "accumulate": (_SEQUENCE, ACCUMULATE),
     "repeat": (_simple(0, _ONE, _BACK) + _DECOUPLED, REPEAT),
     "fails": (_simple(4, _ONE, _BACK), FAILS),
@@ -235,10 +243,16 @@ MODELS: dict[str, tuple[str, str]] = {
         GENERATE,
     ),
     "tells": (_simple(4, [("IN", "INT32", "1")], [("TOLD", "BYTES", "1")]), TELLS),
-    "reshaped": (_simple(2, _ONE, _BACK).replace("dims: [ 1 ]", "dims: [ 1 ] reshape { shape: [ ] }"), ECHO),
+    "reshaped": (
+        _simple(2, _ONE, _BACK).replace("dims: [ 1 ]", "dims: [ 1 ] reshape { shape: [ ] }"),
+        ECHO,
+    ),
     "ensemble": (_ENSEMBLE, ""),
     "spare": (_simple(8, _PAIR, _SUMS), ADD_SUB),
-    "versions": (_simple(8, _PAIR, _SUMS) + "version_policy: { specific { versions: [ 1, 3 ] } }\n", ADD_SUB),
+    "versions": (
+        _simple(8, _PAIR, _SUMS) + "version_policy: { specific { versions: [ 1, 3 ] } }\n",
+        ADD_SUB,
+    ),
     "broken": (_simple(8, _PAIR, _SUMS), "raise ValueError('cannot be imported')\n"),
     "unloadable": (_simple(8, _PAIR, _SUMS) + "no_such_field: 1\n", ADD_SUB),
 }

@@ -5,6 +5,8 @@ python -m tests.conformance.triton.differential.run --match 'input/*'  some of t
 python -m tests.conformance.triton.differential.run --json out.json    every answer of both
 """
 
+# ruff: noqa: E501 - one case, one line
+
 from __future__ import annotations
 
 import argparse
@@ -99,7 +101,9 @@ def _inside(path: str, mine: Any, other: Any) -> Iterator[Difference]:
                 yield from _inside(f"{path}.{key}", mine[key], other[key])
             else:
                 yield Difference(
-                    f"{path}.{key}", _shown(mine.get(key, "<absent>")), _shown(other.get(key, "<absent>"))
+                    f"{path}.{key}",
+                    _shown(mine.get(key, "<absent>")),
+                    _shown(other.get(key, "<absent>")),
                 )
     elif isinstance(mine, list) and isinstance(other, list):
         mine, other = _by_name(mine), _by_name(other)
@@ -204,7 +208,9 @@ def _report(results: list[Result], whole: bool, verbose: bool) -> int:
             wrong += 1
             print(f"DIFFERENT {result.case}")
             for each in result.other:
-                print(f"  {each.aspect}\n    ours   {each.ours[:400]}\n    theirs {each.theirs[:400]}")
+                print(
+                    f"  {each.aspect}\n    ours   {each.ours[:400]}\n    theirs {each.theirs[:400]}"
+                )
     meant = sum(1 for result in results if result.intended and not result.other)
     if verbose or whole:
         print("\nintended differences:")

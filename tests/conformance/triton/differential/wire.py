@@ -80,10 +80,10 @@ class Peer:
         found: list[Observed] = []
         call = self.rpc.ModelStreamInfer(iter(requests), timeout=_TIMEOUT_S, metadata=metadata)
         try:
-            for answer in call:
-                found.append(
-                    Observed("part", answer.error_message, _shown(answer.infer_response))
-                )
+            found.extend(
+                Observed("part", answer.error_message, _shown(answer.infer_response))
+                for answer in call
+            )
         except grpc.RpcError as error:
             found.append(Observed(str(error.code().name), str(error.details())))
         else:
