@@ -1,62 +1,72 @@
-"""`tuili bench`: models on several engines, side by side."""
+"""`tuili bench`: models on several engines, or (with --server) load on a running server."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
 
-import typer
-from rich.console import Console
-
-from tuili.bench.engines import Settings, installed
-from tuili.bench.feeds import random_feeds
-from tuili.bench.report import record, table
-from tuili.bench.rounds import compare
+from tuili.cli import bench_options as o
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
-from tuili.errors import InvalidModel, NotFound
-from tuili.importers.onnx import import_model
-from tuili.tensors import TensorSpec
+from tuili.errors import InvalidArgument
 
 
 def bench(
-    models: Annotated[list[Path], typer.Argument(help="ONNX files.", show_default=False)],
+    models: o.Models,
     shape: ShapeOptions = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of every engine.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 20,
-    engine: Annotated[
-        list[str] | None, typer.Option(help="An engine; all installed ones by default.")
-    ] = None,
-    dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Compile with open dims, as in the file.")
-    ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--json", help="Write every round to this file.")
-    ] = None,
+    output: o.JsonFile = None,
+    threads: o.Threads = 1,
+    rounds: o.Rounds = 20,
+    engine: o.Engines = None,
+    dynamic: o.Dynamic = False,
+    server: o.Server = "",
+    concurrency: o.Concurrency = "1,8,32",
+    rate: o.Rate = "",
+    distribution: o.Distribution = "poisson",
+    slo_ms: o.SloMs = None,
+    percentile: o.Percentile = 99.0,
+    shared_memory: o.SharedMemory = False,
+    json_tensors: o.JsonTensors = False,
+    connections: o.Connections = 0,
+    model_version: o.ModelVersion = "",
+    inputs: o.Inputs = None,
+    expect: o.Expect = None,
+    variety: o.Variety = 8,
+    window: o.WindowS = 1.0,
+    windows: o.Windows = 10,
+    warm_up: o.WarmUp = 1.0,
+    seed: o.Seed = 0,
+    server_pid: o.ServerPid = 0,
+    csv: o.CsvFile = None,
+    plot: o.PlotFile = None,
 ) -> None:
-    """Time models on tuili, onnxruntime and openvino, and print a table."""
-    console = Console()
-    settings = Settings(threads, fixed_shapes=not dynamic)
-    comparisons = []
-    for path in models:
-        if not path.exists():
-            raise NotFound(f"no model file {str(path)!r}")
-        with console.status(f"compiling and timing {path.name}"):
-            feeds = random_feeds(_inputs(path), concrete_shapes(shape))
-            found = compare(path, feeds, engine or installed(), settings, rounds)
-        for name, reason in found.failures.items():
-            console.print(f"{path.name}: {name} failed: {reason}", markup=False)
-        comparisons.append(found)
-    console.print(table(comparisons, settings))
-    if output:
-        output.write_text(json.dumps(record(comparisons, settings), indent=1))
+    """Time models on tuili, onnxruntime and openvino; or put load on a server and check answers."""
+    shapes = concrete_shapes(shape)
+    if not server:
+        from tuili.bench.engines import Settings as EngineSettings
+        from tuili.cli.bench_engines import bench_engines
 
+        settings = EngineSettings(threads, fixed_shapes=not dynamic)
+        bench_engines(
+            [Path(each) for each in models], shapes, settings, rounds, engine or (), output
+        )
+        return
 
-def _inputs(path: Path) -> list[TensorSpec]:
-    """The inputs that the file declares."""
-    specs: list[TensorSpec] = []
-    for value in import_model(path).inputs:
-        if value.tensor.shape is None:
-            raise InvalidModel(f"{path}: input {value.name!r} has no rank; nothing to make up")
-        specs.append(TensorSpec(value.name, value.tensor.dtype, value.tensor.shape))
-    return specs
+    from tuili.bench.load.payloads import Question
+    from tuili.bench.load.session import Settings
+    from tuili.cli.bench_server import Files, Loads, bench_server, numbers
+
+    if len(models) != 1:
+        raise InvalidArgument(f"--server loads one model, got {len(models)}: {', '.join(models)}")
+    bench_server(
+        server,
+        Question(models[0], model_version, json_tensors=json_tensors),
+        Settings(
+            warm_up_s=warm_up, window_s=window, windows=windows, connections=connections,
+            variety=variety, seed=seed, metronome=distribution == "constant",
+            server_pid=server_pid,
+        ),
+        Loads(
+            [int(each) for each in numbers("--concurrency", concurrency)],
+            numbers("--rate", rate), slo_ms, percentile, shared_memory,
+        ),
+        Files(shapes, inputs, expect, output, csv, plot),
+    )  # fmt: skip
