@@ -67,6 +67,9 @@ def serve(
     response_cache_ttl: Annotated[
         float, typer.Option(min=0, help="Seconds that an answer is kept; 0 for ever.")
     ] = 0.0,
+    allow_webhook: Annotated[
+        list[str] | None, typer.Option(help="A URL below which answers of jobs may be posted.")
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
     ] = None,
@@ -103,6 +106,7 @@ def serve(
         compat="triton" if compat == "triton" else "",
         overload_status=429 if overload_status == 429 else 503,
         server_id=server_id,
+        allow_webhook=tuple(allow_webhook or ()),
     )
     if not serve_until_stopped(options, _announce):
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from tuili.errors import InvalidModel, TuiliError, Unavailable, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.options import ServerOptions
+from tuili.server.webhooks import Webhooks
 
 _log = logging.getLogger("tuili.server")
 
@@ -168,7 +169,12 @@ async def _start_http(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
     )
     try:
         return await http.start(
-            dataplane, options.host, options.http_port, limits, refusals=refusals
+            dataplane,
+            options.host,
+            options.http_port,
+            limits,
+            refusals=refusals,
+            webhooks=Webhooks(options.allow_webhook),
         )
     except OSError as error:
         raise _cannot_listen("http", options.http_port, error) from error

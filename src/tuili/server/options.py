@@ -42,3 +42,5 @@ class ServerOptions:
     onnx_executor: OnnxExecutor = "auto"
     grpc_impl: Literal["native", "grpcio"] = "native"
     server_id: str = "tuili"
+    # URLs below which the answers of jobs may be posted.
+    allow_webhook: tuple[str, ...] = ()

@@ -11,23 +11,25 @@ from tuili.server.http.listener import HttpListener
 from tuili.server.http.metrics import MetricsPage
 from tuili.server.http.refusals import Refusals
 from tuili.server.listening import Address, Listening, listen
+from tuili.server.webhooks import Webhooks
 
 __all__ = ["HttpLimits", "Listening", "Refusals", "start", "start_metrics"]
 
 
-async def start(
+async def start(  # noqa: PLR0913 - called in one place, by name
     dataplane: DataPlane,
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: HttpLimits | None = None,
     *,
     refusals: Refusals | None = None,
+    webhooks: Webhooks | None = None,
     tls: ssl.SSLContext | None = None,
     reuse_port: bool = False,
 ) -> Listening:
     """Listen on `host:port` (0 takes a free port) and answer from `dataplane`."""
     limits = limits or HttpLimits()
-    application = Application(dataplane, limits, refusals or Refusals())
+    application = Application(dataplane, limits, refusals or Refusals(), webhooks)
     listener = HttpListener(application.dispatch, limits)
     address = Address(host, port, tls, reuse_port)
     return await listen(listener.connect, listener.connections, address)

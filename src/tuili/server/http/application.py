@@ -14,11 +14,13 @@ from tuili.server.http.connection import HttpConnection
 from tuili.server.http.generate import Generation
 from tuili.server.http.head import Head
 from tuili.server.http.inference import Inference
+from tuili.server.http.jobs import Jobs
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.operations import OPERATIONS, Call
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
 from tuili.server.http.routes import Match, RouteTable, WrongMethod
+from tuili.server.webhooks import Webhooks
 
 _LOG: Final = logging.getLogger("tuili.server.http")
 
@@ -27,7 +29,11 @@ class Application:
     """Answers every route of the protocol from a data plane."""
 
     def __init__(
-        self, dataplane: DataPlane, limits: HttpLimits, refusals: Refusals | None = None
+        self,
+        dataplane: DataPlane,
+        limits: HttpLimits,
+        refusals: Refusals | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self._dataplane = dataplane
         self._limits = limits
@@ -35,6 +41,7 @@ class Application:
         self._refusals = refusals or Refusals()
         self._inference = Inference(dataplane, limits, self._refusals)
         self._generation = Generation(dataplane, limits, self._refusals)
+        self._jobs = Jobs(dataplane, self._inference, self._refusals, webhooks or Webhooks(()))
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dispatch(self, connection: HttpConnection, head: Head, body: Buffer) -> None:
@@ -49,6 +56,8 @@ class Application:
                 body = decompress(head.content_encoding, body, self._limits.max_json_bytes)
             if match.operation == "infer":
                 self._inference.infer(connection, head, match, body)
+            elif self._jobs.handles(match.operation):
+                self._jobs.answer(connection, head, match, body)
             elif match.operation in ("generate", "generate_stream"):
                 self._generation.generate(connection, match, body)
             else:

@@ -38,6 +38,14 @@ class Inference:
 
     def infer(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         """Answer one request; TuiliError when it is refused before it reaches the data plane."""
+        request, plan = self.read(head, match, body)
+        answer = _Answer(connection, self._encoder, plan, self._refusals)
+        ticket = self._submit(request, answer.reply)
+        if not answer.done:
+            connection.work = ticket
+
+    def read(self, head: Head, match: Match, body: Buffer) -> tuple[InferRequest, Plan]:
+        """The request in a body, and how its answer is to be written."""
         json_length = head.json_length
         if json_length is None:
             json_length = len(body)
@@ -47,13 +55,8 @@ class Inference:
                 f"inference header size should be in range (0, {len(body)}), got: {got}"
             )
         if json_length or head.json_length is None:
-            request, plan = self._decoder.decode(body, json_length, match.model, match.version)
-        else:
-            request, plan = self._raw_request(match, body), EVERYTHING_BINARY
-        answer = _Answer(connection, self._encoder, plan, self._refusals)
-        ticket = self._submit(request, answer.reply)
-        if not answer.done:
-            connection.work = ticket
+            return self._decoder.decode(body, json_length, match.model, match.version)
+        return self._raw_request(match, body), EVERYTHING_BINARY
 
     def _raw_request(self, match: Match, body: Buffer) -> InferRequest:
         """A request without JSON: all of the body is the model's only input (batch size 1)."""

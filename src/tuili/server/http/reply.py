@@ -30,9 +30,11 @@ class Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def json_reply(value: Any, status: int = 200) -> Reply:
+def json_reply(
+    value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> Reply:
     """`value` as a JSON body."""
-    return Reply(status, (orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY),))
+    return Reply(status, (orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY),), JSON, headers)
 
 
 def error_reply(status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:

@@ -25,6 +25,10 @@ ROUTES: Final = (
     ("POST", "/v2/models/{model}[/versions/{version}]/infer", "infer"),
     ("POST", "/v2/models/{model}[/versions/{version}]/generate", "generate"),
     ("POST", "/v2/models/{model}[/versions/{version}]/generate_stream", "generate_stream"),
+    ("POST", "/v2/models/{model}[/versions/{version}]/jobs", "job_submit"),
+    ("GET", "/v2/jobs/{job}", "job_status"),
+    ("GET", "/v2/jobs/{job}/result", "job_result"),
+    ("DELETE", "/v2/jobs/{job}", "job_cancel"),
     ("GET POST", "/v2/trace/setting", "trace_setting"),
     ("GET POST", "/v2/models/{model}/trace/setting", "trace_setting"),
     ("GET POST", "/v2/logging", "logging"),
@@ -50,6 +54,7 @@ class Match:
     version: str = ""
     region: str = ""
     repository: str = ""
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)

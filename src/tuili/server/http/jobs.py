@@ -1,0 +1,148 @@
+"""Asynchronous inference: submit a request, fetch its answer later or have it posted."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+from tuili.errors import NotFound, TuiliError
+from tuili.server.dataplane import DataPlane
+from tuili.server.http.connection import HttpConnection
+from tuili.server.http.head import Head
+from tuili.server.http.infer_reply import encode_body
+from tuili.server.http.inference import Inference
+from tuili.server.http.refusals import Refusals
+from tuili.server.http.reply import OCTETS, Buffer, Reply, error_reply, json_reply
+from tuili.server.http.routes import Match
+from tuili.server.protocol.messages import InferResponse
+from tuili.server.scheduling.jobs import Job, JobStore
+from tuili.server.webhooks import Webhooks
+
+_LOG: Final = logging.getLogger("tuili.server.http")
+ACCEPTED: Final = 202
+
+
+class Jobs:
+    """The job routes of one front end."""
+
+    def __init__(
+        self,
+        dataplane: DataPlane,
+        inference: Inference,
+        refusals: Refusals,
+        webhooks: Webhooks,
+        store: JobStore | None = None,
+    ) -> None:
+        self._dataplane = dataplane
+        self._inference = inference
+        self._refusals = refusals
+        self._webhooks = webhooks
+        self._store = store or JobStore()
+        self._routes: dict[str, Callable[[Head, Match, Buffer], Reply]] = {
+            "job_submit": self._submit,
+            "job_status": self._status,
+            "job_result": self._result,
+            "job_cancel": self._cancel,
+        }
+
+    def handles(self, operation: str) -> bool:
+        """Whether the operation is one of these."""
+        return operation in self._routes
+
+    def answer(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
+        """Answer one request about jobs; TuiliError where it is refused."""
+        connection.reply(self._routes[match.operation](head, match, body))
+
+    def _submit(self, head: Head, match: Match, body: Buffer) -> Reply:
+        now = time.monotonic()
+        key = _header(head, b"idempotency-key")
+        url = _header(head, b"tuili-webhook")
+        if url:
+            self._webhooks.check(url)
+        job = self._store.known(key, now)
+        if job is None:
+            # A copy: the connection reuses its buffer for the next request.
+            request, plan = self._inference.read(head, match, bytes(body))
+            job = self._store.add(uuid.uuid4().hex, match.model, now, key)
+
+            def answered(answer: InferResponse | TuiliError, job: Job = job) -> None:
+                self._finish(job, self._reply(answer, plan), answer)
+                if url:
+                    self._post(url, job)
+
+            ticket = self._dataplane.submit(request, answered)
+            if job.state == "queued":
+                job.cancel = ticket.cancel
+        location = f"/v2/jobs/{job.id}".encode()
+        return json_reply(_described(job), ACCEPTED, ((b"Location", location),))
+
+    def _status(self, head: Head, match: Match, body: Buffer) -> Reply:
+        return json_reply(_described(self._store.get(match.job, time.monotonic())))
+
+    def _result(self, head: Head, match: Match, body: Buffer) -> Reply:
+        job = self._store.get(match.job, time.monotonic())
+        if job.state == "queued":
+            return json_reply(_described(job), ACCEPTED, ((b"Retry-After", b"1"),))
+        if job.state == "cancelled" or job.result is None:
+            raise NotFound(f"job {job.id!r} has no answer: {job.error or 'it was cancelled'}")
+        return job.result
+
+    def _cancel(self, head: Head, match: Match, body: Buffer) -> Reply:
+        job = self._store.get(match.job, time.monotonic())
+        self._store.cancel(job, time.monotonic())
+        return json_reply(_described(job))
+
+    def _reply(self, answer: InferResponse | TuiliError, plan: Any) -> Reply:
+        if isinstance(answer, TuiliError):
+            return self._refusals.reply(answer)
+        try:
+            text, blobs = encode_body(answer, plan)
+        except TuiliError as error:
+            return self._refusals.reply(error)
+        except Exception:  # noqa: BLE001 - a bug of ours must not leave the job waiting for ever
+            _LOG.exception("the answer of %r could not be written", answer.model)
+            return error_reply(500, "internal error; the server's log has the details")
+        if not blobs:
+            return Reply(200, [text])
+        headers = ((b"Inference-Header-Content-Length", b"%d" % len(text)),)
+        # Copies: outputs may be rows of a batch that others share.
+        return Reply(200, [text, *(bytes(blob) for blob in blobs)], OCTETS, headers)
+
+    def _finish(self, job: Job, reply: Reply, answer: InferResponse | TuiliError) -> None:
+        now = time.monotonic()
+        if job.state != "queued":
+            return
+        if reply.status == 200:
+            self._store.finish(job, now, reply, sum(map(len, reply.parts)))
+        else:
+            cause = str(answer) if isinstance(answer, TuiliError) else "it cannot be written"
+            self._store.fail(job, now, cause, reply)
+
+    def _post(self, url: str, job: Job) -> None:
+        reply: Reply | None = job.result
+        if reply is None:
+            return
+        headers = {name.decode(): value.decode() for name, value in reply.headers}
+        headers |= {
+            "Content-Type": reply.content_type.decode(),
+            "Tuili-Job": job.id,
+            "Tuili-Job-State": job.state,
+            "Idempotency-Key": job.id,
+        }
+        self._webhooks.post(url, b"".join(reply.parts), headers)
+
+
+def _described(job: Job) -> dict[str, Any]:
+    found: dict[str, Any] = {"id": job.id, "model_name": job.model, "state": job.state}
+    if job.state == "done":
+        found["result"] = f"/v2/jobs/{job.id}/result"
+    if job.error:
+        found["error"] = job.error
+    return found
+
+
+def _header(head: Head, name: bytes) -> str:
+    return head.headers.get(name, b"").decode("latin-1")

@@ -1,0 +1,142 @@
+"""Jobs: requests whose answers are fetched later; what is kept, for how long, within what bounds.
+
+    queued ──► done | failed          the model answered
+       └─────► cancelled              the caller took it back
+
+A finished job is kept for `keep_s` seconds. Results count towards `max_bytes`: for a new one the
+oldest finished jobs go first. A job with an idempotency key that is known is the job it was.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tuili.errors import NotFound, Overloaded
+
+State = Literal["queued", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """Bounds of a store; `max_waiting` counts jobs that are not finished."""
+
+    max_waiting: int = 1000
+    max_bytes: int = 256 << 20
+    keep_s: float = 600.0
+
+
+@dataclass(slots=True)
+class Job:
+    """One request: `result` is what a transport made of the answer, of `size` bytes."""
+
+    id: str
+    model: str
+    created: float
+    key: str = ""
+    state: State = "queued"
+    finished: float = 0.0
+    result: Any = None
+    error: str = ""
+    size: int = 0
+    cancel: Callable[[], None] | None = None
+
+
+class JobStore:
+    """The jobs of one server."""
+
+    def __init__(self, limits: JobLimits | None = None) -> None:
+        self._limits = limits or JobLimits()
+        self._jobs: dict[str, Job] = {}
+        self._keys: dict[str, str] = {}
+        self._finished: OrderedDict[str, Job] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have no answer yet."""
+        return len(self._jobs) - len(self._finished)
+
+    def known(self, key: str, now: float) -> Job | None:
+        """The job that was made with this idempotency key, if it is kept still."""
+        self._expire(now)
+        return self._jobs.get(self._keys.get(key, "")) if key else None
+
+    def add(self, id_: str, model: str, now: float, key: str = "") -> Job:
+        """A new job; Overloaded when too many wait."""
+        self._expire(now)
+        if self.waiting >= self._limits.max_waiting:
+            raise Overloaded(
+                f"{self.waiting} jobs wait for their answers, which is the limit; fetch or cancel "
+                "some, or try again later"
+            )
+        job = self._jobs[id_] = Job(id_, model, now, key)
+        if key:
+            self._keys[key] = id_
+        return job
+
+    def get(self, id_: str, now: float) -> Job:
+        """A job by its id; NotFound when it never was, or is not kept any more."""
+        self._expire(now)
+        job = self._jobs.get(id_)
+        if job is None:
+            raise NotFound(
+                f"there is no job {id_!r}: answers are kept for {self._limits.keep_s:g} s and "
+                f"{self._limits.max_bytes} bytes"
+            )
+        return job
+
+    def finish(self, job: Job, now: float, result: Any, size: int) -> None:
+        """The answer came."""
+        self._end(job, "done", now)
+        job.result, job.size = result, size
+        self._bytes += size
+        self._make_room(job)
+
+    def fail(self, job: Job, now: float, error: str, result: Any) -> None:
+        """An error came; `result` is what the transport tells of it."""
+        self._end(job, "failed", now)
+        job.error, job.result = error, result
+
+    def cancel(self, job: Job, now: float) -> None:
+        """Take a job back if it waits, else forget its answer."""
+        if job.id in self._finished:
+            self._forget(job)
+            return
+        cancel, job.cancel = job.cancel, None
+        self._end(job, "cancelled", now)
+        if cancel is not None:
+            cancel()
+
+    def _end(self, job: Job, state: State, now: float) -> None:
+        job.state, job.finished, job.cancel = state, now, None
+        self._finished[job.id] = job
+
+    def _make_room(self, newest: Job) -> None:
+        """Drop the oldest answers; one that is larger than all the room is told as lost."""
+        while self._bytes > self._limits.max_bytes and self._finished:
+            oldest = next(iter(self._finished.values()))
+            if oldest is newest:
+                self._bytes -= newest.size
+                newest.state, newest.result, newest.size = "failed", None, 0
+                newest.error = f"the answer is larger than the {self._limits.max_bytes} bytes kept"
+                return
+            self._forget(oldest)
+
+    def _expire(self, now: float) -> None:
+        while self._finished:
+            oldest = next(iter(self._finished.values()))
+            if now < oldest.finished + self._limits.keep_s:
+                return
+            self._forget(oldest)
+
+    def _forget(self, job: Job) -> None:
+        del self._jobs[job.id], self._finished[job.id]
+        if job.key:
+            self._keys.pop(job.key, None)
+        self._bytes -= job.size
