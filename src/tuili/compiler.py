@@ -21,7 +21,7 @@ from tuili.codegen.targets import Target, find_target, native_target
 from tuili.codegen.toolchain import Toolchain, Unit
 from tuili.codegen.translate import translate
 from tuili.errors import InvalidArgument, NotFound, TuiliError, nearest
-from tuili.host import HostSteps, host_files
+from tuili.host import HostSteps, host_files, host_step
 from tuili.importers.onnx import import_model
 from tuili.importers.onnx.external import external_files
 from tuili.ir import Graph, TensorType, verify
@@ -275,6 +275,6 @@ def _contents(compiled: Compiled, options: Options, library: Path) -> Contents:
         arena_lower_bound=plan.lower_bound if plan else None,
         metadata=compiled.graph.metadata,
         options={"options": options.key()},
-        host_steps=[f"{graph.nodes[0].op} {graph.name}" for graph in program.host],
+        host_steps=[host_step(graph) for graph in program.host],
         extra={"model.c": source.encode(), **host_files(program.host)},
     )

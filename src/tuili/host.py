@@ -23,6 +23,11 @@ from tuili.tensors import Array, Expr, evaluate
 _MOST_BYTES = 1 << 31
 
 
+def host_step(graph: Graph) -> str:
+    """A host step as one line: operator, node, and why no kernel runs it."""
+    return f"{graph.nodes[0].label}: {graph.metadata.get('why', 'no kernel')}"
+
+
 def host_files(graphs: list[Graph]) -> dict[str, bytes]:
     """The files of an artifact that hold its host steps."""
     files: dict[str, bytes] = {}

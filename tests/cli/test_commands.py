@@ -111,6 +111,18 @@ def test_inspect_shows_signature_sizes_and_kernels(artifact):
         assert text in done.stdout
 
 
+UNIQUE = """<ir_version: 8, opset_import: ["": 17]>
+net (float[n] x) => (float[m] y) { y = Unique(x) }"""
+
+
+def test_inspect_says_which_nodes_python_runs_and_why(artifact, tmp_path):
+    onnx.save(onnx.parser.parse_model(UNIQUE), tmp_path / "unique.onnx")
+    assert "host steps: none" in run("inspect", artifact).stdout
+    done = run("inspect", tmp_path / "unique.onnx")
+    assert "host steps: 1" in done.stdout
+    assert "Unique node 'y': its shape depends on data" in done.stdout
+
+
 def test_bench_compares_the_engines_and_keeps_every_round(model, tmp_path):
     kept = tmp_path / "rounds.json"
     options = ("--rounds", 2, "--shape", "x=2x3", "--json", kept)

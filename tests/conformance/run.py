@@ -25,6 +25,8 @@ SKIPPED: dict[str, str] = {
     r"test_bernoulli.*": "draws random numbers: another generator gives other ones",
     r"test_training_dropout_(default_)?(mask_)?cpu": "draws random numbers, as above",
     r"test_training_dropout_cpu": "draws random numbers, as above",
+    r"test_loop16_seq_none_cpu": "the suite cannot compare sequences with elements of rank 0; "
+    "tests/ops/test_onnx_cases.py compares this one",
     r"test_gradient_.*": "ai.onnx.preview.training::Gradient is no inference operator",
 }
 CHUNK = 20

@@ -25,13 +25,17 @@ def inspect(
     model: Annotated[Path, typer.Argument(help="An artifact, or an ONNX file.")],
     kernels: Annotated[bool, typer.Option(help="List the kernels.")] = True,
 ) -> None:
-    """Print the signature, sizes, memory and kernels of a compiled model."""
+    """Print the signature, sizes, memory, host steps and kernels of a compiled model."""
     artifact = _artifact(model)
     console = Console(soft_wrap=True, highlight=False)
     grid = Table.grid(padding=(0, 2))
     for name, value in _facts(artifact):
         grid.add_row(name, Text(value))  # as it is: [n, 3] is no markup
     console.print(grid)
+    steps = artifact.manifest.host_steps
+    console.print(f"\nhost steps: {len(steps) or 'none, all nodes are native'}")
+    for step in steps:
+        console.print(f"  {step}", markup=False)
     if kernels:
         _print_kernels(console, artifact)
 

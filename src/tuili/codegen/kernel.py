@@ -33,7 +33,7 @@ from tuili.lower.program import (
     Weight,
 )
 from tuili.ops.contents import Contents
-from tuili.tensors import Array, Dim, DType, Shape, ceil_div, numel
+from tuili.tensors import Array, Dim, DType, Expr, Shape, ceil_div, numel
 
 
 def physical_shape(type_: TensorType) -> Shape:
@@ -84,6 +84,17 @@ class Context:
         """
         view = self.view(source)
         return self.views.setdefault(value, view) == view
+
+    def own_symbols(self, value: Value) -> list[tuple[str, int]]:
+        """(symbol, axis) for the dims of a value that the step which makes it finds."""
+        sources = self.contents.sources
+        return [
+            (dim.symbol, axis)
+            for axis, dim in enumerate(value.shape)
+            if isinstance(dim, Expr)
+            and dim.symbol
+            and sources.get(dim.symbol) == f"{value.name}#{axis}"
+        ]
 
     def fault(self, message: str) -> int:
         """The code that stands for a run-time error; see `KernelBuilder.fault`."""

@@ -30,7 +30,7 @@ from tuili.ops.contents import Contents
 from tuili.tensors import Dim, TensorSpec, symbols_of
 
 # Operators whose kernels find out dims themselves.
-FINDS_DIMS = frozenset({"If", "Loop", "Scan"})
+FINDS_DIMS = frozenset({"If", "Loop", "Scan", "Compress", "NonMaxSuppression", "NonZero", "Range"})
 
 # Operators that only look at memory in another shape; see `Context.alias`.
 VIEW_OPS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
@@ -100,7 +100,8 @@ def _emit(node: Node, sources: Sources, ctx: Context) -> None:
         del ctx.program.steps[before:], ctx.program.host[hosted:]
         if not can_run_on_host(node):
             raise error
-        emit_on_host(node, symbols, ctx)
+        why = str(error).removeprefix(f"{node.label}: ")
+        emit_on_host(node, symbols, why, ctx)
 
 
 def _read_symbols(value: Value, sources: Sources, ctx: Context) -> None:

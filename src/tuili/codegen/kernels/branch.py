@@ -6,7 +6,6 @@ from tuili.codegen.kernel import Context
 from tuili.codegen.kernels.copy import share_or_copy
 from tuili.ir import Graph, Node
 from tuili.lower.program import Branch, SetSymbol, Step
-from tuili.tensors import Expr
 
 
 def emit_if(node: Node, ctx: Context) -> None:
@@ -23,14 +22,10 @@ def emit_if(node: Node, ctx: Context) -> None:
 
 def _decided_dims(node: Node, ctx: Context) -> list[tuple[str, int, int]]:
     """(symbol, output, axis) for dims that differ between the branches."""
-    sources = ctx.contents.sources
     return [
-        (dim.symbol, index, axis)
+        (symbol, index, axis)
         for index, value in enumerate(node.outputs)
-        for axis, dim in enumerate(value.shape)
-        if isinstance(dim, Expr)
-        and dim.symbol
-        and sources.get(dim.symbol) == f"{value.name}#{axis}"
+        for symbol, axis in ctx.own_symbols(value)
     ]
 
 

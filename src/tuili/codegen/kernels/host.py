@@ -19,7 +19,7 @@ def _is_plain(value: Value) -> bool:
     return known and not value.layout and value.dtype is not DType.STR
 
 
-def emit_on_host(node: Node, symbols: tuple[str, ...], ctx: Context) -> None:
+def emit_on_host(node: Node, symbols: tuple[str, ...], why: str, ctx: Context) -> None:
     """One host step; its graph holds the node alone, with everything that it reads as inputs."""
     needed = list(dict.fromkeys(reads(node)))
     graph = _graph_of(node, needed)
@@ -30,6 +30,7 @@ def emit_on_host(node: Node, symbols: tuple[str, ...], ctx: Context) -> None:
         tuple(ctx.view(value) for value in node.outputs),
         symbols,
     )
+    graph.metadata["why"] = why
     ctx.program.host.append(graph)
     ctx.program.steps.append(step)
 

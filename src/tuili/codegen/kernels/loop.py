@@ -17,7 +17,7 @@ from tuili.codegen.kernels.copy import copy_call
 from tuili.codegen.kernels.slices import copy_part
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.lower.program import Place, Repeat, Room, SetSymbol, Step, View
-from tuili.tensors import Dim, DType, Expr, Sym
+from tuili.tensors import Dim, DType, Sym
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def supports(node: Node, ctx: Context) -> bool:
     # A part whose size is found in the first round cannot be placed along another axis before.
     outputs = node.outputs[len(body.inputs) - int(str(node.attrs.get("num_scan_inputs", 0))) :]
     return node.op != "Scan" or all(
-        not _item(node, "scan_output_axes", index) or not _own(value, ctx)
+        not _item(node, "scan_output_axes", index) or not ctx.own_symbols(value)
         for index, value in enumerate(outputs)
     )
 
@@ -190,24 +190,13 @@ def _steps(ctx: Context, write: Callable[[], None]) -> list[Step]:
     return steps
 
 
-def _own(value: Value, ctx: Context) -> list[tuple[str, int]]:
-    """(symbol, axis) for dims of an output that the rounds decide."""
-    return [
-        (dim.symbol, axis)
-        for axis, dim in enumerate(value.shape)
-        if isinstance(dim, Expr)
-        and dim.symbol
-        and ctx.contents.sources.get(dim.symbol) == f"{value.name}#{axis}"
-    ]
-
-
 def _enter(rounds: Rounds, first: Value | None, ctx: Context) -> None:
     add = ctx.program.steps.append
     for state in rounds.states:
-        for symbol, axis in _own(state.outside, ctx):
+        for symbol, axis in ctx.own_symbols(state.outside):
             add(SetSymbol(symbol, state.initial.shape[axis]))
     for stack in rounds.stacks:
-        for symbol, _ in _own(stack.outside, ctx):
+        for symbol, _ in ctx.own_symbols(stack.outside):
             add(SetSymbol(symbol, 0))
     for state in rounds.states:
         source, target = ctx.view(state.initial), ctx.view(state.outside)
@@ -238,7 +227,7 @@ def _round(rounds: Rounds, ctx: Context) -> None:
 
 def _stack(rounds: Rounds, stack: Stack, ctx: Context) -> None:
     """Put the part of this round where it belongs, in memory that grows where it must."""
-    own = _own(stack.outside, ctx)
+    own = ctx.own_symbols(stack.outside)
     growing = any(axis == stack.axis for _, axis in own)
     for symbol, axis in own:
         if axis != stack.axis:
@@ -292,10 +281,10 @@ def _carry(rounds: Rounds, ctx: Context) -> tuple[tuple[str, Dim], ...]:
     carry: list[tuple[str, Dim]] = [
         (symbol, state.returned.shape[axis])
         for state in rounds.states
-        for symbol, axis in _own(state.outside, ctx)
+        for symbol, axis in ctx.own_symbols(state.outside)
     ]
     for stack in rounds.stacks:
-        for symbol, axis in _own(stack.outside, ctx):
+        for symbol, axis in ctx.own_symbols(stack.outside):
             counts = axis == stack.axis
             carry.append((symbol, Sym(rounds.round) + 1 if counts else _inner(stack, axis)))
     return tuple(carry)

@@ -7,7 +7,7 @@ from tuili.codegen.kernel import Context, KernelBuilder, size_of
 from tuili.errors import Unsupported
 from tuili.ir import Node
 from tuili.ops.table import attr
-from tuili.tensors import Dim, numel
+from tuili.tensors import Dim, DType, numel
 
 
 def supports(node: Node, ctx: Context) -> bool:
@@ -112,11 +112,19 @@ def emit_top_k(node: Node, ctx: Context) -> None:
     k.write("values", values)
     k.write("indices", indices)
     k.dims("LENGTH INNER K", (length, inner, values.shape[axis]))
-    k.scratch(values.shape[axis] * 16)
+    grid: Dim = outer * inner
+    heap, items = "scratch", "1"
+    if ctx.program.depends_on_data(values.shape[axis]):
+        # Private memory is planned before the run: one thread, with memory of its own, does all.
+        heap = k.write("memory", k.temp("heap", DType.U8, values.shape[axis] * 16))
+        items, grid = k.dim("ITEMS", grid), 1
+        k.body(f"if (K > LENGTH) {{ {k.fault('K is larger than the axis')} return; }}")
+    else:
+        k.scratch(values.shape[axis] * 16)
     k.body(
         f"""
-tl_entry *const heap = (tl_entry *)scratch;
-for (int64_t item = begin; item < end; item++) {{
+tl_entry *const heap = (tl_entry *){heap};
+for (int64_t item = begin * {items}; item < end * {items}; item++) {{
     {_LINE}
     const int64_t to = item / INNER * K * INNER + item % INNER;
     int64_t count = 0;
@@ -139,7 +147,7 @@ for (int64_t item = begin; item < end; item++) {{
     }}
 }}"""
     )
-    k.emit(grid=outer * inner, flops=numel(x.shape) * 8, bytes=size_of(x.tensor))
+    k.emit(grid=grid, flops=numel(x.shape) * 8, bytes=size_of(x.tensor))
 
 
 _HEAP = """

@@ -6,6 +6,7 @@ from tuili.codegen.family import Family
 from tuili.codegen.kernels import (
     elementwise,
     fill,
+    found,
     gather,
     known,
     line_norm,
@@ -66,7 +67,16 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     "Pad": (Family("pad", pad.emit, pad.supports),),
     "Resize": (Family("resize", resize.emit, resize.supports),),
     "ConstantOfShape": (Family("fill", fill.emit_constant_of_shape, fill.supports_bytes),),
-    "Range": (_KNOWN, Family("fill", fill.emit_range, fill.supports)),
+    "Range": (
+        _KNOWN,
+        Family("count and fill", found.emit_late_range, found.supports_range),
+        Family("fill", fill.emit_range, fill.supports),
+    ),
+    "NonZero": (Family("count and write", found.emit_non_zero, found.supports),),
+    "Compress": (Family("count and write", found.emit_compress, found.supports),),
+    "NonMaxSuppression": (
+        Family("suppress", found.emit_non_max_suppression, found.supports_suppression),
+    ),
     "EyeLike": (Family("fill", fill.emit_eye_like, fill.supports),),
     "OneHot": (Family("one hot", fill.emit_one_hot, fill.supports_one_hot),),
     "Trilu": (Family("trilu", fill.emit_trilu, fill.supports_bytes),),

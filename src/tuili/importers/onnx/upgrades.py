@@ -15,7 +15,7 @@ from onnx import TensorProto
 from tuili.importers.onnx.call import Call
 from tuili.importers.onnx.contrib import CONTRIB
 from tuili.importers.onnx.tensors import dtype_of
-from tuili.ir import Value
+from tuili.ir import Attr, Graph, Value
 from tuili.ops.table import TABLE
 
 Converter: TypeAlias = "Callable[[Call], Sequence[Value] | None]"
@@ -208,8 +208,23 @@ def _integer(name: str) -> Converter:
     return convert
 
 
-def _scan(call: Call) -> None:
-    call.fail("Scan of operator set 8 is not supported; export with operator set 9 or newer")
+def _scan(call: Call) -> Sequence[Value]:
+    """Scan-8 works on batches: a Scan over axis 0, whose body is the Scan of today."""
+    if call.inputs[0] is not None:
+        call.fail(
+            "Scan of operator set 8 with sequence_lens is not supported; export with operator set 9"
+            " or newer"
+        )
+    inputs = call.inputs[1:]
+    attrs = {"body": call.attrs["body"], "num_scan_inputs": call.attrs["num_scan_inputs"]}
+    if directions := call.take("directions"):
+        attrs["scan_input_directions"] = directions
+    batch = Graph(f"{call.title}.batch")
+    given = [batch.add_input(f"{call.title}.in{index}", None) for index in range(len(inputs))]
+    names = [f"{call.title}.out{index}" for index in range(len(call.outputs))]
+    batch.set_outputs(batch.add("Scan", given, attrs, outputs=names, name=call.name).outputs)
+    outer: dict[str, Attr] = {"body": batch, "num_scan_inputs": len(inputs)}
+    return call.graph.add("Scan", inputs, outer, outputs=call.outputs, name=call.name).outputs
 
 
 _GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
