@@ -115,11 +115,7 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     progress("importing", 0, 1)
     graph = model if isinstance(model, Graph) else import_model(model)
     compiled = generate(graph, options, on_pass, check=check)
-    with tempfile.TemporaryDirectory(prefix="tuili-") as scratch:
-        library = Path(scratch) / "model.so"
-        build(compiled.units, options.resolve(), library, progress)
-        contents = _contents(compiled, options, library)
-        return write_artifact(contents, place, single_file=place.suffix == _SINGLE_FILE)
+    return package(compiled, options, place, progress)
 
 
 def load(
@@ -257,6 +253,17 @@ def build(units: Sequence[SourceUnit], target: Target, library: Path, progress: 
     sources = [Unit(u.name, u.text, (level.get(u.name, "-O3"), *flags)) for u in units]
     toolchain = Toolchain.find(target.machine)
     toolchain.build(sources, library, lambda done, total: progress("compiling", done, total))
+
+
+def package(
+    compiled: Compiled, options: Options, place: Path, progress: Progress | None = None
+) -> Artifact:
+    """Build what `generate` made and write the artifact."""
+    with tempfile.TemporaryDirectory(prefix="tuili-") as scratch:
+        library = Path(scratch) / "model.so"
+        build(compiled.units, options.resolve(), library, progress or _silent)
+        contents = _contents(compiled, options, library)
+        return write_artifact(contents, place, single_file=place.suffix == _SINGLE_FILE)
 
 
 def _contents(compiled: Compiled, options: Options, library: Path) -> Contents:

@@ -70,6 +70,20 @@ def test_compare_times_all_and_keeps_failures(two_engines):
     assert found.timings[0].load_ms == 500
 
 
+def test_engine_that_answers_wrongly_is_not_timed(two_engines, monkeypatch):
+    def wrong(path, feeds, settings):
+        return Loaded("openvino", lambda: [feeds["x"] * 1.5], 0.5)
+
+    monkeypatch.setitem(engines.LOADERS, "openvino", wrong)
+    found = compare(Path("net.onnx"), FEEDS, ["tuili", "onnxruntime", "openvino"], Settings(), 2)
+    assert [t.engine for t in found.timings] == ["tuili", "onnxruntime"]
+    assert found.failures == {"openvino": "wrong answers, off by 0.5"}
+
+
+def test_not_a_number_is_a_wrong_answer():
+    assert difference([np.array([np.nan])], [np.array([1.0])]) == math.inf
+
+
 def test_table_and_record_show_every_engine(two_engines):
     found = compare(Path("net.onnx"), FEEDS, ["tuili", "onnxruntime", "openvino"], Settings(), 2)
     console = Console(width=160)

@@ -16,19 +16,22 @@ TL_HIDDEN void k_matmul_3x4x2(int64_t begin, int64_t end, uint8_t *scratch, cons
         const int64_t block = item / PANELS, col = item % PANELS * 32;
         const float *const panel = w + col * K;
         const int64_t last = tl_min((block + 1) * ROWS, M);
+        const int64_t k0 = 0, DEPTH = K;
+        (void)k0;
+        const float *const columns = panel + k0 * 32;
         for (int64_t row = block * ROWS; row < last;) {
             const int64_t left = last - row, tiles = (left + 13) / 14;
             const int64_t height = (left + tiles - 1) / tiles;
-            const float *const rows = a + row * K;
+            const float *const rows = a + row * K + k0;
             switch (height) {
             case 3: {
                 vf acc0_0 = {0}, acc0_1 = {0}, acc1_0 = {0}, acc1_1 = {0}, acc2_0 = {0}, acc2_1 = {0};
                 const float *const a0 = rows + 0 * K;
                 const float *const a1 = rows + 1 * K;
                 const float *const a2 = rows + 2 * K;
-                for (int64_t k = 0; k < K; k++) {
-                    const vf b0 = v_load(panel + k * 32 + 0 * V);
-                    const vf b1 = v_load(panel + k * 32 + 1 * V);
+                for (int64_t k = 0; k < DEPTH; k++) {
+                    const vf b0 = v_load(columns + k * 32 + 0 * V);
+                    const vf b1 = v_load(columns + k * 32 + 1 * V);
                     const vf x0 = v_set1(a0[k]);
                     acc0_0 += x0 * b0;
                     acc0_1 += x0 * b1;

@@ -43,8 +43,7 @@ Loader = Callable[[Path, Feeds, Settings], Loaded]
 
 
 def _tuili(path: Path, feeds: Feeds, settings: Settings) -> Loaded:
-    from tuili.compiler import Options, compile_cached
-    from tuili.runtime import load
+    from tuili.compiler import Options, compile_cached, load
 
     start = time.perf_counter()
     shapes = {name: value.shape for name, value in feeds.items()}
@@ -104,6 +103,13 @@ def _openvino(path: Path, feeds: Feeds, settings: Settings) -> Loaded:
     return Loaded("openvino", answer, loaded)
 
 
+def _mnn(path: Path, feeds: Feeds, settings: Settings) -> Loaded:
+    from tuili.bench.mnn import load_mnn
+
+    answer, loaded = load_mnn(path, feeds, settings.threads)
+    return Loaded("MNN", answer, loaded)
+
+
 def _own_name(names: set[str], feeds: Feeds) -> str:
     return next(name for name in names if name in feeds)
 
@@ -112,6 +118,7 @@ LOADERS: dict[str, Loader] = {
     "tuili": _tuili,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "MNN": _mnn,  # `pip install --no-deps MNN`
 }
 
 

@@ -16,6 +16,7 @@ from tuili.errors import TuiliError
 
 OWN = "tuili"
 ROUND_S = 0.02  # short models are repeated until a round is this long
+WRONG = 0.01  # a larger difference from the reference is another answer, and is not timed
 PAUSE_S = 0.1  # with threads: those of the engine before spin for a while, on our cores
 
 
@@ -81,6 +82,13 @@ def compare(
             failures[engine] = str(error)
     answers = {each.engine: [np.array(a) for a in each.answer()] for each in loaded}
     reference = next((answers[e.engine] for e in loaded if e.engine != OWN), None)
+    differences = {
+        name: difference(found, reference) if reference else 0.0 for name, found in answers.items()
+    }
+    for each in list(loaded):
+        if differences[each.engine] > WRONG:
+            failures[each.engine] = f"wrong answers, off by {differences[each.engine]:.2g}"
+            loaded.remove(each)
     pause_s = PAUSE_S if settings.threads > 1 else 0.0
     milliseconds = _interleaved([each.answer for each in loaded], rounds, pause_s)
     timings = [
@@ -89,7 +97,7 @@ def compare(
             ms,
             1000 * each.load_s,
             1000 * each.compile_s,
-            difference(answers[each.engine], reference) if reference else 0.0,
+            differences[each.engine],
         )
         for each, ms in zip(loaded, milliseconds, strict=True)
     ]
@@ -102,6 +110,8 @@ def difference(found: Answers, expected: Answers) -> float:
     worst = 0.0
     for a, b in zip(found, expected, strict=True):
         if a.shape != b.shape:
+            return math.inf
+        if not np.isfinite(a).all() and np.isfinite(b).all():
             return math.inf
         if a.size:
             scale = float(np.abs(b).max()) or 1.0

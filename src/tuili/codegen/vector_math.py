@@ -101,6 +101,30 @@ static inline vf v_erf(vf x)
     p = p * a - 0.000341522857f;
     return v_select(a < v_set1(1.0f), small, v_copysign(1.0f - v_exp(p), x));
 }
+
+/* x (1 + erf(x / sqrt 2)) / 2: a quotient of polynomials, a third of the work of v_erf. */
+static inline vf v_gelu(vf x)
+{
+    const vf c = v_min(v_set1(5.6f), v_max(v_set1(-5.6f), x)), u = c * c;
+    vf p = u * 2.33867716e-08f + 6.35994866e-06f;
+    vf q = u * 1.21658672e-06f + 7.23985722e-05f;
+    p = p * u + 0.00016431736f;
+    q = q * u + 0.001858957f;
+    p = p * u + 0.00465082424f;
+    q = q * u + 0.0283784606f;
+    p = p * u + 0.0333718471f;
+    q = q * u + 0.250316918f;
+    p = p * u + 0.398942232f;
+    q = q * u + 1.0f;
+    /* At the ends of the range it is a little beyond 0 and 1. */
+    return x * v_min(v_set1(1.0f), v_max(v_set1(0.0f), c * (p / q) + 0.5f));
+}
+
+/* (1 + tanh(t)) / 2 = 1 / (1 + e^-2t). */
+static inline vf v_gelu_tanh(vf x)
+{
+    return x / (1.0f + v_exp((x * x * -0.0713548163f - 1.59576912f) * x));
+}
 """
 
 # Literals have the digits of a double: the `d_` form only drops the suffix.
@@ -132,16 +156,6 @@ static inline vf v_silu(vf x)
     return x / (1.0f + v_exp(-x));
 }
 
-static inline vf v_gelu(vf x)
-{
-    return 0.5f * x * (1.0f + v_erf(x * 0.70710678118654752f));
-}
-
-static inline vf v_gelu_tanh(vf x)
-{
-    return 0.5f * x * (1.0f + v_tanh(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-}
-
 static inline vf v_softplus(vf x)
 {
     return v_max(v_set1(0.0f), x) + v_log1p(v_exp(-v_abs(x)));
@@ -163,6 +177,19 @@ static inline vf v_elu(vf x, vf alpha)
 static inline vf v_hard_sigmoid(vf x, vf alpha, vf beta)
 {
     return v_min(v_set1(1.0f), v_max(v_set1(0.0f), alpha * x + beta));
+}
+"""
+
+# In double, where nothing is gained by a closer look.
+_DOUBLE_COMBINATIONS = """
+static inline double d_gelu(double x)
+{
+    return 0.5 * x * (1.0 + erf(x * 0.70710678118654752));
+}
+
+static inline double d_gelu_tanh(double x)
+{
+    return 0.5 * x * (1.0 + tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
 }
 """
 
@@ -221,4 +248,5 @@ def vector_math() -> str:
     double = re.sub(r"(\d\.\d+)f\b", r"\1", double)
     names = "\n".join(f"#define d_{name} {name}" for name in _DOUBLES)
     parts = [_KERNELS, _COMBINATIONS, scalar, _library(), names, _DOUBLE, double]
+    parts.append(_DOUBLE_COMBINATIONS)
     return "\n".join(parts)

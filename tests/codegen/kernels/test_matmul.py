@@ -40,6 +40,15 @@ CASES = {
         "MatMul", [normal(2, 9, 24), Const(normal(24, 64))], dims={0: ["B", "S", 24]}
     ),
     "many row blocks": Case("MatMul", [normal(500, 8), Const(normal(8, 96))]),
+    "deep": Case(
+        "MatMul", [normal(40, 700), Const(normal(700, 40)), Const(normal(40))], tolerance=5e-5
+    ),
+    "deep, open rows": Case(
+        "MatMul",
+        [normal(150, 601), Const(normal(601, 16))],
+        dims={0: ["M", 601]},
+        tolerance=5e-5,
+    ),
     "no rows": Case("MatMul", [normal(0, 7), Const(normal(7, 3))]),
     "no depth": Case("MatMul", [normal(4, 0), Const(normal(0, 3))]),
     "bias": Case("MatMul", [normal(5, 9), Const(normal(9, 33)), Const(normal(33))]),

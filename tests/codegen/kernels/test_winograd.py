@@ -21,6 +21,7 @@ from tuili.codegen.targets import Target
 CASES = {
     "many blocks": ((1, 32, 60, 61), 48, {"pads": [1, 1, 1, 1]}),
     "few blocks": ((2, 40, 11, 13), 40, {"pads": [1, 1, 1, 1]}),
+    "large weights": ((1, 101, 13, 14), 136, {"pads": [1, 1, 1, 1]}),
     "no padding": ((1, 32, 21, 24), 64, {}),
     "odd channels": ((1, 37, 30, 31), 33, {"pads": [0, 1, 2, 0]}),
 }

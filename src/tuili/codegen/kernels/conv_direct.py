@@ -28,6 +28,7 @@ from tuili.ops.table import attr
 from tuili.tensors import Array, DType, ceil_div
 
 OWN_SLOTS = 3  # x, w, bias
+CACHE_LINE = 16  # floats
 INLINE_STATEMENTS = 4  # longer epilogues become a loop over the tile
 
 
@@ -107,6 +108,7 @@ class _Printer:
         firsts = ", ".join(str(first) for first in (plan.first if varies else plan.first[:1]))
         table = [f"static const int32_t firsts[{len(plan.first)}] = {{{firsts}}};"]
         rows = self._rows()
+        ahead = [f"const float *ahead = wn + stop * {plan.step_floats};"] if plan.share else []
         if plan.tail and len(plan.first) > 1:
             narrow = _Printer(plan, self.epilogue, plan.tail, has_bias=self.has_bias)
             rows = [
@@ -128,6 +130,7 @@ class _Printer:
             f"    const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
             f"    for (int64_t block = 0; block < NB; block += {plan.chunk}) {{",
             f"        const int64_t stop = tl_min(block + {plan.chunk}, NB);",
+            *indent(ahead, 2),
             *indent(rows, 2),
             "    }",
             "}",
@@ -257,9 +260,18 @@ class _Printer:
             "for (int64_t kh = kh0; kh < kh1; kh++) {",
             "    const float *const xr = xs + cb * XB + kh * XR;",
             f"    const float *const wr = wn + (cb * {rows.taps} + kh) * {row_floats};",
+            *indent(self._ask_ahead()),
             *indent(tile),
             "}",
         ]
+
+    def _ask_ahead(self) -> list[str]:
+        """Prefetch a share of the weights that come after this chunk: those of the next panel."""
+        share = self.plan.share
+        if not share:
+            return []
+        asks = [f"__builtin_prefetch(ahead + {at}, 0, 2);" for at in range(0, share, CACHE_LINE)]
+        return [*asks, f"ahead += {share};"]
 
     def _lanes(self) -> list[str]:
         plan = self.plan

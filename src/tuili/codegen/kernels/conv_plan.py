@@ -12,7 +12,9 @@ from tuili.codegen.targets import Target
 from tuili.tensors import Array, Dim
 
 L2_BYTES = 512 * 1024  # of the second-level cache, for one core to rely on
-AHEAD = 512  # floats that weights are prefetched ahead, when they outgrow that cache
+FAR_BYTES = 128 * 1024  # larger weights are asked for one chunk early
+MOST_SHARE = 128  # floats: more at once would wait for each other
+GUESSED_TILES = 16  # tiles that share a chunk of weights, when the map's size is not known
 ENOUGH_ITEMS = 128  # grid items that balance over many threads
 
 
@@ -57,8 +59,28 @@ class DirectPlan:
     def steps(self) -> Steps:
         """Distances of the micro-kernel."""
         columns = self.shape.columns
-        ahead = AHEAD if len(self.first) * self.panel_floats * 4 > 2 * L2_BYTES else 0
-        return Steps(columns.stride * self.block, columns.dilation * self.block, self.block, ahead)
+        return Steps(columns.stride * self.block, columns.dilation * self.block, self.block)
+
+    @property
+    def share(self) -> int:
+        """Floats of the next chunk of weights that each row of taps asks for; 0: they are near.
+
+        All tiles that use a chunk take their share: memory answers while arithmetic goes on.
+        """
+        is_last = len(self.first) == 1 and self.chunk >= self.blocks
+        if is_last or len(self.first) * self.panel_floats * 4 <= FAR_BYTES:
+            return 0
+        row = self.shape.columns.taps * self.block * self.tile.vectors * self.lanes
+        return min(-(-row // self._tiles), MOST_SHARE)
+
+    @property
+    def _tiles(self) -> int:
+        """Tiles that use a chunk of weights before the next one."""
+        width = self.band if self.is_row else self.shape.columns.out
+        rows = 1 if self.is_row else self.band
+        if not (isinstance(width, int) and isinstance(rows, int)):
+            return GUESSED_TILES
+        return -(-width // self.tile.pixels) * rows
 
     @property
     def channel_blocks(self) -> int:
@@ -76,9 +98,14 @@ class DirectPlan:
         return self.out_blocks % self.tile.vectors
 
     @property
+    def step_floats(self) -> int:
+        """Weights of one input block in one panel."""
+        return self.shape.taps * self.block * self.tile.vectors * self.lanes
+
+    @property
     def panel_floats(self) -> int:
         """Weights of one panel."""
-        return self.blocks * self.shape.taps * self.block * self.tile.vectors * self.lanes
+        return self.blocks * self.step_floats
 
     @property
     def is_row(self) -> bool:
@@ -103,7 +130,9 @@ def plan_direct(
     tile = choose_tile(target, shape.columns.out, out_blocks, divides=divides, free=free)
     first, blocks = panel_blocks(shape, groups, tile.vectors * lanes, block)
     step = shape.taps * block * tile.vectors * lanes * 4
-    chunk = blocks if _is_one_tile(shape, tile) else min(blocks, max(1, L2_BYTES // 2 // step))
+    room = target.near_bytes or L2_BYTES // 2
+    most = blocks if _is_one_tile(shape, tile) else max(1, room // step)
+    chunk = -(-blocks // -(-blocks // most))
     band = _band(shape, tile, len(first), len(first) * blocks * step)
     scatter = scatter or Scatter(shape.rows.out, shape.columns.out)
     return DirectPlan(shape, tile, lanes, block, first, blocks, chunk, band, scatter)

@@ -11,7 +11,7 @@ from tuili.tensors import Dim
 
 # A few lines at a time: a burst would fill the buffers that loads wait in.
 _PREFETCH = (
-    "for (const int64_t until = share * end_k / K; ahead < until; ahead += 16) "
+    "for (const int64_t until = share * end_k / DEPTH; ahead < until; ahead += 16) "
     "__builtin_prefetch(next + ahead, 0, 2);"
 )
 
@@ -47,6 +47,7 @@ class RowLoop:
     epilogue: Epilogue
     ldb: str
     prefetch: bool = False  # the next panel, while this one is worked on
+    depth: int = 0  # steps of k whose columns of b stay near while the rows pass; 0: all
 
     @property
     def columns(self) -> int:
@@ -55,14 +56,29 @@ class RowLoop:
 
     def print(self) -> str:
         """C for the rows of one column panel; `a`, `panel`, `out`, `at`, `col` are in scope."""
-        cases = "\n".join(self._case(rows) for rows in self.heights)
-        most = self.tile.rows
+        if not self.depth:
+            return f"const int64_t k0 = 0, DEPTH = K;\n(void)k0;\n{self._rows()}"
         return "\n".join(
             [
+                f"for (int64_t k0 = 0; k0 < K; k0 += {self.depth}) {{",
+                f"    const int64_t DEPTH = tl_min({self.depth}, K - k0);",
+                textwrap.indent(self._rows(), "    "),
+                "}",
+            ]
+        )
+
+    def _rows(self) -> str:
+        cases = "\n".join(self._case(rows) for rows in self.heights)
+        most = self.tile.rows
+        sums = f"(float *)scratch + (row - block * ROWS) * {self.columns}"
+        return "\n".join(
+            [
+                f"const float *const columns = panel + k0 * {self.ldb};",
                 "for (int64_t row = block * ROWS; row < last;) {",
                 f"    const int64_t left = last - row, tiles = (left + {most - 1}) / {most};",
                 "    const int64_t height = (left + tiles - 1) / tiles;",
-                "    const float *const rows = a + row * K;",
+                "    const float *const rows = a + row * K + k0;",
+                *([f"    float *const sums = {sums};"] if self.depth else ()),
                 *(self._share() if self.prefetch else ()),
                 "    switch (height) {",
                 textwrap.indent(cases, "    "),
@@ -75,18 +91,28 @@ class RowLoop:
     def _share(self) -> list[str]:
         """Each tile asks for its share, `ahead` to `ahead + share`, of the panel that follows."""
         return [
-            f"    const int64_t first = block * ROWS, whole = K * {self.columns};",
+            f"    const int64_t first = block * ROWS, whole = DEPTH * {self.columns};",
             "    const int64_t share = whole * height / (last - first);",
-            "    const float *const next = panel + whole + whole * (row - first) / (last - first);",
+            "    const int64_t asked = whole * (row - first) / (last - first);",
+            "    const float *const next = columns + whole + asked;",
             "    int64_t ahead = 0;",
         ]
 
     def _case(self, rows: int) -> str:
         prefetch = _PREFETCH if self.prefetch else ""
-        source = Source("rows", "K", "panel", self.ldb, "K", prefetch)
+        sums = "sums" if self.depth else ""
+        source = Source("rows", "K", "columns", self.ldb, "DEPTH", prefetch, sums)
         tile = print_tile(rows, self.tile.vectors, source)
-        inner = textwrap.indent("\n".join([*tile, self._store(rows)]), "    ")
+        store = self._store(rows)
+        if self.depth:
+            kept = "\n".join(self._keep(rows))
+            store = f"if (k0 + DEPTH < K) {{\n{kept}\n}} else {{\n{store}\n}}"
+        inner = textwrap.indent("\n".join([*tile, store]), "    ")
         return f"case {rows}: {{\n{inner}\n    break;\n}}"
+
+    def _keep(self, rows: int) -> list[str]:
+        names = [f"acc{r}_{v}" for r in range(rows) for v in range(self.tile.vectors)]
+        return [f"    v_store(sums + {i} * V, {name});" for i, name in enumerate(names)]
 
     def _store(self, rows: int) -> str:
         if self.width is not None and self.width % self.columns == 0:

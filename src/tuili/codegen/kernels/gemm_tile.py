@@ -49,7 +49,10 @@ def split_rows(total: int, most: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a tile reads, as C text; `prefetch` is a statement for every PIECE steps of k."""
+    """Where a tile reads, as C text; `prefetch` is a statement for every PIECE steps of k.
+
+    `sums`, when not empty: where the sums over earlier k lie, once `k0` is not 0.
+    """
 
     a: str
     lda: str
@@ -57,6 +60,7 @@ class Source:
     ldb: str
     depth: str
     prefetch: str = ""
+    sums: str = ""
 
 
 def print_tile(rows: int, vectors: int, source: Source) -> list[str]:
@@ -69,6 +73,7 @@ def print_tile(rows: int, vectors: int, source: Source) -> list[str]:
     step = [f"    {line}" for line in _step(rows, vectors, source.b, source.ldb)]
     head = [
         f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
+        *_resume(names, source.sums),
         *(f"const float *const a{r} = {source.a} + {r} * {source.lda};" for r in range(rows)),
     ]
     if not source.prefetch:
@@ -83,6 +88,14 @@ def print_tile(rows: int, vectors: int, source: Source) -> list[str]:
         "    }",
         "}",
     ]
+
+
+def _resume(names: list[str], sums: str) -> list[str]:
+    """Sums over earlier k come back as they were left: rounding is that of one chain."""
+    if not sums:
+        return []
+    loads = [f"    {name} = v_load({sums} + {i} * V);" for i, name in enumerate(names)]
+    return ["if (k0 > 0) {", *loads, "}"]
 
 
 def _step(rows: int, vectors: int, b: str, ldb: str) -> list[str]:

@@ -60,6 +60,7 @@ def emit_packed(node: Node, ctx: Context) -> None:
     panels = -(-width // columns)
     most = max(ROW_BLOCK, L2_FLOATS // max(depth, 1) // ROW_BLOCK * ROW_BLOCK)
     cut = cut_rows(total, tile, most)
+    near = _near_depth(ctx.target.near_bytes // (4 * columns), depth, cut.block > 2 * tile.rows)
     k = KernelBuilder(ctx, node, _name(total, depth, width))
     k.read("x", x)
     k.write("y", node.output)
@@ -75,13 +76,23 @@ def emit_packed(node: Node, ctx: Context) -> None:
         bias,
         epilogue,
         ldb=str(columns),
-        prefetch=cut.block > 2 * tile.rows and depth <= PREFETCH_DEPTH,
+        prefetch=cut.block > 2 * tile.rows and (near or depth) <= PREFETCH_DEPTH,
+        depth=near,
     )
+    if near:
+        k.scratch(cut.block * columns * 4)
     k.body(_packed_body(loop))
     traffic = (numel(x.shape) + weights.size + numel(node.output.shape)) * 4
     k.emit(
         grid=ceil_div(total, cut.block) * panels, flops=total * (2 * depth * width), bytes=traffic
     )
+
+
+def _near_depth(most: int, depth: int, is_shared: bool) -> int:
+    """How many steps of k stay in the nearest cache together, in equal pieces; 0: all."""
+    if not is_shared or most == 0 or depth <= 2 * most:
+        return 0
+    return -(-depth // -(-depth // most))
 
 
 def _name(*dims: Dim) -> str:

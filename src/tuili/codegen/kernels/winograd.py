@@ -5,7 +5,8 @@ Output tiles of m x m pixels are counted through the batch and taken in blocks o
     M[i][v][p][V]     = sum over c of V[i][c][p] * U[panel][i][c][v]     a register tile for each i
     y                 = A M A' + bias, epilogue
 Where there are few blocks of tiles, V is made by a kernel of its own, so that threads can share the
-panels of output channels; where there are many, V stays in a thread's own cache.
+panels of output channels; where there are many, V stays in a thread's own cache. Few tiles that
+meet large weights go product by product, see `winograd_spread`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from tuili.codegen.kernels.winograd_plan import (
     pack_transformed,
     plan_winograd,
 )
+from tuili.codegen.kernels.winograd_spread import emit_products, groups_of
 from tuili.codegen.kernels.winograd_transforms import Winograd
 from tuili.codegen.packing import pad_to_multiple
 from tuili.ir import Node
+from tuili.lower.program import View
 from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, DType, ceil_div
 
@@ -54,51 +57,81 @@ def emit_winograd(node: Node, ctx: Context) -> None:
 
 
 def emit_with(node: Node, ctx: Context, plan: WinogradPlan, weights: Array) -> None:
-    """The calls of a plan."""
+    """The calls of a plan: all in one, V apart, or V, products and outputs apart."""
     blocks = ceil_div(plan.tiles, plan.block)
-    shared = plan.is_shared
-    temp = None
-    if shared:
-        k = _builder(node, ctx, plan, "transform")
-        temp = k.temp("v", DType.F32, blocks * plan.groups * plan.v_group)
-        k.read("x", node.required(0))
-        k.write("v", temp)
-        k.support(_input_function(plan.winograd))
-        _dims(k, plan, blocks)
-        body = [*_transform(plan, "cb", "cb + 1"), ""]
-        head = [
-            "for (int64_t item = begin; item < end; item++) {",
-            "    const int64_t cb = item % CB, group = item / CB;",
-            f"    float *const vg = v + group * {plan.v_group};",
-            f"    const int64_t t0 = group * {plan.tile.pixels};",
-        ]
-        k.body("\n".join([*head, *indent(body), "}"]))
-        moved = plan.tiles * plan.channel_blocks * plan.products * plan.lanes
-        k.emit(grid=blocks * plan.groups * plan.channel_blocks, flops=moved * 4, bytes=moved * 8)
-    k = _builder(node, ctx, plan, "winograd")
-    if temp is None:
-        k.read("x", node.required(0))
-        k.support(_input_function(plan.winograd))
+    v = _emit_transform(node, ctx, plan, blocks) if plan.is_shared else None
+    packed = pack_transformed(weights, plan)
+    m = None
+    if v is not None and plan.is_spread:
+        near = ctx.target.near_bytes
+        m = emit_products(lambda part: _builder(node, ctx, plan, part), plan, v, packed, near)
+    k = _builder(node, ctx, plan, "winograd" if m is None else "output")
+    if m is not None:
+        k.read("m", m)
+    elif v is not None:
+        k.read("v", v)
     else:
-        k.read("v", temp)
+        k.read("x", node.required(0))
+        k.support(_input_function(plan.winograd))
     k.write("y", node.output)
-    k.weight("u", pack_transformed(weights, plan))
+    if m is None:
+        k.weight("u", packed)
     bias = node.input(2)
     if bias is not None and bias.constant is not None:
         k.weight("bias", pad_to_multiple(bias.constant, plan.tile.vectors * plan.lanes))
     k.support(_output_function(plan.winograd))
     epilogue = Epilogue(k, node, OWN_SLOTS)
     _dims(k, plan, blocks)
-    k.body("\n".join(_main(plan, epilogue, shared=shared, has_bias=bias is not None)))
-    m_floats = plan.products * plan.m_step * plan.groups
-    k.scratch((m_floats + (0 if shared else plan.groups * plan.v_group)) * 4)
-    size = plan.tiles * plan.products * plan.shape.channels * plan.shape.outputs
     pixels = plan.shape.batch * plan.shape.pixels
+    if m is not None:
+        k.body("\n".join(_output(plan, epilogue, has_bias=bias is not None)))
+        products = plan.tiles * (plan.products * plan.shape.outputs)
+        moved = (products + pixels * plan.shape.outputs) * 4
+        k.emit(grid=groups_of(plan) * plan.panels, flops=products * 4, bytes=moved)
+        return
+    k.body("\n".join(_main(plan, epilogue, shared=plan.is_shared, has_bias=bias is not None)))
+    m_floats = plan.products * plan.m_step * plan.groups
+    k.scratch((m_floats + (0 if v is not None else plan.groups * plan.v_group)) * 4)
+    size = plan.tiles * plan.products * plan.shape.channels * plan.shape.outputs
     traffic = pixels * (plan.shape.channels + plan.shape.outputs) * 4
     k.emit(
-        grid=blocks * plan.panels if shared else blocks, flops=size * 2,
+        grid=blocks * plan.panels if v is not None else blocks, flops=size * 2,
         bytes=traffic + plan.panels * plan.panel_floats * 4,
     )  # fmt: skip
+
+
+def _emit_transform(node: Node, ctx: Context, plan: WinogradPlan, blocks: Dim) -> View:
+    """The call that makes V; returns where it lies."""
+    k = _builder(node, ctx, plan, "transform")
+    v = k.temp("v", DType.F32, blocks * plan.groups * plan.v_group)
+    k.read("x", node.required(0))
+    k.write("v", v)
+    k.support(_input_function(plan.winograd))
+    _dims(k, plan, blocks)
+    body = [*_transform(plan, "cb", "cb + 1"), ""]
+    head = [
+        "for (int64_t item = begin; item < end; item++) {",
+        "    const int64_t cb = item % CB, group = item / CB;",
+        f"    float *const vg = v + group * {plan.v_group};",
+        f"    const int64_t t0 = group * {plan.tile.pixels};",
+    ]
+    k.body("\n".join([*head, *indent(body), "}"]))
+    moved = plan.tiles * plan.channel_blocks * plan.products * plan.lanes
+    k.emit(grid=blocks * plan.groups * plan.channel_blocks, flops=moved * 4, bytes=moved * 8)
+    return v
+
+
+def _output(plan: WinogradPlan, epilogue: Epilogue, *, has_bias: bool) -> list[str]:
+    """The outputs of one panel and one group of tiles from their products."""
+    pixels, wide = plan.tile.pixels, plan.tile.vectors * plan.lanes
+    return [
+        "for (int64_t item = begin; item < end; item++) {",
+        f"    const int64_t groups = (TILES + {pixels - 1}) / {pixels};",
+        f"    const int64_t oc = item / groups * {wide}, t0 = item % groups * {pixels};",
+        f"    const float *const mg = m + item * {plan.products * plan.m_step};",
+        *indent(_store(plan, epilogue, has_bias=has_bias)),
+        "}",
+    ]
 
 
 def _builder(node: Node, ctx: Context, plan: WinogradPlan, part: str) -> KernelBuilder:

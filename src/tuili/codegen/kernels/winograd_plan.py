@@ -87,6 +87,11 @@ class WinogradPlan:
         return self.likely_tiles <= FEW_BLOCKS * self.block
 
     @property
+    def is_spread(self) -> bool:
+        """Whether weights are so large, and tiles so few, that products are made one by one."""
+        return self.is_shared and self.weight_bytes > L2_BYTES
+
+    @property
     def v_step(self) -> int:
         """Floats from one product to the next in V; an odd number of vectors spreads the sets."""
         return (self.channel_blocks * self.tile.pixels + 1) * self.lanes
