@@ -58,3 +58,8 @@ clean:
 .PHONY: sim-canary
 sim-canary: setup
 	$(BIN)/python -m benchmarks.rollout_simulation --runs 1000
+
+# Memory after 10,000 random shapes beside that after the largest one.
+.PHONY: shapes
+shapes: setup
+	$(BIN)/python -m benchmarks.shape_variety
