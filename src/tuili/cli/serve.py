@@ -70,6 +70,9 @@ def serve(
     allow_webhook: Annotated[
         list[str] | None, typer.Option(help="A URL below which answers of jobs may be posted.")
     ] = None,
+    consume: Annotated[
+        list[str] | None, typer.Option(help="A queue to take requests from: redis:// or nats://.")
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
     ] = None,
@@ -107,6 +110,7 @@ def serve(
         overload_status=429 if overload_status == 429 else 503,
         server_id=server_id,
         allow_webhook=tuple(allow_webhook or ()),
+        consume=tuple(consume or ()),
     )
     if not serve_until_stopped(options, _announce):
         raise typer.Exit(1)

@@ -10,12 +10,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tuili.errors import InvalidModel, TuiliError, Unavailable, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.options import ServerOptions
+from tuili.server.queues.consumer import Consumer
+from tuili.server.queues.sources import source_of
 from tuili.server.webhooks import Webhooks
 
 _log = logging.getLogger("tuili.server")
@@ -41,6 +43,7 @@ class Running:
 
     dataplane: DataPlane
     front_ends: dict[str, FrontEnd]
+    consumers: list[Consumer] = field(default_factory=list[Consumer])
 
     def ports(self) -> dict[str, int]:
         """The port of each front end, as bound."""
@@ -100,6 +103,9 @@ async def start(options: ServerOptions) -> Running:
         if options.metrics_port >= 0:
             front_ends["metrics"] = await _start_metrics(dataplane, options)
         await dataplane.start()
+        for url in options.consume:
+            running.consumers.append(Consumer(dataplane, source_of(url)))
+            running.consumers[-1].start()
     except BaseException:
         await shut_down(running, 0.0)
         raise
@@ -112,6 +118,7 @@ async def start(options: ServerOptions) -> Running:
 async def shut_down(running: Running, timeout_s: float) -> bool:
     """Readiness first, then the doors, then the requests in flight, then the models."""
     running.dataplane.begin_drain()
+    await asyncio.gather(*(consumer.stop(timeout_s) for consumer in running.consumers))
     for front_end in running.front_ends.values():
         front_end.close()
     await asyncio.gather(

@@ -44,3 +44,5 @@ class ServerOptions:
     server_id: str = "tuili"
     # URLs below which the answers of jobs may be posted.
     allow_webhook: tuple[str, ...] = ()
+    # Queues to take requests from.
+    consume: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Requests from message queues: a consumer over Redis Streams or NATS JetStream."""

@@ -1,0 +1,146 @@
+"""Consumer: takes requests from a queue, has them answered, writes the answers back.
+
+At least once: a request leaves the queue only together with its answer. What this process had in
+hand when it died comes back to another consumer, and a repeat is known by its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from tuili.errors import InternalError, TuiliError
+from tuili.server.dataplane import DataPlane
+from tuili.server.protocol.messages import InferResponse
+from tuili.server.queues.messages import (
+    Answer,
+    Request,
+    Source,
+    answer_of,
+    decode,
+    decoder,
+    error_of,
+    verdict,
+)
+
+_log = logging.getLogger("tuili.server")
+
+_FETCH_S: Final = 1.0
+# A queue that cannot be reached is asked again after these; the last one repeats.
+_RETRY_S: Final = (0.5, 1.0, 2.0, 5.0)
+_MOST_TRIES: Final = 5
+_LATER_S: Final = 1.0
+
+
+class Consumer:
+    """One queue's requests, at most `concurrency` of them at a time."""
+
+    def __init__(self, dataplane: DataPlane, source: Source, concurrency: int = 64) -> None:
+        self._dataplane = dataplane
+        self._source = source
+        self._free = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
+        self._decoder = decoder()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to take requests."""
+        self._loop = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self, timeout_s: float) -> None:
+        """Take no more, answer what is in hand within the time; the rest goes to others."""
+        self._stopping = True
+        if self._loop is not None:
+            await self._loop
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._source.close()
+
+    async def _run(self) -> None:
+        failures = 0
+        opened = False
+        while not self._stopping:
+            try:
+                if not opened:
+                    await self._source.open()
+                    opened = True
+                    _log.info("taking requests from %s", self._source.name)
+                await self._take()
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - whatever a queue's client raises
+                delay = _RETRY_S[min(failures, len(_RETRY_S) - 1)]
+                failures += 1
+                _log.warning("%s: %s; trying again in %g s", self._source.name, error, delay)
+                await asyncio.sleep(delay)
+
+    async def _take(self) -> None:
+        """Fetch as many as there is room for; each is worked on by a task of its own."""
+        await self._free.acquire()
+        room = 1
+        while not self._free.locked() and room < self._concurrency:
+            await self._free.acquire()
+            room += 1
+        try:
+            found = await self._source.fetch(room, _FETCH_S)
+        except BaseException:
+            self._release(room)
+            raise
+        self._release(room - len(found))
+        for handle, request in found:
+            task = asyncio.get_running_loop().create_task(self._work(handle, request))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    async def _work(self, handle: object, request: Request) -> None:
+        try:
+            answer = await self._answer(request)
+        except TuiliError as error:
+            if verdict(error, request.tries, _MOST_TRIES) == "later":
+                await self._source.later(handle, _LATER_S * request.tries)
+                return
+            answer = error_of(request.id, error)
+        await self._source.answer(handle, answer)
+
+    async def _answer(self, request: Request) -> Answer:
+        asked, plan = decode(request, self._decoder)
+        waiting: asyncio.Future[InferResponse | TuiliError] = (
+            asyncio.get_running_loop().create_future()
+        )
+        ticket = self._dataplane.submit(asked, lambda found: _settle(waiting, found))
+        try:
+            found = await waiting
+        except asyncio.CancelledError:
+            ticket.cancel()
+            raise
+        if isinstance(found, TuiliError):
+            raise found
+        try:
+            return answer_of(request.id, found, plan)
+        except TuiliError:
+            raise
+        except Exception as error:
+            raise InternalError(f"the answer cannot be written: {error!r}") from error
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._free.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Neither answered nor put back: the queue hands it out again after its time.
+            _log.warning("%s: an answer could not be written: %s", self._source.name, error)
+
+    def _release(self, count: int) -> None:
+        for _ in range(count):
+            self._free.release()
+
+
+def _settle(
+    waiting: asyncio.Future[InferResponse | TuiliError], found: InferResponse | TuiliError
+) -> None:
+    if not waiting.done():
+        waiting.set_result(found)

@@ -1,0 +1,88 @@
+"""What a message of a queue holds, and what becomes of it.
+
+A request is the body of an infer request over HTTP (JSON, or JSON and binary tensors), with the
+model's name, and an id that makes a repeat of it recognisable. An answer has the status that HTTP
+would have, and the body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from tuili.errors import Cancelled, DeadlineExceeded, InternalError, TuiliError, Unavailable
+from tuili.server.http.codec import InferDecoder, Plan
+from tuili.server.http.infer_reply import encode_body
+from tuili.server.http.limits import HttpLimits
+from tuili.server.protocol.messages import InferRequest, InferResponse
+from tuili.server.protocol.status import status_of
+
+Verdict = Literal["answer", "later"]
+_LIMITS: Final = HttpLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message: `json_length` -1 means that all of the body is JSON; `tries` starts at 1."""
+
+    id: str
+    model: str
+    version: str
+    body: bytes
+    json_length: int
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is written for a request; `json_length` -1: the body is JSON as a whole."""
+
+    id: str
+    status: int
+    body: bytes
+    json_length: int = -1
+
+
+class Source(Protocol):
+    """A queue. `answer` writes the answer and takes the request out, so that neither is lost."""
+
+    name: str
+
+    async def open(self) -> None: ...
+    async def fetch(self, most: int, timeout_s: float) -> list[tuple[object, Request]]: ...
+    async def answer(self, handle: object, answer: Answer) -> None: ...
+    async def later(self, handle: object, delay_s: float) -> None: ...
+    async def close(self) -> None: ...
+
+
+def decode(request: Request, decoder: InferDecoder) -> tuple[InferRequest, Plan]:
+    """The inference request in a message; raises what HTTP would refuse."""
+    length = len(request.body) if request.json_length < 0 else request.json_length
+    return decoder.decode(request.body, length, request.model, request.version)
+
+
+def decoder() -> InferDecoder:
+    """A decoder with the limits of HTTP."""
+    return InferDecoder(_LIMITS)
+
+
+def answer_of(id_: str, response: InferResponse, plan: Plan) -> Answer:
+    """The answer in the form that the request asked for."""
+    text, blobs = encode_body(response, plan)
+    length = len(text) if blobs else -1
+    return Answer(id_, 200, b"".join((text, *blobs)), length)
+
+
+def error_of(id_: str, error: TuiliError) -> Answer:
+    """A refusal."""
+    return Answer(id_, status_of(error).http, str(error).encode("utf-8", "replace"))
+
+
+def verdict(error: TuiliError, tries: int, most_tries: int) -> Verdict:
+    """Whether an error is the answer, or a reason to try again later.
+
+    What is wrong with the request stays wrong; a full queue, a model that loads and a crash pass.
+    """
+    passing = isinstance(error, Unavailable | InternalError)
+    given_up = isinstance(error, DeadlineExceeded | Cancelled)
+    return "later" if passing and not given_up and tries < most_tries else "answer"

@@ -1,0 +1,111 @@
+"""A JetStream stream as a queue: a durable pull consumer, answers to a subject.
+
+    nats://HOST:4222?stream=requests&subject=infer.requests&group=tuili&answers=infer.answers
+
+Headers of a request: `Tuili-Model`, and if wanted `Tuili-Version`, `Nats-Msg-Id` (the stream's
+sequence number otherwise) and `Inference-Header-Content-Length`. An answer has the request's id as
+`Tuili-Id` and as its own `Nats-Msg-Id`, by which JetStream drops a repeat, and `Tuili-Status`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tuili.errors import Unsupported
+from tuili.server.queues.addresses import option, options_of
+from tuili.server.queues.messages import Answer, Request
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+_LENGTH = "Inference-Header-Content-Length"
+# How long JetStream knows the ids of answers: longer than a request may be under way.
+_REMEMBER_S = 24 * 3600
+
+
+class JetStream:
+    """Requests from one subject, answers to another."""
+
+    def __init__(self, url: str) -> None:
+        options = options_of(url)
+        self._url = url.partition("?")[0]
+        self._stream = option(options, "stream", "requests")
+        self._subject = option(options, "subject", "infer.requests")
+        self._group = option(options, "group", "tuili")
+        self._answers = option(options, "answers", "infer.answers")
+        self._claim_s = float(option(options, "claim_s", "60"))
+        self._client: Client | None = None
+        self._context: Any = None
+        self._pull: Any = None
+        self.name = f"nats subject {self._subject!r} at {urlsplit(self._url).hostname}"
+
+    async def open(self) -> None:
+        """Connect; make the streams and the durable consumer where they are not there yet."""
+        try:
+            import nats
+            from nats.js.api import AckPolicy, ConsumerConfig
+        except ImportError as error:
+            raise Unsupported(f"{error}; queues need `pip install 'tuili[queues]'`") from error
+        self._client = await nats.connect(self._url, connect_timeout=2, max_reconnect_attempts=-1)
+        self._context = self._client.jetstream()
+        await self._ensure_stream(self._stream, self._subject)
+        await self._ensure_stream(f"{self._stream}-answers", self._answers)
+        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=self._claim_s)
+        self._pull = await self._context.pull_subscribe(
+            self._subject, durable=self._group, stream=self._stream, config=config
+        )
+
+    async def _ensure_stream(self, name: str, subject: str) -> None:
+        from nats.js.errors import NotFoundError
+
+        try:
+            await self._context.find_stream_name_by_subject(subject)
+        except NotFoundError:
+            await self._context.add_stream(
+                name=name, subjects=[subject], duplicate_window=_REMEMBER_S
+            )
+
+    async def fetch(self, most: int, timeout_s: float) -> list[tuple[object, Request]]:
+        """The next messages, none when there are none within the time."""
+        import nats.errors
+
+        try:
+            messages = await self._pull.fetch(most, timeout=timeout_s)
+        except (TimeoutError, nats.errors.TimeoutError):
+            return []
+        return [(message, _request(message)) for message in messages]
+
+    async def answer(self, handle: Any, answer: Answer) -> None:
+        """Publish the answer, which a repeat of it does not change, then acknowledge."""
+        headers = {
+            "Nats-Msg-Id": f"answer-{answer.id}",
+            "Tuili-Id": answer.id,
+            "Tuili-Status": str(answer.status),
+        }
+        if answer.json_length >= 0:
+            headers[_LENGTH] = str(answer.json_length)
+        await self._context.publish(self._answers, answer.body, headers=headers)
+        await handle.ack()
+
+    async def later(self, handle: Any, delay_s: float) -> None:
+        """Hand it back, to be delivered again after the delay."""
+        await handle.nak(delay=delay_s)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._client is not None:
+            await self._client.close()
+
+
+def _request(message: Any) -> Request:
+    headers: dict[str, str] = message.headers or {}
+    length = headers.get(_LENGTH, "-1")
+    return Request(
+        id=headers.get("Nats-Msg-Id") or str(message.metadata.sequence.stream),
+        model=headers.get("Tuili-Model", ""),
+        version=headers.get("Tuili-Version", ""),
+        body=message.data,
+        json_length=int(length) if length.removeprefix("-").isdigit() else -1,
+        tries=int(message.metadata.num_delivered or 1),
+    )

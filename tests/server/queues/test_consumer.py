@@ -1,0 +1,227 @@
+"""Consumers over the real queue servers: answered once, whoever died in between."""
+
+import asyncio
+import json
+import shlex
+import shutil
+import socket
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+from tests.server.fake_dataplane import FakeDataPlane
+from tuili.server.queues.consumer import Consumer
+from tuili.server.queues.sources import source_of
+
+BODY = json.dumps(
+    {"inputs": [{"name": "INPUT", "datatype": "FP32", "shape": [2], "data": [1, 2]}]}
+).encode()
+
+
+@contextmanager
+def process(command, folder):
+    """A server on loopback that is there when this returns."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with subprocess.Popen(
+        shlex.split(command.format(port=port, folder=folder)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            _wait_for(port, server)
+            yield port
+        finally:
+            server.terminate()
+
+
+def _wait_for(port, server):
+    while server.poll() is None:
+        with socket.socket() as probe:
+            probe.settimeout(0.1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+    raise RuntimeError("the queue's server ended")
+
+
+class RedisClient:
+    """A user of the queue over Redis."""
+
+    def __init__(self, port):
+        import redis.asyncio
+
+        self.url = f"redis://127.0.0.1:{port}?stream=s&answers=a&claim_s=0.2"
+        self._redis = redis.asyncio.from_url(f"redis://127.0.0.1:{port}")
+
+    async def send(self, model, id_, body=BODY):
+        await self._redis.xadd("s", {"model": model, "id": id_, "body": body})
+
+    async def answers(self):
+        entries = await self._redis.xrange("a")
+        return [(f[b"id"].decode(), int(f[b"status"]), f[b"body"]) for _, f in entries]
+
+    async def left(self):
+        return (await self._redis.xpending("s", "tuili"))["pending"]
+
+    async def close(self):
+        await self._redis.aclose()
+
+
+class NatsClient:
+    """A user of the queue over NATS JetStream."""
+
+    def __init__(self, port):
+        self.url = f"nats://127.0.0.1:{port}?stream=s&subject=in&answers=out&claim_s=0.3"
+        self._port = port
+        self._client = self._js = None
+
+    async def _context(self):
+        import nats
+
+        if self._js is None:
+            self._client = await nats.connect(f"nats://127.0.0.1:{self._port}")
+            self._js = self._client.jetstream()
+            await self._js.add_stream(name="s", subjects=["in"])
+        return self._js
+
+    async def send(self, model, id_, body=BODY):
+        js = await self._context()
+        await js.publish("in", body, headers={"Tuili-Model": model, "Nats-Msg-Id": id_})
+
+    async def answers(self):
+        from nats.js.errors import NotFoundError
+
+        js = await self._context()
+        found = []
+        try:
+            info = await js.stream_info("s-answers")
+        except NotFoundError:
+            return []
+        for at in range(max(info.state.first_seq, 1), info.state.last_seq + 1):
+            message = await js.get_msg("s-answers", at)
+            headers = message.headers
+            found.append((headers["Tuili-Id"], int(headers["Tuili-Status"]), message.data))
+        return found
+
+    async def left(self):
+        js = await self._context()
+        return (await js.consumer_info("s", "tuili")).num_ack_pending
+
+    async def close(self):
+        if self._client is not None:
+            await self._client.close()
+
+
+# {port} and {folder} are filled in.
+SERVERS = {
+    "redis": ("redis-server --port {port} --save '' --appendonly no --dir {folder}", RedisClient),
+    "nats": ("nats-server -a 127.0.0.1 -p {port} -js -sd {folder}", NatsClient),
+}
+
+
+@pytest.fixture(params=SERVERS)
+def queue(request, tmp_path):
+    command, client = SERVERS[request.param]
+    program = command.split()[0]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    with process(command, tmp_path) as port:
+        yield lambda: client(port)
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 - the queue's server tells nobody
+            await asyncio.sleep(0.01)
+
+
+def run(queue, scenario):
+    async def started():
+        client = queue()
+        try:
+            await scenario(client)
+        finally:
+            await client.close()
+
+    asyncio.run(started())
+
+
+async def answered(client, count):
+    async def enough():
+        return len(await client.answers()) >= count
+
+    await until(enough)
+    return await client.answers()
+
+
+def test_requests_are_answered_and_leave_the_queue(queue):
+    async def scenario(client):
+        consumer = Consumer(FakeDataPlane(), source_of(client.url))
+        await client.send("identity", "1")
+        await client.send("nope", "2")
+        await client.send("identity", "3", b"no json")
+        consumer.start()
+        found = {id_: (status, body) for id_, status, body in await answered(client, 3)}
+        await consumer.stop(5)
+        assert json.loads(found["1"][1])["outputs"][0]["data"] == [1, 2]
+        assert [found[key][0] for key in "123"] == [200, 404, 400]
+        assert await client.left() == 0
+
+    run(queue, scenario)
+
+
+def test_what_a_dead_consumer_held_is_answered_by_another_once(queue):
+    async def scenario(client):
+        await client.send("held", "1")
+        first, second = FakeDataPlane(), FakeDataPlane()
+        dying = Consumer(first, source_of(client.url))
+        dying.start()
+        await first.holding.wait()
+        await dying.stop(0)  # with the request in its hands
+        taking_over = Consumer(second, source_of(client.url))
+        taking_over.start()
+        await second.holding.wait()
+        second.release()
+        assert len(await answered(client, 1)) == 1
+        await taking_over.stop(5)
+        assert await client.left() == 0
+
+    run(queue, scenario)
+
+
+def test_the_same_id_is_answered_once(queue):
+    async def scenario(client):
+        consumer = Consumer(FakeDataPlane(), source_of(client.url))
+        for _ in range(3):
+            await client.send("identity", "7")
+        await client.send("identity", "8")
+        consumer.start()
+        await answered(client, 2)
+
+        async def empty():
+            return await client.left() == 0
+
+        await until(empty)
+        await consumer.stop(5)
+        assert sorted(id_ for id_, _, _ in await client.answers()) == ["7", "8"]
+
+    run(queue, scenario)
+
+
+def test_a_full_server_is_tried_again(queue):
+    async def scenario(client):
+        dataplane = FakeDataPlane()
+        consumer = Consumer(dataplane, source_of(client.url))
+        await client.send("busy", "1")
+        consumer.start()
+
+        async def twice():
+            return len(dataplane.requests) >= 2
+
+        await until(twice)
+        await consumer.stop(5)
+        assert await client.answers() == []
+
+    run(queue, scenario)
