@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
     from tuili.server.main import Running
+    from tuili.server.options import ServerOptions
 
 
 def serve(
@@ -81,39 +82,33 @@ def serve(
     ] = "info",
 ) -> None:
     """Serve the models of a repository (Triton's layout) until SIGTERM."""
+    given = locals()
     from tuili.server.main import serve as serve_until_stopped
+
+    if not serve_until_stopped(_server_options(given), _announce):
+        raise typer.Exit(1)
+
+
+# Where an option is called otherwise than the field of ServerOptions that it sets.
+_FIELDS = {
+    "load_model": "load_models",
+    "poll_interval": "poll_interval_s",
+    "exit_timeout": "exit_timeout_s",
+    "max_input_size": "max_input_bytes",
+    "response_cache_size": "response_cache_bytes",
+    "response_cache_ttl": "response_cache_ttl_s",
+}
+_REPEATED = ("repository", "load_model", "allow_webhook", "consume")
+
+
+def _server_options(given: dict[str, Any]) -> ServerOptions:
     from tuili.server.options import ServerOptions
 
-    options = ServerOptions(
-        repository=tuple(repository),
-        host=host,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        model_control_mode=model_control_mode,
-        load_models=tuple(load_model or ()),
-        poll_interval_s=poll_interval,
-        threads=threads,
-        exit_on_error=exit_on_error,
-        strict_readiness=strict_readiness,
-        exit_timeout_s=exit_timeout,
-        log_level=log_level,
-        allow_client_shm=allow_client_shm,
-        max_input_bytes=max_input_size,
-        response_cache_bytes=response_cache_size,
-        response_cache_ttl_s=response_cache_ttl,
-        cache=cache,
-        isolation=isolation,
-        onnx_executor=onnx_executor,
-        grpc_impl=grpc_impl,
-        compat="triton" if compat == "triton" else "",
-        overload_status=429 if overload_status == 429 else 503,
-        server_id=server_id,
-        allow_webhook=tuple(allow_webhook or ()),
-        consume=tuple(consume or ()),
-    )
-    if not serve_until_stopped(options, _announce):
-        raise typer.Exit(1)
+    given = {**given, "compat": given["compat"].replace("tuili", "")}
+    given["overload_status"] = 429 if given["overload_status"] == 429 else 503
+    for name in _REPEATED:
+        given[name] = tuple(given[name] or ())
+    return ServerOptions(**{_FIELDS.get(name, name): value for name, value in given.items()})
 
 
 def _announce(running: Running) -> None:
