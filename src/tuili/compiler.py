@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from tuili import __version__
 from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artifact, write_artifact
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key
+from tuili.codegen.compilers import extra_flags
 from tuili.codegen.emit import RUN_UNIT, SourceUnit, emit
 from tuili.codegen.targets import Target, find_target, native_target
 from tuili.codegen.toolchain import Toolchain, Unit
@@ -140,7 +141,7 @@ def load(
 
 def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:
     """The artifact of a model file, compiled unless the same contents were compiled before."""
-    key = content_key((_digest(path), options.key(), _compiler_digest()))
+    key = content_key((_digest(path), options.key(), _compiler_digest(), *extra_flags()))
     cache = ObjectCache(cache_folder() / "models")
     if found := _usable(cache.find(key, _SINGLE_FILE)):
         return found

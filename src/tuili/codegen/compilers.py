@@ -129,6 +129,11 @@ def _zig_target(command: Sequence[str]) -> str:
     return command[command.index("-target") + 1] if "-target" in command else ""
 
 
+def extra_flags() -> tuple[str, ...]:
+    """`$TUILI_CFLAGS`: flags that come after all others, such as those of a sanitizer."""
+    return tuple(shlex.split(os.environ.get("TUILI_CFLAGS", "")))
+
+
 def run_command(
     command: Sequence[str], cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:

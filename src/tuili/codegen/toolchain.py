@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key
-from tuili.codegen.compilers import Compiler, find_compiler, run_command
+from tuili.codegen.compilers import Compiler, extra_flags, find_compiler, run_command
 from tuili.errors import ToolchainError
 from tuili.runtime.cpu import available_threads
 
@@ -78,7 +78,7 @@ class Toolchain:
 
     def compile_command(self, unit: Unit, source: str, target: str) -> list[str]:
         """The command that compiles a unit."""
-        flags = [*_COMPILE_FLAGS, *unit.flags]
+        flags = [*_COMPILE_FLAGS, *unit.flags, *extra_flags()]
         if self.compiler.is_zig:
             flags = [_zig_flag(flag) for flag in flags]
         return [*self.command, *flags, "-c", source, "-o", target]
@@ -150,7 +150,7 @@ class Toolchain:
             return cache.keep(key, ".o", scratch / "unit.o")
 
     def _link(self, objects: Sequence[Path], library: Path, flags: Sequence[str]) -> None:
-        command = [*self.command, *_link_flags(), *flags, "-o", library.name]
+        command = [*self.command, *_link_flags(), *flags, *extra_flags(), "-o", library.name]
         listing = library.with_name("objects.rsp")
         listing.write_text("\n".join(f'"{path.resolve()}"' for path in objects), encoding="utf-8")
         result = run_command([*command, f"@{listing.name}", *_LIBRARIES], cwd=library.parent)

@@ -142,7 +142,9 @@ def _is_small(value: Value) -> bool:
     size = numel(type_.shape)
     kind = type_.dtype
     countable = kind.is_int or kind.is_float or kind is DType.BOOL
-    return isinstance(size, int) and size <= MOST_ELEMENTS and countable
+    # A shape such as [0, N] has a known number of elements, and yet an open axis.
+    static = all(isinstance(dim, int) for dim in type_.shape)
+    return static and isinstance(size, int) and size <= MOST_ELEMENTS and countable
 
 
 def _evaluate(node: Node, op: Op, elements: Sequence[Array | None]) -> Any:

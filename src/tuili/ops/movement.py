@@ -246,6 +246,8 @@ def split(
         part = -(-total // (num_outputs or count))
         ends = [min(part * (index + 1), total) for index in range((num_outputs or count) - 1)]
     else:
+        if int(np.sum(split)) != total or np.any(np.asarray(split) < 0):
+            raise ValueError(f"sizes {np.asarray(split).tolist()} do not add up to {total}")
         ends = np.cumsum(split)[:-1].tolist()
     return tuple(np.split(data, ends, axis))
 

@@ -1,0 +1,217 @@
+"""Runs graphs through the compiler and onnxruntime, and compares with the NumPy meaning.
+
+Many graphs become one model, and one call of the C compiler. When the whole fails or answers
+wrongly, its parts are tried alone.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tests.fuzz.compare import difference, unrest
+from tests.fuzz.explained import explained
+from tests.fuzz.part import Discard, Part
+from tests.fuzz.steps import build
+from tests.fuzz.to_onnx import model_of
+from tuili.compiler import compile as compile_model
+from tuili.errors import TuiliError
+from tuili.host import HostSteps
+from tuili.importers.onnx import import_model
+from tuili.ir import Value
+from tuili.ir.text import to_text
+from tuili.runtime import load
+from tuili.tensors import Array
+
+SIZES_BESIDE = (1, 2, 3, 4, 5, 6, 9, 16, 18)
+
+
+class Seeded:
+    """Choices from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def below(self, count: int) -> int:
+        return self._random.randrange(count)
+
+
+@dataclass
+class Finding:
+    """A difference, or a failure."""
+
+    name: str
+    kind: str  # native, second size, onnxruntime, error, crash
+    text: str
+    graph: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.kind}: {self.text}\n{self.graph}"
+
+
+@dataclass
+class Tally:
+    """What a batch showed."""
+
+    graphs: int = 0
+    resized: int = 0
+    compared: int = 0  # graphs that onnxruntime ran too
+    explained: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def explain(self, reason: str) -> None:
+        self.explained[reason] = self.explained.get(reason, 0) + 1
+
+
+def seeded(seed: int) -> Part | None:
+    """The graph of a seed; None when no step fitted."""
+    try:
+        return build(Seeded(seed), f"s{seed}_")
+    except Discard:
+        return None
+
+
+def check_seeds(seeds: Sequence[int], *, with_onnxruntime: bool = True) -> Tally:
+    """Build, run and compare the graphs of some seeds."""
+    with np.errstate(all="ignore"):
+        parts = {f"seed {seed}": part for seed in seeds if (part := seeded(seed))}
+        return check_parts(parts, with_onnxruntime=with_onnxruntime)
+
+
+def check_parts(parts: Mapping[str, Part], *, with_onnxruntime: bool = True) -> Tally:
+    """Run and compare graphs; the names are for the report."""
+    tally = Tally(graphs=len(parts))
+    _check_native(dict(parts), tally)
+    if with_onnxruntime:
+        for name, part in parts.items():
+            _check_onnxruntime(name, part, tally)
+    return tally
+
+
+# -- tuili ---------------------------------------------------------------------------------
+
+
+def _check_native(parts: dict[str, Part], tally: Tally) -> None:
+    try:
+        rounds = _run(parts)
+    except Exception as error:
+        if len(parts) == 1:
+            ((name, part),) = parts.items()
+            text = str(error) if isinstance(error, TuiliError) else traceback.format_exc(limit=-4)
+            tally.findings.append(Finding(name, "error", text, to_text(part.graph)))
+            return
+        names = list(parts)
+        for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+            _check_native({name: parts[name] for name in half}, tally)
+        return
+    for name, part in parts.items():
+        for kind, wanted, got in rounds:
+            if name in wanted:
+                tally.resized += kind != "native"
+                _compare(name, part, kind, wanted[name], got, tally)
+
+
+def _run(
+    parts: Mapping[str, Part],
+) -> list[tuple[str, dict[str, dict[Value, Array]], dict[str, Array]]]:
+    """Compile and run, with the sizes of the making, then with others for the open axes."""
+    model = model_of([part.graph for part in parts.values()])
+    others = {name: feeds for name, part in parts.items() if (feeds := resized(part))}
+    with tempfile.TemporaryDirectory(prefix="tuili-fuzz-") as folder:
+        path = Path(folder) / "model.tuili"
+        artifact = compile_model(import_model(model), path)
+        loaded = load(artifact.path, host=HostSteps)
+        rounds = []
+        for kind, changed in (("native", {}), ("second size", others)):
+            if kind != "native" and not changed:
+                continue
+            feeds, wanted = {}, {}
+            for name, part in parts.items():
+                arrays, given = changed.get(name, (part.arrays, {}))
+                feeds |= {v.name: given.get(v, part.arrays[v]) for v in part.graph.inputs}
+                if kind == "native" or name in changed:
+                    wanted[name] = arrays
+            # Rank-0 and Fortran-ordered arrays of the making are made plain.
+            found = loaded.run({k: np.array(a, order="C") for k, a in feeds.items()})
+            rounds.append((kind, wanted, {k: np.array(a) for k, a in found.items()}))
+        return rounds
+
+
+def resized(part: Part) -> tuple[dict[Value, Array], dict[Value, Array]] | None:
+    """All arrays, and the inputs, for other sizes of the open axes; None when none fit."""
+    if not part.symbols or any(node.graphs() for node in part.graph.nodes):
+        return None
+    rng = random.Random(len(part.graph.nodes))
+    sizes = {name: rng.choice(SIZES_BESIDE) for name in part.symbols}
+    feeds: dict[Value, Array] = {}
+    for value, leaf in part.leaves.items():
+        if value.producer is None and value in part.graph.inputs:
+            dims = [dim if isinstance(dim, int) else sizes[str(dim)] for dim in value.shape]
+            feeds[value] = leaf.draw(dims)
+    try:
+        arrays = part.replay(feeds)
+    except (TuiliError, ValueError, TypeError, IndexError, ZeroDivisionError):
+        return None
+    usable = all(_is_usable(array) for array in arrays.values())
+    return (arrays, feeds) if usable else None
+
+
+def _is_usable(array: Array) -> bool:
+    if array.size > 100_000:
+        return False
+    if array.dtype.kind in "biu":
+        return True
+    wide = array.astype(np.float64)
+    return bool(np.isfinite(wide).all() and np.abs(wide).max(initial=0) < 1e4)
+
+
+def _compare(  # the parts of a report
+    name: str,
+    part: Part,
+    kind: str,
+    wanted: Mapping[Value, Array],
+    got: Mapping[str, Array],
+    tally: Tally,
+) -> None:
+    for value in part.graph.outputs:
+        text = difference(got[value.name], wanted[value])
+        if not text:
+            continue
+        slack = unrest(part, [value])[value]
+        if not difference(got[value.name], wanted[value], slack):
+            tally.explain("ill-conditioned: other roundings move the answer as far")
+            continue
+        if kind == "onnxruntime" and (reason := explained(part, value)):
+            tally.explain(reason)
+            continue
+        found = Finding(name, kind, f"{value.name}: {text}", to_text(part.graph))
+        tally.findings.append(found)
+        return
+
+
+# -- onnxruntime ---------------------------------------------------------------------------
+
+
+def _check_onnxruntime(name: str, part: Part, tally: Tally) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    model = model_of([part.graph])
+    feeds = {v.name: part.arrays[v] for v in part.graph.inputs}
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+        found = session.run(None, feeds)
+    except Exception:  # it has not every operator and type; its errors share no class
+        return
+    tally.compared += 1
+    got = {value.name: np.asarray(a) for value, a in zip(part.graph.outputs, found, strict=True)}
+    _compare(name, part, "onnxruntime", part.arrays, got, tally)
