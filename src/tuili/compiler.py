@@ -228,10 +228,11 @@ def generate(
     """The C of a graph, in order: types, passes, kernels, memory, text. Changes the graph."""
     target = options.resolve()
     set_shapes(graph, options.shapes)
-    infer(graph)
+    requirements = infer(graph).requirements
     optimise(graph, block=target.block, on_pass=_checked(on_pass, check=check))
     contents = infer(graph)
     program = translate(graph, contents, target, exact=options.exact)
+    program.require(requirements)
     emitted = emit(program, target, timed=timed)
     return Compiled(graph, program, emitted.units, emitted.plan)
 

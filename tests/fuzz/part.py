@@ -145,7 +145,8 @@ class Part:
         if self.chance(constant):
             return self.constant(array)
         value = self.graph.add_input(
-            self.prefix + f"x{len(self.graph.inputs)}", TensorType(dtype, tuple(shape) if sealed else self._declared(shape))
+            self.prefix + f"x{len(self.graph.inputs)}",
+            TensorType(dtype, tuple(shape) if sealed else self._declared(shape)),
         )
         self.arrays[value], self.leaves[value] = array, how
         return value

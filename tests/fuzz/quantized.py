@@ -95,7 +95,9 @@ def _convolved(p: Part) -> tuple[Value, Value, DType, DType, dict[str, Any]]:
     attrs = window(p, shape[2:])
     group = p.one([n for n in (1, 1, shape[1]) if shape[1] % n == 0])
     out = group * p.one((1, 2, 4))
-    w = p.leaf(b_type, (out, shape[1] // group, *attrs["kernel_shape"]), -9, 9, constant=80, sealed=True)
+    w = p.leaf(
+        b_type, (out, shape[1] // group, *attrs["kernel_shape"]), -9, 9, constant=80, sealed=True
+    )
     return x, w, a_type, b_type, {**attrs, "group": group}
 
 

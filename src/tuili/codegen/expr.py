@@ -96,9 +96,13 @@ class _Operation:
             if isinstance(value, int | float)
         }
         unsigned = "uint64_t" if form.dtype.bits == 64 else "uint32_t"
-        return template.format(
-            *self.args, v=form.prefix, n=_Numbers(form), T=form.dtype.c, U=unsigned, **numbers
-        )
+        real = {
+            name: literal(value, DType.F64)
+            for name, value in attributes(self.node).items()
+            if isinstance(value, float)
+        }
+        names = {"v": form.prefix, "n": _Numbers(form), "r": real, "T": form.dtype.c, "U": unsigned}
+        return template.format(*self.args, **names, **numbers)
 
 
 # -- operators that need more than a template -------------------------------------------------

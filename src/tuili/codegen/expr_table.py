@@ -75,5 +75,6 @@ INTS: dict[str, str] = {
     "BitwiseOr": "({T})({0} | {1})",
     "BitwiseXor": "({T})({0} ^ {1})",
     "BitwiseNot": "({T})~{0}",
-    "Shrink": "{0} < -{lambd} ? ({T})({0} + {bias}) : {0} > {lambd} ? ({T})({0} - {bias}) : 0",
+    "Shrink": "(double){0} < -{r[lambd]} ? ({T})((double){0} + {r[bias]}) :"
+    " (double){0} > {r[lambd]} ? ({T})((double){0} - {r[bias]}) : 0",
 }

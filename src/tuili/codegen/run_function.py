@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 
 from tuili.codegen.prelude import prelude
+from tuili.codegen.requirements import requirement_lines
 from tuili.codegen.run_late import shared_state
 from tuili.codegen.run_layout import RunLayout, c_of
 from tuili.codegen.run_steps import WORTH_BYTES, WORTH_FLOPS, StepPrinter, c_string, comment_text
@@ -126,7 +127,7 @@ def _worth_threads(program: Program) -> str:
 
 
 def _exports(program: Program, layout: RunLayout) -> str:
-    worth = _worth_threads(program)
+    worth, checks = _worth_threads(program), requirement_lines(program)
     lines = [
         "TL_EXPORT int64_t tuili_num_offsets(void)",
         "{",
@@ -141,7 +142,8 @@ def _exports(program: Program, layout: RunLayout) -> str:
         "TL_EXPORT int32_t tuili_run(tl_run *run)",
         "{",
         *_host_check(program.steps),
-        *_symbol_lines(program, used=worth),
+        *_symbol_lines(program, used="\n".join((worth, *checks))),
+        *checks,
         "    tl_shared shared = {.run = run};",
         f"    const int32_t threads = run->threads > 1 && ({worth}) ? run->threads : 1;",
         "    if (threads > 1)",

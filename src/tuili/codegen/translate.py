@@ -11,7 +11,7 @@ from tuili.codegen.kernels.copy import copy_call
 from tuili.codegen.kernels.host import can_run_on_host, emit_on_host
 from tuili.codegen.targets import Target
 from tuili.errors import Unsupported, UnsupportedOperator
-from tuili.ir import Graph, Node, Value
+from tuili.ir import Graph, Node, TensorType, Value
 from tuili.lower.memory import lifetimes
 from tuili.lower.program import (
     Branch,
@@ -38,6 +38,8 @@ VIEW_OPS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
 def translate(graph: Graph, contents: Contents, target: Target, *, exact: bool = False) -> Program:
     """The program of a typed graph whose layouts are assigned; raises UnsupportedOperator."""
+    for node in graph.nodes:
+        _check_rank(node)
     bound = _symbols(graph)
     late = [name for name in contents.sources if name not in bound]
     program = Program(graph.name, (*bound, *late), len(bound))
@@ -86,6 +88,16 @@ def _emit_body(graph: Graph, sources: Sources, ctx: Context) -> None:
     for value in graph.inputs:
         _read_symbols(value, sources, ctx)
     _emit_nodes(graph, sources, ctx)
+
+
+def _check_rank(node: Node) -> None:
+    for value in node.outputs:
+        if isinstance(value.type, TensorType) and value.type.shape is None:
+            raise UnsupportedOperator(
+                f"{node.label}: the number of axes of {value.name!r} depends on sizes or data that "
+                "only a run knows; give the node its axes, or fix the input's dims with `shapes`",
+                [(node.op, [node.name])],
+            )
 
 
 def _emit(node: Node, sources: Sources, ctx: Context) -> None:

@@ -18,12 +18,13 @@ size depends on one lives on the heap and is made before the first step that tou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
 from tuili.ir import Graph
+from tuili.ops.requirements import Requirement
 from tuili.tensors import Array, Dim, DType, TensorSpec, symbols_of
 
 ALIGNMENT = 64
@@ -248,7 +249,18 @@ class Program:
     buffers: list[Buffer] = field(default_factory=list[Buffer])  # arena and heap
     steps: list[Step] = field(default_factory=list["Step"])
     host: list[Graph] = field(default_factory=list[Graph])  # one node each, for HostCall
+    requirements: list[Requirement] = field(default_factory=list[Requirement])  # of the inputs
     faults: list[str] = field(default_factory=list[str])  # run-time errors, codes from 1
+
+    def require(self, requirements: Iterable[Requirement]) -> None:
+        """Keep what the shapes of the inputs decide; the first node that asks is named."""
+        asked = {(each.left, each.right, each.or_one) for each in self.requirements}
+        for each in requirements:
+            key = (each.left, each.right, each.or_one)
+            if key in asked or self.depends_on_data(each.left) or self.depends_on_data(each.right):
+                continue
+            asked.add(key)
+            self.requirements.append(each)
 
     @property
     def bound(self) -> frozenset[str]:

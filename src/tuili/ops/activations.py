@@ -56,7 +56,8 @@ def _celu(x: Array, alpha: float) -> Array:
 
 def _shrink(x: Array, bias: float, lambd: float) -> Array:
     zero = np.zeros_like(x)
-    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, zero))
+    # Integers are moved as real numbers, then cut off.
+    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, zero)).astype(x.dtype)
 
 
 def leaky_relu(x: Array, alpha: float = 0.01) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tuili.ir import Graph, TensorType, Value
 from tuili.ops.rationals import Number, is_symbolic, quotient
+from tuili.ops.requirements import Requirement
 from tuili.tensors import Array, Dim, DType, Expr, Sym, symbols_of
 
 # Tensors that hold shapes and indices are short; tables of weights are not worth reading.
@@ -38,6 +39,9 @@ class Contents:
         self._granted: set[str] = set()
         # Branches of If that cannot run for the given shapes, and why.
         self.impossible: dict[Graph, str] = {}
+        # What must hold when the graph runs; a set that keeps its order.
+        self.requirements: dict[Requirement, None] = {}
+        self.depth = 0  # of nested graphs: a branch may never run, so it requires nothing
 
     def get(self, value: Value | None) -> Array | None:
         """The elements as an object array of dims, or None when they are not known."""
@@ -50,6 +54,11 @@ class Contents:
     def set(self, value: Value, elements: Array) -> None:
         """Record the elements of a value."""
         self._known[value] = elements.astype(object)
+
+    def require(self, requirement: Requirement) -> None:
+        """Note what the run must check."""
+        if not self.depth:
+            self.requirements[requirement] = None
 
     def forget(self, values: Iterable[Value]) -> None:
         """Drop what is known of values: their node is inferred again."""

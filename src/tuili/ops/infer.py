@@ -52,12 +52,20 @@ def infer_graph(graph: Graph, contents: Contents) -> None:
         infer_node(node, contents)
 
 
+def _infer_nested(graph: Graph, contents: Contents) -> None:
+    contents.depth += 1
+    try:
+        infer_graph(graph, contents)
+    finally:
+        contents.depth -= 1
+
+
 def infer_node(node: Node, contents: Contents) -> None:
     """Fill the types of a node's outputs and record their contents where they are known."""
     op = lookup(node.op)
     bound = check(node, op)
     contents.forget(node.outputs)
-    site = Site(node, op, contents, infer_graph)
+    site = Site(node, op, contents, _infer_nested)
     try:
         results = op.infer(site)
     except UnknownRank:

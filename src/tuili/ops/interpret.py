@@ -208,7 +208,11 @@ def _as_slot(
     elif wanted[0].isupper():
         slots = ((slot_at(op.inputs, i).type, each) for i, each in enumerate(inputs))
         dtype = next(
-            (each.dtype for kind, each in slots if kind == wanted and isinstance(each, np.ndarray | np.generic)),
+            (
+                each.dtype
+                for kind, each in slots
+                if kind == wanted and isinstance(each, np.ndarray | np.generic)
+            ),
             None,
         )
     elif wanted != "any":

@@ -50,6 +50,8 @@ def reshaped(site: Site, source: Sequence[Dim], target: Sequence[Dim]) -> list[D
             f"cannot reshape {shape_text(source)} to {shape_text(target)}:"
             f" {numel(source)} elements against {numel(result)}"
         )
+    shapes = f"{shape_text(source)} and {shape_text(target)}"
+    site.same(before, after, f"numbers of elements of {shapes}")
     return result
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from tuili.errors import InvalidModel
 from tuili.ir import Graph, Node, SequenceType, TensorType, Value, ValueType
-from tuili.ops.bounds import is_equal_unless_empty, simpler
+from tuili.ops.bounds import compare, is_equal_unless_empty, simpler
 from tuili.ops.contents import Contents
 from tuili.ops.op import Op
+from tuili.ops.requirements import Requirement
 from tuili.tensors import Array, Dim, DType, Expr, Shape, broadcast_dim, dim_max, shape_text
 
 
@@ -171,6 +172,7 @@ class Site:
                         f"shapes {texts} do not broadcast ({result[axis]} against {dim});"
                         " sizes must be equal or 1"
                     )
+                self._note(result[axis], dim, "sizes that broadcast together", or_one=True)
                 result[axis] = merged
         return result
 
@@ -179,7 +181,15 @@ class Site:
         if isinstance(left, int) and isinstance(right, int) and left != right:
             shapes = ", ".join(str(value.type) for value in self.node.inputs if value is not None)
             self.fail(f"{what}: {left} against {right} (inputs: {shapes}); they must be equal")
+        self._note(left, right, what)
         return simpler(left, right)
+
+    def _note(self, left: Dim, right: Dim, what: str, *, or_one: bool = False) -> None:
+        """Let the run check what is not known now."""
+        open_ = isinstance(left, Expr) or isinstance(right, Expr)
+        known = compare(left, right) == 0 or (or_one and 1 in (left, right))
+        if open_ and not known and not is_equal_unless_empty(left, right):
+            self.contents.require(Requirement(self.node.label, left, right, what, or_one))
 
     def need_rank(self, index: int, *ranks: int) -> Shape:
         """The shape of an input that must have one of some ranks."""

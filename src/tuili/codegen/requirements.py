@@ -1,0 +1,56 @@
+"""The checks at the start of a run: sizes of the inputs that the model takes for granted."""
+
+from __future__ import annotations
+
+from tuili.codegen.run_layout import c_of
+from tuili.lower.program import Program
+from tuili.ops.requirements import Requirement
+from tuili.tensors import Dim
+
+
+def requirement_lines(program: Program) -> list[str]:
+    """C that ends the run with a message when the shapes of the inputs do not fit together."""
+    return [line for each in program.requirements for line in _check(each)]
+
+
+def _check(requirement: Requirement) -> list[str]:
+    left, right = c_of(requirement.left), c_of(requirement.right)
+    message = _message(requirement)
+    return [
+        f"    if (!({_condition(requirement, left, right)})) {{",
+        f"        snprintf(run->error, (size_t)run->error_size, {message},",
+        f"                 (long long){left}, (long long){right});",
+        "        return 1;",
+        "    }",
+    ]
+
+
+def _condition(requirement: Requirement, left: str, right: str) -> str:
+    equal = f"{left} == {right}"
+    if not requirement.or_one:
+        return equal
+    # An empty axis against one of size 1 is left out: the result would have to be empty.
+    sides = ((left, right, requirement.left), (right, left, requirement.right))
+    ones = [
+        f"({one} == 1 && {other} > 0)"
+        for one, other, dim in sides
+        if not isinstance(dim, int) or dim == 1
+    ]
+    return " || ".join([equal, *ones])
+
+
+def _message(requirement: Requirement) -> str:
+    where = f"{requirement.label}: {requirement.what}".replace("%", "%%")
+    sizes = f"{_named(requirement.left)} and {_named(requirement.right)}"
+    return c_string(f"{where}: {sizes}; {requirement.expected}")
+
+
+def _named(dim: Dim) -> str:
+    """`N = 5`, or only the number when there is no name; the number is printed by C."""
+    return "%lld" if isinstance(dim, int) else f"{dim} = %lld".replace("% ", "%% ")
+
+
+def c_string(text: str) -> str:
+    """A text as a C literal."""
+    escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,23 @@
+"""Requirements: what a shape rule takes for granted of sizes that only the run knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuili.tensors import Dim
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Two dims that must be equal; with `or_one`, either may be 1 instead, as in broadcasting."""
+
+    label: str  # the node, for the message
+    left: Dim
+    right: Dim
+    what: str
+    or_one: bool = False
+
+    @property
+    def expected(self) -> str:
+        """The rule, as the end of a sentence."""
+        return "they must be equal" + (" or one of them 1" if self.or_one else "")
