@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from tuili.artifact import Artifact
+from tuili.errors import InvalidArgument
 from tuili.ir import Graph, Value
 from tuili.ir.saved import load as load_graph
 from tuili.ir.saved import save as save_graph
 from tuili.ops.interpret import run
 from tuili.runtime import HOST_FUNCTION, write_error
-from tuili.tensors import Array, Expr, evaluate
+from tuili.tensors import Array, Expr, evaluate, symbols_of
 
 _MOST_BYTES = 1 << 31
 
@@ -44,6 +45,8 @@ class HostSteps:
 
     def __init__(self, artifact: Artifact) -> None:
         self._symbols = {name: index for index, name in enumerate(artifact.manifest.symbols)}
+        inputs = (dim for spec in artifact.inputs for dim in spec.shape)
+        self._bound = {name for dim in inputs for name in symbols_of(dim)}
         self._graphs = _read_graphs(artifact)
         self._results: dict[tuple[int, int], list[Array]] = {}
         self.function = HOST_FUNCTION(self._call)
@@ -72,8 +75,11 @@ class HostSteps:
             found = [np.asarray(array) for array in run(graph, feeds).values()]
         for value, array in zip(graph.outputs, found, strict=True):
             for dim, size in zip(value.shape, array.shape, strict=True):
-                if isinstance(dim, Expr) and dim.symbol:
+                if isinstance(dim, Expr) and dim.symbol and dim.symbol not in self._bound:
                     values[self._symbols[dim.symbol]] = size
+        settled = {name: values[index] for name, index in self._symbols.items()}
+        for value, array in zip(graph.outputs, found, strict=True):
+            _check_shape(value, array, settled)
         self._results[context, step] = [
             np.ascontiguousarray(array, value.dtype.numpy)
             for value, array in zip(graph.outputs, found, strict=True)
@@ -85,6 +91,16 @@ class HostSteps:
         for array, address in zip(results, addresses, strict=True):
             if array.nbytes:
                 ctypes.memmove(address or 0, array.ctypes.data, array.nbytes)
+
+
+def _check_shape(value: Value, array: Array, env: dict[str, int]) -> None:
+    """Native code has made room for the inferred shape, and reads the result as if it had it."""
+    wanted = tuple(evaluate(dim, env) for dim in value.shape)
+    if array.shape != wanted:
+        raise InvalidArgument(
+            f"output {value.name!r} has shape {list(array.shape)}; {list(wanted)} was expected: "
+            "the inputs' sizes do not fit together"
+        )
 
 
 def _array_at(address: int, value: Value, env: dict[str, int]) -> Array:

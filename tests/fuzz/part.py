@@ -155,7 +155,7 @@ class Part:
         return tuple(self._open(size) for size in shape)
 
     def _open(self, size: int) -> Any:
-        if self.below(100) >= self.opened * 100:
+        if size == 0 or self.below(100) >= self.opened * 100:
             return size
         name = f"{self.prefix}d{size}" + ("b" if size == 1 and self.chance(50) else "")
         self.symbols[name] = size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tuili.codegen.run_layout import c_of
+from tuili.codegen.run_steps import c_string
 from tuili.lower.program import Program
 from tuili.ops.requirements import Requirement
 from tuili.tensors import Dim
@@ -48,9 +49,3 @@ def _message(requirement: Requirement) -> str:
 def _named(dim: Dim) -> str:
     """`N = 5`, or only the number when there is no name; the number is printed by C."""
     return "%lld" if isinstance(dim, int) else f"{dim} = %lld".replace("% ", "%% ")
-
-
-def c_string(text: str) -> str:
-    """A text as a C literal."""
-    escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
-    return f'"{escaped}"'

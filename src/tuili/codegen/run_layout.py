@@ -45,7 +45,7 @@ class RunLayout:
         self.buffers = [buffer for buffer in used if buffer.place is Place.ARENA]
         self.heap = {b: slot for slot, b in enumerate(b for b in used if b.place is Place.HEAP)}
         self._late_outputs = [
-            buffer for buffer in program.output_buffers if program.depends_on_data(buffer.size)
+            buffer for buffer in program.output_buffers if program.is_late_output(buffer)
         ]
         self.num_late = len(self.heap) + len(self._late_outputs)
         self.num_loops = sum(isinstance(step, Repeat) for step in all_steps(program.steps))

@@ -147,6 +147,8 @@ def _bind_outputs(graph: Graph, ctx: Context) -> None:
         if value.producer is None or value in ctx.views or value.layout:
             continue
         ctx.views[value] = View(buffer)
+        if ctx.program.is_late_output(buffer):
+            continue  # it is made once its shape is known, which may be after what it looks at
         source = value
         while source.producer is not None and source.producer.op in VIEW_OPS:
             source = source.producer.required(0)

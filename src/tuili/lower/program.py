@@ -252,6 +252,12 @@ class Program:
     requirements: list[Requirement] = field(default_factory=list[Requirement])  # of the inputs
     faults: list[str] = field(default_factory=list[str])  # run-time errors, codes from 1
 
+    def is_late_output(self, buffer: Buffer) -> bool:
+        """Whether data decides an axis of an output; [0, N] has no bytes, and yet such a shape."""
+        if buffer.place is not Place.OUTPUT:
+            return False
+        return any(map(self.depends_on_data, self.outputs[buffer.index].shape))
+
     def require(self, requirements: Iterable[Requirement]) -> None:
         """Keep what the shapes of the inputs decide; the first node that asks is named."""
         asked = {(each.left, each.right, each.or_one) for each in self.requirements}

@@ -148,9 +148,9 @@ def _either(left: Dim, right: Dim) -> Dim:
 
 
 ROWS = (
-    _binary("Add", np.add, "any", symbolic=each(rationals.add)),
+    _binary("Add", np.add, "arithmetic", symbolic=each(rationals.add)),
     _binary("Sub", np.subtract, symbolic=each(rationals.subtract)),
-    _binary("Mul", np.multiply, "any", symbolic=each(rationals.multiply)),
+    _binary("Mul", np.multiply, "arithmetic", symbolic=each(rationals.multiply)),
     _binary("Div", divide, symbolic=_divide_dims),
     _binary("Mod", _modulo, attrs={"fmod": 0}, symbolic=_modulo_dims),
     op(

@@ -81,10 +81,20 @@ def _group_norm(
     return y * _along_channels(scale, X.ndim) + _along_channels(bias, X.ndim)
 
 
+def _channels_shape(site: Site) -> list[Result]:
+    """The input's shape; scale and bias have one element per channel."""
+    shape = site.shape(0)
+    for index in (1, 2):
+        site.same(site.need_rank(index, 1)[0], shape[1], "scale and bias against the channels")
+    return [shape]
+
+
 def _layer_norm_shape(site: Site) -> list[Result]:
     shape = site.shape(0)
     axis = site.axis(site.attr("axis"), len(shape))
-    site.broadcast(shape, site.shape(1))
+    for index in (1, 2):
+        if site.has(index):
+            site.within(index, shape, "scale and bias against the input")
     stats = (*shape[:axis], *[1] * (len(shape) - axis))
     return [shape, stats, stats]
 
@@ -198,7 +208,7 @@ ROWS = (
         "InstanceNormalization",
         "input scale B",
         "output",
-        same,
+        _channels_shape,
         _instance_norm,
         allow="float",
         attrs=_EPSILON,
@@ -207,7 +217,7 @@ ROWS = (
         "GroupNormalization",
         "X scale bias",
         "Y",
-        same,
+        _channels_shape,
         _group_norm,
         allow="float",
         attrs={**_EPSILON, "num_groups": REQUIRED, "stash_type": 1},

@@ -114,5 +114,6 @@ KINDS: dict[str, set[DType]] = {
     "tiny": _TINY | {DType.I16, DType.U16, DType.I32, DType.U32},
     "bool": {DType.BOOL},
     "text": {DType.STR},
+    "arithmetic": _FLOATS | _INTS | {DType.C64, DType.C128},
     "complex": _FLOATS | {DType.C64, DType.C128},
 }

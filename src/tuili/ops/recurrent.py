@@ -247,12 +247,20 @@ def recurrent_shape(gates: int) -> Any:
         hidden = site.attr("hidden_size") or r[2]
         site.same(w[1], hidden * gates, f"rows of W against {gates} gates of {hidden}")
         site.same(w[2], x[2], "the input size of W against X")
+        site.same(r[1], hidden * gates, f"rows of R against {gates} gates of {hidden}")
+        site.same(r[2], hidden, "columns of R against the hidden size")
         if site.attr("layout"):
             y = (x[0], x[1], directions, hidden)
             state = (x[0], directions, hidden)
         else:
             y = (x[0], directions, x[1], hidden)
             state = (directions, x[1], hidden)
+        batch = x[0] if site.attr("layout") else x[1]
+        extras = ((3, (directions, 2 * gates * hidden)), (4, (batch,)), (5, state), (6, state))
+        for index, shape in (*extras, (7, (directions, 3 * hidden))):
+            if site.has(index):
+                for dim, whole in zip(site.need_rank(index, len(shape)), shape, strict=True):
+                    site.same(dim, whole, f"input {index} ({site.op.inputs[index].name})")
         results: list[Result] = [y, state, state]
         return results[: len(site.op.outputs)]
 

@@ -20,4 +20,4 @@ class Requirement:
     @property
     def expected(self) -> str:
         """The rule, as the end of a sentence."""
-        return "they must be equal" + (" or one of them 1" if self.or_one else "")
+        return "they must be equal" + (" or one of them 1, and none 0" if self.or_one else "")

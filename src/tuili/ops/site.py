@@ -184,6 +184,18 @@ class Site:
         self._note(left, right, what)
         return simpler(left, right)
 
+    def within(self, index: int, shape: Sequence[Dim], what: str) -> None:
+        """The input broadcasts into a shape, without making it larger."""
+        own = self.shape(index)
+        if len(own) > len(shape):
+            self.fail(
+                f"{what}: input {index} has shape {shape_text(own)}; expected at most rank"
+                f" {len(shape)}, to fit into {shape_text(shape)}"
+            )
+        for dim, whole in zip(reversed(own), reversed(shape), strict=False):
+            if dim != 1:
+                self.same(dim, whole, what)
+
     def _note(self, left: Dim, right: Dim, what: str, *, or_one: bool = False) -> None:
         """Let the run check what is not known now."""
         open_ = isinstance(left, Expr) or isinstance(right, Expr)

@@ -210,9 +210,7 @@ def _enter(rounds: Rounds, first: Value | None, ctx: Context) -> None:
 
 
 def _is_late(view: View, ctx: Context) -> bool:
-    buffer = view.buffer
-    late_output = buffer.place is Place.OUTPUT and ctx.program.depends_on_data(buffer.size)
-    return buffer.place is Place.HEAP or late_output
+    return view.buffer.place is Place.HEAP or ctx.program.is_late_output(view.buffer)
 
 
 def _round(rounds: Rounds, ctx: Context) -> None:

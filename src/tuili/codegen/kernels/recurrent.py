@@ -69,6 +69,11 @@ def emit(node: Node, ctx: Context) -> None:
     bias = None
     if bias_value is not None:
         bias = _packed(node, ctx, "bias", bias_value, tuple(range(2 * gates)), 1)
+    elif node.op == "GRU" and attr(node, "linear_before_reset"):
+        # Its candidate adds a bias between the product and the gate: without one, zeros.
+        zeros = np.zeros((sizes.directions, 2 * gates * sizes.hidden), np.float32)
+        packed = pack_gates(zeros, tuple(range(2 * gates)), sizes.hidden, ctx.target.lanes)
+        bias = View(ctx.add_weight(f"{node.output.name}.bias", packed))
     parts = _project(node, ctx, sizes, weights, bias)
     _steps(node, ctx, sizes, parts, bias)
 
