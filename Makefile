@@ -63,3 +63,7 @@ sim-canary: setup
 .PHONY: shapes
 shapes: setup
 	$(BIN)/python -m benchmarks.shape_variety
+# 20,000 random graphs over the operator table: generated C beside NumPy and onnxruntime.
+.PHONY: fuzz-ops
+fuzz-ops: setup
+	$(BIN)/python -W ignore -m tests.fuzz.run --jobs $(JOBS)

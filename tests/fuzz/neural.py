@@ -116,7 +116,7 @@ def image(p: Part, channels: int | None = None) -> Value:
 def window(p: Part, spatial: tuple[int, ...], *, dilated: bool = True) -> dict[str, Any]:
     """Kernel shape, strides, dilations and padding that fit."""
     kernel, dilations = [], []
-    for size in spatial:
+    for _ in spatial:
         k, d = p.one((1, 2, 3, 3, 5)), p.one((1, 1, 1, 2)) if dilated else 1
         kernel.append(k)
         dilations.append(d)
@@ -455,6 +455,8 @@ def scan(p: Part) -> None:
     p.node("Scan", [start, x], attrs, outputs=2)
 
 
+_REDUCTIONS = ("Sum", "Prod", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
+
 STEPS: dict[str, Callable[[Part], None]] = {
     "MatMul": matmul, "Gemm": gemm, "Einsum": einsum, "attention": attention,
     "Conv": conv, "Conv, more": conv, "ConvTranspose": conv_transpose,
@@ -468,7 +470,7 @@ STEPS: dict[str, Callable[[Part], None]] = {
     "MeanVarianceNormalization": mean_variance,
     **{
         f"Reduce{name}": reduce(f"Reduce{name}")
-        for name in ("Sum", "Prod", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
+        for name in _REDUCTIONS
     },
     "norm by hand": reduce_by_hand, "ArgMax": arg, "ArgMin": arg, "TopK": top_k,
     "CumSum": cumulative, "CumProd": cumulative,

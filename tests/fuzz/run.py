@@ -25,6 +25,7 @@ UNIT = 24  # graphs for a call of the C compiler
 # gcc spends most of its time above -O1; the slice in the tests runs what users get.
 FLAGS = "-O1"
 _TIMEOUT_S = 900
+COUNTS = ("graphs", "resized", "refused", "compared")
 
 
 def work(start: int, stop: int) -> None:
@@ -53,7 +54,14 @@ def batch(start: int, stop: int) -> dict[str, Any]:
         text = f"no end after {_TIMEOUT_S} s"
     if stop - start == 1:
         finding = {"name": f"seed {start}", "kind": "crash", "text": text, "graph": ""}
-        return {"graphs": 1, "resized": 0, "compared": 0, "explained": {}, "findings": [finding]}
+        return {
+            "graphs": 1,
+            "resized": 0,
+            "refused": 0,
+            "compared": 0,
+            "explained": {},
+            "findings": [finding],
+        }
     middle = (start + stop) // 2
     halves = [batch(start, middle), batch(middle, stop)]
     return merged(halves)
@@ -64,17 +72,17 @@ def merged(tallies: list[dict[str, Any]]) -> dict[str, Any]:
     explained: Counter[str] = Counter()
     for tally in tallies:
         explained.update(tally["explained"])
-    sums = {key: sum(t[key] for t in tallies) for key in ("graphs", "resized", "compared")}
+    sums = {
+        key: sum(t[key] for t in tallies) for key in ("graphs", "resized", "refused", "compared")
+    }
     findings = [finding for tally in tallies for finding in tally["findings"]]
     return {**sums, "explained": dict(explained), "findings": findings}
 
 
 def report(total: dict[str, Any]) -> str:
     """The last lines."""
-    lines = [
-        f"{total['graphs']} graphs ({total['resized']} at a second size too),"
-        f" {total['compared']} compared with onnxruntime"
-    ]
+    sizes = f"{total['resized']} at a second size too, {total['refused']} refuse it"
+    lines = [f"{total['graphs']} graphs ({sizes}), {total['compared']} compared with onnxruntime"]
     for reason, count in sorted(total["explained"].items()):
         lines.append(f"explained {count:>5}: {reason}")
     lines.append(f"unexplained: {len(total['findings'])}")

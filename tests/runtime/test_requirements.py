@@ -40,11 +40,11 @@ CASES = {
     # name: (op, open shapes, constants, attributes, sizes that fit, sizes that do not, message)
     "a constant of another size": (
         "Add", [["N", 3]], [ones(5, 3)], {}, [(5, 3)], [(2, 3)],
-        "N = 2 and 5; they must be equal or one of them 1",
+        "N = 2 and 5; they must be equal or one of them 1, and none 0",
     ),
     "two open sizes": (
         "Mul", [["N", 3], ["M", 3]], [], {}, [(1, 3), (4, 3)], [(2, 3), (4, 3)],
-        "N = 2 and M = 4; they must be equal or one of them 1",
+        "N = 2 and M = 4; they must be equal or one of them 1, and none 0",
     ),
     "inner sizes of a product": (
         "MatMul", [[2, "K"]], [ones(5, 3)], {}, [(2, 5)], [(2, 4)], "K = 4 and 5",
