@@ -29,7 +29,7 @@ def compile_model(
         typer.Option("--output", "-o", help="A folder, or a .tuiliz file; MODEL.tuili by default."),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="native, x86-64-avx512, x86-64-avx2, x86-64 or aarch64.")
+        str, typer.Option(help="native, or a name in docs/how-to/targets.md.")
     ] = "native",
     shape: ShapeOptions = None,
     exact: Annotated[

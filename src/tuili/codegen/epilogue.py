@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tuili.codegen.expr import print_body
+from tuili.codegen.expr import final_quantize, print_body
 from tuili.codegen.kernel import KernelBuilder
 from tuili.codegen.packing import block_channels, pad_to_multiple
 from tuili.errors import InternalError
 from tuili.ir import Graph, Node, Value, block_of
-from tuili.tensors import Array, numel
+from tuili.tensors import Array, DType, numel
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,10 @@ class _Operand:
     kind: str  # "full", "channel" or "scalar"
     name: str
     padded: bool = True  # whole vectors never reach beyond the end
+    codes: str = ""  # "_u8" or "_i8" when bytes are read
+
+
+CODES = {DType.U8: "_u8", DType.I8: "_i8"}
 
 
 class Epilogue:
@@ -48,24 +52,32 @@ class Epilogue:
         """Whether results are stored as they are."""
         return self._body is None
 
-    def vector(self, acc: str, full: str, channel: str) -> tuple[list[str], str]:
+    @property
+    def final_zero(self) -> int | None:
+        """The zero point of the codes that it ends in, when a store can make them."""
+        return None if self._body is None else final_quantize(self._body, self._known)
+
+    def vector(
+        self, acc: str, full: str, channel: str, *, rounds: bool = True
+    ) -> tuple[list[str], str]:
         """Statements and the result for V outputs in `acc` (a vector expression).
 
         `full` is the C index of the first of them in the output, `channel` their first channel.
+        Without `rounds` the result is the real number that codes are made of.
         """
 
         def load(operand: _Operand) -> str:
             if operand.kind == "scalar":
                 return f"v_set1({operand.name}[0])"
             if operand.kind == "full":
-                return f"v_load({operand.name} + {full})"
+                return f"v_load{operand.codes}({operand.name} + {full})"
             if operand.padded:
                 return f"v_load({operand.name} + {channel})"
             left = f"{operand.name}_size - ({channel})"
             whole = f"v_load({operand.name} + {channel})"
             return f"{left} >= V ? {whole} : v_loadn({operand.name} + {channel}, {left})"
 
-        return self._print(acc, load, vector=True)
+        return self._print(acc, load, vector=True, rounds=rounds)
 
     def scalar(self, acc: str, full: str, channel: str) -> tuple[list[str], str]:
         """Statements and the result for one output in `acc`."""
@@ -75,7 +87,7 @@ class Epilogue:
         )
 
     def _print(
-        self, acc: str, load: Callable[[_Operand], str], *, vector: bool
+        self, acc: str, load: Callable[[_Operand], str], *, vector: bool, rounds: bool = True
     ) -> tuple[list[str], str]:
         if self._body is None:
             return [], acc
@@ -89,7 +101,9 @@ class Epilogue:
             args.append(name)
             if operand is not None:
                 statements.append(f"const {ctype} {name} = {load(operand)};")
-        body, result = print_body(self._body, args, vector=vector, prefix=prefix, known=self._known)
+        body, result = print_body(
+            self._body, args, vector=vector, prefix=prefix, known=self._known, rounds=rounds
+        )
         return [*statements, *body], result
 
 
@@ -105,7 +119,7 @@ def _read_operand(k: KernelBuilder, node: Node, value: Value, name: str) -> _Ope
             raise InternalError(
                 f"{node.label}: operand {value.name!r} is not in the output's layout"
             )
-        return _Operand("full", k.read(name, value))
+        return _Operand("full", k.read(name, value), codes=CODES.get(value.dtype, ""))
     if value.constant is not None:
         return _Operand("channel", k.weight(name, pad_to_multiple(value.constant, 64)))
     k.read(name, value)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from tuili.codegen.element_types import (
     converted,
     integer_limits,
@@ -156,6 +158,8 @@ def _cast(operation: _Operation) -> str:
     value = operation.arg(0)
     if not operation.form.vector or source is target:
         return converted(value, source, target)
+    if source in BYTES and target is DType.F32:
+        return value
     if target is DType.BOOL:
         return f"{value} != v_set1(0.0f)"
     return f"v_select({value}, v_set1(1.0f), v_set1(0.0f))"
@@ -210,6 +214,16 @@ def _shift(operation: _Operation) -> str:
 def _quantize(operation: _Operation) -> str:
     target = operation.node.output.dtype
     low, high = integer_limits(target)
+    scale = operation.known.get(operation.node.required(1))
+    is_one = scale is not None and scale.size == 1 and scale.item() == 1
+    if operation.form.vector:
+        ratio = operation.arg(0) if is_one else f"{operation.arg(0)} / {operation.arg(1)}"
+        ratio = f"v_round({ratio})"
+        if len(operation.present) > 2:
+            zero = operation.known.get(operation.node.required(2))
+            if zero is None or np.any(zero):
+                ratio = f"{ratio} + {operation.present[2]}"
+        return f"v_min(v_max({ratio}, v_set1({low}.0f)), v_set1({high}.0f))"
     ratio = f"s_round((float){operation.arg(0)} / (float){operation.arg(1)})"
     if len(operation.present) > 2:
         ratio = f"{ratio} + (float){operation.present[2]}"
@@ -218,12 +232,18 @@ def _quantize(operation: _Operation) -> str:
 
 
 def _dequantize(operation: _Operation) -> str:
+    if operation.form.vector:
+        number = operation.arg(0)
+        if len(operation.present) > 2:
+            number = f"({number} - {operation.present[2]})"
+        return f"v_exact({number} * {operation.arg(1)})"
     wide = "int64_t" if operation.form.dtype.bits > 16 else "int32_t"
     number = f"({wide}){operation.arg(0)}"
     if len(operation.present) > 2:
         number = f"({number} - ({wide}){operation.present[2]})"
     real = register_type(operation.node.output.dtype)
-    return f"({real}){number} * ({real}){operation.arg(1)}"
+    text = f"({real}){number} * ({real}){operation.arg(1)}"
+    return f"s_exact({text})" if operation.node.output.dtype is DType.F32 else text
 
 
 _POWERS: dict[float, str] = {
@@ -278,7 +298,8 @@ _SPECIAL: dict[str, Callable[[_Operation], str]] = {
 }
 
 _SCALAR_ONLY = frozenset({"Mod", "BitShift"})
-_BYTES = frozenset({DType.I8, DType.U8, DType.I16, DType.U16})
+_CODES = frozenset({DType.I8, DType.U8, DType.I16, DType.U16})
+BYTES = (DType.U8, DType.I8)
 
 
 # -- what can be printed ------------------------------------------------------------------------
@@ -296,7 +317,7 @@ def _operand_type(node: Node) -> DType:
 
 def _has_template(node: Node) -> bool:
     if node.op == "QuantizeLinear":
-        return node.output.dtype in _BYTES and node.required(0).dtype is DType.F32
+        return node.output.dtype in _CODES and node.required(0).dtype is DType.F32
     if node.op == "DequantizeLinear":
         return node.required(0).dtype.is_int and node.output.dtype is DType.F32
     if node.op in _SPECIAL or node.op in COMPARISONS:
@@ -314,9 +335,19 @@ def is_printable(body: Graph) -> bool:
 
 
 def is_vectorisable(body: Graph) -> bool:
-    """Whether a body has a vector form: f32, with truth values in between."""
-    plain = all(node.op not in _SCALAR_ONLY for node in body.nodes)
-    return plain and is_printable(body) and _types(body) <= {DType.F32, DType.BOOL}
+    """Whether a body has a vector form: f32, with truth values in between and codes at the ends."""
+    plain = all(node.op not in _SCALAR_ONLY and _fits_vector(node) for node in body.nodes)
+    return plain and is_printable(body) and _types(body) <= {DType.F32, DType.BOOL, *BYTES}
+
+
+def _fits_vector(node: Node) -> bool:
+    """Codes are held as whole floats: only conversions may see them."""
+    data = node.required(1 if node.op == "Where" else 0).dtype
+    if node.op == "QuantizeLinear":
+        return node.output.dtype in BYTES
+    if node.op == "Cast":
+        return node.output.dtype not in BYTES
+    return node.op == "DequantizeLinear" or not {data, node.output.dtype} & {*BYTES}
 
 
 # -- printing -----------------------------------------------------------------------------------
@@ -329,11 +360,13 @@ def print_body(
     vector: bool,
     prefix: str = "t",
     known: Mapping[int, Array] | None = None,
+    rounds: bool = True,
 ) -> tuple[list[str], str]:
     """C statements that compute a body over C expressions, and the expression of its result.
 
     `args[i]` is read for input i, more than once; give variables. Inputs whose one element is
-    known at compile time are written as numbers.
+    known at compile time are written as numbers. Without `rounds` the last operation is left to
+    the caller: see `final_quantize`.
     """
     constants = {value: value.constant for value in body.constants.values()}
     constants |= {body.inputs[index]: array for index, array in (known or {}).items()}
@@ -342,13 +375,30 @@ def print_body(
         names[value] = Form(vector, value.dtype).number(_only(array))
     found = {value: array for value, array in constants.items() if array is not None}
     statements: list[str] = []
-    for node in body.nodes:
+    codes = any(node.op == "QuantizeLinear" for node in body.nodes)
+    for node in body.nodes if rounds else body.nodes[:-1]:
         inputs = tuple(None if value is None else names[value] for value in node.inputs)
         text = _print_node(_Operation(node, Form(vector, _operand_type(node)), inputs, found))
+        if codes and node.op == "Mul" and node.output.dtype is DType.F32:
+            text = f"{'v' if vector else 's'}_exact({text})"  # not fused into a sum
         name = f"{prefix}{len(statements)}"
         names[node.output] = name
         statements.append(f"const {_variable_type(node.output.dtype, vector)} {name} = {text};")
-    return statements, names[body.outputs[0]]
+    result = body.outputs[0] if rounds else body.nodes[-1].required(0)
+    return statements, names[result]
+
+
+def final_quantize(body: Graph, known: Mapping[int, Array]) -> int | None:
+    """The zero point when a body ends in QuantizeLinear of the scale 1, which a store can do."""
+    last = body.nodes[-1] if body.nodes else None
+    if last is None or last.op != "QuantizeLinear" or body.outputs[0] is not last.output:
+        return None
+    found = {body.inputs[index]: array for index, array in known.items()}
+    rest = [None if value is None else found.get(value, value.constant) for value in last.inputs]
+    scale, zero = rest[1], rest[2] if len(rest) > 2 else None
+    if scale is None or scale.size != 1 or scale.item() != 1 or zero is None or zero.size != 1:
+        return None
+    return int(zero.item())
 
 
 def _only(array: Array | None) -> object:

@@ -12,6 +12,7 @@ from tuili.codegen.kernels import (
     loop,
     matmul,
     matmul_plain,
+    quantized_matmul,
 )
 from tuili.codegen.kernels.conv_families import CONV_FAMILIES
 from tuili.codegen.kernels.tensor_families import TENSOR_FAMILIES
@@ -27,6 +28,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("matmul_batched", matmul.emit_batched, matmul.supports_batched),
         Family("matmul_plain", matmul_plain.emit_plain, matmul_plain.supports_plain),
     ),
+    "QMatMul": (Family("qmatmul", quantized_matmul.emit, quantized_matmul.supports),),
     **dict.fromkeys(
         ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"),
         (Family("view", copy.emit_view),),

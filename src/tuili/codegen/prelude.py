@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from tuili.codegen.byte_vectors import byte_vectors
 from tuili.codegen.targets import Target
 from tuili.codegen.vector_math import vector_math
 
@@ -18,7 +19,8 @@ _HEAD = """
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
+/* TL_PORTABLE leaves instructions out, for machines that lack them: the same results, slowly. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(TL_PORTABLE)
 #define TL_GCC_X86
 #endif
 #ifndef TL_HIDDEN
@@ -307,4 +309,4 @@ def prelude(target: Target) -> str:
     head = _HEAD.replace("{lanes}", str(target.lanes)).replace("{size}", str(4 * target.lanes))
     head = head.replace("{{iota}}", f"{{{', '.join(map(str, range(target.lanes)))}}}")
     parts = [head, _MASKS, _SCALAR, _operations(target), _horizontal(target.lanes), vector_math()]
-    return "\n".join([*parts, _transpose(target.lanes), _NUMBERS])
+    return "\n".join([*parts, _transpose(target.lanes), _NUMBERS, byte_vectors(target)])

@@ -45,6 +45,15 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         Target(
+            "x86-64-avx512-vnni",
+            "x86_64",
+            16,
+            32,
+            True,
+            ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"),
+            (*_AVX512, "avx512_vnni"),
+        ),
+        Target(
             "x86-64-avx512",
             "x86_64",
             16,
@@ -55,6 +64,15 @@ TARGETS: dict[str, Target] = {
         ),
         Target("x86-64-avx2", "x86_64", 8, 16, True, ("-march=x86-64-v3",), _AVX2, 16 * 1024),
         Target("x86-64", "x86_64", 4, 16, False, ("-march=x86-64",), ()),
+        Target(
+            "aarch64-dotprod",
+            "aarch64",
+            4,
+            32,
+            True,
+            ("-march=armv8.2-a+dotprod",),
+            ("asimddp",),
+        ),
         Target("aarch64", "aarch64", 4, 32, True, (), ()),
     )
 }

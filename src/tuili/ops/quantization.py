@@ -26,13 +26,19 @@ def _quantized_type(site: Site) -> DType:
 
 
 def _quantize_shape(site: Site) -> list[Result]:
-    return [TensorType(_quantized_type(site), site.tensor(0).shape)]
+    return [TensorType(_quantized_type(site), site.tensor(0).shape, _layout(site))]
+
+
+def _layout(site: Site) -> str:
+    """Elementwise operators keep the layout that a pass gave them."""
+    before = site.node.output.type
+    return before.layout if isinstance(before, TensorType) else ""
 
 
 def _dequantize_shape(site: Site) -> list[Result]:
     wanted = site.attr("output_dtype")
     dtype = wanted if isinstance(wanted, DType) else site.dtype(1)
-    return [TensorType(dtype, site.tensor(0).shape)]
+    return [TensorType(dtype, site.tensor(0).shape, _layout(site))]
 
 
 def _spread(parameter: Array, shape: tuple[int, ...], axis: int, block_size: int) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.ops.table import lookup
-from tuili.tensors import DType
+from tuili.tensors import DType, numel
 
 
 class Body:
@@ -67,10 +67,18 @@ def is_elementwise(node: Node) -> bool:
     """Whether every output element depends on one element of each input."""
     plain = len(node.outputs) == 1 and isinstance(node.output.type, TensorType)
     known = plain and node.output.tensor.shape is not None
-    if not known or not (node.op == "Fused" or lookup(node.op).elementwise):
+    if not known or not (node.op == "Fused" or lookup(node.op).elementwise or _is_coding(node)):
         return False
     types = [value.type for value in (*node.inputs, node.output) if value is not None]
     return all(isinstance(type_, TensorType) and type_.dtype not in _NO_NUMBERS for type_ in types)
+
+
+def _is_coding(node: Node) -> bool:
+    """To or from codes with one scale and one zero point."""
+    if node.op not in ("QuantizeLinear", "DequantizeLinear") or node.attrs.get("block_size"):
+        return False
+    rest = [value for value in node.inputs[1:] if value is not None]
+    return all(value.is_constant and numel(value.shape) == 1 for value in rest)
 
 
 _NO_NUMBERS = (DType.STR, DType.C64, DType.C128)

@@ -13,13 +13,13 @@ from tuili.tensors import DType, Shape, numel
 MOST_BYTES = 64 << 20  # a result that is larger is not worth storing
 
 
-def fold_constants(graph: Graph) -> bool:
-    """Replace every node of constants by its results."""
+def fold_constants(graph: Graph, kept: frozenset[str] = frozenset()) -> bool:
+    """Replace every node of constants by its results; operators in `kept` stay."""
     changed = False
     for node in list(graph.nodes):
         for nested in node.graphs():
-            changed |= fold_constants(nested)
-        if _is_foldable(node):
+            changed |= fold_constants(nested, kept)
+        if node.op not in kept and _is_foldable(node):
             _fold(graph, node)
             changed = True
     return changed

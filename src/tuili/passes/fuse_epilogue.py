@@ -8,10 +8,13 @@ a set), as long as every other operand is one element, one per channel, or of th
 from __future__ import annotations
 
 from tuili.ir import Graph, Node, Value
-from tuili.passes.body import Body, element, is_elementwise
+from tuili.passes.body import Body, is_elementwise
+from tuili.passes.quantized_parts import BYTES
 from tuili.tensors import DType, numel
 
-OWN_SLOTS = {"Conv": 3, "ConvTranspose": 3, "MatMul": 3}
+OWN_SLOTS = {"Conv": 3, "ConvTranspose": 3, "MatMul": 3, "QConv": 5, "QMatMul": 5}
+QUANTIZED = ("QConv", "QMatMul")  # their kernels store bytes, too
+PER_COLUMN = ("MatMul", "QMatMul")
 MOST_NODES = 12  # in one set; longer chains are taken up set by set
 
 
@@ -28,12 +31,12 @@ def fuse_epilogues(graph: Graph) -> bool:
 def _region(anchor: Node) -> list[Node] | None:
     """The smallest set after the anchor that one value leaves, in order; None if it cannot fuse."""
     result = anchor.output
-    if result.dtype is not DType.F32 or result.is_output or anchor.graph is None:
+    if not _may_store(result, anchor) or result.is_output or anchor.graph is None:
         return None
     region: list[Node] = []
     inside: set[Value] = {result}
     while len(region) < MOST_NODES:
-        if region and _is_closed(inside - {region[-1].output}, region):
+        if region and _is_closed(inside - {region[-1].output}, region) and _is_end(region, anchor):
             return region
         open_users = {user for value in inside for user in value.users} - set(region)
         ready = [user for user in open_users if user.graph is anchor.graph]
@@ -47,6 +50,16 @@ def _region(anchor: Node) -> list[Node] | None:
     return None
 
 
+def _may_store(value: Value, anchor: Node) -> bool:
+    """Whether the anchor's kernels store elements of the value's type."""
+    return value.dtype is DType.F32 or (anchor.op in QUANTIZED and value.dtype in BYTES)
+
+
+def _is_end(region: list[Node], anchor: Node) -> bool:
+    """Codes become real numbers again only on the way to other codes: those take less memory."""
+    return anchor.output.dtype is DType.F32 or region[-1].output.dtype in BYTES
+
+
 def _is_closed(inner: set[Value], region: list[Node]) -> bool:
     """Whether nothing outside the region reads the inner values."""
     return all(user in region for value in inner for user, _ in value.uses)
@@ -56,7 +69,7 @@ def _fits(node: Node, anchor: Node, inside: set[Value]) -> bool:
     result = anchor.output
     if not is_elementwise(node) or node.output.shape != result.shape:
         return False
-    if node.output.dtype is not DType.F32:
+    if not _may_store(node.output, anchor):
         return False
     outer = [value for value in node.inputs if value is not None and value not in inside]
     return all(_is_operand(value, anchor) for value in outer)
@@ -65,11 +78,11 @@ def _fits(node: Node, anchor: Node, inside: set[Value]) -> bool:
 def _is_operand(value: Value, anchor: Node) -> bool:
     """Whether a kernel can read the operand beside its result."""
     result = anchor.output
-    if value.dtype is not DType.F32 or value.tensor.shape is None:
+    if value.tensor.shape is None or not _may_store(value, anchor):
         return False
     if numel(value.shape) == 1:
         return len(value.shape) <= len(result.shape)
-    if anchor.op == "MatMul":
+    if anchor.op in PER_COLUMN:
         per_column = numel(value.shape) == result.shape[-1] == value.shape[-1]
         return value.shape == result.shape or per_column
     if value.is_constant:
@@ -95,6 +108,8 @@ def _absorb(graph: Graph, anchor: Node, region: list[Node]) -> Node:
     else:
         body = Body()
         body.operand(anchor.output)
+    if anchor.op in QUANTIZED:
+        _decode_within(body, region)
     for node in region:
         body.copy(node)
     last = region[-1]
@@ -113,5 +128,18 @@ def _absorb(graph: Graph, anchor: Node, region: list[Node]) -> Node:
     anchor.attrs.pop("epilogue", None)
     graph.remove([anchor, *region])
     graph.rename(merged.output, name)
-    assert body.graph.inputs[0].type == element(merged.output)
     return merged
+
+
+def _decode_within(body: Body, region: list[Node]) -> None:
+    """Operands that are decoded codes are read as codes."""
+    for value in {value: None for node in region for value in node.inputs}:
+        coded = None if value is None else value.producer
+        if coded is not None and coded not in region and _decodes(coded):
+            body.copy(coded)
+
+
+def _decodes(node: Node) -> bool:
+    return (
+        node.op == "DequantizeLinear" and is_elementwise(node) and node.required(0).dtype in BYTES
+    )

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tuili.ir import Graph, Node, TensorType, Value
+from tuili.passes.fuse_epilogue import OWN_SLOTS
 from tuili.passes.min_cut import INFINITE, SINK, SOURCE, MinCut
+from tuili.passes.quantized_parts import BYTES
 from tuili.tensors import DType, evaluate, numel, symbols_of
 
 FEW_CHANNELS = 4  # a convolution reads an image of so few channels as it is
@@ -63,15 +65,16 @@ def part_of(node: Node, block: int) -> Part:
     rule = RULES.get(node.op)
     if rule is None or not all(_can_be_blocked(value) for value in node.outputs):
         return _REFUSES
+    if node.op not in ON_BYTES and any(value.dtype in BYTES for value in node.outputs):
+        return _REFUSES
     return rule(node, block)
 
 
 def _can_be_blocked(value: Value | None) -> bool:
     if value is None or not isinstance(value.type, TensorType) or value.type.shape is None:
         return False
-    return (
-        value.dtype is DType.F32 and 3 <= len(value.shape) <= 4 and isinstance(value.shape[1], int)
-    )
+    fits = value.dtype is DType.F32 or value.dtype in BYTES
+    return fits and 3 <= len(value.shape) <= 4 and isinstance(value.shape[1], int)
 
 
 def _data_and_epilogue(node: Node, own_slots: int) -> tuple[int, ...]:
@@ -97,18 +100,18 @@ def _conv(node: Node, block: int) -> Part:
     assert isinstance(groups, int)
     depthwise = groups == channels == outputs
     whole_blocks = channels // groups % block == 0 and outputs // groups % block == 0
-    if groups != 1 and not depthwise and not whole_blocks:
+    if groups != 1 and not depthwise and (node.op == "QConv" or not whole_blocks):
         return _REFUSES
-    slots = _data_and_epilogue(node, 3)
+    slots = _data_and_epilogue(node, OWN_SLOTS[node.op])
     if groups == 1 and channels <= FEW_CHANNELS:
         return Part(Role.WANTS, slots[1:])
-    if outputs == groups == 1:
+    if outputs == groups == 1 and node.op == "Conv":
         return Part(Role.WANTS, (0,), writes_plain=True)
     return Part(Role.WANTS, slots)
 
 
 def _has_known_weights(node: Node) -> bool:
-    bias = node.input(2)
+    bias = node.input(3 if node.op == "QConv" else 2)
     return node.required(1).is_constant and (bias is None or bias.is_constant)
 
 
@@ -192,10 +195,16 @@ def _spatial(node: Node, block: int) -> Part:
     return Part(Role.FOLLOWS, (0,)) if kept else _REFUSES
 
 
+# Their kernels write blocked bytes.
+ON_BYTES = {"QConv", "Fused", "QuantizeLinear", "MaxPool"}
+
 Rule = Callable[[Node, int], Part]
 
 RULES: dict[str, Rule] = {
     "Conv": _conv,
+    "QConv": _conv,
+    "QuantizeLinear": _elementwise,
+    "DequantizeLinear": _elementwise,
     "ConvTranspose": _conv_transpose,
     "MaxPool": _pool,
     "AveragePool": _pool,

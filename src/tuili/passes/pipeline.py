@@ -26,6 +26,7 @@ from tuili.passes.merge_groups import merge_groups
 from tuili.passes.ml_to_core import ml_to_core
 from tuili.passes.movement import merge_movement
 from tuili.passes.pads import fold_pads
+from tuili.passes.quantized import KEPT, recognise_quantized, split_dequantize
 from tuili.passes.recognise import recognise
 from tuili.passes.strength import reduce_strength
 
@@ -36,6 +37,8 @@ MOST_ROUNDS = 8
 def optimise(graph: Graph, *, block: int, on_pass: OnPass) -> None:
     """Everything between a typed graph and one that kernels can run; `block` is the target's."""
     run = _Runner(graph, on_pass)
+    run("fold_constants_but_codes", lambda: fold_constants(graph, KEPT))
+    run("recognise_quantized", lambda: recognise_quantized(graph))
     for _ in range(MOST_ROUNDS):
         if not _simplify(graph, run):
             break
@@ -46,6 +49,7 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass) -> None:
     run("split_transposed", lambda: on_all(graph, partial(split_transposed, block=block)))
     run("fuse_attention", lambda: on_all(graph, fuse_attention))
     run("remove_dead", lambda: remove_dead(graph))
+    run("split_dequantize", lambda: on_all(graph, split_dequantize))
     infer(graph)
     run("fuse_epilogues", lambda: on_all(graph, fuse_epilogues))
     run("fuse_elementwise", lambda: on_all(graph, fuse_elementwise))

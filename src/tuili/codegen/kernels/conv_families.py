@@ -9,6 +9,8 @@ from tuili.codegen.kernels import (
     conv_transposed,
     conv_window,
     pool_global,
+    quantized_conv,
+    quantized_depthwise,
     window_plain,
     winograd,
 )
@@ -32,6 +34,10 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
             "conv_transposed", conv_transposed.emit_transposed, conv_transposed.supports_transposed
         ),
         Family("conv_plain", window_plain.emit_plain_transpose, window_plain.supports_plain_conv),
+    ),
+    "QConv": (
+        Family("qdepthwise", quantized_depthwise.emit, quantized_depthwise.supports),
+        Family("qconv_direct", quantized_conv.emit, quantized_conv.supports),
     ),
     "MaxPool": (
         Family("pool", conv_window.emit_max_pool, conv_window.supports_pool),

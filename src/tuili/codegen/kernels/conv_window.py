@@ -6,12 +6,12 @@ channels for one band of rows; tiles of pixels slide along a row, one accumulato
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
 
-from tuili.codegen.epilogue import Epilogue
+from tuili.codegen.epilogue import CODES, Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_rows import (
     Taps,
@@ -42,14 +42,15 @@ def supports_depthwise(node: Node, ctx: Context) -> bool:
 
 
 def supports_pool(node: Node, ctx: Context) -> bool:
-    """Whether x and y are blocked f32 maps of rank 3 or 4."""
-    return _is_blocked(node, ctx) and len(node.outputs) == 1
+    """Whether x and y are blocked maps of rank 3 or 4: of f32, for MaxPool of codes too."""
+    codes = CODES if node.op == "MaxPool" else ()
+    return _is_blocked(node, ctx, codes) and len(node.outputs) == 1
 
 
-def _is_blocked(node: Node, ctx: Context) -> bool:
+def _is_blocked(node: Node, ctx: Context, codes: Container[DType] = ()) -> bool:
     x, y = node.required(0), node.output
     blocked = x.layout == y.layout == ctx.target.layout
-    return blocked and x.dtype is DType.F32 and len(x.shape) in (3, 4)
+    return blocked and (x.dtype is DType.F32 or x.dtype in codes) and len(x.shape) in (3, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Window:
     step: str
     finish: Callable[[int, Taps], str] | None = None  # pixel, taps -> factor of the sum
     has_weights: bool = False
+    ctype: str = "float"
+    codes: str = ""  # what loads and stores are called for: see `byte_vectors`
 
 
 def emit_depthwise(node: Node, ctx: Context) -> None:
@@ -90,7 +93,9 @@ def emit_max_pool(node: Node, ctx: Context) -> None:
     k = KernelBuilder(ctx, node, _name("max_pool", shape))
     k.read("x", node.required(0))
     k.write("y", node.output)
-    window = Window("max_pool", "v_set1(-INFINITY)", "{acc} = v_max({acc}, {x});")
+    dtype = node.output.dtype
+    start, step = "v_set1(-INFINITY)", "{acc} = v_max({acc}, {x});"
+    window = Window("max_pool", start, step, ctype=dtype.c, codes=CODES.get(dtype, ""))
     _emit(k, node, shape, window, ctx.target, POOL_SLOTS)
 
 
@@ -189,7 +194,7 @@ class _WindowPrinter:
                 "for (int64_t item = begin; item < end; item++) {",
                 "    const int64_t band = item % BANDS, cb = item / BANDS % CB;",
                 "    const int64_t n = item / (BANDS * CB);",
-                "    const float *const xn = x + (n * CB + cb) * H * W * V;",
+                f"    const {self.window.ctype} *const xn = x + (n * CB + cb) * H * W * V;",
                 *(weights if self.window.has_weights else []),
                 "    for (int64_t oh = band * BAND; oh < tl_min((band + 1) * BAND, OH); oh++) {",
                 *indent([*tap_rows(self.shape.rows), *self._row()], 2),
@@ -224,7 +229,10 @@ class _WindowPrinter:
         columns = self.shape.columns
         names = [f"acc{p}" for p in range(pixels)]
         rows = [
-            f"const float *const xr = xw + (h + kh * {self.shape.rows.dilation}) * W * V;",
+            (
+                f"const {self.window.ctype} *const xr ="
+                f" xw + (h + kh * {self.shape.rows.dilation}) * W * V;"
+            ),
             *(
                 [f"const float *const wr = wn + kh * {columns.taps} * V;"]
                 if self.window.has_weights
@@ -239,7 +247,7 @@ class _WindowPrinter:
             else [f"const int64_t kw0 = 0, kw1 = {columns.taps};"]
         )
         return [
-            f"const float *const xw = xn + ({start}) * V;",
+            f"const {self.window.ctype} *const xw = xn + ({start}) * V;",
             *edge,
             "(void)kw0, (void)kw1;",
             f"vf {' = '.join(names[:1])} = {self.window.start};",
@@ -260,7 +268,7 @@ class _WindowPrinter:
                 lines += [f"{{ const vf wv = v_load(wr + {tap} * V);"]
             for p in range(low, high):
                 offset = p * columns.stride + tap * columns.dilation
-                lines.append("  " + self._step(f"acc{p}", f"v_load(xr + {offset} * V)"))
+                lines.append("  " + self._step(f"acc{p}", self._load(f"xr + {offset} * V")))
             if self.window.has_weights:
                 lines[-1] += " }"
         return lines
@@ -271,9 +279,12 @@ class _WindowPrinter:
         return [
             "for (int64_t kw = kw0; kw < kw1; kw++) {",
             *weight,
-            "    " + self._step("acc0", f"v_load(xr + kw * {dilation} * V)"),
+            "    " + self._step("acc0", self._load(f"xr + kw * {dilation} * V")),
             "}",
         ]
+
+    def _load(self, place: str) -> str:
+        return f"v_load{self.window.codes}({place})"
 
     def _step(self, acc: str, value: str) -> str:
         return self.window.step.format(acc=acc, x=value)
@@ -286,5 +297,9 @@ class _WindowPrinter:
                 acc = f"({acc} * v_set1{self.window.finish(p, taps)})"
             where = f"at + (ow + {p}) * V"
             statements, result = self.epilogue.vector(acc, where, "cb * V")
-            lines.append("{ " + " ".join([*statements, f"v_store(y + {where}, {result});"]) + " }")
+            lines.append(
+                "{ "
+                + " ".join([*statements, f"v_store{self.window.codes}(y + {where}, {result});"])
+                + " }"
+            )
         return lines

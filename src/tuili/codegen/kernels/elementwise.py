@@ -135,7 +135,7 @@ class _Loop:
 def _inner(loop: _Loop, ctx: Context) -> str:
     steps = loop.walk.inner
     unit = steps[0] == 1 and all(not isinstance(step, Unless1) and step in (0, 1) for step in steps)
-    fits = loop.dtypes[0] in (DType.F32, DType.BOOL)
+    fits = loop.dtypes[0] in _STORES
     if unit and fits and is_vectorisable(loop.body.graph):
         return _vector_loop(loop, ctx.target.lanes)
     return _scalar_loop(loop, "first")
@@ -147,12 +147,12 @@ def _vector_loop(loop: _Loop, lanes: int) -> str:
     still = [index for index in range(1, len(steps)) if steps[index] == 0]
     lines = [f"const {_vector_type(dtypes[i])} a{i - 1} = {_spread(dtypes[i], i)};" for i in still]
     loads = {i: _load(dtypes[i], f"x{i - 1}p + i") for i in moving}
-    store = "v_store(yp + i, {});" if dtypes[0] is DType.F32 else "v_store_mask(yp + i, {});"
+    store = f"{_STORES[dtypes[0]]}(yp + i, {{}});"
     lines += ["int64_t i = first;", "for (; i + V <= last; i += V) {"]
     lines += [f"    {line}" for line in _step(loop, loads, store)] + ["}"]
     if isinstance(loop.walk.length, int) and loop.walk.length % lanes == 0:
         return "\n".join(lines)
-    if any(dtypes[i] is DType.BOOL for i in (0, *moving)):
+    if any(dtypes[i] is not DType.F32 for i in (0, *moving)):
         return "\n".join([*lines, _scalar_loop(loop, "i")])
     tails = {i: f"v_loadn(x{i - 1}p + i, last - i)" for i in moving}
     lines.append("if (i < last) {")
@@ -170,7 +170,16 @@ def _spread(dtype: DType, index: int) -> str:
 
 
 def _load(dtype: DType, place: str) -> str:
-    return f"v_load_mask({place})" if dtype is DType.BOOL else f"v_load({place})"
+    return f"{_LOADS[dtype]}({place})"
+
+
+_LOADS = {
+    DType.F32: "v_load",
+    DType.BOOL: "v_load_mask",
+    DType.U8: "v_load_u8",
+    DType.I8: "v_load_i8",
+}
+_STORES = {dtype: name.replace("load", "store") for dtype, name in _LOADS.items()}
 
 
 def _step(loop: _Loop, loads: dict[int, str], store: str) -> list[str]:

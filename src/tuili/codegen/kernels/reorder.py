@@ -11,9 +11,10 @@ from tuili.tensors import DType, ceil_div, numel
 
 
 def supports(node: Node, ctx: Context) -> bool:
-    """Whether one side is row-major f32 and the other blocked."""
+    """Whether one side is row-major and the other blocked, of floats or bytes."""
     x, y = node.required(0), node.output
-    return x.dtype is DType.F32 and (not x.layout or not y.layout) and x.layout != y.layout
+    known = x.dtype in (DType.F32, DType.U8, DType.I8)
+    return known and (not x.layout or not y.layout) and x.layout != y.layout
 
 
 def emit(node: Node, ctx: Context) -> None:
@@ -28,10 +29,14 @@ def emit(node: Node, ctx: Context) -> None:
     k.write("y", y)
     k.dims("C GROUPS HW", (channels, ceil_div(channels, block), pixels))
     whole = isinstance(channels, int) and channels % block == 0
-    text = _TO_BLOCKS if to_blocks else _TO_PLAIN
+    if x.dtype is DType.F32:
+        text = _TO_BLOCKS if to_blocks else _TO_PLAIN
+    else:
+        text = (_BYTES_TO_BLOCKS if to_blocks else _BYTES_TO_PLAIN).replace("BYTE", x.dtype.c)
     k.body(text.replace("USED", "V" if whole else "tl_min(V, C - first)"))
     grid = batch * ceil_div(channels, block)
-    k.emit(grid=grid, bytes=4 * (numel(physical_shape(x.tensor)) + numel(physical_shape(y.tensor))))
+    count = numel(physical_shape(x.tensor)) + numel(physical_shape(y.tensor))
+    k.emit(grid=grid, bytes=x.dtype.itemsize * count)
 
 
 _TO_BLOCKS = """
@@ -63,5 +68,27 @@ for (int64_t item = begin; item < end; item++) {
         tl_transpose_part(from + p * V, V, V, used, to + p, HW, V);
     if (p < HW)
         tl_transpose_part(from + p * V, V, HW - p, used, to + p, HW, HW - p);
+}
+"""
+
+_BYTES_TO_BLOCKS = """
+for (int64_t item = begin; item < end; item++) {
+    const int64_t n = item / GROUPS, first = item % GROUPS * V, used = USED;
+    const BYTE *const from = x + (n * C + first) * HW;
+    BYTE *const to = y + item * HW * V;
+    for (int64_t p = 0; p < HW; p++)
+        for (int64_t c = 0; c < V; c++)
+            to[p * V + c] = c < used ? from[c * HW + p] : 0;
+}
+"""
+
+_BYTES_TO_PLAIN = """
+for (int64_t item = begin; item < end; item++) {
+    const int64_t n = item / GROUPS, first = item % GROUPS * V, used = USED;
+    const BYTE *const from = x + item * HW * V;
+    BYTE *const to = y + (n * C + first) * HW;
+    for (int64_t c = 0; c < used; c++)
+        for (int64_t p = 0; p < HW; p++)
+            to[c * HW + p] = from[p * V + c];
 }
 """

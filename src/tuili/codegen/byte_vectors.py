@@ -1,0 +1,177 @@
+"""Bytes as vectors of floats: loads, stores, and products that are rounded where they stand.
+
+Codes of quantized tensors are computed with as whole floats, which f32 holds exactly.
+"""
+
+from __future__ import annotations
+
+from tuili.codegen.targets import Target
+
+_COMMON = """
+typedef int8_t vc_any __attribute__((vector_size({lanes}), aligned(1), may_alias));
+
+{loads}static inline vf v_loadn_u8(const uint8_t *p, int64_t n)
+{
+    uint8_t x[V] = {0};
+    memcpy(x, p, (size_t)n);
+    return v_load_u8(x);
+}
+static inline vf v_loadn_i8(const int8_t *p, int64_t n)
+{
+    int8_t x[V] = {0};
+    memcpy(x, p, (size_t)n);
+    return v_load_i8(x);
+}
+/* Keeps the compiler from fusing a product into a sum: codes are fixed to the bit. */
+#if defined(TL_PORTABLE)
+#define TL_ANY_REGISTER "+m"
+#elif defined(__AVX512F__)
+#define TL_ANY_REGISTER "+v"
+#elif defined(__x86_64__)
+#define TL_ANY_REGISTER "+x"
+#elif defined(__aarch64__)
+#define TL_ANY_REGISTER "+w"
+#endif
+#ifdef TL_ANY_REGISTER
+static inline vf v_exact(vf x) { __asm__("" : TL_ANY_REGISTER(x)); return x; }
+static inline float s_exact(float x) { __asm__("" : TL_ANY_REGISTER(x)); return x; }
+#else
+static inline vf v_exact(vf x) { volatile vf y = x; return y; }
+static inline float s_exact(float x) { volatile float y = x; return y; }
+#endif
+"""
+
+_LOADS = """
+static inline vf v_load_u8(const uint8_t *p)
+{
+    return v_to_float(__builtin_convertvector(*(const vb_any *)p, vi));
+}
+static inline vf v_load_i8(const int8_t *p)
+{
+    return v_to_float(__builtin_convertvector(*(const vc_any *)p, vi));
+}
+"""
+
+# gcc 12 has no good code for conversions between vectors of eight bytes and of eight numbers.
+_LOADS_8 = """
+typedef char tl_v16qi __attribute__((vector_size(16)));
+typedef long long tl_v2di __attribute__((vector_size(16)));
+static inline vf v_load_u8(const uint8_t *p)
+{
+    long long x;
+    memcpy(&x, p, 8);
+    return v_to_float((vi)__builtin_ia32_pmovzxbd256((tl_v16qi)(tl_v2di){x, 0}));
+}
+static inline vf v_load_i8(const int8_t *p)
+{
+    long long x;
+    memcpy(&x, p, 8);
+    return v_to_float((vi)__builtin_ia32_pmovsxbd256((tl_v16qi)(tl_v2di){x, 0}));
+}
+"""
+
+_STORES = """
+/* Whole floats that lie in the range of the type. */
+static inline void v_store_u8(uint8_t *p, vf x)
+{
+    *(vb_any *)p = __builtin_convertvector(v_to_int(x), vb_any);
+}
+static inline void v_store_i8(int8_t *p, vf x)
+{
+    *(vc_any *)p = __builtin_convertvector(v_to_int(x), vc_any);
+}
+"""
+
+_QUANTIZE = """
+/* Real numbers to the nearest codes, for a scale of 1; a NaN becomes the lowest code. */
+static inline void v_quantize_{t}(TYPE *p, vf x, int32_t zero)
+{
+    v_store_{t}(p, v_min(v_max(v_round(x) + (float)zero, v_set1(LOW)), v_set1(HIGH)));
+}
+static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero)
+{
+    v_quantize_{t}(p, a, zero), v_quantize_{t}(p + V, b, zero);
+    v_quantize_{t}(p + 2 * V, c, zero), v_quantize_{t}(p + 3 * V, d, zero);
+}
+"""
+
+_STORES_8 = """
+typedef short tl_v16hi __attribute__((vector_size(32)));
+typedef char tl_v32qi __attribute__((vector_size(32)));
+typedef long long tl_v4di __attribute__((vector_size(32)));
+"""
+
+# The packs saturate; what is larger than any i32 would wrap around, so it is cut off first.
+_QUANTIZE_8 = """
+static inline void v_store_{t}(TYPE *p, vf x)
+{
+    const vi i = v_to_int(x);
+    const tl_v16hi h = (tl_v16hi)__builtin_ia32_packssdw256(i, i);
+    const vi b = (vi)__builtin_ia32_PACK256(h, h);
+    const tl_v4di q = (tl_v4di)__builtin_ia32_permvarsi256(b, (vi){0, 4, 0, 4, 0, 4, 0, 4});
+    memcpy(p, &q, 8);
+}
+static inline vi v_nearest_{t}(vf x, int32_t zero)
+{
+    return __builtin_ia32_cvtps2dq256(v_min(v_set1(1e9f), x)) + zero;
+}
+static inline void v_quantize_{t}(TYPE *p, vf x, int32_t zero)
+{
+    const vi i = v_nearest_{t}(x, zero);
+    const tl_v16hi h = (tl_v16hi)__builtin_ia32_packssdw256(i, i);
+    const vi b = (vi)__builtin_ia32_PACK256(h, h);
+    const tl_v4di q = (tl_v4di)__builtin_ia32_permvarsi256(b, (vi){0, 4, 0, 4, 0, 4, 0, 4});
+    memcpy(p, &q, 8);
+}
+static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero)
+{
+    const tl_v16hi low = (tl_v16hi)__builtin_ia32_packssdw256(
+        v_nearest_{t}(a, zero), v_nearest_{t}(b, zero));
+    const tl_v16hi high = (tl_v16hi)__builtin_ia32_packssdw256(
+        v_nearest_{t}(c, zero), v_nearest_{t}(d, zero));
+    const vi bytes = (vi)__builtin_ia32_PACK256(low, high);
+    const vi q = __builtin_ia32_permvarsi256(bytes, (vi){0, 4, 1, 5, 2, 6, 3, 7});
+    memcpy(p, &q, 32);
+}
+"""
+
+_PARTS = """
+static inline void v_storen_u8(uint8_t *p, vf x, int64_t n)
+{
+    uint8_t y[V];
+    v_store_u8(y, x);
+    memcpy(p, y, (size_t)n);
+}
+static inline void v_storen_i8(int8_t *p, vf x, int64_t n)
+{
+    int8_t y[V];
+    v_store_i8(y, x);
+    memcpy(p, y, (size_t)n);
+}
+"""
+
+
+_TYPES = (
+    {"{t}": "u8", "TYPE": "uint8_t", "PACK": "packuswb", "LOW": "0.0f", "HIGH": "255.0f"},
+    {"{t}": "i8", "TYPE": "int8_t", "PACK": "packsswb", "LOW": "-128.0f", "HIGH": "127.0f"},
+)
+
+
+def _for_types(template: str) -> str:
+    texts: list[str] = []
+    for words in _TYPES:
+        text = template
+        for word, value in words.items():
+            text = text.replace(word, value)
+        texts.append(text)
+    return "".join(texts)
+
+
+def byte_vectors(target: Target) -> str:
+    """The functions of a target."""
+    loads, stores = _LOADS, _STORES + _for_types(_QUANTIZE)
+    if target.machine == "x86_64" and target.lanes == 8:
+        loads = f"#ifdef TL_GCC_X86{_LOADS_8}#else{loads}#endif"
+        stores = f"#ifdef TL_GCC_X86{_STORES_8}{_for_types(_QUANTIZE_8)}#else{stores}#endif"
+    common = _COMMON.replace("{lanes}", str(target.lanes)).replace("{loads}", f"{loads}\n")
+    return f"{common}\n{stores}\n{_PARTS}"

@@ -1,0 +1,211 @@
+"""How a target multiplies codes: groups of neighbouring products added up in 32-bit lanes.
+
+A *dot* takes `group` codes of one pixel, spread over a vector, times `group` weights for each of V
+outputs. Codes are stored as `x + shift` in the element type; what the shift and the zero point add
+to a sum is known from the weights and taken off at its start.
+
+`vpmaddubsw` (AVX2, AVX-512 without VNNI) adds two products in 16 bits and saturates beyond them.
+Pairs of weights that could get there are split at compile time: `clamp_pairs` leaves what is safe
+for any codes and gives the rest, which extra, cheaper steps add. Sums are exact everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuili.codegen.targets import Target
+from tuili.tensors import Array, DType
+
+MOST_PAIR = 128  # 255 * 128 is the largest multiple of 255 that 16 bits hold
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One way; `text` defines `q_dot(acc, x, w)` over vectors of 32-bit lanes."""
+
+    group: int
+    ctype: str  # of codes in memory
+    weights: DType
+    shifts: dict[DType, int]  # what is added to codes of each type when they are stored
+    text: str
+    saturates: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """The size of a stored code."""
+        return 4 // self.group
+
+    def reads(self, dtype: DType) -> bool:
+        """Whether codes of the type are stored as they are."""
+        return self.group == 4 and self.shifts[dtype] == 0
+
+
+# What the instructions do, in plain C: what other compilers build, and tests of targets that this
+# machine cannot run. Lane by lane: four products; pairs of them, cut to 16 bits; two products.
+_PORTABLE_QUADS = """
+static inline vi q_dot(vi acc, vi x, vi w)
+{
+    for (int i = 0; i < 32; i += 8)
+        acc += ((x << (24 - i)) >> 24 & MASK) * ((w << (24 - i)) >> 24);
+    return acc;
+}
+"""
+_PORTABLE_PAIRS = """
+static inline vi q_dot(vi acc, vi x, vi w)
+{
+    for (int i = 0; i < 32; i += 16) {
+        vi pair = (x >> i & 255) * ((w << (24 - i)) >> 24)
+                + (x >> (i + 8) & 255) * ((w << (16 - i)) >> 24);
+        for (int l = 0; l < V; l++)
+            pair[l] = pair[l] > 32767 ? 32767 : pair[l] < -32768 ? -32768 : pair[l];
+        acc += pair;
+    }
+    return acc;
+}
+static inline vi q_dot_even(vi acc, vi x, vi w)
+{
+    return acc + (x & 255) * ((w << 16) >> 16) + (x >> 16 & 255) * (w >> 16);
+}
+"""
+_PORTABLE_SHORTS = """
+static inline vi q_dot(vi acc, vi x, vi w)
+{
+    return acc + ((x << 16) >> 16) * ((w << 16) >> 16) + (x >> 16) * (w >> 16);
+}
+"""
+
+# The barriers keep gcc from taking sums apart, which needs more registers than there are.
+_PAIRS_256 = """
+typedef char tl_bytes __attribute__((vector_size(32)));
+typedef short tl_shorts __attribute__((vector_size(32)));
+static inline vi q_dot(vi acc, vi x, vi w)
+{
+    const tl_shorts ones = (tl_shorts)v_iset1(0x00010001);
+    const tl_shorts pairs = (tl_shorts)__builtin_ia32_pmaddubsw256((tl_bytes)x, (tl_bytes)w);
+    acc += (vi)__builtin_ia32_pmaddwd256(pairs, ones);
+    __asm__("" : "+x"(acc));
+    return acc;
+}
+static inline vi q_dot_even(vi acc, vi x, vi w)
+{
+    acc += (vi)__builtin_ia32_pmaddwd256((tl_shorts)(x & 0x00ff00ff), (tl_shorts)w);
+    __asm__("" : "+x"(acc));
+    return acc;
+}
+"""
+
+_PAIRS_512 = """
+typedef char tl_bytes __attribute__((vector_size(64)));
+typedef short tl_shorts __attribute__((vector_size(64)));
+static inline vi q_dot(vi acc, vi x, vi w)
+{
+    const tl_shorts ones = (tl_shorts)v_iset1(0x00010001);
+    const tl_shorts pairs = (tl_shorts)__builtin_ia32_pmaddubsw512_mask(
+        (tl_bytes)x, (tl_bytes)w, (tl_shorts)w, -1);
+    return acc + (vi)__builtin_ia32_pmaddwd512_mask(pairs, ones, w, -1);
+}
+static inline vi q_dot_even(vi acc, vi x, vi w)
+{
+    const tl_shorts even = (tl_shorts)(x & 0x00ff00ff);
+    return acc + (vi)__builtin_ia32_pmaddwd512_mask(even, (tl_shorts)w, w, -1);
+}
+"""
+
+_VNNI = """
+static inline vi q_dot(vi acc, vi x, vi w)
+{
+    return (vi)__builtin_ia32_vpdpbusd_v16si(acc, x, w);
+}
+"""
+
+_MADD_512 = """
+typedef short tl_shorts __attribute__((vector_size(64)));
+static inline vi q_dot(vi acc, vi x, vi w)
+{
+    return acc + (vi)__builtin_ia32_pmaddwd512_mask((tl_shorts)x, (tl_shorts)w, w, -1);
+}
+"""
+
+_MADD = """
+typedef short tl_shorts __attribute__((vector_size({size})));
+static inline vi q_dot(vi acc, vi x, vi w)
+{{
+    return acc + (vi){call};
+}}
+"""
+
+_SDOT = """
+static inline vi q_dot(vi acc, vi x, vi w)
+{
+    __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(x), "w"(w));
+    return acc;
+}
+"""
+
+_AS_U8 = {DType.U8: 0, DType.I8: 128}
+_AS_I8 = {DType.U8: -128, DType.I8: 0}
+_AS_IS = {DType.U8: 0, DType.I8: 0}
+
+
+def _or(text: str, portable: str, condition: str = "defined(TL_GCC_X86)") -> str:
+    return f"#if {condition}{text}#else{portable}#endif"
+
+
+def _quads(mask: int) -> str:
+    return _PORTABLE_QUADS.replace("MASK", str(mask))
+
+
+def _shorts(text: str, portable: str = _PORTABLE_SHORTS) -> Dot:
+    return Dot(2, "int16_t", DType.I16, _AS_IS, _or(text, portable) if text else portable)
+
+
+def _madd(size: int) -> str:
+    call = f"__builtin_ia32_pmaddwd{size * 8}((tl_shorts)x, (tl_shorts)w)"
+    return _MADD.format(size=size, call=call)
+
+
+def _pairs(text: str) -> Dot:
+    return Dot(4, "uint8_t", DType.I8, _AS_U8, _or(text, _PORTABLE_PAIRS), saturates=True)
+
+
+_ARM = "defined(__ARM_FEATURE_DOTPROD)"
+
+# target: (for weights of 8 bits, for any)
+_DOTS: dict[str, tuple[Dot, Dot]] = {
+    "x86-64-avx512-vnni": (
+        Dot(4, "uint8_t", DType.I8, _AS_U8, _or(_VNNI, _quads(255))),
+        _shorts(_MADD_512),
+    ),
+    "x86-64-avx512": (_pairs(_PAIRS_512), _shorts(_MADD_512)),
+    "x86-64-avx2": (_pairs(_PAIRS_256), _shorts(_madd(32))),
+    "x86-64": (_shorts(_madd(16)), _shorts(_madd(16))),
+    "aarch64-dotprod": (
+        Dot(4, "int8_t", DType.I8, _AS_I8, _or(_SDOT, _quads(-1), _ARM)),
+        _shorts(""),
+    ),
+    "aarch64": (_shorts(""), _shorts("")),
+}
+
+
+def choose_dot(target: Target, weights: Array) -> Dot:
+    """How the target multiplies with these centred weights."""
+    narrow, wide = _DOTS.get(target.name, (_shorts(""), _shorts("")))
+    return narrow if weights.dtype == np.int8 else wide
+
+
+def clamp_pairs(weights: Array) -> tuple[Array, Array]:
+    """Weights [..., 4] as a part whose pairs never saturate with any u8 codes, and the rest.
+
+    The first weight of a pair gives up what is too much. It can: when both have one sign and their
+    sum is beyond 128, it is larger than the excess, because the other one is 128 at most. So the
+    rest [..., 2] belongs to the first and third codes of a group, and one `q_dot_even` adds it.
+    """
+    pairs = weights.astype(np.int32).reshape(*weights.shape[:-1], 2, 2)
+    high = np.maximum(np.maximum(pairs, 0).sum(-1) - MOST_PAIR, 0)
+    low = np.minimum(np.minimum(pairs, 0).sum(-1) + MOST_PAIR, 0)
+    rest = high + low
+    kept = pairs.copy()
+    kept[..., 0] -= rest
+    return kept.reshape(weights.shape).astype(np.int8), rest.astype(np.int16)

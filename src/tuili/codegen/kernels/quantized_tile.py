@@ -1,0 +1,162 @@
+"""The register tile of quantized products: pixels (or rows) times vectors of outputs in 32 bits.
+
+Weights lie as [panel][steps][vectors][V][group], in the order in which the loops of a *nest* take
+the steps. Extra steps, each with its own place in the input, add what saturation made us split off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuili.codegen.kernels.conv_rows import indent
+from tuili.codegen.kernels.quantized_dot import Dot, clamp_pairs
+from tuili.codegen.targets import Target
+from tuili.tensors import Array, Dim
+
+MOST_PIXELS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class QTile:
+    """Pixels and vectors of the register tile."""
+
+    pixels: int
+    vectors: int
+
+
+def choose_q_tile(target: Target, width: Dim, blocks: int) -> QTile:
+    """A tile that keeps the multipliers busy and divides the row evenly.
+
+    Multiplying takes two instructions a step on AVX2, so that one vector leaves enough time for the
+    loads of its codes; where it takes one, two vectors share them.
+    """
+    vectors = 1 if target.registers <= 16 else min(2, blocks)
+    most = min((target.registers - vectors - 2) // vectors, MOST_PIXELS)
+    most = min(most, 12) if target.registers <= 16 else most
+    if not isinstance(width, int):
+        return QTile(most, vectors)
+    tiles = -(-width // most)
+    return QTile(-(-width // max(tiles, 1)), vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One loop over steps: its variable, its count and how far the input moves (C texts)."""
+
+    name: str
+    count: Dim
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Weights of all panels, and the extra steps."""
+
+    panels: Array  # [panels, steps * vectors * V * group], the last panel may use less
+    extra: Array  # i16 [extras, vectors * V * 2]
+    places: Array  # i32 [extras, number of loops + 1]: where in the nest
+    firsts: Array  # i32 [panels + 1]: the extra steps of each panel
+    sums: Array  # i32 [panels * vectors * V]: of all weights of an output
+
+
+def pack_steps(weights: Array, dot: Dot, tile: QTile, lanes: int) -> Packed:
+    """Centred weights [outputs, *loops, quads, group] for a tile, zero padded."""
+    outputs = len(weights)
+    wide = tile.vectors * lanes
+    panels = -(-outputs // wide)
+    padded = np.zeros((panels * wide, *weights.shape[1:]), weights.dtype)
+    padded[:outputs] = weights
+    sums = padded.reshape(len(padded), -1).astype(np.int64).sum(1).astype(np.int32)
+    # [panels, *loops, quads, wide, group]
+    split = np.moveaxis(padded.reshape(panels, wide, *weights.shape[1:]), 1, -2)
+    rest = np.zeros((*split.shape[:-1], 2), np.int16)
+    if dot.saturates:
+        split, rest = clamp_pairs(split)
+    extras = np.argwhere(rest.any((-1, -2)))
+    # The last panel has room for all vectors but is packed for those that it has.
+    blocks = -(-outputs // lanes)
+    tail = blocks % tile.vectors
+    flat = np.ascontiguousarray(split).reshape(panels, -1).astype(dot.weights.numpy)
+    extra = rest[tuple(extras.T)].reshape(len(extras), wide * 2)
+    if tail:
+        narrow = split[-1, ..., : tail * lanes, :].flatten()
+        flat[-1] = 0
+        flat[-1, : narrow.size] = narrow
+    firsts = np.searchsorted(extras[:, 0], np.arange(panels + 1)).astype(np.int32)
+    return Packed(flat, extra, extras[:, 1:].astype(np.int32), firsts, sums)
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """The steps of a tile: loops from the outside in, then `quads` groups side by side."""
+
+    loops: Sequence[Loop]
+    quads: int
+    pixel: str  # C text: codes from one pixel of the tile to the next
+    has_extra: bool
+
+
+def print_sums(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
+    """C that adds up a tile: `xp` (first pixel), `wn` (panel) and `start0..` are in scope."""
+    size = nest.quads * tile.vectors * dot.group
+    accs = [f"acc{p}_{v} = start{v}" for p in range(pixels) for v in range(tile.vectors)]
+    lines = [f"vi {', '.join(accs)};", f"const {dot.weights.c} *wt = wn;"]
+    body: list[str] = []
+    for quad in range(nest.quads):
+        place = f"wt + {quad * tile.vectors * dot.group} * V"
+        body += _step(nest, tile, pixels, (place, dot.group), quad * dot.group)
+    body.append(f"wt += {size} * V;")
+    inner = f"xt{len(nest.loops) - 1}"
+    body = [f"const {dot.ctype} *const xt = {inner};", *body]
+    for depth in reversed(range(len(nest.loops))):
+        loop = nest.loops[depth]
+        outer = f"xt{depth - 1}" if depth else "xp"
+        head = f"const {dot.ctype} *const xt{depth} = {outer} + {loop.name} * ({loop.step});"
+        body = [
+            f"for (int64_t {loop.name} = 0; {loop.name} < {loop.count}; {loop.name}++) {{",
+            *indent([head, *body]),
+            "}",
+        ]
+    lines += body
+    return [*lines, *(_extra(dot, nest, tile, pixels) if nest.has_extra else [])]
+
+
+def _step(
+    nest: Nest, tile: QTile, pixels: int, weights: tuple[str, int], code: int, dot: str = "q_dot"
+) -> list[str]:
+    """One group of codes of every pixel times the weights at a place, `size` in every lane."""
+    place, size = weights
+    lines = [
+        f"const vi w{v} = *(const vi_any *)({place} + {v * size} * V);" for v in range(tile.vectors)
+    ]
+    for p in range(pixels):
+        at = f"xt + {p} * {nest.pixel} + {code}"
+        dots = " ".join(f"acc{p}_{v} = {dot}(acc{p}_{v}, a, w{v});" for v in range(tile.vectors))
+        lines.append(f"{{ const vi a = q_spread({at}); {dots} }}")
+    return ["{", *indent(lines), "}"]
+
+
+def _extra(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
+    """The steps that `clamp_pairs` split off."""
+    width = len(nest.loops) + 1
+    terms = [f"place[{i}] * ({loop.step})" for i, loop in enumerate(nest.loops)]
+    at = " + ".join([*terms, f"place[{width - 1}] * {dot.group}"])
+    return [
+        "for (int32_t e = extra_first; e < extra_last; e++) {",
+        f"    const int32_t *const place = places + e * {width};",
+        f"    const {dot.ctype} *const xt = xp + {at};",
+        *indent(_step(nest, tile, pixels, ("extra + e * EXTRA", 2), 0, "q_dot_even")),
+        "}",
+    ]
+
+
+def support(dot: Dot) -> str:
+    """The functions that the tile calls."""
+    spread = (
+        f"static inline vi q_spread(const {dot.ctype} *p)\n"
+        "{\n    int32_t x;\n    memcpy(&x, p, 4);\n    return v_iset1(x);\n}"
+    )
+    return f"{dot.text.strip()}\n{spread}"

@@ -1,0 +1,109 @@
+"""Products of codes agree with their meaning to the bit, on every target that can be tried here.
+
+Targets that this machine lacks are built with TL_PORTABLE: the same templates, packing and layouts,
+with what single instructions do written out in C.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.codegen.kernels.conv_cases import targets_here
+from tests.codegen.kernels.quantized_cases import Product, QuantizedCases
+from tuili.codegen.kernels.quantized_dot import clamp_pairs
+from tuili.codegen.targets import Target, find_target
+
+PADS = {"pads": [1, 1, 1, 1]}
+CASES = {
+    "3x3": Product((1, 16, 9, 11), (24, 16, 3, 3), PADS),
+    "3x3 at the limits": Product((1, 16, 6, 7), (17, 16, 3, 3), PADS, extreme=True),
+    "3x3 stride 2, odd channels": Product(
+        (2, 19, 9, 12), (9, 19, 3, 3), {"strides": [2, 2], "pads": [0, 1, 1, 0]}
+    ),
+    "dilated": Product((1, 8, 9, 9), (8, 8, 3, 3), {"dilations": [2, 3], "pads": [2, 3, 2, 3]}),
+    "image": Product((1, 3, 12, 13), (16, 3, 3, 3), {"strides": [2, 2], **PADS}),
+    "1x1": Product((1, 24, 5, 10), (40, 24, 1, 1)),
+    "1x1 at the limits": Product((1, 33, 4, 4), (16, 33, 1, 1), extreme=True),
+    "1x1 of signed codes": Product((1, 16, 7, 7), (24, 16, 1, 1), codes=np.int8, zero=-7),
+    "wide weights": Product((1, 16, 4, 5), (8, 16, 3, 3), PADS, weights=np.int16, extreme=True),
+    "with codes added": Product((1, 16, 6, 6), (16, 16, 1, 1), residual=True),
+    "real result": Product((1, 16, 6, 6), (16, 16, 1, 1), result=None, bias=False),
+    "signed result": Product((1, 16, 6, 6), (16, 16, 3, 3), result=np.int8, zero=None),
+    "1-D": Product((1, 16, 30), (8, 16, 5), {"pads": [2, 2]}),
+    "open sizes": Product((1, 16, 9, 11), (24, 16, 3, 3), PADS, open_axes=(0, 2, 3)),
+    "open sizes, 1x1": Product((1, 16, 9, 11), (24, 16, 1, 1), open_axes=(0, 2, 3)),
+    "depthwise": Product((1, 24, 9, 11), (24, 1, 3, 3), {"group": 24, **PADS}),
+    "depthwise 5x5 stride 2": Product(
+        (1, 9, 9, 11), (9, 1, 5, 5), {"group": 9, "strides": [2, 2], "pads": [2, 2, 2, 2]},
+        codes=np.int8, extreme=True,
+    ),
+    "depthwise, open sizes": Product(
+        (1, 16, 9, 20), (16, 1, 3, 3), {"group": 16, **PADS}, open_axes=(2, 3)
+    ),
+    "matmul": Product((13, 32), (32, 24)),
+    "matmul at the limits": Product((5, 64), (64, 16), extreme=True),
+    "matmul, odd sizes": Product((2, 3, 19), (19, 21), codes=np.int8, zero=5),
+    "matmul with codes added": Product((7, 16), (16, 19), residual=True),
+    "matmul, one row": Product((1, 40), (40, 24), result=None),
+    "matmul, wide weights": Product((6, 10), (10, 9), weights=np.int16),
+    "matmul, open rows": Product((11, 32), (32, 24), open_axes=(0,)),
+    "matmul, parameters found as it runs": Product(
+        (9, 24), (24, 21), late_zero=True, late_scale=True, bias=False, result=None, zero=131
+    ),
+}  # fmt: skip
+BEST, *OTHERS = targets_here()
+LACKING = ("x86-64-avx512-vnni", "x86-64-avx512", "aarch64-dotprod")
+# What differs between targets, for those that are not this machine's best.
+TELLING = (
+    "3x3 at the limits", "image", "1x1 at the limits", "1x1 of signed codes", "wide weights",
+    "with codes added", "depthwise", "matmul at the limits", "matmul, odd sizes",
+    "matmul, parameters found as it runs",
+)  # fmt: skip
+
+
+@cache
+def _cases(target: Target) -> QuantizedCases:
+    names = CASES if target is BEST else TELLING
+    return QuantizedCases({name: CASES[name] for name in names}, target)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_products_are_exact(case: str) -> None:
+    _cases(BEST).check(case)
+
+
+@pytest.mark.parametrize("target", OTHERS, ids=lambda t: t.name)
+@pytest.mark.parametrize("case", TELLING)
+def test_lesser_targets_are_exact(case: str, target: Target) -> None:
+    _cases(target).check(case)
+
+
+def test_threads_give_the_same_codes() -> None:
+    cases = _cases(BEST)
+    alone, together = cases.run(), cases.run(threads=3)
+    assert all(np.array_equal(alone[name], together[name]) for name in alone)
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_other_targets_are_exact(name: str) -> None:
+    flags = ("-DTL_PORTABLE", "-O1", *BEST.flags)
+    portable = replace(find_target(name), machine=BEST.machine, flags=flags)
+    cases = _cases(portable)
+    for case in TELLING:
+        cases.check(case)
+
+
+@given(st.lists(st.integers(-128, 127), min_size=4, max_size=4))
+@settings(max_examples=200)
+def test_no_pair_saturates_after_clamping(quad: list[int]) -> None:
+    kept, rest = clamp_pairs(np.array(quad, np.int8))
+    assert np.array_equal(kept.astype(int) + np.array([rest[0], 0, rest[1], 0]), np.array(quad))
+    for pair in kept.astype(int).reshape(2, 2):
+        assert 255 * np.maximum(pair, 0).sum() <= 32767
+        assert 255 * np.minimum(pair, 0).sum() >= -32768
