@@ -68,6 +68,9 @@ def serve(
     response_cache_ttl: Annotated[
         float, typer.Option(min=0, help="Seconds that an answer is kept; 0 for ever.")
     ] = 0.0,
+    response_cache_url: Annotated[
+        str, typer.Option(help="A Redis in which servers share answers: redis://HOST:PORT.")
+    ] = "",
     allow_webhook: Annotated[
         list[str] | None, typer.Option(help="A URL below which answers of jobs may be posted.")
     ] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from tuili.errors import DeadlineExceeded, InternalError, TuiliError
@@ -15,6 +15,7 @@ from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.responding import check_rows, select_outputs
 from tuili.server.scheduling.cache import ResponseCache, key_of
 from tuili.server.scheduling.sequences import SequenceQueue
+from tuili.server.shared_cache import SharedAnswers
 from tuili.server.shared_memory import Regions
 from tuili.server.telemetry.statistics import Statistics
 
@@ -33,6 +34,7 @@ class Answers:
         *,
         sequences: SequenceQueue[Pending] | None = None,
         cache: ResponseCache | None = None,
+        shared: SharedAnswers | None = None,
         regions: Regions | None = None,
     ) -> None:
         self._signature = signature
@@ -40,24 +42,37 @@ class Answers:
         self._statistics = statistics
         self._sequences = sequences
         self._cache = cache
-        self._cache_owner = cache.new_owner() if cache is not None else 0
+        self._cache_owner: int | bytes = cache.new_owner() if cache is not None else 0
+        self._shared = shared.cache if shared is not None else None
+        if shared is not None:
+            self._cache_owner = shared.content
         self._regions = regions
 
-    def from_cache(self, item: Pending) -> bool:
-        """Answer at once if the same was asked before; otherwise note the key for the answer."""
-        if self._cache is None:
-            return False
+    def from_cache(self, item: Pending, run: Callable[[Pending], None]) -> None:
+        """Answer if the same was asked before; otherwise note the key for the answer, and `run`.
+
+        Where a cache is shared with other servers, that may be decided only later.
+        """
+        assert self._cache is not None
         item.cache_key = key_of(self._cache_owner, item.arrays)
         outputs = self._cache.get(item.cache_key, item.arrived)
+        if outputs is None and self._shared is not None:
+            self._shared.look_up(item.cache_key, lambda found: self._looked(item, found, run))
+        else:
+            self._looked(item, outputs, run)
+
+    def _looked(
+        self, item: Pending, outputs: Mapping[str, Array] | None, run: Callable[[Pending], None]
+    ) -> None:
         looked_ns = time.monotonic_ns() - item.arrived_ns
         if outputs is None:
             self._statistics.cache_miss.add(looked_ns)
-            return False
+            run(item)
+            return
         self._statistics.cache_hit.add(looked_ns)
         reply, item.reply, item.cache_key = item.reply, None, b""
         if reply is not None:
             self._deliver(item, reply, outputs, item.arrived_ns)
-        return True
 
     def split(self, batch: Sequence[Pending], outcome: Outcome, rows: int) -> None:
         """Give each request of a batch its rows; RowsMixed when they cannot be told apart."""
@@ -143,6 +158,8 @@ class Answers:
             self._statistics.record_success(started_ns - item.arrived_ns, now_ns - item.arrived_ns)
             if item.cache_key and self._cache is not None:
                 self._cache.put(item.cache_key, outputs, now_ns / _NS)
+                if self._shared is not None:
+                    self._shared.keep(item.cache_key, outputs)
         # The arrays are views of the transport's receive buffer: let go before it is reused.
         item.arrays = {}
         hand_over(reply, answer)

@@ -77,7 +77,7 @@ class DataPlane:
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self._regions = Regions(allowed=options.allow_client_shm)
-        launcher = Launcher(options, self._regions, self.submit)
+        self._launcher = launcher = Launcher(options, self._regions, self.submit)
         self.repository: Repository[Live] = Repository(options.repository, launcher.launch)
         launcher.repository = self.repository
         self._live = self.repository.live
@@ -108,6 +108,7 @@ class DataPlane:
         finished = await self.repository.drain(timeout_s)
         if finished:
             await self.repository.close()
+        await self._launcher.close()
         self._regions.close()
         return finished
 

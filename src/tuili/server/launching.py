@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from tuili.server.repository.lifecycle import Repository
 from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.dag import Dag
 from tuili.server.servable import Servable
+from tuili.server.shared_cache import SharedAnswers, SharedCache, content_digest
 from tuili.server.shared_memory import Regions
 from tuili.server.telemetry.statistics import Statistics
 
@@ -40,6 +42,8 @@ class Launcher:
         self._submit = submit
         # Two models at a time: compiling and warming take a core each.
         self._cache = ResponseCache(options.response_cache_bytes, options.response_cache_ttl_s)
+        url = options.response_cache_url
+        self._shared = SharedCache(url, options.response_cache_ttl_s) if url else None
         self._turns = asyncio.Semaphore(2)
         # Statistics outlive a reload, as the counters of a scrape must not fall.
         self._statistics: dict[tuple[str, str], Statistics] = {}
@@ -66,6 +70,7 @@ class Launcher:
             sequences=prepared.sequences,
             adaptive=config.policy is None,
             cache=self._cache if self._caches(config) else None,
+            shared=await self._shared_answers(folder / str(version), config),
             idempotent=config.parameters.get("idempotent", "true") != "false",
             placement=prepared.placement,
             regions=self._regions,
@@ -140,6 +145,18 @@ class Launcher:
                 raise InvalidModel(
                     f"ensemble '{config.name}' depends on '{name}', which is not loaded: {error}"
                 ) from error
+
+    async def _shared_answers(self, folder: Path, config: ModelConfig) -> SharedAnswers | None:
+        if self._shared is None or not self._caches(config):
+            return None
+        text = json.dumps(config.raw, sort_keys=True)
+        content = await asyncio.to_thread(content_digest, folder, text)
+        return SharedAnswers(self._shared, content)
+
+    async def close(self) -> None:
+        """Let go of what models share."""
+        if self._shared is not None:
+            await self._shared.close()
 
     def _caches(self, config: ModelConfig) -> bool:
         """Whether answers are kept: asked for, room for it, and each request stands alone."""

@@ -37,6 +37,8 @@ class ServerOptions:
     # For models that ask for it with `response_cache { enable: true }`.
     response_cache_bytes: int = 64 << 20
     response_cache_ttl_s: float = 0.0
+    # A Redis in which servers share their answers.
+    response_cache_url: str = ""
     cache: Path | None = None
     isolation: Isolation = "auto"
     onnx_executor: OnnxExecutor = "auto"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unavailable
-from tuili.server.answering import Answers
+from tuili.server.answering import Answers, hand_over
 from tuili.server.dispatching import Dispatcher
 from tuili.server.execution import Runner
 from tuili.server.finishing import Finisher, Queue
@@ -25,6 +25,7 @@ from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.queue import RequestQueue
 from tuili.server.scheduling.sequences import SequencePolicy, SequenceQueue
+from tuili.server.shared_cache import SharedAnswers
 from tuili.server.shared_memory import Regions
 from tuili.server.telemetry.statistics import Statistics
 
@@ -48,6 +49,7 @@ class Servable:
         sequences: SequencePolicy | None = None,
         adaptive: bool = False,
         cache: ResponseCache | None = None,
+        shared: SharedAnswers | None = None,
         placement: Placement | None = None,
         regions: Regions | None = None,
         hosts: Sequence[Host] = (),
@@ -62,6 +64,7 @@ class Servable:
         self._broken, self._given_up = "", False
         self._placement = placement or Placement()
         self._caches = cache is not None
+        self._shared = shared
         self._draining = False
         self._stateful = sequences is not None
         queue: Queue
@@ -72,7 +75,13 @@ class Servable:
             queue = RequestQueue[Pending](policy, self._rows_worth if adaptive else None)
         self._queue: Queue = queue
         self._answers = Answers(
-            signature, version, statistics, sequences=stateful, cache=cache, regions=regions
+            signature,
+            version,
+            statistics,
+            sequences=stateful,
+            cache=cache,
+            shared=shared,
+            regions=regions,
         )
         finisher = Finisher(queue, self._answers, statistics, idempotent=idempotent)
         self._dispatcher = Dispatcher(
@@ -102,8 +111,14 @@ class Servable:
             request.deadline or 0.0,
             self,
         )
-        if self._caches and self._answers.from_cache(item):
-            return item
+        if self._caches:
+            self._answers.from_cache(item, self._enqueue_or_fail)
+        else:
+            self._enqueue(item)
+        return item
+
+    def _enqueue(self, item: Pending) -> None:
+        request = item.request
         timeout_s = self._apply_parameters(item, request.parameters) if request.parameters else 0.0
         try:
             self._queue.push(item, timeout_s)
@@ -113,7 +128,16 @@ class Servable:
                 raise Overloaded(prefix(request) + str(error)) from None
             raise
         self._dispatcher.wake()
-        return item
+
+    def _enqueue_or_fail(self, item: Pending) -> None:
+        """As `_enqueue`, for when nobody waits above: an answer was looked for in the cache."""
+        if item.reply is None:
+            return
+        try:
+            self._enqueue(item)
+        except TuiliError as error:
+            reply, item.reply = item.reply, None
+            hand_over(reply, error)
 
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Pending:
         """As `submit`, for a model that answers any number of times."""
@@ -169,6 +193,8 @@ class Servable:
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Refuse new requests and wait for those here; false when time ran out first."""
         self._draining = True
+        if self._shared is not None:
+            await self._shared.cache.settle()
         return await self._dispatcher.wait_idle(timeout_s)
 
     async def close(self) -> None:

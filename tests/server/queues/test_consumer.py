@@ -2,48 +2,17 @@
 
 import asyncio
 import json
-import shlex
-import shutil
-import socket
-import subprocess
-from contextlib import contextmanager
 
 import pytest
 
 from tests.server.fake_dataplane import FakeDataPlane
+from tests.server.queue_servers import NATS, REDIS, process
 from tuili.server.queues.consumer import Consumer
 from tuili.server.queues.sources import source_of
 
 BODY = json.dumps(
     {"inputs": [{"name": "INPUT", "datatype": "FP32", "shape": [2], "data": [1, 2]}]}
 ).encode()
-
-
-@contextmanager
-def process(command, folder):
-    """A server on loopback that is there when this returns."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with subprocess.Popen(
-        shlex.split(command.format(port=port, folder=folder)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        try:
-            _wait_for(port, server)
-            yield port
-        finally:
-            server.terminate()
-
-
-def _wait_for(port, server):
-    while server.poll() is None:
-        with socket.socket() as probe:
-            probe.settimeout(0.1)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-    raise RuntimeError("the queue's server ended")
 
 
 class RedisClient:
@@ -114,19 +83,12 @@ class NatsClient:
             await self._client.close()
 
 
-# {port} and {folder} are filled in.
-SERVERS = {
-    "redis": ("redis-server --port {port} --save '' --appendonly no --dir {folder}", RedisClient),
-    "nats": ("nats-server -a 127.0.0.1 -p {port} -js -sd {folder}", NatsClient),
-}
+SERVERS = {"redis": (REDIS, RedisClient), "nats": (NATS, NatsClient)}
 
 
 @pytest.fixture(params=SERVERS)
 def queue(request, tmp_path):
     command, client = SERVERS[request.param]
-    program = command.split()[0]
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
     with process(command, tmp_path) as port:
         yield lambda: client(port)
 

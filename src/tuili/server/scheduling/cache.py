@@ -76,9 +76,10 @@ class ResponseCache:
         self.size_bytes -= self._entries.pop(key).size
 
 
-def key_of(owner: int, arrays: Mapping[str, Array]) -> bytes:
-    """A key of 16 bytes for a model version and its inputs."""
-    digest = hashlib.blake2b(str(owner).encode(), digest_size=16)
+def key_of(owner: int | bytes, arrays: Mapping[str, Array]) -> bytes:
+    """A key of 16 bytes for a model version (by number, or by content) and its inputs."""
+    start = owner if isinstance(owner, bytes) else str(owner).encode()
+    digest = hashlib.blake2b(start, digest_size=16)
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
