@@ -2,7 +2,8 @@
 
 A grid item is one block of rows of one head. Keys are packed into column panels in scratch memory,
 the scores of the block are computed, exponentiated row by row in place, and multiplied with the
-values; the division by the sums is left to the store. Scores never reach main memory.
+values, so many of them at a time as stay in the nearest cache; the division by the sums is left to
+the store. Scores never reach main memory.
 Operands are read in their own order of axes: only strides differ.
 """
 
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.gemm_tile import Source, Tile, print_tile
+from tuili.codegen.targets import Target
 from tuili.ir import Node, Value
 from tuili.ops.table import attr
 from tuili.tensors import Dim, DType, ceil_div, dim_min, numel
 
-ROWS = 64  # of a block
+ROWS = 64  # of a block, about
+SCORE_BYTES = 256 * 1024  # of a block: what its thread keeps in the second-level cache
 AXES = "bhsd"
 
 
@@ -34,8 +37,10 @@ def emit(node: Node, ctx: Context) -> None:
     sizes = _sizes(node, q, "q_order")
     keys, values = _sizes(node, k_in, "k_order"), _sizes(node, v, "v_order")
     lanes = ctx.target.lanes
-    tile = Tile(10 if ctx.target.registers >= 32 else 5, 2)
+    tile = Tile(10 if ctx.target.registers >= 32 else 6, 2)
     columns = tile.columns(lanes)
+    most = _rows(ctx.target, tile, keys["s"])
+    depth = ctx.target.near_bytes // (4 * columns)  # values that stay near
     k = KernelBuilder(ctx, node, "attention")
     for name, value in (("q", q), ("k", k_in), ("v", v)):
         k.read(name, value)
@@ -43,7 +48,7 @@ def emit(node: Node, ctx: Context) -> None:
     if mask is not None:
         k.read("mask", mask)
     k.write("y", node.output)
-    blocks = ceil_div(sizes["s"], ROWS)
+    blocks = ceil_div(sizes["s"], most)
     width = ceil_div(keys["s"], columns) * columns
     value_width = ceil_div(values["d"], columns) * columns
     k.dims("B H S D T E", (*(sizes[axis] for axis in AXES), keys["s"], values["d"]))
@@ -54,15 +59,23 @@ def emit(node: Node, ctx: Context) -> None:
     _strides(k, "Y", {**sizes, "d": values["d"]}, attr(node, "y_order"))
     if mask is not None:
         _mask_strides(k, mask)
-    rows = dim_min(sizes["s"], ROWS) if isinstance(sizes["s"], int) else ROWS
-    floats = width * sizes["d"] + rows * width + keys["s"] * value_width + 2 * ROWS
+    rows = dim_min(sizes["s"], most) if isinstance(sizes["s"], int) else most
+    floats = width * sizes["d"] + rows * width + keys["s"] * value_width + rows * columns
     k.scratch(floats * 4)
-    heights = range(1, tile.rows + 1)
-    k.body(_body(tile, columns, heights, attr(node, "scale"), masked=mask is not None))
+    k.body(_body(tile, columns, most, depth, attr(node, "scale"), masked=mask is not None))
     pairs = sizes["b"] * sizes["h"] * sizes["s"] * keys["s"]
     traffic = sum((numel(value.shape) for value in (q, k_in, v, node.output)), start=0) * 4
     flops = pairs * (sizes["d"] + values["d"]) * 2 + pairs * 20
     k.emit(grid=sizes["b"] * sizes["h"] * blocks, flops=flops, bytes=traffic)
+
+
+def _rows(target: Target, tile: Tile, keys: Dim) -> int:
+    """Rows of a block: whole tiles, and scores that stay in the cache."""
+    most = ROWS if target.near_bytes == 0 else -(-ROWS // tile.rows) * tile.rows
+    if target.near_bytes == 0 or not isinstance(keys, int):
+        return most
+    fitting = SCORE_BYTES // (4 * max(keys, 1)) // tile.rows * tile.rows
+    return min(most, max(fitting, 2 * tile.rows))
 
 
 def _sizes(node: Node, value: Value, order: str) -> dict[str, Dim]:
@@ -93,19 +106,24 @@ def _mask_strides(k: KernelBuilder, mask: Value) -> None:
     )
 
 
-def _body(tile: Tile, columns: int, heights: range, scale: float, *, masked: bool) -> str:
+def _body(tile: Tile, columns: int, rows: int, depth: int, scale: float, *, masked: bool) -> str:
     at = "MB * b + MH * h + MS * (first + row + {r})"
 
     def store_scores(r: int, v: int) -> list[str]:
         return _store_scores(r, v, scale, at.format(r=r) if masked else "")
 
+    heights = range(1, tile.rows + 1)
     scores = _Product("q_rows", "QS", "panel", str(columns), "D", store_scores)
-    results = _Product("weights", "WIDTH", "packed_v + col", "VALUES", "T", _store_result)
+    results = _Product(
+        "weights + k0", "WIDTH", "packed_v + k0 * VALUES + col", "VALUES", "DEPTH", _store_result,
+        f"sums + row * {columns}" if depth else "",
+    )  # fmt: skip
     return _TEMPLATE.format(
         columns=columns,
-        rows=ROWS,
+        rows=rows,
+        depth=depth or "T",
         scores=textwrap.indent(_tiles(tile, heights, scores), " " * 8).lstrip(),
-        results=textwrap.indent(_tiles(tile, heights, results), " " * 8).lstrip(),
+        results=textwrap.indent(_tiles(tile, heights, results), " " * 12).lstrip(),
     )
 
 
@@ -119,6 +137,7 @@ class _Product:
     ldb: str
     depth: str
     store: Callable[[int, int], list[str]]
+    sums: str = ""  # where sums over a part of the depth are kept
 
 
 def _tiles(tile: Tile, heights: range, product: _Product) -> str:
@@ -127,8 +146,16 @@ def _tiles(tile: Tile, heights: range, product: _Product) -> str:
     b, ldb, depth = f"({product.b})", product.ldb, product.depth
     cases: list[str] = []
     for rows in heights:
-        lines = print_tile(rows, tile.vectors, Source(a, lda, b, ldb, depth))
-        lines += [line for r in range(rows) for v in range(tile.vectors) for line in store(r, v)]
+        pairs = [(r, v) for r in range(rows) for v in range(tile.vectors)]
+        lines = print_tile(
+            rows, tile.vectors, Source(a, lda, b, ldb, depth, sums=product.sums and "kept")
+        )
+        stores = [line for r, v in pairs for line in store(r, v)]
+        if product.sums:
+            lines.insert(0, f"float *const kept = {product.sums};")
+            kept = [f"    v_store(kept + {i} * V, acc{r}_{v});" for i, (r, v) in enumerate(pairs)]
+            stores = ["if (k0 + DEPTH < T) {", *kept, "} else {", *stores, "}"]
+        lines += stores
         cases.append(
             f"case {rows}: {{\n" + textwrap.indent("\n".join(lines), "    ") + "\n    break;\n}"
         )
@@ -179,7 +206,8 @@ def _store_result(r: int, v: int) -> list[str]:
 _TEMPLATE = """
 float *const packed_k = (float *)scratch;
 float *const packed_v = packed_k + WIDTH * D;
-float *const weights = packed_v + T * VALUES;
+float *const sums = packed_v + T * VALUES;
+float *const weights = sums + tl_min({rows}, S) * {columns};
 float inverse[{rows}];
 int64_t packed_for = -1;
 for (int64_t item = begin; item < end; item++) {{
@@ -190,14 +218,27 @@ for (int64_t item = begin; item < end; item++) {{
     if (head != packed_for) {{
         /* keys as panels of {columns} columns, values as rows, both zero padded */
         const float *const k0 = k + b * KB + h * KH, *const v0 = v + b * UB + h * UH;
-        for (int64_t t = 0; t < WIDTH; t++) {{
+        int64_t whole = 0;
+        if (KD == 1 && D % V == 0)
+            for (; whole + V <= T; whole += V)
+                for (int64_t d = 0; d < D; d += V)
+                    tl_transpose(k0 + whole * KS + d, KS,
+                                 packed_k + whole / {columns} * {columns} * D + whole % {columns}
+                                     + d * {columns},
+                                 {columns});
+        for (int64_t t = whole; t < WIDTH; t++) {{
             float *const to = packed_k + t / {columns} * {columns} * D + t % {columns};
             for (int64_t d = 0; d < D; d++)
                 to[d * {columns}] = t < T ? k0[t * KS + d * KD] : 0.0f;
         }}
-        for (int64_t t = 0; t < T; t++)
-            for (int64_t e = 0; e < VALUES; e++)
+        for (int64_t t = 0; t < T; t++) {{
+            int64_t e = 0;
+            if (UD == 1)
+                for (; e + V <= E; e += V)
+                    v_store(packed_v + t * VALUES + e, v_load(v0 + t * US + e));
+            for (; e < VALUES; e++)
                 packed_v[t * VALUES + e] = e < E ? v0[t * US + e * UD] : 0.0f;
+        }}
         packed_for = head;
     }}
     for (int64_t col = 0; col < WIDTH; col += {columns}) {{
@@ -230,7 +271,9 @@ for (int64_t item = begin; item < end; item++) {{
         sum = v_sum(sums);
         inverse[row] = 1.0f / sum;
     }}
-    for (int64_t col = 0; col < E; col += {columns}) {{
-        {results}
-    }}
+    for (int64_t col = 0; col < E; col += {columns})
+        for (int64_t k0 = 0; k0 == 0 || k0 < T; k0 += {depth}) {{
+            const int64_t DEPTH = tl_min({depth}, T - k0);
+            {results}
+        }}
 }}"""
