@@ -40,6 +40,14 @@ models: setup
 bench: setup
 	$(BIN)/python -m benchmarks.engines
 
+# The tables of docs/reference/performance.md: all engines with floors, on one and two threads, and in batches.
+.PHONY: bench-engines
+bench-engines: setup
+	$(BIN)/python -m pip install --quiet --no-deps MNN==3.6.1
+	$(BIN)/python -m benchmarks.engines --keep
+	$(BIN)/python -m benchmarks.engines --keep --threads 2
+	$(BIN)/python -m benchmarks.engines --keep --batch 8 --rounds 8
+
 # The whole ONNX backend suite, with a table of what passes and a reason for the rest.
 conformance: setup
 	$(BIN)/python -W ignore -m tests.conformance.run --jobs $(JOBS)

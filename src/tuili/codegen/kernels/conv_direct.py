@@ -65,7 +65,8 @@ def emit_plan(node: Node, ctx: Context, plan: DirectPlan, packed: Array, name: s
     _dims(k, plan)
     k.body(_Printer(plan, epilogue, plan.tile.vectors, has_bias=bias is not None).body())
     bands = ceil_div(shape.columns.out if plan.is_row else shape.rows.out, plan.band)
-    flops = shape.batch * shape.pixels * (2 * packed.size)
+    depth = shape.taps * min(shape.channels, plan.blocks * plan.block)
+    flops = shape.batch * shape.pixels * (2 * shape.outputs * depth)
     traffic = shape.batch * shape.channels * shape.rows.size * shape.columns.size
     traffic = (traffic + packed.size + shape.batch * shape.outputs * shape.pixels) * 4
     k.emit(grid=shape.batch * bands * len(plan.first), flops=flops, bytes=traffic)
