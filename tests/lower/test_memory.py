@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from itertools import combinations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuili.lower.memory import Interval, aligned, plan_memory
+from tuili.lower.memory import Interval, aligned, by_size, place_in_order, plan_memory
 
 LIVES = st.lists(
     st.builds(
@@ -38,3 +39,14 @@ def test_the_plan_lies_between_the_bound_and_no_sharing_at_all(lives: list[Inter
 def test_buffers_that_follow_each_other_share_memory() -> None:
     plan = plan_memory([Interval(100, 0, 1), Interval(100, 1, 2), Interval(100, 2, 3)])
     assert (plan.size, plan.lower_bound) == (256, 256)
+
+
+def test_a_plan_that_is_not_tight_is_improved() -> None:
+    rng = random.Random(6)
+    lives = [
+        Interval(64 * rng.randrange(1, 60), first, first + rng.randrange(6)) for first in range(40)
+    ]
+    greedy = place_in_order(lives, by_size(lives))
+    assert greedy.size > greedy.lower_bound
+    assert plan_memory(lives).size < greedy.size
+    assert plan_memory(lives) == plan_memory(lives)
