@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from tuili.artifact import Artifact, is_artifact
 from tuili.bench.feeds import random_feeds
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
 from tuili.errors import InvalidArgument, NotFound, nearest
+from tuili.runtime import Model
+from tuili.runtime import load as load_artifact
 from tuili.tensors import Array, DType, TensorSpec
+
+if TYPE_CHECKING:
+    from tuili.host import HostSteps
 
 RANDOM = "random"
 
@@ -37,15 +43,28 @@ def run(
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
 ) -> None:
     """Run a model once and print its outputs, or save them."""
-    import tuili
-
-    loaded = tuili.load(model, threads=threads)
+    loaded = _load(model, threads)
     given = _given(inputs, loaded.inputs)
     shapes = concrete_shapes(shape) | {name: value.shape for name, value in given.items()}
     answers = loaded.run(random_feeds(loaded.inputs, shapes, seed) | given)
     _show(answers)
     if output:
         np.savez(output, **answers)  # pyright: ignore[reportArgumentType] - names are free text
+
+
+def _load(path: Path, threads: int) -> Model:
+    """The model; an artifact needs nothing of the compiler, which would only take memory."""
+    if is_artifact(path):
+        return load_artifact(path, threads=threads, host=_host_steps)
+    import tuili
+
+    return tuili.load(path, threads=threads)
+
+
+def _host_steps(artifact: Artifact) -> HostSteps:
+    from tuili.host import HostSteps
+
+    return HostSteps(artifact)
 
 
 def _given(options: Iterable[str] | None, specs: Iterable[TensorSpec]) -> dict[str, Array]:
