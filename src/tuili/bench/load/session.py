@@ -1,63 +1,28 @@
-"""A load on one model of a server: what to send, at which concurrency or rate, for how long."""
+"""A load on one model of a v2 server: its metadata, made-up inputs, and their first answers."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 
 from tuili.bench.load import payloads
 from tuili.bench.load.answers import Expectation, grpc_outputs, http_outputs
-from tuili.bench.load.arrivals import Constant, Poisson
 from tuili.bench.load.control import control_of
 from tuili.bench.load.driver import Driver
-from tuili.bench.load.exchange import Channel, Exchange, Finished, Log, Verdict
-from tuili.bench.load.grpc_channel import GrpcChannel
-from tuili.bench.load.http_channel import HttpChannel
+from tuili.bench.load.exchange import Exchange, Log
+from tuili.bench.load.levels import DRAIN_S, Level, Load, Settings, connector
 from tuili.bench.load.payloads import Question
-from tuili.bench.load.processes import cpu_seconds
 from tuili.bench.load.regions import Places, place
-from tuili.bench.load.search import Promise, largest_rate
 from tuili.bench.load.sockets import Target
-from tuili.bench.load.windows import Window, agree, summarize
 from tuili.errors import InvalidArgument, Unavailable
 from tuili.tensors import Array
 
-_DRAIN_S: Final = 10.0
-_SPARE_CHANNELS: Final = 256  # an open loop may open so many more
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to load; seconds."""
-
-    warm_up_s: float = 1.0
-    window_s: float = 1.0
-    windows: int = 10  # at most; fewer once three agree
-    tolerance: float = 0.1
-    connections: int = 0  # gRPC: connections that share the concurrency; 0: one each
-    variety: int = 8  # different inputs
-    seed: int = 0
-    metronome: bool = False  # open loop with equal gaps instead of Poisson's
-    server_pid: int = 0  # to tell its CPU time per request
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """What came of one concurrency (closed loop) or one rate (open loop)."""
-
-    loop: str
-    load: float
-    window: Window
-    stable: bool
-    rates: list[float]  # of all windows
-    cpu_us: float | None = None  # of the server and its children, per answer
-    texts: dict[str, int] = field(default_factory=dict[str, int])
+__all__ = ["Level", "Session", "Settings"]
 
 
 class Session:
@@ -82,6 +47,9 @@ class Session:
         self._shared = shared
         self._regions: list[Places] = []
         self._sets = [(each, Expectation(expected)) for each in sets]
+        self._load = Load(target, settings, self._exchanges)
+        self.closed, self.open = self._load.closed, self._load.open
+        self.largest_rate = self._load.largest_rate
         for each, expectation in self._sets:
             expectation.check(self._first_answer(each, expectation))
 
@@ -97,35 +65,6 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # ---- levels
-    def closed(self, concurrency: int) -> Level:
-        """`concurrency` requests under way at any time."""
-        connections, streams = self._spread(concurrency)
-        with self._driver(concurrency, streams) as (driver, log):
-            driver.closed(connections)
-            return self._measure(driver, log, "closed", concurrency)
-
-    def open(self, rate: float) -> Level:
-        """`rate` requests a second, however long their answers take."""
-        settings = self._settings
-        first = min(max(int(rate * 1e-3), 1), 32)
-        with self._driver(first + _SPARE_CHANNELS, 1) as (driver, log):
-            arrivals = Constant(rate) if settings.metronome else Poisson(rate, settings.seed)
-            driver.open(arrivals, first, first + _SPARE_CHANNELS)
-            return self._measure(driver, log, "open", rate)
-
-    def largest_rate(self, promise: Promise) -> tuple[float, list[Level]]:
-        """The largest rate of an open loop that keeps a promise, and all that was tried."""
-        levels: list[Level] = []
-        start = self.closed(8)
-
-        def measure(rate: float) -> Window:
-            levels.append(self.open(rate))
-            return levels[-1].window
-
-        rate, _ = largest_rate(measure, promise, max(start.window.rate / 4, 1.0))
-        return rate, levels
 
     # ---- steps
     def _ask(
@@ -158,45 +97,15 @@ class Session:
         exchange = payloads.exchange(self._target, self._question, inputs, expectation)
         exchange.judge = take
         log = Log()
-        driver = Driver(self._connect(1), [exchange], log)
+        driver = Driver(connector(self._target, 1), [exchange], log)
         try:
             driver.closed(1)
-            driver.drain(_DRAIN_S)
+            driver.drain(DRAIN_S)
         finally:
             driver.close()
         if not found:
             raise InvalidArgument(f"the server's first answer: {'; '.join(log.texts)}")
         return found[0]
-
-    def _spread(self, concurrency: int) -> tuple[int, int]:
-        """Connections, and streams of each."""
-        wanted = self._settings.connections
-        if self._target.protocol == "http" or not wanted:
-            return concurrency, 1
-        connections = min(wanted, concurrency)
-        if concurrency % connections:
-            raise InvalidArgument(
-                f"a concurrency of {concurrency} cannot be shared by {connections} connections"
-            )
-        return connections, concurrency // connections
-
-    def _connect(self, streams: int) -> Callable[[Finished], Channel]:
-        def http(finished: Finished) -> Channel:
-            return HttpChannel(self._target, finished)
-
-        def grpc(finished: Finished) -> Channel:
-            return GrpcChannel(self._target, finished, streams)
-
-        return grpc if self._target.protocol == "grpc" else http
-
-    @contextlib.contextmanager
-    def _driver(self, under_way: int, streams: int) -> Generator[tuple[Driver, Log]]:
-        log = Log()
-        driver = Driver(self._connect(streams), self._exchanges(under_way + 1), log)
-        try:
-            yield driver, log
-        finally:
-            driver.close()
 
     def _exchanges(self, count: int) -> list[Exchange]:
         if self._shared:
@@ -221,28 +130,3 @@ class Session:
                 payloads.shared_exchange(self._target, self._question, places, expectation)
             )
         return found
-
-    def _measure(self, driver: Driver, log: Log, loop: str, load: float) -> Level:
-        settings = self._settings
-        at = time.perf_counter() + settings.warm_up_s
-        driver.run(at)
-        edges, rates = [at], list[float]()
-        before = cpu_seconds(settings.server_pid)
-        seen = len(log.done)
-        while len(rates) < settings.windows and not agree(rates, settings.tolerance):
-            at += settings.window_s
-            driver.run(at)
-            rates.append((len(log.done) - seen) / settings.window_s)
-            seen = len(log.done)
-            edges.append(at)
-        spent = cpu_seconds(settings.server_pid) - before
-        stop = time.perf_counter()
-        answered = sum(1 for done in log.done if edges[0] <= done < stop)
-        driver.drain(_DRAIN_S)
-        stable = agree(rates, settings.tolerance)
-        start = edges[-4] if stable else edges[0]
-        window = summarize(log, start, edges[-1], by_due=loop == "open")
-        if not any(verdict is Verdict.GOOD for verdict in log.verdicts):
-            raise InvalidArgument(f"no good answer: {'; '.join(list(log.texts)[:3])}")
-        cpu_us = spent / answered * 1e6 if settings.server_pid and answered else None
-        return Level(loop, load, window, stable, rates, cpu_us, dict(log.texts.most_common(10)))
