@@ -75,3 +75,15 @@ shapes: setup
 .PHONY: fuzz-ops
 fuzz-ops: setup
 	$(BIN)/python -W ignore -m tests.fuzz.run --jobs $(JOBS)
+
+# tuili beside Triton and the Python servers that are installed (python -m benchmarks.peers.install).
+.PHONY: bench-server
+bench-server: setup
+	$(BIN)/python -m benchmarks.server
+	$(BIN)/python -m benchmarks.server --free --cases "small,mlp"
+	$(BIN)/python -m benchmarks.server_path
+
+# Ten minutes of load while model hosts are killed, leak, hang and crash: nothing wrong, nothing lost.
+.PHONY: chaos
+chaos: setup
+	$(BIN)/python -m benchmarks.chaos

@@ -21,6 +21,7 @@ from tuili.server.scheduling.placement import Placement
 
 _NS: Final = 1_000_000_000
 _OVERLAP_FROM_S: Final = 300e-6
+_LOOP_S: Final = 100e-6  # how long one tick may run models before it looks at the sockets again
 
 
 class Dispatcher:
@@ -70,8 +71,8 @@ class Dispatcher:
             batch = queue.take(now)
             if not batch:
                 break
-            if self._start(batch, queue.left.value):
-                # The loop ran a model: let it look at the sockets before it runs the next one.
+            ran_here = self._start(batch, queue.left.value)
+            if ran_here and time.monotonic() - now > _LOOP_S:
                 break
         if self._free and len(queue) and not self._running and not queue.policy.max_delay_s:
             self.wake()

@@ -19,7 +19,15 @@ from tuili.server.protocol.messages import Array
 
 
 class InstanceDied(Unavailable):
-    """The instance that ran a request is gone; the request itself may be fine."""
+    """The instance that had a request is gone; the request itself may be fine.
+
+    `started` is false for a request that waited behind the one that was being run: it is neither
+    the cause nor half done.
+    """
+
+    def __init__(self, text: str, *, started: bool = True) -> None:
+        super().__init__(text)
+        self.started = started
 
 
 class Outcome(msgspec.Struct, gc=False):

@@ -76,16 +76,22 @@ class Finisher:
 
     def _retry(self, batch: list[Pending], error: TuiliError) -> None:
         """Run what a dying instance had once more, each request alone: one of them may be why."""
+        waited = isinstance(error, InstanceDied) and not error.started
         for item in batch:
-            if item.retried or not self._idempotent:
+            if waited:
+                self._once_more(item)
+            elif item.retried or not self._idempotent:
                 self._answers.fail(item, error, "BACKEND")
             else:
                 item.retried = True
                 self._again(item)
 
     def _again(self, item: Pending) -> None:
+        item.lane = ("alone", id(item))
+        self._once_more(item)
+
+    def _once_more(self, item: Pending) -> None:
         if item.reply is None:
             self._answers.skip(item)
         else:
-            item.lane = ("alone", id(item))
             self._queue.readmit(item)

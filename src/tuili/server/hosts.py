@@ -87,6 +87,8 @@ class Host:
         self._changed: Callable[[], None] = _nothing
         self._timers: list[asyncio.TimerHandle] = []
         self._closed = False
+        self._retiring = False  # over its memory limit: killed when its slots are empty
+        self._sent: list[int] = []  # slots whose runs the child has, the present one first
         self._released: set[int] = set()
 
     @property
@@ -132,6 +134,7 @@ class Host:
         raw = self._socket.recv(MAX_MESSAGE)
         if not raw:
             raise InstanceDied(self._cause_of_death())
+        self._sent.clear()
         return _decode(raw)
 
     # ---- on the loop
@@ -146,15 +149,21 @@ class Host:
     def send(self, order: Load | Run | More) -> None:
         """Send an order; a child that is gone is noticed by its closed socket."""
         if self._socket is None:
-            raise InstanceDied("the model host is not running")
+            raise InstanceDied("the model host is not running", started=False)
         raw = _encode(order)
         if len(raw) > MAX_MESSAGE:
             raise InvalidArgument(f"too many tensors for a model host: {len(raw)} bytes of header")
+        if isinstance(order, Run):
+            self._sent.append(order.slot)
         try:
             self._socket.send(raw)
         except (BrokenPipeError, ConnectionResetError):
             # Its end of file arrives at `_on_readable`, which brings the batch back.
             return
+
+    def runs(self, slot: int) -> bool:
+        """Whether the child is at that slot's run, not at one before it."""
+        return self._sent[:1] == [slot]
 
     def hung(self) -> None:
         """A run took longer than allowed: the child is killed, and so declared dead."""
@@ -247,12 +256,16 @@ class Host:
             if isinstance(answer, Part):
                 self.slots[answer.slot].take_part(answer)
             else:
+                self._sent.remove(answer.slot)
+                if self._sent:
+                    self.slots[self._sent[0]].run_begins()
                 self.slots[answer.slot].finish(answer)
+                self._retire_if_idle()
 
     def _loaded(self, answer: Answer) -> None:
         assert isinstance(answer, Loaded)
         self.inputs, self.outputs = from_specs(answer.inputs), from_specs(answer.outputs)
-        self.up, self.reason = True, ""
+        self.up, self.reason, self._retiring = True, "", False
         self.policy.started(time.monotonic())
         for slot in self.slots:
             slot.available = True
@@ -274,8 +287,9 @@ class Host:
         # First nobody uses the slots, then what was in them comes back, then those who wait hear
         # of it: with an open breaker they are refused.
         self._changed()
-        for slot in self.slots:
-            slot.finish(InstanceDied(f"the model host died: {cause}"))
+        running, self._sent = self._sent[:1], []
+        for index, slot in enumerate(self.slots):
+            slot.finish(InstanceDied(f"the model host died: {cause}", started=index in running))
         self._changed()
 
     def _restart(self) -> None:
@@ -318,13 +332,21 @@ class Host:
         return f"exit status {status}"
 
     def _watch(self) -> None:
-        """Recycle a child that outgrew its limit once it has nothing to do."""
+        """Recycle a child that outgrew its limit, once it has finished what it has."""
         self._later(_WATCH_S, self._watch)
-        if not self.up or any(slot.busy for slot in self.slots):
-            return
         rss = self.rss_bytes()
-        if rss > self.spec.max_rss_bytes:
-            _log.warning("%s: recycled at %d MiB", self.spec.name, rss >> 20)
+        if not self.up or self._retiring or rss <= self.spec.max_rss_bytes:
+            return
+        _log.warning("%s: recycled at %d MiB", self.spec.name, rss >> 20)
+        # A busy model never rests by itself: it gets nothing new.
+        self._retiring = True
+        for slot in self.slots:
+            slot.available = False
+        self._changed()
+        self._retire_if_idle()
+
+    def _retire_if_idle(self) -> None:
+        if self._retiring and not any(slot.busy for slot in self.slots):
             self.kill()
 
     def rss_bytes(self) -> int:

@@ -29,6 +29,7 @@ class SlotOwner(Protocol):
     def send(self, order: Run | More) -> None: ...
     def receive(self, timeout_s: float) -> Answer: ...
     def hung(self) -> None: ...
+    def runs(self, slot: int) -> bool: ...
     def release(self, slot: HostSlot) -> None: ...
 
 
@@ -71,6 +72,10 @@ class HostSlot:
             self._part = batch[0].part
             parts_wanted = self._part is not None
             self._host.send(Run(self._index, self._memory.capacity, tensors, parts_wanted))
+        except InstanceDied as error:
+            self._part = None
+            loop.call_soon(done, self._failed(error))
+            return
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs this batch only
             self._part = None
             wrapped = InternalError(f"{self._host.name}: {error}")
@@ -81,7 +86,13 @@ class HostSlot:
             return
         self._joined_ns = time.monotonic_ns()
         self._done = done
+        if self._host.runs(self._index):
+            self.run_begins()
+
+    def run_begins(self) -> None:
+        """The child came to this slot: from now on it may be called hung."""
         if self._host.run_timeout_s:
+            loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._host.run_timeout_s, self._host.hung)
 
     def take_part(self, answer: Part) -> None:

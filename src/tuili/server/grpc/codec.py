@@ -400,9 +400,14 @@ class ResponseEncoder:
 
     def __init__(self) -> None:
         self._fronts: dict[tuple[Any, ...], bytes] = {}
+        self._starts: dict[tuple[Any, ...], bytes] = {}  # of messages with one small tensor
 
     def encode(self, response: InferResponse, extra: Parameters | None = None) -> list[Buffer]:
         """A serialized ModelInferResponse in pieces; `extra` are parameters beside its own."""
+        if len(response.outputs) == 1 and extra is None and not response.id:
+            message = self._one_small(response, response.outputs[0])
+            if message is not None:
+                return [message]
         key: list[Any] = [response.model, response.version]
         tail: list[Buffer] = []
         plain = True
@@ -432,6 +437,24 @@ class ResponseEncoder:
         if small:
             tail.append(bytes(small))
         return tail
+
+    def _one_small(self, response: InferResponse, output: OutputTensor) -> bytes | None:
+        """The message of one small tensor and nothing else; None for any other response."""
+        data = output.data
+        if data is None or data.nbytes >= _SMALL or data.dtype.hasobject:
+            return None
+        if output.parameters is not None or response.parameters is not None:
+            return None
+        key = (response.model, response.version, output.name, output.datatype, output.shape)
+        start = self._starts.get(key)
+        if start is None:
+            raw = bytearray(b"\x32")
+            _append_varint(raw, data.nbytes)
+            start = _front(response) + bytes(raw)
+            if len(self._starts) >= _MAX_PLANS:
+                del self._starts[next(iter(self._starts))]
+            self._starts[key] = start
+        return start + data.tobytes()
 
     def _front(self, key: tuple[Any, ...], response: InferResponse) -> bytes:
         front = self._fronts.get(key)

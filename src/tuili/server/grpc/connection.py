@@ -16,6 +16,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from tuili.server.grpc import frames as h2
+from tuili.server.grpc.assembly import is_one_message
 from tuili.server.grpc.frames import ConnectionFault, frame_head
 from tuili.server.grpc.heads import HeadDecoder
 from tuili.server.grpc.outgoing import Outgoing
@@ -162,6 +163,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 at = start + taken
                 continue
             stop = start + length
+            if kind == h2.HEADERS and (taken := self._express(flags, number, data, start, stop)):
+                at = taken
+                continue
             if stop > end:
                 if length > self._limits.max_header_bytes:
                     raise ConnectionFault(h2.FRAME_SIZE_ERROR, f"frame of {length} bytes")
@@ -215,6 +219,35 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._controls += 1
         if self._controls > self._limits.max_control_frames:
             raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many control frames")
+
+    def _express(self, flags: int, number: int, data: bytes, start: int, stop: int) -> int:
+        """Begin a small unary inference that came whole, as most do; where it ends, or 0.
+
+        `data[start:stop]` is its header block. Anything at all unusual goes the long way.
+        """
+        if flags != h2.END_HEADERS or self._block_stream:
+            return 0
+        head = self._heads.known(data[start:stop])
+        begin = stop + _FRAME_BYTES
+        if head is None or head.path != INFER_PATH or head.http_status != 200 or head.malformed:
+            return 0
+        if len(data) <= begin or number <= self._last or not number & 1 or not self._configured:
+            return 0
+        high, low, kind, data_flags, follows = h2.FRAME_HEAD.unpack_from(data, stop)
+        length = high << 8 | low
+        if kind != h2.DATA or data_flags != h2.END_STREAM or follows != number:
+            return 0
+        end = begin + length
+        whole = end <= len(data) and is_one_message(data, begin, end, self.assembly[0])
+        if not whole or len(self._streams) >= self._limits.max_streams:
+            return 0
+        self._last = number
+        self._credit(None, length, True)
+        stream = GrpcStream(self, number, head, self.outgoing.stream_window)
+        stream.remote_closed = True
+        self._streams[number] = stream
+        stream.infer(data[begin + 5 : end])
+        return end
 
     # DATA ------------------------------------------------------------------------------------
 

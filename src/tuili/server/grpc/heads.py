@@ -61,6 +61,10 @@ class HeadDecoder:
         self._decoder.header_table = self._table
         self._known: dict[bytes, RequestHead] = {}
 
+    def known(self, block: bytes) -> RequestHead | None:
+        """The head of a block that was decoded before and means the same still."""
+        return self._known.get(block)
+
     def decode(self, block: bytes) -> RequestHead:
         """The head in `block`; ConnectionFault when the compression is broken."""
         head = self._known.get(block)

@@ -139,7 +139,7 @@ class GrpcStream:
     def _call(self, message: Buffer) -> None:
         self._message = None
         if self.head.path == INFER_PATH:
-            self._infer(message)
+            self.infer(message)
             return
         method = METHODS.get(self.head.path)
         if method is None:
@@ -147,7 +147,8 @@ class GrpcStream:
             return
         self._operate(method, message)
 
-    def _infer(self, message: Buffer) -> None:
+    def infer(self, message: Buffer) -> None:
+        """Submit a whole request."""
         try:
             ticket = self._connection.inference.infer(message, self.deadline, self._answer)
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
