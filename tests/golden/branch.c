@@ -59,7 +59,8 @@ static void tl_body(void *arg, int32_t tid, int32_t n)
     tl_shared *shared = arg;
     tl_run *run = shared->run;
     uint8_t *const scratch = run->arena + run->offsets[0] + tid * run->offsets[1];
-    (void)scratch, (void)n;
+    uint32_t turn = 0;      /* shared steps so far */
+    (void)scratch, (void)n, (void)turn;
     /* If node 'y' */
     if (*(const uint8_t *)((const uint8_t *)run->inputs[0])) {
         /* Relu node 'r' */
@@ -88,10 +89,14 @@ TL_EXPORT int32_t tuili_run(tl_run *run)
 {
     tl_shared shared = {.run = run};
     const int32_t threads = run->threads > 1 && (8 >= 600000 || 64 >= 200000) ? run->threads : 1;
-    if (threads > 1)
+    if (threads > 1) {
+        tl_share shares[threads];
+        memset(shares, 0, sizeof shares);
+        shared.shares = shares;
         run->pool->parallel(run->pool, threads, tl_body, &shared);
-    else
+    } else {
         tl_body(&shared, 0, 1);
+    }
     if (shared.fault)
         snprintf(run->error, (size_t)run->error_size, "%s", tl_faults[shared.fault]);
     return shared.fault || shared.stop;

@@ -112,7 +112,8 @@ static void tl_body(void *arg, int32_t tid, int32_t n)
     tl_shared *shared = arg;
     tl_run *run = shared->run;
     uint8_t *const scratch = run->arena + run->offsets[0] + tid * run->offsets[1];
-    (void)scratch, (void)n;
+    uint32_t turn = 0;      /* shared steps so far */
+    (void)scratch, (void)n, (void)turn;
     /* Conv node 'y_plain' */
     if (tid == 0) k_conv1x1s1_2x1x16x2(0, 1, scratch, (const float *)((const uint8_t *)run->inputs[0]), (float *)(run->arena + 0), (const float *)(run->weights + 0));
     /* Reorder node 'y' */
@@ -136,11 +137,15 @@ TL_EXPORT int64_t tuili_plan(tl_run *run)
 TL_EXPORT int32_t tuili_run(tl_run *run)
 {
     tl_shared shared = {.run = run};
-    const int32_t threads = run->threads > 1 && (1024 >= 600000 || 1536 >= 200000) ? run->threads : 1;
-    if (threads > 1)
+    const int32_t threads = run->threads > 1 && (128 >= 600000 || 1536 >= 200000) ? run->threads : 1;
+    if (threads > 1) {
+        tl_share shares[threads];
+        memset(shares, 0, sizeof shares);
+        shared.shares = shares;
         run->pool->parallel(run->pool, threads, tl_body, &shared);
-    else
+    } else {
         tl_body(&shared, 0, 1);
+    }
     if (shared.fault)
         snprintf(run->error, (size_t)run->error_size, "%s", tl_faults[shared.fault]);
     return shared.fault || shared.stop;

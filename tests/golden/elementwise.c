@@ -40,14 +40,15 @@ static void tl_body(void *arg, int32_t tid, int32_t n)
     tl_run *run = shared->run;
     const int64_t d_N = run->dims[0];
     uint8_t *const scratch = run->arena + run->offsets[0] + tid * run->offsets[1];
-    (void)scratch, (void)n;
+    uint32_t turn = 0;      /* shared steps so far */
+    (void)scratch, (void)n, (void)turn;
     const int64_t e0 = tl_floordiv(d_N + 511, 512);
     const int64_t e1 = 168 * d_N;
     const int64_t e2 = 64 * d_N + 32;
     /* Fused node 'b' */
     {
-        const tl_span span = tl_split_if(e1 >= 600000 || e2 >= 200000, e0, tid, n);
-        if (span.begin < span.end) k_add_sigmoid(span.begin, span.end, scratch, (const float *)((const uint8_t *)run->inputs[0]), (const float *)((const uint8_t *)run->inputs[1]), (float *)((uint8_t *)run->outputs[0]), d_N, e0);
+        tl_claim c = tl_claim_start(shared->shares, ++turn, e0, e1 >= 600000 || e2 >= 200000 ? 4 : 0, tid, n);
+        while (tl_claim_next(&c)) k_add_sigmoid(c.begin, c.end, scratch, (const float *)((const uint8_t *)run->inputs[0]), (const float *)((const uint8_t *)run->inputs[1]), (float *)((uint8_t *)run->outputs[0]), d_N, e0);
     }
 }
 
@@ -70,10 +71,14 @@ TL_EXPORT int32_t tuili_run(tl_run *run)
     const int64_t d_N = run->dims[0];
     tl_shared shared = {.run = run};
     const int32_t threads = run->threads > 1 && (168 * d_N >= 600000 || 64 * d_N + 32 >= 200000) ? run->threads : 1;
-    if (threads > 1)
+    if (threads > 1) {
+        tl_share shares[threads];
+        memset(shares, 0, sizeof shares);
+        shared.shares = shares;
         run->pool->parallel(run->pool, threads, tl_body, &shared);
-    else
+    } else {
         tl_body(&shared, 0, 1);
+    }
     if (shared.fault)
         snprintf(run->error, (size_t)run->error_size, "%s", tl_faults[shared.fault]);
     return shared.fault || shared.stop;

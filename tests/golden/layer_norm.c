@@ -73,12 +73,13 @@ static void tl_body(void *arg, int32_t tid, int32_t n)
     tl_run *run = shared->run;
     const int64_t d_N = run->dims[0];
     uint8_t *const scratch = run->arena + run->offsets[0] + tid * run->offsets[1];
-    (void)scratch, (void)n;
+    uint32_t turn = 0;      /* shared steps so far */
+    (void)scratch, (void)n, (void)turn;
     const int64_t e0 = 192 * d_N;
     /* LayerNormalization node 'y' */
     {
-        const tl_span span = tl_split_if(e0 >= 600000 || e0 >= 200000, d_N, tid, n);
-        if (span.begin < span.end) k_layer_norm(span.begin, span.end, scratch, (const float *)((const uint8_t *)run->inputs[0]), (const float *)((const uint8_t *)run->inputs[1]), (const float *)((const uint8_t *)run->inputs[2]), (float *)((uint8_t *)run->outputs[0]));
+        tl_claim c = tl_claim_start(shared->shares, ++turn, d_N, e0 >= 600000 || e0 >= 200000 ? 4 : 0, tid, n);
+        while (tl_claim_next(&c)) k_layer_norm(c.begin, c.end, scratch, (const float *)((const uint8_t *)run->inputs[0]), (const float *)((const uint8_t *)run->inputs[1]), (const float *)((const uint8_t *)run->inputs[2]), (float *)((uint8_t *)run->outputs[0]));
     }
 }
 
@@ -101,10 +102,14 @@ TL_EXPORT int32_t tuili_run(tl_run *run)
     const int64_t d_N = run->dims[0];
     tl_shared shared = {.run = run};
     const int32_t threads = run->threads > 1 && (192 * d_N >= 600000 || 192 * d_N >= 200000) ? run->threads : 1;
-    if (threads > 1)
+    if (threads > 1) {
+        tl_share shares[threads];
+        memset(shares, 0, sizeof shares);
+        shared.shares = shares;
         run->pool->parallel(run->pool, threads, tl_body, &shared);
-    else
+    } else {
         tl_body(&shared, 0, 1);
+    }
     if (shared.fault)
         snprintf(run->error, (size_t)run->error_size, "%s", tl_faults[shared.fault]);
     return shared.fault || shared.stop;

@@ -69,7 +69,8 @@ static void tl_body(void *arg, int32_t tid, int32_t n)
     tl_shared *shared = arg;
     tl_run *run = shared->run;
     uint8_t *const scratch = run->arena + run->offsets[0] + tid * run->offsets[1];
-    (void)scratch, (void)n;
+    uint32_t turn = 0;      /* shared steps so far */
+    (void)scratch, (void)n, (void)turn;
     /* MatMul node 'y' */
     if (tid == 0) k_matmul_3x4x2(0, 1, scratch, (const float *)((const uint8_t *)run->inputs[0]), (float *)((uint8_t *)run->outputs[0]), (const float *)(run->weights + 0), (const float *)(run->weights + 512));
 }
@@ -92,10 +93,14 @@ TL_EXPORT int32_t tuili_run(tl_run *run)
 {
     tl_shared shared = {.run = run};
     const int32_t threads = run->threads > 1 && (48 >= 600000 || 104 >= 200000) ? run->threads : 1;
-    if (threads > 1)
+    if (threads > 1) {
+        tl_share shares[threads];
+        memset(shares, 0, sizeof shares);
+        shared.shares = shares;
         run->pool->parallel(run->pool, threads, tl_body, &shared);
-    else
+    } else {
         tl_body(&shared, 0, 1);
+    }
     if (shared.fault)
         snprintf(run->error, (size_t)run->error_size, "%s", tl_faults[shared.fault]);
     return shared.fault || shared.stop;

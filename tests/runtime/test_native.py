@@ -30,6 +30,54 @@ TL_EXPORT void split(int64_t total, int32_t tid, int32_t n, int64_t *span)
     span[1] = found.end;
 }
 
+/* Threads take pieces in a given order; `items` counts how often each item was taken. */
+TL_EXPORT void claim(int64_t total, int32_t pieces, int32_t n, int64_t count, const int32_t *order,
+                     int32_t *items)
+{
+    tl_share shares[64] = {{0}};
+    tl_claim claims[64];
+    for (int32_t tid = 0; tid < n; tid++)
+        claims[tid] = tl_claim_start(shares, 7, total, (uint32_t)pieces, tid, n);
+    for (int64_t i = 0; i < count + n; i++) {
+        tl_claim *c = &claims[i < count ? order[i] : i - count];
+        do {    /* after the given order every thread works until nothing is left */
+            if (!tl_claim_next(c)) break;
+            for (int64_t item = c->begin; item < c->end; item++) items[item]++;
+        } while (i >= count);
+    }
+}
+
+typedef struct {
+    tl_share *shares;
+    tl_barrier barrier;
+    int64_t rounds, total;
+    int32_t *items;
+} steps_t;
+
+static void walk(void *arg, int32_t tid, int32_t n)
+{
+    steps_t *steps = arg;
+    for (int64_t round = 1; round <= steps->rounds; round++) {
+        tl_claim c = tl_claim_start(steps->shares, (uint32_t)round, steps->total, 3, tid, n);
+        while (tl_claim_next(&c))
+            for (int64_t item = c.begin; item < c.end; item++)
+                __atomic_add_fetch(&steps->items[item], 1, __ATOMIC_RELAXED);
+        tl_barrier_wait(&steps->barrier, n);
+    }
+}
+
+/* Every item is counted once a round, whoever comes late. */
+TL_EXPORT int64_t stress_claims(tl_pool *pool, int32_t threads, int64_t rounds, int64_t total)
+{
+    tl_share shares[64] = {{0}};
+    int32_t items[256] = {0};
+    steps_t steps = {.shares = shares, .rounds = rounds, .total = total, .items = items};
+    pool->parallel(pool, threads, walk, &steps);
+    int64_t wrong = 0;
+    for (int64_t item = 0; item < total; item++) wrong += items[item] != rounds;
+    return wrong;
+}
+
 TL_EXPORT int32_t pool_threads(tl_pool *pool) { return pool->threads; }
 
 typedef struct {
@@ -216,6 +264,30 @@ def test_a_pool_grows_and_shrinks_between_calls(probes: ctypes.CDLL) -> None:
 def test_an_idle_pool_takes_no_cpu(probes: ctypes.CDLL) -> None:
     used = probes.idle_cpu_ns(make_pool(probes, 4), 4, I64(200_000_000))
     assert used < 10_000_000
+
+
+@given(
+    st.integers(0, 200),
+    st.integers(0, 9),
+    st.integers(1, 6).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.integers(0, n - 1), max_size=40))
+    ),
+)
+def test_pieces_are_taken_once_in_whatever_order_threads_come(
+    planner: ctypes.CDLL, total: int, pieces: int, team: tuple[int, list[int]]
+) -> None:
+    n, order = team
+    items = np.zeros(max(total, 1), np.int32)
+    planner.claim(
+        I64(total), pieces, n, I64(len(order)), (ctypes.c_int32 * max(len(order), 1))(*order),
+        items.ctypes.data_as(ctypes.c_void_p),
+    )  # fmt: skip
+    assert (items[:total] == 1).all()
+
+
+@pytest.mark.parametrize("total", [1, 5, 64, 200])
+def test_threads_that_race_for_pieces_take_each_once(probes: ctypes.CDLL, total: int) -> None:
+    assert probes.stress_claims(make_pool(probes, 4), 4, I64(500), I64(total)) == 0
 
 
 @given(st.integers(0, 10**6), st.integers(1, 64))

@@ -31,6 +31,7 @@ _SHARED = """
 typedef struct tl_shared {{      /* what the threads of one run share */
     tl_run *run;
     tl_barrier barrier;
+    tl_share *shares;           /* one for each thread */
     int32_t fault;              /* the code of an error that a kernel found */
     int32_t stop;               /* the check at which all threads leave */
     void *heap[{heap}];             /* buffers whose size depends on data */{late}{loops}

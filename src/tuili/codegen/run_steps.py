@@ -2,6 +2,7 @@
 
 Rules
 1. Every thread walks the same steps. A step is shared by all threads or belongs to thread 0.
+   Of a shared step a thread takes pieces: of its own share, then of what others have left.
 2. Threads meet before a step unless both it and the step before it belong to thread 0.
 3. What thread 0 finds out (dims, new memory) is looked at after the next meeting only.
 4. Rounds of a loop are between meetings: thread 0 decides about the next one, then threads meet.
@@ -35,6 +36,10 @@ from tuili.tensors import Dim
 # Sharing a step costs a barrier: about 1 us. Below these costs one thread is faster.
 WORTH_FLOPS = 600_000
 WORTH_BYTES = 200_000
+PIECE_FLOPS = 4_000_000
+PIECE_BYTES = 1_000_000
+MOST_PIECES = 8
+GUESSED_PIECES = 4
 _MEET = "tl_barrier_wait(&shared->barrier, n);"
 
 
@@ -59,6 +64,16 @@ def shares(call: Call, c_of: Callable[[Dim], str]) -> str:
         return "1"
     open_costs = [f"{c_of(cost)} >= {worth}" for cost, worth in sized if not isinstance(cost, int)]
     return " || ".join(open_costs) or "0"
+
+
+def pieces_of(call: Call) -> int:
+    """Into how many pieces a thread's share of a step is cut, for others to take when it is late.
+
+    A piece lasts some tens of microseconds, so that handing it out costs nothing.
+    """
+    flops = call.flops if isinstance(call.flops, int) else GUESSED_PIECES * PIECE_FLOPS
+    moved = call.bytes if isinstance(call.bytes, int) else 0
+    return max(1, min(MOST_PIECES, max(flops // PIECE_FLOPS, moved // PIECE_BYTES)))
 
 
 class StepPrinter:
@@ -162,13 +177,13 @@ class StepPrinter:
         shared = shares(step, self._c)
         if shared == "0":
             return [comment_text(step.label), f"if (tid == 0) {name}(0, {grid}, scratch{tail});"]
-        split = f"{grid}, tid, n)"
-        span = f"tl_split({split}" if shared == "1" else f"tl_split_if({shared}, {split}"
+        pieces = pieces_of(step)
+        count = str(pieces) if shared == "1" else f"{shared} ? {pieces} : 0"
         return [
             comment_text(step.label),
             "{",
-            f"    const tl_span span = {span};",
-            f"    if (span.begin < span.end) {name}(span.begin, span.end, scratch{tail});",
+            f"    tl_claim c = tl_claim_start(shared->shares, ++turn, {grid}, {count}, tid, n);",
+            f"    while (tl_claim_next(&c)) {name}(c.begin, c.end, scratch{tail});",
             "}",
         ]
 

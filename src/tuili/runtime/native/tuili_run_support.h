@@ -16,10 +16,58 @@ static inline tl_span tl_split(int64_t total, int32_t tid, int32_t n)
     return (tl_span){begin, begin + each + (tid < more)};
 }
 
-/* tl_split when the step is worth sharing, else everything on thread 0. */
-static inline tl_span tl_split_if(int shared, int64_t total, int32_t tid, int32_t n)
+/* How much of its share of a step a thread has handed out: the number of the step in the upper half,
+ * pieces in the lower. A word of an earlier step means that nobody has begun. */
+typedef struct tl_share {
+    uint64_t word __attribute__((aligned(64)));
+} tl_share;
+
+/* A thread's walk through a step: the pieces of its own share, then what others have left. A thread
+ * that a busy neighbour or a slow core holds up thus loses its share to the others, piece by piece. */
+typedef struct tl_claim {
+    int64_t begin, end;         /* the items to work on now */
+    int64_t total;
+    tl_share *shares;
+    uint32_t step, pieces;
+    int32_t tid, n, passed;     /* shares that are known to be empty */
+} tl_claim;
+
+/* `step` counts from 1 and rises; pieces 0: the step is not worth sharing. */
+static inline tl_claim tl_claim_start(tl_share *shares, uint32_t step, int64_t total,
+                                      uint32_t pieces, int32_t tid, int32_t n)
 {
-    return shared ? tl_split(total, tid, n) : (tl_span){0, tid == 0 ? total : 0};
+    return (tl_claim){0, 0, total, shares, step, pieces, tid, n, 0};
+}
+
+static inline int tl_claim_next(tl_claim *c)
+{
+    if (c->n == 1 || c->pieces == 0) {      /* all of it, once */
+        if (c->tid != 0 || c->passed++)
+            return 0;
+        c->end = c->total;
+        return c->total > 0;
+    }
+    for (; c->passed < c->n; c->passed++) {
+        const int32_t owner = (c->tid + c->passed) % c->n;
+        const tl_span share = tl_split(c->total, owner, c->n);
+        const int64_t size = share.end - share.begin;
+        uint64_t *word = &c->shares[owner].word, seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+        for (;;) {
+            const uint64_t piece = seen >> 32 == c->step ? seen & UINT32_MAX : 0;
+            if (piece >= c->pieces)
+                break;
+            const uint64_t taken = (uint64_t)c->step << 32 | (piece + 1);
+            if (!__atomic_compare_exchange_n(word, &seen, taken, 0, __ATOMIC_RELAXED,
+                                             __ATOMIC_RELAXED))
+                continue;
+            seen = taken;
+            c->begin = share.begin + size * (int64_t)piece / c->pieces;
+            c->end = share.begin + size * (int64_t)(piece + 1) / c->pieces;
+            if (c->begin < c->end)
+                return 1;
+        }
+    }
+    return 0;
 }
 
 /* -- barrier ---------------------------------------------------------------------------------- */
