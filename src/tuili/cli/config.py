@@ -94,6 +94,7 @@ def _options(repositories: tuple[Path, ...]) -> ServerOptions:
 
 
 def _loaded(folder: Path) -> Explained:
+    from tuili.server.control.split import Split
     from tuili.server.explaining import Explained
     from tuili.server.repository import config as configuration
     from tuili.server.trial import on_loaded
@@ -107,7 +108,9 @@ def _loaded(folder: Path) -> Explained:
             causes = dataplane.repository.failures()
             raise InvalidModel(causes.get(folder.name, f"{folder} does not load"))
         served = sorted((version for version in versions if version), key=int)
-        return Explained(configuration.read(folder), versions[""], served, options)
+        answering = versions[""]
+        assert not isinstance(answering, Split), "no roll-out runs in a trial"
+        return Explained(configuration.read(folder), answering, served, options)
 
     return on_loaded(options, [folder.name], look)
 

@@ -21,6 +21,10 @@ COMMANDS = {
     "bench": "tuili.cli.bench:bench",
     "serve": "tuili.cli.serve:serve",
     "config": "tuili.cli.config:config",
+    "rollout": "tuili.cli.rollout:rollout",
+    "history": "tuili.cli.rollout:history",
+    "rollback": "tuili.cli.rollout:rollback",
+    "label": "tuili.cli.rollout:label",
 }
 
 

@@ -80,6 +80,12 @@ def serve(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
     ] = None,
+    state: Annotated[
+        str,
+        typer.Option(
+            help="Journal of roll-outs: a file, or postgresql://...; default in the repository."
+        ),
+    ] = "",
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")
     ] = "info",

@@ -20,8 +20,13 @@ from tuili.errors import (
     Unavailable,
     Unsupported,
 )
+from tuili.server.control.commands import Commands
+from tuili.server.control.conductor import Conductor
+from tuili.server.control.reconciler import Front
+from tuili.server.control.split import Split
+from tuili.server.control.variants import rollout_lines
 from tuili.server.ensemble import Ensemble
-from tuili.server.launching import Launcher, Live
+from tuili.server.launching import Launcher
 from tuili.server.options import ServerOptions
 from tuili.server.pending import Reply, StreamReply
 from tuili.server.protocol.messages import InferRequest, InputTensor
@@ -78,8 +83,11 @@ class DataPlane:
         self.options = options
         self._regions = Regions(allowed=options.allow_client_shm)
         self._launcher = launcher = Launcher(options, self._regions, self.submit)
-        self.repository: Repository[Live] = Repository(options.repository, launcher.launch)
+        self.repository: Repository[Front] = Repository(options.repository, launcher.launch)
         launcher.repository = self.repository
+        self.conductor = Conductor(self.repository, options.repository, options.state)
+        self.rollouts = Commands(self.conductor)
+        self._conducting: asyncio.Task[None] | None = None
         self._live = self.repository.live
         self._traces = TraceSettings()
         self._logs = LogSettings()
@@ -89,6 +97,7 @@ class DataPlane:
     # ---- life
     async def start(self) -> None:
         """Load the models that the control mode asks for; failures are told by `repository`."""
+        await self.conductor.start()
         if self.options.model_control_mode == "explicit":
             wanted = list(self.options.load_models)
             if wanted == ["*"]:
@@ -96,6 +105,7 @@ class DataPlane:
         else:
             wanted = self.repository.find()
         await self.repository.load_all(wanted)
+        self._conducting = asyncio.create_task(self.conductor.run())
         self._started = True
 
     def begin_drain(self) -> None:
@@ -105,6 +115,9 @@ class DataPlane:
     async def close(self, timeout_s: float | None = None) -> bool:
         """Finish what is in flight (false: not in time), then release all models."""
         self._draining = True
+        if self._conducting is not None:
+            self._conducting.cancel()
+        await self.conductor.close()
         finished = await self.repository.drain(timeout_s)
         if finished:
             await self.repository.close()
@@ -144,7 +157,7 @@ class DataPlane:
         """
         try:
             servable = self._servable(request.model, request.version)
-            if isinstance(servable, Servable) and servable.decoupled:
+            if isinstance(servable, Servable | Split) and servable.decoupled:
                 for tensor in request.inputs:
                     if tensor.data is None:
                         self._read_shared(tensor)
@@ -335,15 +348,21 @@ class DataPlane:
             for at, host in enumerate(servable.hosts)
         ]
         return exposition(
-            [each.statistics for each in running], self.server_ready(), host_lines(hosts)
+            [each.statistics for each in running],
+            self.server_ready(),
+            [*host_lines(hosts), *rollout_lines(self.conductor)],
         )
 
     # ---- steps
-    def _servable(self, model: str, version: str) -> Live:
+    def _servable(self, model: str, version: str) -> Front:
         """The live version, or the error that says why there is none."""
         versions = self._live.get(model)
         if versions is not None and version in versions:
             return versions[version]
+        if versions is not None and version and not version.isdecimal():
+            labelled = str(self.rollouts.labels(model)["labels"].get(version, ""))
+            if labelled and labelled in versions:
+                return versions[labelled]
         _checked_version(version)
         states = self.repository.states_of(model)
         if version and int(version) in states:
@@ -359,12 +378,14 @@ class DataPlane:
 
     def _broken(self) -> dict[str, str]:
         """Live models that cannot answer now, with the cause."""
-        return {
-            name: servable.broken
-            for name, versions in self._live.items()
-            for servable in versions.values()
-            if servable.broken
-        }
+        found: dict[str, str] = {}
+        for name, versions in self._live.items():
+            # A candidate that cannot answer is the roll-out's concern, not the clients'.
+            front = versions.get("")
+            for each in (front,) if isinstance(front, Split) else versions.values():
+                if each.broken:
+                    found[name] = each.broken
+        return found
 
     def _read_shared(self, tensor: InputTensor) -> None:
         if tensor.parameters and "shared_memory_region" in tensor.parameters:

@@ -223,6 +223,8 @@ class _Run:
         self._flow = Flow(ensemble.dag, wanted, self._value_of)
         self._tensors: dict[str, Array] = {}
         self._tickets: dict[int, Ticket] = {}
+        # What is chosen for one step holds for all steps of this request.
+        self._variants: dict[str, str] = {} if request.variants is None else request.variants
 
     def start(self, arrays: dict[str, Array]) -> None:
         """The inputs are there: go."""
@@ -280,6 +282,8 @@ class _Run:
             [RequestedOutput(name) for name in step.makes],
             parent.parameters,
             parent.deadline,
+            parent.origin,
+            self._variants,
         )
         ticket = self._ensemble.call(at, request, partial(self._step_done, at))
         if self._reply is not None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tuili.errors import InvalidModel, TuiliError
 from tuili.server.completion import complete_ensemble
@@ -34,7 +35,7 @@ Live = Servable | Ensemble
 class Launcher:
     """What the repository calls for each version that it loads."""
 
-    repository: Repository[Live]
+    repository: Repository[Any]
 
     def __init__(self, options: ServerOptions, regions: Regions, submit: Submit) -> None:
         self._options = options

@@ -48,3 +48,6 @@ class ServerOptions:
     allow_webhook: tuple[str, ...] = ()
     # Queues to take requests from.
     consume: tuple[str, ...] = ()
+    # Where roll-outs are decided: a SQLite file (default: in the first repository), or the
+    # address of a PostgreSQL database.
+    state: str = ""

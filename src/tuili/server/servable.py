@@ -111,7 +111,7 @@ class Servable:
             request.deadline or 0.0,
             self,
         )
-        if self._caches:
+        if self._caches and not request.uncached:
             self._answers.from_cache(item, self._enqueue_or_fail)
         else:
             self._enqueue(item)

@@ -94,6 +94,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._transport.write(settings + more)
         self._connections.opened(self)
 
+    def address(self) -> str:
+        """The peer's address."""
+        found = None if self._transport is None else self._transport.get_extra_info("peername")
+        return str(found[0]) if found else ""
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._connections.closed(self)

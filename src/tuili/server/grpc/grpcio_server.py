@@ -94,7 +94,7 @@ class _Handlers(grpc.GenericRpcHandler):
         answered: asyncio.Future[list[Buffer] | TuiliError] = loop.create_future()
         remaining = context.time_remaining()
         deadline = None if remaining is None else loop.time() + remaining
-        ticket = self._inference.infer(message, deadline, answered.set_result)
+        ticket = self._inference.infer(message, deadline, answered.set_result, _Origin(context))
         try:
             answer = await answered
         except asyncio.CancelledError:
@@ -123,7 +123,9 @@ class _Handlers(grpc.GenericRpcHandler):
         metadata = dict(context.invocation_metadata())
         queue: asyncio.Queue[list[Buffer] | TuiliError | None] = asyncio.Queue()
         strict = metadata.get("triton_grpc_error") == "true"
-        stream = InferStream(self._inference, queue.put_nowait, queue.put_nowait, strict)
+        stream = InferStream(
+            self._inference, queue.put_nowait, queue.put_nowait, strict, _Origin(context)
+        )
         reader = asyncio.ensure_future(_feed(stream, messages))
         try:
             while (item := await queue.get()) is not None:
@@ -134,6 +136,20 @@ class _Handlers(grpc.GenericRpcHandler):
         finally:
             reader.cancel()
             stream.cancel()
+
+
+class _Origin:
+    """Where a call came from."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def header(self, name: str) -> str:
+        return str(dict(self._context.invocation_metadata()).get(name, ""))
+
+    def address(self) -> str:
+        """From `ipv4:127.0.0.1:5000` or `ipv6:[::1]:5000`."""
+        return str(self._context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 async def _feed(stream: InferStream, messages: AsyncIterator[bytes]) -> None:

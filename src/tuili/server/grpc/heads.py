@@ -36,6 +36,7 @@ class RequestHead(msgspec.Struct, gc=False):
     strict_stream: bool = False  # the client wants a stream to end with its first error
     malformed: bool = False  # RFC 9113 section 8.1.1
     http_status: int = 200  # anything else refuses the request
+    fields: dict[bytes, bytes] | None = None
 
 
 class _WatchedTable(HeaderTable):
@@ -103,6 +104,7 @@ def read_head(fields: list[tuple[bytes, bytes]]) -> RequestHead:
         path=path.decode("ascii", "replace"),
         encoding=found.get(b"grpc-encoding", b"identity").decode("ascii", "replace"),
         strict_stream=found.get(b"triton_grpc_error") == b"true",
+        fields=found,
     )
     if method != b"POST":
         head.http_status = 405

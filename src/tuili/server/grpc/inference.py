@@ -18,7 +18,7 @@ from tuili.server.grpc.codec import (
     stream_error,
     wrap_stream_response,
 )
-from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
+from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, Parameters
 
 Done = Callable[["list[Buffer] | TuiliError"], None]
 
@@ -34,7 +34,9 @@ class Inference:
         self.decoder = RequestDecoder()
         self.encoder = ResponseEncoder()
 
-    def infer(self, message: Buffer, deadline: float | None, done: Done) -> Ticket | None:
+    def infer(
+        self, message: Buffer, deadline: float | None, done: Done, origin: Origin | None = None
+    ) -> Ticket | None:
         """Answer one ModelInferRequest by one call of `done`."""
         try:
             request, _ = self.decoder.decode(message)
@@ -42,6 +44,7 @@ class Inference:
             done(error)
             return None
         request.deadline = deadline
+        request.origin = origin
         return self.dataplane.submit(request, partial(self._answer, done))
 
     def _answer(self, done: Done, answer: InferResponse | TuiliError) -> None:
@@ -87,8 +90,10 @@ class InferStream:
         send: Callable[[list[Buffer]], None],
         finish: Callable[[TuiliError | None], None],
         strict: bool,
+        origin: Origin | None = None,
     ) -> None:
         self._inference = inference
+        self._origin = origin
         self._send = send
         self._finish = finish
         self._strict = strict  # an error ends the stream with a status
@@ -112,6 +117,7 @@ class InferStream:
         except TuiliError as error:
             self._refuse(InferRequest("", [], id=request_id(message)), error)
             return
+        request.origin = self._origin
         entry = _Request(request, plan.empty_final, not self._is_decoupled(request))
         self._pending.add(entry)
         if entry.ordered:

@@ -59,7 +59,7 @@ class GrpcStream:
             self.deadline = asyncio.get_running_loop().time() + head.timeout_s
         if head.path == STREAM_PATH:
             self._stream = InferStream(
-                connection.inference, self._send, self._end, head.strict_stream
+                connection.inference, self._send, self._end, head.strict_stream, self
             )
             connection.outgoing.open_response(self)
 
@@ -129,6 +129,14 @@ class GrpcStream:
         """Whether a message has begun and not ended."""
         return self._assembler is not None and self._assembler.partial
 
+    def header(self, name: str) -> str:
+        """A field of the call's metadata, for the router of roll-outs."""
+        return (self.head.fields or {}).get(name.encode(), b"").decode("latin-1")
+
+    def address(self) -> str:
+        """The peer's address."""
+        return self._connection.address()
+
     @property
     def choked(self) -> bool:
         """Whether the client should send no more for now."""
@@ -150,7 +158,7 @@ class GrpcStream:
     def infer(self, message: Buffer) -> None:
         """Submit a whole request."""
         try:
-            ticket = self._connection.inference.infer(message, self.deadline, self._answer)
+            ticket = self._connection.inference.infer(message, self.deadline, self._answer, self)
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             self._own_bug()
         else:

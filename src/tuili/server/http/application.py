@@ -9,6 +9,7 @@ from typing import Final
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
+from tuili.server.http.call import Call
 from tuili.server.http.compression import decompress
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.generate import Generation
@@ -16,7 +17,7 @@ from tuili.server.http.head import Head
 from tuili.server.http.inference import Inference
 from tuili.server.http.jobs import Jobs
 from tuili.server.http.limits import HttpLimits
-from tuili.server.http.operations import OPERATIONS, Call
+from tuili.server.http.operations import OPERATIONS
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
 from tuili.server.http.routes import Match, RouteTable, WrongMethod

@@ -235,6 +235,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         """The head of the request under way."""
         return self._head
 
+    def header(self, name: str) -> str:
+        """A field of the request under way, for the router of roll-outs."""
+        head = self._head
+        return "" if head is None else head.headers.get(name.encode(), b"").decode("latin-1")
+
+    def address(self) -> str:
+        """The peer's address."""
+        found = None if self._transport is None else self._transport.get_extra_info("peername")
+        return str(found[0]) if found else ""
+
     @property
     def closed(self) -> bool:
         """Whether nobody is listening any more."""

@@ -38,6 +38,7 @@ class Generation:
         for key in repeated_keys(body):
             raise InvalidArgument(f"input '{key}' already exists in request")
         request = request_from_keys(document, metadata["inputs"], match)
+        request.origin = connection
         streaming = match.operation == "generate_stream"
         kind = _Stream if streaming else _Single
         answer = kind(connection, self._refusals)

@@ -9,16 +9,16 @@ from tuili.server.http.json_tensors import json_from_array
 from tuili.server.http.json_text import dump_json
 from tuili.server.http.reply import Buffer
 from tuili.server.protocol.datatypes import encode
-from tuili.server.protocol.messages import InferResponse, OutputTensor
+from tuili.server.protocol.messages import VARIANT, InferResponse, OutputTensor
 
 _MAX_HEADS: Final = 1024
 
 _BINARY_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
-    b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n%b"
+    b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n%b\r\n%b"
 )
 _JSON_HEAD: Final = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b"
 )
 EVERYTHING_BINARY: Final = Plan([], 0, "", None, None, True, {}, True)
 
@@ -36,7 +36,7 @@ class ReplyEncoder:
             if whole is not None:
                 return whole
         text, blobs = encode_body(response, plan)
-        return frame(text, blobs)
+        return frame(text, blobs, variant_field(response))
 
     def _known(self, response: InferResponse) -> list[Buffer] | None:
         """The reply from a remembered head; None when it has parts that change."""
@@ -101,9 +101,19 @@ def _describe(output: OutputTensor, plan: Plan, blobs: list[Buffer]) -> tuple[di
     return entry, finite
 
 
-def frame(text: bytes, blobs: list[Buffer]) -> list[Buffer]:
+def frame(text: bytes, blobs: list[Buffer], fields: bytes = b"") -> list[Buffer]:
     """Status line, fields and JSON in the first part, the binary outputs after it."""
     if not blobs:
-        return [_JSON_HEAD % (len(text), text)]
+        return [_JSON_HEAD % (len(text), fields, text)]
     total = len(text) + sum(map(len, blobs))
-    return [_BINARY_HEAD % (len(text), total, text), *blobs]
+    return [_BINARY_HEAD % (len(text), total, fields, text), *blobs]
+
+
+def variant_field(response: InferResponse) -> bytes:
+    """Which variant of a roll-out answered, as a header field; nothing without a roll-out."""
+    variant = response.parameters.get(VARIANT) if response.parameters else None
+    return (
+        b""
+        if variant is None
+        else b"X-Tuili-Variant: %b\r\n" % str(variant).encode("ascii", "replace")
+    )

@@ -13,7 +13,12 @@ from tuili.server.http.codec import InferDecoder, Plan
 from tuili.server.http.compression import compress
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head
-from tuili.server.http.infer_reply import EVERYTHING_BINARY, ReplyEncoder, encode_body
+from tuili.server.http.infer_reply import (
+    EVERYTHING_BINARY,
+    ReplyEncoder,
+    encode_body,
+    variant_field,
+)
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import JSON, OCTETS, Buffer, Reply, error_reply
@@ -39,6 +44,7 @@ class Inference:
     def infer(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         """Answer one request; TuiliError when it is refused before it reaches the data plane."""
         request, plan = self.read(head, match, body)
+        request.origin = connection
         answer = _Answer(connection, self._encoder, plan, self._refusals)
         ticket = self._submit(request, answer.reply)
         if not answer.done:
@@ -55,7 +61,8 @@ class Inference:
                 f"inference header size should be in range (0, {len(body)}), got: {got}"
             )
         if json_length or head.json_length is None:
-            return self._decoder.decode(body, json_length, match.model, match.version)
+            version = match.version or match.label
+            return self._decoder.decode(body, json_length, match.model, version)
         return self._raw_request(match, body), EVERYTHING_BINARY
 
     def _raw_request(self, match: Match, body: Buffer) -> InferRequest:
@@ -170,6 +177,9 @@ def _coded(head: Head, response: InferResponse, plan: Plan) -> Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if blobs:
         headers = ((b"Inference-Header-Content-Length", b"%d" % len(text)),)
+    variant = variant_field(response)
+    if variant:
+        headers += ((b"X-Tuili-Variant", variant.partition(b": ")[2].rstrip()),)
     if not blobs or b"," not in head.headers[b"accept-encoding"]:
         parts = [compress(head.coding, parts)]
         headers += ((b"Content-Encoding", head.coding),)

@@ -38,6 +38,14 @@ _SUMMARY: Final = {
     "cuda_shm_status": "Registered regions of CUDA shared memory",
     "cuda_shm_register": "Register a region of CUDA shared memory",
     "cuda_shm_unregister": "Unregister one region, or all",
+    "rollouts": "List the roll-outs, or begin one",
+    "rollout": "A roll-out with its numbers",
+    "rollout_action": "Pause, resume, abort, promote or roll back",
+    "history": "The journal of decisions",
+    "model_rollback": "Let an earlier version answer",
+    "feedback": "A client's opinion of an answer, from 0 to 1",
+    "model_labels": "The labels of a model",
+    "model_label": "Point a label at a loaded version, or remove it",
     "openapi": "This document",
 }
 

@@ -5,38 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from tuili.errors import InvalidArgument, Unsupported
-from tuili.server.dataplane import DataPlane
-from tuili.server.http.head import Head
-from tuili.server.http.json_text import parse_json
-from tuili.server.http.limits import HttpLimits
+from tuili.server.http.call import Call
 from tuili.server.http.openapi import openapi_document
-from tuili.server.http.reply import TEXT, Buffer, Reply, error_reply, json_reply
-from tuili.server.http.routes import Match
+from tuili.server.http.reply import TEXT, Reply, error_reply, json_reply
+from tuili.server.http.rollouts import ROLLOUT_OPERATIONS
 from tuili.server.protocol.parameters import wrong_type
-
-
-@dataclass(slots=True)
-class Call:
-    """One request for an operation."""
-
-    dataplane: DataPlane
-    head: Head
-    match: Match
-    body: Buffer
-    limits: HttpLimits
-
-    def json(self) -> dict[str, Any]:
-        """The body as a JSON object; {} when there is none."""
-        if not len(self.body):
-            return {}
-        document = parse_json(self.body, self.limits)
-        if not isinstance(document, dict):
-            raise InvalidArgument("the request JSON must be an object")
-        return document
 
 
 def server_metadata(call: Call) -> Reply:
@@ -214,4 +190,5 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "cuda_shm_register": _shm_register("cuda"),
     "cuda_shm_unregister": _shm_unregister("cuda"),
     "openapi": openapi,
+    **ROLLOUT_OPERATIONS,
 }

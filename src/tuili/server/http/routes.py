@@ -41,6 +41,15 @@ ROUTES: Final = (
     ("GET", "/v2/cudasharedmemory[/region/{region}]/status", "cuda_shm_status"),
     ("POST", "/v2/cudasharedmemory[/region/{region}]/register", "cuda_shm_register"),
     ("POST", "/v2/cudasharedmemory[/region/{region}]/unregister", "cuda_shm_unregister"),
+    ("GET POST", "/v2/rollouts", "rollouts"),
+    ("GET", "/v2/rollouts/{rollout}", "rollout"),
+    ("POST", "/v2/rollouts/{rollout}/{action}", "rollout_action"),
+    ("GET", "/v2[/models/{model}]/history", "history"),
+    ("POST", "/v2/models/{model}/rollback", "model_rollback"),
+    ("POST", "/v2/models/{model}/feedback", "feedback"),
+    ("GET", "/v2/models/{model}/labels", "model_labels"),
+    ("POST DELETE", "/v2/models/{model}/labels/{label}", "model_label"),
+    ("POST", "/v2/models/{model}/labels/{label}/infer", "infer"),
     ("GET", "/openapi.json", "openapi"),
 )
 
@@ -55,6 +64,9 @@ class Match:
     region: str = ""
     repository: str = ""
     job: str = ""
+    label: str = ""
+    rollout: str = ""
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)

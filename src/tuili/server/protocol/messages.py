@@ -7,7 +7,7 @@ Names follow the KServe v2 protocol; datatypes are its names ("FP32", "BYTES").
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -15,6 +15,8 @@ import numpy as np
 Parameters = dict[str, bool | int | float | str]
 Array = np.ndarray[Any, Any]
 
+# The response parameter that names the variant of a roll-out.
+VARIANT = "tuili_variant"
 SHARED_MEMORY_KEYS = (
     "shared_memory_region",
     "shared_memory_offset",
@@ -47,12 +49,25 @@ class RequestedOutput(msgspec.Struct, gc=False):
     parameters: Parameters | None = None
 
 
+class Origin(Protocol):
+    """Where a request came from, asked only while a roll-out is under way; "" for what is not."""
+
+    def header(self, name: str) -> str:
+        """A header or metadata field by its lower-case name."""
+        ...
+
+    def address(self) -> str:
+        """The peer's address."""
+        ...
+
+
 class InferRequest(msgspec.Struct, gc=False):
     """One inference request, already parsed, not yet checked against the model.
 
     `version` is "" for "the newest ready one". `deadline` is a `time.monotonic()` moment or None.
     `parameters` hold `sequence_id`, `priority`, `timeout` and whatever else the client sent;
     transport-level keys (`binary_data_output`) stay with the transport.
+    `variants` are those chosen for the models of a DAG, by model; its steps share it.
     """
 
     model: str
@@ -62,6 +77,9 @@ class InferRequest(msgspec.Struct, gc=False):
     outputs: list[RequestedOutput] | None = None
     parameters: Parameters | None = None
     deadline: float | None = None
+    origin: Origin | None = None
+    variants: dict[str, str] | None = None
+    uncached: bool = False
 
 
 class OutputTensor(msgspec.Struct, gc=False):

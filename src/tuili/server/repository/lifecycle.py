@@ -23,6 +23,7 @@ from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.dependencies import models_needed
 from tuili.server.repository.layout import find_model, find_models, fingerprint, versions_of
 from tuili.server.repository.overrides import Overrides
+from tuili.server.repository.selection import Selection
 from tuili.server.repository.states import State, VersionState
 
 _log = logging.getLogger("tuili.server")
@@ -54,6 +55,7 @@ class Repository(Generic[Running]):
         self._locks: dict[str, asyncio.Lock] = {}
         self._seen: dict[str, object] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self.selection: Selection[Running] = Selection()
 
     # ---- reading
     def index(self, ready_only: bool = False) -> list[dict[str, Any]]:
@@ -76,7 +78,8 @@ class Repository(Generic[Running]):
         found = dict(self._failed)
         for name, states in self._states.items():
             for entry in states.values():
-                if entry.state is State.UNAVAILABLE and entry.reason not in ("", "unloaded"):
+                gone = entry.beside or entry.reason in ("", "unloaded")
+                if entry.state is State.UNAVAILABLE and not gone:
                     found[name] = f"version {entry.version}: {entry.reason}"
         return found
 
@@ -112,7 +115,7 @@ class Repository(Generic[Running]):
             try:
                 config = configuration.read(folder, overrides.config if overrides else None)
                 self._check_cycles(folder, config, (name,))
-                versions = config.versions.select(versions_of(folder))
+                versions = self.selection.versions(name, config.versions, versions_of(folder))
                 if not versions:
                     raise InvalidModel(
                         f"at least one version must be available under the version policy of model "
@@ -131,6 +134,46 @@ class Repository(Generic[Running]):
                 pass
         if name not in self.live:
             await self.load(name)
+
+    async def add_version(self, name: str, version: int) -> None:
+        """Load one more version beside those that serve; which one answers does not change."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            if str(version) in self.live.get(name, {}):
+                return
+            folder = find_model(self._folders, name)
+            there = versions_of(folder) if folder is not None else []
+            if folder is None or version not in there:
+                raise InvalidModel(
+                    f"version {version} of model '{name}' is not in the repository; "
+                    f"it has {', '.join(map(str, there)) or 'none'}"
+                )
+            states = self._states.setdefault(name, {})
+            states.setdefault(version, VersionState(version)).beside = True
+            running = await self._load_version(folder, configuration.read(folder), version, states)
+            if running is None:
+                raise InvalidModel(f"version {version} of '{name}': {states[version].reason}")
+            self._switch(name, self.live.get(name, {}) | {str(version): running})
+
+    async def remove_version(self, name: str, version: int) -> None:
+        """Stop one version that no longer answers by default."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            versions = dict(self.live.get(name, {}))
+            running = versions.pop(str(version), None)
+            if running is None:
+                return
+            assert versions.get("") is not running, "the version that answers cannot be removed"
+            self._switch(name, versions)
+            await self._retire(running, self._states[name][version])
+
+    def refresh(self, name: str) -> None:
+        """Let the version answer that the selection names: one assignment, no request is lost."""
+        if name in self.live:
+            self._switch(name, dict(self.live[name]))
+
+    def _switch(self, name: str, versions: dict[str, Running]) -> None:
+        if any(versions):
+            versions[""] = self.selection.default(name, versions)
+            self.live[name] = versions
 
     async def unload(self, name: str) -> None:
         """Stop a model: no new requests, those in flight are answered, then it goes."""
@@ -202,7 +245,7 @@ class Repository(Generic[Running]):
             if str(version) not in new and str(version) in old:
                 new[str(version)] = old[str(version)]
         if new:
-            new[""] = new[max((v for v in new if v), key=int)]
+            new[""] = self.selection.default(name, new)
             self.live[name] = new
         else:
             self.live.pop(name, None)

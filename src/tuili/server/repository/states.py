@@ -33,6 +33,8 @@ class VersionState:
     version: int
     state: State = State.UNKNOWN
     reason: str = ""
+    # Loaded beside what is served, for a roll-out: if it fails, the server is ready all the same.
+    beside: bool = False
 
     def enter(self, state: State, reason: str = "") -> None:
         """Go to another state; a step that the table lacks is a bug of ours."""

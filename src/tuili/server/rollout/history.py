@@ -171,6 +171,9 @@ class World:
                 entry.rollout, plan, State.SCHEDULED, int(entry.numbers["stable"]),
                 entry.who, entry.at, why=entry.why,
             )  # fmt: skip
+            if model.pointer is None:
+                # From here on "the newest" is no longer what answers.
+                _point(model, int(entry.numbers["stable"]))
             return
         if entry.event == "pointer":
             _point(model, int(entry.numbers["version"]))

@@ -109,7 +109,9 @@ class Comparison(_Strict, frozen=True):
     atol: float = 1e-3
     values: bool = False  # whether numbers that are off count as well
     sample: float = 1.0
+    # Shadow requests at once, and how many requests may wait before shadows are dropped.
     max_inflight: int = 2
+    shed_above: int = 8
 
 
 class Plan(_Strict, frozen=True):

@@ -52,6 +52,11 @@ class Tally:
         self.recent = self.recent << 1 & _MASK
         self.durations["latency"][buckets.bucket_of(duration_ns)] += 1
 
+    def took(self, queued_ns: int, total_ns: int) -> None:
+        """The parts of an answer's time: in the queue, and from there to its end."""
+        self.durations["queue"][buckets.bucket_of(queued_ns)] += 1
+        self.durations["compute"][buckets.bucket_of(total_ns - queued_ns)] += 1
+
     def failed(self, note: str) -> None:
         """A request was not answered well, and it was the variant's fault."""
         self.requests += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tuili.server.telemetry.histogram import Histogram
@@ -65,12 +66,18 @@ class Statistics:
         self.batches: dict[int, BatchStatistics] = {}
         self.left: dict[str, int] = {}
         self.pending = 0
+        # While only shadow requests come, nothing is counted: they are no client's.
+        self.muted = False
+        # Told (queued, total) nanoseconds of every answer while a roll-out watches.
+        self.watch: Callable[[int, int], None] | None = None
         self.request_ns, self.queue_ns, self.infer_ns = Histogram(), Histogram(), Histogram()
 
     def record_batch(
         self, rows: int, requests: int, times_ns: tuple[int, int, int], left: str
     ) -> None:
         """One run of `rows` rows for `requests` requests; times: joining, running, splitting."""
+        if self.muted:
+            return
         self.inference_count += rows
         self.execution_count += 1
         self.left[left] = self.left.get(left, 0) + 1
@@ -89,6 +96,8 @@ class Statistics:
 
     def record_success(self, queued_ns: int, total_ns: int) -> None:
         """One request was answered."""
+        if self.muted:
+            return
         success, queue = self.success, self.queue
         success.count += 1
         success.ns += total_ns
@@ -96,9 +105,13 @@ class Statistics:
         queue.ns += queued_ns
         self.queue_ns.record(queued_ns)
         self.request_ns.record(total_ns)
+        if self.watch is not None:
+            self.watch(queued_ns, total_ns)
 
     def record_failure(self, reason: str, total_ns: int) -> None:
         """One request was not answered: REJECTED, CANCELED, BACKEND or OTHER."""
+        if self.muted:
+            return
         self.fail.add(total_ns)
         self.failures[reason] += 1
 

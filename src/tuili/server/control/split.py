@@ -1,0 +1,410 @@
+"""Split: what stands where a model's newest version stands while a roll-out is under way.
+
+To the data plane it is a live version like any other, so a server without roll-outs has nothing of
+this on its path. It asks the router, sends the request to a variant, and counts what comes back.
+
+A roll-out costs no client an answer: what fails on a candidate by the server's fault is asked of
+the stable variant, and counted as the candidate's failure.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from tuili.errors import TuiliError, Unavailable, UserError
+from tuili.server.control.shadow import Shadow
+from tuili.server.ensemble import Ensemble
+from tuili.server.hosts import Host
+from tuili.server.pending import Reply, StreamReply
+from tuili.server.protocol.messages import VARIANT, InferRequest, InferResponse
+from tuili.server.protocol.signature import Signature
+from tuili.server.rollout.history import Rollout
+from tuili.server.rollout.plan import STABLE
+from tuili.server.rollout.router import Choice, Router
+from tuili.server.rollout.slices import Slices
+from tuili.server.rollout.sticky import Sequences, Users
+from tuili.server.rollout.tally import Tally
+from tuili.server.servable import Servable
+from tuili.server.telemetry.statistics import Statistics
+
+Live = Servable | Ensemble
+_NS: Final = 1_000_000_000
+_LOOK_THROUGH: Final = 1 << 16  # larger answers are looked through for NaN once in eight
+_MOST_REQUESTS: Final = 10_000  # whose variant is remembered for feedback
+
+
+class Split:
+    """The front of a model under roll-out."""
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        versions: Callable[[], Mapping[str, Live]],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.rollout = rollout
+        self.router = Router(rollout.plan, chance)
+        self.numbers = {STABLE: str(rollout.stable)} | {
+            name: str(version) for name, version in rollout.plan.candidates.items()
+        }
+        self._versions = versions
+        self._chance = chance
+        self._sequences = Sequences()
+        self._users = Users()
+        self._asked: dict[str, str] = {}  # request id: variant, for feedback
+        self._looks = 0
+        self._crashes: dict[str, int] = {}
+        self.shadow = Shadow(rollout.plan, self._versions, chance)
+        self.tallies: dict[str, Tally] = {}
+        self.slices: dict[str, Slices] = {name: Slices() for name in rollout.plan.candidates}
+        self.seconds = 0
+        self._followed = (-1, 0)
+        self.follow()
+
+    # ---- the face of a live version
+    @property
+    def stable(self) -> Live:
+        """The stable version; Unavailable while there is none."""
+        found = self._versions().get(self.numbers[STABLE])
+        if found is None:
+            raise Unavailable(
+                f"'{self.rollout.plan.model}' version {self.numbers[STABLE]} is not loaded"
+            )
+        return found
+
+    @property
+    def signature(self) -> Signature:
+        """Of the stable version, as are all facts that clients ask for."""
+        return self.stable.signature
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The stable version's configuration."""
+        return self.stable.config
+
+    @property
+    def version(self) -> str:
+        """The stable version's number."""
+        return self.numbers[STABLE]
+
+    @property
+    def statistics(self) -> Statistics:
+        """The stable version's statistics."""
+        return self.stable.statistics
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether the model may answer any number of times."""
+        return self.stable.decoupled
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """The stable version's processes."""
+        return self.stable.hosts
+
+    @property
+    def broken(self) -> str:
+        """Why the stable version cannot answer, or ""."""
+        found = self._versions().get(self.numbers[STABLE])
+        return "the stable version is not loaded" if found is None else found.broken
+
+    def pending(self) -> int:
+        """Requests that wait for the stable version."""
+        return self.stable.pending()
+
+    async def drain(self, timeout_s: float | None = None) -> bool:
+        """Nothing of its own is in flight: its versions drain themselves."""
+        return True
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    # ---- requests
+    def submit(self, request: InferRequest, reply: Reply) -> _Routed:
+        """Send a request to the variant that the router chooses."""
+        routed = _Routed(self, request, reply)
+        routed.start()
+        return routed
+
+    def submit_stream(self, request: InferRequest, reply: StreamReply) -> Any:
+        """As `submit`, for a model that answers any number of times; the last answer counts."""
+        choice = self.choose(request)
+        variant = self.live(choice.variant)
+        if variant is None or variant.broken or not isinstance(variant, Servable):
+            self._count_failure(choice, "it cannot answer")
+            return self._stream_of(self.stable, request, reply)
+        began = time.monotonic_ns()
+
+        def part(answer: InferResponse | TuiliError | None, final: bool) -> None:
+            if isinstance(answer, InferResponse):
+                mark(answer, choice.variant)
+            if final and isinstance(answer, TuiliError):
+                if not isinstance(answer, UserError):
+                    self._count_failure(choice, str(answer))
+            elif final:
+                self.count(choice, time.monotonic_ns() - began)
+            reply(answer, final)
+
+        return self._stream_of(variant, request, part)
+
+    def _stream_of(self, live: Live, request: InferRequest, reply: StreamReply) -> Any:
+        if isinstance(live, Servable) and live.decoupled:
+            return live.submit_stream(request, reply)
+        return live.submit(request, lambda answer: reply(answer, True))
+
+    def choose(self, request: InferRequest) -> Choice:
+        """The variant of a request, remembered for its sequence and for the DAG it is part of."""
+        plan, parameters = self.rollout.plan, request.parameters or {}
+        now = time.monotonic()
+        sequence = parameters.get("sequence_id", 0)
+        kept = self._sequences.variant_of(sequence, now) if sequence else ""
+        chosen = request.variants.get(plan.model, "") if request.variants is not None else ""
+        # A variant that another model of the DAG has is none of ours.
+        asked = _Asked(request, self.numbers if request.variants is not None else None)
+        choice = self.router.choose(asked, kept or chosen)
+        if request.variants is not None:
+            request.variants[plan.model] = choice.variant
+        if sequence:
+            ends = bool(parameters.get("sequence_end", False))
+            self._sequences.keep(sequence, choice.variant, now, ends=ends)
+        if choice.dealt and (not choice.unit or self._users.is_new(choice.unit)):
+            self.tallies[choice.variant].units += 1
+        if request.id:
+            self._remember(request.id, choice.variant)
+        return choice
+
+    def live(self, variant: str) -> Live | None:
+        """A variant's live version, or None."""
+        return self._versions().get(self.numbers[variant])
+
+    # ---- counting
+    def count(self, choice: Choice, duration_ns: int) -> None:
+        """A variant answered well."""
+        if choice.reason != "asked":
+            self.tallies[choice.variant].answered(duration_ns)
+
+    def look_through(self, choice: Choice, answer: InferResponse) -> None:
+        """Look for NaN among an answer's numbers."""
+        size = sum(each.data.size for each in answer.outputs if each.data is not None)
+        self._looks += 1
+        if size > _LOOK_THROUGH and self._looks % 8:
+            return
+        tally = self.tallies[choice.variant]
+        tally.checked += 1
+        for output in answer.outputs:
+            if (
+                output.data is not None
+                and output.data.dtype.kind == "f"
+                and _holds_nan(output.data)
+            ):
+                tally.nans += 1
+                tally.note = f"output {output.name!r} holds NaN"
+                return
+
+    def _count_failure(self, choice: Choice, note: str) -> None:
+        self.tallies[choice.variant].failed(note)
+
+    failed = _count_failure
+
+    def feedback(self, request_id: str, variant: str, name: str, value: float) -> str:
+        """A client's opinion of an answer, in [0, 1]; the variant it was counted for, or ""."""
+        found = variant or self._asked.get(request_id, "")
+        if found not in self.tallies:
+            return ""
+        self.tallies[found].rate_feedback(name, value)
+        return found
+
+    def _remember(self, request_id: str, variant: str) -> None:
+        self._asked[request_id] = variant
+        if len(self._asked) > _MOST_REQUESTS:
+            del self._asked[next(iter(self._asked))]
+
+    # ---- the conductor's side
+    def follow(self) -> None:
+        """Go where the roll-out is: a new round of a step has other weights and new numbers.
+
+        A step without stable traffic is compared with what the stable variant did last.
+        """
+        rollout = self.rollout
+        before, self._followed = self._followed, (rollout.round, len(rollout.dropped))
+        if before == self._followed:
+            return
+        weights = rollout.weights()
+        self.router.deal(weights)
+        if before[0] != rollout.round:
+            earlier = self.tallies.get(STABLE)
+            self.tallies = {name: Tally() for name in self.numbers}
+            if earlier is not None and sum(weights.values()) >= 100:
+                self.tallies[STABLE] = earlier
+            self._users.clear()
+            self.seconds = 0
+        self.shadow.restart(rollout, self.tallies)
+        self._watch()
+
+    def _watch(self) -> None:
+        for name, number in self.numbers.items():
+            live = self._versions().get(number)
+            if live is not None:
+                live.statistics.watch = self.tallies[name].took
+
+    def stop(self) -> None:
+        """No candidate gets anything any more, from this moment."""
+        self.router.deal({})
+        self.shadow.stop()
+        for live in self._versions().values():
+            live.statistics.watch = None
+        for name in self.rollout.plan.candidates:
+            self._sequences.move(name)
+
+    def second_ended(self) -> None:
+        """Close a slice of time; look whether processes died."""
+        self.seconds += 1
+        for name in self.rollout.candidates():
+            self.slices[name].end(self.tallies[STABLE], self.tallies[name])
+            live = self.live(name)
+            deaths = sum(host.policy.deaths for host in live.hosts) if live is not None else 0
+            known = self._crashes.setdefault(name, 0)
+            if deaths > known:
+                self._crashes[name] = deaths
+                tally = self.tallies[name]
+                tally.crashes += deaths - known
+                tally.note = (live.broken if live is not None else "") or tally.note
+
+    def holds_sequences(self) -> bool:
+        """Whether a sequence is under way on a candidate."""
+        return any(self._sequences.holds(name) for name in self.rollout.plan.candidates)
+
+
+class _Asked:
+    """What the router may look at of a request."""
+
+    __slots__ = ("_known", "_request")
+
+    def __init__(self, request: InferRequest, known: Mapping[str, str] | None) -> None:
+        self._request = request
+        self._known = known
+
+    def header(self, name: str) -> str:
+        origin = self._request.origin
+        found = "" if origin is None else origin.header(name)
+        return self._ours(name.replace("-", "_"), found)
+
+    def parameter(self, name: str) -> str:
+        found = (self._request.parameters or {}).get(name, "")
+        return self._ours(name, str(found))
+
+    def address(self) -> str:
+        origin = self._request.origin
+        return "" if origin is None else origin.address()
+
+    def _ours(self, name: str, found: str) -> str:
+        if self._known is not None and name.endswith(VARIANT) and found not in self._known:
+            return ""
+        return found
+
+
+class _Routed:
+    """One request on its way through a split; also its ticket."""
+
+    __slots__ = ("_began", "_choice", "_reply", "_request", "_split", "_ticket")
+
+    def __init__(self, split: Split, request: InferRequest, reply: Reply) -> None:
+        self._split = split
+        self._request = request
+        self._reply: Reply | None = reply
+        self._began = time.monotonic_ns()
+        self._choice = split.choose(request)
+        self._ticket: Any = None
+
+    def start(self) -> None:
+        """Ask the variant."""
+        split, choice = self._split, self._choice
+        if choice.variant == STABLE:
+            self._ticket = split.stable.submit(self._request, self._stable_answered)
+            return
+        live = split.live(choice.variant)
+        if live is None or live.broken:
+            split.failed(choice, live.broken if live is not None else "it is not loaded")
+            self._fall_back()
+            return
+        try:
+            self._ticket = live.submit(self._request, self._candidate_answered)
+        except TuiliError as error:
+            self._candidate_answered(error)
+
+    def cancel(self) -> None:
+        """Forget the request."""
+        self._reply = None
+        if self._ticket is not None:
+            self._ticket.cancel()
+
+    def _stable_answered(self, answer: InferResponse | TuiliError) -> None:
+        split, choice = self._split, self._choice
+        if isinstance(answer, InferResponse):
+            split.count(choice, time.monotonic_ns() - self._began)
+            split.look_through(choice, answer)
+            split.shadow.offer(self._request, answer, split.stable.pending())
+            mark(answer, STABLE)
+        elif not isinstance(answer, UserError):
+            split.failed(choice, str(answer))
+        self._hand_over(answer)
+
+    def _candidate_answered(self, answer: InferResponse | TuiliError) -> None:
+        split, choice = self._split, self._choice
+        if isinstance(answer, InferResponse):
+            split.count(choice, time.monotonic_ns() - self._began)
+            split.look_through(choice, answer)
+            mark(answer, choice.variant)
+            self._hand_over(answer)
+            return
+        fault = not isinstance(answer, UserError)
+        if fault:
+            split.failed(choice, str(answer))
+        if not self._may_fall_back():
+            self._hand_over(answer)
+            return
+        self._fall_back(None if fault else str(answer))
+
+    def _may_fall_back(self) -> bool:
+        """Not in the middle of a sequence, whose state is the candidate's."""
+        parameters = self._request.parameters or {}
+        begun = parameters.get("sequence_id", 0) and not parameters.get("sequence_start", False)
+        return self._split.rollout.plan.fallback and not begun
+
+    def _fall_back(self, refused: str | None = None) -> None:
+        """Ask the stable variant; `refused`: why the candidate did not take the request."""
+
+        def answered(answer: InferResponse | TuiliError) -> None:
+            if isinstance(answer, InferResponse):
+                if refused is not None:
+                    # What the stable variant can answer is no mistake of the client's.
+                    self._split.failed(self._choice, refused)
+                mark(answer, STABLE)
+            self._hand_over(answer)
+
+        try:
+            self._ticket = self._split.stable.submit(self._request, answered)
+        except TuiliError as error:
+            self._hand_over(error)
+
+    def _hand_over(self, answer: InferResponse | TuiliError) -> None:
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply(answer)
+
+
+def mark(answer: InferResponse, variant: str) -> None:
+    """Tell the client which variant answered; the version is in every answer."""
+    answer.parameters = {**(answer.parameters or {}), VARIANT: variant}
+
+
+def _holds_nan(data: np.ndarray[Any, Any]) -> bool:
+    with np.errstate(all="ignore"):
+        if np.isfinite(data.sum(dtype=np.float64)):
+            return False
+    return bool(np.isnan(data).any())
