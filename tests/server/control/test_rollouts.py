@@ -54,6 +54,9 @@ def python(repository, **second):
     (repository / "m" / "config.pbtxt").write_text(PYTHON + ONE)
 
 
+FAILING = "return {'y': x if not x.any() else int('bad weights')}"
+
+
 class Origin:
     def __init__(self, **headers):
         self.headers = headers
@@ -169,7 +172,10 @@ def test_a_crash_of_the_server_in_the_middle_resumes(tmp_path):
 @pytest.mark.parametrize(
     ("second", "text"),
     [
-        ({"run": "return {'y': x if not x.any() else int('bad weights')}"}, "error burst: .*bad weights"),
+        (
+            {"run": "return {'y': x if not x.any() else int('bad weights')}"},
+            "error burst: .*bad weights",
+        ),
         ({"run": "return {'y': x * np.nan}"}, "answers of the candidate hold NaN"),
         ({"init": "raise OSError('no such file')"}, "it does not load: .*no such file"),
     ],
