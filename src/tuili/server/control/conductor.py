@@ -24,10 +24,11 @@ from tuili.errors import TuiliError
 from tuili.server.control import webhooks
 from tuili.server.control.digests import digest_of
 from tuili.server.control.leadership import Leadership
+from tuili.server.control.opening import open_store
 from tuili.server.control.pool import Pool, body_of, failure_body, topic_of
 from tuili.server.control.reconciler import Front, Reconciler
 from tuili.server.control.split import Split
-from tuili.server.control.store import Store, open_store
+from tuili.server.control.store import Store
 from tuili.server.repository.layout import find_model
 from tuili.server.repository.lifecycle import Repository
 from tuili.server.rollout.controller import Do, next_event, verdicts

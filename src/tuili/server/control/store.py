@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from tuili.errors import AlreadyExists, NotFound, Unavailable
+from tuili.errors import AlreadyExists, Unavailable
 from tuili.server.rollout.history import Entry
 
 _COLUMNS: Final = (
@@ -230,14 +230,3 @@ def broken_link(entries: Sequence[Entry]) -> int | None:
             return entry.seq
         chain = entry.chain
     return None
-
-
-def open_store(where: str) -> Store:
-    """The store at a path, or at a `postgresql://` address."""
-    if where.startswith(("postgresql://", "postgres://")):
-        try:
-            from tuili.server.control.postgres import PostgresStore
-        except ImportError as error:
-            raise NotFound(f"{error}: PostgreSQL needs pip install 'tuili[postgres]'") from error
-        return PostgresStore(where)
-    return SqliteStore(Path(where))
