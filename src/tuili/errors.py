@@ -80,7 +80,11 @@ class Unavailable(TuiliError):
 
 
 class Overloaded(Unavailable):
-    """The queue is full, or the server sheds load; a later try may pass."""
+    """The queue is full, or the server sheds load; a try after `retry_after_s` may pass."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(Unavailable):

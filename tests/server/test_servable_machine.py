@@ -1,7 +1,7 @@
-"""A state machine over queue, cancellation, timeouts, failing and dying instances.
+"""A state machine over queue, batcher, cancellation, timeouts and instances that fail, hang or die.
 
 Whatever happens in whatever order: each request is answered at most once, with its own rows or an
-error, and never forgotten.
+error, and never forgotten. Time is the test's.
 """
 
 import asyncio
@@ -9,13 +9,17 @@ import asyncio
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.server.fake_clock import FakeClock, settle
 from tuili.errors import DeadlineExceeded, InternalError, TuiliError, Unavailable
 from tuili.server.execution import InstanceDied, Outcome, join
 from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import Signature, TensorRule
+from tuili.server.scheduling.layout import Layout, Padding
+from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
+from tuili.server.scheduling.sequences import Control, SequencePolicy, StateTensor
 from tuili.server.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
@@ -28,63 +32,118 @@ class Runner:
     def __init__(self):
         self.available = True
         self.batch = None
+        self.refuses = False
 
     def run_beside(self, loop, batch, done):
         assert self.available
         assert self.batch is None
+        if self.refuses:
+            raise RuntimeError("the batch could not be laid out")
         self.batch, self.done = list(batch), done
         self.arrays = join(batch) if len(batch) > 1 else batch[0].arrays
 
-    def finish(self, error=None):
-        done, arrays, self.batch = self.done, self.arrays, None
-        outputs = None if error else {"y": arrays["x"] * 2}
+    def outputs(self):
+        return {"y": self.arrays["x"] * 2}
+
+    def finish(self, error=None, outputs=None):
+        done, self.batch = self.done, None
+        outputs = None if error else outputs or self.outputs()
         done(Outcome(1, 1, 1, outputs, error))
 
     def close(self):
         pass
 
 
+class Accumulator(Runner):
+    """A stateful model: its answer is the sum of its sequence so far."""
+
+    def outputs(self):
+        total = self.arrays["s_in"] + self.arrays["x"]
+        return {"y": total, "s_out": total}
+
+
 class Machine(RuleBasedStateMachine):
+    """Requests that stand alone."""
+
+    LEVEL = LevelPolicy(max_queue_size=6, timeout_s=0.05, allow_timeout_override=True)
+    DELAYS = LevelPolicy(timeout_s=0.02, on_timeout="delay")
+    POLICIES = (
+        BatchPolicy(4, merge=True, level=LEVEL),
+        BatchPolicy(4, merge=True, preferred_rows=(3,), max_delay_s=0.01, level=LEVEL),
+        BatchPolicy(4, merge=True, max_delay_s=0.01, priority_levels=2, default_level=1,
+                    levels={1: LEVEL, 2: DELAYS}),
+        BatchPolicy(0),
+        BatchPolicy(4, merge=True, pack=True, level=LEVEL),
+    )  # fmt: skip
+
     def __init__(self):
         super().__init__()
+        self.clock = FakeClock()
+        self.clock.__enter__()
         self.loop = asyncio.new_event_loop()
-        self.runners = [Runner(), Runner()]
         self.answers, self.tickets, self.cancelled = {}, {}, set()
         self.count = 0
-        self.loop.run_until_complete(self.make())
 
-    async def make(self):
-        rules = [TensorRule("x", "FP32", (-1,))], [TensorRule("y", "FP32", (-1,))]
-        self.served = Servable(
-            Signature("m", *rules, 4),
-            "1",
-            self.runners,
-            BatchPolicy(max_rows=4, merge=True, level=LevelPolicy(max_queue_size=6)),
-            Statistics("m", "1"),
+    def signature(self, limit):
+        return Signature(
+            "m", [TensorRule("x", "FP32", (-1,))], [TensorRule("y", "FP32", (-1,))], limit
         )
 
+    @initialize(which=st.sampled_from(range(5)))
+    def make(self, which):
+        self.policy = self.POLICIES[which]
+        self.runners = [Runner(), Runner()]
+        pace, layout = None, None
+        if which == 4:
+            # A learnt delay, the longest; and all widths share a batch by padding.
+            pace = Pace()
+            pace._most, pace.delay_s = 9.0, 0.01
+            layout = Layout(padding=Padding((2,), {"x": 1}, {"y": 1}), row_buckets=(4,))
+        self.serve(pace=pace, layout=layout)
+
+    def serve(self, **more):
+        async def make():
+            return Servable(
+                self.signature(4), "1", self.runners, self.policy, Statistics("m", "1"), **more
+            )
+
+        self.served = self.loop.run_until_complete(make())
+
     def tick(self):
-        self.loop.run_until_complete(asyncio.sleep(0))
+        self.loop.run_until_complete(settle())
 
-    @rule(rows=st.integers(1, 4), width=st.integers(1, 2), late=st.booleans())
-    def submit(self, rows, width, late):
+    def request(self, data, **parameters):
         at = self.count = self.count + 1
-        data = np.full((rows, width), at, np.float32)
-        request = InferRequest("m", [InputTensor("x", "FP32", data.shape, data)], id=str(at))
-        request.deadline = 1e-9 if late else None
+        tensor = InputTensor("x", "FP32", data.shape, data)
+        return at, InferRequest("m", [tensor], id=str(at), parameters=parameters)
 
+    def send(self, at, request, expected):
         def reply(answer):
-            assert at not in self.answers
-            assert at not in self.cancelled
-            self.answers[at] = (answer, data)
+            assert at not in self.answers, "answered twice"
+            assert at not in self.cancelled, "answered after it was cancelled"
+            self.answers[at] = (answer, expected)
 
         try:
             self.tickets[at] = self.served.submit(request, reply)
         except Unavailable as error:
-            self.answers[at] = (error, data)
+            self.answers[at] = (error, expected)
 
-    @rule()
-    def wait(self):
+    @rule(
+        rows=st.integers(1, 4),
+        width=st.integers(1, 2),
+        late=st.sampled_from([None, -1.0, 0.005, 0.5]),
+        timeout=st.sampled_from([0, 3000, 60000]),
+        priority=st.integers(0, 3),
+    )
+    def submit(self, rows, width, late, timeout, priority):
+        data = np.full((rows, width), self.count + 1, np.float32)
+        at, request = self.request(data, timeout=timeout, priority=priority)
+        request.deadline = None if late is None else self.clock.now + late
+        self.send(at, request, data * 2)
+
+    @rule(seconds=st.sampled_from([0.0, 0.004, 0.011, 0.06]))
+    def wait(self, seconds):
+        self.clock.advance(seconds)
         self.tick()
 
     @rule(at=st.integers(1, 30))
@@ -93,10 +152,24 @@ class Machine(RuleBasedStateMachine):
             self.cancelled.add(at)
             self.tickets[at].cancel()
 
-    @rule(which=st.integers(0, 1), fails=st.booleans())
-    def finish(self, which, fails):
-        if self.runners[which].batch is not None:
-            self.runners[which].finish(InternalError("broken") if fails else None)
+    @rule(which=st.integers(0, 1), how=st.sampled_from(["well", "well", "error", "odd", "short"]))
+    def finish(self, which, how):
+        runner = self.runners[which]
+        if runner.batch is None:
+            return
+        if how == "well":
+            runner.finish()
+        elif how == "error":
+            runner.finish(InternalError("broken"))
+        elif how == "odd":
+            runner.finish(outputs={"y": "no array at all"})
+        elif len(runner.batch) > 1:
+            # Whose rows are these?
+            runner.finish(outputs={"y": np.zeros((sum(i.rows for i in runner.batch) + 1, 1))})
+
+    @rule(which=st.integers(0, 1), refuses=st.booleans())
+    def refuse(self, which, refuses):
+        self.runners[which].refuses = refuses
 
     @rule(which=st.integers(0, 1))
     def die(self, which):
@@ -119,31 +192,107 @@ class Machine(RuleBasedStateMachine):
         if not any(runner.available for runner in self.runners):
             self.served.instances_changed("given up", given_up=True)
 
+    def competing(self):
+        """How many requests wait for nothing but an instance."""
+        return self.served.pending()
+
+    def starving(self):
+        idle = any(runner.available and runner.batch is None for runner in self.runners)
+        return idle and self.competing()
+
     @invariant()
     def nobody_waits_for_a_free_instance_for_ever(self):
+        if not self.count:
+            return
         self.tick()
-        self.tick()
-        idle = any(runner.available and runner.batch is None for runner in self.runners)
-        assert not (idle and self.served.pending())
+        if self.starving():
+            # The longest delay of any policy here.
+            self.clock.advance(0.01 + 1e-6)
+            self.tick()
+        assert not self.starving()
 
     def teardown(self):
+        try:
+            if self.count:
+                self.end()
+        finally:
+            self.loop.close()
+            self.clock.__exit__()
+
+    def end(self):
         for which in range(2):
+            self.runners[which].refuses = False
             self.come_back(which)
         for _ in range(200):
+            self.clock.advance(0.5)
             self.tick()
-            for runner in self.runners:
-                if runner.batch is not None:
-                    runner.finish()
+            busy = [runner for runner in self.runners if runner.batch is not None]
+            if not busy and not self.served.pending():
+                break
+            for runner in busy:
+                runner.finish()
         assert self.served.pending() == 0
         assert set(self.answers) | self.cancelled == set(range(1, self.count + 1))
-        for answer, data in self.answers.values():
+        for answer, expected in self.answers.values():
             if isinstance(answer, TuiliError):
                 assert isinstance(answer, InternalError | Unavailable | DeadlineExceeded)
-            else:
-                np.testing.assert_array_equal(answer.outputs[0].data, data * 2)
+            elif expected is not None:
+                np.testing.assert_array_equal(answer.outputs[0].data, expected)
         self.loop.run_until_complete(self.served.close())
-        self.loop.close()
+
+
+class SequenceMachine(Machine):
+    """Requests of sequences: besides, each is answered with the sum of those answered before it."""
+
+    @initialize(which=st.sampled_from([0.0, 0.01]))
+    def make(self, which):
+        self.policy = BatchPolicy(4, merge=True, max_delay_s=which)
+        self.runners = [Accumulator(), Accumulator()]
+        self.open = {}
+        sequences = SequencePolicy(
+            self.policy,
+            slots=3,
+            idle_s=30.0,
+            controls=(Control("START", "start", np.dtype(np.int32)),),
+            states=(StateTensor("s_in", "s_out", np.zeros((1, 1), np.float32)),),
+        )
+
+        self.serve(sequences=sequences)
+
+    def competing(self):
+        return len(self.served._queue._inner)
+
+    @rule(
+        sequence=st.sampled_from([1, 2, 3, "a", "b"]),
+        ends=st.booleans(),
+        late=st.sampled_from([None, None, 0.005, 0.5]),
+    )
+    def submit(self, sequence, ends, late):
+        starts = sequence not in self.open
+        data = np.ones((1, 1), np.float32)
+        at, request = self.request(
+            data, sequence_id=sequence, sequence_start=starts, sequence_end=ends
+        )
+        request.deadline = None if late is None else self.clock.now + late
+        # Those that fail do not move the state on: how many did is known at the end.
+        self.open.setdefault(sequence, []).append(at)
+        self.send(at, request, None)
+        if ends:
+            self.lives = [*getattr(self, "lives", []), self.open.pop(sequence)]
+
+    def end(self):
+        super().end()
+        for life in [*getattr(self, "lives", []), *self.open.values()]:
+            sums = [
+                self.answers[at][0].outputs[0].data.item()
+                for at in life
+                if at in self.answers and not isinstance(self.answers[at][0], TuiliError)
+            ]
+            assert sums == sorted(set(sums)), "answers of a sequence out of order or mixed up"
+            assert all(1 <= value <= len(life) for value in sums)
 
 
 Machine.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=40)
+SequenceMachine.TestCase.settings = settings(deadline=None, max_examples=30, stateful_step_count=40)
 TestServable = Machine.TestCase
+TestSequences = SequenceMachine.TestCase

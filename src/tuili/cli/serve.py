@@ -61,6 +61,13 @@ def serve(
     overload_status: Annotated[
         int, typer.Option(help="HTTP status of a full queue: 503, or 429.")
     ] = 503,
+    rate_limit: Annotated[
+        Literal["off", "execution_count"],
+        typer.Option(help="Whether instances wait for the resources that they name."),
+    ] = "off",
+    rate_limit_resource: Annotated[
+        list[str] | None, typer.Option(help="How much there is of a resource: NAME:COUNT.")
+    ] = None,
     server_id: Annotated[str, typer.Option(help="The server's name in its metadata.")] = "tuili",
     response_cache_size: Annotated[
         int, typer.Option(min=0, help="Bytes of answers kept for models that ask for it.")
@@ -106,8 +113,9 @@ _FIELDS = {
     "max_input_size": "max_input_bytes",
     "response_cache_size": "response_cache_bytes",
     "response_cache_ttl": "response_cache_ttl_s",
+    "rate_limit_resource": "rate_limit_resources",
 }
-_REPEATED = ("repository", "load_model", "allow_webhook", "consume")
+_REPEATED = ("repository", "load_model", "allow_webhook", "consume", "rate_limit_resource")
 
 
 def _server_options(given: dict[str, Any]) -> ServerOptions:
@@ -117,7 +125,17 @@ def _server_options(given: dict[str, Any]) -> ServerOptions:
     given["overload_status"] = 429 if given["overload_status"] == 429 else 503
     for name in _REPEATED:
         given[name] = tuple(given[name] or ())
+    given["rate_limit_resource"] = tuple(map(_resource, given["rate_limit_resource"]))
     return ServerOptions(**{_FIELDS.get(name, name): value for name, value in given.items()})
+
+
+def _resource(text: str) -> tuple[str, int]:
+    """`NAME:COUNT`; a third part, Triton's device, is accepted, as there is only one device."""
+    name, _, count = text.partition(":")
+    count = count.partition(":")[0]
+    if not name or not count.isdigit():
+        raise typer.BadParameter(f"expected NAME:COUNT, got {text!r}")
+    return name, int(count)
 
 
 def _announce(running: Running) -> None:

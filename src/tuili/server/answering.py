@@ -14,6 +14,7 @@ from tuili.server.protocol.messages import Array, InferResponse
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.responding import check_rows, select_outputs
 from tuili.server.scheduling.cache import ResponseCache, key_of
+from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.sequences import SequenceQueue
 from tuili.server.shared_cache import SharedAnswers
 from tuili.server.shared_memory import Regions
@@ -26,7 +27,7 @@ _NS: Final = 1_000_000_000
 class Answers:
     """Answers the requests of one model version, each once, and counts them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
         signature: Signature,
         version: str,
@@ -36,6 +37,7 @@ class Answers:
         cache: ResponseCache | None = None,
         shared: SharedAnswers | None = None,
         regions: Regions | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self._signature = signature
         self._version = version
@@ -47,6 +49,7 @@ class Answers:
         if shared is not None:
             self._cache_owner = shared.content
         self._regions = regions
+        self._layout = layout
 
     def from_cache(self, item: Pending, run: Callable[[Pending], None]) -> None:
         """Answer if the same was asked before; otherwise note the key for the answer, and `run`.
@@ -74,13 +77,29 @@ class Answers:
         if reply is not None:
             self._deliver(item, reply, outputs, item.arrived_ns)
 
+    def from_old(self, item: Pending) -> bool:
+        """Answer from the cache however old that answer is; false when there is none."""
+        if self._cache is None:
+            return False
+        outputs = self._cache.get(item.cache_key, item.arrived, stale=True)
+        reply, item.reply = item.reply, None
+        if outputs is None or reply is None:
+            item.reply = reply
+            return False
+        item.cache_key = b""
+        self._deliver(item, reply, outputs, item.arrived_ns)
+        return True
+
     def split(self, batch: Sequence[Pending], outcome: Outcome, rows: int) -> None:
         """Give each request of a batch its rows; RowsMixed when they cannot be told apart."""
+        self._statistics.last_inference_ms = time.time_ns() // 1_000_000
         outputs = outcome.outputs or {}
+        if self._layout is not None:
+            self._split_layout(self._layout, batch, outputs, outcome.started_ns)
+            return
         whole = len(batch) == 1
         if not whole:
             check_rows(self._signature, outputs, rows)
-        self._statistics.last_inference_ms = time.time_ns() // 1_000_000
         start = 0
         for item in batch:
             stop = start + item.rows
@@ -88,12 +107,29 @@ class Answers:
             if item.reply is None and self._sequences is None:
                 continue
             mine = outputs if whole else {n: a[first:stop] for n, a in outputs.items()}
-            if self._sequences is not None:
-                # A cancelled request has moved the state on all the same.
-                mine = self._sequences.finished(item, mine, time.monotonic()) or {}
-            reply, item.reply = item.reply, None
-            if reply is not None:
-                self._deliver(item, reply, mine, outcome.started_ns)
+            self._give(item, mine, outcome.started_ns)
+
+    def _split_layout(
+        self,
+        layout: Layout,
+        batch: Sequence[Pending],
+        outputs: Mapping[str, Array],
+        started_ns: int,
+    ) -> None:
+        by_rows = {name: array for name, array in outputs.items() if layout.splits_by_rows(name)}
+        rows = layout.filled(sum([item.rows for item in batch]))
+        if self._signature.max_batch_size:
+            check_rows(self._signature, by_rows, rows)
+        for item, mine in zip(batch, layout.divide(batch, outputs), strict=True):
+            self._give(item, mine, started_ns)
+
+    def _give(self, item: Pending, outputs: Mapping[str, Array], started_ns: int) -> None:
+        if self._sequences is not None:
+            # A cancelled request has moved the state on all the same.
+            outputs = self._sequences.finished(item, outputs, time.monotonic()) or {}
+        reply, item.reply = item.reply, None
+        if reply is not None:
+            self._deliver(item, reply, outputs, started_ns)
 
     def part(self, item: Pending, reply: StreamReply, outputs: Mapping[str, Array]) -> bool:
         """One of many answers to a request; false when no more are wanted."""
@@ -127,7 +163,7 @@ class Answers:
         if reply is None:
             return
         self._statistics.record_failure(reason, time.monotonic_ns() - item.arrived_ns)
-        item.arrays = {}
+        item.arrays, item.plain = {}, None
         hand_over(reply, error)
 
     def skip(self, item: Pending) -> None:
@@ -143,7 +179,7 @@ class Answers:
         answer: InferResponse | TuiliError
         now_ns = time.monotonic_ns()
         try:
-            if item.expires and now_ns > item.expires * _NS:
+            if item.deadline and now_ns > item.deadline * _NS:
                 raise DeadlineExceeded(prefix(request) + "Request timeout expired")
             answer = InferResponse(
                 request.model,
@@ -161,7 +197,7 @@ class Answers:
                 if self._shared is not None:
                     self._shared.keep(item.cache_key, outputs)
         # The arrays are views of the transport's receive buffer: let go before it is reused.
-        item.arrays = {}
+        item.arrays, item.plain = {}, None
         hand_over(reply, answer)
 
 

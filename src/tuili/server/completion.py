@@ -13,9 +13,9 @@ from tuili.server.repository.config import (
     CONFIG_NAMES,
     ModelConfig,
     TensorConfig,
-    sequence_names,
+    server_tensors,
 )
-from tuili.server.scheduling.policy import BatchPolicy
+from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 from tuili.tensors import Dim, DType, Sym, TensorSpec, symbols_of
 
 Json = dict[str, Any]
@@ -46,15 +46,21 @@ def complete(
         limit = AUTO_MAX_BATCH if batchable(inputs, outputs) else 0
     else:
         limit = config.max_batch_size
-    # Control inputs and states are the server's affair, not the client's.
-    hidden = sequence_names(config)
+    # Control inputs, states and batch inputs are the server's affair, not the client's.
+    hidden = server_tensors(config)
     signature = Signature(
         config.name,
         _rules("input", config, config.inputs, _visible(inputs, hidden), limit, folder),
         _rules("output", config, config.outputs, _visible(outputs, hidden), limit, folder),
         limit,
     )
-    policy = config.policy or BatchPolicy(max_rows=limit, merge=limit > 0)
+    policy = config.policy or BatchPolicy(
+        max_rows=limit,
+        merge=limit > 0,
+        pack=True,
+        end_to_end=True,
+        level=LevelPolicy(allow_timeout_override=True),
+    )
     return Completed(signature, policy, _json(config, backend, signature, policy))
 
 
@@ -111,7 +117,9 @@ def _rules(
                 f"model '{config.name}': the configuration declares {role} {tensor.name!r}, which "
                 f"the model does not have.{nearest(tensor.name, known)} It has {names}"
             )
-        _check_against(role, config, tensor, spec, limit)
+        if not tensor.ragged:
+            # What the model sees of a ragged input is all requests' elements in one dim.
+            _check_against(role, config, tensor, spec, limit)
         rules.append(
             TensorRule(
                 tensor.name,

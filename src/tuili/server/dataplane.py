@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from tuili import __version__
 from tuili.errors import (
@@ -28,7 +28,7 @@ from tuili.server.control.variants import rollout_lines
 from tuili.server.ensemble import Ensemble
 from tuili.server.launching import Launcher
 from tuili.server.options import ServerOptions
-from tuili.server.pending import Reply, StreamReply
+from tuili.server.pending import Reply, StreamReply, Ticket
 from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import TensorRule
 from tuili.server.repository import overrides
@@ -57,13 +57,6 @@ _EXTENSIONS: Final[tuple[str, ...]] = (
     "trace",
     "logging",
 )
-
-
-class Ticket(Protocol):
-    """A request in progress."""
-
-    def cancel(self) -> None:
-        """Forget the request: it leaves the queue, and `reply` is not called any more."""
 
 
 class _Refused:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from tuili.errors import DeadlineExceeded, InternalError
@@ -17,11 +18,26 @@ from tuili.server.execution import Outcome, Runner, execute
 from tuili.server.finishing import Finisher, Queue
 from tuili.server.pending import Pending
 from tuili.server.protocol.signature import prefix
+from tuili.server.scheduling.admission import Expectation
+from tuili.server.scheduling.layout import Layout
+from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.placement import Placement
+from tuili.server.scheduling.resources import Claim, Resources, Turn
 
 _NS: Final = 1_000_000_000
 _OVERLAP_FROM_S: Final = 300e-6
 _LOOP_S: Final = 100e-6  # how long one tick may run models before it looks at the sockets again
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What decides which requests leave, when, and how they lie in a batch."""
+
+    queue: Queue
+    placement: Placement
+    layout: Layout | None = None
+    pace: Pace | None = None
+    expectation: Expectation | None = None
 
 
 class Dispatcher:
@@ -29,20 +45,26 @@ class Dispatcher:
 
     def __init__(
         self,
-        queue: Queue,
+        policies: Policies,
         instances: Sequence[Runner],
         answers: Answers,
         finisher: Finisher,
-        placement: Placement,
         *,
         hosts: int = 0,
     ) -> None:
-        self.instances = tuple(instances)
-        self._queue = queue
+        self.instances = list(instances)
+        # The turns of instances that share resources with those of other models.
+        self._turns: dict[Runner, Turn] = {}
+        self._queue = policies.queue
         self._answers = answers
         self._finish_batch = finisher.finish
-        self._placement = placement
+        self._placement = policies.placement
         self._hosts = hosts
+        self._layout = policies.layout
+        self._pace = policies.pace
+        self._expectation = policies.expectation
+        # Requests that run.
+        self.under_way = 0
         self._free = list(instances)
         self._running: set[Runner] = set()
         self._run_s = 0.0
@@ -67,17 +89,51 @@ class Dispatcher:
         for item in queue.expire(now):
             text = prefix(item.request) + "Request timeout expired"
             self._answers.fail(item, DeadlineExceeded(text), "REJECTED")
+        ran_here = False
         while self._free and not self._better_wait():
+            if self._turns and not self._may_run():
+                break
             batch = queue.take(now)
             if not batch:
                 break
             ran_here = self._start(batch, queue.left.value)
             if ran_here and time.monotonic() - now > _LOOP_S:
                 break
-        if self._free and len(queue) and not self._running and not queue.policy.max_delay_s:
+        if ran_here and len(queue):
             self.wake()
+        elif self._turns and not len(queue):
+            # Nothing is left to run: others may have what was waited for.
+            for instance in self._free:
+                self._turns[instance].drop()
         self._arm()
         self.settle()
+
+    def share(self, resources: Resources, claims: Mapping[Runner, Claim]) -> None:
+        """These instances run only when they have what they claim of the resources."""
+        for instance, claim in claims.items():
+            self._turns[instance] = resources.join(claim, self.wake)
+
+    def leave(self, resources: Resources) -> None:
+        """Give up all turns."""
+        for turn in self._turns.values():
+            resources.leave(turn)
+        self._turns.clear()
+
+    def add(self, instances: Sequence[Runner], *, hosts: int = 0) -> None:
+        """More instances are there."""
+        self.instances += instances
+        self._free += instances
+        self._hosts += hosts
+        self.wake()
+
+    def remove(self, instances: Sequence[Runner], *, hosts: int = 0) -> bool:
+        """Do without these instances; false when one of them runs."""
+        if any(each in self._running for each in instances):
+            return False
+        self.instances = [each for each in self.instances if each not in instances]
+        self._free = [each for each in self._free if each not in instances]
+        self._hosts -= hosts
+        return True
 
     def instances_changed(self) -> None:
         """Instances went or came back."""
@@ -113,6 +169,16 @@ class Dispatcher:
         return not len(self._queue) and not self._running
 
     # ---- steps
+    def _may_run(self) -> bool:
+        """Whether a free instance has its turn; it is moved to the end of them."""
+        if not len(self._queue):
+            return True
+        for at in reversed(range(len(self._free))):
+            if self._turns[self._free[at]].take():
+                self._free.append(self._free.pop(at))
+                return True
+        return False
+
     def _better_wait(self) -> bool:
         """Whether a second batch in the same host would only make both small.
 
@@ -140,10 +206,17 @@ class Dispatcher:
     def _start(self, batch: list[Pending], left: str) -> bool:
         """Run a batch; true when it ran right here."""
         instance = self._free.pop()
+        if self._turns:
+            self._turns[instance].use()
+        if self._layout is not None:
+            self._layout.prepare(batch)
         size = 0
         for item in batch:
             for array in item.arrays.values():
                 size += array.size
+        self.under_way += len(batch)
+        if self._pace is not None:
+            self._pace.running = self.under_way
         model = instance.model
         if model is not None and batch[0].part is None and self._placement.inline(size):
             outcome = execute(model, batch)
@@ -187,6 +260,21 @@ class Dispatcher:
 
     def _finish(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
         self._running.discard(instance)
+        if self._turns:
+            self._turns[instance].done()
         if instance.available:
             self._free.append(instance)
+        self.under_way -= len(batch)
+        if self._pace is not None:
+            self._tell_pace(self._pace, batch, outcome)
+        if self._expectation is not None:
+            now_ns = time.monotonic_ns()
+            self._expectation.ran(len(batch), (now_ns - outcome.started_ns) / _NS)
         self._finish_batch(batch, left, outcome)
+
+    def _tell_pace(self, pace: Pace, batch: list[Pending], outcome: Outcome) -> None:
+        pace.running = self.under_way
+        now_ns = time.monotonic_ns()
+        latency_ns = len(batch) * now_ns - sum([item.arrived_ns for item in batch])
+        run_s = (outcome.done_ns - outcome.joined_ns) / _NS
+        pace.answered(len(batch), latency_ns / _NS, run_s, now_ns / _NS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
@@ -13,7 +14,7 @@ import msgspec
 import numpy as np
 
 from tuili.backends import Executable, stream
-from tuili.errors import InternalError, TuiliError, Unavailable
+from tuili.errors import Cancelled, InternalError, TuiliError, Unavailable
 from tuili.server.pending import Pending
 from tuili.server.protocol.messages import Array
 
@@ -100,10 +101,11 @@ class Runner(Protocol):
 class Instance:
     """One loaded copy of a model, and the thread that runs it when it is not quick."""
 
-    def __init__(self, model: Executable, name: str) -> None:
+    def __init__(self, model: Executable, name: str, cores: frozenset[int] = frozenset()) -> None:
         self.model = model
         self.available = True
         self.name = name
+        self._cores = cores
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: Thread | None = None
 
@@ -119,7 +121,12 @@ class Instance:
             self._thread.start()
 
         def job() -> None:
-            if batch[0].part is None:
+            if all(item.reply is None for item in batch):
+                # Nobody waits for it any more.
+                now_ns = time.monotonic_ns()
+                error = Cancelled("all of its requests were cancelled")
+                outcome = Outcome(now_ns, now_ns, now_ns, error=error)
+            elif batch[0].part is None:
                 outcome = execute(self.model, batch)
             else:
                 outcome = execute_parts(self.model, batch[0], loop)
@@ -139,5 +146,7 @@ class Instance:
             close()
 
     def _work(self) -> None:
+        if self._cores:
+            os.sched_setaffinity(0, self._cores)
         while (job := self._jobs.get()) is not None:
             job()

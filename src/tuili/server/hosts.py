@@ -68,6 +68,7 @@ class HostSpec:
     load_timeout_s: float = 120.0
     run_timeout_s: float = 0.0
     max_rss_bytes: int = 0
+    cores: frozenset[int] = frozenset()
 
 
 class Host:
@@ -205,6 +206,9 @@ class Host:
                 # A terminal's Ctrl-C is for the server, which then ends its hosts.
                 start_new_session=True,
             )
+        if self.spec.cores:
+            # Right after the start: the threads that it will make inherit it.
+            os.sched_setaffinity(self._process.pid, self.spec.cores)
         self._socket = ours
         for slot, descriptor in zip(self.slots, memories, strict=True):
             slot.attach(SlotMemory(descriptor))

@@ -11,19 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from tuili.errors import InvalidModel, TuiliError
+from tuili.server.admitting import door_of
 from tuili.server.completion import complete_ensemble
+from tuili.server.elastic import Added, Elastic, remembered
 from tuili.server.ensemble import Ensemble, Submit, check_types, dag_of, inherit_labels
-from tuili.server.execution import Instance
+from tuili.server.execution import Instance, Runner
 from tuili.server.hosts import Host
+from tuili.server.instances import claims_of, cores_of, elasticity_of
 from tuili.server.options import ServerOptions
 from tuili.server.pipeline_plan import plan
 from tuili.server.pipelines import function_servable, start_functions, tensor_configs
-from tuili.server.preparing import prepare
+from tuili.server.preparing import Prepared, prepare, warm
 from tuili.server.repository import pipeline
+from tuili.server.repository.compiling import cache_folder
 from tuili.server.repository.config import ModelConfig, step_models
 from tuili.server.repository.lifecycle import Repository
 from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.dag import Dag
+from tuili.server.scheduling.pacing import Pace
+from tuili.server.scheduling.resources import Claim, Resources
+from tuili.server.scheduling.scaling import Scaler
 from tuili.server.servable import Servable
 from tuili.server.shared_cache import SharedAnswers, SharedCache, content_digest
 from tuili.server.shared_memory import Regions
@@ -45,6 +52,8 @@ class Launcher:
         self._cache = ResponseCache(options.response_cache_bytes, options.response_cache_ttl_s)
         url = options.response_cache_url
         self._shared = SharedCache(url, options.response_cache_ttl_s) if url else None
+        limited = options.rate_limit != "off"
+        self._resources = Resources(dict(options.rate_limit_resources)) if limited else None
         self._turns = asyncio.Semaphore(2)
         # Statistics outlive a reload, as the counters of a scrape must not fall.
         self._statistics: dict[tuple[str, str], Statistics] = {}
@@ -59,27 +68,68 @@ class Launcher:
         async with self._turns:
             prepared = await asyncio.to_thread(prepare, folder, config, version, self._options)
         name = f"{config.name}-{version}"
+        adaptive = config.policy is None and prepared.sequences is None
         slots = [slot for host in prepared.hosts for slot in host.slots]
+        instances: list[Runner] = list(slots)
+        if not slots:
+            instances += [
+                Instance(model, name, cores_of(config, number))
+                for number, model in enumerate(prepared.instances)
+            ]
         servable = Servable(
             prepared.completed.signature,
             str(version),
-            slots or [Instance(model, name) for model in prepared.instances],
+            instances,
             prepared.completed.policy,
             self._statistics_of(config, version),
             config=prepared.completed.json,
             decoupled=config.decoupled,
             sequences=prepared.sequences,
-            adaptive=config.policy is None,
+            adaptive=adaptive,
             cache=self._cache if self._caches(config) else None,
             shared=await self._shared_answers(folder / str(version), config),
             idempotent=config.parameters.get("idempotent", "true") != "false",
             placement=prepared.placement,
             regions=self._regions,
             hosts=prepared.hosts,
+            resources=self._resources,
+            claims=self._claims(config, instances),
+            door=door_of(config, config.instances, self._submit),
+            layout=prepared.layout,
+            pace=Pace(_number(config, "latency_target_ms") / 1e3) if adaptive else None,
         )
         for host in prepared.hosts:
             host.attach(partial(_host_changed, servable, host))
+        self._make_elastic(config, servable, prepared, name)
         return servable
+
+    def _make_elastic(
+        self, config: ModelConfig, servable: Servable, prepared: Prepared, name: str
+    ) -> None:
+        """Let the number of instances follow the load, where the configuration says so."""
+        elasticity = elasticity_of(config)
+        if elasticity is None:
+            return
+        if prepared.sequences is not None or self._resources is not None:
+            raise InvalidModel(
+                f"model '{config.name}': max_instances works neither with sequences, which belong "
+                "to their instance, nor with a rate limit"
+            )
+        loop = asyncio.get_running_loop()
+
+        def another(number: int) -> Added:
+            model = prepared.another(number)
+            warm(model, servable.signature, prepared.placement)
+            if not isinstance(model, Host):
+                return [Instance(model, name, cores_of(config, number))], None
+            changed = partial(_host_changed, servable, model)
+            loop.call_soon_threadsafe(model.attach, changed)
+            return list(model.slots), model
+
+        memory = cache_folder(self._options.cache) / "arrivals" / f"{config.name}.json"
+        elastic = Elastic(servable, Scaler(elasticity, remembered(memory)), another, memory)
+        servable.before_close = elastic.stop
+        elastic.start()
 
     async def _launch_ensemble(self, config: ModelConfig, version: int) -> Ensemble:
         """An ensemble, after its steps' models are live."""
@@ -159,6 +209,16 @@ class Launcher:
         if self._shared is not None:
             await self._shared.close()
 
+    def _claims(self, config: ModelConfig, instances: list[Runner]) -> dict[Runner, Claim]:
+        """What each runner claims; the slots of a host claim as its instance does."""
+        claims = claims_of(config) or (Claim(),)
+        if self._resources is None:
+            return {}
+        each = max(len(instances) // len(claims), 1)
+        return {
+            runner: claims[min(at // each, len(claims) - 1)] for at, runner in enumerate(instances)
+        }
+
     def _caches(self, config: ModelConfig) -> bool:
         """Whether answers are kept: asked for, room for it, and each request stands alone."""
         wanted = bool(config.raw.get("response_cache", {}).get("enable", False))
@@ -188,6 +248,16 @@ class Launcher:
     def _statistics_of(self, config: ModelConfig, version: int) -> Statistics:
         key = (config.name, str(version))
         return self._statistics.setdefault(key, Statistics(*key))
+
+
+def _number(config: ModelConfig, key: str) -> float:
+    text = config.parameters.get(key, "0")
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidModel(
+            f"model '{config.name}': parameter {key!r} must be a number, got {text!r}"
+        ) from None
 
 
 def _host_changed(servable: Servable, host: Host) -> None:

@@ -42,6 +42,9 @@ class ServerOptions:
     cache: Path | None = None
     isolation: Isolation = "auto"
     onnx_executor: OnnxExecutor = "auto"
+    # Whether models wait for the resources that their instance groups name, and how much there is.
+    rate_limit: Literal["off", "execution_count"] = "off"
+    rate_limit_resources: tuple[tuple[str, int], ...] = ()
     grpc_impl: Literal["native", "grpcio"] = "native"
     server_id: str = "tuili"
     # URLs below which the answers of jobs may be posted.

@@ -14,6 +14,13 @@ Reply = Callable[[InferResponse | TuiliError], None]
 StreamReply = Callable[[InferResponse | TuiliError | None, bool], None]
 
 
+class Ticket(Protocol):
+    """A request in progress."""
+
+    def cancel(self) -> None:
+        """Forget the request: it leaves the queue, and `reply` is not called any more."""
+
+
 class Canceller(Protocol):
     """Who can take a pending request back."""
 
@@ -33,7 +40,7 @@ class Pending(msgspec.Struct, eq=False):
     level: int
     arrived_ns: int
     arrived: float
-    expires: float
+    expires: float  # when it must have left the queue; 0.0: whenever
     owner: Canceller
     queued: bool = False
     retried: bool = False
@@ -44,6 +51,12 @@ class Pending(msgspec.Struct, eq=False):
     sequence: int | str = 0
     starts: bool = False
     ends: bool = False
+    # The arrays as they came, where a layout put others in their place.
+    plain: dict[str, Array] | None = None
+    deadline: float = 0.0  # when its answer is of no use any more; 0.0: never
+    client: str = ""  # for whom its place was given by the model's `Door`
+    admitted: bool = False
+    own_reply: Reply | None = None  # the transport's, under what the door put around it
 
     def cancel(self) -> None:
         """Forget the request; `reply` is not called any more."""

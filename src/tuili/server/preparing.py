@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,8 @@ from tuili.backends import BackendOptions, Executable
 from tuili.errors import InvalidModel, TuiliError, Unsupported
 from tuili.server.completion import Completed, complete, declared_specs
 from tuili.server.hosts import Host, HostSpec
+from tuili.server.instances import cores_of
+from tuili.server.layouts import batch_input_specs, layout_of
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import Array
@@ -27,6 +29,7 @@ from tuili.server.protocol.signature import Signature
 from tuili.server.repository.compiling import cache_folder, compiled
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.layout import model_file
+from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.sequences import SequencePolicy
 from tuili.server.stateful import sequence_policy, sequence_specs
@@ -52,6 +55,9 @@ class Prepared:
     instances: tuple[Executable, ...]
     hosts: tuple[Host, ...]
     placement: Placement
+    layout: Layout | None
+    # Loads one more instance: the one of this number.
+    another: Callable[[int], Host | Executable]
 
 
 def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOptions) -> Prepared:
@@ -81,15 +87,21 @@ def _prepare(
     hosts: list[Host] = []
     models: list[Executable] = []
     try:
-        for _ in range(config.instances):
-            if isolated(backend, config, options):
-                hosts.append(Host(host_spec(f"{config.name}-{version}", backend, path, settings)))
-                hosts[-1].start()
-                models.append(hosts[-1])
-            else:
-                models.append(backends.load(backend, path, settings))
+        own_process = isolated(backend, config, options)
+
+        def another(number: int) -> Host | Executable:
+            if not own_process:
+                return backends.load(backend, path, settings)
+            spec = host_spec(f"{config.name}-{version}", backend, path, settings)
+            host = Host(replace(spec, cores=cores_of(config, number)))
+            hosts.append(host)
+            host.start()
+            return host
+
+        models += [another(number) for number in range(config.instances)]
         first = models[0]
         completed = complete(config, backend, first.inputs, first.outputs, folder)
+        layout = layout_of(config, first.inputs, first.outputs)
         sequences = sequence_policy(config, completed.policy, folder)
         placement = Placement(allowed=not hosts)
         for model in models:
@@ -100,12 +112,21 @@ def _prepare(
         for host in hosts:
             host.close()
         raise
-    return Prepared(completed, sequences, () if hosts else tuple(models), tuple(hosts), placement)
+    return Prepared(
+        completed,
+        sequences,
+        () if hosts else tuple(models),
+        tuple(hosts),
+        placement,
+        layout,
+        another,
+    )
 
 
 def backend_options(config: ModelConfig, options: ServerOptions) -> BackendOptions:
     """What the back end is told of the configuration."""
     extra_inputs, extra_outputs = sequence_specs(config)
+    extra_inputs += batch_input_specs(config)
     return BackendOptions(
         threads=int(config.parameters.get("threads", options.threads)),
         parameters=config.parameters,

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unavailable
+from tuili.server.admitting import CLIENT, Door
 from tuili.server.answering import Answers, hand_over
-from tuili.server.dispatching import Dispatcher
+from tuili.server.dispatching import Dispatcher, Policies
 from tuili.server.execution import Runner
 from tuili.server.finishing import Finisher, Queue
 from tuili.server.hosts import Host
-from tuili.server.pending import Pending, Reply, StreamReply
-from tuili.server.protocol.messages import Array, InferRequest, Parameters
+from tuili.server.pending import Pending, Reply, StreamReply, Ticket
+from tuili.server.protocol.messages import Array, InferRequest, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.scheduling.cache import ResponseCache
+from tuili.server.scheduling.layout import Layout
+from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.queue import RequestQueue
+from tuili.server.scheduling.resources import Claim, Resources
 from tuili.server.scheduling.sequences import SequencePolicy, SequenceQueue
 from tuili.server.shared_cache import SharedAnswers
 from tuili.server.shared_memory import Regions
@@ -53,18 +58,25 @@ class Servable:
         placement: Placement | None = None,
         regions: Regions | None = None,
         hosts: Sequence[Host] = (),
+        layout: Layout | None = None,
+        pace: Pace | None = None,
+        door: Door | None = None,
+        resources: Resources | None = None,
+        claims: Mapping[Runner, Claim] | None = None,
     ) -> None:
         self.signature = signature
         self.version = version
         self.statistics = statistics
         self.config = config or {}
         self.decoupled = decoupled
-        self.hosts = hosts
+        self.hosts = list(hosts)
         self._policy = policy
         self._broken, self._given_up = "", False
         self._placement = placement or Placement()
         self._caches = cache is not None
         self._shared = shared
+        self._layout = layout
+        self._door = door
         self._draining = False
         self._stateful = sequences is not None
         queue: Queue
@@ -72,7 +84,7 @@ class Servable:
             queue = stateful = SequenceQueue[Pending](signature.model, sequences)
         else:
             stateful = None
-            queue = RequestQueue[Pending](policy, self._rows_worth if adaptive else None)
+            queue = RequestQueue[Pending](policy, self._rows_worth if adaptive else None, pace)
         self._queue: Queue = queue
         self._answers = Answers(
             signature,
@@ -82,14 +94,23 @@ class Servable:
             cache=cache,
             shared=shared,
             regions=regions,
+            layout=layout,
         )
         finisher = Finisher(queue, self._answers, statistics, idempotent=idempotent)
         self._dispatcher = Dispatcher(
-            queue, instances, self._answers, finisher, self._placement, hosts=len(hosts)
+            Policies(queue, self._placement, layout, pace, door and door.admission.expectation),
+            instances,
+            self._answers,
+            finisher,
+            hosts=len(hosts),
         )
+        self.before_close: Callable[[], Awaitable[None]] = _nothing
+        self._resources = resources
+        if resources is not None and claims:
+            self._dispatcher.share(resources, claims)
 
     # ---- requests
-    def submit(self, request: InferRequest, reply: Reply) -> Pending:
+    def submit(self, request: InferRequest, reply: Reply) -> Ticket:
         """Check and queue a request; raises what it is refused for."""
         if self._draining:
             raise Unavailable(
@@ -111,23 +132,28 @@ class Servable:
             request.deadline or 0.0,
             self,
         )
-        if self._caches and not request.uncached:
-            self._answers.from_cache(item, self._enqueue_or_fail)
-        else:
-            self._enqueue(item)
+        if self._layout is not None:
+            item.lane = self._layout.lane(item.arrays)
+        if not self._caches or request.uncached:
+            return self._enqueue(item)
+        self._answers.from_cache(item, self._enqueue_or_fail)
         return item
 
-    def _enqueue(self, item: Pending) -> None:
+    def _enqueue(self, item: Pending) -> Ticket:
         request = item.request
-        timeout_s = self._apply_parameters(item, request.parameters) if request.parameters else 0.0
+        timeout_s = 0.0
+        if request.deadline:
+            item.deadline = request.deadline
+        if request.parameters:
+            timeout_s = self._apply_parameters(item, request.parameters)
         try:
+            if self._door is not None:
+                self._admit(self._door, item)
             self._queue.push(item, timeout_s)
         except TuiliError as error:
-            self.statistics.record_failure("REJECTED", 0)
-            if isinstance(error, Overloaded):
-                raise Overloaded(prefix(request) + str(error)) from None
-            raise
+            return self._refuse(item, error)
         self._dispatcher.wake()
+        return item
 
     def _enqueue_or_fail(self, item: Pending) -> None:
         """As `_enqueue`, for when nobody waits above: an answer was looked for in the cache."""
@@ -139,21 +165,69 @@ class Servable:
             reply, item.reply = item.reply, None
             hand_over(reply, error)
 
-    def submit_stream(self, request: InferRequest, reply: StreamReply) -> Pending:
+    def _admit(self, door: Door, item: Pending) -> None:
+        """Let a request in, and see to it that its end is told."""
+        parameters = item.request.parameters or {}
+        item.client = str(parameters.get(CLIENT, item.request.client))
+        ahead = self._queue.ahead(item.level) + self._dispatcher.under_way
+        door.admission.admit(item.client, ahead, item.deadline, item.arrived)
+        item.admitted = True
+        reply = item.own_reply = item.reply
+        assert reply is not None
+
+        def ended(answer: InferResponse | TuiliError) -> None:
+            door.admission.ended(item.client)
+            reply(answer)
+
+        item.reply = ended
+
+    def _refuse(self, item: Pending, error: TuiliError) -> Ticket:
+        """Answer in a lesser way if there is one, else raise what the request is refused for."""
+        request, reply, door = item.request, item.reply, self._door
+        if door is not None:
+            if item.admitted:
+                door.admission.ended(item.client)
+                item.admitted, item.reply = False, item.own_reply
+            elif isinstance(error, Overloaded) and reply is not None:
+                if door.degrade_cached and self._answers.from_old(item):
+                    return item
+                instead = door.lesser(request, reply)
+                if instead is not None:
+                    item.reply = None
+                    self.statistics.degraded += 1
+                    return instead
+        self.statistics.record_failure("REJECTED", 0)
+        if isinstance(error, Overloaded):
+            raise Overloaded(prefix(request) + str(error), error.retry_after_s) from None
+        raise error
+
+    def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket:
         """As `submit`, for a model that answers any number of times."""
         item = self.submit(request, lambda answer: reply(answer, True))
+        if not isinstance(item, Pending) or item.reply is None:
+            return item  # It was answered in a lesser way.
 
         def part(outputs: Mapping[str, Array]) -> bool:
             return self._answers.part(item, reply, outputs)
 
         item.part = part
-        item.end = lambda: reply(None, True)
+        item.end = partial(self._end, item, reply)
         return item
+
+    def _end(self, item: Pending, reply: StreamReply) -> None:
+        """The last of many answers was given."""
+        if self._door is not None and item.admitted:
+            self._door.admission.ended(item.client)
+        reply(None, True)
 
     def cancel(self, item: Pending) -> None:
         """Drop a request: out of the queue if it waits, its answer ignored if it runs."""
         item.reply = None
-        self._queue.remove(item)
+        if self._door is not None and item.admitted:
+            self._door.admission.ended(item.client)
+        if self._queue.remove(item):
+            # What it waited for may be others' now.
+            self._dispatcher.wake()
         self.statistics.record_failure("CANCELED", time.monotonic_ns() - item.arrived_ns)
         self._dispatcher.settle()
 
@@ -169,7 +243,11 @@ class Servable:
             item.sequence = _sequence_id(parameters.get("sequence_id", 0))
             item.starts = bool(parameters.get("sequence_start", False))
             item.ends = bool(parameters.get("sequence_end", False))
-        return int(parameters.get("timeout", 0)) / 1e6
+        timeout_s = int(parameters.get("timeout", 0)) / 1e6
+        if timeout_s and self._policy.end_to_end:
+            moment = item.arrived + timeout_s
+            item.deadline = min(item.deadline, moment) if item.deadline else moment
+        return timeout_s
 
     def _rows_worth(self, item: Pending) -> int:
         size = sum([array.size for array in item.arrays.values()])
@@ -190,6 +268,27 @@ class Servable:
                 self._answers.fail(item, Unavailable(prefix(item.request) + reason), "BACKEND")
         self._dispatcher.flush()
 
+    def grow(self, instances: Sequence[Runner], host: Host | None) -> None:
+        """One more instance is there."""
+        if host is not None:
+            self.hosts.append(host)
+        self._dispatcher.add(instances, hosts=host is not None)
+        self._set_expected_instances()
+
+    def shrink(self, instances: Sequence[Runner], host: Host | None) -> bool:
+        """Do without an instance; false when it runs."""
+        if not self._dispatcher.remove(instances, hosts=host is not None):
+            return False
+        if host is not None:
+            self.hosts.remove(host)
+        self._set_expected_instances()
+        return True
+
+    def _set_expected_instances(self) -> None:
+        if self._door is not None:
+            count = len(self.hosts) or len(self._dispatcher.instances)
+            self._door.admission.expectation.instances = count
+
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Refuse new requests and wait for those here; false when time ran out first."""
         self._draining = True
@@ -200,13 +299,20 @@ class Servable:
     async def close(self) -> None:
         """Fail what still waits, and release the instances once the running batches end."""
         self._draining = True
+        await self.before_close()
         for item in self._queue.drain():
             self._answers.fail(item, Unavailable("the model was unloaded"), "REJECTED")
         self._dispatcher.stop()
         await self.drain()
+        if self._resources is not None:
+            self._dispatcher.leave(self._resources)
         await asyncio.gather(
             *(asyncio.to_thread(each.close) for each in self._dispatcher.instances)
         )
+
+
+async def _nothing() -> None:
+    """Nobody looks after the servable."""
 
 
 def _sequence_id(value: object) -> int | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unsupported
 from tuili.server.http.reply import Reply, error_reply
@@ -35,7 +36,14 @@ class Refusals:
         if isinstance(error, JsonMistake | WrongType):
             return error_reply(self.json_mistake_status, text)
         if isinstance(error, Overloaded):
-            return error_reply(self.overload_status, text, ((b"Retry-After", b"1"),))
+            return error_reply(
+                self.overload_status, text, ((b"Retry-After", _whole(error.retry_after_s)),)
+            )
         if isinstance(error, UnknownCoding):
             return error_reply(501, text, ((b"Accept-Encoding", b"gzip, deflate"),))
         return error_reply(status_of(error).http, text)
+
+
+def _whole(seconds: float) -> bytes:
+    """Seconds as RFC 9110 section 10.2.3 has them: a whole number."""
+    return b"%d" % min(max(ceil(seconds), 1), 3600)

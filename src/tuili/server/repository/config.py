@@ -89,10 +89,12 @@ def step_models(config: ModelConfig) -> list[str]:
     return list(dict.fromkeys(step.get("model_name", "") for step in steps))
 
 
-def sequence_names(config: ModelConfig) -> frozenset[str]:
-    """The tensors that the server itself feeds to and takes from a stateful model."""
+def server_tensors(config: ModelConfig) -> frozenset[str]:
+    """The tensors that the server itself feeds to a model and takes from it."""
     raw = config.raw.get("sequence_batching", {})
     names = [control.get("name", "") for control in raw.get("control_input", ())]
+    for entry in config.raw.get("batch_input", ()):
+        names += entry.get("target_name", ())
     for state in raw.get("state", ()):
         names += [state.get("input_name", ""), state.get("output_name", "")]
     return frozenset(names)

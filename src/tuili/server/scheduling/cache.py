@@ -44,13 +44,13 @@ class ResponseCache:
         self._owners += 1
         return self._owners
 
-    def get(self, key: bytes, now: float) -> Outputs | None:
-        """The outputs for a key, or None."""
+    def get(self, key: bytes, now: float, *, stale: bool = False) -> Outputs | None:
+        """The outputs for a key, or None; those past their time only for who takes `stale` ones."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if self._ttl_s and now >= entry.made + self._ttl_s:
-            self._drop(key)
+        if self._ttl_s and now >= entry.made + self._ttl_s and not stale:
+            # Not moved to the end: it goes first when room is needed.
             return None
         self._entries.move_to_end(key)
         return entry.outputs

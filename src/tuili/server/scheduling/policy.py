@@ -25,6 +25,10 @@ class BatchPolicy:
     merge: bool = False
     preferred_rows: tuple[int, ...] = ()
     max_delay_s: float = 0.0
+    # Whether a small request may overtake a large one that does not fit in the batch.
+    pack: bool = False
+    # Whether a request's own timeout holds for its run too, not only for its time in the queue.
+    end_to_end: bool = False
     priority_levels: int = 0
     default_level: int = 0
     level: LevelPolicy = field(default_factory=LevelPolicy)

@@ -18,9 +18,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
+from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
 from tuili.errors import Overloaded
+from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 
 
@@ -47,16 +49,26 @@ class Left(Enum):
 
 
 Item = TypeVar("Item", bound=Waiting)
+# How far behind the oldest a small request is looked for.
+_LOOK_AHEAD: Final = 64
 _DELAYED: Final = 1 << 62  # the level below all levels: timed out under policy "delay"
 
 
 class RequestQueue(Generic[Item]):
     """Waiting requests of one model version."""
 
-    def __init__(self, policy: BatchPolicy, most_rows: Callable[[Item], int] | None = None) -> None:
+    def __init__(
+        self,
+        policy: BatchPolicy,
+        most_rows: Callable[[Item], int] | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self.policy = policy
         # How many rows are worth joining with this request; without it, all that fit.
         self._most_rows = most_rows
+        self._pace = pace
+        # Since when an instance has been free for a batch that waits for more; None: none waits.
+        self._held_at: float | None = None
         self.left = Left.IDLE
         self._levels: dict[int, dict[object, deque[Item]]] = {}
         self._sizes: dict[int, int] = {}
@@ -68,6 +80,12 @@ class RequestQueue(Generic[Item]):
     def __len__(self) -> int:
         return self._size
 
+    def ahead(self, level: int) -> int:
+        """How many requests leave before one of this level that comes now."""
+        if len(self._order) <= 1:
+            return self._size
+        return sum(count for other, count in self._sizes.items() if other <= level)
+
     def push(self, item: Item, timeout_s: float = 0.0) -> None:
         """Let `item` wait; Overloaded when its level is full. `timeout_s` is the request's own."""
         limits = self.policy.policy_of(item.level)
@@ -75,6 +93,8 @@ class RequestQueue(Generic[Item]):
             raise Overloaded("Exceeds maximum queue size")
         self._set_expiry(item, limits, timeout_s)
         self._append(item)
+        if self._pace is not None:
+            self._pace.seen(self._size)
 
     def stop_merging(self) -> None:
         """From now on every request leaves alone."""
@@ -119,7 +139,7 @@ class RequestQueue(Generic[Item]):
             self.left = Left.ALONE
             return self._pop(lane, level, 1)
         if not policy.preferred_rows and not policy.max_delay_s and len(self._order) == 1:
-            return self._pop_rows(lane, level)
+            return self._pop_rows(lane, level, now)
         for level in self._order:
             # A lane behind the oldest may be full while the oldest still waits its delay.
             lanes = self._levels[level]
@@ -134,7 +154,9 @@ class RequestQueue(Generic[Item]):
         while self._expiries and not self._expiries[0][2].queued:
             heapq.heappop(self._expiries)
         moments = [self._expiries[0][0]] if self._expiries else []
-        if self._size and self.policy.max_delay_s:
+        if self._held_at is not None and self._size and self._pace is not None:
+            moments.append(self._held_at + self._pace.delay_s)
+        elif self._size and self.policy.max_delay_s:
             level, lane = self._oldest()
             moments.append(self._levels[level][lane][0].arrived + self.policy.max_delay_s)
         return min(moments, default=None)
@@ -204,22 +226,51 @@ class RequestQueue(Generic[Item]):
             self._forget(items[-1])
         return items
 
-    def _pop_rows(self, lane: object, level: int) -> list[Item]:
+    def _pop_rows(self, lane: object, level: int, now: float) -> list[Item]:
         """As many of one lane as fit in a batch: the everyday case, no delay and no preference."""
-        rows, count = 0, 0
         waiting = self._levels[level][lane]
         most = self.policy.max_rows
         if self._most_rows is not None and len(waiting) > 1:
             most = self._most_rows(waiting[0])
+        rows, count = 0, 0
         for item in waiting:
-            rows += item.rows
-            if rows > most:
+            if rows + item.rows > most:
                 break
+            rows += item.rows
             count += 1
-        self.left = Left.IDLE
-        if count < len(waiting):
+        if count == len(waiting) and rows < most and self._holds(now):
+            return []
+        held_at, self._held_at = self._held_at, None
+        if count == len(waiting):
+            self.left = Left.IDLE if held_at is None else Left.TIMEOUT
+        else:
             self.left = Left.FULL if most == self.policy.max_rows else Left.WORTH
+            if self.policy.pack and count and rows < most:
+                return self._pack(waiting, most)
         return self._pop(lane, level, max(count, 1))
+
+    def _holds(self, now: float) -> bool:
+        """Whether more requests are worth waiting for though an instance is free."""
+        pace = self._pace
+        if pace is None or not pace.delay_s:
+            return False
+        since = now if self._held_at is None else self._held_at
+        if not pace.holds(self._size, since, now):
+            return False
+        self._held_at = since
+        return True
+
+    def _pack(self, waiting: deque[Item], most: int) -> list[Item]:
+        """The oldest and whoever behind it still fits: small ones fill what a large one leaves."""
+        rows = 0
+        batch: list[Item] = []
+        for item in islice(waiting, _LOOK_AHEAD):
+            if rows + item.rows <= most:
+                rows += item.rows
+                batch.append(item)
+        for item in batch:
+            self.remove(item)
+        return batch
 
     def _form(self, first_level: int, head: Item, now: float) -> list[Item]:
         policy = self.policy

@@ -15,6 +15,7 @@ Theory of operation
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,6 +102,9 @@ class SequenceQueue(Generic[Item]):
         self._of_item: dict[int, _Sequence[Item]] = {}
         self._backlog: deque[_Sequence[Item]] = deque()
         self._slots = policy.slots
+        self._behind = 0  # requests that wait for one of their own sequence, or for a slot
+        self._expiries: list[tuple[float, int, Item]] = []
+        self._pushed = 0
 
     @property
     def left(self) -> Left:
@@ -108,7 +112,12 @@ class SequenceQueue(Generic[Item]):
         return self._inner.left
 
     def __len__(self) -> int:
-        return len(self._inner) + sum(len(sequence.waiting) for sequence in self._lives())
+        return len(self._inner) + self._behind
+
+    def ahead(self, level: int) -> int:
+        """How many requests leave before one that comes now; levels do not matter here."""
+        del level
+        return len(self)
 
     def push(self, item: Item, timeout_s: float = 0.0) -> None:
         """Let a request wait for its turn in its sequence."""
@@ -135,6 +144,14 @@ class SequenceQueue(Generic[Item]):
         self._sequences.move_to_end(item.sequence)
         self._of_item[id(item)] = sequence
         sequence.waiting.append(item)
+        self._behind += 1
+        if timeout_s:
+            moment = item.arrived + timeout_s
+            item.expires = min(item.expires, moment) if item.expires else moment
+        if item.expires:
+            # The inner queue sees to the time of those that compete, this one to the others'.
+            self._pushed += 1
+            heapq.heappush(self._expiries, (item.expires, self._pushed, item))
         self._advance(sequence)
 
     def take(self, now: float) -> list[Item]:
@@ -174,6 +191,7 @@ class SequenceQueue(Generic[Item]):
             return False
         if sequence.current is not item:
             sequence.waiting.remove(item)
+            self._behind -= 1
         elif self._inner.remove(item):
             sequence.current = None
         else:
@@ -189,6 +207,11 @@ class SequenceQueue(Generic[Item]):
             sequence = self._of_item.pop(id(item))
             sequence.current = None
             self._advance(sequence)
+        while self._expiries and self._expiries[0][0] <= now:
+            item = heapq.heappop(self._expiries)[2]
+            sequence = self._of_item.get(id(item))
+            if sequence is not None and sequence.current is not item and self.remove(item):
+                expired.append(item)
         for sequence in list(self._sequences.values()):
             if sequence.used + self._sequences_policy.idle_s > now:
                 break
@@ -199,6 +222,8 @@ class SequenceQueue(Generic[Item]):
     def wake_at(self) -> float | None:
         """When to ask again though nothing arrives."""
         moments = [self._inner.wake_at()]
+        if self._behind and self._expiries:
+            moments.append(self._expiries[0][0])
         if self._sequences:
             oldest = next(iter(self._sequences.values()))
             moments.append(oldest.used + self._sequences_policy.idle_s)
@@ -210,6 +235,7 @@ class SequenceQueue(Generic[Item]):
         for sequence in self._lives():
             items += sequence.waiting
             sequence.waiting.clear()
+        self._behind = 0
         for item in items:
             sequence = self._of_item.pop(id(item))
             if sequence.current is item:
@@ -248,6 +274,7 @@ class SequenceQueue(Generic[Item]):
         if sequence.waiting:
             if sequence.has_slot:
                 sequence.current = sequence.waiting.popleft()
+                self._behind -= 1
                 self._inner.push(sequence.current)
         elif sequence.ended:
             self._end(sequence)

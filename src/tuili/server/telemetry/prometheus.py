@@ -39,6 +39,8 @@ _FAMILIES: Final[tuple[tuple[str, str, str, Value], ...]] = (
      lambda s: s.cache_hit.count),
     ("nv_cache_num_misses_per_model", "counter", "Number of cache misses per model",
      lambda s: s.cache_miss.count),
+    ("tuili_requests_degraded", "counter",
+     "Number of requests that a smaller model answered for want of time", lambda s: s.degraded),
     ("nv_inference_pending_request_count", "gauge",
      "Instantaneous number of pending requests awaiting execution per-model.",
      lambda s: s.pending),

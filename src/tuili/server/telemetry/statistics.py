@@ -70,6 +70,8 @@ class Statistics:
         self.muted = False
         # Told (queued, total) nanoseconds of every answer while a roll-out watches.
         self.watch: Callable[[int, int], None] | None = None
+        # Answered by a smaller model for want of time.
+        self.degraded = 0
         self.request_ns, self.queue_ns, self.infer_ns = Histogram(), Histogram(), Histogram()
 
     def record_batch(

@@ -1,0 +1,140 @@
+"""Elastic: adds instances to a model while its load, now or expected, asks for them; removes them.
+
+What it does is decided by a `Scaler`; this is the shell that loads and closes, and keeps what the
+forecast has learnt in a file, so that the second day of a server is not like its first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tuili.errors import TuiliError
+from tuili.server.execution import Runner
+from tuili.server.hosts import Host
+from tuili.server.scheduling.forecast import Forecast
+from tuili.server.scheduling.scaling import Scaler
+from tuili.server.servable import Servable
+
+_log = logging.getLogger("tuili.server")
+
+_TICK_S: Final = 1.0
+_SAVE_EVERY: Final = 300
+
+# An instance as it runs, and the process that it lives in, if it has one.
+Added = tuple[list[Runner], Host | None]
+
+
+class Elastic:
+    """The number of instances of one servable."""
+
+    def __init__(
+        self,
+        servable: Servable,
+        scaler: Scaler,
+        another: Callable[[int], Added],
+        memory: Path | None = None,
+    ) -> None:
+        self._servable = servable
+        self._scaler = scaler
+        self._another = another
+        self._memory = memory
+        self._added: list[Added] = []
+        self._seen = (0, 0, 0)
+        self._ticks = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def instances(self) -> int:
+        """How many instances there are."""
+        return self._scaler.elasticity.least + len(self._added)
+
+    def start(self) -> None:
+        """Look after the servable from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Leave the servable as it is."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.to_thread(self._save)
+
+    async def tick(self, now: float, calendar: float) -> None:
+        """Compare what there is with what there should be, and change it by one at most."""
+        waiting = self._servable.pending()
+        self._observe(waiting, now, calendar)
+        wanted = self._scaler.wanted(waiting, now, calendar)
+        if wanted > self.instances:
+            await self._grow()
+        elif wanted < self.instances and self._added:
+            await self._shrink()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            await self.tick(time.monotonic(), time.time())
+            self._ticks += 1
+            if self._ticks % _SAVE_EVERY == 0:
+                await asyncio.to_thread(self._save)
+
+    def _observe(self, waiting: int, now: float, calendar: float) -> None:
+        statistics = self._servable.statistics
+        answered = statistics.success.count
+        ended = answered + statistics.fail.count + waiting
+        run_ns = statistics.infer_ns.sum_ns
+        was_ended, was_answered, was_run_ns = self._seen
+        self._seen = (ended, answered, run_ns)
+        self._scaler.tick(
+            max(ended - was_ended, 0),
+            (run_ns - was_run_ns) / 1e9,
+            answered - was_answered,
+            now,
+            calendar,
+        )
+
+    async def _grow(self) -> None:
+        number = self.instances
+        try:
+            added = await asyncio.to_thread(self._another, number)
+        except TuiliError as error:
+            _log.error("%s: no instance %d: %s", self._servable.signature.model, number + 1, error)
+            return
+        self._added.append(added)
+        self._servable.grow(*added)
+        _log.info("%s: %d instances", self._servable.signature.model, self.instances)
+
+    async def _shrink(self) -> None:
+        runners, host = self._added[-1]
+        if not self._servable.shrink(runners, host):
+            return  # It runs; another time.
+        self._added.pop()
+        for runner in runners:
+            await asyncio.to_thread(runner.close)
+        _log.info("%s: %d instances", self._servable.signature.model, self.instances)
+
+    def _save(self) -> None:
+        forecast = self._scaler.forecast
+        if self._memory is None or forecast is None:
+            return
+        try:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._memory.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps(forecast.dump()), encoding="utf-8")
+            partial.replace(self._memory)
+        except OSError as error:
+            _log.warning("%s cannot be written: %s", self._memory, error)
+
+
+def remembered(memory: Path) -> Forecast:
+    """The forecast of a file, or one that knows nothing."""
+    try:
+        return Forecast.load(json.loads(memory.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Forecast()

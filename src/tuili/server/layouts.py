@@ -1,0 +1,128 @@
+"""The batch layout of a model, from its configuration: ragged inputs, and padding to buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tuili.errors import InvalidModel
+from tuili.server.protocol.datatypes import DTYPE, NUMPY
+from tuili.server.repository.config import DATATYPES, ModelConfig
+from tuili.server.scheduling.layout import BatchInput, Layout, Padding
+from tuili.tensors import Sym, TensorSpec, symbols_of
+
+Json = dict[str, Any]
+# Entries of `parameters` in a configuration.
+ROW_BUCKETS: Final = "batch_buckets"
+DIM_BUCKETS: Final = "length_buckets"
+PAD_VALUE: Final = "pad_value."
+
+
+def layout_of(
+    config: ModelConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> Layout | None:
+    """The layout that a configuration asks for; None when requests of one shape are joined."""
+    ragged = frozenset(tensor.name for tensor in config.inputs if tensor.ragged)
+    layout = Layout(
+        ragged=ragged,
+        batch_inputs=_batch_inputs(config),
+        scattered={
+            target: next(iter(entry.get("source_input", ())), "")
+            for entry in config.raw.get("batch_output", ())
+            for target in entry.get("target_name", ())
+        },
+        padding=_padding(config, inputs, outputs),
+        row_buckets=_sizes(config, ROW_BUCKETS),
+    )
+    known = {tensor.name for tensor in config.inputs}
+    for source in (*layout.scattered.values(), *(each.source for each in layout.batch_inputs)):
+        if source not in known:
+            raise InvalidModel(
+                f"model '{config.name}': source_input {source!r} of batch_input or batch_output is "
+                f"none of its inputs"
+            )
+    return None if layout == Layout() else layout
+
+
+def batch_input_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:
+    """The inputs that the server makes, for models that do not describe themselves."""
+    return tuple(
+        TensorSpec(name, DTYPE[DATATYPES[entry.get("data_type", "TYPE_FP32")]], (Sym("requests"),))
+        for entry in config.raw.get("batch_input", ())
+        for name in entry.get("target_name", ())
+    )
+
+
+def _batch_inputs(config: ModelConfig) -> tuple[BatchInput, ...]:
+    found: list[BatchInput] = []
+    for entry in config.raw.get("batch_input", ()):
+        sources = entry.get("source_input", ())
+        if len(sources) != 1:
+            raise InvalidModel(
+                f"model '{config.name}': a batch_input needs exactly one source_input, got "
+                f"{list(sources)}"
+            )
+        kind = entry.get("kind", "BATCH_ELEMENT_COUNT")
+        dtype = NUMPY[DATATYPES[entry.get("data_type", "TYPE_FP32")]]
+        found += [
+            BatchInput(name, kind, sources[0], dtype) for name in entry.get("target_name", ())
+        ]
+    return tuple(found)
+
+
+def _padding(
+    config: ModelConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> Padding | None:
+    buckets = _sizes(config, DIM_BUCKETS)
+    if not buckets:
+        return None
+    symbols = {name for spec in inputs for dim in spec.shape[1:] for name in symbols_of(dim)}
+    if len(symbols) != 1:
+        raise InvalidModel(
+            f"model '{config.name}': parameter {DIM_BUCKETS!r} needs exactly one open dim beside "
+            f"the batch, but its inputs have {sorted(symbols) or 'none'}"
+        )
+    (symbol,) = symbols
+    return Padding(
+        buckets,
+        _axes(inputs, symbol),
+        _axes(outputs, symbol),
+        {
+            key.removeprefix(PAD_VALUE): _number(config, key)
+            for key in config.parameters
+            if key.startswith(PAD_VALUE)
+        },
+    )
+
+
+def _axes(specs: Sequence[TensorSpec], symbol: str) -> dict[str, int]:
+    return {
+        spec.name: at
+        for spec in specs
+        for at, dim in enumerate(spec.shape)
+        if at and dim == Sym(symbol)
+    }
+
+
+def _sizes(config: ModelConfig, key: str) -> tuple[int, ...]:
+    text = config.parameters.get(key, "")
+    try:
+        sizes = tuple(sorted(int(part) for part in text.split(",") if part.strip()))
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise InvalidModel(
+            f"model '{config.name}': parameter {key!r} must be positive numbers with commas "
+            f"between, got {text!r}"
+        )
+    return sizes
+
+
+def _number(config: ModelConfig, key: str) -> float:
+    text = config.parameters[key]
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidModel(
+            f"model '{config.name}': parameter {key!r} must be a number, got {text!r}"
+        ) from None

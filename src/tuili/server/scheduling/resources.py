@@ -1,0 +1,133 @@
+"""Resources: what instances of all models share, and whose turn it is to have it.
+
+As Triton's rate limiter: an instance names amounts of resources that it needs to run and a
+priority. There is as much of a resource as the most demanding instance needs, unless the operator
+says how much. Who waits is served by the number of runs it had, times its priority: an instance of
+priority 2 gets half the turns of one of priority 1. The first in that order is waited for, so that
+many small claims cannot starve a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tuili.errors import InvalidModel
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a run of an instance needs: amounts by resource; twice the priority, half the turns."""
+
+    amounts: Mapping[str, int] = field(default_factory=dict[str, int])
+    priority: int = 1
+
+
+class Turn:
+    """An instance's place among those that share resources."""
+
+    def __init__(self, resources: Resources, claim: Claim, wake: Callable[[], None]) -> None:
+        self.claim = claim
+        self.wake = wake
+        self.runs = 0
+        self.held = False  # granted, and not used yet
+        self.waits = False
+        self._resources = resources
+
+    def take(self) -> bool:
+        """Whether it may run now; if not, it waits, and `wake` is called when it may."""
+        if not self.held and not self.waits:
+            self._resources.ask(self)
+        return self.held
+
+    def use(self) -> None:
+        """It runs on what was granted."""
+        self.held = False
+        self.runs += 1
+
+    def done(self) -> None:
+        """Its run has ended."""
+        self._resources.give_back(self)
+
+    def drop(self) -> None:
+        """It has nothing to run: it waits no more, and gives back what it holds."""
+        self.waits = False
+        if self.held:
+            self.held = False
+            self._resources.give_back(self)
+        else:
+            self._resources.forget(self)
+
+
+class Resources:
+    """All resources of a server; `limits` are the amounts that the operator fixed."""
+
+    def __init__(self, limits: Mapping[str, int] | None = None) -> None:
+        self._limits = dict(limits or {})
+        self._turns: dict[int, Turn] = {}
+        self._used: dict[str, int] = {}
+        self._waiting: list[Turn] = []
+
+    def join(self, claim: Claim, wake: Callable[[], None]) -> Turn:
+        """A place for an instance; InvalidModel when it could never run."""
+        for name, amount in claim.amounts.items():
+            if amount > self._limits.get(name, amount):
+                raise InvalidModel(
+                    f"an instance needs {amount} of resource {name!r}, but there are only "
+                    f"{self._limits[name]}"
+                )
+        turn = Turn(self, claim, wake)
+        self._turns[id(turn)] = turn
+        return turn
+
+    def leave(self, turn: Turn) -> None:
+        """An instance is gone."""
+        turn.drop()
+        self._turns.pop(id(turn), None)
+        self._grant()
+
+    def available(self, name: str) -> int:
+        """How much of a resource there is altogether."""
+        if name in self._limits:
+            return self._limits[name]
+        return max((t.claim.amounts.get(name, 0) for t in self._turns.values()), default=0)
+
+    def ask(self, turn: Turn) -> None:
+        """Grant at once if nobody is before it and there is enough, else let it wait."""
+        turn.waits = True
+        self._waiting.append(turn)
+        self._grant(asking=turn)
+
+    def give_back(self, turn: Turn) -> None:
+        """What a turn had is free again."""
+        for name, amount in turn.claim.amounts.items():
+            self._used[name] -= amount
+        self._grant()
+
+    def forget(self, turn: Turn) -> None:
+        """A turn waits no more."""
+        if turn in self._waiting:
+            self._waiting.remove(turn)
+            self._grant()
+
+    def _grant(self, asking: Turn | None = None) -> None:
+        while self._waiting:
+            first = min(self._waiting, key=_order)
+            if not self._fits(first.claim):
+                return
+            self._waiting.remove(first)
+            for name, amount in first.claim.amounts.items():
+                self._used[name] = self._used.get(name, 0) + amount
+            first.waits, first.held = False, True
+            if first is not asking:
+                first.wake()
+
+    def _fits(self, claim: Claim) -> bool:
+        return all(
+            self._used.get(name, 0) + amount <= self.available(name)
+            for name, amount in claim.amounts.items()
+        )
+
+
+def _order(turn: Turn) -> int:
+    return turn.runs * turn.claim.priority

@@ -1,0 +1,65 @@
+"""Scaler: how many instances a model should have, by its load now and the load expected."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import ceil
+
+from tuili.server.scheduling.forecast import Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Elasticity:
+    """Bounds and pace of an elastic number of instances."""
+
+    least: int = 1
+    most: int = 1
+    busy: float = 0.7  # the share of their time that instances should be running
+    lead_s: float = 60.0  # how far ahead the load is provided for: longer than a start takes
+    patience_s: float = 60.0  # how long fewer must be enough before one goes
+
+
+class Scaler:
+    """Told of arrivals and of the time spent running, it says how many instances there should be.
+
+    More come at once, by the load of the last seconds or the one expected within `lead_s`; fewer
+    only after they would have been enough for `patience_s`. Queued work counts as load: it is to be
+    done within `lead_s`.
+    """
+
+    def __init__(self, elasticity: Elasticity, forecast: Forecast | None = None) -> None:
+        self.elasticity = elasticity
+        self.forecast = forecast
+        self._request_s = 0.0
+        self._rate = 0.0
+        self._needs: deque[tuple[float, int]] = deque()
+        self._at: float | None = None
+
+    def tick(self, arrived: int, run_s: float, requests: int, now: float, calendar: float) -> None:
+        """Since the last tick `arrived` came, and `requests` were answered in `run_s` of runs.
+
+        `now` is monotonic; `calendar` is the clock that the season goes by.
+        """
+        if requests:
+            each = run_s / requests
+            self._request_s += 0.3 * (each - self._request_s) if self._request_s else each
+        if self._at is not None and now > self._at:
+            rate = arrived / (now - self._at)
+            self._rate += (0.5 if rate > self._rate else 0.2) * (rate - self._rate)
+        self._at = now
+        if self.forecast is not None:
+            self.forecast.arrived(calendar, arrived)
+
+    def wanted(self, waiting: int, now: float, calendar: float) -> int:
+        """How many instances there should be, with `waiting` requests in the queue."""
+        bounds = self.elasticity
+        rate = self._rate + waiting / bounds.lead_s
+        if self.forecast is not None:
+            rate = max(rate, self.forecast.peak(calendar + bounds.lead_s, calendar))
+        need = ceil(rate * self._request_s / bounds.busy - 1e-9)
+        need = min(max(need, bounds.least), bounds.most)
+        self._needs.append((now, need))
+        while self._needs[0][0] < now - bounds.patience_s:
+            self._needs.popleft()
+        return max(recent for _, recent in self._needs)

@@ -1,0 +1,99 @@
+"""Resources: who may run, in which order, and that nothing is ever over-committed or lost."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuili.errors import InvalidModel
+from tuili.server.scheduling.resources import Claim, Resources
+
+
+def places(resources, *claims):
+    woken = []
+    turns = [
+        resources.join(Claim(amounts, priority), lambda at=at: woken.append(at))
+        for at, (amounts, priority) in enumerate(claims)
+    ]
+    return turns, woken
+
+
+def test_there_is_as_much_as_the_most_demanding_instance_needs():
+    resources = Resources()
+    (one, four, other), woken = places(resources, ({"r": 1}, 1), ({"r": 4}, 1), ({"s": 1}, 1))
+    assert resources.available("r") == 4
+    assert four.take()
+    four.use()
+    assert not one.take()
+    assert not other.take(), "the first in order is waited for"
+    four.done()
+    assert woken == [0, 2]
+    assert one.held
+    assert other.held
+    resources.leave(four)
+    assert resources.available("r") == 1
+
+
+def test_the_operator_may_fix_how_much_there_is():
+    resources = Resources({"r": 2})
+    turns, _ = places(resources, ({"r": 1}, 1), ({"r": 1}, 1), ({"r": 1}, 1))
+    assert [turn.take() for turn in turns] == [True, True, False]
+    with pytest.raises(InvalidModel, match="needs 3 of resource 'r', but there are only 2"):
+        resources.join(Claim({"r": 3}), lambda: None)
+
+
+def test_twice_the_priority_gets_half_the_turns():
+    turns, _ = places(Resources(), *(({"r": 1}, priority) for priority in (1, 1, 2, 2)))
+    for _ in range(300):
+        for turn in turns:
+            turn.take()
+        (running,) = [turn for turn in turns if turn.held]
+        running.use()
+        running.done()
+    often, seldom = turns[0].runs + turns[1].runs, turns[2].runs + turns[3].runs
+    assert often == pytest.approx(2 * seldom, rel=0.1)
+
+
+def test_who_waits_no_more_lets_the_next_one_through():
+    (running, waiting, next_one), woken = places(
+        Resources({"r": 2}), ({"r": 1}, 1), ({"r": 2}, 1), ({"r": 1}, 1)
+    )
+    assert running.take()
+    assert not waiting.take()
+    assert not next_one.take()
+    waiting.drop()
+    assert woken == [2]
+    next_one.drop()
+    running.use()
+    running.done()
+    assert waiting.take()
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["take", "done", "drop"])), max_size=60),
+)
+def test_nothing_is_over_committed_and_everybody_gets_a_turn(claims, acts):
+    resources = Resources({"r": 3})
+    turns, _ = places(resources, *(({"r": amount}, priority) for amount, priority in claims))
+    running = set()
+    for at, act in acts:
+        turn = turns[at % len(turns)]
+        if act == "take" and turn not in running and turn.take():
+            turn.use()
+            running.add(turn)
+        elif act == "done" and turn in running:
+            running.discard(turn)
+            turn.done()
+        elif act == "drop" and turn not in running:
+            turn.drop()
+        held = [turn for turn in turns if turn.held or turn in running]
+        assert sum(turn.claim.amounts["r"] for turn in held) <= 3
+    for turn in running:
+        turn.done()
+    for turn in turns:
+        turn.drop()
+    for turn in turns:
+        assert turn.take()
+        turn.use()
+        turn.done()

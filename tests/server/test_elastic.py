@@ -1,0 +1,178 @@
+"""Elastic instances, their rate limits and their cores, on servables with made-up models."""
+
+import asyncio
+import json
+import os
+
+import pytest
+
+from tests.server.test_dataplane import add, plane
+from tests.server.test_servable import Answers, Doubler, ask
+from tuili.errors import InvalidModel
+from tuili.server.elastic import Elastic, remembered
+from tuili.server.execution import Instance
+from tuili.server.instances import claims_of, cores_of
+from tuili.server.protocol.signature import Signature, TensorRule
+from tuili.server.repository.config import ModelConfig
+from tuili.server.scheduling.forecast import Forecast
+from tuili.server.scheduling.placement import Placement
+from tuili.server.scheduling.policy import BatchPolicy
+from tuili.server.scheduling.resources import Claim, Resources
+from tuili.server.scheduling.scaling import Elasticity, Scaler
+from tuili.server.servable import Servable
+from tuili.server.telemetry.statistics import Statistics
+
+
+def servable(models, *, resources=None, amount=1):
+    signature = Signature("m", [TensorRule("x", "FP32", (2,))], [TensorRule("y", "FP32", (2,))], 8)
+    instances = [Instance(model, "m") for model in models]
+    claims = {each: Claim({"r": amount}) for each in instances} if resources else None
+    return Servable(
+        signature,
+        "1",
+        instances,
+        BatchPolicy(8),
+        Statistics("m", "1"),
+        placement=Placement(allowed=False),
+        resources=resources,
+        claims=claims,
+    )
+
+
+def test_instances_come_with_the_load_and_go_without_it(tmp_path):
+    async def scenario():
+        served = servable([Doubler()])
+        made = []
+
+        def another(number):
+            made.append(Doubler())
+            return [Instance(made[-1], f"m-{number}")], None
+
+        memory = tmp_path / "arrivals" / "m.json"
+        scaler = Scaler(Elasticity(1, 3, lead_s=5, patience_s=20), Forecast(100.0, 10))
+        elastic = Elastic(served, scaler, another, memory)
+        second, counts = 0.0, []
+        for load_s in [0.9] * 10 + [0.0] * 60:
+            # What the statistics say of this second: 10 requests that kept an instance 0.9 s.
+            if load_s:
+                served.statistics.success.count += 10
+                served.statistics.infer_ns.record(int(load_s * 2 * 1e9))
+            second += 1
+            await elastic.tick(second, second)
+            counts.append(elastic.instances)
+        assert max(counts) == 3
+        assert counts[-1] == 1
+        assert all(model.closed for model in made)
+        answers = Answers()
+        served.submit(ask(1), answers.take(0))
+        await answers.wait(1)
+        await elastic.stop()
+        assert json.loads(memory.read_text())["usual"]
+        assert remembered(memory).dump() == scaler.forecast.dump()
+        await served.close()
+
+    asyncio.run(scenario())
+
+
+def test_models_that_share_a_resource_run_one_at_a_time():
+    async def scenario():
+        resources, answers = Resources(), Answers()
+        models = [Doubler(), Doubler()]
+        for model in models:
+            model.gate.clear()
+        served = [servable([model], resources=resources) for model in models]
+        for at, each in enumerate(served):
+            each.submit(ask(at), answers.take(at))
+            await asyncio.sleep(0.001)
+        assert [each.pending() for each in served] == [0, 1]
+        models[0].gate.set()
+        models[1].gate.set()
+        await answers.wait(2)
+        for each in served:
+            await each.close()
+        assert resources.available("r") == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_request_stops_waiting_for_resources():
+    async def scenario():
+        resources, answers = Resources({"r": 2}), Answers()
+        models = [Doubler() for _ in range(3)]
+        models[0].gate.clear()
+        running, large, small = (
+            servable([model], resources=resources, amount=amount)
+            for model, amount in zip(models, (1, 2, 1), strict=True)
+        )
+        running.submit(ask(0), answers.take(0))
+        await asyncio.sleep(0)
+        ticket = large.submit(ask(1), answers.take(1))
+        await asyncio.sleep(0)
+        small.submit(ask(2), answers.take(2))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert small.pending() == 1, "the large claim is before it"
+        ticket.cancel()
+        await answers.wait(1)
+        assert set(answers.found) == {2}
+        models[0].gate.set()
+        await answers.wait(2)
+        for each in (running, large, small):
+            await each.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0", [{0}, {0}]), ("0-1;1", [{0, 1}, {1}]), ("0,2-3", [{0, 2, 3}] * 2)]
+)
+def test_each_instance_has_its_cores(text, expected):
+    config = ModelConfig("m", parameters={"cpu_cores": text})
+    assert [cores_of(config, number) for number in range(2)] == expected
+
+
+def test_cores_that_are_none():
+    with pytest.raises(InvalidModel, match="must be cores such as"):
+        cores_of(ModelConfig("m", parameters={"cpu_cores": "first"}), 0)
+
+
+def test_an_instance_runs_on_its_cores():
+    core = min(os.sched_getaffinity(0))
+
+    class Where(Doubler):
+        def run(self, inputs):
+            self.cores = os.sched_getaffinity(0)
+            return super().run(inputs)
+
+    async def scenario():
+        model, answers = Where(), Answers()
+        served = servable([])
+        served.grow([Instance(model, "m", frozenset({core}))], None)
+        served.submit(ask(1), answers.take(0))
+        await answers.wait(1)
+        assert model.cores == {core}
+        await served.close()
+
+    asyncio.run(scenario())
+
+
+def test_claims_follow_the_groups():
+    limiter = {"resources": [{"name": "r", "count": 3}], "priority": 2}
+    groups = [{"count": 2, "rate_limiter": limiter}, {"count": 1}, {"count": 4, "passive": True}]
+    found = claims_of(ModelConfig("m", raw={"instance_group": groups}))
+    assert found == (Claim({"r": 3}, 2), Claim({"r": 3}, 2), Claim({}, 1))
+
+
+def test_an_elastic_model_needs_room_above_what_is_configured(tmp_path):
+    config = 'backend: "identity"\ninput { name: "a" data_type: TYPE_FP32 dims: [ 1 ] }\n'
+    config += 'output { name: "b" data_type: TYPE_FP32 dims: [ 1 ] }\ninstance_group { count: 2 }\n'
+    add(tmp_path, "m", 1, config=config + 'parameters { key: "max_instances" '
+        'value { string_value: "1" } }')  # fmt: skip
+
+    async def scenario():
+        dataplane = plane(tmp_path)
+        await dataplane.start()
+        assert "at least the 2 configured" in str(dataplane.repository.failures())
+        await dataplane.close(5)
+
+    asyncio.run(scenario())

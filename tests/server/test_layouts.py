@@ -1,0 +1,101 @@
+"""Ragged and padded batches through the data plane, and configurations of them that do not load."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from tests.server.test_dataplane import add, infer, plane, run
+from tuili.server.protocol.messages import InferRequest, InputTensor
+
+RAGGED = """
+max_batch_size: 8
+dynamic_batching { max_queue_delay_microseconds: 20000 preferred_batch_size: [ 3 ] }
+input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true }
+output { name: "sum" data_type: TYPE_FP32 dims: [ 1 ] }
+output { name: "twice" data_type: TYPE_FP32 dims: [ -1 ] }
+batch_input { kind: BATCH_ACCUMULATED_ELEMENT_COUNT target_name: "ends" data_type: TYPE_INT32
+              source_input: "x" }
+batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "twice" source_input: "x" }
+"""
+RAGGED_MODEL = """
+import numpy as np
+class Model:
+    def __init__(self, parameters):
+        pass
+
+    def run(self, inputs):
+        x, ends = inputs["x"], inputs["ends"]
+        assert x.ndim == 1 and ends[-1] == len(x) and ends.dtype == np.int32
+        parts = np.split(x, ends[:-1])
+        return {"sum": np.array([[part.sum()] for part in parts], np.float32), "twice": x * 2}
+"""
+PADDED = """
+max_batch_size: 8
+dynamic_batching { max_queue_delay_microseconds: 20000 preferred_batch_size: [ 3 ] }
+input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] }
+output { name: "sum" data_type: TYPE_FP32 dims: [ 1 ] }
+parameters { key: "length_buckets" value { string_value: "4, 16" } }
+parameters { key: "pad_value.x" value { string_value: "0" } }
+"""
+PADDED_MODEL = """
+class Model:
+    def __init__(self, parameters):
+        pass
+
+    def run(self, inputs):
+        x = inputs["x"]
+        assert x.shape[1] in (4, 16)
+        return {"sum": x.sum(axis=1, keepdims=True)}
+"""
+
+
+def ask(size):
+    data = np.arange(1, size + 1, dtype=np.float32)[None]
+    return InferRequest("m", [InputTensor("x", "FP32", data.shape, data)])
+
+
+def put(tmp_path, config, model):
+    add(tmp_path, "m", 1, config=config)
+    (tmp_path / "m" / "1" / "model.py").write_text(model)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("config", "model"), [(RAGGED, RAGGED_MODEL), (PADDED, PADDED_MODEL)], ids=["ragged", "padded"]
+)
+def test_requests_of_different_lengths_are_one_batch(tmp_path, config, model):
+    async def scenario(dataplane):
+        answers = await asyncio.gather(*(infer(dataplane, ask(size)) for size in (2, 3, 4)))
+        for size, answer in zip((2, 3, 4), answers, strict=True):
+            found = {output.name: output.data for output in answer.outputs}
+            assert found["sum"].tolist() == [[size * (size + 1) / 2]]
+            if "twice" in found:
+                assert found["twice"].tolist() == [[2.0 * at for at in range(1, size + 1)]]
+        (stats,) = dataplane.model_statistics("m")["model_stats"]
+        assert (stats["inference_count"], stats["execution_count"]) == (3, 1)
+
+    run(put(tmp_path, config, model), scenario)
+
+
+@pytest.mark.parametrize(
+    ("config", "old", "new", "text"),
+    [
+        (RAGGED, 'source_input: "x" }', 'source_input: "z" }', "'z' of batch_input"),
+        (RAGGED, 'source_input: "x" }', "}", "exactly one source_input"),
+        (PADDED, "4, 16", "4, none", "must be positive numbers"),
+        (PADDED, '"0"', '"nothing"', "must be a number"),
+        (PADDED, "dims: [ -1 ]", "dims: [ 4 ]", "needs exactly one open dim"),
+    ],
+)
+def test_layouts_that_do_not_load(tmp_path, config, old, new, text):
+    model = RAGGED_MODEL if config is RAGGED else PADDED_MODEL
+    repository = put(tmp_path, config.replace(old, new, 1), model)
+
+    async def scenario():
+        dataplane = plane(repository)
+        await dataplane.start()
+        assert text in str(dataplane.repository.failures())
+        await dataplane.close(5)
+
+    asyncio.run(scenario())
