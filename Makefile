@@ -87,3 +87,8 @@ bench-server: setup
 .PHONY: chaos
 chaos: setup
 	$(BIN)/python -m benchmarks.chaos
+
+# Twenty minutes of load, loads, unloads and dying hosts: memory and descriptors must not grow.
+.PHONY: soak
+soak: setup
+	$(BIN)/python -m benchmarks.soak

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,9 +97,9 @@ SUBJECTS = (
 )
 
 
-def write(repository: Path) -> None:
+def write(repository: Path, subjects: Sequence[Subject] = SUBJECTS) -> None:
     """The model repository."""
-    for subject in SUBJECTS:
+    for subject in subjects:
         version = repository / subject.name / "1"
         version.mkdir(parents=True)
         text = CONFIG.format(width=WIDTH, extra=subject.extra)
@@ -113,12 +113,12 @@ def write(repository: Path) -> None:
 
 
 @contextmanager
-def served(repository: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, int]]]:
+def served(repository: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, int]]]:
     """A server over the repository; its process and ports."""
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "tuili", "serve", str(repository), *ports]
     process = subprocess.Popen(
-        [*command, "--log-level", "error"], stdout=subprocess.PIPE, text=True,
+        [*command, "--log-level", "error", *more], stdout=subprocess.PIPE, text=True,
         stderr=(repository.parent / "log").open("w"),
     )  # fmt: skip
     assert process.stdout is not None
@@ -170,11 +170,17 @@ class Client:
         return exchange(self.target, question, {"x": x}, Expectation({"y": y}), label)
 
 
-def kill_some(repository: Path, every_s: float, stop: threading.Event, kills: list[str]) -> None:
+def kill_some(
+    repository: Path,
+    subjects: Sequence[Subject],
+    every_s: float,
+    stop: threading.Event,
+    kills: list[str],
+) -> None:
     """`kill -9` to one host every few seconds: mostly of one model, now and then of others."""
     chosen = random.Random(1)
-    victims = [s.name for s in SUBJECTS if s.killed] * 3
-    victims += [s.name for s in SUBJECTS if s.poisoned or s.leaks]
+    victims = [s.name for s in subjects if s.killed] * 3
+    victims += [s.name for s in subjects if s.poisoned or s.leaks]
     while not stop.wait(every_s):
         name = chosen.choice(victims)
         with contextlib.suppress(OSError, ValueError):
@@ -214,7 +220,7 @@ def run(calm_s: float, chaos_s: float, kill_every_s: float, rate: float) -> tupl
         write(repository)
         with served(repository) as (_, ports):
             # Each costs two restarts, and the model must keep up with its load meanwhile.
-            poison_every = max(int(rate * kill_every_s * 4), 8)
+            poison_every = int(rate * kill_every_s * 4)
             clients = [
                 Client(subject, Target(protocol, "127.0.0.1", ports[protocol]), rate, poison_every)
                 for subject in SUBJECTS
@@ -227,7 +233,7 @@ def run(calm_s: float, chaos_s: float, kill_every_s: float, rate: float) -> tupl
             time.sleep(calm_s)
             begin, stop, kills = time.perf_counter(), threading.Event(), list[str]()
             killer = threading.Thread(
-                target=kill_some, args=(repository, kill_every_s, stop, kills)
+                target=kill_some, args=(repository, SUBJECTS, kill_every_s, stop, kills)
             )
             killer.start()
             time.sleep(chaos_s)
@@ -239,14 +245,16 @@ def run(calm_s: float, chaos_s: float, kill_every_s: float, rate: float) -> tupl
                 thread.join()
             metrics = urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/metrics").read()
             print(f"{len(kills)} kills: {', '.join(sorted(set(kills)))}")
-    return fates(clients, (start, begin, time.perf_counter())), metrics.decode()
+    return fates(clients, SUBJECTS, (start, begin, time.perf_counter())), metrics.decode()
 
 
-def fates(clients: list[Client], moments: tuple[float, float, float]) -> list[Fate]:
+def fates(
+    clients: list[Client], subjects: Sequence[Subject], moments: tuple[float, float, float]
+) -> list[Fate]:
     """Calm and chaos of every model, both protocols together."""
     start, begin, end = moments
     found = []
-    for subject in SUBJECTS:
+    for subject in subjects:
         whole = Log()
         for client in clients:
             if client.subject is subject:

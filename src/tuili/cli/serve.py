@@ -68,6 +68,15 @@ def serve(
     rate_limit_resource: Annotated[
         list[str] | None, typer.Option(help="How much there is of a resource: NAME:COUNT.")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM chain: HTTP and gRPC speak TLS.", show_default=False)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM key of the certificate.", show_default=False)
+    ] = None,
+    busy_poll_us: Annotated[
+        int, typer.Option(min=0, help="Look for the next request so long instead of sleeping.")
+    ] = 0,
     server_id: Annotated[str, typer.Option(help="The server's name in its metadata.")] = "tuili",
     response_cache_size: Annotated[
         int, typer.Option(min=0, help="Bytes of answers kept for models that ask for it.")

@@ -8,16 +8,19 @@ import gc
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from tuili.errors import InvalidModel, TuiliError, Unavailable, Unsupported
+from tuili.errors import InvalidArgument, InvalidModel, TuiliError, Unavailable, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.options import ServerOptions
+from tuili.server.polling import BusyPoll
 from tuili.server.queues.consumer import Consumer
 from tuili.server.queues.sources import source_of
+from tuili.server.tls import server_context
 from tuili.server.webhooks import Webhooks
 
 _log = logging.getLogger("tuili.server")
@@ -95,6 +98,8 @@ async def start(options: ServerOptions) -> Running:
     dataplane = DataPlane(options)
     front_ends: dict[str, FrontEnd] = {}
     running = Running(dataplane, front_ends)
+    if options.busy_poll_us:
+        BusyPoll(options.busy_poll_us * 1e-6).watch(dataplane)
     try:
         if options.http_port >= 0:
             front_ends["http"] = await _start_http(dataplane, options)
@@ -182,6 +187,7 @@ async def _start_http(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
             limits,
             refusals=refusals,
             webhooks=Webhooks(options.allow_webhook),
+            tls=_tls(options, "http/1.1"),
         )
     except OSError as error:
         raise _cannot_listen("http", options.http_port, error) from error
@@ -193,12 +199,30 @@ async def _start_grpc(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
     except ImportError as error:
         raise _missing_extra(error) from error
 
+    if options.tls_certificate and options.grpc_impl == "grpcio":
+        raise Unsupported("--grpc-impl grpcio has no TLS; the native implementation has")
     try:
         return await grpc.start(
-            dataplane, options.host, options.grpc_port, grpc_impl=options.grpc_impl
+            dataplane,
+            options.host,
+            options.grpc_port,
+            grpc_impl=options.grpc_impl,
+            tls=_tls(options, "h2"),
         )
     except (OSError, RuntimeError) as error:
         raise _cannot_listen("grpc", options.grpc_port, error) from error
+
+
+def _tls(options: ServerOptions, protocol: str) -> ssl.SSLContext | None:
+    """The context of a front end; None for plain text."""
+    certificate, key = options.tls_certificate, options.tls_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise InvalidArgument(
+            "--tls-certificate and --tls-key go together, and one of them is missing"
+        )
+    return server_context(certificate, key, protocol=protocol)
 
 
 async def _start_metrics(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:

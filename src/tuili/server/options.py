@@ -47,6 +47,11 @@ class ServerOptions:
     rate_limit_resources: tuple[tuple[str, int], ...] = ()
     grpc_impl: Literal["native", "grpcio"] = "native"
     server_id: str = "tuili"
+    # PEM files; both or none. HTTP and gRPC then speak TLS only.
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    # How long the loop stays awake after a request, looking for the next; 0 lets it sleep.
+    busy_poll_us: int = 0
     # URLs below which the answers of jobs may be posted.
     allow_webhook: tuple[str, ...] = ()
     # Queues to take requests from.

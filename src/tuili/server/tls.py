@@ -1,0 +1,27 @@
+"""TLS of the front ends: one certificate, one ALPN name per protocol."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from tuili.errors import InvalidArgument
+
+
+def server_context(certificate: Path, key: Path, *, protocol: str) -> ssl.SSLContext:
+    """A context for `protocol` ("http/1.1" or "h2", RFC 7301), TLS 1.2 and newer.
+
+    `certificate` is a PEM file with the chain, the server's own first; InvalidArgument if it and
+    `key` cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([protocol])
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidArgument(
+            f"TLS certificate {str(certificate)!r} with key {str(key)!r}: {error}; expected two "
+            "PEM files that belong together"
+        ) from error
+    return context
