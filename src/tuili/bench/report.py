@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tuili.bench.engines import LOADERS, Settings
 from tuili.bench.rounds import OWN, Comparison, geometric_mean
+from tuili.runtime.cpu import cpu_model
 
 
 def table(comparisons: Sequence[Comparison], settings: Settings) -> Table:
@@ -100,20 +101,11 @@ def record(comparisons: Sequence[Comparison], settings: Settings) -> dict[str, A
 def machine() -> dict[str, Any]:
     """The processor, how much of it we may use, and the system."""
     return {
-        "processor": _processor(),
+        "processor": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def _version(package: str) -> str | None:

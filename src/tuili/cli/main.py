@@ -18,6 +18,8 @@ COMMANDS = {
     "compile": "tuili.cli.compile:compile_model",
     "run": "tuili.cli.run:run",
     "inspect": "tuili.cli.inspect:inspect",
+    "explain": "tuili.cli.explain:explain",
+    "profile": "tuili.cli.explain:profile",
     "bench": "tuili.cli.bench:bench",
     "serve": "tuili.cli.serve:serve",
     "config": "tuili.cli.config:config",

@@ -44,8 +44,10 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
 def choose(node: Node, ctx: Context) -> Family:
     """The first family that supports the node; raises UnsupportedOperator naming what was tried."""
     families = FAMILIES.get(node.op, ())
-    for family in families:
+    for at, family in enumerate(families):
         if family.supports(node, ctx):
+            refused = tuple(each.name for each in families[:at])
+            ctx.program.families[node.label] = (family.name, refused)
             return family
     tried = ", ".join(family.name for family in families) or "none"
     types = ", ".join(str(value.type) for value in node.inputs if value is not None)

@@ -27,12 +27,16 @@ def signature(name: str, kernel: Kernel) -> str:
     return f"TL_HIDDEN void {name}({params})"
 
 
+SPAN_THREADS = 64  # threads whose spans are kept
+
+
 def print_run(
     program: Program, target: Target, names: dict[Kernel, str], *, timed: bool = False
 ) -> tuple[str, MemoryPlan | None]:
     """The unit of the run function, and the memory plan when all sizes are known.
 
-    `timed` adds a clock after every call, read through `tuili_times`.
+    `timed` adds a clock after every call, read through `tuili_times`, and the times at which each
+    thread began and ended it, read through `tuili_spans` (call, thread, begin and end).
     """
     layout = RunLayout(program)
     parts = [
@@ -75,15 +79,26 @@ def _clock(program: Program) -> str:
     return textwrap.dedent(f"""
         #include <time.h>
         static int64_t tl_times[{count + 1}], tl_last;
-        static void tl_tick(int32_t call)
+        static int64_t tl_spans[{count + 1}][{SPAN_THREADS}][2];
+        static int64_t tl_now(void)
         {{
             struct timespec now;
             clock_gettime(CLOCK_MONOTONIC, &now);
-            const int64_t at = now.tv_sec * 1000000000 + now.tv_nsec;
+            return now.tv_sec * 1000000000 + now.tv_nsec;
+        }}
+        static void tl_tick(int32_t call)
+        {{
+            const int64_t at = tl_now();
             if (call >= 0) tl_times[call] += at - tl_last;
             tl_last = at;
         }}
+        static void tl_mark(int32_t tid, int32_t call, int32_t end)
+        {{
+            if (tid < {SPAN_THREADS} && (end || !tl_spans[call][tid][0]))
+                tl_spans[call][tid][end] = tl_now();
+        }}
         TL_EXPORT int64_t *tuili_times(void) {{ return tl_times; }}
+        TL_EXPORT int64_t *tuili_spans(void) {{ return &tl_spans[0][0][0]; }}
         """)
 
 

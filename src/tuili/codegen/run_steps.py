@@ -170,20 +170,29 @@ class StepPrinter:
         self._calls += 1
         return [f"if (tid == 0) tl_tick({self._calls - 1});"]
 
+    def _marked(self, call: str) -> str:
+        """A kernel's call; under a clock, between the marks of its thread."""
+        if not self._timed:
+            return f"{call};"
+        mark = f"tl_mark(tid, {self._calls}"
+        return f"{{ {mark}, 0); {call}; {mark}, 1); }}"
+
     def _call(self, step: Call) -> list[str]:
         pairs = zip(step.args, step.kernel.params, strict=True)
         args = ", ".join(self._argument(arg, param) for arg, param in pairs)
         name, grid, tail = self._names[step.kernel], self._c(step.grid), f", {args}" if args else ""
         shared = shares(step, self._c)
         if shared == "0":
-            return [comment_text(step.label), f"if (tid == 0) {name}(0, {grid}, scratch{tail});"]
+            alone = self._marked(f"{name}(0, {grid}, scratch{tail})")
+            return [comment_text(step.label), f"if (tid == 0) {alone}"]
         pieces = pieces_of(step)
         count = str(pieces) if shared == "1" else f"{shared} ? {pieces} : 0"
+        call = self._marked(f"{name}(c.begin, c.end, scratch{tail})")
         return [
             comment_text(step.label),
             "{",
             f"    tl_claim c = tl_claim_start(shared->shares, ++turn, {grid}, {count}, tid, n);",
-            f"    while (tl_claim_next(&c)) {name}(c.begin, c.end, scratch{tail});",
+            f"    while (tl_claim_next(&c)) {call}",
             "}",
         ]
 

@@ -251,6 +251,10 @@ class Program:
     host: list[Graph] = field(default_factory=list[Graph])  # one node each, for HostCall
     requirements: list[Requirement] = field(default_factory=list[Requirement])  # of the inputs
     faults: list[str] = field(default_factory=list[str])  # run-time errors, codes from 1
+    # By node: the kernel family that runs it, and those that were asked before and do not fit.
+    families: dict[str, tuple[str, tuple[str, ...]]] = field(
+        default_factory=dict[str, tuple[str, tuple[str, ...]]]
+    )
 
     def is_late_output(self, buffer: Buffer) -> bool:
         """Whether data decides an axis of an output; [0, N] has no bytes, and yet such a shape."""

@@ -49,6 +49,15 @@ def _sysctl_features() -> frozenset[str]:
     return frozenset(_DARWIN.get(word, word) for word in words)
 
 
+def cpu_model(root: Path = _ROOT) -> str:
+    """The processor's name for people; the machine's kind where the system does not tell it."""
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
 # -- threads ---------------------------------------------------------------------------------
 
 

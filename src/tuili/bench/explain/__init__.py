@@ -1,0 +1,1 @@
+"""Where a model's time goes: per kernel call, beside what the machine could do."""
