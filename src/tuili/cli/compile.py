@@ -48,7 +48,7 @@ def compile_model(
 
     seen = _Seen(print_after)
     start = time.perf_counter()
-    with _progress(quiet) as report:
+    with progress_bar(quiet) as report:
         artifact = tuili.compile(
             model,
             output or model.with_suffix(".tuili"),
@@ -88,7 +88,7 @@ class _Seen:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Generator[Callable[[str, int, int], None] | None]:
+def progress_bar(quiet: bool) -> Generator[Callable[[str, int, int], None] | None]:
     """A bar on stderr while the block runs; what it yields moves it: (step, done, total)."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:

@@ -23,9 +23,12 @@ COMMANDS = {
     "bench": "tuili.cli.bench:bench",
     "serve": "tuili.cli.serve:serve",
     "config": "tuili.cli.config:config",
+    "publish": "tuili.cli.publish:publish",
+    "history": "tuili.cli.registry:history",
+    "diff": "tuili.cli.registry:diff",
+    "tag": "tuili.cli.registry:tag",
     "rollout": "tuili.cli.rollout:rollout",
-    "history": "tuili.cli.rollout:history",
-    "rollback": "tuili.cli.rollout:rollback",
+    "rollback": "tuili.cli.registry:rollback",
     "label": "tuili.cli.rollout:label",
 }
 

@@ -21,7 +21,7 @@ Name = Annotated[str, typer.Argument(help="The roll-out's name.")]
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Why = Annotated[str, typer.Option(help="Why, for the journal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the server answers.")]
-_HERE = "http://127.0.0.1:8000"
+HERE = "http://127.0.0.1:8000"
 
 rollout = typer.Typer(
     help="Begin, watch and steer roll-outs of model versions.",
@@ -35,7 +35,7 @@ def start(
     plan: Annotated[Path, typer.Argument(help="A YAML or JSON file.", exists=True, dir_okay=False)],
     dry_run: Annotated[bool, typer.Option(help="Only say what it would do.")] = False,
     follow: Annotated[bool, typer.Option(help="Watch it until it is over.")] = False,
-    server: Server = _HERE,
+    server: Server = HERE,
 ) -> None:
     """Begin a roll-out."""
     text = plan.read_bytes()
@@ -51,7 +51,7 @@ def start(
 
 
 @rollout.command(name="list")
-def list_all(server: Server = _HERE) -> None:
+def list_all(server: Server = HERE) -> None:
     """All roll-outs, the newest first."""
     table = Table()
     for title in ("name", "model", "state", "step", "candidates", "why"):
@@ -65,7 +65,7 @@ def list_all(server: Server = _HERE) -> None:
 
 
 @rollout.command()
-def show(name: Name, server: Server = _HERE, as_json: AsJson = False) -> None:
+def show(name: Name, server: Server = HERE, as_json: AsJson = False) -> None:
     """A roll-out with its verdicts and numbers."""
     found = call(server, "GET", f"/v2/rollouts/{quote(name)}")
     if as_json:
@@ -75,7 +75,7 @@ def show(name: Name, server: Server = _HERE, as_json: AsJson = False) -> None:
 
 
 @rollout.command()
-def watch(name: Name, server: Server = _HERE) -> None:
+def watch(name: Name, server: Server = HERE) -> None:
     """Print what happens until the roll-out is over; exit code 1 unless it was promoted."""
     last = ""
     while True:
@@ -90,25 +90,25 @@ def watch(name: Name, server: Server = _HERE) -> None:
 
 
 @rollout.command()
-def pause(name: Name, why: Why = "", server: Server = _HERE) -> None:
+def pause(name: Name, why: Why = "", server: Server = HERE) -> None:
     """Keep the weights as they are; only a rollback can happen."""
     _act(server, name, "pause", why)
 
 
 @rollout.command()
-def resume(name: Name, why: Why = "", server: Server = _HERE) -> None:
+def resume(name: Name, why: Why = "", server: Server = HERE) -> None:
     """Go on with the present step, from zero."""
     _act(server, name, "resume", why)
 
 
 @rollout.command()
-def abort(name: Name, why: Why = "", server: Server = _HERE) -> None:
+def abort(name: Name, why: Why = "", server: Server = HERE) -> None:
     """End it: the stable version has all traffic again."""
     _act(server, name, "abort", why)
 
 
 @rollout.command()
-def promote(name: Name, why: Why = "", server: Server = _HERE) -> None:
+def promote(name: Name, why: Why = "", server: Server = HERE) -> None:
     """Promote the candidate now, whatever the numbers say."""
     _act(server, name, "promote", why)
 
@@ -116,7 +116,7 @@ def promote(name: Name, why: Why = "", server: Server = _HERE) -> None:
 def history(
     model: Annotated[str, typer.Argument(help="A model; none for all.")] = "",
     since: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0,
-    server: Server = _HERE,
+    server: Server = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Show the journal: who decided what, when, why, and by which numbers."""
@@ -139,7 +139,7 @@ def rollback(
     model: Model,
     to: Annotated[int | None, typer.Option(help="The version; default: the one before.")] = None,
     why: Why = "",
-    server: Server = _HERE,
+    server: Server = HERE,
 ) -> None:
     """Let an earlier version of a model answer, without interruption."""
     body = {"why": why} | ({} if to is None else {"version": to})
@@ -156,7 +156,7 @@ def label(
     name: Annotated[str, typer.Argument(help="The label; none to list them.")] = "",
     version: Annotated[int | None, typer.Argument(help="A loaded version.")] = None,
     remove: Annotated[bool, typer.Option(help="Remove the label.")] = False,
-    server: Server = _HERE,
+    server: Server = HERE,
 ) -> None:
     """List the labels of a model, or point one at a version."""
     path = f"/v2/models/{quote(model)}/labels"

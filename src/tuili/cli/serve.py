@@ -93,6 +93,10 @@ def serve(
     consume: Annotated[
         list[str] | None, typer.Option(help="A queue to take requests from: redis:// or nats://.")
     ] = None,
+    require_signature: Annotated[
+        list[Path] | None,
+        typer.Option(help="A public key, PEM: only versions signed with such a key are loaded."),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
     ] = None,
@@ -124,7 +128,14 @@ _FIELDS = {
     "response_cache_ttl": "response_cache_ttl_s",
     "rate_limit_resource": "rate_limit_resources",
 }
-_REPEATED = ("repository", "load_model", "allow_webhook", "consume", "rate_limit_resource")
+_REPEATED = (
+    "repository",
+    "load_model",
+    "allow_webhook",
+    "consume",
+    "rate_limit_resource",
+    "require_signature",
+)
 
 
 def _server_options(given: dict[str, Any]) -> ServerOptions:

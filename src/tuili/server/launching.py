@@ -22,6 +22,7 @@ from tuili.server.options import ServerOptions
 from tuili.server.pipeline_plan import plan
 from tuili.server.pipelines import function_servable, start_functions, tensor_configs
 from tuili.server.preparing import Prepared, prepare, warm
+from tuili.server.registry.checking import check
 from tuili.server.repository import pipeline
 from tuili.server.repository.compiling import cache_folder
 from tuili.server.repository.config import ModelConfig, step_models
@@ -60,6 +61,7 @@ class Launcher:
 
     async def launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
         """A running version, warm."""
+        await asyncio.to_thread(check, folder, version, self._options.require_signature)
         path = folder / str(version) / pipeline.FILE
         if path.exists():
             return await self._launch_pipeline(path, config, version)

@@ -59,3 +59,5 @@ class ServerOptions:
     # Where roll-outs are decided: a SQLite file (default: in the first repository), or the
     # address of a PostgreSQL database.
     state: str = ""
+    # Public keys, one of which must have signed every version that is loaded.
+    require_signature: tuple[Path, ...] = ()

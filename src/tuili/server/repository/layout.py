@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from tuili.errors import InvalidArgument, InvalidModel, NotFound
+from tuili.server.registry import ledger
+from tuili.server.registry.checking import is_whole
 
 _NAME: Final = re.compile(r"[^/\\\0-\x1f\x7f]{1,255}")
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
@@ -51,6 +53,16 @@ def find_model(repositories: Sequence[Path], name: str) -> Path | None:
 
 
 def versions_of(folder: Path) -> list[int]:
+    """The versions of a model that may be served: whole ones that nobody withdrew."""
+    withdrawn = ledger.read(folder).withdrawn
+    return [
+        version
+        for version in version_folders(folder)
+        if version not in withdrawn and is_whole(folder / str(version))
+    ]
+
+
+def version_folders(folder: Path) -> list[int]:
     """The version folders of a model: positive numbers without leading zeros."""
     return sorted(
         int(each.name)
@@ -77,12 +89,21 @@ def model_file(version: Path, filename: str) -> Path:
 
 
 def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes when any file below `folder` does: relative path, time of change and size."""
+    """Changes when any file does that may be served: relative path, time of change and size.
+
+    Versions that are half copied or withdrawn are left out, so is the ledger itself.
+    """
+    unserved = _unserved(folder)
     entries: list[tuple[str, int, int]] = []
     for parent, folders, files in os.walk(folder):
-        folders.sort()
+        top = parent == str(folder)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not (top and name in unserved)
+        )
         for name in sorted(files):
             path = Path(parent, name)
+            if name.startswith(".") or (top and name in unserved):
+                continue
             try:
                 status = path.stat()
             except FileNotFoundError:
@@ -91,3 +112,14 @@ def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
         if not files and not folders:
             entries.append((str(Path(parent).relative_to(folder)) + "/", 0, 0))
     return tuple(entries)
+
+
+def _unserved(folder: Path) -> set[str]:
+    """What in a model's folder has no part in what is served."""
+    try:
+        served = set(versions_of(folder))
+    except InvalidModel:
+        return set()  # a damaged ledger: the model is loaded again once that is mended
+    return {ledger.LEDGER} | {
+        str(version) for version in version_folders(folder) if version not in served
+    }

@@ -1,0 +1,1 @@
+"""Publishing: what people do with the versions of a repository, a running server or none."""
