@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from tuili.server.options import ServerOptions
 
 
+RequireSignature = Annotated[
+    list[Path] | None,
+    typer.Option(help="A public key, PEM: only versions signed with such a key are loaded."),
+]
+
+
 def serve(
     repository: Annotated[
         list[Path], typer.Argument(help="Folders of models.", exists=True, file_okay=False)
@@ -93,10 +99,7 @@ def serve(
     consume: Annotated[
         list[str] | None, typer.Option(help="A queue to take requests from: redis:// or nats://.")
     ] = None,
-    require_signature: Annotated[
-        list[Path] | None,
-        typer.Option(help="A public key, PEM: only versions signed with such a key are loaded."),
-    ] = None,
+    require_signature: RequireSignature = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
     ] = None,
