@@ -29,6 +29,7 @@ _log = logging.getLogger("tuili.server")
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _WARM_BYTES: Final = 1 << 30
+_DESCRIPTORS: Final = 65_536
 
 
 class FrontEnd(Protocol):
@@ -57,6 +58,7 @@ def serve(options: ServerOptions, announce: Callable[[Running], None] | None = N
     """Serve until SIGTERM or SIGINT; true when everything in flight was answered before the end."""
     configure_logging(options.log_level)
     keep_memory_warm()
+    allow_many_connections()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(options, announce))
 
@@ -262,6 +264,18 @@ def configure_logging(level: str) -> None:
     logger.handlers = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+def allow_many_connections() -> None:
+    """Raise the soft limit of descriptors, which shells set to 1024, as far as is allowed."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def keep_memory_warm() -> None:
