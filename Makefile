@@ -92,3 +92,9 @@ chaos: setup
 .PHONY: soak
 soak: setup
 	$(BIN)/python -m benchmarks.soak
+
+# Overload, and learnt against hand-tuned delays and Triton's batcher, on real models.
+.PHONY: bench-scheduling
+bench-scheduling: setup
+	$(BIN)/python -m benchmarks.scheduling overload
+	$(BIN)/python -m benchmarks.scheduling delays

@@ -57,11 +57,19 @@ def test_a_model_admits_as_many_as_it_may(tmp_path):
     run(put(tmp_path, "m", parameter("max_concurrency", 1)), scenario)
 
 
+class Origin:
+    def __init__(self, address):
+        self.address = lambda: address
+
+    def header(self, name):
+        return ""
+
+
 @pytest.mark.parametrize("by", ["transport", "parameter"])
 def test_clients_are_told_apart(tmp_path, by):
     def of(client):
         if by == "transport":
-            return ask(client=client)
+            return ask(origin=Origin(client))
         return ask(parameters={"client_id": client})
 
     async def scenario(dataplane):

@@ -31,8 +31,9 @@ _LIMITS: Final = {
 }
 DEGRADE_TO: Final = "degrade_to"
 DEGRADE_CACHED: Final = "degrade_cached"
-# A request's parameter that names its client, where the transport does not.
+# What names a request's client: a parameter, a header or metadata field, or else its address.
 CLIENT: Final = "client_id"
+CLIENT_HEADER: Final = "x-client-id"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unavailable
-from tuili.server.admitting import CLIENT, Door
+from tuili.server.admitting import CLIENT, CLIENT_HEADER, Door
 from tuili.server.answering import Answers, hand_over
 from tuili.server.dispatching import Dispatcher, Policies
 from tuili.server.execution import Runner
@@ -168,7 +168,9 @@ class Servable:
     def _admit(self, door: Door, item: Pending) -> None:
         """Let a request in, and see to it that its end is told."""
         parameters = item.request.parameters or {}
-        item.client = str(parameters.get(CLIENT, item.request.client))
+        origin = item.request.origin
+        client = parameters.get(CLIENT) or (origin and origin.header(CLIENT_HEADER))
+        item.client = str(client or (origin and origin.address()) or "")
         ahead = self._queue.ahead(item.level) + self._dispatcher.under_way
         door.admission.admit(item.client, ahead, item.deadline, item.arrived)
         item.admitted = True

@@ -67,9 +67,8 @@ class InferRequest(msgspec.Struct, gc=False):
     `version` is "" for "the newest ready one". `deadline` is a `time.monotonic()` moment or None.
     `parameters` hold `sequence_id`, `priority`, `timeout` and whatever else the client sent;
     transport-level keys (`binary_data_output`) stay with the transport.
-    `variants` are those chosen for the models of a DAG, by model; its steps share it. `client` is
-    who asks, if the transport can tell; `degraded` marks a request that a larger model had no time
-    for.
+    `variants` are those chosen for the models of a DAG, by model; its steps share it.
+    `degraded` marks a request that a larger model had no time for.
     """
 
     model: str
@@ -82,7 +81,6 @@ class InferRequest(msgspec.Struct, gc=False):
     origin: Origin | None = None
     variants: dict[str, str] | None = None
     uncached: bool = False
-    client: str = ""
     degraded: bool = False
 
 

@@ -66,8 +66,9 @@ class Expectation:
         if not self._run_s:
             self._request_s, self._run_s = each, seconds
             return
-        self._request_s += _WEIGHT * (each - self._request_s)
-        self._run_s += _WEIGHT * (seconds - self._run_s)
+        # One run that was disturbed must not shut the door: it counts double at most.
+        self._request_s += _WEIGHT * (min(each, 2 * self._request_s) - self._request_s)
+        self._run_s += _WEIGHT * (min(seconds, 2 * self._run_s) - self._run_s)
 
     def wait_s(self, ahead: int) -> float:
         """Seconds until the start of a request with `ahead` others before it, running or not."""
