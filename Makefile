@@ -48,6 +48,12 @@ bench-engines: setup
 	$(BIN)/python -m benchmarks.engines --keep --threads 2
 	$(BIN)/python -m benchmarks.engines --keep --batch 8 --rounds 8
 
+# Networks that nobody tuned the kernels for, with random weights.
+.PHONY: bench-unseen
+bench-unseen: setup
+	$(BIN)/python -m pip install --quiet --no-deps MNN==3.6.1
+	$(BIN)/python -m benchmarks.unseen --json benchmarks/results/unseen.json
+
 # The whole ONNX backend suite, with a table of what passes and a reason for the rest.
 conformance: setup
 	$(BIN)/python -W ignore -m tests.conformance.run --jobs $(JOBS)

@@ -61,13 +61,13 @@ def _exported(name: str, *packages: tuple[str, str]) -> Callable[[], Path]:
         for package, version in packages:
             package_files(package, version)
         script = Path(__file__).with_name("export_models.py")
-        command = [_torch_python(), script, name, cache_dir() / "packages", target]
+        command = [torch_python(), script, name, cache_dir() / "packages", target]
         subprocess.run(command, check=True)
 
     return _derived(name, make)
 
 
-def _torch_python() -> Path:
+def torch_python() -> Path:
     """An environment with torch, kept apart: only the exports need it."""
     with locked("torch") as cache:
         folder = cache / "torch-venv"

@@ -53,7 +53,7 @@ class Options:
 
     target: str = "native"
     shapes: Shapes = field(default_factory=dict[str, Sequence[int | str]])
-    exact: bool = False  # no Winograd, no other change of the order of arithmetic
+    exact: bool = False  # no Winograd, no cheaper arithmetic that rounds otherwise
 
     def key(self) -> str:
         """The options as one line of text, for caches and manifests."""
@@ -229,7 +229,8 @@ def generate(
     target = options.resolve()
     set_shapes(graph, options.shapes)
     requirements = infer(graph).requirements
-    optimise(graph, block=target.block, on_pass=_checked(on_pass, check=check))
+    watch = _checked(on_pass, check=check)
+    optimise(graph, block=target.block, on_pass=watch, exact=options.exact)
     contents = infer(graph)
     program = translate(graph, contents, target, exact=options.exact)
     program.require(requirements)

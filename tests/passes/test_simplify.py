@@ -7,6 +7,7 @@ import pytest
 
 from tests.passes.support import load, run_on_random
 from tuili.ir import Graph, verify
+from tuili.ir.text import to_text
 from tuili.passes.pipeline import optimise
 
 
@@ -165,3 +166,12 @@ def test_gemm_becomes_matmul_with_its_bias_in_the_epilogue() -> None:
     before, after = simplified(GEMM)
     assert ops(after) == ["Transpose", "MatMul"]
     np.testing.assert_allclose(run_on_random(after)[0], run_on_random(before)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("exact", "expected"), [(False, "Mul"), (True, "Div")])
+def test_exact_keeps_arithmetic_that_rounds_otherwise(exact: bool, expected: str) -> None:
+    graph = load(
+        "graph main(%x: f32[N, 4]) {\n %c = constant f32[1] [3.0]\n %y = Div(%x, %c)\n return %y\n}"
+    )
+    optimise(graph, block=16, on_pass=lambda name, graph: None, exact=exact)
+    assert f"{expected}(" in to_text(graph)

@@ -33,7 +33,8 @@ def compile_model(
     ] = "native",
     shape: ShapeOptions = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Keep the order of arithmetic: no Winograd.")
+        bool,
+        typer.Option("--exact", help="No Winograd, no cheaper arithmetic that rounds otherwise."),
     ] = False,
     print_after: Annotated[
         str | None, typer.Option(metavar="PASS", help="Print the graph after this pass.")

@@ -34,15 +34,19 @@ OnPass = Callable[[str, Graph], None]
 MOST_ROUNDS = 8
 
 
-def optimise(graph: Graph, *, block: int, on_pass: OnPass) -> None:
-    """Everything between a typed graph and one that kernels can run; `block` is the target's."""
+def optimise(graph: Graph, *, block: int, on_pass: OnPass, exact: bool = False) -> None:
+    """Everything between a typed graph and one that kernels can run; `block` is the target's.
+
+    `exact` leaves out what replaces arithmetic by cheaper arithmetic that rounds otherwise.
+    """
     run = _Runner(graph, on_pass)
     run("fold_constants_but_codes", lambda: fold_constants(graph, KEPT))
     run("recognise_quantized", lambda: recognise_quantized(graph))
     for _ in range(MOST_ROUNDS):
         if not _simplify(graph, run):
             break
-    run("reduce_strength", lambda: reduce_strength(graph, infer(graph)))
+    if not exact:
+        run("reduce_strength", lambda: reduce_strength(graph, infer(graph)))
     run("fold_constants", lambda: fold_constants(graph))
     run("remove_dead", lambda: remove_dead(graph))
     run("merge_groups", lambda: on_all(graph, partial(merge_groups, block=block)))
