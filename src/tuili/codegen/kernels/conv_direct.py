@@ -227,6 +227,7 @@ class _Printer:
             f"const float *xs = {here};",
             f"int64_t {steps};",
             f"const int64_t left_edge = ow * {columns.stride} - PL;",
+            *self._columns_of_taps(pixels),
             f"if (left_edge < 0 || left_edge + {span} > W) {{  /* a copy, padded with zeros */",
             "    float *const patch = (float *)scratch;",
             "    for (int64_t cb = block; cb < stop; cb++)",
@@ -241,6 +242,17 @@ class _Printer:
             f"    XR = {span * block}, XB = {rows.taps * span * block};",
             "    xs = patch - block * XB;",
             "}",
+        ]
+
+    def _columns_of_taps(self, pixels: int) -> list[str]:
+        """The taps that some pixel of the tile finds inside: long windows reach far out."""
+        columns = self.plan.shape.columns
+        last = f"left_edge + {(pixels - 1) * columns.stride}"
+        room = f"(W - left_edge + {columns.dilation - 1}) / {columns.dilation}"
+        return [
+            f"const int64_t kw0 = tl_max(0, -({last}) / {columns.dilation});",
+            f"const int64_t kw1 = tl_max(kw0, tl_min({columns.taps}, {room}));",
+            "(void)kw0, (void)kw1;",
         ]
 
     def _copy_pixel(self) -> str:

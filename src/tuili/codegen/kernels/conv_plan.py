@@ -59,7 +59,8 @@ class DirectPlan:
     def steps(self) -> Steps:
         """Distances of the micro-kernel."""
         columns = self.shape.columns
-        return Steps(columns.stride * self.block, columns.dilation * self.block, self.block)
+        tap = columns.dilation * self.block
+        return Steps(columns.stride * self.block, tap, self.block, ranged=self.has_borders)
 
     @property
     def share(self) -> int:

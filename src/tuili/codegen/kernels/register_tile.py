@@ -99,6 +99,7 @@ class Steps:
     tap: int  # input, from a tap to the next in a row
     lanes: int  # input channels that lie side by side
     prefetch: int = 0  # weights that come from afar are asked for so many floats ahead
+    ranged: bool = False  # only taps kw0 .. kw1 - 1 of a row meet input
 
 
 def print_accumulate(
@@ -126,9 +127,11 @@ def _print_tap_loop(tile: Tile, pixels: int, steps: Steps, taps: int, weights: i
     if taps == 1:
         head = ["const float *const xt = xr, *const wt = wr;"]
         return [*head, *body]
+    first, last = ("kw0", "kw1") if steps.ranged else ("0", str(taps))
+    skip = f" + kw0 * {steps.tap}, *wt = wr + kw0 * {weights} * V" if steps.ranged else ", *wt = wr"
     return [
-        "const float *xt = xr, *wt = wr;",
-        f"for (int64_t kw = 0; kw < {taps}; kw++, xt += {steps.tap}, wt += {weights} * V) {{",
+        f"const float *xt = xr{skip};",
+        f"for (int64_t kw = {first}; kw < {last}; kw++, xt += {steps.tap}, wt += {weights} * V) {{",
         *indent(body),
         "}",
     ]
