@@ -29,6 +29,7 @@ from rich.table import Table
 from benchmarks.peers import install
 from benchmarks.peers.servers import SERVERS, Case, Server, started
 from tuili.bench.load.levels import Level, Settings
+from tuili.bench.load.windows import Window
 from tuili.bench.report import machine
 
 CASES = [
@@ -132,7 +133,13 @@ def main() -> None:
     parser.add_argument("--cases", default="", help="those that start with one of these")
     parser.add_argument("--free", action="store_true", help="both cores for both")
     parser.add_argument("--json", type=Path, help="keep every sample; adds to what is there")
+    parser.add_argument("--show", type=Path, help="print the medians of a kept file instead")
     options = parser.parse_args()
+    if options.show:
+        samples = stored(options.show, free=options.free)
+        shown = [server for server in SERVERS.values() if any(s == server.name for s, _ in samples)]
+        Console(width=240).print(table(samples, CASES, shown))
+        return
     servers = available(options.servers.split(","))
     starts = [text.strip() for text in options.cases.split(",")]
     cases = [case for case in CASES if any(str(case).startswith(start) for start in starts)]
@@ -156,7 +163,24 @@ def keep(path: Path, samples: Samples, *, free: bool) -> None:
     ]
     told = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
     runs.append({**told, "cores": "free" if free else "one each", "rows": rows})
-    path.write_text(json.dumps(runs, indent=1) + "\n")
+    text = ",\n".join(json.dumps(run) for run in runs)
+    path.write_text(f"[{text}]\n")
+
+
+def stored(path: Path, *, free: bool) -> Samples:
+    """The samples of a file, of all runs with one core each or with both cores free."""
+    samples: Samples = defaultdict(list)
+    for run in json.loads(path.read_text()):
+        if (run["cores"] == "free") is not free:
+            continue
+        for row in run["rows"]:
+            for kept in row["samples"]:
+                shares = kept["window"].pop("percentiles_ms")
+                window = Window(
+                    **kept.pop("window"), percentiles_ms={float(k): v for k, v in shares.items()}
+                )
+                samples[row["server"], row["case"]].append(Level(**kept, window=window))
+    return samples
 
 
 if __name__ == "__main__":

@@ -36,8 +36,7 @@ class Model(kserve.Model):
 
 
 if __name__ == "__main__":
-    for name in ("uvicorn", "uvicorn.access", "kserve", "kserve.trace"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)  # no line per request
     kserve.ModelServer(
         http_port=int(os.environ["PORT"]), grpc_port=int(os.environ["GRPC_PORT"]), workers=1,
         access_log_format=None, enable_docs_url=False,

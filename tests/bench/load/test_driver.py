@@ -44,8 +44,12 @@ def load(target, channels=1, count=40):
         (None, Verdict.LOST),
         (b"HTTP/1.1 200 OK\r\n\r\nyes", Verdict.LOST),
         (answer(b"yes", fields="Date: today\r\n"), Verdict.GOOD),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\ny\r\n2\r\nes\r\n0\r\n\r\n",
+            Verdict.GOOD,
+        ),
     ],
-    ids=["wrong", "refused", "cut", "endless", "other-head"],
+    ids=["wrong", "refused", "cut", "endless", "other-head", "chunked"],
 )
 def test_one_odd_answer_among_good_ones_is_counted_once(special, verdict):
     with scripted(lambda number, body: special if number == 5 else GOOD) as target:

@@ -87,14 +87,21 @@ class HttpChannel:
             name.lower(): value.strip() for name, _, value in (x.partition(b":") for x in lines[1:])
         }
         length = headers.get(b"content-length", b"")
-        if not length.isdigit():
+        if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
+            found = chunked_body(self._buffer, stop + 4, self._filled)
+            if found is None:
+                self._reserve(self._filled + _SPARE)
+                return
+            body, end = found
+        elif length.isdigit():
+            end = stop + 4 + int(length)
+            if self._filled < end:
+                self._reserve(end + _SPARE)
+                return
+            body = bytes(self._view[stop + 4 : end])
+        else:
             self._lose(f"an answer without Content-Length: {lines[0]!r}")
             return
-        end = stop + 4 + int(length)
-        if self._filled < end:
-            self._reserve(end + _SPARE)
-            return
-        body = bytes(self._view[stop + 4 : end])
         if not lines[0].startswith(b"HTTP/1.1 200"):
             text = body[:_MAX_TEXT].decode("utf-8", "replace")
             status = lines[0].decode("latin-1").partition(" ")[2]
@@ -134,3 +141,21 @@ class HttpChannel:
             self._view.release()
             self._buffer.extend(bytes(size - len(self._buffer)))
             self._view = memoryview(self._buffer)
+
+
+def chunked_body(data: bytearray, at: int, end: int) -> tuple[bytes, int] | None:
+    """The body of chunks (RFC 9112, 7.1) from `at`, and where it ends; None while not all there."""
+    pieces: list[bytes] = []
+    while (stop := data.find(b"\r\n", at, end)) >= 0:
+        try:
+            size = int(bytes(data[at:stop]).partition(b";")[0], 16)
+        except ValueError:
+            return None
+        after = stop + 2 + size + 2
+        if after > end:
+            return None
+        pieces.append(bytes(data[stop + 2 : stop + 2 + size]))
+        at = after
+        if not size:
+            return b"".join(pieces), at
+    return None
