@@ -104,3 +104,7 @@ soak: setup
 bench-scheduling: setup
 	$(BIN)/python -m benchmarks.scheduling overload
 	$(BIN)/python -m benchmarks.scheduling delays
+# Quantized models beside onnxruntime and openvino, on the same files and interleaved.
+.PHONY: bench-int8
+bench-int8: setup
+	$(BIN)/python -m benchmarks.int8

@@ -30,6 +30,7 @@ class Product:
     zero: int | None = 3
     weights: Any = np.int8
     extreme: bool = False  # all numbers at their limits: what saturating instructions get wrong
+    rare: bool = False  # small weights but for a few pairs at their limits
     bias: bool = True
     residual: bool = False
     result: Any = np.uint8  # None: real numbers
@@ -94,6 +95,11 @@ class QuantizedCases:
             f"{name}_x", drawn(rng, case.x, case.codes, extreme=case.extreme), case.open_axes
         )
         weights = drawn(rng, case.w, case.weights, extreme=case.extreme)
+        if case.rare:
+            weights //= 3
+            weights.reshape(-1)[17:19] = 127
+            weights.reshape(-1)[-2:] = -128
+            weights[:, :2] = np.where(weights[:, :2] > 38, 127, weights[:, :2])
         outputs = case.w[1] if case.op == "QMatMul" else case.w[0]
         zero: Value | None = None
         if case.zero is not None:

@@ -31,6 +31,11 @@ CASES = {
     "1x1": Product((1, 24, 5, 10), (40, 24, 1, 1)),
     "1x1 at the limits": Product((1, 33, 4, 4), (16, 33, 1, 1), extreme=True),
     "1x1 of signed codes": Product((1, 16, 7, 7), (24, 16, 1, 1), codes=np.int8, zero=-7),
+    "1x1, a few pairs at the limits": Product((1, 64, 5, 5), (24, 64, 1, 1), rare=True),
+    "3x3, open sizes, a few pairs at the limits": Product(
+        (1, 32, 5, 6), (8, 32, 3, 3), PADS, rare=True, open_axes=(2, 3)
+    ),
+    "matmul, a few pairs at the limits": Product((5, 24), (24, 64), rare=True),
     "wide weights": Product((1, 16, 4, 5), (8, 16, 3, 3), PADS, weights=np.int16, extreme=True),
     "with codes added": Product((1, 16, 6, 6), (16, 16, 1, 1), residual=True),
     "real result": Product((1, 16, 6, 6), (16, 16, 1, 1), result=None, bias=False),
@@ -61,7 +66,8 @@ BEST, *OTHERS = targets_here()
 LACKING = ("x86-64-avx512-vnni", "x86-64-avx512", "aarch64-dotprod")
 # What differs between targets, for those that are not this machine's best.
 TELLING = (
-    "3x3 at the limits", "image", "1x1 at the limits", "1x1 of signed codes", "wide weights",
+    "3x3 at the limits", "image", "1x1, a few pairs at the limits", "1x1 at the limits",
+    "1x1 of signed codes", "wide weights",
     "with codes added", "depthwise", "matmul at the limits", "matmul, odd sizes",
     "matmul, parameters found as it runs",
 )  # fmt: skip

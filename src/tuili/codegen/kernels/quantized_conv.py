@@ -13,17 +13,17 @@ import numpy as np
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_rows import indent, unknown_tiles
 from tuili.codegen.kernels.conv_shape import ConvShape, conv_shape
-from tuili.codegen.kernels.quantized_dot import Dot, choose_dot
-from tuili.codegen.kernels.quantized_input import QInput, read_input
+from tuili.codegen.kernels.quantized_dot import Dot
+from tuili.codegen.kernels.quantized_input import QInput, cell_of, read_input
 from tuili.codegen.kernels.quantized_sums import Sums, are_sums_known
 from tuili.codegen.kernels.quantized_tile import (
     Loop,
     Nest,
     QTile,
     choose_q_tile,
-    pack_steps,
+    flat_places,
+    pack_best,
     print_sums,
-    support,
 )
 from tuili.ir import Node
 from tuili.ops.table import attr
@@ -57,21 +57,23 @@ def emit(node: Node, ctx: Context) -> None:
     weights = node.required(1).constant
     assert weights is not None  # supports
     shape = conv_shape(node, weights.shape[2:]).flat()
-    dot = choose_dot(ctx.target, weights)
-    source = read_input(node, ctx, shape, dot)
-    lanes = ctx.target.lanes
+    lanes, x = ctx.target.lanes, node.required(0)
     tile = choose_q_tile(ctx.target, shape.columns.out, -(-shape.outputs // lanes))
-    packed = pack_steps(_in_steps(weights, shape, source, dot), dot, tile, lanes)
-    nest = _nest(shape, source, dot, has_extra=bool(len(packed.extra)))
+    dot, packed = pack_best(
+        ctx.target, weights, tile, lambda dot: _in_steps(weights, shape, cell_of(x, dot.group), dot)
+    )
+    source = read_input(node, ctx, shape, dot)
+    distances = _distances(shape, source, dot)
+    nest = _nest(shape, source, dot, has_extra=bool(len(packed.extra)), is_flat=bool(distances))
     plan = _Plan(shape, tile, lanes, dot, nest, _band(shape, source, tile, dot))
     k = KernelBuilder(ctx, node, _name(shape))
-    k.support(support(dot))
+    k.support(dot.text)
     k.read("x", source.source, dot.ctype)
     k.write("y", node.output)
     k.weight("w", packed.panels)
     if nest.has_extra:
         k.weight("extra", packed.extra)
-        k.weight("places", packed.places)
+        k.weight("places", flat_places(packed.places, distances) if distances else packed.places)
         k.weight("firsts", packed.firsts)
         k.dim("EXTRA", packed.extra.shape[1])
     sums = Sums(k, node, dot, packed.sums)
@@ -88,24 +90,34 @@ def emit(node: Node, ctx: Context) -> None:
     k.emit(grid=shape.batch * bands * panels, flops=flops, bytes=traffic)
 
 
-def _in_steps(weights: Array, shape: ConvShape, source: QInput, dot: Dot) -> Array:
+def _in_steps(weights: Array, shape: ConvShape, cell: int, dot: Dot) -> Array:
     """[OC, C, (KH,) KW] as [OC, CB, KH, KW, quads, group]."""
     outputs, channels = weights.shape[:2]
+    blocks = -(-channels // cell)
     full = weights.reshape(outputs, channels, shape.rows.taps, shape.columns.taps)
-    padded = np.zeros((outputs, source.blocks * source.cell, *full.shape[2:]), weights.dtype)
+    padded = np.zeros((outputs, blocks * cell, *full.shape[2:]), weights.dtype)
     padded[:, :channels] = full
-    cells = padded.reshape(outputs, source.blocks, -1, dot.group, *full.shape[2:])
+    cells = padded.reshape(outputs, blocks, -1, dot.group, *full.shape[2:])
     return cells.transpose(0, 1, 4, 5, 2, 3)
 
 
-def _nest(shape: ConvShape, source: QInput, dot: Dot, *, has_extra: bool) -> Nest:
+def _distances(shape: ConvShape, source: QInput, dot: Dot) -> list[int]:
+    """How far one step of every loop and one quad move, in codes; empty when found at run time."""
+    height, width, cell = source.height, source.width, source.cell
+    if not isinstance(height, int) or not isinstance(width, int):
+        return []
+    rows, columns = shape.rows.dilation * width * cell, shape.columns.dilation * cell
+    return [height * width * cell, rows, columns, dot.group]
+
+
+def _nest(shape: ConvShape, source: QInput, dot: Dot, *, has_extra: bool, is_flat: bool) -> Nest:
     rows, columns, cell = shape.rows, shape.columns, source.cell
     loops = [
         Loop("cb", source.blocks, f"HP * WP * {cell}"),
         Loop("kh", rows.taps, f"WP * {cell * rows.dilation}"),
         Loop("kw", columns.taps, str(cell * columns.dilation)),
     ]
-    return Nest(loops, cell // dot.group, str(cell * columns.stride), has_extra)
+    return Nest(loops, cell // dot.group, str(cell * columns.stride), has_extra, is_flat)
 
 
 def _name(shape: ConvShape) -> str:

@@ -11,6 +11,7 @@ for any codes and gives the rest, which extra, cheaper steps add. Sums are exact
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,11 @@ MOST_PAIR = 128  # 255 * 128 is the largest multiple of 255 that 16 bits hold
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One way; `text` defines `q_dot(acc, x, w)` over vectors of 32-bit lanes."""
+    """One way; `text` defines `q_add(acc, p, w)`, the codes at p times w added to 32-bit lanes.
+
+    Where several vectors of weights meet the same codes, `q_spread(p)` and `q_dot(acc, x, w)`. What
+    saturates has `q_add_even` and `q_dot_even` for the first and third codes and 16-bit weights.
+    """
 
     group: int
     ctype: str  # of codes in memory
@@ -76,25 +81,38 @@ static inline vi q_dot(vi acc, vi x, vi w)
 }
 """
 
-# The barriers keep gcc from taking sums apart, which needs more registers than there are.
-_PAIRS_256 = """
-typedef char tl_bytes __attribute__((vector_size(32)));
-typedef short tl_shorts __attribute__((vector_size(32)));
-static inline vi q_dot(vi acc, vi x, vi w)
+# One statement for each product: sixteen registers are just enough, and gcc, left to schedule the
+# parts, would load codes of later pixels early and spill sums.
+_ADD_256 = """
+static inline vi NAME(vi acc, const TYPE *p, vi w)
 {
-    const tl_shorts ones = (tl_shorts)v_iset1(0x00010001);
-    const tl_shorts pairs = (tl_shorts)__builtin_ia32_pmaddubsw256((tl_bytes)x, (tl_bytes)w);
-    acc += (vi)__builtin_ia32_pmaddwd256(pairs, ones);
-    __asm__("" : "+x"(acc));
-    return acc;
-}
-static inline vi q_dot_even(vi acc, vi x, vi w)
-{
-    acc += (vi)__builtin_ia32_pmaddwd256((tl_shorts)(x & 0x00ff00ff), (tl_shorts)w);
-    __asm__("" : "+x"(acc));
+    const vi other = v_iset1(OTHER);
+    vi t;
+    __asm__("vpbroadcastd %[p], %[t]\\n\\t"
+            STEPS
+            "vpaddd %[t], %[acc], %[acc]"
+            : [acc] "+x"(acc), [t] "=&x"(t)
+            : [w] "x"(w), [other] "x"(other), [p] "m"(*(const int32_t *)p));
     return acc;
 }
 """
+
+
+def _add_256(name: str, ctype: str, other: str, *steps: str) -> str:
+    words = {"NAME": name, "TYPE": ctype, "OTHER": other}
+    words["STEPS"] = "\n            ".join(f'"{step}\\n\\t"' for step in steps)
+    return re.sub("|".join(words), lambda word: words[word[0]], _ADD_256)
+
+
+_PRODUCTS = "vpmaddwd %[w], %[t], %[t]"
+_PAIRS_256 = (
+    _add_256(
+        "q_add", "uint8_t", "0x00010001",
+        "vpmaddubsw %[w], %[t], %[t]", "vpmaddwd %[other], %[t], %[t]",
+    )
+    + _add_256("q_add_even", "uint8_t", "0x00ff00ff", "vpand %[other], %[t], %[t]", _PRODUCTS)
+)  # fmt: skip
+_MADD_256 = _add_256("q_add", "int16_t", "0", _PRODUCTS)
 
 _PAIRS_512 = """
 typedef char tl_bytes __attribute__((vector_size(64)));
@@ -128,12 +146,14 @@ static inline vi q_dot(vi acc, vi x, vi w)
 }
 """
 
-_MADD = """
-typedef short tl_shorts __attribute__((vector_size({size})));
+_MADD_128 = """
+typedef short tl_shorts __attribute__((vector_size(16)));
 static inline vi q_dot(vi acc, vi x, vi w)
-{{
-    return acc + (vi){call};
-}}
+{
+    acc += (vi)__builtin_ia32_pmaddwd128((tl_shorts)x, (tl_shorts)w);
+    __asm__("" : "+x"(acc));
+    return acc;
+}
 """
 
 _SDOT = """
@@ -149,8 +169,30 @@ _AS_I8 = {DType.U8: -128, DType.I8: 0}
 _AS_IS = {DType.U8: 0, DType.I8: 0}
 
 
-def _or(text: str, portable: str, condition: str = "defined(TL_GCC_X86)") -> str:
-    return f"#if {condition}{text}#else{portable}#endif"
+_SPREAD = """
+static inline vi q_spread(const TYPE *p)
+{
+    int32_t x;
+    memcpy(&x, p, 4);
+    return v_iset1(x);
+}
+"""
+_ADD = """
+static inline vi NAME(vi acc, const TYPE *p, vi w) { return DOT(acc, q_spread(p), w); }
+"""
+
+
+def _whole(text: str, ctype: str) -> str:
+    """The text with functions that take codes from memory, where it has only those on vectors."""
+    spread = _SPREAD.replace("TYPE", ctype)
+    adds = "" if "q_add" in text else _ADD.replace("NAME", "q_add").replace("DOT", "q_dot")
+    if "q_dot_even" in text:
+        adds += _ADD.replace("NAME", "q_add_even").replace("DOT", "q_dot_even")
+    return text + spread + adds.replace("TYPE", ctype)
+
+
+def _or(text: str, portable: str, ctype: str, condition: str = "defined(TL_GCC_X86)") -> str:
+    return f"#if {condition}{_whole(text, ctype)}#else{_whole(portable, ctype)}#endif"
 
 
 def _quads(mask: int) -> str:
@@ -158,16 +200,13 @@ def _quads(mask: int) -> str:
 
 
 def _shorts(text: str, portable: str = _PORTABLE_SHORTS) -> Dot:
-    return Dot(2, "int16_t", DType.I16, _AS_IS, _or(text, portable) if text else portable)
-
-
-def _madd(size: int) -> str:
-    call = f"__builtin_ia32_pmaddwd{size * 8}((tl_shorts)x, (tl_shorts)w)"
-    return _MADD.format(size=size, call=call)
+    whole = _or(text, portable, "int16_t") if text else _whole(portable, "int16_t")
+    return Dot(2, "int16_t", DType.I16, _AS_IS, whole)
 
 
 def _pairs(text: str) -> Dot:
-    return Dot(4, "uint8_t", DType.I8, _AS_U8, _or(text, _PORTABLE_PAIRS), saturates=True)
+    whole = _or(text, _PORTABLE_PAIRS, "uint8_t")
+    return Dot(4, "uint8_t", DType.I8, _AS_U8, whole, saturates=True)
 
 
 _ARM = "defined(__ARM_FEATURE_DOTPROD)"
@@ -175,24 +214,24 @@ _ARM = "defined(__ARM_FEATURE_DOTPROD)"
 # target: (for weights of 8 bits, for any)
 _DOTS: dict[str, tuple[Dot, Dot]] = {
     "x86-64-avx512-vnni": (
-        Dot(4, "uint8_t", DType.I8, _AS_U8, _or(_VNNI, _quads(255))),
+        Dot(4, "uint8_t", DType.I8, _AS_U8, _or(_VNNI, _quads(255), "uint8_t")),
         _shorts(_MADD_512),
     ),
     "x86-64-avx512": (_pairs(_PAIRS_512), _shorts(_MADD_512)),
-    "x86-64-avx2": (_pairs(_PAIRS_256), _shorts(_madd(32))),
-    "x86-64": (_shorts(_madd(16)), _shorts(_madd(16))),
+    "x86-64-avx2": (_pairs(_PAIRS_256), _shorts(_MADD_256)),
+    "x86-64": (_shorts(_MADD_128), _shorts(_MADD_128)),
     "aarch64-dotprod": (
-        Dot(4, "int8_t", DType.I8, _AS_I8, _or(_SDOT, _quads(-1), _ARM)),
+        Dot(4, "int8_t", DType.I8, _AS_I8, _or(_SDOT, _quads(-1), "int8_t", _ARM)),
         _shorts(""),
     ),
     "aarch64": (_shorts(""), _shorts("")),
 }
 
 
-def choose_dot(target: Target, weights: Array) -> Dot:
-    """How the target multiplies with these centred weights."""
+def dots_for(target: Target, weights: Array) -> tuple[Dot, ...]:
+    """The ways to multiply with these centred weights, the fastest first."""
     narrow, wide = _DOTS.get(target.name, (_shorts(""), _shorts("")))
-    return narrow if weights.dtype == np.int8 else wide
+    return (narrow, wide) if weights.dtype == np.int8 else (wide,)
 
 
 def clamp_pairs(weights: Array) -> tuple[Array, Array]:

@@ -12,16 +12,16 @@ import numpy as np
 
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_rows import indent, unknown_tiles
-from tuili.codegen.kernels.quantized_dot import Dot, choose_dot
+from tuili.codegen.kernels.quantized_dot import Dot
 from tuili.codegen.kernels.quantized_sums import Sums, are_sums_known
 from tuili.codegen.kernels.quantized_tile import (
     Loop,
     Nest,
     QTile,
     choose_q_tile,
-    pack_steps,
+    flat_places,
+    pack_best,
     print_sums,
-    support,
 )
 from tuili.ir import Node, Value
 from tuili.lower.program import View
@@ -29,7 +29,7 @@ from tuili.tensors import Array, Dim, DType, ceil_div, numel
 
 BAND_BYTES = 160 * 1024  # of rows that all panels read before the next band
 ENOUGH_ITEMS = 16
-QUADS = 4  # groups that one pass of the loop takes
+QUADS = 4
 
 
 def supports(node: Node, ctx: Context) -> bool:
@@ -45,22 +45,21 @@ def emit(node: Node, ctx: Context) -> None:
     assert weights is not None  # supports
     depth, width = weights.shape
     rows = numel(x.shape[:-1])
-    dot, lanes = choose_dot(ctx.target, weights), ctx.target.lanes
+    lanes = ctx.target.lanes
     tile = choose_q_tile(ctx.target, rows, -(-width // lanes))
+    dot, packed = pack_best(ctx.target, weights, tile, lambda dot: _in_steps(weights, dot))
     source, padded = _read_rows(node, ctx, dot, depth)
-    quads = next(q for q in (QUADS, 2, 1) if padded // dot.group % q == 0)
-    packed = pack_steps(_in_steps(weights, padded, quads, dot), dot, tile, lanes)
-    steps = padded // dot.group // quads
-    loop = Loop("q", steps, str(quads * dot.group))
-    nest = Nest([loop], quads, str(padded), bool(len(packed.extra)))
+    quads = _quads(padded, dot)
+    loop = Loop("q", padded // dot.group // quads, str(quads * dot.group))
+    nest = Nest([loop], quads, str(padded), bool(len(packed.extra)), is_flat=True)
     k = KernelBuilder(ctx, node, _name(rows, depth, width))
-    k.support(support(dot))
+    k.support(dot.text)
     k.read("x", source, dot.ctype)
     k.write("y", node.output)
     k.weight("w", packed.panels)
     if nest.has_extra:
         k.weight("extra", packed.extra)
-        k.weight("places", packed.places)
+        k.weight("places", flat_places(packed.places, [quads * dot.group, dot.group]))
         k.weight("firsts", packed.firsts)
         k.dim("EXTRA", packed.extra.shape[1])
     sums = Sums(k, node, dot, packed.sums)
@@ -78,9 +77,16 @@ def _name(*dims: Dim) -> str:
     return "qmatmul_" + "x".join(str(dim) for dim in dims if isinstance(dim, int))
 
 
-def _in_steps(weights: Array, padded: int, quads: int, dot: Dot) -> Array:
+def _quads(padded: int, dot: Dot) -> int:
+    """Groups that one pass of the loop takes."""
+    return next(quads for quads in (QUADS, 2, 1) if padded // dot.group % quads == 0)
+
+
+def _in_steps(weights: Array, dot: Dot) -> Array:
     """[K, N] as [N, loop, quads, group]."""
     depth, width = weights.shape
+    padded = -(-depth // dot.group) * dot.group
+    quads = _quads(padded, dot)
     full = np.zeros((padded, width), weights.dtype)
     full[:depth] = weights
     return np.ascontiguousarray(full.T).reshape(width, -1, quads, dot.group)

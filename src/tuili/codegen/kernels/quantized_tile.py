@@ -6,17 +6,18 @@ the steps. Extra steps, each with its own place in the input, add what saturatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tuili.codegen.kernels.conv_rows import indent
-from tuili.codegen.kernels.quantized_dot import Dot, clamp_pairs
+from tuili.codegen.kernels.quantized_dot import Dot, clamp_pairs, dots_for
 from tuili.codegen.targets import Target
 from tuili.tensors import Array, Dim
 
 MOST_PIXELS = 14
+MOST_EXTRA = 0.25  # extra steps for each step; 16-bit codes take a quarter longer than bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,23 @@ def pack_steps(weights: Array, dot: Dot, tile: QTile, lanes: int) -> Packed:
     return Packed(flat, extra, extras[:, 1:].astype(np.int32), firsts, sums)
 
 
+def pack_best(
+    target: Target, weights: Array, tile: QTile, arrange: Callable[[Dot], Array]
+) -> tuple[Dot, Packed]:
+    """The fastest way to multiply, and the weights packed for it.
+
+    Where many steps would need an extra one, codes of 16 bits are faster: they never saturate.
+    """
+    *first, last = dots_for(target, weights)
+    for dot in first:
+        steps = arrange(dot)
+        packed = pack_steps(steps, dot, tile, target.lanes)
+        count = len(packed.panels) * steps[0].size // dot.group
+        if len(packed.extra) <= MOST_EXTRA * count:
+            return dot, packed
+    return last, pack_steps(arrange(last), last, tile, target.lanes)
+
+
 @dataclass(frozen=True, slots=True)
 class Nest:
     """The steps of a tile: loops from the outside in, then `quads` groups side by side."""
@@ -97,6 +115,12 @@ class Nest:
     quads: int
     pixel: str  # C text: codes from one pixel of the tile to the next
     has_extra: bool
+    is_flat: bool = False  # places are distances in codes; else the counters of the loops
+
+
+def flat_places(places: Array, distances: Sequence[int]) -> Array:
+    """The distance in codes of every place, given that of one step of every loop and of a quad."""
+    return (places.astype(np.int64) @ np.array(distances, np.int64)).astype(np.int32)
 
 
 def print_sums(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
@@ -125,7 +149,7 @@ def print_sums(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
 
 
 def _step(
-    nest: Nest, tile: QTile, pixels: int, weights: tuple[str, int], code: int, dot: str = "q_dot"
+    nest: Nest, tile: QTile, pixels: int, weights: tuple[str, int], code: int, kind: str = ""
 ) -> list[str]:
     """One group of codes of every pixel times the weights at a place, `size` in every lane."""
     place, size = weights
@@ -134,13 +158,25 @@ def _step(
     ]
     for p in range(pixels):
         at = f"xt + {p} * {nest.pixel} + {code}"
-        dots = " ".join(f"acc{p}_{v} = {dot}(acc{p}_{v}, a, w{v});" for v in range(tile.vectors))
+        if tile.vectors == 1:
+            lines.append(f"acc{p}_0 = q_add{kind}(acc{p}_0, {at}, w0);")
+            continue
+        dots = " ".join(
+            f"acc{p}_{v} = q_dot{kind}(acc{p}_{v}, a, w{v});" for v in range(tile.vectors)
+        )
         lines.append(f"{{ const vi a = q_spread({at}); {dots} }}")
     return ["{", *indent(lines), "}"]
 
 
 def _extra(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
     """The steps that `clamp_pairs` split off."""
+    if nest.is_flat:
+        return [
+            "for (int32_t e = extra_first; e < extra_last; e++) {",
+            f"    const {dot.ctype} *const xt = xp + places[e];",
+            *indent(_step(nest, tile, pixels, ("extra + e * EXTRA", 2), 0, "_even")),
+            "}",
+        ]
     width = len(nest.loops) + 1
     terms = [f"place[{i}] * ({loop.step})" for i, loop in enumerate(nest.loops)]
     at = " + ".join([*terms, f"place[{width - 1}] * {dot.group}"])
@@ -148,15 +184,6 @@ def _extra(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
         "for (int32_t e = extra_first; e < extra_last; e++) {",
         f"    const int32_t *const place = places + e * {width};",
         f"    const {dot.ctype} *const xt = xp + {at};",
-        *indent(_step(nest, tile, pixels, ("extra + e * EXTRA", 2), 0, "q_dot_even")),
+        *indent(_step(nest, tile, pixels, ("extra + e * EXTRA", 2), 0, "_even")),
         "}",
     ]
-
-
-def support(dot: Dot) -> str:
-    """The functions that the tile calls."""
-    spread = (
-        f"static inline vi q_spread(const {dot.ctype} *p)\n"
-        "{\n    int32_t x;\n    memcpy(&x, p, 4);\n    return v_iset1(x);\n}"
-    )
-    return f"{dot.text.strip()}\n{spread}"
