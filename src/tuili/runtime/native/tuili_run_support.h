@@ -39,14 +39,9 @@ static inline tl_claim tl_claim_start(tl_share *shares, uint32_t step, int64_t t
     return (tl_claim){0, 0, total, shares, step, pieces, tid, n, 0};
 }
 
-static inline int tl_claim_next(tl_claim *c)
+/* Takes the next piece. Apart, or every step of the run function would hold a copy. */
+static __attribute__((noinline, unused)) int tl_claim_piece(tl_claim *c)
 {
-    if (c->n == 1 || c->pieces == 0) {      /* all of it, once */
-        if (c->tid != 0 || c->passed++)
-            return 0;
-        c->end = c->total;
-        return c->total > 0;
-    }
     for (; c->passed < c->n; c->passed++) {
         const int32_t owner = (c->tid + c->passed) % c->n;
         const tl_span share = tl_split(c->total, owner, c->n);
@@ -68,6 +63,16 @@ static inline int tl_claim_next(tl_claim *c)
         }
     }
     return 0;
+}
+
+static inline int tl_claim_next(tl_claim *c)
+{
+    if (c->n > 1 && c->pieces > 0)
+        return tl_claim_piece(c);
+    if (c->tid != 0 || c->passed++)     /* all of it, once */
+        return 0;
+    c->end = c->total;
+    return c->total > 0;
 }
 
 /* -- barrier ---------------------------------------------------------------------------------- */
