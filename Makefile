@@ -73,6 +73,23 @@ clean:
 sim-canary: setup
 	$(BIN)/python -m benchmarks.rollout_simulation --runs 1000
 
+# What `make demo-canary` needs: the demo's packages, and matplotlib for its picture.
+$(VENV)/.demo-canary: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[demo,plot]'
+	touch $(VENV)/.demo-canary
+
+# A better version is promoted by itself, three bad ones are sent back, under load; draws canary.png.
+.PHONY: demo-canary
+demo-canary: $(VENV)/.demo-canary
+	$(BIN)/python -m examples.canary
+
+# A hundred swaps of the answering version at full load, and what a routing decision costs.
+.PHONY: swaps
+swaps: setup
+	$(BIN)/python -m benchmarks.version_swaps
+	$(BIN)/python -m benchmarks.rollout_router
+
 # Memory after 10,000 random shapes beside that after the largest one.
 .PHONY: shapes
 shapes: setup

@@ -1,0 +1,165 @@
+"""Several servers over one journal act as one: SQLite, and PostgreSQL through its real server."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.server.control.test_rollouts import PLAN, QUICK, identity, request
+from tests.server.test_dataplane import infer
+from tuili.errors import AlreadyExists, Unavailable
+from tuili.server.control.leadership import TTL_S
+from tuili.server.control.opening import open_store
+from tuili.server.control.store import broken_link
+from tuili.server.dataplane import DataPlane
+from tuili.server.options import ServerOptions
+from tuili.server.rollout.history import Entry
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+def postgres_command(*words):
+    """PostgreSQL does not run as root."""
+    if os.getuid() != 0:
+        return list(words)
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *words]
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """The address of a database of its own; the server ends with the tests of this file."""
+    if not BINARIES:
+        pytest.skip("needs the Debian package postgresql")
+    folder = Path("/tmp") / f"tuili-pg-{os.getpid()}"
+    folder.mkdir()
+    if os.getuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    binaries, data = BINARIES[-1], str(folder / "data")
+    initdb = postgres_command(str(binaries / "initdb"), "-D", data, "-A", "trust", "-U", "tuili")
+    subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
+    command = postgres_command(
+        str(binaries / "postgres"), "-D", data, "-p", str(port), "-k", str(folder),
+        "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off",
+    )  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=folder)
+    address = f"postgresql://tuili@127.0.0.1:{port}/postgres"
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                open_store(address).close()
+                break
+            except (OSError, Unavailable):
+                assert time.monotonic() < end, "PostgreSQL did not start"
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def state(request, tmp_path):
+    if request.param == "sqlite":
+        return str(tmp_path / "journal.db")
+    return request.getfixturevalue("postgres")
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+async def server(repository, state, clock):
+    made = DataPlane(ServerOptions(repository=(repository,), state=state))
+    made.conductor._clock = clock
+    await made.start()
+    made._conducting.cancel()
+    return made
+
+
+async def ticks(servers, count=3):
+    for _ in range(count):
+        for each in servers:
+            await each.conductor.reconciler.settle()
+            await each.conductor.tick()
+
+
+async def ask(each, count, first=0):
+    return [
+        (await infer(each, request(x_user_id=f"user-{first + i}"))).version for i in range(count)
+    ]
+
+
+def test_servers_pool_their_numbers_and_hand_over(tmp_path, state):
+    repository = tmp_path / "repository"
+    identity(repository)
+    # Each server alone sees too few answers for the step.
+    name = f"r-{tmp_path.name}"
+    plan = PLAN | {"name": name, "steps": [QUICK | {"min_samples": 130}]}
+
+    async def scenario():
+        clock = Clock()
+        servers = [await server(repository, state, clock) for _ in range(3)]
+        first, second, third = servers
+        await first.rollouts.create(plan, "ann")
+        await ticks(servers)
+        assert [each.conductor.world.rollout(name).state.value for each in servers] == [
+            "RUNNING"
+        ] * 3
+        assert [each.conductor.is_leader() for each in servers] == [True, False, False]
+        # The same user gets the same version wherever the request lands.
+        answers = [await ask(each, 60) for each in servers]
+        assert answers[0] == answers[1] == answers[2]
+        assert {"1", "2"} == set(answers[0])
+        # The leader goes; a server that lives takes over after the lease has run out.
+        await first.close(10)
+        clock.now += 1.0
+        await ticks([second, third], 1)
+        assert not second.conductor.is_leader()
+        clock.now += TTL_S
+        await ticks([second, third])
+        assert [second.conductor.is_leader(), third.conductor.is_leader()].count(True) == 1
+        for each in (second, third):
+            await ask(each, 120, first=1000)
+        await ticks([second, third], 4)
+        for each in (second, third):
+            assert each.conductor.world.rollout(name).state.value == "PROMOTED"
+            assert (await infer(each, request())).version == "2"
+            await each.close(10)
+
+    asyncio.run(scenario())
+
+
+def test_the_store_keeps_its_promises(state):
+    store = open_store(state)
+    before = len(store.read(0))
+    last = store.append(Entry("p", "label", "me", "why", numbers={"version": 1}), 0)
+    with pytest.raises(AlreadyExists, match="model 'p' has moved on"):
+        store.append(Entry("p", "label", "you"), 0)
+    assert len(store.read(0)) == before + 1
+    assert store.read(last.seq - 1) == [last]
+    assert broken_link(store.read(0)) is None
+    seen = store.lease()
+    taken = store.take_lease("a", seen)
+    assert taken is not None
+    assert store.take_lease("b", seen) is None
+    with pytest.raises(AlreadyExists, match="another server leads"):
+        store.append(Entry("p", "label", "me"), last.seq, taken.epoch - 1)
+    store.put_tally("a", "t", {"n": 1})
+    store.put_tally("a", "t", {"n": 2})
+    assert store.tallies("t") == {"a": {"n": 2}}
+    store.forget_tallies("a", [])
+    assert store.tallies("t") == {}
+    store.close()
