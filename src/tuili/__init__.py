@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     from tuili.compiler import compile, load  # noqa: A004 - the public verb, as in re.compile
     from tuili.errors import TuiliError
     from tuili.limits import Limits
+    from tuili.ops.c_kernel import CKernel
+    from tuili.ops.op import REQUIRED
+    from tuili.ops.plugin import operator
     from tuili.runtime import Model
     from tuili.tensors import DType, TensorSpec
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "REQUIRED",
     "Artifact",
+    "CKernel",
     "DType",
     "Limits",
     "Model",
@@ -28,10 +33,13 @@ __all__ = [
     "__version__",
     "compile",
     "load",
+    "operator",
 ]
 
 _HOMES = {
+    "REQUIRED": "tuili.ops.op",
     "Artifact": "tuili.artifact",
+    "CKernel": "tuili.ops.c_kernel",
     "DType": "tuili.tensors",
     "Limits": "tuili.limits",
     "Model": "tuili.runtime",
@@ -39,6 +47,7 @@ _HOMES = {
     "TuiliError": "tuili.errors",
     "compile": "tuili.compiler",
     "load": "tuili.compiler",
+    "operator": "tuili.ops.plugin",
 }
 
 

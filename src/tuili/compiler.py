@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -30,6 +30,8 @@ from tuili.limits import Limits
 from tuili.lower.memory import MemoryPlan
 from tuili.lower.program import Program
 from tuili.ops.infer import infer
+from tuili.ops.plugin_digest import is_current, plugins_of
+from tuili.ops.table import Op, using
 from tuili.passes.pipeline import optimise
 from tuili.runtime import Model
 from tuili.runtime import load as load_artifact
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _SINGLE_FILE = ".tuiliz"
+_OPERATORS = "operators"  # the manifest's option that holds the plug-ins' digests
 
 Source: TypeAlias = "str | Path | bytes | Graph | ModelProto"
 OnPass: TypeAlias = Callable[[str, Graph], None]
@@ -102,21 +105,24 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     check: bool = False,
     on_pass: OnPass | None = None,
     on_progress: Progress | None = None,
+    operators: Iterable[Op] = (),
 ) -> Artifact:
     """Compile a model file (or bytes, ModelProto, Graph) to an artifact.
 
     `output` is a folder, or one file when it ends in `.tuiliz`; by default a folder beside the
     model. `shapes` fixes or renames dims of inputs: `{"x": [1, 3, "H", "W"]}`. `exact` forbids
-    transformations that change the order of arithmetic. Raises InvalidModel, UnsupportedOperator,
-    InvalidArgument, ToolchainError.
+    transformations that change the order of arithmetic. `operators` are plug-in operators that
+    the model uses, beside those of installed packages; see `tuili.operator`. Raises InvalidModel,
+    UnsupportedOperator, InvalidArgument, ToolchainError.
     """
     options = Options(target, shapes or {}, exact)
     progress = on_progress or _silent
     place = Path(output) if output is not None else _beside(model)
     progress("importing", 0, 1)
-    graph = model if isinstance(model, Graph) else import_model(model)
-    compiled = generate(graph, options, on_pass, check=check)
-    return package(compiled, options, place, progress)
+    with using(operators):
+        graph = model if isinstance(model, Graph) else import_model(model)
+        compiled = generate(graph, options, on_pass, check=check)
+        return package(compiled, options, place, progress)
 
 
 def load(
@@ -125,18 +131,20 @@ def load(
     *,
     shapes: Shapes | None = None,
     limits: Limits | None = None,
+    operators: Iterable[Op] = (),
 ) -> Model:
     """A model ready to run; an ONNX file is compiled once and found in the cache afterwards.
 
-    `limits` bound loops and the memory of data-dependent shapes; see `tuili.Limits`.
+    `limits` bound loops and the memory of data-dependent shapes; see `tuili.Limits`. `operators`
+    are plug-in operators, beside those of installed packages; see `tuili.operator`.
     """
     path = Path(path)
     if not path.exists():
         raise NotFound(f"no model file {str(path)!r}")
-    if is_artifact(path):
+    with using(operators):
+        if not is_artifact(path):
+            path = compile_cached(path, Options(shapes=shapes or {})).path
         return load_artifact(path, threads=threads, host=HostSteps, limits=limits)
-    artifact = compile_cached(path, Options(shapes=shapes or {}))
-    return load_artifact(artifact.path, threads=threads, host=HostSteps, limits=limits)
 
 
 def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:
@@ -160,14 +168,17 @@ def compile_cached(path: Path, options: Options, on_progress: Progress | None = 
 
 
 def _usable(path: Path | None) -> Artifact | None:
-    """A cached artifact; a damaged one is thrown away and made again."""
+    """A cached artifact; a damaged or outdated one is thrown away and made again."""
     if path is None:
         return None
     try:
-        return open_artifact(path)
+        artifact = open_artifact(path)
+        if is_current(json.loads(artifact.manifest.options.get(_OPERATORS, "{}"))):
+            return artifact
     except TuiliError:
-        path.unlink(missing_ok=True)
-        return None
+        pass
+    path.unlink(missing_ok=True)
+    return None
 
 
 def _digest(path: Path) -> str:
@@ -215,6 +226,7 @@ class Compiled:
     program: Program
     units: tuple[SourceUnit, ...]
     plan: MemoryPlan | None
+    operators: Mapping[str, str]  # plug-ins, and their digests
 
 
 def generate(
@@ -227,6 +239,7 @@ def generate(
 ) -> Compiled:
     """The C of a graph, in order: types, passes, kernels, memory, text. Changes the graph."""
     target = options.resolve()
+    operators = plugins_of(graph)
     set_shapes(graph, options.shapes)
     requirements = infer(graph).requirements
     watch = _checked(on_pass, check=check)
@@ -235,7 +248,7 @@ def generate(
     program = translate(graph, contents, target, exact=options.exact)
     program.require(requirements)
     emitted = emit(program, target, timed=timed)
-    return Compiled(graph, program, emitted.units, emitted.plan)
+    return Compiled(graph, program, emitted.units, emitted.plan, operators)
 
 
 def _checked(on_pass: OnPass | None, *, check: bool) -> OnPass:
@@ -284,7 +297,12 @@ def _contents(compiled: Compiled, options: Options, library: Path) -> Contents:
         arena_bytes=plan.size if plan else None,
         arena_lower_bound=plan.lower_bound if plan else None,
         metadata=compiled.graph.metadata,
-        options={"options": options.key()},
+        options=_recorded(compiled, options),
         host_steps=[host_step(graph) for graph in program.host],
         extra={"model.c": source.encode(), **host_files(program.host)},
     )
+
+
+def _recorded(compiled: Compiled, options: Options) -> dict[str, str]:
+    plugins = {_OPERATORS: json.dumps(compiled.operators)} if compiled.operators else {}
+    return {"options": options.key(), **plugins}

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from tuili.artifact import Artifact
-from tuili.errors import InvalidArgument
+from tuili.errors import InvalidArgument, UnsupportedOperator
 from tuili.ir import Graph, Value
 from tuili.ir.saved import load as load_graph
 from tuili.ir.saved import save as save_graph
+from tuili.ops.installed import given
 from tuili.ops.interpret import run
+from tuili.ops.table import find, hint, using
 from tuili.runtime import HOST_FUNCTION, write_error
 from tuili.tensors import Array, Expr, evaluate, symbols_of
 
@@ -48,6 +50,8 @@ class HostSteps:
         inputs = (dim for spec in artifact.inputs for dim in spec.shape)
         self._bound = {name for dim in inputs for name in symbols_of(dim)}
         self._graphs = _read_graphs(artifact)
+        self._operators = given()
+        _check_operators(self._graphs, artifact)
         self._results: dict[tuple[int, int], list[Array]] = {}
         self.function = HOST_FUNCTION(self._call)
 
@@ -71,7 +75,7 @@ class HostSteps:
             value.name: _array_at(address or 0, value, env)
             for value, address in zip(graph.inputs, addresses, strict=True)
         }
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), using(self._operators):
             found = [np.asarray(array) for array in run(graph, feeds).values()]
         for value, array in zip(graph.outputs, found, strict=True):
             for dim, size in zip(value.shape, array.shape, strict=True):
@@ -91,6 +95,15 @@ class HostSteps:
         for array, address in zip(results, addresses, strict=True):
             if array.nbytes:
                 ctypes.memmove(address or 0, array.ctypes.data, array.nbytes)
+
+
+def _check_operators(graphs: list[Graph], artifact: Artifact) -> None:
+    """Say now which plug-in is missing, not in the middle of a run."""
+    for graph in graphs:
+        for node in graph.walk():
+            if find(node.op) is None:
+                message = f"{artifact.path}: {node.label}: unknown operator.{hint(node.op)}"
+                raise UnsupportedOperator(message, [(node.op, [node.name])])
 
 
 def _check_shape(value: Value, array: Array, env: dict[str, int]) -> None:

@@ -12,6 +12,7 @@ from tuili.codegen.kernels import (
     loop,
     matmul,
     matmul_plain,
+    plugin,
     quantized_matmul,
 )
 from tuili.codegen.kernels.conv_families import CONV_FAMILIES
@@ -43,7 +44,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
 
 def choose(node: Node, ctx: Context) -> Family:
     """The first family that supports the node; raises UnsupportedOperator naming what was tried."""
-    families = FAMILIES.get(node.op, ())
+    families = FAMILIES.get(node.op) or plugin.families(node)
     for at, family in enumerate(families):
         if family.supports(node, ctx):
             refused = tuple(each.name for each in families[:at])

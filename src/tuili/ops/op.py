@@ -16,6 +16,7 @@ from tuili.ir import Attr, ValueType
 from tuili.tensors import Dim, DType
 
 if TYPE_CHECKING:
+    from tuili.ops.c_kernel import CKernel
     from tuili.ops.site import Site
 
 # What a shape rule gives for one output: a shape, a full type, or None for "not known".
@@ -74,6 +75,7 @@ class Op:
     symbolic: Symbolic | None = None
     counts_outputs: bool = False  # the meaning also takes `count`, the number of outputs
     random: bool = False  # running it twice gives different results
+    kernels: tuple[CKernel, ...] = ()  # C of a plug-in operator
 
     @property
     def own_slots(self) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
-from tuili.errors import AlreadyExists, UnsupportedOperator, nearest
+from tuili.errors import UnsupportedOperator, nearest
 from tuili.ir import Node
 from tuili.ops import (
     activations,
@@ -20,6 +22,7 @@ from tuili.ops import (
     convolution,
     creation,
     gathers,
+    installed,
     internal,
     linear,
     losses,
@@ -86,23 +89,33 @@ FAMILIES = (
 TABLE: dict[str, Op] = {row.name: row for family in FAMILIES for row in family.ROWS}
 
 
-def register(row: Op) -> None:
-    """Add an operator from outside tuili; raises AlreadyExists for a name that is taken.
+def find(name: str) -> Op | None:
+    """The row of an operator, of plug-ins too; None when nobody knows it."""
+    return TABLE.get(name) or installed.find(name, TABLE)
 
-    The name holds its domain, as in `my.company::Blur`; `op` in `tuili.ops.op` makes a row.
-    """
-    if row.name in TABLE:
-        raise AlreadyExists(f"operator {row.name!r} is in the table already; choose another name")
-    TABLE[row.name] = row
+
+def using(operators: Iterable[Op]) -> AbstractContextManager[None]:
+    """Let `find` see plug-in operators in a block; raises AlreadyExists for names of the table."""
+    return installed.using(operators, TABLE)
+
+
+def hint(name: str) -> str:
+    """The nearest known operator, and where one with a domain may come from."""
+    known = nearest(name, [*TABLE, *installed.names(TABLE)])
+    if "::" not in name:
+        return known
+    return (
+        f"{known} If a package brings it, install that package (entry points"
+        f" {installed.GROUP!r}), set {installed.VARIABLE}, or pass `operators`"
+    )
 
 
 def lookup(name: str) -> Op:
     """The row of an operator; raises UnsupportedOperator naming the nearest known one."""
-    try:
-        return TABLE[name]
-    except KeyError:
-        hint = nearest(name, TABLE)
-        raise UnsupportedOperator(f"unknown operator {name!r}.{hint}", [(name, [])]) from None
+    row = find(name)
+    if row is None:
+        raise UnsupportedOperator(f"unknown operator {name!r}.{hint(name)}", [(name, [])])
+    return row
 
 
 def attr(node: Node, name: str) -> Any:
@@ -115,4 +128,15 @@ def attributes(node: Node) -> dict[str, Any]:
     return {**lookup(node.op).attrs, **node.attrs}
 
 
-__all__ = ["KINDS", "REQUIRED", "TABLE", "Op", "attr", "attributes", "lookup", "register"]
+__all__ = [
+    "KINDS",
+    "REQUIRED",
+    "TABLE",
+    "Op",
+    "attr",
+    "attributes",
+    "find",
+    "hint",
+    "lookup",
+    "using",
+]

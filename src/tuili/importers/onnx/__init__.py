@@ -11,12 +11,14 @@ Every error names the file and the node.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuili.errors import InvalidModel, Unsupported, UnsupportedOperator
 from tuili.ir import Graph
 from tuili.ops.infer import infer
+from tuili.ops.table import Op, using
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -24,8 +26,16 @@ if TYPE_CHECKING:
 _SYMPTOMS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
-def import_model(source: str | Path | bytes | ModelProto) -> Graph:
-    """The graph of a model; raises InvalidModel for a damaged one, and for unknown operators."""
+def import_model(source: str | Path | bytes | ModelProto, *, operators: Iterable[Op] = ()) -> Graph:
+    """The graph of a model; raises InvalidModel for a damaged one, and for unknown operators.
+
+    `operators` are plug-in operators that it may use, beside those of installed packages.
+    """
+    with using(operators):
+        return _imported(source)
+
+
+def _imported(source: str | Path | bytes | ModelProto) -> Graph:
     try:
         from tuili.importers.onnx.model import graph_of
         from tuili.importers.onnx.reading import read

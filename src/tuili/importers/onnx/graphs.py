@@ -22,7 +22,7 @@ from tuili.importers.onnx.upgrades import upgrade
 from tuili.ir import Graph, TensorType, Value
 from tuili.ops.contents import Contents
 from tuili.ops.infer import infer_node
-from tuili.ops.table import TABLE
+from tuili.ops.table import find
 from tuili.tensors import DType
 
 _MOST_NESTED = 64
@@ -53,7 +53,7 @@ class GraphReader:
         if self.outer is not None:
             self.outer.infer()
         for node in self.graph.nodes[self._inferred :]:
-            if node.op in TABLE:
+            if find(node.op) is not None:
                 infer_node(node, self.world.contents)
         self._inferred = len(self.graph.nodes)
 
@@ -144,7 +144,7 @@ class GraphReader:
 
     def _add(self, call: Call) -> Sequence[Value]:
         inputs = call.inputs
-        row = TABLE.get(call.op)
+        row = find(call.op)
         variadic = row is not None and row.inputs and row.inputs[-1].variadic
         while inputs and inputs[-1] is None and not variadic:
             inputs.pop()

@@ -7,11 +7,11 @@ from typing import Any
 
 from onnx import NodeProto
 
-from tuili.errors import UnsupportedOperator, nearest
+from tuili.errors import UnsupportedOperator
 from tuili.importers.onnx.functions import Functions, opsets_of, schema_of
 from tuili.importers.onnx.order import graphs_of
 from tuili.importers.onnx.upgrades import is_known
-from tuili.ops.table import TABLE
+from tuili.ops.table import hint
 
 _SHOWN = 5
 
@@ -22,9 +22,7 @@ def check(nodes: Iterable[NodeProto], opsets: Mapping[str, int], functions: Func
     _Search(functions, missing).visit(nodes, opsets)
     if not missing:
         return
-    lines = [
-        f"  {op}: {_nodes(found)}{nearest(op, TABLE)}" for op, found in sorted(missing.items())
-    ]
+    lines = [f"  {op}: {_nodes(found)}.{hint(op)}" for op, found in sorted(missing.items())]
     count = f"{len(missing)} operator{'s are' if len(missing) > 1 else ' is'} not supported"
     raise UnsupportedOperator(
         f"{count}:\n" + "\n".join(lines), [(op, found) for op, found in sorted(missing.items())]

@@ -16,7 +16,7 @@ from tuili.importers.onnx.call import Call
 from tuili.importers.onnx.contrib import CONTRIB
 from tuili.importers.onnx.tensors import dtype_of
 from tuili.ir import Attr, Graph, Value
-from tuili.ops.table import TABLE
+from tuili.ops.table import TABLE, find
 
 Converter: TypeAlias = "Callable[[Call], Sequence[Value] | None]"
 ALWAYS = 10**9
@@ -24,7 +24,7 @@ ALWAYS = 10**9
 
 def is_known(op: str) -> bool:
     """Whether an operator has a row in the operator table, or becomes one that has."""
-    return op in TABLE or op in _RENAMED or op in CONTRIB
+    return op in TABLE or op in _RENAMED or op in CONTRIB or find(op) is not None
 
 
 def upgrade(call: Call) -> Sequence[Value] | None:
