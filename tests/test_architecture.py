@@ -68,14 +68,17 @@ def test_import_of_tuili_is_quick():
 def test_public_names():
     assert sorted(tuili.__all__) == [
         "Artifact",
+        "CKernel",
         "DType",
         "Limits",
         "Model",
+        "REQUIRED",
         "TensorSpec",
         "TuiliError",
         "__version__",
         "compile",
         "load",
+        "operator",
     ]
     assert dir(tuili) == sorted(tuili.__all__)
 
