@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from tuili.server.options import ServerOptions
 
 
+Repositories = Annotated[
+    list[str], typer.Argument(help="Folders of models, or URLs: s3, gs, az, http, https.")
+]
+RepositoryConfig = Annotated[
+    Path | None, typer.Option(help="Credentials of remote repositories, TOML.")
+]
 RequireSignature = Annotated[
     list[Path] | None,
     typer.Option(help="A public key, PEM: only versions signed with such a key are loaded."),
@@ -20,9 +27,7 @@ RequireSignature = Annotated[
 
 
 def serve(
-    repository: Annotated[
-        list[Path], typer.Argument(help="Folders of models.", exists=True, file_okay=False)
-    ],
+    repository: Repositories,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(help="HTTP; 0 any free port, -1 none.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC; 0 any free port, -1 none.")] = 8001,
@@ -100,6 +105,7 @@ def serve(
         list[str] | None, typer.Option(help="A queue to take requests from: redis:// or nats://.")
     ] = None,
     require_signature: RequireSignature = None,
+    repository_config: RepositoryConfig = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
     ] = None,
@@ -149,6 +155,7 @@ def _server_options(given: dict[str, Any]) -> ServerOptions:
     for name in _REPEATED:
         given[name] = tuple(given[name] or ())
     given["rate_limit_resource"] = tuple(map(_resource, given["rate_limit_resource"]))
+    given["repository"], given["remotes"] = _places(given["repository"], given["cache"])
     return ServerOptions(**{_FIELDS.get(name, name): value for name, value in given.items()})
 
 
@@ -159,6 +166,19 @@ def _resource(text: str) -> tuple[str, int]:
     if not name or not count.isdigit():
         raise typer.BadParameter(f"expected NAME:COUNT, got {text!r}")
     return name, int(count)
+
+
+def _places(given: Sequence[str], cache: Path | None) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The folders to serve, and the URLs that some of them mirror."""
+    from tuili.server.remote.mirror import mirror_folder
+    from tuili.server.remote.store import is_url
+    from tuili.server.repository.compiling import cache_folder
+
+    for each in given:
+        if not is_url(each) and not Path(each).is_dir():
+            raise typer.BadParameter(f"Directory {each!r} does not exist.", param_hint="REPOSITORY")
+    folders = (mirror_folder(cache_folder(cache), x) if is_url(x) else Path(x) for x in given)
+    return tuple(folders), tuple(each for each in given if is_url(each))
 
 
 def _announce(running: Running) -> None:

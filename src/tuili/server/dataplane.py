@@ -31,6 +31,7 @@ from tuili.server.options import ServerOptions
 from tuili.server.pending import Reply, StreamReply, Ticket
 from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import TensorRule
+from tuili.server.remotes import Remotes
 from tuili.server.repository import overrides
 from tuili.server.repository.layout import check_name
 from tuili.server.repository.lifecycle import Repository, not_ready
@@ -78,6 +79,7 @@ class DataPlane:
         self._launcher = launcher = Launcher(options, self._regions, self.submit)
         self.repository: Repository[Front] = Repository(options.repository, launcher.launch)
         launcher.repository = self.repository
+        self.remotes = Remotes(options)
         self.conductor = Conductor(self.repository, options.repository, options.state)
         self.rollouts = Commands(self.conductor)
         self._conducting: asyncio.Task[None] | None = None
@@ -90,16 +92,26 @@ class DataPlane:
     # ---- life
     async def start(self) -> None:
         """Load the models that the control mode asks for; failures are told by `repository`."""
+        wanted = await self._wanted()
         await self.conductor.start()
-        if self.options.model_control_mode == "explicit":
-            wanted = list(self.options.load_models)
-            if wanted == ["*"]:
-                wanted = self.repository.find()
-        else:
-            wanted = self.repository.find()
         await self.repository.load_all(wanted)
         self._conducting = asyncio.create_task(self.conductor.run())
         self._started = True
+
+    async def _wanted(self) -> list[str]:
+        """The models to load at the start; remote ones are fetched."""
+        named = list(self.options.load_models)
+        if self.options.model_control_mode != "explicit" or named == ["*"]:
+            await self.remotes.refresh()
+            return self.repository.find()
+        for name in named:
+            await self.remotes.fetch(name)
+        return named
+
+    async def poll(self) -> None:
+        """Follow what changed in the repositories."""
+        await self.remotes.refresh()
+        await self.repository.poll()
 
     def begin_drain(self) -> None:
         """Readiness turns false; requests are still answered."""
@@ -258,6 +270,7 @@ class DataPlane:
         check_name(model)
         given = overrides.parse(model, parameters or {})
         try:
+            await self.remotes.fetch(model)
             await self.repository.load(model, given)
         finally:
             await asyncio.to_thread(given.discard)

@@ -150,7 +150,7 @@ async def _poll(dataplane: DataPlane, options: ServerOptions) -> None:
     while options.model_control_mode == "poll":
         await asyncio.sleep(options.poll_interval_s)
         try:
-            await dataplane.repository.poll()
+            await dataplane.poll()
         except TuiliError as error:
             _log.error("polling the repository: %s", error)
 

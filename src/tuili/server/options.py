@@ -59,5 +59,9 @@ class ServerOptions:
     # Where roll-outs are decided: a SQLite file (default: in the first repository), or the
     # address of a PostgreSQL database.
     state: str = ""
+    # URLs of remote repositories; the folders of their mirrors are among `repository`.
+    remotes: tuple[str, ...] = ()
+    # Credentials and endpoints of remote repositories, TOML.
+    repository_config: Path | None = None
     # Public keys, one of which must have signed every version that is loaded.
     require_signature: tuple[Path, ...] = ()

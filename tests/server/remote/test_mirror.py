@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -242,11 +243,13 @@ class Feeble(Store):
         self.url = "memory://x"
         self.content = content
         self.reads = reads
+        self.lock = threading.Lock()
 
     def read(self, name, start, end):
-        self.reads -= 1
-        if self.reads < 0:
-            raise Unavailable("gone")
+        with self.lock:
+            if not self.reads:
+                raise Unavailable("gone")
+            self.reads -= 1
         return self.content[start:end]
 
 

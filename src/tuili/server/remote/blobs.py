@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -85,26 +86,33 @@ class Blobs:
                 finished.write(f"{self._part_bytes}\n")
             handle = target.fileno()
 
+            broken = threading.Event()
+
             def part(start: int) -> int:
-                end = min(start + self._part_bytes, listed.size)
-                content = _exactly(store, name, listed, start, end)
-                view = memoryview(content)
-                while view:
-                    written = os.pwrite(handle, view, start + len(content) - len(view))
-                    view = view[written:]
-                return start
+                if broken.is_set():
+                    return 0  # no part is begun after a failure
+                try:
+                    end = min(start + self._part_bytes, listed.size)
+                    content = _exactly(store, name, listed, start, end)
+                    _write_at(handle, content, start)
+                    return len(content)
+                except BaseException:
+                    broken.set()
+                    raise
 
             with ThreadPoolExecutor(_WORKERS) as pool:
-                waiting = {pool.submit(part, start) for start in starts}
-                try:
-                    for each in as_completed(waiting):
-                        start = each.result()
-                        finished.write(f"{start}\n")
+                waiting = {pool.submit(part, start): start for start in starts}
+                causes: list[BaseException] = []
+                for each in as_completed(waiting):
+                    # What was under way when a part failed is still counted in.
+                    if (error := each.exception()) is not None:
+                        causes.append(error)
+                    elif each.result():
+                        finished.write(f"{waiting[each]}\n")
                         finished.flush()
-                        on_bytes(min(self._part_bytes, listed.size - start))
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+                        on_bytes(each.result())
+                if causes:
+                    raise causes[0]
 
     def _keep(self, store: Store, name: str, listed: Listed, partial: Path, expected: str) -> str:
         with partial.open("rb") as stream:
@@ -148,6 +156,12 @@ def _exactly(store: Store, name: str, listed: Listed, start: int, end: int) -> b
             f"expected {end - start}; what came is kept, the next try goes on from there"
         )
     return content
+
+
+def _write_at(handle: int, content: bytes, offset: int) -> None:
+    done = 0
+    while done < len(content):
+        done += os.pwrite(handle, memoryview(content)[done:], offset + done)
 
 
 def _done(path: Path, part_bytes: int) -> set[int]:

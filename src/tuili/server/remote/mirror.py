@@ -73,7 +73,7 @@ class Mirror:
         try:
             listing = self._listing()
         except TuiliError as error:
-            if not any(self.folder.iterdir()):
+            if not self._here():
                 raise
             _log.warning("%s; going on with what is in %s", error, self.folder)
             return {"": str(error)}
@@ -91,10 +91,14 @@ class Mirror:
             except TuiliError as error:
                 _log.error("model %s: %s", name, error)
                 failed[name] = str(error)
-        for gone in {each.name for each in self.folder.iterdir()} - set(there):
+        for gone in self._here() - set(there):
             _remove(self.folder / gone)
         self._remember(listing)
         return failed
+
+    def _here(self) -> set[str]:
+        """The models in the tree; what is hidden there (a journal) is not ours."""
+        return {each.name for each in self.folder.iterdir() if not each.name.startswith(".")}
 
     def names(self) -> list[str]:
         """The models that the repository has; raises Unavailable."""
