@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Protocol
 
-
-class _Submitting(Protocol):
-    submit: Callable[..., object]
+from tuili.server.dataplane import DataPlane, Ticket
+from tuili.server.pending import Reply
+from tuili.server.protocol.messages import InferRequest
 
 
 class BusyPoll:
@@ -26,16 +24,16 @@ class BusyPoll:
         self._spinning = False
         self._loop = asyncio.get_running_loop()
 
-    def watch(self, dataplane: _Submitting) -> None:
+    def watch(self, dataplane: DataPlane) -> None:
         """Stay awake after every request that `dataplane` gets."""
         submit = dataplane.submit
 
-        def submit_and_stay(*arguments: object) -> object:
+        def submit_and_stay(request: InferRequest, reply: Reply) -> Ticket:
             self._until = time.monotonic() + self._spin_s
             if not self._spinning:
                 self._spinning = True
                 self._loop.call_soon(self._turn)
-            return submit(*arguments)
+            return submit(request, reply)
 
         dataplane.submit = submit_and_stay
 
