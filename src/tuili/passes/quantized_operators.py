@@ -39,6 +39,7 @@ def spell_quantized_operators(graph: Graph) -> bool:
         spell = SPELLINGS.get(node.op)
         made = None if spell is None else spell(graph, node)
         if made is not None:
+            made.type = node.output.type  # what reads it is looked at next
             give_way(graph, node.output, made)
             graph.remove(node)
             changed = True

@@ -35,6 +35,7 @@ def name_quantized_products(graph: Graph) -> bool:
         rule = RULES.get(node.op)
         made = None if rule is None else rule(graph, node)
         if made is not None:
+            made.type = node.output.type  # what reads it is looked at next
             give_way(graph, node.output, made)
             graph.remove(node)
             changed = True
