@@ -125,3 +125,15 @@ bench-scheduling: setup
 .PHONY: bench-int8
 bench-int8: setup
 	$(BIN)/python -m benchmarks.int8
+
+# The same requests to tuili and to a real Triton (out of a wheel): every difference, meant or not.
+.PHONY: diff-triton
+diff-triton: setup
+	$(BIN)/python -m tests.conformance.triton.differential.run
+
+# Triton's own client examples and tests; TRITON_QA and TRITON_CLIENT name checkouts of its repositories.
+.PHONY: conformance-triton
+conformance-triton: setup
+	$(BIN)/python -m pip install --quiet requests sseclient-py
+	TRITON_QA="$(TRITON_QA)" TRITON_CLIENT="$(TRITON_CLIENT)" \
+		$(BIN)/python -m tests.conformance.triton.suites.run

@@ -4,12 +4,14 @@ TuiliError
 ├── UserError                 the caller can mend it
 │   ├── InvalidModel          a model file or graph that breaks its own rules
 │   │   ├── UnsupportedOperator   operators that tuili does not know, all listed at once
-│   │   └── ParseError            text (graph, config, dim) that does not parse; has line and column
+│   │   ├── ParseError            text (graph, config, dim) that does not parse; has line and column
+│   │   └── NotPolled             a model that cannot be read from its repository
 │   ├── InvalidArtifact       a compiled model that is damaged, foreign or too new
 │   ├── InvalidArgument       a wrong input: name, dtype, shape, option
 │   ├── NotFound              a model, version, file or tensor that is not there
 │   ├── AlreadyExists         something that may exist once only
-│   └── Unsupported           a valid request for something that is not built or not enabled
+│   ├── Unsupported           a valid request for something that is not built or not enabled
+│   └── UnknownFailure        a model failed a request, and does not say whose fault it is
 ├── Unavailable               try again later: queue full, loading, draining, timed out
 │   ├── Overloaded            the queue is full or the load is shed
 │   ├── DeadlineExceeded      the time given to the request ran out
@@ -55,6 +57,10 @@ class ParseError(InvalidModel):
         self.column = column
 
 
+class NotPolled(InvalidModel):
+    """A model that cannot be read from its repository; Triton's clients expect INTERNAL."""
+
+
 class InvalidArtifact(UserError):
     """A compiled model that is damaged, made for another machine, or too new."""
 
@@ -73,6 +79,10 @@ class AlreadyExists(UserError):
 
 class Unsupported(UserError):
     """A valid request for something that is not built or not enabled."""
+
+
+class UnknownFailure(UserError):
+    """A model failed a request, and does not say whose fault it is."""
 
 
 class Unavailable(TuiliError):

@@ -244,7 +244,7 @@ def test_server_metadata_advertises_what_is_on(tmp_path):
         assert "system_shared_memory" in extensions(allow_client_shm=True)
         with pytest.raises(Unsupported, match="Client shared memory is disabled"):
             plane(tmp_path).shared_memory_register("system", "r", {"key": "k", "byte_size": 1})
-        with pytest.raises(Unsupported, match="CUDA"):
+        with pytest.raises(InvalidArgument, match="CUDA"):
             plane(tmp_path, allow_client_shm=True).shared_memory_register("cuda", "r", {})
 
     asyncio.run(scenario())

@@ -33,7 +33,8 @@ class BackendOptions:
     """What a back end may want to know beside the file.
 
     `declared_inputs` and `declared_outputs` are the tensors of the model's configuration with the
-    batch dim, for back ends whose models do not describe themselves.
+    batch dim, for back ends whose models do not describe themselves. `config_json` is all of the
+    configuration with its defaults, as the model's own code may want to see it.
     """
 
     threads: int = 1
@@ -42,6 +43,8 @@ class BackendOptions:
     declared_outputs: tuple[TensorSpec, ...] = ()
     max_batch_size: int = 0
     decoupled: bool = False
+    instance: int = 0
+    config_json: str = ""
 
 
 Load = Callable[[Path, BackendOptions], Executable]

@@ -6,26 +6,32 @@ Started as `python -m tuili.backends.host SOCKET`. It ends when the server's end
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
 from tuili import backends
 from tuili.backends import BackendOptions, Executable, stream
+from tuili.backends.host_calls import Caller
 from tuili.backends.host_messages import (
     MAX_MESSAGE,
     Answer,
     Done,
+    DoneEach,
     Failed,
     Load,
     Loaded,
     More,
+    One,
     Order,
     Part,
     Run,
@@ -33,7 +39,8 @@ from tuili.backends.host_messages import (
     from_specs,
     to_specs,
 )
-from tuili.errors import InternalError, TuiliError, UserError
+from tuili.backends.requests import Answered, ByRequest, kind_of
+from tuili.errors import InternalError, TuiliError
 
 _decode = msgspec.msgpack.Decoder(Order).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -48,23 +55,29 @@ def main() -> None:
         order = _receive(server)
         if not isinstance(order, Load):
             return
+        caller = Caller(socket.socket(fileno=order.calls))
         try:
-            model = _load(order)
+            model = _load(order, caller)
         except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
             _send(server, _failure(-1, error))
             return
-        _send(server, Loaded(to_specs(model.inputs), to_specs(model.outputs)))
-        slots = [SlotMemory(descriptor) for descriptor in order.slots]
-        # Runs of other slots may arrive while one waits for its parts to be taken.
-        waiting: deque[Run] = deque()
-        while isinstance(order := waiting.popleft() if waiting else _receive(server), Run):
-            if order.parts:
-                _send(server, _run_parts(server, model, slots[order.slot], order, waiting))
-            else:
-                _send(server, _run(model, slots[order.slot], order))
+        by_request = hasattr(model, "run_requests")
+        loaded = Loaded(to_specs(model.inputs), to_specs(model.outputs), by_request)
+        loaded.config_json = getattr(model, "config_json", "")
+        _send(server, loaded)
+        child = _Child(server, model, [SlotMemory(each) for each in order.slots], caller)
+        child.serve()
 
 
-def _load(order: Load) -> Executable:
+def _load(order: Load, caller: Caller) -> Executable:
+    if order.backend == "python":
+        from tuili.backends import triton_calls
+
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
+        )
+        caller.start()
+        triton_calls.use(caller)
     options = BackendOptions(
         order.threads,
         order.parameters,
@@ -72,50 +85,101 @@ def _load(order: Load) -> Executable:
         from_specs(order.outputs),
         order.max_batch_size,
         order.decoupled,
+        order.instance,
+        order.config_json,
     )
     return backends.load(order.backend, Path(order.path), options)
 
 
-def _run(model: Executable, slot: SlotMemory, order: Run) -> Answer:
-    try:
-        slot.remap(order.capacity)
+class _Child:
+    """The loop of a host: one order after the other."""
+
+    def __init__(
+        self, server: socket.socket, model: Executable, slots: list[SlotMemory], caller: Caller
+    ) -> None:
+        self._server = server
+        self._model = model
+        self._by_request = cast("ByRequest", model)
+        self._slots = slots
+        self._caller = caller
+        # Runs of other slots may arrive while one waits for its parts to be taken.
+        self._waiting: deque[Run] = deque()
+
+    def serve(self) -> None:
+        """Until the server is gone."""
+        waiting = self._waiting
+        while isinstance(order := waiting.popleft() if waiting else _receive(self._server), Run):
+            try:
+                self._slots[order.slot].remap(order.capacity)
+                if order.parts:
+                    answer = self._run_parts(self._slots[order.slot], order)
+                elif order.told:
+                    answer = self._run_each(self._slots[order.slot], order)
+                else:
+                    answer = self._run(self._slots[order.slot], order)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
+                answer = _failure(order.slot, error)
+            _send(self._server, answer)
+
+    def _run(self, slot: SlotMemory, order: Run) -> Answer:
         inputs = {tensor.name: slot.read(tensor) for tensor in order.tensors}
         started = time.monotonic_ns()
-        outputs = model.run(inputs)
+        outputs = self._model.run(inputs)
         run_ns = time.monotonic_ns() - started
-        end = max((tensor.offset + tensor.size for tensor in order.tensors), default=0)
-        tensors = slot.write({name: [array] for name, array in outputs.items()}, end)
+        tensors = slot.write({name: [array] for name, array in outputs.items()}, _end(order))
         return Done(order.slot, slot.capacity, run_ns, tensors)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
-        return _failure(order.slot, error)
 
+    def _run_each(self, slot: SlotMemory, order: Run) -> Answer:
+        inputs = {tensor.name: slot.read(tensor) for tensor in order.tensors}
+        started = time.monotonic_ns()
+        answers = self._by_request.run_requests(inputs, order.told, self._cancelled(order.slot))
+        run_ns = time.monotonic_ns() - started
+        laid = slot.write_each([answer.outputs for answer in answers], _end(order))
+        for one, answer in zip(laid, answers, strict=True):
+            _describe(one, answer)
+        return DoneEach(order.slot, slot.capacity, run_ns, laid)
 
-def _run_parts(
-    server: socket.socket, model: Executable, slot: SlotMemory, order: Run, waiting: deque[Run]
-) -> Answer:
-    """Send each part when the one before was taken."""
-    started = time.monotonic_ns()
-    try:
-        slot.remap(order.capacity)
+    def _run_parts(self, slot: SlotMemory, order: Run) -> Answer:
+        """Send each part when the one before was taken."""
+        started = time.monotonic_ns()
         # The parts overwrite the inputs.
         inputs = {tensor.name: slot.read(tensor).copy() for tensor in order.tensors}
-        for outputs in stream(model, inputs):
-            tensors = slot.write({name: [array] for name, array in outputs.items()})
-            _send(server, Part(order.slot, slot.capacity, tensors))
-            while isinstance(more := _receive(server), Run):
-                waiting.append(more)
+        if order.told:
+            cancelled = self._cancelled(order.slot)
+            parts = self._by_request.stream_request(inputs, order.told[0], cancelled)
+        else:
+            parts = (Answered(outputs) for outputs in stream(self._model, inputs))
+        for part in parts:
+            (one,) = slot.write_each([part.outputs])
+            _describe(one, part)
+            _send(self._server, Part(order.slot, slot.capacity, one))
+            while isinstance(more := _receive(self._server), Run):
+                self._waiting.append(more)
             if not isinstance(more, More) or more.stop:
                 break
         return Done(order.slot, slot.capacity, time.monotonic_ns() - started, [])
-    except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
-        return _failure(order.slot, error)
+
+    def _cancelled(self, slot: int) -> Callable[[int], bool]:
+        self._caller.fresh(slot)
+        return lambda at: self._caller.is_cancelled(slot, at)
+
+
+def _end(order: Run) -> int:
+    """Where the inputs end in the slot."""
+    return max((tensor.offset + tensor.size for tensor in order.tensors), default=0)
+
+
+def _describe(one: One, answer: Answered) -> None:
+    one.parameters = answer.parameters
+    if answer.error is not None:
+        one.kind, one.text = kind_of(answer.error), str(answer.error)
 
 
 def _failure(slot: int, error: Exception) -> Failed:
     if isinstance(error, TuiliError):
-        return Failed(slot, str(error), isinstance(error, UserError))
+        return Failed(slot, str(error), kind_of(error))
     text = "".join(traceback.format_exception(error)[-3:])
-    return Failed(slot, f"{type(error).__name__}: {error}\n{text}"[:4000], user=False)
+    return Failed(slot, f"{type(error).__name__}: {error}\n{text}"[:4000], "InternalError")
 
 
 def _receive(server: socket.socket) -> Order | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
+from tuili.backends.requests import Told
 from tuili.tensors import Array, DType, TensorSpec, parse_shape
 
 ALIGNMENT: Final = 64
@@ -41,7 +42,7 @@ class Spec(msgspec.Struct, array_like=True):
 
 
 class Load(msgspec.Struct, tag=True, array_like=True):
-    """Load this model; `slots` are the descriptors of the shared memory."""
+    """Load this model; `slots` are descriptors of shared memory, `calls` of a socket for calls."""
 
     backend: str
     path: str
@@ -51,7 +52,10 @@ class Load(msgspec.Struct, tag=True, array_like=True):
     outputs: list[Spec]
     max_batch_size: int
     decoupled: bool
+    instance: int
+    config_json: str
     slots: list[int]
+    calls: int
 
 
 class Run(msgspec.Struct, tag=True, array_like=True):
@@ -61,6 +65,7 @@ class Run(msgspec.Struct, tag=True, array_like=True):
     capacity: int
     tensors: list[Tensor]
     parts: bool = False
+    told: list[Told] = []
 
 
 class More(msgspec.Struct, tag=True, array_like=True):
@@ -71,10 +76,12 @@ class More(msgspec.Struct, tag=True, array_like=True):
 
 
 class Loaded(msgspec.Struct, tag=True, array_like=True):
-    """The model is loaded."""
+    """The model is loaded; `by_request`: it wants to be told what the requests of a batch say."""
 
     inputs: list[Spec]
     outputs: list[Spec]
+    by_request: bool = False
+    config_json: str = ""
 
 
 class Done(msgspec.Struct, tag=True, array_like=True):
@@ -86,20 +93,38 @@ class Done(msgspec.Struct, tag=True, array_like=True):
     tensors: list[Tensor]
 
 
+class One(msgspec.Struct, array_like=True):
+    """The answer to one request of a batch: tensors, or an error of that `kind`."""
+
+    tensors: list[Tensor]
+    parameters: dict[str, Any] = {}
+    kind: str = ""
+    text: str = ""
+
+
+class DoneEach(msgspec.Struct, tag=True, array_like=True):
+    """The run is done; each request has its own answer."""
+
+    slot: int
+    capacity: int
+    run_ns: int
+    answers: list[One]
+
+
 class Part(msgspec.Struct, tag=True, array_like=True):
     """One of many answers to a run; the next one waits for `More`."""
 
     slot: int
     capacity: int
-    tensors: list[Tensor]
+    answer: One
 
 
 class Failed(msgspec.Struct, tag=True, array_like=True):
-    """Loading (slot -1) or a run failed; `user` says whose fault it is."""
+    """Loading (slot -1) or a run failed; `kind` is the name of the error of the tree."""
 
     slot: int
     text: str
-    user: bool
+    kind: str
 
 
 def to_specs(tensors: Iterable[TensorSpec]) -> list[Spec]:
@@ -116,7 +141,7 @@ def from_specs(specs: Iterable[Spec]) -> tuple[TensorSpec, ...]:
 
 
 Order = Load | Run | More
-Answer = Loaded | Done | Part | Failed
+Answer = Loaded | Done | DoneEach | Part | Failed
 
 
 class SlotMemory:
@@ -183,6 +208,19 @@ class SlotMemory:
             else:
                 np.concatenate(parts, out=self.view(tensor))
         return [tensor for tensor, _, _ in laid]
+
+    def write_each(self, answers: Sequence[Mapping[str, Array]], start: int = 0) -> list[One]:
+        """Lay out the outputs of several requests, which may have the same names."""
+        joined = {
+            f"{at}/{name}": [array]
+            for at, outputs in enumerate(answers)
+            for name, array in outputs.items()
+        }
+        found = [One([]) for _ in answers]
+        for tensor in self.write(joined, start):
+            at, _, tensor.name = tensor.name.partition("/")
+            found[int(at)].tensors.append(tensor)
+        return found
 
 
 def joined_shape(parts: list[Array]) -> tuple[int, ...]:

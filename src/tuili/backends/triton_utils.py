@@ -1,20 +1,33 @@
 """`triton_python_backend_utils` for models written for Triton's Python back end.
 
-The names, arguments and results are those that Triton documents; only what a model without
-decoupled answers and without calls to other models needs.
+The names, arguments and results are those that Triton documents for models on a CPU.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from queue import SimpleQueue
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
 
-from tuili.errors import InternalError, InvalidArgument
+from tuili.backends.triton_calls import (
+    InferenceRequest,
+    InferenceResponseIterator,
+    is_model_ready,
+    load_model,
+    unload_model,
+)
+from tuili.backends.triton_completion import ModelConfig
+from tuili.backends.triton_tensors import (
+    InferenceResponse,
+    ResponseSender,
+    Tensor,
+    TritonError,
+    TritonModelException,
+)
 from tuili.tensors import Array
 
 _NUMPY: Final[dict[str, Any]] = {
@@ -33,204 +46,181 @@ _NUMPY: Final[dict[str, Any]] = {
     "TYPE_BF16": ml_dtypes.bfloat16,
     "TYPE_STRING": np.object_,
 }
+TRITON_STRING_TO_NUMPY: Final = _NUMPY
+# The numbers of `triton_to_numpy_type`.
+_NUMBERED: Final = [
+    np.bool_, np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.int16, np.int32, np.int64,
+    np.float16, np.float32, np.float64, np.object_,
+]  # fmt: skip
 
-
-class TritonModelException(InternalError):
-    """What a model raises for a request that it cannot answer."""
-
-
+TRITONSERVER_REQUEST_FLAG_SEQUENCE_START: Final = 1
+TRITONSERVER_REQUEST_FLAG_SEQUENCE_END: Final = 2
 TRITONSERVER_RESPONSE_COMPLETE_FINAL: Final = 1
+TRITONSERVER_REQUEST_RELEASE_ALL: Final = 1
+TRITONSERVER_REQUEST_RELEASE_RESCHEDULE: Final = 2
+TRITONSERVER_MEMORY_CPU: Final = 0
+TRITONSERVER_MEMORY_GPU: Final = 2
 
 
-class ResponseSender:
-    """How a decoupled model answers: any number of times, from any thread."""
+class PreferredMemory:
+    """Where answers of other models should lie; they always lie in main memory here."""
 
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[InferenceResponse | None] = SimpleQueue()
-
-    def send(self, response: InferenceResponse | None = None, flags: int = 0) -> None:
-        """Answer; with the final flag no more answers follow."""
-        if response is not None:
-            self._queue.put(response)
-        if flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL:
-            self._queue.put(None)
-
-    def is_cancelled(self) -> bool:
-        """Cancelled runs are stopped between two answers; the model is not asked."""
-        return False
-
-    def finish_with(self, response: InferenceResponse) -> None:
-        """The one answer of a model that returned it."""
-        self.send(response, TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-    def sent(self) -> Iterator[InferenceResponse]:
-        """The answers, until the final flag."""
-        while (response := self._queue.get()) is not None:
-            yield response
+    def __init__(self, memory_type: int = TRITONSERVER_MEMORY_CPU, device_id: int = 0) -> None:
+        self.memory_type, self.device_id = memory_type, device_id
 
 
-class TritonError:
-    """The error of a response."""
-
-    UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS = range(7)
-    CANCELLED = 7
-
-    def __init__(self, message: str, code: int = INTERNAL) -> None:
-        self._message = message
-        self._code = code
-
-    def message(self) -> str:
-        """What went wrong."""
-        return self._message
-
-    def code(self) -> int:
-        """Which kind it is."""
-        return self._code
+class InferenceTrace:
+    """A trace that a request hands on; traces are the server's affair here."""
 
 
-class Tensor:
-    """A named array."""
+class LogLevel:
+    """How grave a message is."""
 
-    def __init__(self, name: str, array: Array) -> None:
-        if not isinstance(array, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidArgument(f"tensor {name!r} must be a NumPy array, got {type(array)}")
-        self._name = name
-        self._array = array
-
-    def name(self) -> str:
-        """Its name."""
-        return self._name
-
-    def as_numpy(self) -> Array:
-        """Its array."""
-        return self._array
-
-    def shape(self) -> list[int]:
-        """Its dims."""
-        return list(self._array.shape)
-
-    def is_cpu(self) -> bool:
-        """Always: tensors are in main memory."""
-        return True
+    INFO, WARNING, ERROR, VERBOSE = range(4)
 
 
-class InferenceRequest:
-    """The request that `execute` gets: a whole batch."""
-
-    def __init__(
-        self,
-        model_name: str = "",
-        requested_output_names: Sequence[str] = (),
-        inputs: Iterable[Tensor] = (),
-        request_id: str = "",
-        correlation_id: int | str = 0,
-    ) -> None:
-        self._model_name = model_name
-        self._outputs = list(requested_output_names)
-        self._inputs = list(inputs)
-        self._request_id = request_id
-        self._correlation_id = correlation_id
-        self._sender = ResponseSender()
-
-    def get_response_sender(self) -> ResponseSender:
-        """How to answer more than once."""
-        return self._sender
-
-    def inputs(self) -> list[Tensor]:
-        """All inputs."""
-        return self._inputs
-
-    def model_name(self) -> str:
-        """The model's name."""
-        return self._model_name
-
-    def requested_output_names(self) -> list[str]:
-        """The outputs that are wanted."""
-        return self._outputs
-
-    def request_id(self) -> str:
-        """The client's id; empty for a batch."""
-        return self._request_id
-
-    def correlation_id(self) -> int | str:
-        """The sequence's id; 0 outside sequences."""
-        return self._correlation_id
-
-    def parameters(self) -> str:
-        """The parameters as JSON text; none for a batch."""
-        return "{}"
-
-    def is_cancelled(self) -> bool:
-        """A batch is never cancelled as a whole."""
-        return False
-
-
-class InferenceResponse:
-    """What `execute` returns for one request."""
-
-    def __init__(
-        self, output_tensors: Iterable[Tensor] = (), error: TritonError | None = None
-    ) -> None:
-        self._outputs = list(output_tensors)
-        self._error = error
-
-    def output_tensors(self) -> list[Tensor]:
-        """All outputs."""
-        return self._outputs
-
-    def has_error(self) -> bool:
-        """Whether it failed."""
-        return self._error is not None
-
-    def error(self) -> TritonError:
-        """Why it failed."""
-        return self._error or TritonError("no error")
+_LEVELS: Final = {
+    LogLevel.INFO: logging.INFO,
+    LogLevel.WARNING: logging.WARNING,
+    LogLevel.ERROR: logging.ERROR,
+    LogLevel.VERBOSE: logging.DEBUG,
+}
 
 
 class Logger:
-    """Messages of the model, to the host's stderr."""
+    """Messages of the model, one line each, to the server's log."""
+
+    INFO, WARNING, ERROR, VERBOSE = range(4)
 
     @staticmethod
-    def log(message: str, level: int = 0) -> None:
+    def log(message: str, level: int = LogLevel.INFO) -> None:
         """Write one line."""
-        import logging
+        # A line break in a message must not pass for a line of its own.
+        text = str(message).replace("\r", "\\r").replace("\n", "\\n")
+        logging.getLogger("tuili.model").log(_LEVELS.get(level, logging.INFO), "%s", text)
 
-        logging.getLogger("tuili.model").log(logging.INFO + 10 * min(level, 2), "%s", message)
+    @classmethod
+    def log_info(cls, message: str) -> None:
+        """For information."""
+        cls.log(message, LogLevel.INFO)
 
-    log_info = log_warn = log_error = log_verbose = log
+    @classmethod
+    def log_warn(cls, message: str) -> None:
+        """A warning."""
+        cls.log(message, LogLevel.WARNING)
+
+    @classmethod
+    def log_error(cls, message: str) -> None:
+        """An error."""
+        cls.log(message, LogLevel.ERROR)
+
+    @classmethod
+    def log_verbose(cls, message: str) -> None:
+        """For those who look closely."""
+        cls.log(message, LogLevel.VERBOSE)
 
 
-def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
+def _by_name(items: Sequence[Any], name: str) -> Any:
+    return next((item for item in items if item.name() == name), None)
+
+
+def get_input_tensor_by_name(inference_request: InferenceRequest, name: str) -> Tensor | None:
     """The input called `name`."""
-    return next((tensor for tensor in request.inputs() if tensor.name() == name), None)
+    return _by_name(inference_request.inputs(), name)
 
 
-def get_output_tensor_by_name(response: InferenceResponse, name: str) -> Tensor | None:
+def get_output_tensor_by_name(inference_response: InferenceResponse, name: str) -> Tensor | None:
     """The output called `name`."""
-    return next((t for t in response.output_tensors() if t.name() == name), None)
+    return _by_name(inference_response.output_tensors(), name)
 
 
-def get_input_config_by_name(model_config: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The configuration of an input."""
-    return next((each for each in model_config["input"] if each["name"] == name), None)
+def get_input_config_by_name(model_config: Mapping[str, Any], name: str) -> Any:
+    """The configuration of an input, or None."""
+    return next((each for each in model_config.get("input", ()) if each["name"] == name), None)
 
 
-def get_output_config_by_name(model_config: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The configuration of an output."""
-    return next((each for each in model_config["output"] if each["name"] == name), None)
+def get_output_config_by_name(model_config: Mapping[str, Any], name: str) -> Any:
+    """The configuration of an output, or None."""
+    return next((each for each in model_config.get("output", ()) if each["name"] == name), None)
 
 
-def triton_string_to_numpy(text: str) -> Any:
+def triton_string_to_numpy(triton_type_string: str) -> Any:
     """The NumPy type of a name such as TYPE_FP32."""
-    return _NUMPY[text]
+    return _NUMPY[triton_type_string]
 
 
-def using_decoupled_model_transaction_policy(model_config: dict[str, Any]) -> bool:
+def triton_to_numpy_type(data_type: int) -> Any:
+    """The NumPy type of a type's number, or None."""
+    return _NUMBERED[data_type - 1] if 1 <= data_type <= len(_NUMBERED) else None
+
+
+def numpy_to_triton_type(data_type: Any) -> int | None:
+    """The number of a NumPy type, or None."""
+    kind = np.object_ if data_type == np.bytes_ else data_type
+    return next((at for at, each in enumerate(_NUMBERED, 1) if kind == each), None)
+
+
+def using_decoupled_model_transaction_policy(model_config: Mapping[str, Any]) -> bool:
     """Whether the model answers any number of times."""
     policy: dict[str, Any] = model_config.get("model_transaction_policy", {})
     return bool(policy.get("decoupled", False))
 
 
+def serialize_byte_tensor(input_tensor: Array) -> Any:
+    """Length-prefixed bytes of a text tensor; `()` for an empty one, None for other types."""
+    if input_tensor.size == 0:
+        return ()
+    if input_tensor.dtype != np.object_ and input_tensor.dtype.type != np.bytes_:
+        return None
+    pieces: list[bytes] = []
+    for item in input_tensor.reshape(-1).tolist():
+        data = item if isinstance(item, bytes) else str(item).encode()
+        pieces += (len(data).to_bytes(4, "little"), data)
+    return b"".join(pieces)
+
+
+def deserialize_bytes_tensor(encoded_tensor: bytes) -> Array:
+    """The text tensor of length-prefixed bytes."""
+    items: list[bytes] = []
+    at = 0
+    while at < len(encoded_tensor):
+        end = at + 4 + int.from_bytes(encoded_tensor[at : at + 4], "little")
+        items.append(bytes(encoded_tensor[at + 4 : end]))
+        at = end
+    found = np.empty(len(items), dtype=object)
+    found[:] = items
+    return found
+
+
 def load_model_config(text: str) -> dict[str, Any]:
     """The configuration that `initialize` got as JSON text."""
     return json.loads(text)
+
+
+def get_model_dir() -> str:
+    """The folder of the model's version."""
+    return _model_dir()
+
+
+_model_dir: Callable[[], str] = str
+
+
+def set_model_dir(path: str) -> None:
+    """Tell the folder that `get_model_dir` gives."""
+    global _model_dir  # noqa: PLW0603 - one model a process
+    _model_dir = lambda: path  # noqa: E731
+
+
+__all__ = [
+    "TRITONSERVER_MEMORY_CPU", "TRITONSERVER_MEMORY_GPU",
+    "TRITONSERVER_REQUEST_FLAG_SEQUENCE_END", "TRITONSERVER_REQUEST_FLAG_SEQUENCE_START",
+    "TRITONSERVER_REQUEST_RELEASE_ALL", "TRITONSERVER_REQUEST_RELEASE_RESCHEDULE",
+    "TRITONSERVER_RESPONSE_COMPLETE_FINAL", "TRITON_STRING_TO_NUMPY", "InferenceRequest",
+    "InferenceResponse", "InferenceResponseIterator", "InferenceTrace", "LogLevel", "Logger",
+    "ModelConfig", "PreferredMemory", "ResponseSender", "Tensor", "TritonError",
+    "TritonModelException", "deserialize_bytes_tensor", "get_input_config_by_name",
+    "get_input_tensor_by_name", "get_model_dir", "get_output_config_by_name",
+    "get_output_tensor_by_name", "is_model_ready", "load_model", "numpy_to_triton_type",
+    "serialize_byte_tensor", "triton_string_to_numpy", "triton_to_numpy_type", "unload_model",
+    "using_decoupled_model_transaction_policy",
+]  # fmt: skip

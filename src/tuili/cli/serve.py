@@ -67,7 +67,7 @@ def serve(
     ] = "native",
     compat: Annotated[
         Literal["tuili", "triton"],
-        typer.Option(help="With triton, statuses are as Triton's where they differ."),
+        typer.Option(help="With triton, statuses and name are as Triton's where they differ."),
     ] = "tuili",
     overload_status: Annotated[
         int, typer.Option(help="HTTP status of a full queue: 503, or 429.")
@@ -88,7 +88,9 @@ def serve(
     busy_poll_us: Annotated[
         int, typer.Option(min=0, help="Look for the next request so long instead of sleeping.")
     ] = 0,
-    server_id: Annotated[str, typer.Option(help="The server's name in its metadata.")] = "tuili",
+    server_id: Annotated[
+        str, typer.Option(help="The server's name in its metadata; tuili, or triton with --compat.")
+    ] = "",
     response_cache_size: Annotated[
         int, typer.Option(min=0, help="Bytes of answers kept for models that ask for it.")
     ] = 64 << 20,
@@ -150,6 +152,8 @@ _REPEATED = (
 def _server_options(given: dict[str, Any]) -> ServerOptions:
     from tuili.server.options import ServerOptions
 
+    # A server that passes for Triton is called so: clients of Triton ask for the name.
+    given = {**given, "server_id": given["server_id"] or given["compat"]}
     given = {**given, "compat": given["compat"].replace("tuili", "")}
     given["overload_status"] = 429 if given["overload_status"] == 429 else 503
     for name in _REPEATED:

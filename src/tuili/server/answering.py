@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from tuili.backends.requests import Answered
 from tuili.errors import DeadlineExceeded, InternalError, TuiliError
 from tuili.server.execution import Outcome
 from tuili.server.pending import Pending, Reply, StreamReply
-from tuili.server.protocol.messages import Array, InferResponse
+from tuili.server.protocol.messages import Array, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.responding import check_rows, select_outputs
 from tuili.server.scheduling.cache import ResponseCache, key_of
@@ -93,6 +94,9 @@ class Answers:
     def split(self, batch: Sequence[Pending], outcome: Outcome, rows: int) -> None:
         """Give each request of a batch its rows; RowsMixed when they cannot be told apart."""
         self._statistics.last_inference_ms = time.time_ns() // 1_000_000
+        if outcome.answers is not None:
+            self._each(batch, outcome.answers, outcome.started_ns)
+            return
         outputs = outcome.outputs or {}
         if self._layout is not None:
             self._split_layout(self._layout, batch, outputs, outcome.started_ns)
@@ -131,18 +135,35 @@ class Answers:
         if reply is not None:
             self._deliver(item, reply, outputs, started_ns)
 
-    def part(self, item: Pending, reply: StreamReply, outputs: Mapping[str, Array]) -> bool:
+    def _each(self, batch: Sequence[Pending], answers: Sequence[Answered], started_ns: int) -> None:
+        """Give each request the answer, or the error, that the model made for it."""
+        self._statistics.last_inference_ms = time.time_ns() // 1_000_000
+        for item, answer in zip(batch, answers, strict=True):
+            if answer.error is not None:
+                self.fail(item, answer.error, "BACKEND")
+                continue
+            outputs = answer.outputs
+            if self._sequences is not None:
+                outputs = self._sequences.finished(item, outputs, time.monotonic()) or {}
+            reply, item.reply = item.reply, None
+            if reply is not None:
+                self._deliver(item, reply, outputs, started_ns, answer.parameters)
+
+    def part(self, item: Pending, reply: StreamReply, answer: Answered) -> bool:
         """One of many answers to a request; false when no more are wanted."""
         if item.reply is None:
             return False
-        request = item.request
+        request, outputs = item.request, answer.outputs
         try:
+            if answer.error is not None:
+                raise answer.error
             found = select_outputs(self._signature, request, outputs, self._regions)
         except Exception as error:  # noqa: BLE001 - as in `_deliver`
             self.fail(item, _of_tree(error), "OTHER")
             return False
         item.retried = True  # What was answered in part must not be answered again.
-        reply(InferResponse(request.model, self._version, found, request.id), False)
+        told = answer.parameters or None
+        reply(InferResponse(request.model, self._version, found, request.id, told), False)
         return True
 
     def end_stream(self, item: Pending, outcome: Outcome) -> None:
@@ -172,7 +193,12 @@ class Answers:
             self._sequences.finished(item, None, time.monotonic())
 
     def _deliver(
-        self, item: Pending, reply: Reply, outputs: Mapping[str, Array], started_ns: int
+        self,
+        item: Pending,
+        reply: Reply,
+        outputs: Mapping[str, Array],
+        started_ns: int,
+        parameters: Parameters | None = None,
     ) -> None:
         """Answer one request with its part of the outputs."""
         request = item.request
@@ -186,6 +212,7 @@ class Answers:
                 self._version,
                 select_outputs(self._signature, request, outputs, self._regions),
                 request.id,
+                parameters or None,
             )
         except Exception as error:  # noqa: BLE001 - one odd output must not cost the neighbours
             answer = _of_tree(error)

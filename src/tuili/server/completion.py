@@ -209,6 +209,19 @@ def _symbol(name: str) -> str:
     return "dim_" + "".join(char if char.isalnum() else "_" for char in name)
 
 
+def whole_json(config: ModelConfig) -> Json:
+    """The configuration with defaults, before the model has been asked: what its code sees."""
+    signature = Signature(config.name, [], [], config.max_batch_size or 0)
+    policy = config.policy or BatchPolicy()
+    found = _json(config, config.backend or "python", signature, policy)
+    for role in ("input", "output"):
+        found[role] = [
+            {**_tensor_json(TensorRule(entry["name"], "FP32", ()), role), **entry}
+            for entry in config.raw.get(role, ())
+        ]
+    return found
+
+
 def _json(config: ModelConfig, backend: str, signature: Signature, policy: BatchPolicy) -> Json:
     """The whole configuration with defaults filled in, as `/config` shows it."""
     full: Json = {

@@ -27,6 +27,7 @@ from tuili.server.control.split import Split
 from tuili.server.control.variants import rollout_lines
 from tuili.server.ensemble import Ensemble
 from tuili.server.launching import Launcher
+from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
 from tuili.server.pending import Reply, StreamReply, Ticket
 from tuili.server.protocol.messages import InferRequest, InputTensor
@@ -83,6 +84,7 @@ class DataPlane:
         self.conductor = Conductor(self.repository, options.repository, options.state)
         self.rollouts = Commands(self.conductor)
         self._conducting: asyncio.Task[None] | None = None
+        launcher.answerer = CallAnswerer(self)
         self._live = self.repository.live
         self._traces = TraceSettings()
         self._logs = LogSettings()
@@ -409,7 +411,9 @@ class DataPlane:
         if not self._regions.allowed:
             raise Unsupported(DISABLED)
         if kind == "cuda":
-            raise Unsupported("CUDA shared memory is not supported by this server")
+            raise InvalidArgument(
+                "failed to register shared memory region: invalid args, this server has no CUDA"
+            )
 
 
 def _checked_version(version: str) -> str:

@@ -135,6 +135,11 @@ class Dispatcher:
         self._hosts -= hosts
         return True
 
+    def cancelled(self, item: Pending) -> None:
+        """Nobody waits for a request that may be running."""
+        for instance in self._running:
+            instance.cancelled(item)
+
     def instances_changed(self) -> None:
         """Instances went or came back."""
         self._free = [

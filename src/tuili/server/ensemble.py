@@ -296,13 +296,28 @@ class _Run:
         if isinstance(answer, TuiliError):
             self._fail(answer)
             return
-        makes = self._ensemble.dag.steps[at].makes
+        dag = self._ensemble.dag
+        makes = dag.steps[at].makes
         arrays: dict[str, Array] = {}
         for output in answer.outputs:
             if output.data is None:
                 self._fail(InternalError(f"step '{answer.model}' gave no data for '{output.name}'"))
                 return
             arrays[makes[output.name]] = output.data
+        left_out = [
+            tensor
+            for tensor in makes.values()
+            if tensor not in arrays and (dag.users.get(tensor) or tensor in dag.outputs)
+        ]
+        if left_out:
+            self._fail(
+                InternalError(
+                    f"{prefix(self._request)}in ensemble '{dag.name}', unexpected deadlock, at "
+                    f"least one output is not set while no more ensemble steps can be made: "
+                    f"'{answer.model}' left '{left_out[0]}' out"
+                )
+            )
+            return
         self._arrive(arrays)
 
     def _answer(self) -> None:

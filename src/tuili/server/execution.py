@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Thread
 from typing import Protocol
@@ -14,9 +14,11 @@ import msgspec
 import numpy as np
 
 from tuili.backends import Executable, stream
+from tuili.backends.requests import Answered, by_request
 from tuili.errors import Cancelled, InternalError, TuiliError, Unavailable
 from tuili.server.pending import Pending
 from tuili.server.protocol.messages import Array
+from tuili.server.telling import told_of
 
 
 class InstanceDied(Unavailable):
@@ -38,6 +40,7 @@ class Outcome(msgspec.Struct, gc=False):
     joined_ns: int
     done_ns: int
     outputs: Mapping[str, Array] | None = None
+    answers: Sequence[Answered] | None = None  # of a model that answers each request by itself
     error: TuiliError | None = None
 
 
@@ -47,6 +50,11 @@ def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
     try:
         arrays = batch[0].arrays if len(batch) == 1 else join(batch)
         joined = time.monotonic_ns()
+        requests = by_request(model)
+        if requests is not None:
+            told = [told_of(item) for item in batch]
+            answers = requests.run_requests(arrays, told, lambda at: batch[at].reply is None)
+            return Outcome(started, joined, time.monotonic_ns(), {}, answers)
         outputs = model.run(arrays)
     except TuiliError as error:
         return Outcome(started, joined, time.monotonic_ns(), error=error)
@@ -62,16 +70,23 @@ def execute_parts(model: Executable, item: Pending, loop: asyncio.AbstractEventL
     """Run one request whose answers go to `item.part` on the loop, until it is cancelled."""
     started = time.monotonic_ns()
     try:
-        for outputs in stream(model, item.arrays):
+        for answer in _parts(model, item):
             if item.part is None or item.reply is None or loop.is_closed():
                 break
-            loop.call_soon_threadsafe(item.part, outputs)
+            loop.call_soon_threadsafe(item.part, answer)
     except TuiliError as error:
         return Outcome(started, started, time.monotonic_ns(), error=error)
     except Exception as error:  # noqa: BLE001 - as in `execute`
         wrapped = InternalError(f"{type(error).__name__}: {error}")
         return Outcome(started, started, time.monotonic_ns(), error=wrapped)
     return Outcome(started, started, time.monotonic_ns(), {})
+
+
+def _parts(model: Executable, item: Pending) -> Iterator[Answered]:
+    requests = by_request(model)
+    if requests is None:
+        return (Answered(outputs) for outputs in stream(model, item.arrays))
+    return requests.stream_request(item.arrays, told_of(item), lambda _: item.reply is None)
 
 
 def join(batch: Sequence[Pending]) -> dict[str, Array]:
@@ -95,6 +110,7 @@ class Runner(Protocol):
         batch: Sequence[Pending],
         done: Callable[[Outcome], None],
     ) -> None: ...
+    def cancelled(self, item: Pending) -> None: ...
     def close(self) -> None: ...
 
 
@@ -134,6 +150,9 @@ class Instance:
                 loop.call_soon_threadsafe(done, outcome)
 
         self._jobs.put(job)
+
+    def cancelled(self, item: Pending) -> None:
+        """The model sees by itself that nobody waits."""
 
     def close(self) -> None:
         """End the thread and release the model; no batch may be running."""

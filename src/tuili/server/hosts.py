@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tuili.backends import BackendOptions, Specs
+from tuili.backends import BackendOptions, Specs, host_calls
 from tuili.backends.host_messages import (
     MAX_MESSAGE,
     Answer,
@@ -74,16 +74,26 @@ class HostSpec:
 class Host:
     """A model in a child process."""
 
-    def __init__(self, spec: HostSpec, policy: RestartPolicy | None = None) -> None:
+    def __init__(
+        self,
+        spec: HostSpec,
+        policy: RestartPolicy | None = None,
+        on_calls: Callable[[socket.socket], None] | None = None,
+    ) -> None:
+        """`on_calls` gets the socket on which the child calls its server, maybe on a thread."""
         self.spec = spec
         self.policy = policy or RestartPolicy()
         self.inputs: Specs = ()
         self.outputs: Specs = ()
+        self.by_request = False
+        self.config_json = ""
         self.up = False
         self.reason = ""
         self.slots = [HostSlot(self, index) for index in range(spec.slots)]
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._calls: socket.socket | None = None
+        self._on_calls = on_calls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: Callable[[], None] = _nothing
         self._timers: list[asyncio.TimerHandle] = []
@@ -166,6 +176,11 @@ class Host:
         """Whether the child is at that slot's run, not at one before it."""
         return self._sent[:1] == [slot]
 
+    def tell_cancelled(self, slot: int, at: int) -> None:
+        """Nobody waits for request `at` of the batch in a slot any more."""
+        if self._calls is not None:
+            host_calls.send(self._calls, host_calls.Cancelled(slot, at))
+
     def hung(self) -> None:
         """A run took longer than allowed: the child is killed, and so declared dead."""
         _log.error("%s: no answer within %g s", self.spec.name, self.spec.run_timeout_s)
@@ -197,19 +212,23 @@ class Host:
     # ---- steps
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        calls, their_calls = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, their_calls:
             memories = [os.memfd_create(f"tuili_host_{i}") for i in range(self.spec.slots)]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tuili.backends.host", str(theirs.fileno())],
-                pass_fds=[theirs.fileno(), *memories],
+                pass_fds=[theirs.fileno(), their_calls.fileno(), *memories],
                 stdin=subprocess.DEVNULL,
                 # A terminal's Ctrl-C is for the server, which then ends its hosts.
                 start_new_session=True,
             )
+            calls_number = their_calls.fileno()
         if self.spec.cores:
             # Right after the start: the threads that it will make inherit it.
             os.sched_setaffinity(self._process.pid, self.spec.cores)
-        self._socket = ours
+        self._socket, self._calls = ours, calls
+        if self._on_calls is not None:
+            self._on_calls(calls)
         for slot, descriptor in zip(self.slots, memories, strict=True):
             slot.attach(SlotMemory(descriptor))
         options = self.spec.options
@@ -223,7 +242,10 @@ class Host:
                 to_specs(options.declared_outputs),
                 options.max_batch_size,
                 options.decoupled,
+                options.instance,
+                options.config_json,
                 memories,
+                calls_number,
             )
         )
         self._memories = memories
@@ -270,6 +292,7 @@ class Host:
         assert isinstance(answer, Loaded)
         self.inputs, self.outputs = from_specs(answer.inputs), from_specs(answer.outputs)
         self.up, self.reason, self._retiring = True, "", False
+        self.by_request, self.config_json = answer.by_request, answer.config_json
         self.policy.started(time.monotonic())
         for slot in self.slots:
             slot.available = True
@@ -317,6 +340,11 @@ class Host:
             self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         self._socket = None
+        if self._calls is not None:
+            # Whoever listens to it sees its end, and closes it.
+            if self._on_calls is None:
+                self._calls.close()
+            self._calls = None
         for descriptor in self._memories:
             os.close(descriptor)
         if self._closed:

@@ -18,6 +18,7 @@ from tuili.server.ensemble import Ensemble, Submit, check_types, dag_of, inherit
 from tuili.server.execution import Instance, Runner
 from tuili.server.hosts import Host
 from tuili.server.instances import claims_of, cores_of, elasticity_of
+from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
 from tuili.server.pipeline_plan import plan
 from tuili.server.pipelines import function_servable, start_functions, tensor_configs
@@ -44,6 +45,7 @@ class Launcher:
     """What the repository calls for each version that it loads."""
 
     repository: Repository[Any]
+    answerer: CallAnswerer | None = None
 
     def __init__(self, options: ServerOptions, regions: Regions, submit: Submit) -> None:
         self._options = options
@@ -68,7 +70,11 @@ class Launcher:
         if config.backend == "ensemble":
             return await self._launch_ensemble(config, version)
         async with self._turns:
-            prepared = await asyncio.to_thread(prepare, folder, config, version, self._options)
+            listener = self.answerer.listener() if self.answerer is not None else None
+            prepared = await asyncio.to_thread(
+                prepare, folder, config, version, self._options, listener
+            )
+        config = prepared.config
         name = f"{config.name}-{version}"
         adaptive = config.policy is None and prepared.sequences is None
         slots = [slot for host in prepared.hosts for slot in host.slots]

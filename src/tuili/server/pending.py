@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
+from tuili.backends.requests import Answered
 from tuili.errors import TuiliError
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 
@@ -45,7 +46,7 @@ class Pending(msgspec.Struct, eq=False):
     queued: bool = False
     retried: bool = False
     # Of a model that answers any number of times: takes an answer, says whether more are wanted.
-    part: Callable[[Mapping[str, Array]], bool] | None = None
+    part: Callable[[Answered], bool] | None = None
     cache_key: bytes = b""
     end: Callable[[], None] | None = None
     sequence: int | str = 0

@@ -5,7 +5,9 @@ All of this blocks and runs on a thread; only what it returns touches the event 
 
 from __future__ import annotations
 
+import json
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ import numpy as np
 from tuili import backends
 from tuili.backends import BackendOptions, Executable
 from tuili.errors import InvalidModel, TuiliError, Unsupported
-from tuili.server.completion import Completed, complete, declared_specs
+from tuili.server.completion import Completed, complete, declared_specs, whole_json
 from tuili.server.hosts import Host, HostSpec
 from tuili.server.instances import cores_of
 from tuili.server.layouts import batch_input_specs, layout_of
@@ -26,9 +28,11 @@ from tuili.server.options import ServerOptions
 from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import Array
 from tuili.server.protocol.signature import Signature
+from tuili.server.repository import config as configuration
 from tuili.server.repository.compiling import cache_folder, compiled
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.layout import model_file
+from tuili.server.repository.source import Source
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.sequences import SequencePolicy
@@ -50,6 +54,7 @@ _OWN_CODE: Final = ("tuili", "identity")
 class Prepared:
     """A model version, loaded and warm."""
 
+    config: ModelConfig
     completed: Completed
     sequences: SequencePolicy | None
     instances: tuple[Executable, ...]
@@ -60,12 +65,22 @@ class Prepared:
     another: Callable[[int], Host | Executable]
 
 
-def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOptions) -> Prepared:
-    """Everything between a folder and a model that can answer."""
+OnCalls = Callable[[socket.socket], None]
+
+
+def prepare(
+    folder: Path,
+    config: ModelConfig,
+    version: int,
+    options: ServerOptions,
+    on_calls: OnCalls | None = None,
+) -> Prepared:
+    """Everything between a folder and a model that can answer; `on_calls` is for its hosts."""
     causes: list[TuiliError] = []
     for backend, path in candidates(folder / str(version), config, options, causes):
         try:
-            return _prepare(folder, config, version, options, backend, path)
+            place = _Place(folder, version, backend, path)
+            return _prepare(place, config, options, on_calls)
         except TuiliError as error:
             # The next candidate may be able to; if there is none, the first cause tells most.
             causes.append(error)
@@ -74,15 +89,21 @@ def prepare(folder: Path, config: ModelConfig, version: int, options: ServerOpti
     raise causes[0]
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which file, for which back end."""
+
+    folder: Path
+    version: int
+    backend: str
+    path: Path
+
+
 def _prepare(
-    folder: Path,
-    config: ModelConfig,
-    version: int,
-    options: ServerOptions,
-    backend: str,
-    path: Path,
+    place: _Place, config: ModelConfig, options: ServerOptions, on_calls: OnCalls | None
 ) -> Prepared:
     """Load the instances, complete the configuration from them, warm them up."""
+    folder, backend = place.folder, place.backend
     settings = backend_options(config, options)
     hosts: list[Host] = []
     models: list[Executable] = []
@@ -90,37 +111,49 @@ def _prepare(
         own_process = isolated(backend, config, options)
 
         def another(number: int) -> Host | Executable:
+            mine = replace(settings, instance=number)
             if not own_process:
-                return backends.load(backend, path, settings)
-            spec = host_spec(f"{config.name}-{version}", backend, path, settings)
-            host = Host(replace(spec, cores=cores_of(config, number)))
+                return backends.load(backend, place.path, mine)
+            spec = host_spec(f"{config.name}-{place.version}", backend, place.path, mine)
+            host = Host(replace(spec, cores=cores_of(config, number)), on_calls=on_calls)
             hosts.append(host)
             host.start()
             return host
 
-        models += [another(number) for number in range(config.instances)]
-        first = models[0]
-        completed = complete(config, backend, first.inputs, first.outputs, folder)
-        layout = layout_of(config, first.inputs, first.outputs)
+        while len(models) < config.instances:
+            models.append(another(len(models)))
+            config, settings = _completed_by(models[-1], config, settings, options)
+        inputs, outputs = models[0].inputs, models[0].outputs
+        if backend == "python":
+            inputs, outputs = settings.declared_inputs, settings.declared_outputs
+        completed = complete(config, backend, inputs, outputs, folder)
+        layout = layout_of(config, inputs, outputs)
         sequences = sequence_policy(config, completed.policy, folder)
         placement = Placement(allowed=not hosts)
-        for model in models:
-            warm(model, completed.signature, placement)
+        if backend != "python":
+            # A user's code may count its runs, or call other models: it runs when it is asked.
+            for model in models:
+                warm(model, completed.signature, placement)
         for entry in config.warmups:
             run_warmup(folder, config, completed.signature, entry, models)
     except BaseException:
         for host in hosts:
             host.close()
         raise
-    return Prepared(
-        completed,
-        sequences,
-        () if hosts else tuple(models),
-        tuple(hosts),
-        placement,
-        layout,
-        another,
-    )
+    own = () if hosts else tuple(models)
+    return Prepared(config, completed, sequences, own, tuple(hosts), placement, layout, another)
+
+
+def _completed_by(
+    model: Executable, config: ModelConfig, settings: BackendOptions, options: ServerOptions
+) -> tuple[ModelConfig, BackendOptions]:
+    """The configuration with what the model itself filled in."""
+    text: str = getattr(model, "config_json", "")
+    if not text:
+        return config, settings
+    raw = json.loads(text)
+    config = configuration.from_json(config.name, raw, Source(f"auto_complete of {config.name!r}"))
+    return config, backend_options(config, options)
 
 
 def backend_options(config: ModelConfig, options: ServerOptions) -> BackendOptions:
@@ -134,6 +167,7 @@ def backend_options(config: ModelConfig, options: ServerOptions) -> BackendOptio
         declared_outputs=declared_specs(config.outputs, config.max_batch_size) + extra_outputs,
         max_batch_size=config.max_batch_size or 0,
         decoupled=config.decoupled,
+        config_json=json.dumps(whole_json(config)),
     )
 
 

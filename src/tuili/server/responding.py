@@ -47,6 +47,8 @@ def select_outputs(
                 signature, wanted, _array(signature, rules[wanted.name], outputs), regions
             )
             for wanted in request.outputs
+            # As in Triton, a model may leave an output out.
+            if wanted.name in outputs
         ]
     found: list[OutputTensor] = []
     for name in signature.output_order:
@@ -58,9 +60,7 @@ def select_outputs(
 
 
 def _array(signature: Signature, rule: TensorRule, outputs: Mapping[str, Array]) -> Array:
-    array = outputs.get(rule.name)
-    if array is None:
-        raise InternalError(f"model '{signature.model}' did not make output '{rule.name}'")
+    array = outputs[rule.name]
     if rule.reshape is not None and array.size and rule.dims.count(-1) <= 1:
         # The back end's dims to the configured ones.
         lead = array.shape[:1] if signature.max_batch_size else ()

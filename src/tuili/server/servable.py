@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from tuili.backends.requests import Answered
 from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unavailable
 from tuili.server.admitting import CLIENT, CLIENT_HEADER, Door
 from tuili.server.answering import Answers, hand_over
@@ -20,7 +21,7 @@ from tuili.server.execution import Runner
 from tuili.server.finishing import Finisher, Queue
 from tuili.server.hosts import Host
 from tuili.server.pending import Pending, Reply, StreamReply, Ticket
-from tuili.server.protocol.messages import Array, InferRequest, InferResponse, Parameters
+from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.layout import Layout
@@ -209,8 +210,8 @@ class Servable:
         if not isinstance(item, Pending) or item.reply is None:
             return item  # It was answered in a lesser way.
 
-        def part(outputs: Mapping[str, Array]) -> bool:
-            return self._answers.part(item, reply, outputs)
+        def part(answer: Answered) -> bool:
+            return self._answers.part(item, reply, answer)
 
         item.part = part
         item.end = partial(self._end, item, reply)
@@ -230,6 +231,8 @@ class Servable:
         if self._queue.remove(item):
             # What it waited for may be others' now.
             self._dispatcher.wake()
+        if not self._queue.remove(item):
+            self._dispatcher.cancelled(item)
         self.statistics.record_failure("CANCELED", time.monotonic_ns() - item.arrived_ns)
         self._dispatcher.settle()
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tuili.errors import AlreadyExists, InvalidArgument, NotFound, Unsupported
+from tuili.errors import AlreadyExists, InternalError, InvalidArgument, NotFound, Unsupported
 from tuili.server.protocol.datatypes import BYTE_SIZE, decode, element_count, encode
 from tuili.server.protocol.messages import Array, InputTensor, Parameters
 
@@ -66,13 +66,15 @@ class Regions:
         bare = key.removeprefix("/")
         if not _KEY.fullmatch(key) or bare in (".", "..") or bare.startswith(_RESERVED):
             raise InvalidArgument(failed + f"key {key!r} may not be used")
-        if offset < 0 or byte_size <= 0 or offset + byte_size > 1 << 62:
-            raise InvalidArgument(failed + f"invalid args, offset {offset}, byte_size {byte_size}")
         try:
             descriptor = os.open(_ROOT / bare, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
-            raise InvalidArgument(f"Unable to open shared memory region: '{key}'") from None
+            raise InternalError(f"Unable to open shared memory region: '{key}'") from None
         try:
+            if offset < 0 or byte_size <= 0 or offset + byte_size > 1 << 62:
+                raise InvalidArgument(
+                    failed + f"invalid args, offset {offset}, byte_size {byte_size}"
+                )
             size = os.fstat(descriptor).st_size
             if offset + byte_size > size:
                 raise InvalidArgument(

@@ -5,16 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from tuili.backends.host_messages import Answer, Done, Failed, More, Part, Run, SlotMemory
-from tuili.errors import InternalError, InvalidArgument, TuiliError
+from tuili.backends.host_messages import (
+    Answer,
+    Done,
+    DoneEach,
+    Failed,
+    More,
+    One,
+    Part,
+    Run,
+    SlotMemory,
+    Tensor,
+)
+from tuili.backends.requests import KINDS, Answered
+from tuili.errors import InternalError, TuiliError
 from tuili.server.execution import InstanceDied, Outcome
 from tuili.server.pending import Pending
 from tuili.server.protocol.messages import Array
+from tuili.server.telling import told_of
 
 
 class SlotOwner(Protocol):
@@ -26,6 +39,9 @@ class SlotOwner(Protocol):
     def run_timeout_s(self) -> float: ...
     @property
     def load_timeout_s(self) -> float: ...
+    @property
+    def by_request(self) -> bool: ...
+    def tell_cancelled(self, slot: int, at: int) -> None: ...
     def send(self, order: Run | More) -> None: ...
     def receive(self, timeout_s: float) -> Answer: ...
     def hung(self) -> None: ...
@@ -44,7 +60,8 @@ class HostSlot:
         self._index = index
         self._memory = SlotMemory(-1)
         self._done: Callable[[Outcome], None] | None = None
-        self._part: Callable[[Mapping[str, Array]], bool] | None = None
+        self._part: Callable[[Answered], bool] | None = None
+        self._batch: Sequence[Pending] = ()
         self._started_ns = 0
         self._joined_ns = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -70,8 +87,11 @@ class HostSlot:
         try:
             tensors = self._memory.write(parts)
             self._part = batch[0].part
-            parts_wanted = self._part is not None
-            self._host.send(Run(self._index, self._memory.capacity, tensors, parts_wanted))
+            order = Run(self._index, self._memory.capacity, tensors, self._part is not None)
+            if self._host.by_request:
+                order.told = [told_of(item) for item in batch]
+                self._batch = batch
+            self._host.send(order)
         except InstanceDied as error:
             self._part = None
             loop.call_soon(done, self._failed(error))
@@ -95,22 +115,30 @@ class HostSlot:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._host.run_timeout_s, self._host.hung)
 
+    def cancelled(self, item: Pending) -> None:
+        """Nobody waits for a request any more: tell the child if it is here."""
+        for at, each in enumerate(self._batch):
+            if each is item and self._done is not None:
+                self._host.tell_cancelled(self._index, at)
+
     def take_part(self, answer: Part) -> None:
         """Hand one of many answers on, and let the child go on."""
-        go_on = self._part is not None and self._part(self._outputs(answer))
+        part = self._part
+        go_on = part is not None and part(self._one(answer.answer, answer.capacity))
         # Whoever took the part may have ended the host, which brings this slot's outcome.
         with contextlib.suppress(InstanceDied):
             self._host.send(More(self._index, not go_on))
 
-    def finish(self, answer: Done | Failed | InstanceDied) -> None:
+    def finish(self, answer: Done | DoneEach | Failed | InstanceDied) -> None:
         """Hand the outcome to whoever waits."""
         done, self._done = self._done, None
+        self._batch = ()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if done is None:
             return
-        if isinstance(answer, Done):
+        if isinstance(answer, Done | DoneEach):
             done(self._outcome(answer))
         elif isinstance(answer, Failed):
             done(self._failed(_error_of(answer)))
@@ -130,25 +158,35 @@ class HostSlot:
             raise _error_of(answer)
         if not isinstance(answer, Done):
             raise InternalError(f"{self._host.name}: expected outputs, got {answer}")
-        return self._outputs(answer)
+        return self._outputs(answer.tensors, answer.capacity)
 
-    def _outputs(self, answer: Done | Part) -> dict[str, Array]:
+    def _outputs(self, tensors: Sequence[Tensor], capacity: int) -> dict[str, Array]:
         """Copies of the outputs: the slot is used again at once."""
-        self._memory.remap(answer.capacity)
+        self._memory.remap(capacity)
         found: dict[str, Array] = {}
-        for tensor in answer.tensors:
+        for tensor in tensors:
             array = self._memory.read(tensor)
             found[tensor.name] = array if array.dtype == object else np.array(array)
         return found
 
-    def _outcome(self, answer: Done) -> Outcome:
+    def _one(self, one: One, capacity: int) -> Answered:
+        if one.kind:
+            return Answered({}, one.parameters, KINDS[one.kind](one.text))
+        return Answered(self._outputs(one.tensors, capacity), one.parameters)
+
+    def _outcome(self, answer: Done | DoneEach) -> Outcome:
         """The run counts as long as the child says; the way there and back is not the model's."""
         done_ns = self._joined_ns + answer.run_ns
-        return Outcome(self._started_ns, self._joined_ns, done_ns, self._outputs(answer))
+        found = Outcome(self._started_ns, self._joined_ns, done_ns, {})
+        if isinstance(answer, Done):
+            found.outputs = self._outputs(answer.tensors, answer.capacity)
+        else:
+            found.answers = [self._one(one, answer.capacity) for one in answer.answers]
+        return found
 
     def _failed(self, error: TuiliError) -> Outcome:
         return Outcome(self._started_ns, self._joined_ns, time.monotonic_ns(), error=error)
 
 
 def _error_of(answer: Failed) -> TuiliError:
-    return InvalidArgument(answer.text) if answer.user else InternalError(answer.text)
+    return KINDS[answer.kind](answer.text)

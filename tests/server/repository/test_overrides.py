@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from tuili.errors import InvalidArgument
+from tuili.errors import UserError
 from tuili.server.repository.overrides import parse
 
 
@@ -38,5 +38,5 @@ def test_a_config_alone_keeps_the_folder():
     ],
 )
 def test_overrides_that_are_refused(parameters, text):
-    with pytest.raises(InvalidArgument, match=text):
+    with pytest.raises(UserError, match=text):
         parse("m", parameters)

@@ -15,10 +15,12 @@ from tuili.errors import (
     InternalError,
     InvalidArgument,
     NotFound,
+    NotPolled,
     Overloaded,
     ToolchainError,
     TuiliError,
     Unavailable,
+    UnknownFailure,
     Unsupported,
     UserError,
 )
@@ -36,6 +38,8 @@ STATUS: dict[type[TuiliError], Status] = {
     AlreadyExists: Status(400, 6),  # ALREADY_EXISTS
     Unsupported: Status(501, 12),  # UNIMPLEMENTED
     InvalidArgument: Status(400, 3),  # INVALID_ARGUMENT
+    UnknownFailure: Status(400, 2),  # UNKNOWN
+    NotPolled: Status(500, 13),  # INTERNAL, as in Triton
     UserError: Status(400, 3),  # INVALID_ARGUMENT
     Cancelled: Status(400, 1),  # CANCELLED
     DeadlineExceeded: Status(503, 14),  # UNAVAILABLE, as Triton: "Request timeout expired"

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from tuili.errors import InternalError, InvalidModel, TuiliError, Unavailable
+from tuili.errors import InternalError, InvalidModel, NotPolled, TuiliError, Unavailable
 from tuili.server.repository import config as configuration
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.dependencies import models_needed
@@ -123,7 +123,9 @@ class Repository(Generic[Running]):
                     )
             except TuiliError as error:
                 self._failed[name] = str(error)
-                raise InvalidModel(f"load failed for model '{name}': {error}") from error
+                raise NotPolled(
+                    f"failed to load '{name}', failed to poll from model repository: {error}"
+                ) from error
             await self._load_versions(name, folder, config, versions)
 
     async def ensure(self, name: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from tuili.errors import InvalidArgument
+from tuili.errors import InvalidArgument, NotPolled
 
 _PREFIX: Final = "file:"
 
@@ -40,8 +40,9 @@ def parse(model: str, parameters: Mapping[str, object]) -> Overrides:
     if unknown:
         raise InvalidArgument(f"unrecognized load parameter {unknown[0]!r}")
     if files and config is None:
-        raise InvalidArgument(
-            "override model directory without providing a 'config' parameter is not allowed"
+        raise NotPolled(
+            f"failed to load '{model}', failed to poll from model repository: override model "
+            "directory without providing a 'config' parameter is not allowed"
         )
     found = Overrides(config)
     if files:
@@ -51,6 +52,11 @@ def parse(model: str, parameters: Mapping[str, object]) -> Overrides:
         try:
             for key, value in files.items():
                 _write(found.folder, key.removeprefix(_PREFIX), value)
+        except (OSError, InvalidArgument) as error:
+            found.discard()
+            raise NotPolled(
+                f"failed to load '{model}', failed to poll from model repository: {error}"
+            ) from error
         except Exception:
             found.discard()
             raise

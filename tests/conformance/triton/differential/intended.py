@@ -44,4 +44,37 @@ class Intended:
         )
 
 
-INTENDED: tuple[Intended, ...] = ()
+INTENDED: tuple[Intended, ...] = (
+    # ---- everywhere
+    Intended("*", "kind", "application/json", "text/plain", "errors are JSON, and say so"),
+    Intended("*", "kind", "", "application/json", "an answer without a body has no type"),
+    Intended("*", "kind", "text/plain; charset=utf-8", "text/plain", "the same, with its charset"),
+    Intended(
+        "*",
+        "text",
+        r"(.*): (?:got|input|output|'|-?[0-9]|tuili).*",
+        r"\1",
+        "the same words; then what was found",
+    ),
+    Intended(
+        "*",
+        "text",
+        r"failed to parse the request JSON buffer: .*",
+        r"failed to parse the request JSON buffer: .*",
+        "another JSON parser, which says line and column",
+    ),
+    Intended(
+        "*",
+        "text",
+        r"Unable to parse '[\w]+': (attempt to access JSON [\w-]+ as [\w-]+)(?:: got .*)?",
+        r"\1",
+        "the same words, and which key",
+    ),
+    Intended(
+        "*",
+        "text",
+        r"(.*)",
+        r"\[request id: <id_unknown>\] \1",
+        "found before the request has an id to name",
+    ),
+)

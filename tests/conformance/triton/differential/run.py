@@ -49,14 +49,25 @@ class Result:
     other: list[Difference] = field(default_factory=list)
 
 
+# Requests of which Triton 2.51 dies, maybe a little later: they come last.
+_FATAL = (
+    "input/shape huge",
+    "input/shape overflow",
+    "classes/text",
+    "generate/numbers misfit",
+    "generate_stream/numbers misfit",
+)
+
+
 def all_cases() -> list[Case]:
     """The whole table, in an order in which cases do not disturb each other."""
-    return [
+    found = [
         *http_infer.cases(),
         *grpc_cases.cases(),
         *http_operations.cases(),
         *http_paths.cases(),
     ]
+    return sorted(found, key=lambda case: case.name in _FATAL)
 
 
 def run(case: Case, ours: Restartable, theirs: Restartable) -> Result:
@@ -75,7 +86,10 @@ def run(case: Case, ours: Restartable, theirs: Restartable) -> Result:
 def _answers(case: Case, server: Restartable) -> list[Observed]:
     answer = case.send(server.peer)
     if server.died():
-        return [Observed("the server died")]
+        # An earlier request may have been its end: once more.
+        answer = case.send(server.peer)
+        if server.died():
+            return [Observed("the server died")]
     return answer if isinstance(answer, list) else [answer]
 
 

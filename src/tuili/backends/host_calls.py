@@ -1,0 +1,196 @@
+"""Calls from a model host to its server: other models, loading them, readiness.
+
+They have a socket of their own, so that a model may call from any thread while a batch runs.
+Tensors lie in a memfd that travels with the message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
+from typing import Any, Final, Literal
+
+import msgspec
+
+from tuili.backends.host_messages import MAX_MESSAGE, SlotMemory, Tensor
+from tuili.errors import InternalError
+from tuili.tensors import Array
+
+CallKind = Literal["infer", "stream", "load", "unload", "ready"]
+
+
+class Call(msgspec.Struct, tag=True, array_like=True):
+    """A model asks for something; `tensors` lie in a memfd of `capacity` bytes that comes along."""
+
+    number: int
+    kind: CallKind
+    model: str
+    version: str = ""
+    id: str = ""
+    sequence: int | str = 0
+    flags: int = 0
+    timeout_us: int = 0
+    parameters: dict[str, Any] = {}
+    outputs: list[str] = []
+    tensors: list[Tensor] = []
+    capacity: int = 0
+
+
+class Called(msgspec.Struct, tag=True, array_like=True):
+    """An answer to a call; the last one is `final`, and has no tensors if nothing was left."""
+
+    number: int
+    final: bool = True
+    empty: bool = False
+    text: str = ""
+    kind: str = ""
+    parameters: dict[str, Any] = {}
+    tensors: list[Tensor] = []
+    capacity: int = 0
+    version: str = ""
+
+
+class Cancelled(msgspec.Struct, tag=True, array_like=True):
+    """Nobody waits for request `at` of the batch in `slot` any more."""
+
+    slot: int
+    at: int
+
+
+class Unwanted(msgspec.Struct, tag=True, array_like=True):
+    """The answers to a call are not wanted any more."""
+
+    number: int
+
+
+ToServer = Call | Unwanted
+ToHost = Called | Cancelled
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_call: Final = msgspec.msgpack.Decoder(ToServer).decode
+_decode_called: Final = msgspec.msgpack.Decoder(ToHost).decode
+
+
+def pack(tensors: Mapping[str, Array]) -> tuple[list[Tensor], int, int]:
+    """Tensors in a fresh memfd: where they lie, its size and descriptor (-1: there are none)."""
+    if not tensors:
+        return [], 0, -1
+    descriptor = os.memfd_create("tuili_call")
+    memory = SlotMemory(descriptor)
+    laid = memory.write({name: [array] for name, array in tensors.items()})
+    return laid, memory.capacity, descriptor
+
+
+def unpack(tensors: list[Tensor], capacity: int, descriptors: list[int]) -> dict[str, Array]:
+    """The tensors of a message that came with a memfd; views keep the memory alive."""
+    if not tensors:
+        return {}
+    if not descriptors:
+        raise InternalError("a message with tensors came without their memory")
+    memory = SlotMemory(descriptors[0])
+    memory.remap(capacity)
+    return {tensor.name: memory.read(tensor) for tensor in tensors}
+
+
+def send(to: socket.socket, message: ToServer | ToHost, descriptor: int = -1) -> None:
+    """Send a message and the descriptor of its tensors, which is closed here."""
+    raw = _encode(message)
+    try:
+        if len(raw) > MAX_MESSAGE:
+            raise InternalError(f"a call of {len(raw)} bytes does not fit in a message")
+        # A side that is gone needs no answer.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(to, [raw], [descriptor] if descriptor >= 0 else [])
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def receive_call(at: socket.socket) -> tuple[ToServer, dict[str, Array]] | None:
+    """The next call that a host makes; None at the end."""
+    raw, descriptors = _receive(at)
+    if not raw:
+        return None
+    message = _decode_call(raw)
+    try:
+        if isinstance(message, Call):
+            return message, unpack(message.tensors, message.capacity, descriptors)
+        return message, {}
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _receive(at: socket.socket) -> tuple[bytes, list[int]]:
+    try:
+        raw, descriptors, _, _ = socket.recv_fds(at, MAX_MESSAGE, 4)
+    except ConnectionResetError:
+        return b"", []
+    return raw, list(descriptors)
+
+
+class Caller:
+    """The host's end: makes calls from any thread, and hears of cancelled requests."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._lock = threading.Lock()
+        self._count = 0
+        self._waiting: dict[int, SimpleQueue[tuple[Called, dict[str, Array]]]] = {}
+        self._cancelled: set[tuple[int, int]] = set()
+        self._reader: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._reader = threading.Thread(target=self._read, name="calls", daemon=True)
+        self._reader.start()
+
+    def call(self, call: Call, tensors: Mapping[str, Array]) -> Callable[[], Any]:
+        """Make a call; the result waits for its next answer: `(Called, tensors)`."""
+        answers: SimpleQueue[tuple[Called, dict[str, Array]]] = SimpleQueue()
+        call.tensors, call.capacity, descriptor = pack(tensors)
+        with self._lock:
+            self._count += 1
+            call.number = self._count
+            self._waiting[call.number] = answers
+            send(self._server, call, descriptor)
+        return answers.get
+
+    def drop(self, call: Call) -> None:
+        """The further answers to a call are not wanted."""
+        with self._lock:
+            if self._waiting.pop(call.number, None) is not None:
+                send(self._server, Unwanted(call.number))
+
+    def is_cancelled(self, slot: int, at: int) -> bool:
+        """Whether nobody waits for that request any more."""
+        return (slot, at) in self._cancelled
+
+    def fresh(self, slot: int) -> None:
+        """A new batch is in the slot."""
+        self._cancelled = {each for each in self._cancelled if each[0] != slot}
+
+    def _read(self) -> None:
+        while True:
+            raw, descriptors = _receive(self._server)
+            if not raw:
+                return
+            message = _decode_called(raw)
+            if isinstance(message, Cancelled):
+                self._cancelled.add((message.slot, message.at))
+            else:
+                self._take(message, descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _take(self, message: Called, descriptors: list[int]) -> None:
+        with self._lock:
+            waiting = self._waiting.get(message.number)
+            if message.final:
+                self._waiting.pop(message.number, None)
+        if waiting is not None:
+            waiting.put((message, unpack(message.tensors, message.capacity, descriptors)))

@@ -1,0 +1,218 @@
+"""Calls of a Triton Python model to other models: business logic scripting, and the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tuili.backends.host_calls import Call, Called, Caller
+from tuili.backends.triton_tensors import (
+    InferenceResponse,
+    ResponseSender,
+    Tensor,
+    TritonError,
+    TritonModelException,
+)
+
+_callers: list[Caller] = []
+
+
+def use(caller: Caller) -> None:
+    """Let models in this process call their server."""
+    _callers[:] = [caller]
+
+
+def _caller() -> Caller:
+    if not _callers:
+        raise TritonModelException(
+            "calls to other models need a model host: set the model's parameter 'isolation' to "
+            "'process', and do not call on import"
+        )
+    return _callers[0]
+
+
+class InferenceRequest:
+    """A request: one that `execute` gets, or one that a model makes for another model."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - Triton's own signature
+        self,
+        request_id: str = "",
+        correlation_id: int | str = 0,
+        inputs: Iterable[Tensor] = (),
+        requested_output_names: Sequence[str] = (),
+        model_name: str = "",
+        model_version: int = -1,
+        flags: int = 0,
+        timeout: int = 0,
+        preferred_memory: object = None,
+        trace: object = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        tensors = list(inputs)
+        if any(tensor is None for tensor in tensors):  # pyright: ignore[reportUnnecessaryComparison]
+            raise TritonModelException("Input tensor for inference request should not be None.")
+        if any(name is None for name in requested_output_names):  # pyright: ignore[reportUnnecessaryComparison]
+            raise TritonModelException(
+                "Requested output name for inference request should not be None."
+            )
+        self._id, self._correlation_id = request_id, correlation_id
+        self._inputs = tensors
+        self._outputs = list(requested_output_names)
+        self._model, self._version = model_name, model_version
+        self._flags, self._timeout = flags, timeout
+        self._parameters = dict(parameters or {})
+        self._cancelled = cancelled
+        self._sender: ResponseSender | None = None
+        self.release_flags = 1
+
+    # ---- what it says
+    def inputs(self) -> list[Tensor]:
+        """All inputs."""
+        return self._inputs
+
+    def model_name(self) -> str:
+        """The name of the model that is asked."""
+        return self._model
+
+    def requested_output_names(self) -> list[str]:
+        """The outputs that are wanted."""
+        return self._outputs
+
+    def request_id(self) -> str:
+        """The client's id of the request."""
+        return self._id
+
+    def correlation_id(self) -> int | str:
+        """The sequence's id; 0 outside sequences."""
+        return self._correlation_id
+
+    def flags(self) -> int:
+        """Whether the sequence starts or ends with it."""
+        return self._flags
+
+    def set_flags(self, flags: int) -> None:
+        """Say whether the sequence starts or ends with it."""
+        self._flags = flags
+
+    def timeout(self) -> int:
+        """Microseconds that it may wait; 0: for ever."""
+        return self._timeout
+
+    def parameters(self) -> str:
+        """The client's parameters as JSON text."""
+        return json.dumps(self._parameters)
+
+    def trace(self) -> Any:
+        """The trace to hand on to requests that come of this one."""
+        from tuili.backends.triton_utils import InferenceTrace
+
+        return InferenceTrace()
+
+    def preferred_memory(self) -> None:
+        """Accepted and without effect: there is main memory only."""
+
+    # ---- how it is answered
+    def get_response_sender(self) -> ResponseSender:
+        """How to answer by oneself."""
+        if self._sender is None:
+            self._sender = ResponseSender(self._cancelled)
+        return self._sender
+
+    @property
+    def sender(self) -> ResponseSender | None:
+        """The sender, if the model asked for it."""
+        return self._sender
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self._cancelled()
+
+    def set_release_flags(self, flags: int) -> None:
+        """With TRITONSERVER_REQUEST_RELEASE_RESCHEDULE it is executed once more."""
+        self.release_flags = flags
+
+    # ---- to another model
+    def exec(self, decoupled: bool = False, execution_timeout: float | None = None) -> Any:
+        """The answer of the model that this request is for; `decoupled`: an iterator of answers."""
+        call = Call(
+            0,
+            "stream" if decoupled else "infer",
+            self._model,
+            "" if self._version < 1 else str(self._version),
+            self._id,
+            self._correlation_id,
+            self._flags,
+            self._timeout,
+            self._parameters,
+            self._outputs,
+        )
+        tensors = {tensor.name(): tensor.as_numpy() for tensor in self._inputs}
+        caller = _caller()
+        answers = caller.call(call, tensors)
+        if decoupled:
+            return InferenceResponseIterator(caller, call, answers)
+        return _response(*answers())
+
+    def async_exec(self, decoupled: bool = False) -> Awaitable[Any]:
+        """As `exec`, to be awaited."""
+        return asyncio.get_running_loop().run_in_executor(None, self.exec, decoupled)
+
+
+class InferenceResponseIterator:
+    """The answers of a model that answers any number of times."""
+
+    def __init__(self, caller: Caller, call: Call, answers: Callable[[], Any]) -> None:
+        self._caller, self._call, self._answers = caller, call, answers
+        self._ended = False
+
+    def __iter__(self) -> Iterator[InferenceResponse]:
+        return self
+
+    def __next__(self) -> InferenceResponse:
+        while not self._ended:
+            called, tensors = self._answers()
+            self._ended = called.final
+            if not called.empty:
+                return _response(called, tensors)
+        raise StopIteration
+
+    def cancel(self) -> None:
+        """No more answers are wanted."""
+        self._ended = True
+        self._caller.drop(self._call)
+
+
+def _response(called: Called, tensors: Mapping[str, Any]) -> InferenceResponse:
+    if called.kind:
+        return InferenceResponse(error=TritonError.of(called.text, called.kind))
+    made = [Tensor(name, array) for name, array in tensors.items()]
+    return InferenceResponse(made, parameters=called.parameters)
+
+
+def _ask(kind: Any, model: str, version: str = "", parameters: Any = None) -> Called:
+    called, _ = _caller().call(Call(0, kind, model, version, parameters=parameters or {}), {})()
+    if called.kind:
+        raise TritonModelException(called.text)
+    return called
+
+
+def load_model(model_name: str, config: str = "", files: Mapping[str, bytes] | None = None) -> None:
+    """Load a model of the server's repository, perhaps with another configuration or files."""
+    parameters: dict[str, Any] = dict(files or {})
+    if config:
+        parameters["config"] = config
+    _ask("load", model_name, parameters=parameters)
+
+
+def unload_model(model_name: str) -> None:
+    """Unload a model."""
+    _ask("unload", model_name)
+
+
+def is_model_ready(model_name: str, model_version: str = "") -> bool:
+    """Whether a model answers."""
+    return _ask("ready", model_name, str(model_version)).text == "ready"

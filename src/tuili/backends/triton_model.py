@@ -1,0 +1,225 @@
+"""A model written for Triton's Python back end: its life, and the requests of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuili.backends import BackendOptions, Specs, triton_utils
+from tuili.backends.requests import KINDS, Answered, Told
+from tuili.backends.triton_calls import InferenceRequest
+from tuili.backends.triton_completion import ModelConfig
+from tuili.backends.triton_tensors import InferenceResponse, Tensor
+from tuili.errors import InternalError, InvalidModel, TuiliError
+from tuili.tensors import Array
+
+_RESCHEDULE: int = triton_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE
+
+
+class TritonModel:
+    """A `TritonPythonModel`, initialized."""
+
+    def __init__(self, model_class: Any, path: Path, options: BackendOptions) -> None:
+        self.inputs: Specs = options.declared_inputs
+        self.outputs: Specs = options.declared_outputs
+        self._name = f"{path.parent.parent.name}_0_{options.instance}"
+        self._batched = options.max_batch_size > 0
+        self._decoupled = options.decoupled
+        self.config_json = ""
+        config = options.config_json or json.dumps({"name": path.parent.parent.name})
+        if hasattr(model_class, "auto_complete_config"):
+            self._complete(model_class, config)
+        self._model = model_class()
+        triton_utils.set_model_dir(str(path.parent))
+        if hasattr(self._model, "initialize"):
+            self._model.initialize(self._arguments(path, self.config_json or config))
+
+    def _complete(self, model_class: Any, config: str) -> None:
+        completing = ModelConfig(config)
+        completed = model_class.auto_complete_config(completing)
+        if not isinstance(completed, ModelConfig):
+            raise InvalidModel(
+                "auto_complete_config function in model "
+                f"'{completing.as_dict()['name']}' must return a valid pb.ModelConfig object."
+            )
+        found = completed.as_dict()
+        if found != json.loads(config):
+            self.config_json = json.dumps(found)
+        self._batched = found.get("max_batch_size", 0) > 0
+        self._decoupled = triton_utils.using_decoupled_model_transaction_policy(found)
+
+    def _arguments(self, path: Path, config: str) -> dict[str, str]:
+        """What Triton hands to `initialize`."""
+        return {
+            "model_config": config,
+            "model_instance_kind": "CPU",
+            "model_instance_name": self._name,
+            "model_instance_device_id": "0",
+            "model_repository": str(path.parent.parent),
+            "model_version": path.parent.name,
+            "model_name": path.parent.parent.name,
+        }
+
+    # ---- runs
+    def run(self, inputs: dict[str, Array], /) -> Mapping[str, Array]:
+        """A run without a client, for warm-up."""
+        rows = len(next(iter(inputs.values()))) if self._batched and inputs else 1
+        answer = self.run_requests(inputs, [Told(rows)], lambda at: False)[0]
+        if answer.error is not None:
+            raise answer.error
+        return answer.outputs
+
+    def run_requests(
+        self, inputs: dict[str, Array], told: Sequence[Told], cancelled: Callable[[int], bool]
+    ) -> list[Answered]:
+        """One `execute` for the whole batch; once more for requests that ask for it."""
+        requests = self._requests(inputs, told, cancelled)
+        answers: list[Answered | None] = [None] * len(requests)
+        waiting = list(range(len(requests)))
+        while waiting:
+            batch = [requests[at] for at in waiting]
+            for request in batch:
+                request.release_flags = triton_utils.TRITONSERVER_REQUEST_RELEASE_ALL
+            for at, response in zip(waiting, self._execute(batch), strict=True):
+                answers[at] = self._answer(requests[at], response)
+            waiting = [at for at in waiting if answers[at] is None]
+        return [answer for answer in answers if answer is not None]
+
+    def stream_request(
+        self, inputs: dict[str, Array], told: Told, cancelled: Callable[[int], bool]
+    ) -> Iterator[Answered]:
+        """What the model sends through the request's response sender, up to its final flag."""
+        (request,) = self._requests(inputs, [told], cancelled)
+        while True:
+            request.release_flags = triton_utils.TRITONSERVER_REQUEST_RELEASE_ALL
+            (response,) = self._execute([request])
+            if response is not None:
+                yield _answered(response, told.outputs)
+            if request.release_flags != _RESCHEDULE:
+                break
+        if request.sender is not None:
+            for response in request.sender.sent():
+                yield _answered(response, told.outputs)
+
+    def close(self) -> None:
+        """Tell the model that it ends."""
+        finalize = getattr(self._model, "finalize", None)
+        if finalize is not None:
+            finalize()
+
+    # ---- steps
+    def _requests(
+        self, inputs: dict[str, Array], told: Sequence[Told], cancelled: Callable[[int], bool]
+    ) -> list[InferenceRequest]:
+        names = [spec.name for spec in self.outputs]
+        requests: list[InferenceRequest] = []
+        start = 0
+        for at, each in enumerate(told):
+            stop = start + each.rows
+            mine = inputs
+            if len(told) > 1:
+                mine = {name: array[start:stop] for name, array in inputs.items()}
+            start = stop
+            requests.append(
+                InferenceRequest(
+                    each.id,
+                    each.sequence,
+                    [Tensor(name, array) for name, array in mine.items()],
+                    each.outputs or names,
+                    flags=each.flags,
+                    timeout=each.timeout_us,
+                    parameters=each.parameters,
+                    cancelled=lambda at=at: cancelled(at),
+                )
+            )
+        return requests
+
+    def _execute(self, batch: list[InferenceRequest]) -> list[InferenceResponse | None]:
+        """The model's responses, one a request, checked; None where it answers by its sender."""
+        try:
+            responses = self._model.execute(batch)
+            if inspect.iscoroutine(responses):
+                responses = asyncio.run(responses)
+        except TuiliError as error:
+            raise InternalError(self._failed(str(error), error)) from error
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            raise InternalError(self._failed(text, error)) from error
+        if self._decoupled:
+            if responses is not None:
+                raise InternalError(
+                    f"Python model '{self._name}' is using the decoupled mode and the execute "
+                    "function must return None."
+                )
+            return [None] * len(batch)
+        if not isinstance(responses, list):
+            if responses is None and all(request.sender is not None for request in batch):
+                return [None] * len(batch)
+            kind = type(responses).__name__  # pyright: ignore[reportUnknownArgumentType]
+            raise InternalError(
+                self._failed(f"Expected a list in the execute return, found type '{kind}'.")
+            )
+        if len(responses) != len(batch):
+            raise InternalError(
+                self._failed(
+                    "Number of InferenceResponse objects do not match the number of "
+                    f"InferenceRequest objects. InferenceRequest(s) size is:{len(batch)}, and "
+                    f"InferenceResponse(s) size is:{len(responses)}\n"
+                )
+            )
+        for request, response in zip(batch, responses, strict=True):
+            released = request.release_flags == _RESCHEDULE or request.sender is not None
+            if not isinstance(response, InferenceResponse) and not (response is None and released):
+                raise InternalError(
+                    self._failed(
+                        "Expected an 'InferenceResponse' object in the execute function return "
+                        f"list, found type '{type(response).__name__}'."
+                    )
+                )
+        return responses
+
+    def _answer(
+        self, request: InferenceRequest, response: InferenceResponse | None
+    ) -> Answered | None:
+        """The one answer to a request; None when it is to be executed once more."""
+        wanted = request.requested_output_names()
+        if response is not None:
+            return _answered(response, wanted)
+        if request.release_flags == _RESCHEDULE:
+            return None
+        assert request.sender is not None
+        sent = list(request.sender.sent())
+        if len(sent) != 1:
+            return Answered(
+                error=InternalError(
+                    f"Non-decoupled model '{self._name}' must send exactly one response, "
+                    f"sent {len(sent)}"
+                )
+            )
+        return _answered(sent[0], wanted)
+
+    def _failed(self, text: str, error: BaseException | None = None) -> str:
+        where = ""
+        if error is not None:
+            frames = reversed(traceback.extract_tb(error.__traceback__)[1:])
+            lines = "".join(f"  {each.filename}({each.lineno}): {each.name}\n" for each in frames)
+            where = f"\n\nAt:\n{lines}"
+        return f"Failed to process the request(s) for model '{self._name}', message: {text}{where}"
+
+
+def _answered(response: InferenceResponse, wanted: Sequence[str]) -> Answered:
+    error = response.error()
+    if error is not None:
+        return Answered(error=KINDS[error.kind](error.message()), parameters=response.told)
+    names = set(wanted)
+    outputs = {
+        tensor.name(): tensor.as_numpy()
+        for tensor in response.output_tensors()
+        if not names or tensor.name() in names
+    }
+    return Answered(outputs, response.told)

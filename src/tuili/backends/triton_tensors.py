@@ -1,0 +1,225 @@
+"""What a Triton Python model gets and gives: tensors, errors, responses and their sender."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from queue import SimpleQueue
+from typing import Any, Final
+
+import numpy as np
+
+from tuili.errors import InternalError, TuiliError
+from tuili.tensors import Array, DType
+
+FINAL: Final = 1
+_CODES: Final = (
+    "UnknownFailure",
+    "InternalError",
+    "NotFound",
+    "InvalidArgument",
+    "Unavailable",
+    "Unsupported",
+    "AlreadyExists",
+    "Cancelled",
+)
+
+
+class TritonModelException(InternalError):
+    """What a model raises for a request that it cannot answer, and what its calls raise."""
+
+
+class TritonError:
+    """The error of a response."""
+
+    UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS = range(7)
+    CANCELLED = 7
+
+    def __init__(self, message: str, code: int = INTERNAL) -> None:
+        self._message = message
+        self._code = code
+
+    def message(self) -> str:
+        """What went wrong."""
+        return self._message
+
+    def code(self) -> int:
+        """Which kind it is."""
+        return self._code
+
+    @property
+    def kind(self) -> str:
+        """The name of the error of the tree that this is."""
+        return _CODES[self._code] if 0 <= self._code < len(_CODES) else "InternalError"
+
+    @staticmethod
+    def of(text: str, kind: str) -> TritonError:
+        """The error that a call to another model brought back."""
+        code = _CODES.index(kind) if kind in _CODES else TritonError.INTERNAL
+        return TritonError(text, code)
+
+
+class Tensor:
+    """A named array."""
+
+    def __init__(self, name: str, array: Array) -> None:
+        if not isinstance(array, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TritonModelException(f"tensor {name!r} must be a NumPy array, got {type(array)}")
+        if array.dtype.kind in "SU":
+            array = np.array([_bytes(item) for item in array.reshape(-1)] or [b""], object)[
+                : array.size
+            ].reshape(array.shape)
+        try:
+            if array.dtype != object:
+                DType.of(array.dtype)
+        except TuiliError as error:
+            raise TritonModelException(f"tensor {name!r}: {error}") from error
+        self._name = name
+        self._array = array
+
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    def as_numpy(self) -> Array:
+        """Its array."""
+        return self._array
+
+    def shape(self) -> list[int]:
+        """Its dims."""
+        return list(self._array.shape)
+
+    def triton_dtype(self) -> int:
+        """The number of its type."""
+        from tuili.backends.triton_utils import numpy_to_triton_type
+
+        return numpy_to_triton_type(self._array.dtype.type) or 14
+
+    def is_cpu(self) -> bool:
+        """Always: tensors are in main memory."""
+        return True
+
+    def to_dlpack(self) -> Any:
+        """A DLPack capsule of the array."""
+        if self._array.dtype == object:
+            raise TritonModelException("DLPack does not have support for string tensors.")
+        # A capsule says that its memory may be written, which the slot of a request allows.
+        array = self._array if self._array.flags.writeable else self._array.copy()
+        return array.__dlpack__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.to_dlpack()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    @staticmethod
+    def from_dlpack(name: str, tensor: Any) -> Tensor:
+        """A tensor that shares the memory of a capsule, or of whatever exports one."""
+        return Tensor(name, np.from_dlpack(_Exporter(tensor)))
+
+
+class _Exporter:
+    """A capsule, or an object with `__dlpack__`, as NumPy wants it."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __dlpack__(self, **options: Any) -> Any:
+        source = self._source
+        return source.__dlpack__() if hasattr(source, "__dlpack__") else source
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        source = self._source
+        if hasattr(source, "__dlpack_device__"):
+            return source.__dlpack_device__()
+        return (1, 0)
+
+
+def _bytes(item: object) -> bytes:
+    return item if isinstance(item, bytes) else str(item).encode()
+
+
+class InferenceResponse:
+    """An answer: tensors, or an error; and parameters beside them."""
+
+    def __init__(
+        self,
+        output_tensors: Iterable[Tensor] | None = None,
+        error: TritonError | str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        tensors = [] if output_tensors is None else list(output_tensors)
+        if any(tensor is None for tensor in tensors):  # pyright: ignore[reportUnnecessaryComparison]
+            raise TritonModelException("Output tensor for inference response should not be None.")
+        self._outputs = tensors
+        self._error = TritonError(error) if isinstance(error, str) else error
+        self._parameters = _checked_parameters(parameters or {})
+
+    def output_tensors(self) -> list[Tensor]:
+        """All outputs."""
+        return self._outputs
+
+    def has_error(self) -> bool:
+        """Whether it failed."""
+        return self._error is not None
+
+    def error(self) -> TritonError | None:
+        """Why it failed, or None."""
+        return self._error
+
+    def parameters(self) -> str:
+        """The parameters as JSON text."""
+        return json.dumps(self._parameters)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The parameters as they are."""
+        return self._parameters
+
+
+def _checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in parameters.items():
+        if not isinstance(value, bool | int | float | str):
+            raise TritonModelException(
+                f"Expect parameters values to have type bool/int/float/str, found type "
+                f"'{type(value).__name__}' for key {key!r}"
+            )
+    return dict(parameters)
+
+
+class ResponseSender:
+    """How a model answers by itself: any number of times, from any thread."""
+
+    def __init__(self, cancelled: Callable[[], bool]) -> None:
+        self._queue: SimpleQueue[InferenceResponse | None] = SimpleQueue()
+        self._cancelled = cancelled
+        self._closed = False
+
+    def send(self, response: InferenceResponse | None = None, flags: int = 0) -> None:
+        """Answer; with the final flag no more answers follow."""
+        if flags not in (0, FINAL):
+            raise TritonModelException(
+                "Unable to send response. Unsupported flag provided. Supported flags: 0, "
+                "TRITONSERVER_RESPONSE_COMPLETE_FINAL"
+            )
+        if self._closed:
+            raise TritonModelException("Unable to send response. Response sender has been closed.")
+        if response is None and not flags:
+            raise TritonModelException(
+                "Inference Response object must be provided when the response flags is set to zero."
+            )
+        if response is not None:
+            self._queue.put(response)
+        if flags & FINAL:
+            self._closed = True
+            self._queue.put(None)
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for answers any more."""
+        return self._cancelled()
+
+    def sent(self) -> Iterator[InferenceResponse]:
+        """The answers, until the final flag."""
+        while (response := self._queue.get()) is not None:
+            yield response

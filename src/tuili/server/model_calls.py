@@ -1,0 +1,176 @@
+"""Answers what the models in hosts ask their server for: other models, loading, readiness."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
+
+from tuili.backends import host_calls
+from tuili.backends.host_calls import Call, Called, ToServer, Unwanted
+from tuili.backends.requests import kind_of
+from tuili.errors import TuiliError
+from tuili.server.pending import Reply, StreamReply
+from tuili.server.protocol.messages import (
+    Array,
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    Parameters,
+    RequestedOutput,
+)
+from tuili.tensors import DType
+
+
+class Ticket(Protocol):
+    """A request in progress."""
+
+    def cancel(self) -> None: ...
+
+
+class Server(Protocol):
+    """What a model may ask for."""
+
+    def submit(self, request: InferRequest, reply: Reply) -> Ticket: ...
+    def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket: ...
+    def model_ready(self, model: str, version: str = "") -> bool: ...
+    async def repository_load(
+        self, model: str, parameters: dict[str, Any] | None = None
+    ) -> None: ...
+    async def repository_unload(self, model: str, unload_dependents: bool = False) -> None: ...
+
+
+class CallAnswerer:
+    """Takes the calls of all hosts of a server; answers go back on the socket of the call."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._open: dict[tuple[int, int], Ticket] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def listener(self) -> Callable[[socket.socket], None]:
+        """What to give the socket of a host, from any thread; it is listened to on this loop."""
+        loop = asyncio.get_running_loop()
+
+        def listen(calls: socket.socket) -> None:
+            calls.setblocking(False)
+            loop.call_soon_threadsafe(loop.add_reader, calls, self._on_readable, loop, calls)
+
+        return listen
+
+    def _on_readable(self, loop: asyncio.AbstractEventLoop, calls: socket.socket) -> None:
+        try:
+            received = host_calls.receive_call(calls)
+        except BlockingIOError:
+            return
+        if received is None:
+            loop.remove_reader(calls)
+            self._gone(calls)
+            calls.close()
+        else:
+            self._take(calls, *received)
+
+    def _take(self, calls: socket.socket, call: ToServer, tensors: dict[str, Array]) -> None:
+        """Begin to answer one call."""
+        if isinstance(call, Unwanted):
+            ticket = self._open.pop((calls.fileno(), call.number), None)
+            if ticket is not None:
+                ticket.cancel()
+        elif call.kind in ("infer", "stream"):
+            self._infer(calls, call, tensors)
+        elif call.kind == "ready":
+            self._ready(calls, call)
+        else:
+            self._later(calls, call)
+
+    def _gone(self, calls: socket.socket) -> None:
+        """A host went: what it asked for is not wanted any more."""
+        number = calls.fileno()
+        for key in [key for key in self._open if key[0] == number]:
+            self._open.pop(key).cancel()
+
+    def _infer(self, calls: socket.socket, call: Call, tensors: dict[str, Array]) -> None:
+        inputs = [
+            InputTensor(name, DType.of(array.dtype).kserve, array.shape, array)
+            for name, array in tensors.items()
+        ]
+        outputs = [RequestedOutput(name) for name in call.outputs] or None
+        request = InferRequest(
+            call.model, inputs, call.version, call.id, outputs, _parameters(call) or None
+        )
+        key = (calls.fileno(), call.number)
+        done = False
+
+        def answer(given: InferResponse | TuiliError | None, final: bool) -> None:
+            nonlocal done
+            if final:
+                done = True
+                self._open.pop(key, None)
+            _send(calls, call, given, final)
+
+        if call.kind == "stream":
+            ticket = self._server.submit_stream(request, answer)
+        else:
+            ticket = self._server.submit(request, partial(answer, final=True))
+        if not done:
+            self._open[key] = ticket
+
+    def _ready(self, calls: socket.socket, call: Call) -> None:
+        try:
+            ready = self._server.model_ready(call.model, call.version)
+        except TuiliError as error:
+            _send(calls, call, error, True)
+        else:
+            host_calls.send(calls, Called(call.number, text="ready" if ready else ""))
+
+    def _later(self, calls: socket.socket, call: Call) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(self._repository(calls, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _repository(self, calls: socket.socket, call: Call) -> None:
+        work: Callable[[], Awaitable[None]] = partial(self._server.repository_unload, call.model)
+        if call.kind == "load":
+            work = partial(self._server.repository_load, call.model, call.parameters or None)
+        try:
+            await work()
+        except TuiliError as error:
+            _send(calls, call, error, True)
+        else:
+            host_calls.send(calls, Called(call.number))
+
+
+def _parameters(call: Call) -> Parameters:
+    """The request's parameters with what the protocol carries among them."""
+    found: Parameters = dict(call.parameters)
+    if call.sequence:
+        found["sequence_id"] = call.sequence
+    if call.flags & 1:
+        found["sequence_start"] = True
+    if call.flags & 2:
+        found["sequence_end"] = True
+    if call.timeout_us:
+        found["timeout"] = call.timeout_us
+    return found
+
+
+def _send(
+    calls: socket.socket, call: Call, answer: InferResponse | TuiliError | None, final: bool
+) -> None:
+    if calls.fileno() < 0:
+        return  # the host is gone
+    if answer is None:
+        host_calls.send(calls, Called(call.number, final, empty=True))
+    elif isinstance(answer, TuiliError):
+        told = Called(call.number, final, text=str(answer), kind=kind_of(answer))
+        host_calls.send(calls, told)
+    else:
+        arrays = {o.name: o.data for o in answer.outputs if o.data is not None}
+        laid, capacity, descriptor = host_calls.pack(arrays)
+        told = Called(
+            call.number, final, parameters=answer.parameters or {}, tensors=laid,
+            capacity=capacity, version=answer.version,
+        )  # fmt: skip
+        host_calls.send(calls, told, descriptor)

@@ -1,0 +1,204 @@
+"""Triton Python models: each request gets its own answer, and models call other models."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from tests.server.test_dataplane import infer, plane
+from tests.server.test_hosts import add
+from tuili.errors import NotFound, TuiliError, UnknownFailure
+from tuili.server.protocol.messages import InferRequest, InputTensor
+
+CONFIG = """
+backend: "python"
+max_batch_size: 8
+dynamic_batching { }
+input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] }
+"""
+HEAD = """
+import asyncio, json
+import numpy as np
+import triton_python_backend_utils as pb
+
+def one(request, value, name="y"):
+    return pb.Tensor(name, np.array([[value]], np.float32))
+
+def value_of(request):
+    return float(pb.get_input_tensor_by_name(request, "x").as_numpy()[0, 0])
+"""
+EACH = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            if request.request_id() == "bad":
+                error = pb.TritonError("not this one", pb.TritonError.UNKNOWN)
+                answers.append(pb.InferenceResponse(error=error))
+                continue
+            told = json.loads(request.parameters()).get("add", 0)
+            y = told + value_of(request)
+            told = {"rows": len(requests), "id": request.request_id()}
+            answers.append(pb.InferenceResponse([one(request, y)], parameters=told))
+        return answers
+"""
+)
+CALLS = (
+    HEAD
+    + """
+class TritonPythonModel:
+    async def execute(self, requests):
+        answers = []
+        for request in requests:
+            x = pb.get_input_tensor_by_name(request, "x")
+            asks = [
+                pb.InferenceRequest(model_name=name, inputs=[x], requested_output_names=["y"])
+                for name in ("each", "each", "nobody")
+            ]
+            found = await asyncio.gather(*(ask.async_exec() for ask in asks[:2]))
+            missing = asks[2].exec()
+            if value_of(request) < 0:
+                answers.append(pb.InferenceResponse(error=missing.error()))
+                continue
+            total = sum(pb.get_output_tensor_by_name(a, "y").as_numpy()[0, 0] for a in found)
+            answers.append(pb.InferenceResponse([one(request, total)]))
+        return answers
+"""
+)
+COMPLETES = (
+    HEAD
+    + """
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [1]})
+        config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [1]})
+        config.set_max_batch_size(4)
+        config.set_dynamic_batching()
+        return config
+
+    def initialize(self, args):
+        self.limit = json.loads(args["model_config"])["max_batch_size"]
+
+    def execute(self, requests):
+        return [pb.InferenceResponse([one(request, self.limit)]) for request in requests]
+"""
+)
+SENDS = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            sender.send(pb.InferenceResponse([one(request, 2 * value_of(request))]),
+                        pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        return None
+"""
+)
+AGAIN = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def initialize(self, args):
+        self.rounds = 0
+
+    def execute(self, requests):
+        self.rounds += 1
+        if self.rounds < 3:
+            for request in requests:
+                request.set_release_flags(pb.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+            return [None] * len(requests)
+        return [pb.InferenceResponse([one(request, self.rounds)]) for request in requests]
+"""
+)
+
+
+def ask(model, value=1.0, **more):
+    data = np.array([[value]], np.float32)
+    return InferRequest(model, [InputTensor("x", "FP32", (1, 1), data)], **more)
+
+
+def run(repository, scenario):
+    async def started():
+        dataplane = plane(repository)
+        await dataplane.start()
+        assert dataplane.repository.failures() == {}
+        try:
+            return await scenario(dataplane)
+        finally:
+            await dataplane.close()
+
+    return asyncio.run(started())
+
+
+def value(response):
+    return response.outputs[0].data.item()
+
+
+def test_each_request_of_a_batch_has_its_own_answer(tmp_path):
+    add(tmp_path, "each", config=CONFIG, source=EACH)
+
+    async def scenario(dataplane):
+        asks = [
+            ask("each", 1.0, id="a"),
+            ask("each", 2.0, id="bad"),
+            ask("each", 3.0, id="c", parameters={"add": 10, "priority": 1}),
+        ]
+        return await asyncio.gather(
+            *(infer(dataplane, each) for each in asks), return_exceptions=True
+        )
+
+    first, bad, last = run(tmp_path, scenario)
+    assert (value(first), first.parameters["id"]) == (1.0, "a")
+    assert isinstance(bad, UnknownFailure)
+    assert str(bad) == "not this one"
+    assert (value(last), last.parameters["rows"]) == (13.0, first.parameters["rows"])
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "found"),
+    [
+        (COMPLETES, 'backend: "python"', 4.0),
+        (SENDS, CONFIG, 14.0),
+        (AGAIN, CONFIG, 3.0),
+    ],
+    ids=["completes its configuration", "answers by its sender", "asks for another round"],
+)
+def test_ways_to_answer(tmp_path, source, config, found):
+    add(tmp_path, "m", config=config, source=source)
+
+    async def scenario(dataplane):
+        return value(await infer(dataplane, ask("m", 7.0)))
+
+    assert run(tmp_path, scenario) == found
+
+
+def test_a_model_calls_others(tmp_path):
+    add(tmp_path, "each", config=CONFIG, source=EACH)
+    add(tmp_path, "calls", config=CONFIG, source=CALLS)
+
+    async def scenario(dataplane):
+        with pytest.raises(NotFound, match="Request for unknown model: 'nobody' is not found"):
+            await infer(dataplane, ask("calls", -1.0))
+        return value(await infer(dataplane, ask("calls", 21.0)))
+
+    assert run(tmp_path, scenario) == 42.0
+
+
+def test_a_model_that_raises_says_where(tmp_path):
+    broken = (
+        HEAD + "class TritonPythonModel:\n    def execute(self, requests):\n        return 1 / 0\n"
+    )
+    add(tmp_path, "m", config=CONFIG, source=broken)
+
+    async def scenario(dataplane):
+        with pytest.raises(
+            TuiliError, match=r"model 'm_0_0', message: ZeroDivisionError(.|\n)*At:"
+        ):
+            await infer(dataplane, ask("m"))
+
+    run(tmp_path, scenario)
