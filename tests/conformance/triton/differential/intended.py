@@ -4,6 +4,8 @@ A row matches a case by the glob `cases` and a difference by its aspect (`status
 below `body`) and by what each side answers. A row that matches nothing is stale, which is an error.
 """
 
+# ruff: noqa: E501 - one row, one family of differences
+
 from __future__ import annotations
 
 import re
@@ -44,18 +46,20 @@ class Intended:
         )
 
 
+_SAME = "the same words; then what was found"
+_TRACE = "tracing is not built: settings are kept and checked, and no file name is asked for"
+_STRICT = "wrong or unknown settings are refused with the nearest known one, not dropped in silence"
+_WRONG_JSON = "another check finds the mistake first, and names it"
+_EVEN_FALSE = "a value of a wrong type is refused, not dropped"
+_ORDER = "outputs come in the order that was asked for, or that the configuration has"
+_LOADS = "the cause is told, where Triton has it in its log only"
+
 INTENDED: tuple[Intended, ...] = (
     # ---- everywhere
-    Intended("*", "kind", "application/json", "text/plain", "errors are JSON, and say so"),
+    Intended("*", "kind", "application/json", "text/plain|", "errors are JSON, and say so"),
     Intended("*", "kind", "", "application/json", "an answer without a body has no type"),
     Intended("*", "kind", "text/plain; charset=utf-8", "text/plain", "the same, with its charset"),
-    Intended(
-        "*",
-        "text",
-        r"(.*): (?:got|input|output|'|-?[0-9]|tuili).*",
-        r"\1",
-        "the same words; then what was found",
-    ),
+    Intended("*", "text", r"(.*): (?:got|input|output|'|-?[0-9]|tuili).*", r"\1", _SAME),
     Intended(
         "*",
         "text",
@@ -76,5 +80,338 @@ INTENDED: tuple[Intended, ...] = (
         r"(.*)",
         r"\[request id: <id_unknown>\] \1",
         "found before the request has an id to name",
+    ),
+    Intended(
+        "*",
+        "text",
+        r".*\(details: it must be a whole number\).*",
+        r".*\(details: stol\).*",
+        "the cause in words",
+    ),
+    Intended("*", "body.*version", r"0\..*", r"2\.51\.0", "the servers' own versions"),
+    Intended(
+        "*", "body.extensions.cuda_shared_memory", "<absent>", "there", "there is no CUDA here"
+    ),
+    Intended(
+        "*",
+        r"body.*\.data\.\d+",
+        r"-?[0-9.e+]+",
+        r"-?[0-9.e+]+",
+        "the shortest decimals that give the same FP32 value",
+    ),
+    Intended("document/outputs swapped | rpc infer/outputs swapped", r"body.*", ".*", ".*", _ORDER),
+    # ---- JSON requests
+    Intended(
+        "document/* | input/* | path/POST */infer | encoding/in * | binary/*",
+        "text",
+        r".*",
+        r".*(Raw request must only have|Input must set only|The document is empty|inputs but got).*",
+        "an empty or broken body is a mistake, not a raw request, and invalid UTF-8 is told",
+    ),
+    Intended(
+        "document/* | path/POST */infer",
+        "status",
+        "500",
+        "400",
+        "JSON mistakes are all alike with --compat=triton",
+    ),
+    Intended(
+        "document/outputs null | document/parameters null",
+        r"status|text|body",
+        ".*",
+        ".*",
+        "null means absent",
+    ),
+    Intended(
+        "document/output parameters list | input/parameters list | document/byte order mark",
+        r"status|text|body",
+        ".*",
+        ".*",
+        _EVEN_FALSE,
+    ),
+    Intended(
+        "document/* | input/no* | input/shape*",
+        "text",
+        ".*",
+        ".*(attempt to|Shape does not match|has no shape).*",
+        _WRONG_JSON,
+    ),
+    Intended("input/shape empty", "status", "500", "400", _WRONG_JSON),
+    Intended(
+        "input/shape overflow",
+        "text",
+        ".*exceed maximum size.*",
+        ".*batch size does not match.*",
+        _WRONG_JSON,
+    ),
+    Intended(
+        "input/shape huge | input/shape overflow | classes/text | generate*/numbers misfit | trace/*/level min | load/broken",
+        r"status|text|kind|body",
+        ".*",
+        "the server died|no answer.*|",
+        "Triton 2.51 dies of this request",
+    ),
+    Intended(
+        "*input twice | document/three inputs | rpc infer/three inputs | sequence/control given",
+        "text",
+        r".*(already exists|but got [23] inputs).*",
+        r".*(already exists|but got [23] inputs).*",
+        "names in order; a missing bracket added",
+    ),
+    Intended(
+        "*",
+        "text",
+        r".*(?:batch size does not match|batch-size must be <=|unexpected shape).*",
+        r".*(?:batch size does not match|batch-size must be <=|unexpected shape).*",
+        "the same check, another of the inputs named",
+    ),
+    Intended(
+        "input/data too large | rpc type/*/out of range",
+        r"status|text|body",
+        ".*",
+        ".*",
+        "values out of range are refused, not cut",
+    ),
+    Intended(
+        "type/*/of minus",
+        "text",
+        ".*out of the range.*",
+        ".*",
+        "a negative number is out of range, not of a wrong type",
+    ),
+    Intended(
+        "type/BYTES/* | generate*",
+        "text",
+        "Unable to parse 'data': .*",
+        "Unable to parse JSON bytes array: .*",
+        "one text for all datatypes",
+    ),
+    Intended(
+        "type/FP16/*",
+        "text",
+        "(?:receiving|sending) FP16 data via JSON.*",
+        "sending FP16 data via JSON.*",
+        "said of the input first, with the name",
+    ),
+    Intended(
+        "input/region*",
+        r"status|text",
+        ".*",
+        ".*",
+        "a region without size is told so before it is looked up; numbers are names",
+    ),
+    # ---- binary data
+    Intended(
+        "binary/size 63*",
+        "text",
+        ".*got unexpected byte size 63.*",
+        ".*",
+        "the size is checked against the shape, as newer Tritons do",
+    ),
+    Intended(
+        "binary/header length*",
+        r"status|text",
+        ".*",
+        ".*",
+        "a length that is no number is refused, not cut",
+    ),
+    Intended(
+        "binary/text length beyond | rpc type/BYTES/short",
+        "text",
+        r"(incomplete string data for inference input '\w+').*",
+        r"\1.*",
+        "with the model's name",
+    ),
+    Intended(
+        "raw/* | rpc infer/raw empty",
+        "text",
+        ".*input byte size mismatch for input '(?:IN|INPUT0)'.*",
+        ".*input byte size mismatch.*",
+        "the input has its own name",
+    ),
+    Intended(
+        "binary/default and one *",
+        r"status|kind|body.*",
+        ".*",
+        ".*",
+        "binary_data_output holds for every output that does not say otherwise, as the extension has it",
+    ),
+    Intended("encoding/out *", r"kind|body", ".*", ".*", "answers below 1 KiB are not compressed"),
+    Intended(
+        "encoding/in GZIP | encoding/in gzip, cut",
+        r"status|text|body",
+        ".*",
+        ".*",
+        "coding names have no case; a body that is cut is refused",
+    ),
+    # ---- models
+    Intended(
+        "unary/decoupled | rpc infer/decoupled",
+        "text",
+        ".*doesn't support models with decoupled transaction policy",
+        ".*doesn't support models with decoupled transaction policy",
+        "with what to do instead",
+    ),
+    Intended(
+        "ensemble/* | rpc infer/ensemble",
+        r"body\.parameters.*",
+        "<absent>",
+        ".*",
+        "no sequence parameters where there is no sequence",
+    ),
+    Intended(
+        "parameter/own big number",
+        "body.*",
+        ".*9223372036854775808.*",
+        r".*9\.22.*",
+        "whole numbers stay whole",
+    ),
+    Intended(
+        "queue/times out",
+        r"status|text|body",
+        ".*",
+        ".*",
+        "the time counts until the answer, not until the model is handed the request",
+    ),
+    # ---- gRPC
+    Intended(
+        "rpc infer/raw three | rpc infer/output twice",
+        r"status|text|body",
+        ".*",
+        ".*",
+        "what cannot be meant is refused, as newer Tritons do for outputs",
+    ),
+    Intended(
+        "rpc infer/* | rpc type/*",
+        "text",
+        ".*(contents|datatype|negative dim|shared memory region).*",
+        ".*",
+        "another check finds the mistake first",
+    ),
+    Intended(
+        "rpc infer/region no size",
+        "status",
+        "NOT_FOUND",
+        "INVALID_ARGUMENT",
+        "the region is looked up first",
+    ),
+    Intended(
+        "rpc infer/version minus",
+        "text",
+        "failed to get model version.*",
+        "invalid model version.*",
+        "one text for all bad versions",
+    ),
+    Intended(
+        "rpc infer/classes*",
+        r"status|text|body",
+        ".*",
+        ".*",
+        "a number in text is a number; 0 asks for no classes",
+    ),
+    Intended(
+        "rpc parameter/*",
+        r"status|text|body",
+        ".*",
+        ".*",
+        "uint64 and double parameters are taken, as by newer Tritons; one text for wrong types",
+    ),
+    Intended("rpc/Repository*", "text", "(.*)", r"\1\.", "no full stop"),
+    Intended(
+        "stream/*",
+        r"body\.(?:parameters\.triton_final_response.*|model_name)",
+        ".*",
+        ".*",
+        "errors of a stream name the model, and that they are final",
+    ),
+    Intended(
+        "strict stream/*",
+        r"status|text|body|answers|kind",
+        ".*",
+        ".*",
+        "the stream ends with the status at once, without a message before it",
+    ),
+    # ---- generate
+    Intended(
+        "generate*",
+        "text",
+        ".*",
+        ".*(Converting keyword|Expected JSON object|attempt to get members).*",
+        _WRONG_JSON,
+    ),
+    Intended(
+        "generate*/parameters text",
+        "status",
+        "400",
+        "500",
+        "the key is known, so it is no mistake of JSON",
+    ),
+    Intended("generate*/repetition [02]", "status", "500", "200", "an error has an error's status"),
+    Intended("generate*/id", "body.*TEXT", r"hi\{\}", '.*"id".*', "the id is no parameter"),
+    Intended(
+        "generate*/error",
+        "status",
+        "500",
+        "400",
+        "a model's INTERNAL error is 500 here as everywhere",
+    ),
+    # ---- settings
+    Intended(
+        "trace/* | rpc/trace* | path/POST *trace/setting",
+        r"status|text|body.*|kind",
+        ".*",
+        ".*",
+        _TRACE,
+    ),
+    Intended(
+        "log/* | rpc/log* | path/POST /v2/logging", r"status|text|body.*|kind", ".*", ".*", _STRICT
+    ),
+    # ---- shared memory
+    Intended(
+        "shm/* | path/POST *sharedmemory*",
+        "text",
+        "(failed to register shared memory region '.').*",
+        r"\1.*",
+        _SAME,
+    ),
+    Intended(
+        "shm/* | path/POST *sharedmemory*",
+        r"status|text|body.*|kind",
+        ".*",
+        ".*",
+        "a client's mistake is 400, whichever check finds it; a key may have several regions",
+    ),
+    Intended("cuda/* | rpc/Cuda*", r"status|text|kind", ".*", ".*", "there is no CUDA here"),
+    # ---- repository
+    Intended("load/* | rpc/RepositoryModelLoad*", r"status|text|body.*|kind", ".*", ".*", _LOADS),
+    Intended("unload/*", r"status|text|kind", ".*", ".*", _EVEN_FALSE),
+    Intended(
+        "index/* | path/POST /v2/repository/index | rpc/RepositoryIndex*",
+        r"status|text|kind|body.*",
+        ".*",
+        ".*",
+        "models that failed to load are shown with the cause",
+    ),
+    # ---- descriptions
+    Intended(
+        "described/* | path/GET */config | rpc/ModelConfig* | load/config",
+        r"body.*",
+        ".*",
+        ".*",
+        "the back end's name, the sum of the instances and our defaults",
+    ),
+    Intended(
+        "rpc/ModelStatistics* | path/GET *stats",
+        r"body.*",
+        ".*",
+        ".*",
+        "counts since the last start; refused requests count as failures",
+    ),
+    Intended(
+        "near/*",
+        r"status|text|body.*|kind",
+        ".*",
+        ".*",
+        "paths are taken as they are written: no %-codes, no leading zeros; only the asked version is told",
     ),
 )
