@@ -33,6 +33,10 @@ def _caller() -> Caller:
     return _callers[0]
 
 
+class InferenceTrace:
+    """A trace that a request hands on; traces are the server's affair here."""
+
+
 class InferenceRequest:
     """A request: one that `execute` gets, or one that a model makes for another model."""
 
@@ -108,8 +112,6 @@ class InferenceRequest:
 
     def trace(self) -> Any:
         """The trace to hand on to requests that come of this one."""
-        from tuili.backends.triton_utils import InferenceTrace
-
         return InferenceTrace()
 
     def preferred_memory(self) -> None:

@@ -25,6 +25,19 @@ _CODES: Final = (
 )
 
 
+# The numbers of `triton_to_numpy_type`.
+NUMBERED: Final = [
+    np.bool_, np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.int16, np.int32, np.int64,
+    np.float16, np.float32, np.float64, np.object_,
+]  # fmt: skip
+
+
+def numpy_to_triton_type(data_type: Any) -> int | None:
+    """The number of a NumPy type, or None."""
+    kind = np.object_ if data_type == np.bytes_ else data_type
+    return next((at for at, each in enumerate(NUMBERED, 1) if kind == each), None)
+
+
 class TritonModelException(InternalError):
     """What a model raises for a request that it cannot answer, and what its calls raise."""
 
@@ -91,8 +104,6 @@ class Tensor:
 
     def triton_dtype(self) -> int:
         """The number of its type."""
-        from tuili.backends.triton_utils import numpy_to_triton_type
-
         return numpy_to_triton_type(self._array.dtype.type) or 14
 
     def is_cpu(self) -> bool:

@@ -16,17 +16,20 @@ import numpy as np
 from tuili.backends.triton_calls import (
     InferenceRequest,
     InferenceResponseIterator,
+    InferenceTrace,
     is_model_ready,
     load_model,
     unload_model,
 )
 from tuili.backends.triton_completion import ModelConfig
 from tuili.backends.triton_tensors import (
+    NUMBERED,
     InferenceResponse,
     ResponseSender,
     Tensor,
     TritonError,
     TritonModelException,
+    numpy_to_triton_type,
 )
 from tuili.tensors import Array
 
@@ -47,12 +50,6 @@ _NUMPY: Final[dict[str, Any]] = {
     "TYPE_STRING": np.object_,
 }
 TRITON_STRING_TO_NUMPY: Final = _NUMPY
-# The numbers of `triton_to_numpy_type`.
-_NUMBERED: Final = [
-    np.bool_, np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.int16, np.int32, np.int64,
-    np.float16, np.float32, np.float64, np.object_,
-]  # fmt: skip
-
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START: Final = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END: Final = 2
 TRITONSERVER_RESPONSE_COMPLETE_FINAL: Final = 1
@@ -67,10 +64,6 @@ class PreferredMemory:
 
     def __init__(self, memory_type: int = TRITONSERVER_MEMORY_CPU, device_id: int = 0) -> None:
         self.memory_type, self.device_id = memory_type, device_id
-
-
-class InferenceTrace:
-    """A trace that a request hands on; traces are the server's affair here."""
 
 
 class LogLevel:
@@ -151,13 +144,7 @@ def triton_string_to_numpy(triton_type_string: str) -> Any:
 
 def triton_to_numpy_type(data_type: int) -> Any:
     """The NumPy type of a type's number, or None."""
-    return _NUMBERED[data_type - 1] if 1 <= data_type <= len(_NUMBERED) else None
-
-
-def numpy_to_triton_type(data_type: Any) -> int | None:
-    """The number of a NumPy type, or None."""
-    kind = np.object_ if data_type == np.bytes_ else data_type
-    return next((at for at, each in enumerate(_NUMBERED, 1) if kind == each), None)
+    return NUMBERED[data_type - 1] if 1 <= data_type <= len(NUMBERED) else None
 
 
 def using_decoupled_model_transaction_policy(model_config: Mapping[str, Any]) -> bool:

@@ -89,7 +89,7 @@ def serve(
         int, typer.Option(min=0, help="Look for the next request so long instead of sleeping.")
     ] = 0,
     server_id: Annotated[
-        str, typer.Option(help="The server's name in its metadata; tuili, or triton with --compat.")
+        str, typer.Option(help="Name in the metadata; tuili, or as --compat.")
     ] = "",
     response_cache_size: Annotated[
         int, typer.Option(min=0, help="Bytes of answers kept for models that ask for it.")
