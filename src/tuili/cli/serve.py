@@ -88,9 +88,7 @@ def serve(
     busy_poll_us: Annotated[
         int, typer.Option(min=0, help="Look for the next request so long instead of sleeping.")
     ] = 0,
-    server_id: Annotated[
-        str, typer.Option(help="Name in the metadata; tuili, or as --compat.")
-    ] = "",
+    server_id: Annotated[str, typer.Option(help="Its name in the metadata.")] = "",
     response_cache_size: Annotated[
         int, typer.Option(min=0, help="Bytes of answers kept for models that ask for it.")
     ] = 64 << 20,
