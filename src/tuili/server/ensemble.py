@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from tuili.errors import (
     InternalError,
@@ -16,7 +16,7 @@ from tuili.errors import (
     Unavailable,
     nearest,
 )
-from tuili.server.pending import Reply
+from tuili.server.pending import Reply, Ticket
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -34,13 +34,6 @@ from tuili.server.scheduling.flow import Flow
 from tuili.server.servable import Servable
 from tuili.server.shared_memory import Regions
 from tuili.server.telemetry.statistics import Statistics
-
-
-class Ticket(Protocol):
-    """A step in progress."""
-
-    def cancel(self) -> None: ...
-
 
 Submit = Callable[[InferRequest, Reply], Ticket]
 
