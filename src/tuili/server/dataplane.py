@@ -278,17 +278,26 @@ class DataPlane:
             await asyncio.to_thread(given.discard)
 
     async def repository_unload(self, model: str, unload_dependents: bool = False) -> None:
-        """Stop a model: it refuses new requests, finishes those in flight, then goes."""
+        """Stop a model: it refuses new requests, finishes those in flight, then goes.
+
+        With `unload_dependents` the models that it is made of go too, but for those that another
+        live ensemble still needs.
+        """
         self._require_explicit()
-        parts: list[str] = []
-        if unload_dependents:
-            ensembles = list(self._live.get(model, {}).values())
-            parts = [
-                step.model for e in ensembles if isinstance(e, Ensemble) for step in e.dag.steps
-            ]
+        parts = self._parts_of(model) if unload_dependents else []
         await self.repository.unload(model)
-        for part in dict.fromkeys(parts):
-            await self.repository.unload(part)
+        needed = {part for name in self._live for part in self._parts_of(name)}
+        for part in parts:
+            if part not in needed:
+                await self.repository.unload(part)
+
+    def _parts_of(self, model: str) -> list[str]:
+        """The models that a live ensemble is made of; none for other models."""
+        live = self._live.get(model, {}).values()
+        steps = [
+            step.model for each in live if isinstance(each, Ensemble) for step in each.dag.steps
+        ]
+        return list(dict.fromkeys(steps))
 
     # ---- settings: trace and log
     def trace_settings(self, model: str = "") -> Json:

@@ -501,3 +501,18 @@ def test_two_operators_at_once_one_wins(tmp_path):
         assert state(dataplane) == "PAUSED"
 
     run(tmp_path, scenario)
+
+
+def test_unloading_an_ensemble_with_its_parts_leaves_those_that_another_needs(tmp_path):
+    identity(tmp_path, versions=(1,), extra="")
+    for name in ("e", "f"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "config.pbtxt").write_text(ENSEMBLE)
+
+    async def scenario(dataplane):
+        await dataplane.repository_unload("e", unload_dependents=True)
+        assert [dataplane.model_ready(name) for name in ("e", "f", "m")] == [False, True, True]
+        await dataplane.repository_unload("f", unload_dependents=True)
+        assert not dataplane.model_ready("m")
+
+    run(tmp_path, scenario, model_control_mode="explicit", load_models=("*",))
