@@ -137,3 +137,8 @@ conformance-triton: setup
 	$(BIN)/python -m pip install --quiet requests sseclient-py
 	TRITON_QA="$(TRITON_QA)" TRITON_CLIENT="$(TRITON_CLIENT)" \
 		$(BIN)/python -m tests.conformance.triton.suites.run
+# The backend suite and 480 random graphs with generated C under the address and undefined-behaviour
+# sanitizers of gcc.
+.PHONY: sanitize
+sanitize: setup
+	$(BIN)/python -W ignore -m tests.sanitize.run --jobs $(JOBS)
