@@ -35,7 +35,8 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def test_random_graphs_run_clean():
-    found, failed = sanitize([graphs(300, 306)])
+    # Among them a softmax of open length at length 0, which once read an element that is not there.
+    found, failed = sanitize([graphs(394, 400)])
     assert (dict(found), failed) == ({}, [])
 
 

@@ -40,6 +40,8 @@ def emit(node: Node, ctx: Context) -> None:
     k.read("x", node.required(0))
     k.write("y", node.output)
     k.dim("LENGTH", length)
+    if not isinstance(length, int):
+        k.body("if (LENGTH == 0)\n    return; /* no first element to start from */")
     if inner != 1 or dtype is not DType.F32:
         k.dim("INNER", inner)
     if dtype is not DType.F32:
