@@ -94,6 +94,7 @@ swaps: setup
 .PHONY: shapes
 shapes: setup
 	$(BIN)/python -m benchmarks.shape_variety
+
 # 20,000 random graphs over the operator table: generated C beside NumPy and onnxruntime.
 .PHONY: fuzz-ops
 fuzz-ops: setup
@@ -121,6 +122,7 @@ soak: setup
 bench-scheduling: setup
 	$(BIN)/python -m benchmarks.scheduling overload
 	$(BIN)/python -m benchmarks.scheduling delays
+
 # Quantized models beside onnxruntime and openvino, on the same files and interleaved.
 .PHONY: bench-int8
 bench-int8: setup
@@ -138,6 +140,7 @@ conformance-triton: setup
 	TRITON_QA="$(TRITON_QA)" TRITON_CLIENT="$(TRITON_CLIENT)" \
 		$(BIN)/python -m tests.conformance.triton.suites.run
 # The backend suite and 480 random graphs with generated C under the address and undefined-behaviour
+
 # sanitizers of gcc.
 .PHONY: sanitize
 sanitize: setup
