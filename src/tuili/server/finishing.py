@@ -58,7 +58,8 @@ class Finisher:
             for item in batch:
                 self._answers.fail(item, InternalError(f"{type(error).__name__}: {error}"), "OTHER")
             return
-        split_ns = time.monotonic_ns() - outcome.done_ns
+        # A host may begin its run before this side has noted that the batch was sent.
+        split_ns = max(time.monotonic_ns() - outcome.done_ns, 0)
         self._statistics.record_batch(
             rows,
             len(batch),
