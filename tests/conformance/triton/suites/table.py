@@ -192,7 +192,7 @@ SUITES: tuple[Suite, ...] = (
     Suite("infer reshape", "L0_infer_reshape/infer_reshape_test.py", made("qa_reshape_model_repository"), (SHM,),
           environment={"BACKENDS": "onnx", "ENSEMBLES": "0", "CPU_ONLY": "1"}),
     Suite("shared memory", "L0_shared_memory/shared_memory_test.py",
-          all_of(stored("L0_shared_memory/models") if False else python("add_sub", "execute_delayed_model"), renamed("add_sub", "simple")), (SHM,),
+          all_of(python("add_sub", "execute_delayed_model"), renamed("add_sub", "simple")), (SHM,),
           own_server=True),
     Suite("parameters", "L0_parameters/parameters_test.py", stored("L0_parameters/model_repository")),
     Suite("class count", "L0_parameters/class_count_test.py", stored("L0_parameters/model_repository")),
@@ -211,7 +211,7 @@ SUITES: tuple[Suite, ...] = (
     Suite("python: lifecycle", "L0_backend_python/lifecycle/lifecycle_test.py",
           python("execute_error", "execute_return_error", "error_code", "identity_fp32"), issue=6),
     Suite("python: reschedule", "L0_backend_python/request_rescheduling/request_rescheduling_test.py",
-          python("request_rescheduling_addsub", "generative_sequence") if False else python("request_rescheduling_addsub"), issue=6),
+          python("request_rescheduling_addsub"), issue=6),
     Suite("python: io", "L0_backend_python/io/io_test.py", python("ensemble_io", "dlpack_io_identity", "dlpack_io_identity_decoupled"), issue=6),
-    Suite("model queue", "L0_model_queue/model_queue_test.py", stored("L0_model_queue/models") if False else identity("custom_zero_1_float32"), issue=6, own_server=True),
+    Suite("model queue", "L0_model_queue/model_queue_test.py", identity("custom_zero_1_float32"), issue=6, own_server=True),
 )  # fmt: skip
