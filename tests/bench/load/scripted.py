@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from tuili.bench.load.sockets import Target
 
@@ -22,7 +23,7 @@ def scripted(script: Script) -> Iterator[Target]:
 
     def serve(client: socket.socket) -> None:
         with client, client.makefile("rb") as file:
-            while head := b"".join(iter(file.readline, b"\r\n")):
+            while head := _head(file):
                 body = file.read(int(_LENGTH.search(head)[1]))
                 answer = script(next(count), body)
                 if answer is None:
@@ -45,6 +46,16 @@ def scripted(script: Script) -> Iterator[Target]:
         yield Target("http", "127.0.0.1", listener.getsockname()[1])
     finally:
         listener.close()
+
+
+def _head(file: BinaryIO) -> bytes:
+    """The lines up to the empty one; nothing when the client has gone."""
+    lines = []
+    while (line := file.readline()) != b"\r\n":
+        if not line:
+            return b""
+        lines.append(line)
+    return b"".join(lines)
 
 
 def answer(body: bytes, status: str = "200 OK", fields: str = "") -> bytes:
