@@ -66,4 +66,4 @@ def _convert(path: Path, converted: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if not converted.exists():
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it printed nothing"]
-        raise Unsupported(f"{path}: MNN's converter made no model: {last[0]}")
+        raise Unsupported(f"{path.name}: MNN's converter made no model: {last[0]}")
