@@ -6,13 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tuili.errors import AlreadyExists, InvalidModel
+from tuili.errors import InvalidModel
 from tuili.ir import Graph, TensorType
-from tuili.ops import table
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run, run_node
-from tuili.ops.op import op
-from tuili.ops.shapes import same
 from tuili.tensors import DType, Sym
 
 RNG = np.random.default_rng(3)
@@ -138,17 +135,3 @@ def test_a_scan_runs_backwards() -> None:
     assert str(node.outputs[1].type) == "f32[T]"
     found = run(graph, {"x": np.array([1, 2, 3], np.float32)})
     assert found["sums"].tolist() == [3, 5, 6]
-
-
-def test_an_operator_from_outside_joins_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "TABLE", dict(table.TABLE))
-    table.register(op("my.company::Twice", "X", "Y", same, lambda x: 2 * x, allow="number"))
-    graph = Graph()
-    x = graph.add_input("x", TensorType(DType.F32, (Sym("N"),)))
-    node = graph.add("my.company::Twice", [x])
-    graph.set_outputs(node.outputs)
-    infer(graph)
-    assert str(node.output.type) == "f32[N]"
-    assert run(graph, {"x": np.ones(2, np.float32)})[node.output.name].tolist() == [2, 2]
-    with pytest.raises(AlreadyExists, match="'Relu' is in the table already"):
-        table.register(table.TABLE["Relu"])
