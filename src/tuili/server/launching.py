@@ -21,7 +21,7 @@ from tuili.server.instances import claims_of, cores_of, elasticity_of
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
 from tuili.server.pipeline_plan import plan
-from tuili.server.pipelines import function_servable, start_functions, tensor_configs
+from tuili.server.pipelines import function_servable, host_changed, start_functions, tensor_configs
 from tuili.server.preparing import Prepared, prepare, warm
 from tuili.server.registry.checking import check
 from tuili.server.repository import pipeline
@@ -107,7 +107,7 @@ class Launcher:
             pace=Pace(_number(config, "latency_target_ms") / 1e3) if adaptive else None,
         )
         for host in prepared.hosts:
-            host.attach(partial(_host_changed, servable, host))
+            host.attach(partial(host_changed, servable, host))
         self._make_elastic(config, servable, prepared, name)
         return servable
 
@@ -130,7 +130,7 @@ class Launcher:
             warm(model, servable.signature, prepared.placement)
             if not isinstance(model, Host):
                 return [Instance(model, name, cores_of(config, number))], None
-            changed = partial(_host_changed, servable, model)
+            changed = partial(host_changed, servable, model)
             loop.call_soon_threadsafe(model.attach, changed)
             return list(model.slots), model
 
@@ -266,7 +266,3 @@ def _number(config: ModelConfig, key: str) -> float:
         raise InvalidModel(
             f"model '{config.name}': parameter {key!r} must be a number, got {text!r}"
         ) from None
-
-
-def _host_changed(servable: Servable, host: Host) -> None:
-    servable.instances_changed(host.reason, given_up=host.policy.open)

@@ -49,7 +49,7 @@ def function_servable(plan: PipelinePlan, at: int, hosts: Sequence[Host], versio
         hosts=hosts,
     )
     for host in hosts:
-        host.attach(partial(_changed, servable, host))
+        host.attach(partial(host_changed, servable, host))
     return servable
 
 
@@ -73,5 +73,6 @@ def _host(
     return Host(host_spec(name, "function", path, settings))
 
 
-def _changed(servable: Servable, host: Host) -> None:
+def host_changed(servable: Servable, host: Host) -> None:
+    """Tell a servable that one of its hosts went or came back."""
     servable.instances_changed(host.reason, given_up=host.policy.open)
