@@ -40,8 +40,10 @@ static inline int64_t tl_max(int64_t a, int64_t b) { return a > b ? a : b; }
 #define V {lanes}
 typedef float vf __attribute__((vector_size({size})));
 typedef int32_t vi __attribute__((vector_size({size})));
+typedef uint32_t vu __attribute__((vector_size({size})));
 typedef float vf_any __attribute__((vector_size({size}), aligned(4), may_alias));
 typedef int32_t vi_any __attribute__((vector_size({size}), aligned(4), may_alias));
+typedef uint32_t vu_any __attribute__((vector_size({size}), aligned(4), may_alias));
 typedef uint8_t vb_any __attribute__((vector_size({lanes}), aligned(1), may_alias));
 
 static inline vf v_load(const float *p) { return *(const vf_any *)p; }

@@ -73,6 +73,7 @@ class QuantizedCases:
         optimise(self.graph, block=target.block, on_pass=lambda name, graph: None)
         program = translate(self.graph, infer(self.graph), target)
         assert not program.host, [graph.nodes for graph in program.host]
+        self.families = {label: name for label, (name, _) in program.families.items()}
         self.library = Library(program, target)
 
     def run(self, threads: int = 1) -> dict[str, Array]:

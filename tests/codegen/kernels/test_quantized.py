@@ -62,12 +62,30 @@ CASES = {
         (9, 24), (24, 21), late_zero=True, late_scale=True, bias=False, result=None, zero=131
     ),
 }  # fmt: skip
+WINOGRAD = {
+    "winograd": Product((2, 32, 13, 15), (40, 32, 3, 3), PADS, zero=131),
+    "winograd at the limits": Product((1, 32, 9, 8), (33, 32, 3, 3), PADS, zero=0, extreme=True),
+    "winograd, signed, the other limit": Product(
+        (1, 36, 8, 8), (16, 36, 3, 3), codes=np.int8, zero=127, extreme=True, result=None
+    ),
+    "winograd, many channels": Product((1, 300, 7, 7), (24, 300, 3, 3), PADS, extreme=True),
+    "winograd, wide weights": Product(
+        (1, 32, 8, 9), (32, 32, 3, 3), PADS, weights=np.int16, extreme=True
+    ),
+    "winograd, codes added, open sizes": Product(
+        (1, 32, 10, 11), (32, 32, 3, 3), PADS, open_axes=(2, 3), late_zero=True
+    ),
+    "winograd, codes added": Product((1, 32, 10, 11), (32, 32, 3, 3), PADS, residual=True),
+    "winograd, many tiles": Product((9, 32, 100, 90), (16, 32, 3, 3), PADS, late_zero=True),
+}
+CASES |= WINOGRAD
 BEST, *OTHERS = targets_here()
 LACKING = ("x86-64-avx512-vnni", "x86-64-avx512", "aarch64-dotprod")
 # What differs between targets, for those that are not this machine's best.
 TELLING = (
     "3x3 at the limits", "image", "1x1, a few pairs at the limits", "1x1 at the limits",
     "1x1 of signed codes", "wide weights",
+    "winograd at the limits", "winograd, signed, the other limit",
     "with codes added", "depthwise", "matmul at the limits", "matmul, odd sizes",
     "matmul, parameters found as it runs",
 )  # fmt: skip
@@ -88,6 +106,10 @@ def test_products_are_exact(case: str) -> None:
 @pytest.mark.parametrize("case", TELLING)
 def test_lesser_targets_are_exact(case: str, target: Target) -> None:
     _cases(target).check(case)
+
+
+def test_winograd_runs_where_it_is_tested() -> None:
+    assert list(_cases(BEST).families.values()).count("qwinograd") == len(WINOGRAD)
 
 
 def test_threads_give_the_same_codes() -> None:

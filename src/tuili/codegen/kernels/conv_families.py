@@ -11,6 +11,7 @@ from tuili.codegen.kernels import (
     pool_global,
     quantized_conv,
     quantized_depthwise,
+    quantized_winograd,
     window_plain,
     winograd,
 )
@@ -37,6 +38,7 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
     ),
     "QConv": (
         Family("qdepthwise", quantized_depthwise.emit, quantized_depthwise.supports),
+        Family("qwinograd", quantized_winograd.emit, quantized_winograd.supports),
         Family("qconv_direct", quantized_conv.emit, quantized_conv.supports),
     ),
     "MaxPool": (
