@@ -1,6 +1,9 @@
 """System shared memory of clients."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +131,63 @@ def test_an_object_that_its_owner_shrank_is_refused_not_touched(regions, key):
     os.truncate(f"/dev/shm/{key}", 8)
     with pytest.raises(InvalidArgument, match="was truncated by its owner"):
         regions.read(InputTensor("x", "UINT8", (4,), None, at(0, 4)))
+
+
+def test_an_object_that_shrinks_while_it_is_read_gives_zeros_and_is_refused_from_then_on(key):
+    page = 4096
+    Path("/dev/shm", key).write_bytes(b"\7" * 3 * page)
+    regions = Regions(allowed=True)
+    regions.register("r", key, 0, 3 * page)
+    tensor = InputTensor("x", "UINT8", (3 * page,), None, at(0, 3 * page))
+    found = regions.read(tensor)
+    regions.require_whole([tensor])
+    os.truncate(f"/dev/shm/{key}", page)
+    assert found.sum() == 7 * page
+    with pytest.raises(InvalidArgument, match="was truncated by its owner"):
+        regions.require_whole([tensor])
+    os.truncate(f"/dev/shm/{key}", 3 * page)
+    with pytest.raises(InvalidArgument, match="was truncated by its owner"):
+        regions.read(tensor)
+    regions.close()
+
+
+def test_a_write_into_an_object_that_shrank_is_an_error_and_no_crash(key, monkeypatch):
+    page = 4096
+    Path("/dev/shm", key).write_bytes(bytes(3 * page))
+    regions = Regions(allowed=True)
+    regions.register("r", key, 0, 3 * page)
+    take = regions._slice
+
+    def shrink_then(parameters):
+        view = take(parameters)
+        os.truncate(f"/dev/shm/{key}", 0)
+        return view
+
+    monkeypatch.setattr(regions, "_slice", shrink_then)
+    with pytest.raises(InvalidArgument, match="was truncated by its owner"):
+        regions.write("y", at(0, 3 * page), np.ones(3 * page, np.uint8), "UINT8")
+    regions.close()
+
+
+def test_an_unlinked_object_serves_on(regions, key):
+    Path("/dev/shm", key).unlink()
+    tensor = InputTensor("x", "UINT8", (4,), None, at(2, 4))
+    assert regions.read(tensor).tolist() == [18, 19, 20, 21]
+
+
+def test_a_fault_in_memory_that_is_nobodys_ends_the_process_as_ever():
+    source = """if True:
+        import mmap, os
+        from tuili.server.sigbus import GUARD
+        GUARD.watch(mmap.mmap(-1, 4096))
+        descriptor = os.memfd_create("x")
+        os.ftruncate(descriptor, 4096)
+        other = mmap.mmap(descriptor, 4096)
+        os.ftruncate(descriptor, 0)
+        other[0]
+    """
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGBUS
 
 
 def test_off_by_default():

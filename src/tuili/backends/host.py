@@ -1,19 +1,21 @@
 """A model host: a process that owns one model and runs it for a server.
 
-Started as `python -m tuili.backends.host SOCKET`. It ends when the server's end of the socket does.
+Forked by `fork_server`, or started as `python -m tuili.backends.host SOCKET`. It ends when the
+server's end of the socket does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import cast
 
@@ -48,25 +50,32 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def main() -> None:
     """Serve the socket whose descriptor is the first argument."""
+    sys.exit(run(int(sys.argv[1])))
+
+
+def run(number: int) -> int:
+    """Serve the socket of that descriptor; the exit status."""
     # The server decides when it ends; Ctrl-C in a terminal reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prefer_to_be_killed()
-    with socket.socket(fileno=int(sys.argv[1])) as server:
+    with socket.socket(fileno=number) as server:
         order = _receive(server)
         if not isinstance(order, Load):
-            return
+            return 0
         caller = Caller(socket.socket(fileno=order.calls))
         try:
-            model = _load(order, caller)
+            with _in_the_background():
+                model = _load(order, caller)
         except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
             _send(server, _failure(-1, error))
-            return
+            return 0
         by_request = hasattr(model, "run_requests")
         loaded = Loaded(to_specs(model.inputs), to_specs(model.outputs), by_request)
         loaded.config_json = getattr(model, "config_json", "")
         _send(server, loaded)
         child = _Child(server, model, [SlotMemory(each) for each in order.slots], caller)
         child.serve()
+    return 0
 
 
 def _load(order: Load, caller: Caller) -> Executable:
@@ -199,6 +208,26 @@ def _send(server: socket.socket, answer: Answer) -> None:
     except (BrokenPipeError, ConnectionResetError):
         # The server is gone; so is the reason to be.
         sys.exit(0)
+
+
+@contextlib.contextmanager
+def _in_the_background() -> Generator[None]:
+    """While it loads, this process does not preempt those that answer requests."""
+    plain = os.sched_getscheduler(0) == os.SCHED_OTHER
+    if plain:
+        _schedule(os.SCHED_BATCH)
+    try:
+        yield
+    finally:
+        if plain:
+            _schedule(os.SCHED_OTHER)
+
+
+def _schedule(policy: int) -> None:
+    """Set the policy of all threads; those that a model made inherited the one before."""
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
 
 
 def _prefer_to_be_killed() -> None:

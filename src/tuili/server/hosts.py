@@ -13,13 +13,13 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +44,7 @@ from tuili.backends.host_messages import (
 )
 from tuili.errors import InvalidArgument, InvalidModel
 from tuili.server.execution import InstanceDied
+from tuili.server.host_processes import FORK_SERVER, Process
 from tuili.server.protocol.messages import Array
 from tuili.server.scheduling.restarts import RestartPolicy
 from tuili.server.slots import HostSlot
@@ -90,7 +91,7 @@ class Host:
         self.up = False
         self.reason = ""
         self.slots = [HostSlot(self, index) for index in range(spec.slots)]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._socket: socket.socket | None = None
         self._calls: socket.socket | None = None
         self._on_calls = on_calls
@@ -188,8 +189,8 @@ class Host:
 
     def kill(self) -> None:
         """End the child at once."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.kill()
 
     def release(self, slot: HostSlot) -> None:
         """A slot is not needed any more; with the last one the child goes."""
@@ -214,18 +215,11 @@ class Host:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         calls, their_calls = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, their_calls:
-            memories = [os.memfd_create(f"tuili_host_{i}") for i in range(self.spec.slots)]
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tuili.backends.host", str(theirs.fileno())],
-                pass_fds=[theirs.fileno(), their_calls.fileno(), *memories],
-                stdin=subprocess.DEVNULL,
-                # A terminal's Ctrl-C is for the server, which then ends its hosts.
-                start_new_session=True,
-            )
+            memories = [_slot_memory(at) for at in range(self.spec.slots)]
             calls_number = their_calls.fileno()
-        if self.spec.cores:
-            # Right after the start: the threads that it will make inherit it.
-            os.sched_setaffinity(self._process.pid, self.spec.cores)
+            self._process = FORK_SERVER.fork(
+                self.spec.name, [theirs.fileno(), calls_number, *memories], self.spec.cores
+            )
         self._socket, self._calls = ours, calls
         if self._on_calls is not None:
             self._on_calls(calls)
@@ -396,6 +390,13 @@ class Host:
         now = self._loop.time()
         self._timers = [each for each in self._timers if each.when() > now and not each.cancelled()]
         self._timers.append(self._loop.call_later(delay_s, call))
+
+
+def _slot_memory(at: int) -> int:
+    """A memfd that neither side can shrink under the other's views."""
+    descriptor = os.memfd_create(f"tuili_host_{at}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return descriptor
 
 
 def _nothing() -> None:

@@ -17,6 +17,7 @@ from tuili.server.protocol.messages import (
 )
 from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.shared_memory import Regions
+from tuili.server.sigbus import GUARD
 
 
 class RowsMixed(InternalError):
@@ -41,6 +42,8 @@ def select_outputs(
 ) -> list[OutputTensor]:
     """The outputs that were asked for, in their order; all in the model's order otherwise."""
     rules = signature.outputs
+    if GUARD.losses and regions is not None:
+        regions.require_whole(request.inputs)
     if request.outputs:
         return [
             finish_output(

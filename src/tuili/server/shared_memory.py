@@ -1,8 +1,8 @@
 """System shared memory regions of clients: register, read inputs from, write outputs to.
 
 Off unless the server allows it, because a region lets a client name memory of this machine. A
-client may shrink its object after registering it, and touching pages past the end would kill the
-server with SIGBUS; so every access first compares with the object's present size.
+client may shrink its object after registering it: every access first compares with its present
+size, and what shrinks while a run reads it is caught by `sigbus`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ import numpy as np
 from tuili.errors import AlreadyExists, InternalError, InvalidArgument, NotFound, Unsupported
 from tuili.server.protocol.datatypes import BYTE_SIZE, decode, element_count, encode
 from tuili.server.protocol.messages import Array, InputTensor, Parameters
+from tuili.server.sigbus import GUARD, Guarded
 
 DISABLED: Final = (
     "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
@@ -39,6 +41,7 @@ class Region:
     byte_size: int
     descriptor: int
     memory: mmap.mmap
+    guarded: Guarded
 
     def json(self) -> dict[str, Any]:
         """As the status extension prints it."""
@@ -86,7 +89,8 @@ class Regions:
             if isinstance(error, InvalidArgument):
                 raise
             raise InvalidArgument(failed + "invalid args") from error
-        self._regions[name] = Region(name, key, offset, byte_size, descriptor, memory)
+        guarded = GUARD.watch(memory)
+        self._regions[name] = Region(name, key, offset, byte_size, descriptor, memory, guarded)
 
     def unregister(self, name: str = "") -> None:
         """Forget one region or all; views of requests in flight keep their mapping alive."""
@@ -111,6 +115,14 @@ class Regions:
             raise NotFound(f"Unable to find system shared memory region: '{name}'")
         return [self._regions[name].json()]
 
+    def require_whole(self, tensors: Sequence[InputTensor]) -> None:
+        """Refuse inputs whose memory was taken away while they were read."""
+        for tensor in tensors:
+            name = str((tensor.parameters or {}).get("shared_memory_region", ""))
+            region = self._regions.get(name)
+            if region is not None and region.guarded.lost:
+                raise _truncated(name)
+
     def read(self, tensor: InputTensor) -> Array:
         """The input that lies in shared memory, as a view of it."""
         view = self._slice(tensor.parameters or {})
@@ -133,6 +145,8 @@ class Regions:
                 f"bytes) should be at least {len(data)} bytes to hold the results"
             )
         np.frombuffer(view, np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+        if GUARD.losses:
+            self.require_whole([InputTensor(name, datatype, (), None, parameters)])
 
     def _slice(self, parameters: Parameters) -> memoryview:
         self._require_allowed()
@@ -152,13 +166,17 @@ class Regions:
         if size < 0 or offset + size > region.byte_size:
             raise InvalidArgument(f"Invalid offset + byte size for shared memory region: '{name}'")
         start = region.offset + offset
-        if os.fstat(region.descriptor).st_size < start + size:
-            raise InvalidArgument(f"shared memory region '{name}' was truncated by its owner")
+        if region.guarded.lost or os.fstat(region.descriptor).st_size < start + size:
+            raise _truncated(name)
         return memoryview(region.memory)[start : start + size]
 
     def _require_allowed(self) -> None:
         if not self.allowed:
             raise Unsupported(DISABLED)
+
+
+def _truncated(name: str) -> InvalidArgument:
+    return InvalidArgument(f"shared memory region '{name}' was truncated by its owner")
 
 
 def _whole(parameters: Parameters, key: str, default: int) -> int:

@@ -1,0 +1,167 @@
+"""Forks model hosts from a process that has imported what they need.
+
+Starting Python and importing NumPy takes a third of a second of CPU; forking takes a millisecond.
+That matters when a host has died, and other models share the cores with its successor. This process
+has one thread, runs no model and holds no request. It ends with its server's end of the socket.
+
+Started as `python -m tuili.backends.fork_server SOCKET`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from tuili.backends import host, python, triton_calls, triton_model, triton_utils
+from tuili.backends.host_messages import MAX_MESSAGE
+
+MAX_DESCRIPTORS: Final = 16
+_NUMBER_BYTES: Final = 8
+# Here for their children to have.
+PRELOADED: Final = (python, triton_calls, triton_model, triton_utils)
+
+
+class Fork(msgspec.Struct, array_like=True):
+    """Fork a host; with it come descriptors: stdout, stderr, status, and those of the host.
+
+    `numbers` are what the host's own descriptors must be called; the first is its socket.
+    """
+
+    name: str
+    numbers: list[int]
+    environment: dict[str, str]
+    folder: str
+    cores: list[int]
+
+
+_decode: Final = msgspec.msgpack.Decoder(Fork).decode
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the first argument."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=int(sys.argv[1])) as server:
+        _Server(server).serve()
+
+
+class _Server:
+    """The loop: forks what is asked for, and tells how each child ended."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._statuses: dict[int, int] = {}  # of each child, where its end is told
+        self._wake, woken = socket.socketpair()
+        woken.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+        self._woken = woken
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def serve(self) -> None:
+        """Until the server is gone."""
+        # What is here now stays: children need not copy the pages that hold its counters.
+        gc.collect()
+        gc.freeze()
+        while True:
+            ready, _, _ = select.select([self._server, self._wake], [], [])
+            if self._wake in ready:
+                self._wake.recv(4096)
+                self._reap()
+            if self._server in ready and not self._fork_one():
+                return
+
+    def _reap(self) -> None:
+        while self._statuses:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            told = self._statuses.pop(pid)
+            _tell(told, os.waitstatus_to_exitcode(status))
+            os.close(told)
+
+    def _fork_one(self) -> bool:
+        """Take one order; false when there will be no more."""
+        try:
+            raw, descriptors, _, _ = socket.recv_fds(self._server, MAX_MESSAGE, MAX_DESCRIPTORS)
+        except ConnectionResetError:
+            return False
+        if not raw:
+            return False
+        order = _decode(raw)
+        pid = os.fork()
+        if pid == 0:
+            self._become_host(order, descriptors)
+        stdout, stderr, status, *own = descriptors
+        for descriptor in (stdout, stderr, *own):
+            os.close(descriptor)
+        self._statuses[pid] = status
+        _tell(status, pid)
+        return True
+
+    def _become_host(self, order: Fork, descriptors: list[int]) -> None:
+        """In the child: leave nothing of this process but its modules, and run the host."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _place(descriptors, order.numbers)
+            # A terminal's Ctrl-C is for the server, which then ends its hosts.
+            os.setsid()
+            os.environ.clear()
+            os.environ.update(order.environment)
+            os.chdir(order.folder)
+            sys.path[0] = order.folder
+            if order.cores:
+                os.sched_setaffinity(0, order.cores)
+            with contextlib.suppress(OSError):
+                Path("/proc/self/comm").write_text(order.name[-15:], encoding="utf-8")
+            np.random.seed()
+            code = host.run(order.numbers[0])
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        except BaseException as error:  # noqa: BLE001 - the outermost frame of a process
+            sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def _place(descriptors: list[int], numbers: list[int]) -> None:
+    """Give the descriptors that came their places, and close all others."""
+    stdout, stderr, _, *own = descriptors
+    # First out of the way of the numbers that are to be taken.
+    clear = max(*numbers, *descriptors) + 1
+    moved = [_moved(each, clear) for each in (stdout, stderr, *own)]
+    for source, target in zip(moved, (1, 2, *numbers), strict=True):
+        os.dup2(source, target)
+    kept = {0, 1, 2, *numbers}
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if int(entry.name) not in kept:
+            with contextlib.suppress(OSError):
+                os.close(int(entry.name))
+
+
+def _moved(descriptor: int, least: int) -> int:
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD, least)
+
+
+def _tell(status: int, number: int) -> None:
+    """Send a number to whoever asked for the child."""
+    with contextlib.suppress(OSError):
+        os.write(status, number.to_bytes(_NUMBER_BYTES, "little", signed=True))
+
+
+if __name__ == "__main__":
+    main()

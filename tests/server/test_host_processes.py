@@ -1,0 +1,128 @@
+"""The processes that model hosts run in."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuili.backends import BackendOptions
+from tuili.server.host_processes import FORK_SERVER, ForkServer, start
+from tuili.server.hosts import Host, HostSpec
+from tuili.tensors import DType, Sym, TensorSpec
+
+SOURCE = """
+import os, sys
+import numpy as np
+
+class Model:
+    def __init__(self, parameters):
+        self.drawn = np.random.random()
+        print("loaded", file=sys.stderr)
+
+    def run(self, inputs):
+        open_files = len(os.listdir("/proc/self/fd"))
+        policy = os.sched_getscheduler(0)
+        marked = os.environ.get("TUILI_TEST_MARK", "") == "here"
+        found = [self.drawn, os.getpid(), open_files, policy, marked, os.getsid(0)]
+        return {"y": np.array([found], np.float64)}
+"""
+SPEC = TensorSpec("x", DType.F64, (Sym("batch"), 1))
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text(SOURCE)
+    return path
+
+
+def started(path):
+    host = Host(HostSpec("told-1", "python", path, BackendOptions(1, {}, (SPEC,), (SPEC,), 8)))
+    host.start()
+    return host
+
+
+def told(host):
+    (row,) = host.run({"x": np.zeros((1, 1))})["y"]
+    return dict(zip(("drawn", "pid", "files", "policy", "marked", "session"), row, strict=True))
+
+
+def test_a_forked_host_is_a_process_of_its_own(model, monkeypatch):
+    first = started(model)
+    monkeypatch.setenv("TUILI_TEST_MARK", "here")
+    second = started(model)
+    one, two = told(first), told(second)
+    assert one["drawn"] != two["drawn"]
+    assert one["pid"] != two["pid"]
+    assert one["session"] == one["pid"]
+    assert not one["marked"]
+    assert two["marked"]
+    assert one["files"] == two["files"] < 12
+    assert one["policy"] == os.SCHED_OTHER
+    first.close()
+    second.close()
+
+
+def test_its_end_is_told_with_its_cause(model):
+    host = started(model)
+    process = host._process
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0)
+    assert process.poll() is None
+    process.kill()
+    assert process.wait(10) == process.poll() == -signal.SIGKILL
+    host.close()
+
+
+def test_a_dead_fork_server_is_replaced(model):
+    host = started(model)
+    FORK_SERVER._process.kill()
+    FORK_SERVER._process.wait()
+    # The hosts that it made serve on.
+    assert told(host)["policy"] == os.SCHED_OTHER
+    other = started(model)
+    assert told(other)["files"] < 12
+    # Nobody can tell the first one's end any more: whoever asks ends it.
+    assert host._process.wait(10) == -signal.SIGKILL
+    other.close()
+    host.close()
+
+
+def test_hosts_end_with_the_process_that_wanted_them(model):
+    source = f"""if True:
+        from pathlib import Path
+        from tests.server.test_host_processes import started
+        host = started(Path({str(model)!r}))
+        print(host._process.pid, flush=True)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, check=True, text=True
+    )
+    pid = int(done.stdout)
+    assert "loaded" in done.stderr
+    # Its end is on its way: its socket is closed.
+    for _ in range(1000):
+        if not Path(f"/proc/{pid}").exists():
+            return
+        os.sched_yield()
+    process = Path(f"/proc/{pid}/stat").read_text().split()[2]
+    assert process == "Z"
+
+
+def test_closing_ends_the_helper():
+    server = ForkServer()
+    server._running()
+    process = server._process
+    server.close()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_host_may_have_an_interpreter_of_its_own(tmp_path):
+    with (tmp_path / "out").open("w+b") as stream:
+        process = start(sys.executable, [stream.fileno()], frozenset(os.sched_getaffinity(0)))
+        # No socket: it tells what is wrong, and ends.
+        assert process.wait(60) == 1
