@@ -126,3 +126,34 @@ def test_client_shared_memory(tmp_path, transport):
             client.unregister_system_shared_memory("data")
         finally:
             shm.destroy_shared_memory_region(handle)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--model-control-mode=poll", "--poll-interval=0.05"),
+        ("--model-control-mode=events", "--poll-interval=600"),  # only events can tell in time
+    ],
+    ids=["poll", "events"],
+)
+def test_a_version_that_is_being_copied_is_served_when_it_is_whole(tmp_path, options):
+    repository = tmp_path / "repository"
+    add_identity(repository, "one")
+    with (
+        serving(repository, *options, "--settle=0.5") as server,
+        http.InferenceServerClient(server.url("http")) as client,
+    ):
+        half = repository / "one" / "2"
+        half.mkdir()
+
+        def reason():
+            index = client.get_model_repository_index()
+            return next((each.get("reason", "") for each in index if each["version"] == "2"), "")
+
+        with (half / "weights.bin").open("wb") as copy:
+            copy.write(b"half")
+            copy.flush()
+            wait_until(lambda: "a process is writing 'weights.bin'" in reason())
+            assert client.is_model_ready("one", "1")
+            assert not client.is_model_ready("one", "2")
+        wait_until(lambda: client.is_model_ready("one", "2"))

@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from tuili.cli.serve_options import (
+    ControlMode,
+    LoadModel,
+    PollInterval,
+    Repositories,
+    RepositoryConfig,
+    RequireSignature,
+    Settle,
+)
+
 if TYPE_CHECKING:
     from tuili.server.main import Running
     from tuili.server.options import ServerOptions
-
-
-Repositories = Annotated[
-    list[str], typer.Argument(help="Folders of models, or URLs: s3, gs, az, http, https.")
-]
-RepositoryConfig = Annotated[
-    Path | None, typer.Option(help="Credentials of remote repositories, TOML.")
-]
-RequireSignature = Annotated[
-    list[Path] | None,
-    typer.Option(help="A public key, PEM: only versions signed with such a key are loaded."),
-]
 
 
 def serve(
@@ -32,14 +30,10 @@ def serve(
     http_port: Annotated[int, typer.Option(help="HTTP; 0 any free port, -1 none.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC; 0 any free port, -1 none.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Metrics; 0 any, -1 none.")] = 8002,
-    model_control_mode: Annotated[
-        Literal["none", "explicit", "poll"],
-        typer.Option(help="Load all models, those asked for, or follow the folder's changes."),
-    ] = "none",
-    load_model: Annotated[
-        list[str] | None, typer.Option(help="A model to load in explicit mode; '*' for all.")
-    ] = None,
-    poll_interval: Annotated[float, typer.Option(min=0.01, help="Seconds between polls.")] = 15.0,
+    model_control_mode: ControlMode = "none",
+    load_model: LoadModel = None,
+    poll_interval: PollInterval = 15.0,
+    settle: Settle = 1.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one model run.")] = 1,
     onnx_executor: Annotated[
         Literal["auto", "tuili", "onnxruntime"],
@@ -131,6 +125,7 @@ def serve(
 _FIELDS = {
     "load_model": "load_models",
     "poll_interval": "poll_interval_s",
+    "settle": "settle_s",
     "exit_timeout": "exit_timeout_s",
     "max_input_size": "max_input_bytes",
     "response_cache_size": "response_cache_bytes",

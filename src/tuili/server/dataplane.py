@@ -28,7 +28,7 @@ from tuili.server.control.variants import rollout_lines
 from tuili.server.ensemble import Ensemble
 from tuili.server.launching import Launcher
 from tuili.server.model_calls import CallAnswerer
-from tuili.server.options import ServerOptions
+from tuili.server.options import FOLLOWS, ServerOptions
 from tuili.server.pending import Reply, StreamReply, Ticket
 from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import TensorRule
@@ -45,6 +45,7 @@ from tuili.server.telemetry.prometheus import exposition
 Json = dict[str, Any]
 Kind = Literal["system", "cuda"]
 
+_LOOKS: Final = 10
 _VERSION: Final = re.compile(r"[0-9]{1,19}")
 _EXTENSIONS: Final[tuple[str, ...]] = (
     "classification",
@@ -76,9 +77,12 @@ class DataPlane:
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
+        self._follows = options.model_control_mode in FOLLOWS
         self._regions = Regions(allowed=options.allow_client_shm)
         self._launcher = launcher = Launcher(options, self._regions, self.submit)
-        self.repository: Repository[Front] = Repository(options.repository, launcher.launch)
+        self.repository: Repository[Front] = Repository(
+            options.repository, launcher.launch, options.settle_s if self._follows else 0.0
+        )
         launcher.repository = self.repository
         self.remotes = Remotes(options)
         self.conductor = Conductor(self.repository, options.repository, options.state)
@@ -105,15 +109,24 @@ class DataPlane:
         named = list(self.options.load_models)
         if self.options.model_control_mode != "explicit" or named == ["*"]:
             await self.remotes.refresh()
+            if self._follows:
+                await self._copies_done()
             return self.repository.find()
         for name in named:
             await self.remotes.fetch(name)
         return named
 
-    async def poll(self) -> None:
-        """Follow what changed in the repositories."""
+    async def _copies_done(self) -> None:
+        """Wait a little for copies that may just have ended; the next look takes what is left."""
+        for _ in range(_LOOKS):
+            if await self.repository.settled(self.repository.find()):
+                return
+            await asyncio.sleep(self.options.settle_s / 5)
+
+    async def poll(self) -> bool:
+        """Follow what changed in the repositories; false when it is worth another look soon."""
         await self.remotes.refresh()
-        await self.repository.poll()
+        return await self.repository.poll()
 
     def begin_drain(self) -> None:
         """Readiness turns false; requests are still answered."""

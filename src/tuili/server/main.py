@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from tuili.errors import InvalidArgument, InvalidModel, TuiliError, Unavailable, Unsupported
+from tuili.errors import InvalidArgument, InvalidModel, Unavailable, Unsupported
 from tuili.server.dataplane import DataPlane
+from tuili.server.following import follow
 from tuili.server.options import ServerOptions
 from tuili.server.polling import BusyPoll
 from tuili.server.queues.consumer import Consumer
@@ -73,12 +74,12 @@ async def _serve(options: ServerOptions, announce: Callable[[Running], None] | N
         _log.info("%s listens on %s:%d", name, options.host, port)
     if announce is not None:
         announce(running)
-    polling = asyncio.create_task(_poll(running.dataplane, options))
+    following = asyncio.create_task(follow(running.dataplane, options))
     try:
         await stop.wait()
         _log.info("shutting down: readiness is false, requests in flight are finished")
     finally:
-        polling.cancel()
+        following.cancel()
     return await shut_down(running, options.exit_timeout_s)
 
 
@@ -143,16 +144,6 @@ def explain(failures: dict[str, str]) -> str:
     return (
         f"{len(failures)} model(s) failed to load (--no-exit-on-error serves the others):{causes}"
     )
-
-
-async def _poll(dataplane: DataPlane, options: ServerOptions) -> None:
-    """In poll mode, follow the repository's changes."""
-    while options.model_control_mode == "poll":
-        await asyncio.sleep(options.poll_interval_s)
-        try:
-            await dataplane.poll()
-        except TuiliError as error:
-            _log.error("polling the repository: %s", error)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-ControlMode = Literal["none", "explicit", "poll"]
+ControlMode = Literal["none", "explicit", "poll", "events"]
+# The modes in which the server follows what changes in its repositories.
+FOLLOWS: Final = ("poll", "events")
 # Where a model runs: "auto" keeps native code in the server's process and all else in hosts.
 Isolation = Literal["auto", "process", "none"]
 # Who runs an ONNX file: tuili's compiler, ONNX Runtime, or the latter where the former cannot.
@@ -25,6 +27,8 @@ class ServerOptions:
     model_control_mode: ControlMode = "none"
     load_models: tuple[str, ...] = ()
     poll_interval_s: float = 15.0
+    # How long nothing must change in a version without a record before it counts as whole.
+    settle_s: float = 1.0
     threads: int = 1
     exit_on_error: bool = True
     strict_readiness: bool = True

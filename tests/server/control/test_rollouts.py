@@ -338,6 +338,21 @@ def test_roll_outs_of_what_is_not_there(tmp_path, changes, kind, text):
     run(tmp_path, scenario)
 
 
+def test_a_candidate_that_is_being_copied_is_none_yet(tmp_path):
+    identity(tmp_path)
+
+    async def scenario(dataplane):
+        with (
+            (tmp_path / "m" / "2" / "weights.bin").open("wb"),
+            pytest.raises(InvalidArgument, match="candidate is version 2, and not whole yet: "),
+        ):
+            await dataplane.rollouts.create(PLAN, "me")
+        await begin(dataplane)
+        assert state(dataplane) == "RUNNING"
+
+    run(tmp_path, scenario)
+
+
 def test_labels_point_only_to_loaded_versions_and_answer(tmp_path):
     identity(tmp_path, extra="version_policy { all {} }", versions=(1, 2))
 

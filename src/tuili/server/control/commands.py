@@ -214,7 +214,10 @@ class Commands:
     def _check_versions(self, plan: Plan, stable: int, there: list[int]) -> None:
         if str(stable) not in self._conductor.repository.live.get(plan.model, {}):
             raise InvalidArgument(f"the stable version {stable} of {plan.model!r} is not loaded")
+        copying = self._conductor.repository.copying(plan.model)
         for name, version in plan.candidates.items():
+            if why := copying.get(version):
+                raise InvalidArgument(f"{name} is version {version}, and not whole yet: {why}")
             if version == stable:
                 raise InvalidArgument(f"{name} is version {version}, which is the stable one")
             if version not in there:

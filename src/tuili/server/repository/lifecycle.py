@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,6 +25,7 @@ from tuili.server.repository.dependencies import models_needed
 from tuili.server.repository.layout import find_model, find_models, fingerprint, versions_of
 from tuili.server.repository.overrides import Overrides
 from tuili.server.repository.selection import Selection
+from tuili.server.repository.settling import being_written, copies
 from tuili.server.repository.states import State, VersionState
 
 _log = logging.getLogger("tuili.server")
@@ -46,10 +48,13 @@ class Repository(Generic[Running]):
         self,
         folders: Sequence[Path],
         launch: Callable[[Path, ModelConfig, int], Awaitable[Running]],
+        settle_s: float = 0.0,
     ) -> None:
         self.live: dict[str, dict[str, Running]] = {}
         self._folders = tuple(folders)
         self._launch = launch
+        self._settle_s = settle_s
+        self._copying: dict[str, dict[int, str]] = {}
         self._states: dict[str, dict[int, VersionState]] = {}
         self._failed: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -64,6 +69,11 @@ class Repository(Generic[Running]):
         for name in sorted({*self._states, *self._on_disk()}):
             states = self._states.get(name, {})
             shown = [states[v].json(name) for v in sorted(states)]
+            shown += [
+                {"name": name, "version": str(v), "state": "UNAVAILABLE", "reason": why}
+                for v, why in self._copying.get(name, {}).items()
+                if v not in states
+            ]
             if not shown and name in self._failed:
                 reason = self._failed[name]
                 shown = [{"name": name, "state": "UNAVAILABLE", "reason": reason}]
@@ -192,15 +202,31 @@ class Repository(Generic[Running]):
                 )
             )
 
-    async def poll(self) -> None:
-        """Load what is new or changed on disk, unload what is gone."""
+    def copying(self, name: str) -> dict[int, str]:
+        """The versions of a model that somebody is copying into its folder now, and why so."""
+        folder = find_model(self._folders, name)
+        return {} if folder is None else copies(folder, time.time(), self._settle_s)
+
+    async def settled(self, names: Sequence[str]) -> bool:
+        """Look whether copies into these models are under way; `index` tells which."""
+        found = await asyncio.to_thread(lambda: {name: self.copying(name) for name in names})
+        self._copying = {name: versions for name, versions in found.items() if versions}
+        return not self._copying
+
+    async def poll(self) -> bool:
+        """Load what is new or changed on disk, unload what is gone.
+
+        False: a copy into the repository is under way, and is worth another look soon.
+        """
         there = await asyncio.to_thread(self._fingerprints)
         for name in [name for name in self._seen if name not in there]:
             _log.info("model %s is gone from disk", name)
             await self.unload(name)
             self._states.pop(name, None)
         changed = [name for name, seen in there.items() if self._seen.get(name) != seen]
-        await self.load_all(changed)
+        settled = await self.settled(changed)
+        await self.load_all([name for name in changed if name not in self._copying])
+        return settled
 
     async def close(self) -> None:
         """Unload everything."""
@@ -264,6 +290,7 @@ class Repository(Generic[Running]):
         was_ready = entry.state is State.READY
         entry.enter(State.LOADING)
         try:
+            await asyncio.to_thread(_refuse_writers, folder / str(version))
             running = await self._launch(folder, config, version)
         except Exception as error:  # noqa: BLE001 - see below
             # Whatever goes wrong costs this model; only a bug of ours is worth a traceback.
@@ -298,6 +325,12 @@ class Repository(Generic[Running]):
         await asyncio.to_thread(return_memory)
         if entry is not None:
             entry.enter(State.UNAVAILABLE, "unloaded")
+
+
+def _refuse_writers(version: Path) -> None:
+    """Half a version is no version, whoever asks for it."""
+    if why := being_written(version, time.time()):
+        raise InvalidModel(f"{version} is not whole yet: {why}; load it when the copy is done")
 
 
 def return_memory() -> None:

@@ -1,0 +1,32 @@
+"""The options of `tuili serve` that say which models it serves, and when it looks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Repositories = Annotated[
+    list[str], typer.Argument(help="Folders of models, or URLs: s3, gs, az, http, https.")
+]
+RepositoryConfig = Annotated[
+    Path | None, typer.Option(help="Credentials of remote repositories, TOML.")
+]
+RequireSignature = Annotated[
+    list[Path] | None,
+    typer.Option(help="A public key, PEM: only versions signed with such a key are loaded."),
+]
+ControlMode = Annotated[
+    Literal["none", "explicit", "poll", "events"],
+    typer.Option(
+        help="Load all models, those asked for, or follow changes: by looking, or as told."
+    ),
+]
+LoadModel = Annotated[
+    list[str] | None, typer.Option(help="A model to load in explicit mode; '*' for all.")
+]
+PollInterval = Annotated[float, typer.Option(min=0.01, help="Seconds between polls.")]
+Settle = Annotated[
+    float, typer.Option(min=0, help="Seconds without a change before a copy counts as whole.")
+]
