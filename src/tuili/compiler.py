@@ -7,14 +7,12 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tuili import __version__
 from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artifact, write_artifact
+from tuili.artifact.producer import producer_digest
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key
 from tuili.codegen.compilers import extra_flags
 from tuili.codegen.emit import RUN_UNIT, SourceUnit, emit
@@ -32,6 +30,7 @@ from tuili.lower.program import Program
 from tuili.ops.infer import infer
 from tuili.ops.plugin_digest import is_current, plugins_of
 from tuili.ops.table import Op, using
+from tuili.passes.map_outputs import plain_map_outputs
 from tuili.passes.pipeline import optimise
 from tuili.runtime import Model
 from tuili.runtime import load as load_artifact
@@ -57,12 +56,14 @@ class Options:
     target: str = "native"
     shapes: Shapes = field(default_factory=dict[str, Sequence[int | str]])
     exact: bool = False  # no Winograd, no cheaper arithmetic that rounds otherwise
+    plain_maps: bool = False  # outputs that are dictionaries per row become tensors
 
     def key(self) -> str:
         """The options as one line of text, for caches and manifests."""
         shapes = {name: list(dims) for name, dims in sorted(self.shapes.items())}
         target = self.resolve().name
-        return json.dumps({"exact": self.exact, "shapes": shapes, "target": target})
+        found = {"exact": self.exact, "shapes": shapes, "target": target}
+        return json.dumps(found | ({"plain_maps": True} if self.plain_maps else {}))
 
     def resolve(self) -> Target:
         """The target; `native` is the best one that this machine runs."""
@@ -102,6 +103,7 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     target: str = "native",
     shapes: Shapes | None = None,
     exact: bool = False,
+    plain_maps: bool = False,
     check: bool = False,
     on_pass: OnPass | None = None,
     on_progress: Progress | None = None,
@@ -111,11 +113,13 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
 
     `output` is a folder, or one file when it ends in `.tuiliz`; by default a folder beside the
     model. `shapes` fixes or renames dims of inputs: `{"x": [1, 3, "H", "W"]}`. `exact` forbids
-    transformations that change the order of arithmetic. `operators` are plug-in operators that
+    transformations that change the order of arithmetic. `plain_maps` lets outputs that are a
+    dictionary per row (`ZipMap`, which classifiers of scikit-learn end in) be tensors of
+    [rows, classes], as a server needs them. `operators` are plug-in operators that
     the model uses, beside those of installed packages; see `tuili.operator`. Raises InvalidModel,
     UnsupportedOperator, InvalidArgument, ToolchainError.
     """
-    options = Options(target, shapes or {}, exact)
+    options = Options(target, shapes or {}, exact, plain_maps)
     progress = on_progress or _silent
     place = Path(output) if output is not None else _beside(model)
     progress("importing", 0, 1)
@@ -149,7 +153,7 @@ def load(
 
 def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:
     """The artifact of a model file, compiled unless the same contents were compiled before."""
-    key = content_key((_digest(path), options.key(), _compiler_digest(), *extra_flags()))
+    key = content_key((_digest(path), options.key(), producer_digest(), *extra_flags()))
     cache = ObjectCache(cache_folder() / "models")
     if found := _usable(cache.find(key, _SINGLE_FILE)):
         return found
@@ -192,22 +196,6 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-@cache
-def _compiler_digest() -> str:
-    """A hash of tuili itself: another compiler makes other code from the same model."""
-    digest = hashlib.sha256()
-    _add_folder(digest, files("tuili"))
-    return digest.hexdigest()
-
-
-def _add_folder(digest: hashlib._Hash, folder: Traversable) -> None:
-    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
-        if entry.is_dir():
-            _add_folder(digest, entry)
-        elif entry.name.endswith((".py", ".c", ".h")):
-            digest.update(entry.read_bytes())
-
-
 def _silent(step: str, done: int, total: int) -> None:
     """The progress of a compilation that nobody watches."""
 
@@ -241,6 +229,8 @@ def generate(
     target = options.resolve()
     operators = plugins_of(graph)
     set_shapes(graph, options.shapes)
+    if options.plain_maps:
+        plain_map_outputs(graph)
     requirements = infer(graph).requirements
     watch = _checked(on_pass, check=check)
     optimise(graph, block=target.block, on_pass=watch, exact=options.exact)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import ctypes
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tuili.artifact import Artifact
 from tuili.errors import InvalidArgument, UnsupportedOperator
-from tuili.ir import Graph, Value
+from tuili.ir import Graph, TensorType, Value
 from tuili.ir.saved import load as load_graph
 from tuili.ir.saved import save as save_graph
 from tuili.ops.installed import given
 from tuili.ops.interpret import run
 from tuili.ops.table import find, hint, using
 from tuili.runtime import HOST_FUNCTION, write_error
-from tuili.tensors import Array, Expr, evaluate, symbols_of
+from tuili.runtime.objects import current_objects, handle_of
+from tuili.tensors import Array, DType, Expr, evaluate, symbols_of
 
 _MOST_BYTES = 1 << 31
 
@@ -50,6 +52,7 @@ class HostSteps:
         inputs = (dim for spec in artifact.inputs for dim in spec.shape)
         self._bound = {name for dim in inputs for name in symbols_of(dim)}
         self._graphs = _read_graphs(artifact)
+        self.passes_objects = any(map(_passes_objects, self._graphs))
         self._operators = given()
         _check_operators(self._graphs, artifact)
         self._results: dict[tuple[int, int], list[Array]] = {}
@@ -72,22 +75,20 @@ class HostSteps:
         env = {name: values[index] for name, index in self._symbols.items()}
         addresses = (ctypes.c_void_p * len(graph.inputs)).from_address(inputs)
         feeds = {
-            value.name: _array_at(address or 0, value, env)
+            value.name: _value_at(address or 0, value, env)
             for value, address in zip(graph.inputs, addresses, strict=True)
         }
         with np.errstate(all="ignore"), using(self._operators):
-            found = [np.asarray(array) for array in run(graph, feeds).values()]
-        for value, array in zip(graph.outputs, found, strict=True):
+            found = list(zip(graph.outputs, run(graph, feeds).values(), strict=True))
+        shaped = [(value, np.asarray(result)) for value, result in found if _has_shape(value)]
+        for value, array in shaped:
             for dim, size in zip(value.shape, array.shape, strict=True):
                 if isinstance(dim, Expr) and dim.symbol and dim.symbol not in self._bound:
                     values[self._symbols[dim.symbol]] = size
         settled = {name: values[index] for name, index in self._symbols.items()}
-        for value, array in zip(graph.outputs, found, strict=True):
+        for value, array in shaped:
             _check_shape(value, array, settled)
-        self._results[context, step] = [
-            np.ascontiguousarray(array, value.dtype.numpy)
-            for value, array in zip(graph.outputs, found, strict=True)
-        ]
+        self._results[context, step] = [_native(value, result) for value, result in found]
 
     def _copy(self, context: int, step: int, outputs: int) -> None:
         results = self._results.pop((context, step))
@@ -114,6 +115,31 @@ def _check_shape(value: Value, array: Array, env: dict[str, int]) -> None:
             f"output {value.name!r} has shape {list(array.shape)}; {list(wanted)} was expected: "
             "the inputs' sizes do not fit together"
         )
+
+
+def _has_shape(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.shape is not None
+
+
+def _is_object(value: Value) -> bool:
+    return not _has_shape(value) or value.dtype is DType.STR
+
+
+def _passes_objects(graph: Graph) -> bool:
+    return any(map(_is_object, (*graph.inputs, *graph.outputs)))
+
+
+def _native(value: Value, result: Any) -> Array:
+    """A result as native code takes it over: an array, or the handle of an object."""
+    if _is_object(value):
+        return handle_of(result, current_objects())
+    return np.ascontiguousarray(result, value.dtype.numpy)
+
+
+def _value_at(address: int, value: Value, env: dict[str, int]) -> Any:
+    if _is_object(value):
+        return current_objects()[ctypes.c_int64.from_address(address).value]
+    return _array_at(address, value, env)
 
 
 def _array_at(address: int, value: Value, env: dict[str, int]) -> Array:

@@ -36,6 +36,8 @@ TL_EXPORT int32_t tuili_run(tl_run *run)
 class Evens:
     """Keeps the even numbers; a negative one is an error."""
 
+    passes_objects = False
+
     def __init__(self, artifact: Artifact) -> None:
         self.steps = artifact.manifest.host_steps
         self.function = HOST_FUNCTION(self.call)

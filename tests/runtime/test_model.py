@@ -28,7 +28,7 @@ from tests.runtime.native_models import (
     twice,
 )
 from tuili.artifact import write_artifact
-from tuili.errors import InvalidArgument, InvalidArtifact, NotFound, Unavailable, Unsupported
+from tuili.errors import InvalidArgument, InvalidArtifact, NotFound, Unavailable
 from tuili.runtime import Model, load, pool_threads
 from tuili.runtime.plan import MAX_PLANS
 from tuili.tensors import DType
@@ -49,7 +49,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """More threads than a small machine has, so that they get in each other's way."""
-    monkeypatch.setattr("tuili.runtime.model.available_threads", lambda: 8)
+    monkeypatch.setattr("tuili.runtime.loading.available_threads", lambda: 8)
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_absurd_threads_are_refused(shelf: Path, threads: int) -> None:
 def test_threads_are_at_most_those_available(
     shelf: Path, monkeypatch: pytest.MonkeyPatch, asked: int, given: int
 ) -> None:
-    monkeypatch.setattr("tuili.runtime.model.available_threads", lambda: 3)
+    monkeypatch.setattr("tuili.runtime.loading.available_threads", lambda: 3)
     assert load(shelf / "twice.tuili", threads=asked).threads == given
 
 
@@ -294,13 +294,6 @@ def test_every_element_type_passes_through(tmp_path: Path, dtype: DType) -> None
     y = model.run({"x": x})["y"]
     assert y.dtype == x.dtype
     assert y.tobytes() == x.tobytes()
-
-
-def test_text_inputs_are_refused(tmp_path: Path) -> None:
-    library = build_library(TWICE, tmp_path / "x.so")
-    made = contents(library, [spec("x", "str", "N", 3)], [spec("y", "f32", "N", 3)])
-    with pytest.raises(Unsupported, match=r"x: str\[N, 3\]: native models take no text"):
-        load(write_artifact(made, tmp_path / "x.tuili").path)
 
 
 LIBRARIES = [

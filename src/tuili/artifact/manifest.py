@@ -37,12 +37,14 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A part of the manifest; unknown keys are refused, so that a slip is not silently lost."""
 
 
-class TensorEntry(_Entry, frozen=True, kw_only=True):
+class TensorEntry(_Entry, frozen=True, kw_only=True, omit_defaults=True):
     """An input or output."""
 
     name: _Name
     dtype: str
     shape: Annotated[list[_DimNumber | _DimText], Meta(max_length=64)]
+    type: Annotated[str, Meta(max_length=4096)] = ""
+    """Of what is no tensor of known rank: a sequence, an optional, a map."""
 
 
 class CodeEntry(_Entry, frozen=True, kw_only=True):
@@ -183,7 +185,8 @@ def specs_of(entries: Sequence[TensorEntry], where: str) -> tuple[TensorSpec, ..
     specs: list[TensorSpec] = []
     for entry in entries:
         try:
-            spec = TensorSpec(entry.name, DType.parse(entry.dtype), parse_shape(entry.shape))
+            dtype, shape = DType.parse(entry.dtype), parse_shape(entry.shape)
+            spec = TensorSpec(entry.name, dtype, shape, entry.type)
         except (TuiliError, ArithmeticError) as error:
             raise InvalidArtifact(f"{where}: tensor {entry.name!r}: {error}") from None
         specs.append(spec)
@@ -197,6 +200,7 @@ def tensor_entries(specs: Iterable[TensorSpec]) -> list[TensorEntry]:
             name=spec.name,
             dtype=spec.dtype.value,
             shape=[dim if isinstance(dim, int) else str(dim) for dim in spec.shape],
+            type=spec.type,
         )
         for spec in specs
     ]

@@ -106,9 +106,14 @@ def compare(
 
 
 def difference(found: Answers, expected: Answers) -> float:
-    """The largest absolute difference, relative to the largest magnitude of each output."""
+    """The largest absolute difference, relative to the largest magnitude of each output.
+
+    Outputs that are no numbers (text, dictionaries) are not compared.
+    """
     worst = 0.0
     for a, b in zip(found, expected, strict=True):
+        if not _are_numbers(a) or not _are_numbers(b):
+            continue
         if a.shape != b.shape:
             return math.inf
         if not np.isfinite(a).all() and np.isfinite(b).all():
@@ -117,6 +122,10 @@ def difference(found: Answers, expected: Answers) -> float:
             scale = float(np.abs(b).max()) or 1.0
             worst = max(worst, float(np.abs(a.astype(np.float64) - b).max()) / scale)
     return worst
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind not in "OUST"
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:

@@ -36,6 +36,10 @@ def compile_model(
         bool,
         typer.Option("--exact", help="No Winograd, no cheaper arithmetic that rounds otherwise."),
     ] = False,
+    plain_maps: Annotated[
+        bool,
+        typer.Option("--plain-maps", help="Outputs that are a dictionary per row become tensors."),
+    ] = False,
     print_after: Annotated[
         str | None, typer.Option(metavar="PASS", help="Print the graph after this pass.")
     ] = None,
@@ -56,6 +60,7 @@ def compile_model(
             target=target,
             shapes=parse_shapes(shape) or None,
             exact=exact,
+            plain_maps=plain_maps,
             check=check,
             on_pass=seen if print_after else None,
             on_progress=report,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tuili.artifact import Artifact, is_artifact
 from tuili.bench.feeds import random_feeds
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tuili.host import HostSteps
 
 RANDOM = "random"
+MOST_SHOWN = 100  # characters of a value that is no array
 
 
 def run(
@@ -47,9 +49,9 @@ def run(
     given = _given(inputs, loaded.inputs)
     shapes = concrete_shapes(shape) | {name: value.shape for name, value in given.items()}
     answers = loaded.run(random_feeds(loaded.inputs, shapes, seed) | given)
-    _show(answers)
+    _show(answers, loaded.outputs)
     if output:
-        np.savez(output, **answers)  # pyright: ignore[reportArgumentType] - names are free text
+        _save(output, answers)
 
 
 def _load(path: Path, threads: int) -> Model:
@@ -92,11 +94,27 @@ def _read(path: Path) -> Array:
         raise InvalidArgument(f"{str(path)!r} is not a .npy file: {error}") from error
 
 
-def _show(answers: dict[str, Array]) -> None:
+def _save(path: Path, answers: dict[str, Any]) -> None:
+    arrays: dict[str, Array] = {}
+    for name, value in answers.items():
+        if not isinstance(value, np.ndarray):
+            raise InvalidArgument(
+                f"output {name!r} is a {type(value).__name__}, and a .npz file holds arrays only; "
+                "compile with --plain-maps, or use tuili.load in Python"
+            )
+        arrays[name] = value.astype(np.str_) if value.dtype == object else value
+    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType] - names are free text
+
+
+def _show(answers: dict[str, Any], specs: Iterable[TensorSpec]) -> None:
+    types = {spec.name: spec.type for spec in specs}
     table = Table()
     for heading in ("output", "type", "shape", "min", "mean", "max", "first values"):
         table.add_column(heading)
     for name, value in answers.items():
+        if not isinstance(value, np.ndarray):
+            table.add_row(name, types[name], *[""] * 4, Text(_shortened(repr(value))))
+            continue
         text = DType.of(value.dtype).value
         first = np.array2string(value.ravel()[:4], precision=4)
         stats = ["", "", ""]
@@ -104,3 +122,7 @@ def _show(answers: dict[str, Array]) -> None:
             stats = [f"{float(each):.4g}" for each in (value.min(), value.mean(), value.max())]
         table.add_row(name, text, str(list(value.shape)), *stats, first)
     Console().print(table)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tuili.codegen.families import choose
-from tuili.codegen.kernel import Context, size_of
+from tuili.codegen.kernel import Context, is_object, memory_of
 from tuili.codegen.kernels.copy import copy_call
-from tuili.codegen.kernels.host import can_run_on_host, emit_on_host
+from tuili.codegen.kernels.host import can_run_on_host, emit_constant, emit_on_host, meets_objects
 from tuili.codegen.targets import Target
-from tuili.errors import Unsupported, UnsupportedOperator
-from tuili.ir import Graph, Node, TensorType, Value
+from tuili.errors import InternalError, Unsupported, UnsupportedOperator
+from tuili.ir import Graph, MapType, Node, TensorType, Value, reads
 from tuili.lower.memory import lifetimes
 from tuili.lower.program import (
     Branch,
@@ -38,8 +38,6 @@ VIEW_OPS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
 def translate(graph: Graph, contents: Contents, target: Target, *, exact: bool = False) -> Program:
     """The program of a typed graph whose layouts are assigned; raises UnsupportedOperator."""
-    for node in graph.nodes:
-        _check_rank(node)
     bound = _symbols(graph)
     late = [name for name in contents.sources if name not in bound]
     program = Program(graph.name, (*bound, *late), len(bound))
@@ -90,16 +88,6 @@ def _emit_body(graph: Graph, sources: Sources, ctx: Context) -> None:
     _emit_nodes(graph, sources, ctx)
 
 
-def _check_rank(node: Node) -> None:
-    for value in node.outputs:
-        if isinstance(value.type, TensorType) and value.type.shape is None:
-            raise UnsupportedOperator(
-                f"{node.label}: the number of axes of {value.name!r} depends on sizes or data that "
-                "only a run knows; give the node its axes, or fix the input's dims with `shapes`",
-                [(node.op, [node.name])],
-            )
-
-
 def _emit(node: Node, sources: Sources, ctx: Context) -> None:
     """By a kernel family, else by the host."""
     symbols = sources.found_by(node)
@@ -107,6 +95,8 @@ def _emit(node: Node, sources: Sources, ctx: Context) -> None:
     try:
         if symbols and node.op not in FINDS_DIMS:
             raise UnsupportedOperator(f"{node.label}: its shape depends on data")
+        if meets_objects(node):
+            raise UnsupportedOperator(f"{node.label}: takes or gives {_object_types(node)}")
         choose(node, ctx).emit(node, ctx)
     except (Unsupported, UnsupportedOperator) as error:
         del ctx.program.steps[before:], ctx.program.host[hosted:]
@@ -122,19 +112,32 @@ def _read_symbols(value: Value, sources: Sources, ctx: Context) -> None:
         ctx.program.steps.append(ReadSymbol(symbol, ctx.view(value), element))
 
 
+def _object_types(node: Node) -> str:
+    found = (str(value.type) for value in (*reads(node), *node.outputs) if is_object(value))
+    return ", ".join(dict.fromkeys(found))
+
+
 def _spec(value: Value) -> TensorSpec:
-    return TensorSpec(value.name, value.dtype, value.shape)
+    type_ = value.type
+    if isinstance(type_, TensorType) and type_.shape is not None:
+        return TensorSpec(value.name, type_.dtype, type_.shape)
+    while not isinstance(type_, TensorType):
+        if type_ is None:
+            raise InternalError(f"the type of value {value.name!r} is not known")
+        type_ = type_.value if isinstance(type_, MapType) else type_.element
+    return TensorSpec(value.name, type_.dtype, (), str(value.type))
 
 
 def _symbols(graph: Graph) -> tuple[str, ...]:
-    dims: Iterable[Dim] = (dim for value in graph.inputs for dim in value.shape)
+    shaped = (value for value in graph.inputs if not _spec(value).type)
+    dims: Iterable[Dim] = (dim for value in shaped for dim in value.shape)
     names = dict.fromkeys(name for dim in dims for name in sorted(symbols_of(dim)))
     return tuple(names)
 
 
 def _bind_inputs(graph: Graph, ctx: Context) -> None:
     for index, value in enumerate(graph.inputs):
-        buffer = Buffer(value.name, value.dtype, size_of(value.tensor), Place.INPUT, index)
+        buffer = Buffer(value.name, *memory_of(value), Place.INPUT, index)
         ctx.program.input_buffers.append(buffer)
         ctx.views[value] = View(buffer)
 
@@ -142,11 +145,13 @@ def _bind_inputs(graph: Graph, ctx: Context) -> None:
 def _bind_outputs(graph: Graph, ctx: Context) -> None:
     """Give outputs their own memory, and what they only look at too, so that nothing is copied."""
     for index, value in enumerate(graph.outputs):
-        buffer = Buffer(value.name, value.dtype, size_of(value.tensor), Place.OUTPUT, index)
+        buffer = Buffer(value.name, *memory_of(value), Place.OUTPUT, index)
         ctx.program.output_buffers.append(buffer)
-        if value.producer is None or value in ctx.views or value.layout:
+        if value.producer is None or value in ctx.views or (not is_object(value) and value.layout):
             continue
         ctx.views[value] = View(buffer)
+        if is_object(value):
+            continue
         if ctx.program.is_late_output(buffer):
             continue  # it is made once its shape is known, which may be after what it looks at
         source = value
@@ -160,6 +165,8 @@ def _bind_outputs(graph: Graph, ctx: Context) -> None:
 def _copy_outputs(graph: Graph, ctx: Context) -> None:
     """Copy outputs that are inputs, constants or other outputs as well."""
     for value, buffer in zip(graph.outputs, ctx.program.output_buffers, strict=True):
+        if value.is_constant and is_object(value) and value not in ctx.views:
+            emit_constant(value, ctx)
         view = ctx.view(value)
         if view.buffer is not buffer:
             ctx.program.steps.append(

@@ -260,7 +260,8 @@ class Program:
         """Whether data decides an axis of an output; [0, N] has no bytes, and yet such a shape."""
         if buffer.place is not Place.OUTPUT:
             return False
-        return any(map(self.depends_on_data, self.outputs[buffer.index].shape))
+        spec = self.outputs[buffer.index]
+        return not spec.is_object and any(map(self.depends_on_data, spec.shape))
 
     def require(self, requirements: Iterable[Requirement]) -> None:
         """Keep what the shapes of the inputs decide; the first node that asks is named."""

@@ -2,7 +2,8 @@
 
 from tuili.runtime.cpu import available_threads, core_classes, host_features
 from tuili.runtime.library import HOST_FUNCTION, write_error
-from tuili.runtime.model import HostSteps, Model, load
+from tuili.runtime.loading import load
+from tuili.runtime.model import HostSteps, Model
 from tuili.runtime.pool import pool_threads
 
 __all__ = [

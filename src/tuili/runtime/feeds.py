@@ -9,14 +9,16 @@ import numpy as np
 
 from tuili.errors import InvalidArgument, Unsupported, nearest
 from tuili.runtime.arrays import NATIVE_FLAGS, address_of
+from tuili.runtime.objects import checked_object
 from tuili.runtime.plan import Plan
 from tuili.tensors import Array, DType, TensorSpec, shape_text
 
 
-def native_feeds(
-    inputs: Sequence[TensorSpec], feeds: Mapping[str, Array], where: str
-) -> list[Array]:
-    """The arrays in the order of the inputs; copied only when not contiguous, aligned, native."""
+def native_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array], where: str) -> list[Any]:
+    """The arrays in the order of the inputs; copied only when not contiguous, aligned, native.
+
+    What native code sees as a handle stays the Python object that it is.
+    """
     _check_names([spec.name for spec in inputs], feeds, "input", where)
     if missing := [str(spec) for spec in inputs if spec.name not in feeds]:
         given = ", ".join(feeds) or "nothing"
@@ -38,7 +40,9 @@ def _check_names(known: Sequence[str], given: Mapping[str, Array], what: str, wh
             )
 
 
-def _native(spec: TensorSpec, value: object, where: str) -> Array:
+def _native(spec: TensorSpec, value: object, where: str) -> Any:
+    if spec.is_object:
+        return checked_object(spec, value, where)
     if not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
         raise InvalidArgument(
             f"{where}: input {spec.name!r} is a {type(value).__name__}, "

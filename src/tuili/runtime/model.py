@@ -11,21 +11,19 @@ share of that is about a microsecond; whoever changes `run` or `_execute` should
 from __future__ import annotations
 
 import ctypes
-import platform
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 
-from tuili.artifact import Artifact, Pin, open_artifact
-from tuili.errors import InvalidArgument, InvalidArtifact, TuiliError, Unavailable, Unsupported
+from tuili.artifact import Artifact
+from tuili.errors import InvalidArgument, InvalidArtifact, Unavailable
 from tuili.limits import Limits
 from tuili.runtime.arrays import NATIVE_FLAGS, address_of, adopt
 from tuili.runtime.context import Context
-from tuili.runtime.cpu import available_threads, host_features
+from tuili.runtime.cpu import available_threads
 from tuili.runtime.dims import bind_dims, output_shape
 from tuili.runtime.feeds import native_feeds, native_results
 from tuili.runtime.library import Library
@@ -34,18 +32,16 @@ from tuili.runtime.plan import Plan, PlanCache, Shapes
 from tuili.runtime.pool import shared_pool
 from tuili.tensors import Array, DType, TensorSpec, shape_text, symbols_of
 
-MAX_THREADS = 1024
-_ATTEMPTS = 5
 _MAX_OFFSETS = 1 << 24
 _ndarray = np.ndarray
 _empty = np.empty
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class HostSteps(Protocol):
     """What runs the nodes of a model that have no native code."""
 
     function: Any  # a `HOST_FUNCTION`
+    passes_objects: bool  # whether some of what they pass on are Python objects
 
 
 class Model:
@@ -92,7 +88,7 @@ class Model:
         Contiguous arrays are not copied. Raises InvalidArgument for a wrong name, dtype or shape.
         """
         arrays = self._gather(feeds)
-        plan = self._plan(arrays)
+        plan = self._plan(tuple([array.shape for array in arrays]))
         results: dict[str, Array | None] = {}
         try:
             for name, shape, dtype in plan.outputs:
@@ -106,12 +102,9 @@ class Model:
     ) -> dict[str, Array]:
         """`run`, with the given arrays filled instead of new ones where `outputs` names them."""
         arrays = self._gather(feeds)
-        plan = self._plan(arrays)
+        plan = self._plan(tuple([array.shape for array in arrays]))
         results = native_results(plan, outputs, arrays, self._where)
-        for name, shape, dtype in plan.outputs:
-            if results[name] is None and shape is not None:
-                results[name] = _empty(shape, dtype)
-        return self._execute(arrays, plan, results)
+        return self._execute(arrays, plan, with_room(plan, results))
 
     def _gather(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The arrays in the order of the inputs, as native code reads them."""
@@ -180,8 +173,7 @@ class Model:
 
     # -- plans and contexts ------------------------------------------------------------------
 
-    def _plan(self, arrays: list[Array]) -> Plan:
-        shapes = tuple([array.shape for array in arrays])
+    def _plan(self, shapes: Shapes) -> Plan:
         plan = self._plans.get(shapes)
         if plan is None:
             return self._make_plan(shapes)
@@ -193,6 +185,9 @@ class Model:
         plan = Plan(self._symbols, self._num_offsets, env)
         plan.depends_on_data = bool(self._data_symbols)
         for spec in self.outputs:
+            if spec.is_object:
+                plan.outputs.append((spec.name, (), DType.I64.numpy))
+                continue
             depends = any(symbols_of(dim) & self._data_symbols for dim in spec.shape)
             shape = None if depends else output_shape(spec, env, self._where)
             plan.outputs.append((spec.name, shape, spec.dtype.numpy))
@@ -262,6 +257,14 @@ class Model:
         return f"<Model {self.name!r}: ({inputs}) -> ({outputs})>"
 
 
+def with_room(plan: Plan, results: dict[str, Array | None]) -> dict[str, Array | None]:
+    """The results, with memory for those that are not given and whose shape is known."""
+    for name, shape, dtype in plan.outputs:
+        if results[name] is None and shape is not None:
+            results[name] = _empty(shape, dtype)
+    return results
+
+
 def _checked_offsets(library: Library) -> int:
     found = library.num_offsets()
     if not 0 <= found <= _MAX_OFFSETS:
@@ -275,75 +278,3 @@ def _checked_offsets(library: Library) -> int:
 def _shapes_text(inputs: Sequence[TensorSpec], shapes: Shapes) -> str:
     pairs = zip(inputs, shapes, strict=True)
     return ", ".join(f"{spec.name} {shape_text(shape)}" for spec, shape in pairs) or "no inputs"
-
-
-# -- loading -----------------------------------------------------------------------------------
-
-
-def load(
-    path: str | Path,
-    threads: int = 1,
-    *,
-    verify: bool = True,
-    host: Callable[[Artifact], HostSteps] | None = None,
-    limits: Limits | None = None,
-) -> Model:
-    """The artifact at `path` as a model; never compiles.
-
-    `threads` is how many threads work on one run, at most those that this process may use at once,
-    0 for all of them: threads that share a CPU would wait for each other. Raises NotFound,
-    InvalidArtifact, or Unsupported for what the runtime cannot hand over. `verify=False` skips the
-    checksum of the weights, for a file that was checked before. `host` makes what runs the nodes
-    without native code, for the few models that have some; `tuili.load` gives one. `limits` bound
-    what data decides; by default they come from the environment.
-    """
-    if not 0 <= threads <= MAX_THREADS:
-        raise InvalidArgument(f"threads is {threads}, expected 0 (all) to {MAX_THREADS}")
-    available = available_threads()
-    for _ in range(_ATTEMPTS):
-        with Pin(path) as pin:
-            try:
-                artifact = open_artifact(path)
-                library = _open_code(artifact, verify=verify)
-                steps = _host_steps(artifact, host)
-                model = Model(
-                    artifact, library, min(threads or available, available), steps, limits
-                )
-            except (TuiliError, OSError):
-                if pin.holds():
-                    raise
-                continue
-            # A writer may have replaced it meanwhile: parts of two would give wrong answers.
-            if pin.holds():
-                return model
-    raise Unavailable(f"{path} was replaced {_ATTEMPTS} times while it was being loaded")
-
-
-def _open_code(artifact: Artifact, *, verify: bool) -> Library:
-    for spec in (*artifact.inputs, *artifact.outputs):
-        if spec.dtype is DType.STR:
-            raise Unsupported(f"{artifact.path}: {spec}: native models take no text")
-    code = artifact.choose_code(host_features(), platform.system().lower(), _machine())
-    library = Library(artifact.verify_code(code))
-    if verify:
-        artifact.verify_weights()
-    return library
-
-
-def _host_steps(
-    artifact: Artifact, host: Callable[[Artifact], HostSteps] | None
-) -> HostSteps | None:
-    steps = artifact.manifest.host_steps
-    if not steps:
-        return None
-    if host is None:
-        raise Unsupported(
-            f"{artifact.path}: {len(steps)} nodes run in Python ({', '.join(steps[:3])}); "
-            "load it with tuili.load"
-        )
-    return host(artifact)
-
-
-def _machine() -> str:
-    machine = platform.machine().lower()
-    return _MACHINES.get(machine, machine)

@@ -48,6 +48,7 @@ def complete(
         limit = config.max_batch_size
     # Control inputs, states and batch inputs are the server's affair, not the client's.
     hidden = server_tensors(config)
+    _refuse_objects(config, inputs, outputs)
     signature = Signature(
         config.name,
         _rules("input", config, config.inputs, _visible(inputs, hidden), limit, folder),
@@ -62,6 +63,19 @@ def complete(
         level=LevelPolicy(allow_timeout_override=True),
     )
     return Completed(signature, policy, _json(config, backend, signature, policy))
+
+
+def _refuse_objects(
+    config: ModelConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> None:
+    for role, specs in (("input", inputs), ("output", outputs)):
+        for spec in specs:
+            if spec.type:
+                raise InvalidModel(
+                    f"model '{config.name}': {role} {spec.name!r} is a {spec.type}, and requests "
+                    "carry tensors only; let the model take and give tensors "
+                    "(SplitToSequence, ConcatFromSequence)"
+                )
 
 
 def _visible(specs: Sequence[TensorSpec], hidden: frozenset[str]) -> list[TensorSpec]:

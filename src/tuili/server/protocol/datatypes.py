@@ -118,7 +118,7 @@ def encode_bytes(array: Array) -> bytes:
     """Length-prefixed elements in row-major order; text becomes UTF-8."""
     parts: list[bytes] = []
     for item in array.reshape(-1).tolist():
-        data = item if isinstance(item, bytes) else str(item).encode()
+        data = item if isinstance(item, bytes) else str(item).encode(errors="surrogateescape")
         parts.append(len(data).to_bytes(4, "little"))
         parts.append(data)
     return b"".join(parts)

@@ -19,11 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tuili import __version__
+from tuili.artifact.producer import producer_digest
 from tuili.errors import InvalidModel, ToolchainError
 
 _CHUNK: Final = 1 << 20
 _SHOWN: Final = 2000
+# A request carries tensors only: classifiers that end in a dictionary per row give a tensor.
+_COMPILE: Final = (sys.executable, "-m", "tuili", "compile", "-q", "--plain-maps")
 
 
 def cache_folder(wanted: Path | None = None) -> Path:
@@ -51,8 +53,8 @@ def compiled(source: Path, cache: Path) -> Path:
 
 
 def content_key(source: Path) -> str:
-    """A hash of the model, of the files beside it (external weights) and of tuili's version."""
-    digest = hashlib.sha256(f"tuili {__version__}\0".encode())
+    """A hash of the model, of the files beside it (external weights) and of tuili itself."""
+    digest = hashlib.sha256(producer_digest().encode())
     files = sorted(each for each in source.parent.rglob("*") if each.is_file())
     for path in files:
         digest.update(f"{path.relative_to(source.parent)}\0{path.stat().st_size}\0".encode())
@@ -67,7 +69,7 @@ def _compile(source: Path, artifact: Path) -> None:
     try:
         made = scratch / artifact.name
         done = subprocess.run(
-            [sys.executable, "-m", "tuili", "compile", "-q", str(source), "-o", str(made)],
+            [*_COMPILE, str(source), "-o", str(made)],
             capture_output=True,
             text=True,
             check=False,
