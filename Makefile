@@ -145,3 +145,8 @@ conformance-triton: setup
 .PHONY: sanitize
 sanitize: setup
 	$(BIN)/python -W ignore -m tests.sanitize.run --jobs $(JOBS)
+
+# Requests made of the OpenAPI document, valid and mutated, against a real server (schemathesis).
+.PHONY: fuzz-http
+fuzz-http: setup
+	$(BIN)/python -W ignore -m tests.fuzz.http_api --examples 100

@@ -1,10 +1,14 @@
 """What clients and operators may do to a running server without harm to anybody else."""
 
+import http.client
+import os
 import resource
 import signal
 import socket
+import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,3 +123,66 @@ def test_sigterm_under_load_loses_no_request(tmp_path, protocol):
     counts = Counter(log.verdicts)
     assert counts[Verdict.GOOD] >= 50
     assert counts[Verdict.WRONG] == counts[Verdict.LOST] == 0, log.texts
+
+
+def test_readiness_is_false_before_requests_are_refused(tmp_path):
+    add_identity(tmp_path, "small", dims="16")
+    with serving(tmp_path, "--drain-delay=1") as server:
+        connection = http.client.HTTPConnection(server.url("http"), timeout=10)
+
+        def ready():
+            connection.request("GET", "/v2/health/ready")
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status == 200
+
+        assert ready()
+        server.process.send_signal(signal.SIGTERM)
+        while ready():
+            pass
+        assert answered(server, "http")
+        assert answered(server, "grpc")
+        connection.close()
+        assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_memory_that_its_client_takes_away_harms_only_that_client(tmp_path, protocol):
+    library = pytest.importorskip(f"tritonclient.{protocol}")
+    errors = pytest.importorskip("tritonclient.utils")
+    delay = 'parameters { key: "execute_delay_ms" value: { string_value: "100" } }'
+    add_identity(tmp_path, "slow", dims="100000", extra=delay)
+    add_identity(tmp_path, "small", dims="16")
+    memory = Path(f"/dev/shm/tuili-taken-{protocol}")
+    size = 400_000
+    memory.write_bytes(bytes(2 * size))
+    try:
+        with (
+            serving(tmp_path, "--allow-client-shm") as server,
+            library.InferenceServerClient(server.url(protocol)) as client,
+        ):
+            client.register_system_shared_memory("taken", f"/{memory.name}", 2 * size)
+            tensor = library.InferInput("x", [1, 100_000], "FP32")
+            tensor.set_shared_memory("taken", size)
+            output = library.InferRequestedOutput("y")
+            output.set_shared_memory("taken", size, offset=size)
+            failed = []
+
+            def ask():
+                # A client belongs to its thread.
+                with library.InferenceServerClient(server.url(protocol)) as own:
+                    with pytest.raises(errors.InferenceServerException) as caught:
+                        own.infer("slow", [tensor], outputs=[output])
+                    failed.append(str(caught.value))
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            threading.Event().wait(0.05)
+            os.truncate(memory, 0)
+            asking.join(20)
+            ask()
+            assert len(failed) == 2
+            assert all("was truncated by its owner" in text for text in failed), failed
+            assert answered(server, protocol)
+    finally:
+        memory.unlink()

@@ -50,6 +50,9 @@ def serve(
     exit_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds for requests in flight at the end.")
     ] = 30.0,
+    drain_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds to serve on at the end, readiness being false.")
+    ] = 0.0,
     allow_client_shm: Annotated[
         bool, typer.Option(help="Let clients register shared memory.")
     ] = False,
@@ -127,6 +130,7 @@ _FIELDS = {
     "poll_interval": "poll_interval_s",
     "settle": "settle_s",
     "exit_timeout": "exit_timeout_s",
+    "drain_delay": "drain_delay_s",
     "max_input_size": "max_input_bytes",
     "response_cache_size": "response_cache_bytes",
     "response_cache_ttl": "response_cache_ttl_s",

@@ -78,6 +78,9 @@ async def _serve(options: ServerOptions, announce: Callable[[Running], None] | N
     try:
         await stop.wait()
         _log.info("shutting down: readiness is false, requests in flight are finished")
+        # Balancers that ask for readiness now and then still send requests for a while.
+        running.dataplane.begin_drain()
+        await asyncio.sleep(options.drain_delay_s)
     finally:
         following.cancel()
     return await shut_down(running, options.exit_timeout_s)

@@ -33,6 +33,8 @@ class ServerOptions:
     exit_on_error: bool = True
     strict_readiness: bool = True
     exit_timeout_s: float = 30.0
+    # After SIGTERM: how long requests are still taken while readiness is false already.
+    drain_delay_s: float = 0.0
     log_level: str = "info"
     allow_client_shm: bool = False
     max_input_bytes: int = 1 << 26

@@ -39,6 +39,11 @@ def block(path: str = INFER, *more: tuple[bytes, bytes], method: bytes = b"POST"
     return b"".join(frames.literal(name, value) for name, value in fields)
 
 
+def indexed(name: bytes, value: bytes) -> bytes:
+    """A field that goes into HPACK's dynamic table (RFC 7541 section 6.2.1)."""
+    return b"\x40" + frames.literal(name, value)[1:]
+
+
 def headers(number: int, data: bytes, flags: int = frames.END_HEADERS) -> bytes:
     return frame_head(frames.HEADERS, flags, number, len(data)) + data
 
@@ -489,6 +494,8 @@ CALM = frames.ENHANCE_YOUR_CALM
         (HELLO + frame(frames.WINDOW_UPDATE, 0, 0, bytes(4)), P),
         (HELLO + frame(frames.WINDOW_UPDATE, 0, 9, b"\0\0\0\1"), P),
         (HELLO + frames.window_update_frame(0, (1 << 31) - 1), F),
+        # HPACK bomb: one field of 4 kB in the table, ten thousand references to it.
+        (HELLO + headers(1, block() + indexed(b"b", b"a" * 4000) + b"\xbe" * 10_000), X),
         # Floods: settings, pings, empty data, resets of what has just begun.
         (HELLO + frames.settings_frame({}) * 2100, CALM),
         (HELLO + frame(frames.PING, 0, 0, bytes(8)) * 2100, CALM),

@@ -104,6 +104,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
 }
 
 # operation -> (request schema or "", response media type, response schema or "")
+_EMPTY: Final = ("Object", "", "")
 _BODIES: Final = {
     "infer": ("InferRequest", "application/json", "InferResponse"),
     "generate": ("Object", "application/json", "Object"),
@@ -111,7 +112,15 @@ _BODIES: Final = {
     "server_live": ("", "", ""),
     "server_ready": ("", "", ""),
     "model_ready": ("", "", ""),
+    "repository_load": _EMPTY,
+    "repository_unload": _EMPTY,
+    "system_shm_register": _EMPTY,
+    "system_shm_unregister": _EMPTY,
+    "cuda_shm_register": _EMPTY,
+    "cuda_shm_unregister": _EMPTY,
 }
+# Of these nothing is left to say when the body is missing.
+_NEED_BODY: Final = frozenset(("infer", "generate", "generate_stream"))
 
 
 @cache
@@ -160,7 +169,7 @@ def _operation(operation: str, path: str, method: str) -> dict[str, Any]:
     }
     if method == "POST" and request:
         described["requestBody"] = {
-            "required": operation in _BODIES,
+            "required": operation in _NEED_BODY,
             **_content("application/json", request),
         }
     return described

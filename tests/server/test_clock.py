@@ -1,0 +1,26 @@
+"""A clock that is set forward or back moves no deadline, delay or verdict."""
+
+import re
+from pathlib import Path
+
+import tuili
+
+SOURCE = Path(tuili.__file__).parent
+WALL = re.compile(r"\btime\.time(_ns)?\(|datetime\.(now|utcnow)\(|\btime\.localtime\(")
+# Where the time of day is what is wanted: shown to people, or a moment that they wrote down.
+MEANT = {
+    "server/answering.py": "last_inference of the statistics extension",
+    "server/elastic.py": "the hour of the day, for the forecast of the load",
+    "server/ensemble.py": "last_inference of the statistics extension",
+    "server/control/conductor.py": "entries of the journal, and start_at of a plan",
+}
+
+
+def test_the_time_of_day_decides_nothing_in_the_server():
+    found = {
+        str(path.relative_to(SOURCE))
+        for folder in ("server", "backends")
+        for path in (SOURCE / folder).rglob("*.py")
+        if WALL.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == MEANT.keys()
