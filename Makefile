@@ -146,7 +146,18 @@ conformance-triton: setup
 sanitize: setup
 	$(BIN)/python -W ignore -m tests.sanitize.run --jobs $(JOBS)
 
+
 # Requests made of the OpenAPI document, valid and mutated, against a real server (schemathesis).
 .PHONY: fuzz-http
 fuzz-http: setup
 	$(BIN)/python -W ignore -m tests.fuzz.http_api --examples 100
+
+# The tests of kernels for processors that this machine is not, under qemu-user: exact for codes, within
+# the same tolerances for real numbers. Needs the Debian packages qemu-user and gcc-aarch64-linux-gnu.
+.PHONY: qemu
+QEMU_TARGETS ?= aarch64-dotprod aarch64 x86-64
+qemu: setup
+	for target in $(QEMU_TARGETS); do \
+	  TUILI_TEST_TARGET=$$target $(BIN)/python -m pytest -n $(JOBS) tests/codegen/kernels \
+	    --ignore tests/codegen/kernels/test_found.py --ignore tests/codegen/kernels/test_loop.py || exit 1; \
+	done

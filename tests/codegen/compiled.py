@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.foreign import Request, chosen_target, is_foreign, run_foreign
 from tuili.codegen.emit import emit
 from tuili.codegen.targets import TARGETS, Target
 from tuili.codegen.toolchain import Toolchain, Unit
@@ -24,6 +27,8 @@ from tuili.tensors import Array, DType, evaluate, parse_shape
 
 HERE = [target for target in TARGETS.values() if target.machine == "x86_64"]
 HERE = [target for target in HERE if host_features().issuperset(target.requires)]
+if (_chosen := chosen_target()) is not None:
+    HERE = [_chosen]
 BEST = HERE[0]
 
 
@@ -61,9 +66,14 @@ class Library:
         self.units = emit(program, target).units
         flags = ("-O3", "-ffp-contract=fast", *target.flags)
         units = [Unit(unit.name, unit.text, flags) for unit in self.units]
-        with tempfile.TemporaryDirectory(prefix="tuili-test-") as folder:
-            path = Toolchain.find().build(units, Path(folder) / "model.so")
-            self._library = ctypes.CDLL(str(path))
+        self._target = target
+        folder = tempfile.mkdtemp(prefix="tuili-test-")
+        weakref.finalize(self, shutil.rmtree, folder)
+        self._path = Path(folder) / "model.so"
+        Toolchain.find(target.machine).build(units, self._path)
+        if is_foreign(target):
+            return
+        self._library = ctypes.CDLL(str(self._path))
         self._library.tuili_num_offsets.restype = ctypes.c_int64
         self._library.tuili_plan.restype = ctypes.c_int64
         self._library.tuili_pool_create.restype = ctypes.c_void_p
@@ -93,6 +103,9 @@ class Library:
         for weight in program.weights:
             at, size = weight.buffer.offset, weight.array.nbytes
             weights[at : at + size] = np.frombuffer(weight.array.tobytes(), np.uint8)
+        if is_foreign(self._target):
+            self._run_foreign([dims, weights], inputs, outputs, threads)
+            return {spec.name: array for spec, array in zip(program.outputs, outputs, strict=True)}
         offsets = np.zeros(max(int(self._library.tuili_num_offsets()), 1), np.int64)
         error = ctypes.create_string_buffer(1000)
         run = _Run(
@@ -107,6 +120,18 @@ class Library:
         if self._library.tuili_run(ctypes.byref(run)):
             raise RuntimeError(error.value.decode())
         return {spec.name: array for spec, array in zip(program.outputs, outputs, strict=True)}
+
+    def _run_foreign(
+        self, own: Sequence[Array], inputs: Sequence[Array], outputs: Sequence[Array], threads: int
+    ) -> None:
+        request = Request().number(0).number(threads)
+        for array in own:
+            request.blob(array)
+        reply = run_foreign(self._target, self._path, request.blobs(inputs).sizes(outputs))
+        if reply.status:
+            raise RuntimeError(reply.error)
+        for array, data in zip(outputs, reply.blobs, strict=True):
+            array[...] = np.frombuffer(data, array.dtype).reshape(array.shape)
 
 
 def _pointers(arrays: Sequence[Array]) -> Any:

@@ -22,6 +22,7 @@ from tuili.artifact import Artifact
 from tuili.errors import InvalidArgument, InvalidArtifact, Unavailable
 from tuili.limits import Limits
 from tuili.runtime.arrays import NATIVE_FLAGS, address_of, adopt
+from tuili.runtime.bound import BoundRun, check_bound
 from tuili.runtime.context import Context
 from tuili.runtime.cpu import available_threads
 from tuili.runtime.dims import bind_dims, output_shape
@@ -105,6 +106,23 @@ class Model:
         plan = self._plan(tuple([array.shape for array in arrays]))
         results = native_results(plan, outputs, arrays, self._where)
         return self._execute(arrays, plan, with_room(plan, results))
+
+    def bind(
+        self, feeds: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
+    ) -> BoundRun:
+        """A run over these very arrays, again and again, without Python's share of `run`.
+
+        Outputs that are not given are made once. Raises InvalidArgument for arrays that cannot be
+        used in place, and Unsupported for models whose shapes depend on the data.
+        """
+        arrays = self._gather(feeds)
+        plan = self._plan(tuple([array.shape for array in arrays]))
+        check_bound(plan, self.inputs, arrays, feeds, self._where)
+        results = with_room(plan, native_results(plan, outputs or {}, arrays, self._where))
+        context = self._new_context()
+        self._bind(context, plan)
+        made = {name: array for name, array in results.items() if array is not None}
+        return BoundRun(self._native_run, context, arrays, made, self._where)
 
     def _gather(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The arrays in the order of the inputs, as native code reads them."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tuili.errors import InvalidArgument
+from tuili.errors import InvalidArgument, Unsupported
+from tuili.runtime.bound import BoundRun
 from tuili.runtime.feeds import native_feeds, native_results
 from tuili.runtime.model import Model, with_room
 from tuili.runtime.objects import handle_of, objects_of_run
@@ -36,6 +37,12 @@ class ObjectModel(Model):
                 if spec.is_object:
                     answers[spec.name] = objects[int(answers[spec.name])]
         return answers
+
+    def bind(
+        self, feeds: Mapping[str, Any], outputs: Mapping[str, Array] | None = None
+    ) -> BoundRun:
+        """Objects are made anew by every run; raises Unsupported."""
+        raise Unsupported(f"{self._where}: values that are Python objects cannot be bound")
 
     def _check_given(self, outputs: Mapping[str, Array]) -> None:
         for spec in self.outputs:
