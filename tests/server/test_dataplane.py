@@ -211,7 +211,7 @@ def test_statistics_and_metrics(tmp_path):
         for line in (
             'nv_inference_request_success{model="m",version="1"} 1',
             'nv_inference_count{model="m",version="1"} 3',
-            'nv_inference_request_failure{model="m",version="1",reason="REJECTED"} 0',
+            'nv_inference_request_failure{model="m",reason="REJECTED",version="1"} 0',
             'tuili_request_duration_seconds_count{model="m",version="1"} 1',
             'tuili_batch_rows{model="m",version="1",rows="3"} 1',
             "tuili_server_ready 1",

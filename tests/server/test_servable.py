@@ -265,7 +265,7 @@ def test_a_request_expires_in_the_queue_without_another_arriving():
         served.submit(ask(1), answers.take(1))
         await answers.wait(1)
         assert isinstance(answers.found[1], DeadlineExceeded)
-        assert str(answers.found[1]) == "[request id: 1] Request timeout expired"
+        assert str(answers.found[1]) == "Request timeout expired"
         model.gate.set()
         await served.close()
 

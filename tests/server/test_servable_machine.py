@@ -12,14 +12,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.server.fake_clock import FakeClock, settle
-from tuili.errors import DeadlineExceeded, InternalError, TuiliError, Unavailable
+from tuili.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidArgument,
+    TuiliError,
+    Unavailable,
+)
 from tuili.server.execution import InstanceDied, Outcome, join
 from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import Signature, TensorRule
+from tuili.server.scheduling.controls import Control, StateTensor
 from tuili.server.scheduling.layout import Layout, Padding
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
-from tuili.server.scheduling.sequences import Control, SequencePolicy, StateTensor
+from tuili.server.scheduling.sequences import SequencePolicy
 from tuili.server.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
@@ -49,6 +56,9 @@ class Runner:
         done, self.batch = self.done, None
         outputs = None if error else outputs or self.outputs()
         done(Outcome(1, 1, 1, outputs, error))
+
+    def cancelled(self, item):
+        pass
 
     def close(self):
         pass
@@ -125,7 +135,7 @@ class Machine(RuleBasedStateMachine):
 
         try:
             self.tickets[at] = self.served.submit(request, reply)
-        except Unavailable as error:
+        except (Unavailable, InvalidArgument) as error:
             self.answers[at] = (error, expected)
 
     @rule(
@@ -235,7 +245,9 @@ class Machine(RuleBasedStateMachine):
         assert set(self.answers) | self.cancelled == set(range(1, self.count + 1))
         for answer, expected in self.answers.values():
             if isinstance(answer, TuiliError):
-                assert isinstance(answer, InternalError | Unavailable | DeadlineExceeded)
+                assert isinstance(
+                    answer, InternalError | Unavailable | DeadlineExceeded | InvalidArgument
+                )
             elif expected is not None:
                 np.testing.assert_array_equal(answer.outputs[0].data, expected)
         self.loop.run_until_complete(self.served.close())
@@ -260,7 +272,7 @@ class SequenceMachine(Machine):
         self.serve(sequences=sequences)
 
     def competing(self):
-        return len(self.served._queue._inner)
+        return len(self.served._queue._instances[0]._queue)
 
     @rule(
         sequence=st.sampled_from([1, 2, 3, "a", "b"]),
@@ -277,7 +289,9 @@ class SequenceMachine(Machine):
         # Those that fail do not move the state on: how many did is known at the end.
         self.open.setdefault(sequence, []).append(at)
         self.send(at, request, None)
-        if ends:
+        gone = at in self.answers and isinstance(self.answers[at][0], InvalidArgument)
+        if ends or gone:
+            # One that was cancelled, or died with its instance, is begun anew.
             self.lives = [*getattr(self, "lives", []), self.open.pop(sequence)]
 
     def end(self):
@@ -292,7 +306,65 @@ class SequenceMachine(Machine):
             assert all(1 <= value <= len(life) for value in sums)
 
 
+class Keeper(Runner):
+    """A stateful model that keeps the sums of its sequences itself, by row or by their ids."""
+
+    def __init__(self, by_row):
+        super().__init__()
+        self.by_row, self.sums = by_row, {}
+
+    def outputs(self):
+        told = zip(*(self.arrays[name].ravel() for name in ("x", "START", "READY", "ID")),
+                   strict=True)  # fmt: skip
+        found = []
+        for row, (x, starts, ready, ident) in enumerate(told):
+            key = row if self.by_row else ident
+            if ready:
+                self.sums[key] = x if starts else self.sums[key] + x
+            found.append(self.sums[key] if ready else 0)
+        return {"y": np.array(found, np.float32).reshape(-1, 1)}
+
+
+class OwnStateMachine(SequenceMachine):
+    """As before, but what an instance knows of its sequences dies with it."""
+
+    @initialize(direct=st.booleans())
+    def make(self, direct):
+        self.policy = BatchPolicy(4, merge=True)
+        self.runners = [Keeper(direct), Keeper(direct)]
+        self.open = {}
+        sequences = SequencePolicy(
+            self.policy,
+            slots=4,
+            instances=2,
+            direct=direct,
+            idle_s=30.0,
+            controls=(
+                Control("START", "start", np.dtype(np.int32)),
+                Control("READY", "ready", np.dtype(np.int32)),
+                Control("ID", "id", np.dtype(np.uint64)),
+            ),
+        )
+        self.serve(sequences=sequences)
+
+    def starving(self):
+        if any(not runner.available for runner in self.runners):
+            return False  # whose sequences wait for it
+        queue = self.served._queue
+        waiting = [
+            life.instance for life in queue._lives() if life.waiting and life.current is None
+        ]
+        return any(at in waiting for at, runner in enumerate(self.runners) if runner.batch is None)
+
+    @rule(which=st.integers(0, 1))
+    def die(self, which):
+        self.runners[which].sums.clear()
+        super().die(which)
+
+
 Machine.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=40)
 SequenceMachine.TestCase.settings = settings(deadline=None, max_examples=30, stateful_step_count=40)
 TestServable = Machine.TestCase
 TestSequences = SequenceMachine.TestCase
+OwnStateMachine.TestCase.settings = settings(deadline=None, max_examples=25, stateful_step_count=30)
+TestOwnState = OwnStateMachine.TestCase

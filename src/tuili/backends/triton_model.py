@@ -30,10 +30,13 @@ class TritonModel:
         self._name = f"{path.parent.parent.name}_0_{options.instance}"
         self._batched = options.max_batch_size > 0
         self._decoupled = options.decoupled
+        self._iterative = False
         self.config_json = ""
         config = options.config_json or json.dumps({"name": path.parent.parent.name})
         if hasattr(model_class, "auto_complete_config"):
             self._complete(model_class, config)
+        sequences = json.loads(self.config_json or config).get("sequence_batching", {})
+        self._iterative = bool(sequences.get("iterative_sequence", False))
         self._model = model_class()
         triton_utils.set_model_dir(str(path.parent))
         if hasattr(self._model, "initialize"):
@@ -83,8 +86,6 @@ class TritonModel:
         waiting = list(range(len(requests)))
         while waiting:
             batch = [requests[at] for at in waiting]
-            for request in batch:
-                request.release_flags = triton_utils.TRITONSERVER_REQUEST_RELEASE_ALL
             for at, response in zip(waiting, self._execute(batch), strict=True):
                 answers[at] = self._answer(requests[at], response)
             waiting = [at for at in waiting if answers[at] is None]
@@ -96,7 +97,6 @@ class TritonModel:
         """What the model sends through the request's response sender, up to its final flag."""
         (request,) = self._requests(inputs, [told], cancelled)
         while True:
-            request.release_flags = triton_utils.TRITONSERVER_REQUEST_RELEASE_ALL
             (response,) = self._execute([request])
             if response is not None:
                 yield _answered(response, told.outputs)
@@ -141,6 +141,24 @@ class TritonModel:
 
     def _execute(self, batch: list[InferenceRequest]) -> list[InferenceResponse | None]:
         """The model's responses, one a request, checked; None where it answers by its sender."""
+        for request in batch:
+            request.release_flags = triton_utils.TRITONSERVER_REQUEST_RELEASE_ALL
+        responses = self._checked(batch)
+        for request in batch:
+            if request.release_flags == _RESCHEDULE:
+                self._again(request)
+        return responses
+
+    def _again(self, request: InferenceRequest) -> None:
+        """A request that is to be executed once more is in the middle of its sequence."""
+        if not self._iterative:
+            raise InternalError(
+                "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the model "
+                "is not configured to handle such a flag"
+            )
+        request.set_flags(0)
+
+    def _checked(self, batch: list[InferenceRequest]) -> list[InferenceResponse | None]:
         try:
             responses = self._model.execute(batch)
             if inspect.iscoroutine(responses):

@@ -12,7 +12,7 @@ from tuili.errors import DeadlineExceeded, InternalError, TuiliError
 from tuili.server.execution import Outcome
 from tuili.server.pending import Pending, Reply, StreamReply
 from tuili.server.protocol.messages import Array, InferResponse, Parameters
-from tuili.server.protocol.signature import Signature, prefix
+from tuili.server.protocol.signature import Signature
 from tuili.server.responding import check_rows, select_outputs
 from tuili.server.scheduling.cache import ResponseCache, key_of
 from tuili.server.scheduling.layout import Layout
@@ -206,7 +206,7 @@ class Answers:
         now_ns = time.monotonic_ns()
         try:
             if item.deadline and now_ns > item.deadline * _NS:
-                raise DeadlineExceeded(prefix(request) + "Request timeout expired")
+                raise DeadlineExceeded("Request timeout expired")
             answer = InferResponse(
                 request.model,
                 self._version,

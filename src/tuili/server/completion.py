@@ -15,6 +15,7 @@ from tuili.server.repository.config import (
     TensorConfig,
     server_tensors,
 )
+from tuili.server.repository.filling import filled
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 from tuili.tensors import Dim, DType, Sym, TensorSpec, symbols_of
 
@@ -122,6 +123,8 @@ def _rules(
             TensorRule(spec.name, _datatype(spec), _dims(config, spec, limit)) for spec in specs
         ]
     known = {spec.name: spec for spec in specs}
+    entries: list[Json] = config.raw.get("batch_output", [])
+    scattered = {name for entry in entries for name in entry.get("target_name", ())}
     rules: list[TensorRule] = []
     for tensor in declared:
         spec = known.get(tensor.name)
@@ -131,8 +134,9 @@ def _rules(
                 f"model '{config.name}': the configuration declares {role} {tensor.name!r}, which "
                 f"the model does not have.{nearest(tensor.name, known)} It has {names}"
             )
-        if not tensor.ragged:
-            # What the model sees of a ragged input is all requests' elements in one dim.
+        if not tensor.ragged and tensor.name not in scattered:
+            # What the model sees of a ragged input is all requests' elements in one dim; so is an
+            # output that is divided as an input was.
             _check_against(role, config, tensor, spec, limit)
         rules.append(
             TensorRule(
@@ -264,16 +268,14 @@ def _json(config: ModelConfig, backend: str, signature: Signature, policy: Batch
         "model_warmup": [],
     }
     if policy.merge and config.policy is None:
-        full["dynamic_batching"] = {
-            "preferred_batch_size": [],
-            "max_queue_delay_microseconds": 0,
-            "preserve_ordering": False,
-            "priority_levels": 0,
-            "default_priority_level": 0,
-            "priority_queue_policy": {},
-        }
+        full["dynamic_batching"] = {}
     written = {key: value for key, value in config.raw.items() if value or key not in full}
     merged = {**full, **written}
+    if backend == "ensemble":
+        # It runs nothing itself.
+        merged |= {"backend": "", "instance_group": []}
+        del merged["optimization"]
+        merged.setdefault("model_transaction_policy", {})
     merged["instance_group"] = [
         {**_GROUP, "name": f"{config.name}_{at}", **group}
         for at, group in enumerate(merged["instance_group"])
@@ -284,7 +286,7 @@ def _json(config: ModelConfig, backend: str, signature: Signature, policy: Batch
         merged[role] = [
             {**_tensor_json(rule, role), **entries.get(rule.name, {})} for rule in rules.values()
         ]
-    return merged
+    return filled(merged)
 
 
 def _tensor_json(rule: TensorRule, role: str) -> Json:

@@ -14,15 +14,16 @@ from typing import Final
 
 from tuili.errors import DeadlineExceeded, InternalError
 from tuili.server.answering import Answers
-from tuili.server.execution import Outcome, Runner, execute
+from tuili.server.execution import InstanceDied, Outcome, Runner, execute
 from tuili.server.finishing import Finisher, Queue
 from tuili.server.pending import Pending
-from tuili.server.protocol.signature import prefix
 from tuili.server.scheduling.admission import Expectation
+from tuili.server.scheduling.holding import Hold
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.resources import Claim, Resources, Turn
+from tuili.server.scheduling.sequences import SequenceQueue
 
 _NS: Final = 1_000_000_000
 _OVERLAP_FROM_S: Final = 300e-6
@@ -38,6 +39,7 @@ class Policies:
     layout: Layout | None = None
     pace: Pace | None = None
     expectation: Expectation | None = None
+    hold: Hold | None = None
 
 
 class Dispatcher:
@@ -51,8 +53,12 @@ class Dispatcher:
         finisher: Finisher,
         *,
         hosts: int = 0,
+        groups: int = 0,
     ) -> None:
+        """Sequences are bound to one of `groups` instances, each of as many runners; 0: none is."""
         self.instances = list(instances)
+        each = max(len(instances) // max(groups, 1), 1)
+        self._groups = {runner: at // each for at, runner in enumerate(instances) if groups}
         # The turns of instances that share resources with those of other models.
         self._turns: dict[Runner, Turn] = {}
         self._queue = policies.queue
@@ -63,6 +69,7 @@ class Dispatcher:
         self._layout = policies.layout
         self._pace = policies.pace
         self._expectation = policies.expectation
+        self._hold = policies.hold
         # Requests that run.
         self.under_way = 0
         self._free = list(instances)
@@ -87,13 +94,16 @@ class Dispatcher:
         now = time.monotonic()
         queue = self._queue
         for item in queue.expire(now):
-            text = prefix(item.request) + "Request timeout expired"
-            self._answers.fail(item, DeadlineExceeded(text), "REJECTED")
+            error = DeadlineExceeded("Request timeout expired")
+            self._answers.fail(item, error, "REJECTED")
+        self._fail_dropped()
+        if self._hold is not None:
+            if self._hold.holds(*queue.gathered()):
+                return
+            self._hold = None
         ran_here = False
         while self._free and not self._better_wait():
-            if self._turns and not self._may_run():
-                break
-            batch = queue.take(now)
+            batch = self._next_bound(now) if self._groups else self._next(now)
             if not batch:
                 break
             ran_here = self._start(batch, queue.left.value)
@@ -105,7 +115,7 @@ class Dispatcher:
             # Nothing is left to run: others may have what was waited for.
             for instance in self._free:
                 self._turns[instance].drop()
-        self._arm()
+        self._arm(now)
         self.settle()
 
     def share(self, resources: Resources, claims: Mapping[Runner, Claim]) -> None:
@@ -145,6 +155,9 @@ class Dispatcher:
         self._free = [
             each for each in self.instances if each.available and each not in self._running
         ]
+        for runner in self.instances:
+            if not runner.available:
+                self._lost(runner)
 
     # ---- the end
     async def wait_idle(self, timeout_s: float | None) -> bool:
@@ -174,6 +187,39 @@ class Dispatcher:
         return not len(self._queue) and not self._running
 
     # ---- steps
+    def _next(self, now: float) -> list[Pending]:
+        """The next batch, for the last of the free instances."""
+        if self._turns and not self._may_run():
+            return []
+        return self._queue.take(now)
+
+    def _next_bound(self, now: float) -> list[Pending]:
+        """The next batch of sequences; the instance that has them is moved to the end."""
+        queue = self._queue
+        assert isinstance(queue, SequenceQueue)
+        for at in reversed(range(len(self._free))):
+            runner = self._free[at]
+            turn = self._turns.get(runner)
+            if turn is not None and not turn.take():
+                continue
+            batch = queue.take(now, self._groups[runner])
+            if batch:
+                self._free.append(self._free.pop(at))
+                return batch
+            if turn is not None:
+                turn.drop()
+        return []
+
+    def _lost(self, runner: Runner) -> None:
+        """What a runner kept of its sequences is gone."""
+        if self._groups and isinstance(self._queue, SequenceQueue):
+            self._queue.lost(self._groups[runner])
+            self._fail_dropped()
+
+    def _fail_dropped(self) -> None:
+        for item, error in self._queue.dropped():
+            self._answers.fail(item, error, "CANCELED")
+
     def _may_run(self) -> bool:
         """Whether a free instance has its turn; it is moved to the end of them."""
         if not len(self._queue):
@@ -193,9 +239,9 @@ class Dispatcher:
             self._hosts > 0 and len(self._running) >= self._hosts and self._run_s < _OVERLAP_FROM_S
         )
 
-    def _arm(self) -> None:
+    def _arm(self, now: float) -> None:
         """See to it that `flush` runs when a delay or a request's time ends."""
-        moment = self._queue.wake_at()
+        moment = self._queue.wake_at(now)
         if moment is None or (self._timer is not None and self._timer_at <= moment):
             return
         if self._timer is not None:
@@ -270,6 +316,8 @@ class Dispatcher:
         if instance.available:
             self._free.append(instance)
         self.under_way -= len(batch)
+        if isinstance(outcome.error, InstanceDied):
+            self._lost(instance)
         if self._pace is not None:
             self._tell_pace(self._pace, batch, outcome)
         if self._expectation is not None:

@@ -333,7 +333,7 @@ class _Run:
 
     def _fail(self, error: TuiliError) -> None:
         reply = self._reply
-        self._ensemble.statistics.record_failure("BACKEND", self._age_ns())
+        self._ensemble.statistics.record_failure("OTHER", self._age_ns())
         self._end()
         if reply is not None:
             reply(error)

@@ -67,7 +67,7 @@ def settings(model: Explained) -> list[Setting]:
 
 
 def _backend(model: Explained) -> list[Setting]:
-    name = model.effective["backend"]
+    name = model.effective["backend"] or model.effective["platform"]
     meaning = _BACKENDS.get(name, "a back end of that name")
     return [Setting("backend", name, model.origin("backend", otherwise="the model file"), meaning)]
 
@@ -158,7 +158,7 @@ def _queue(model: Explained) -> list[Setting]:
 
 
 def _instances(model: Explained) -> list[Setting]:
-    if model.effective["backend"] == "ensemble":
+    if model.effective["platform"] == "ensemble":
         return []
     count = str(model.config.instances)
     hosted = bool(model.live.hosts)

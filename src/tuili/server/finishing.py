@@ -60,11 +60,15 @@ class Finisher:
             return
         # A host may begin its run before this side has noted that the batch was sent.
         split_ns = max(time.monotonic_ns() - outcome.done_ns, 0)
+        blank = 0
+        if isinstance(self._queue, SequenceQueue):
+            blank = sum([item.is_blank for item in batch])
         self._statistics.record_batch(
             rows,
-            len(batch),
+            len(batch) - blank,
             (outcome.joined_ns - outcome.started_ns, outcome.done_ns - outcome.joined_ns, split_ns),
             left,
+            blank,
         )
 
     def _failed(self, batch: list[Pending], error: TuiliError) -> None:
@@ -77,15 +81,19 @@ class Finisher:
 
     def _retry(self, batch: list[Pending], error: TuiliError) -> None:
         """Run what a dying instance had once more, each request alone: one of them may be why."""
-        waited = isinstance(error, InstanceDied) and not error.started
+        waited = isinstance(error, InstanceDied) and not error.started and self._keeps_state()
         for item in batch:
             if waited:
                 self._once_more(item)
-            elif item.retried or not self._idempotent:
+            elif item.retried or not self._idempotent or not self._keeps_state():
                 self._answers.fail(item, error, "BACKEND")
             else:
                 item.retried = True
                 self._again(item)
+
+    def _keeps_state(self) -> bool:
+        # What a model itself kept of a sequence went with the instance.
+        return isinstance(self._queue, RequestQueue) or self._queue.keeps_state
 
     def _again(self, item: Pending) -> None:
         item.lane = ("alone", id(item))

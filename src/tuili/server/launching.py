@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,7 @@ from tuili.server.repository.config import ModelConfig, step_models
 from tuili.server.repository.lifecycle import Repository
 from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.dag import Dag
+from tuili.server.scheduling.holding import hold_of
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.resources import Claim, Resources
 from tuili.server.scheduling.scaling import Scaler
@@ -105,6 +107,7 @@ class Launcher:
             door=door_of(config, config.instances, self._submit),
             layout=prepared.layout,
             pace=Pace(_number(config, "latency_target_ms") / 1e3) if adaptive else None,
+            hold=hold_of(os.environ),
         )
         for host in prepared.hosts:
             host.attach(partial(host_changed, servable, host))

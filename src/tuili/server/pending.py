@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from tuili.backends.requests import Answered
 from tuili.errors import TuiliError
@@ -58,8 +59,24 @@ class Pending(msgspec.Struct, eq=False):
     client: str = ""  # for whom its place was given by the model's `Door`
     admitted: bool = False
     own_reply: Reply | None = None  # the transport's, under what the door put around it
+    is_blank: bool = False  # it fills a row for which there is no request
+
+    def blank(self) -> Pending:
+        """A request of nobody, of the same shapes with zeros."""
+        return Pending(
+            InferRequest(self.request.model, []), None,
+            {name: _zeros(array) for name, array in self.arrays.items()},
+            self.rows, self.lane, self.level, self.arrived_ns, self.arrived, 0.0, self.owner,
+            is_blank=True,
+        )  # fmt: skip
 
     def cancel(self) -> None:
         """Forget the request; `reply` is not called any more."""
         if self.reply is not None:
             self.owner.cancel(self)
+
+
+def _zeros(array: Array) -> Array:
+    if array.dtype.hasobject:
+        return np.full(array.shape, b"", dtype=object)
+    return np.zeros(array.shape, array.dtype)

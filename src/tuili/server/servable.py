@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, Final
 
 from tuili.backends.requests import Answered
@@ -24,7 +25,9 @@ from tuili.server.pending import Pending, Reply, StreamReply, Ticket
 from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.scheduling.cache import ResponseCache
+from tuili.server.scheduling.holding import Hold
 from tuili.server.scheduling.layout import Layout
+from tuili.server.scheduling.ordering import Order
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy
@@ -64,6 +67,7 @@ class Servable:
         door: Door | None = None,
         resources: Resources | None = None,
         claims: Mapping[Runner, Claim] | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self.signature = signature
         self.version = version
@@ -80,6 +84,8 @@ class Servable:
         self._door = door
         self._draining = False
         self._stateful = sequences is not None
+        iterative = self.config.get("sequence_batching", {}).get("iterative_sequence", False)
+        self._own_ids = count(1) if iterative else None
         queue: Queue
         if sequences is not None:
             queue = stateful = SequenceQueue[Pending](signature.model, sequences)
@@ -99,12 +105,17 @@ class Servable:
         )
         finisher = Finisher(queue, self._answers, statistics, idempotent=idempotent)
         self._dispatcher = Dispatcher(
-            Policies(queue, self._placement, layout, pace, door and door.admission.expectation),
+            Policies(
+                queue, self._placement, layout, pace, door and door.admission.expectation, hold
+            ),
             instances,
             self._answers,
             finisher,
             hosts=len(hosts),
+            groups=sequences.instances if sequences and not sequences.states else 0,
         )
+        in_order = sequences.batch.in_order if sequences else policy.in_order
+        self._order = Order[InferResponse | TuiliError]() if in_order and not decoupled else None
         self.before_close: Callable[[], Awaitable[None]] = _nothing
         self._resources = resources
         if resources is not None and claims:
@@ -133,6 +144,8 @@ class Servable:
             request.deadline or 0.0,
             self,
         )
+        if self._own_ids is not None:
+            item.sequence, item.starts = next(self._own_ids), True
         if self._layout is not None:
             item.lane = self._layout.lane(item.arrays)
         if not self._caches or request.uncached:
@@ -150,6 +163,8 @@ class Servable:
         try:
             if self._door is not None:
                 self._admit(self._door, item)
+            if self._order is not None:
+                self._order.enter(item)
             self._queue.push(item, timeout_s)
         except TuiliError as error:
             return self._refuse(item, error)
@@ -186,6 +201,8 @@ class Servable:
 
     def _refuse(self, item: Pending, error: TuiliError) -> Ticket:
         """Answer in a lesser way if there is one, else raise what the request is refused for."""
+        if self._order is not None:
+            self._order.leave(item)
         request, reply, door = item.request, item.reply, self._door
         if door is not None:
             if item.admitted:
@@ -226,12 +243,14 @@ class Servable:
     def cancel(self, item: Pending) -> None:
         """Drop a request: out of the queue if it waits, its answer ignored if it runs."""
         item.reply = None
+        if self._order is not None:
+            self._order.leave(item)
         if self._door is not None and item.admitted:
             self._door.admission.ended(item.client)
         if self._queue.remove(item):
             # What it waited for may be others' now.
             self._dispatcher.wake()
-        if not self._queue.remove(item):
+        else:
             self._dispatcher.cancelled(item)
         self.statistics.record_failure("CANCELED", time.monotonic_ns() - item.arrived_ns)
         self._dispatcher.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,13 +13,9 @@ from tuili.errors import InvalidModel
 from tuili.server.protocol.datatypes import DTYPE, NUMPY
 from tuili.server.protocol.messages import Array
 from tuili.server.repository.config import DATATYPES, ModelConfig
+from tuili.server.scheduling.controls import Control, ControlKind, StateTensor
 from tuili.server.scheduling.policy import BatchPolicy
-from tuili.server.scheduling.sequences import (
-    Control,
-    ControlKind,
-    SequencePolicy,
-    StateTensor,
-)
+from tuili.server.scheduling.sequences import SequencePolicy
 from tuili.tensors import Dim, Sym, TensorSpec
 
 Json = dict[str, Any]
@@ -36,31 +33,49 @@ _DEFAULT_CANDIDATES: Final = 128
 
 
 def sequence_policy(config: ModelConfig, batch: BatchPolicy, folder: Path) -> SequencePolicy | None:
-    """The policy of a model with `sequence_batching`; None for the others."""
+    """The policy of a model with `sequence_batching`; None for the others.
+
+    A request to an iterative model is a sequence of its own, with which the model itself goes on.
+    """
     raw = config.raw.get("sequence_batching")
-    if raw is None:
+    if raw is None or raw.get("iterative_sequence"):
         return None
-    rows = batch.max_rows
-    oldest: Json = raw.get("oldest", {})
-    strategy: Json = oldest or raw.get("direct", {})
-    slots = max(rows, 1)
-    if "oldest" in raw:
-        slots = int(oldest.get("max_candidate_sequences", 0)) or _DEFAULT_CANDIDATES
+    direct = "oldest" not in raw
+    strategy: Json = raw.get("direct" if direct else "oldest", {})
+    slots = max(batch.max_rows, 1)
+    if not direct:
+        slots = int(strategy.get("max_candidate_sequences", 0)) or _DEFAULT_CANDIDATES
+    delay_s = int(strategy.get("max_queue_delay_microseconds", 0)) / 1e6
+    utilization = float(strategy.get("minimum_slot_utilization", 0.0))
+    preferred = tuple(sorted(strategy.get("preferred_batch_size", ())))
+    instances = config.instances
+    if raw.get("state"):
+        # The server has the state: any instance may go on with a sequence, in any row.
+        slots, instances = slots * instances, 1
+        if direct:
+            preferred = (math.ceil(utilization * batch.max_rows),) if utilization else ()
+            delay_s, direct = delay_s if utilization else 0.0, False
     return SequencePolicy(
         batch=BatchPolicy(
-            max_rows=rows,
-            merge=rows > 0,
-            preferred_rows=tuple(sorted(oldest.get("preferred_batch_size", ()))),
-            max_delay_s=int(strategy.get("max_queue_delay_microseconds", 0)) / 1e6,
+            max_rows=batch.max_rows,
+            merge=batch.max_rows > 0,
+            preferred_rows=preferred,
+            max_delay_s=delay_s,
+            in_order=bool(strategy.get("preserve_ordering", False)),
         ),
-        slots=slots * config.instances,
+        slots=slots,
+        instances=instances,
+        direct=direct,
+        utilization=utilization,
         idle_s=int(raw.get("max_sequence_idle_microseconds", 0)) / 1e6 or _DEFAULT_IDLE_S,
         controls=tuple(
             _control(config, entry["name"], control)
             for entry in raw.get("control_input", ())
             for control in entry.get("control", ())
         ),
-        states=tuple(_state(config, state, rows > 0, folder) for state in raw.get("state", ())),
+        states=tuple(
+            _state(config, state, batch.max_rows > 0, folder) for state in raw.get("state", ())
+        ),
     )
 
 
@@ -126,7 +141,9 @@ def _state(config: ModelConfig, raw: Json, batched: bool, folder: Path) -> State
     shape = tuple(max(dim, 1) for dim in dims)
     if batched:
         shape = (1, *shape)
-    return StateTensor(name, raw["output_name"], _initial(config, first, datatype, shape, folder))
+    initial = _initial(config, first, datatype, shape, folder)
+    shown = any(output.name == raw["output_name"] for output in config.outputs)
+    return StateTensor(name, raw["output_name"], initial, shown)
 
 
 def _initial(

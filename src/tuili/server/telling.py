@@ -18,9 +18,12 @@ def told_of(item: Pending) -> Told:
     if request.outputs:
         told.outputs = [output.name for output in request.outputs]
     given = request.parameters
-    if given:
+    if item.sequence:
+        told.sequence, told.flags = item.sequence, item.starts + 2 * item.ends
+    elif given:
         told.sequence = given.get("sequence_id", 0)  # pyright: ignore[reportAttributeAccessIssue]
         told.flags = bool(given.get("sequence_start")) + 2 * bool(given.get("sequence_end"))
+    if given:
         told.timeout_us = int(given.get("timeout", 0))
         told.parameters = {key: value for key, value in given.items() if key not in _MEANT}
     return told

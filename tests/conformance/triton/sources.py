@@ -24,6 +24,7 @@ _GENERATORS = {
     "qa_sequence_implicit_model_repository": ("gen_qa_implicit_models.py",),
     "qa_dyna_sequence_implicit_model_repository": ("gen_qa_dyna_sequence_implicit_models.py",),
     "qa_ragged_model_repository": ("gen_qa_ragged_models.py",),
+    "qa_ensemble_model_repository": ("gen_qa_models.py", "--ensemble"),
 }
 
 
@@ -58,7 +59,9 @@ def generated(name: str) -> Path:
         unfinished = folder.with_suffix(".part")
         unfinished.mkdir(parents=True, exist_ok=True)
         where = server() / "qa" / "common"
-        line = [sys.executable, script, *arguments, "--onnx", "--onnx_opset=0"]
+        line = [sys.executable, script, *arguments, "--onnx_opset=0"]
+        if "--ensemble" not in arguments:
+            line.append("--onnx")
         line.append(f"--models_dir={unfinished}")
         subprocess.run(line, cwd=where, check=True, stdout=subprocess.DEVNULL)
         unfinished.rename(folder)

@@ -68,9 +68,9 @@ class Simulation:
                 self.pace.running += len(batch)
             run_s = self.run_s(sum(item.rows for item in batch))
             self.at(self.now + run_s, self.finish, batch, run_s)
-        wake = self.queue.wake_at()
+        wake = self.queue.wake_at(self.now)
         if wake is not None and self.free:
-            self.at(max(wake, self.now + 1e-7), lambda: None)
+            self.at(wake, lambda: None)
 
     def finish(self, batch, run_s):
         self.free += 1

@@ -55,6 +55,12 @@ def test_without_merging_every_request_leaves_alone():
         ([4, 5], BatchPolicy(8, merge=True, max_delay_s=10), 1.0, [4], Left.FULL),
         ([1, 1, 1], BatchPolicy(8, merge=True, preferred_rows=(2, 4), max_delay_s=10), 2.0, [1, 1],
          Left.PREFERRED),
+        ([7], BatchPolicy(8, merge=True, preferred_rows=(2, 6), max_delay_s=10), 1.0, [7],
+         Left.FULL),
+        ([3, 4], BatchPolicy(8, merge=True, preferred_rows=(2, 6), max_delay_s=10), 1.0, [3],
+         Left.FULL),
+        ([3, 4, 1], BatchPolicy(8, merge=True, preferred_rows=(2, 6), max_delay_s=10), 10.0,
+         [3, 4, 1], Left.FULL),
         ([1, 1, 1], BatchPolicy(8, merge=True, preferred_rows=(4,), max_delay_s=10), 10.0,
          [1, 1, 1], Left.TIMEOUT),
     ],
@@ -74,14 +80,16 @@ def test_only_requests_of_one_shape_go_together_oldest_first():
     assert queue.take(9.0) == [items[1], items[3]]
 
 
-def test_a_full_lane_does_not_wait_for_an_older_one_that_delays():
-    queue: RequestQueue[Item] = RequestQueue(BatchPolicy(2, merge=True, max_delay_s=10))
+def test_a_batch_does_not_wait_while_others_wait_that_cannot_join_it():
+    queue: RequestQueue[Item] = RequestQueue(BatchPolicy(4, merge=True, max_delay_s=10))
     old, *young = [Item(lane="old"), Item(lane="young", arrived=1), Item(lane="young", arrived=2)]
-    for item in (old, *young):
+    queue.push(old)
+    assert queue.take(0.5) == []
+    for item in young:
         queue.push(item)
-    assert queue.take(3.0) == young
+    assert queue.take(3.0) == [old]
     assert queue.take(3.0) == []
-    assert queue.take(10.0) == [old]
+    assert queue.take(11.0) == young
 
 
 def test_urgent_levels_leave_first_and_take_others_along():
@@ -127,7 +135,7 @@ def test_requests_expire_at_the_earliest_of_their_limits(limits, asked_s, deadli
     queue: RequestQueue[Item] = RequestQueue(BatchPolicy(level=limits))
     item = Item(expires=deadline)
     queue.push(item, asked_s)
-    assert queue.wake_at() == gone_at
+    assert queue.wake_at(0.0) == gone_at
     assert queue.expire(gone_at - 0.1) == []
     assert queue.expire(gone_at) == [item]
     assert len(queue) == 0

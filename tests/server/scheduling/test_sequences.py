@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuili.errors import InvalidArgument
+from tuili.server.scheduling.controls import Control, StateTensor
 from tuili.server.scheduling.policy import BatchPolicy
-from tuili.server.scheduling.sequences import Control, SequencePolicy, SequenceQueue, StateTensor
+from tuili.server.scheduling.sequences import SequencePolicy, SequenceQueue
 
 
 @dataclass(eq=False)
@@ -24,6 +25,10 @@ class Item:
     expires: float = 0.0
     queued: bool = False
     arrays: dict = field(default_factory=dict)
+    is_blank: bool = False
+
+    def blank(self):
+        return Item(0, lane=self.lane, is_blank=True)
 
 
 CONTROLS = (
@@ -119,7 +124,7 @@ def test_an_idle_sequence_gives_its_slot_up():
     q.take(0.0)
     q.finished(first, {}, 0.0)
     q.push(other)
-    assert q.wake_at() == 5.0
+    assert q.wake_at(1.0) == 5.0
     assert q.expire(4.9) == []
     assert q.take(4.9) == []
     q.expire(5.0)
@@ -149,25 +154,162 @@ def test_nothing_comes_after_the_end():
         q.push(Item(1))
 
 
-def test_a_cancelled_request_lets_the_next_one_go():
+def test_a_cancelled_request_ends_its_sequence():
     q = queue()
-    first, second, third = Item(1, starts=True), Item(1), Item(1)
-    for item in (first, second, third):
+    first, second, third, other = Item(1, starts=True), Item(1), Item(1), Item(2, starts=True)
+    for item in (first, second, third, other):
         q.push(item)
     assert q.remove(second)
-    assert q.remove(first)
+    assert not q.remove(second)
+    assert {id(item): str(error) for item, error in q.dropped()} == {
+        id(item): "the request before it in sequence 1 was cancelled" for item in (first, third)
+    }
+    assert q.take(0.0) == [other]
+    assert len(q) == 0
+    with pytest.raises(InvalidArgument, match="must specify the START flag"):
+        q.push(Item(1))
+
+
+def test_what_runs_while_a_later_request_is_cancelled_ends_and_frees_the_slot():
+    q = queue(slots=1)
+    first, second, other = Item(1, starts=True), Item(1), Item(2, starts=True)
+    for item in (first, second, other):
+        q.push(item)
+    assert q.take(0.0) == [first]
     assert not q.remove(first)
-    assert q.take(0.0) == [third]
-    assert not q.remove(third)
+    assert q.remove(second)
+    assert q.take(0.0) == []
+    q.finished(first, {}, 0.0)
+    assert q.take(0.0) == [other]
 
 
-def test_a_request_expires_without_stopping_its_sequence():
+def test_who_waits_for_a_slot_too_long_leaves_with_the_whole_sequence():
+    q = queue(slots=1)
+    late = [Item(2, starts=True, expires=1.0), Item(2)]
+    for item in (Item(1, starts=True), *late):
+        q.push(item)
+    assert q.expire(1.0) == []
+    assert [item for item, _ in q.dropped()] == late
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["the model's", "the server's"])
+def test_a_state_that_died_with_its_instance_ends_the_sequences_that_had_begun(keeps):
+    q = queue(states=(STATE,) if keeps else ())
+    began, behind, fresh = Item(1, starts=True), Item(1), Item(2, starts=True)
+    q.push(began)
+    assert q.take(0.0) == [began]
+    q.push(behind)
+    q.push(fresh)
+    q.lost(0)
+    assert [item for item, _ in q.dropped()] == ([] if keeps else [behind])
+    q.finished(began, None, 0.0)
+    assert q.take(0.0) == ([fresh, behind] if keeps else [fresh])
+
+
+# ---- direct: a slot is a row
+
+
+def rows(batch):
+    return [None if item.is_blank else item.sequence for item in batch]
+
+
+def direct(**more):
+    return queue(direct=True, controls=CONTROLS, **more)
+
+
+def test_a_sequence_keeps_its_row_and_rows_between_are_blank():
+    q = direct()
+    for sequence in (1, 2, 3):
+        q.push(Item(sequence, starts=True))
+    batch = q.take(0.0)
+    assert rows(batch) == [1, 2, 3]
+    q.push(Item(3, arrived=1.0))
+    assert q.take(1.0) == []  # the last batch still runs
+    for item in batch:
+        q.finished(item, {}, 1.0)
+    batch = q.take(1.0)
+    assert rows(batch) == [None, None, 3]
+    assert [item.arrays["READY"].item() for item in batch] == [False, False, True]
+    assert [item.arrays["ID"].item() for item in batch] == [0, 0, 3]
+
+
+def test_without_state_of_the_models_own_no_row_is_blank():
+    q = direct(states=(STATE,))
+    first = [Item(sequence, starts=True) for sequence in (1, 2)]
+    for item in first:
+        q.push(item)
+    for item in q.take(0.0):
+        q.finished(item, {}, 0.0)
+    q.push(Item(2))
+    assert rows(q.take(0.0)) == [2]
+
+
+def test_requests_of_another_shape_wait_and_their_rows_are_blank():
+    q = direct()
+    for sequence, lane in ((1, "a"), (2, "b"), (3, "a")):
+        q.push(Item(sequence, starts=True, lane=lane))
+    batch = q.take(0.0)
+    assert rows(batch) == [1, None, 3]
+    for item in batch:
+        q.finished(item, {}, 0.0)
+    assert rows(q.take(0.0)) == [None, 2]
+
+
+def test_sequences_are_bound_to_instances_lowest_slots_first():
+    q = direct(instances=2, slots=2)
+    for sequence in (1, 2, 3):
+        q.push(Item(sequence, starts=True))
+    assert [rows(q.take(0.0, instance)) for instance in (0, 1)] == [[1, 3], [2]]
+
+
+def test_an_id_that_is_used_again_waits_for_the_end_of_the_sequence_before_it():
     q = queue()
-    first, second = Item(1, starts=True, expires=1.0), Item(1)
+    first, again = Item(1, starts=True, ends=True), Item(1, starts=True)
     q.push(first)
-    q.push(second)
-    assert q.expire(1.0) == [first]
+    q.push(again)
+    assert q.take(0.0) == [first]
+    assert q.take(0.0) == []
+    q.finished(first, {}, 0.0)
+    assert q.take(0.0) == [again]
+
+
+def test_a_freed_row_goes_to_the_backlog():
+    q = direct(slots=2)
+    for sequence in (1, 2, 3):
+        q.push(Item(sequence, starts=True, ends=True))
+    assert q.gathered() == (2, 1)
+    for item in q.take(0.0):
+        q.finished(item, {}, 0.0)
+    assert rows(q.take(0.0)) == [3]
+
+
+@pytest.mark.parametrize(("utilization", "leaves_at"), [(0.0, 0.0), (0.5, 0.0), (1.0, 2.0)])
+def test_a_direct_batch_waits_for_its_slots_as_long_as_the_delay_allows(utilization, leaves_at):
+    batch = BatchPolicy(max_rows=4, merge=True, max_delay_s=2.0)
+    policy = SequencePolicy(batch, slots=4, direct=True, utilization=utilization)
+    q = SequenceQueue("m", policy)
+    for sequence in (1, 2):
+        q.push(Item(sequence, starts=True))
+    if leaves_at:
+        assert q.take(0.0) == []
+        assert q.wake_at(0.0) == min(leaves_at, 1.0)  # whichever is first: the idle time is 1 s
+    assert rows(q.take(leaves_at)) == [1, 2]
+
+
+def test_a_request_expires_without_stopping_its_sequence_unless_it_is_the_first():
+    q = queue()
+    first, late, second = Item(1, starts=True), Item(1, expires=1.0), Item(1)
+    for item in (first, late, second):
+        q.push(item)
+    assert q.take(0.0) == [first]
+    assert q.expire(1.0) == [late]
+    q.finished(first, {}, 1.0)
     assert q.take(1.0) == [second]
+    first, behind = Item(2, starts=True, expires=2.0), Item(2)
+    q.push(first)
+    q.push(behind)
+    assert q.expire(2.0) == [first]
+    assert [item for item, _ in q.dropped()] == [behind]
 
 
 def test_drain_takes_everything_out():
@@ -181,29 +323,31 @@ def test_drain_takes_everything_out():
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), max_size=40), st.integers(1, 3))
-def test_every_request_runs_once_and_sequences_keep_their_order(acts, slots):
-    q = queue(slots=slots, rows=2, idle_s=1e9)
-    last, pushed, ran, running = {}, [], [], []
+@pytest.mark.parametrize("direct", [False, True])
+def test_every_request_runs_once_and_sequences_keep_their_order(direct, acts, slots):
+    q = queue(slots=slots, rows=2 if not direct else slots, idle_s=1e9, direct=direct)
+    last, pushed, ran, running, lives = {}, [], [], [], []
     for at, (sequence, act) in enumerate(acts):
         if act < 3:
             starts = sequence not in last
             item = Item(sequence, starts=starts, ends=act == 2, arrived=float(at))
             q.push(item)
             pushed.append(item)
-            last[sequence] = item
+            lives += [[]] if starts else []
+            last.setdefault(sequence, lives[-1]).append(item)
             if item.ends:
                 del last[sequence]
         else:
-            batch = q.take(float(at))
-            assert len({item.sequence for item in batch}) == len(batch) <= 2
+            batch = [item for item in q.take(float(at)) if not item.is_blank]
             running += batch
     now = 1e3
     for sequence in list(last):
         end = Item(sequence, ends=True, arrived=now)
         q.push(end)
         pushed.append(end)
+        last[sequence].append(end)
     while True:
-        running += q.take(now)
+        running += [item for item in q.take(now) if not item.is_blank]
         if not running:
             break
         item = running.pop(0)
@@ -211,9 +355,8 @@ def test_every_request_runs_once_and_sequences_keep_their_order(acts, slots):
         ran.append(item)
     assert len(q) == 0
     assert sorted(map(id, ran)) == sorted(map(id, pushed))
-    for sequence in range(1, 5):
-        mine = [item for item in ran if item.sequence == sequence]
-        assert mine == [item for item in pushed if item.sequence == sequence]
+    for life in lives:
+        assert [item for item in ran if any(item is each for each in life)] == life
 
 
 def test_a_text_id_becomes_a_number_where_the_model_wants_one():

@@ -175,8 +175,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         if head.content_length > limits.max_body_bytes:
             raise BadHead(
                 413,
-                f"request body of {head.content_length} bytes exceeds the maximum allowed value"
-                f" of {limits.max_body_bytes} bytes",
+                f"request body (or request JSON size) of {head.content_length} bytes exceeds the"
+                f" maximum allowed input size of {limits.max_body_bytes} bytes",
             )
         self._listener.remember(block, head)
         return head

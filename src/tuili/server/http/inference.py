@@ -114,7 +114,7 @@ def _raw_shape(name: str, dims: list[int], size: int, item: int) -> list[int]:
 
 def _raw_bytes(name: str, dims: list[int], body: Buffer) -> np.ndarray[Any, Any]:
     """The one text element that a raw body is."""
-    if any(dim not in (1, -1) for dim in dims):
+    if any(dim != 1 for dim in dims):
         raise InvalidArgument(
             f"For BYTE datatype raw input '{name}', the model must have input shape [1]"
         )

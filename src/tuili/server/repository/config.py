@@ -233,6 +233,7 @@ def _policy(raw: Json, max_batch_size: int | None, where: Source) -> BatchPolicy
         merge=limit > 0,
         preferred_rows=preferred,
         max_delay_s=int(batching.get("max_queue_delay_microseconds", 0)) / 1e6,
+        in_order=bool(batching.get("preserve_ordering", False)),
         priority_levels=levels,
         default_level=default_level,
         level=_level(batching.get("default_queue_policy", {})),

@@ -27,6 +27,8 @@ class BatchPolicy:
     max_delay_s: float = 0.0
     # Whether a small request may overtake a large one that does not fit in the batch.
     pack: bool = False
+    # Whether answers leave in the order in which their requests came.
+    in_order: bool = False
     # Whether a request's own timeout holds for its run too, not only for its time in the queue.
     end_to_end: bool = False
     priority_levels: int = 0

@@ -6,7 +6,8 @@ Theory of operation
 - The next batch starts with the oldest request of the most urgent level, and takes followers of
   the same shape, first from its own level, then from less urgent ones.
 - A batch leaves as soon as somebody can run it, as large as is worth it, unless a delay is set;
-  then when it reaches a preferred size, cannot grow, or its oldest member has waited the delay.
+  then when it reaches a preferred size, cannot grow, others wait behind it that cannot join (as in
+  Triton), or its oldest member has waited the delay.
 - Requests leave early by `remove` (cancelled) or `expire` (their time ran out); both free their
   place in the queue at once.
 """
@@ -140,17 +141,13 @@ class RequestQueue(Generic[Item]):
             return self._pop(lane, level, 1)
         if not policy.preferred_rows and not policy.max_delay_s and len(self._order) == 1:
             return self._pop_rows(lane, level, now)
-        for level in self._order:
-            # A lane behind the oldest may be full while the oldest still waits its delay.
-            lanes = self._levels[level]
-            for head in sorted([lane[0] for lane in lanes.values()], key=_arrived):
-                batch = self._form(level, head, now)
-                if batch:
-                    return batch
-        return []
+        return self._form(level, self._levels[level][lane][0], now)
 
-    def wake_at(self) -> float | None:
-        """When to ask again though nothing arrives: the end of a delay or of a request's time."""
+    def wake_at(self, now: float) -> float | None:
+        """When to ask again though nothing arrives: the end of a delay or of a request's time.
+
+        Always after `now`: a delay that has ended waits for an instance, not for the clock.
+        """
         while self._expiries and not self._expiries[0][2].queued:
             heapq.heappop(self._expiries)
         moments = [self._expiries[0][0]] if self._expiries else []
@@ -159,7 +156,15 @@ class RequestQueue(Generic[Item]):
         elif self._size and self.policy.max_delay_s:
             level, lane = self._oldest()
             moments.append(self._levels[level][lane][0].arrived + self.policy.max_delay_s)
-        return min(moments, default=None)
+        return min([moment for moment in moments if moment > now], default=None)
+
+    def gathered(self) -> tuple[int, int]:
+        """How many requests wait; none waits in a backlog."""
+        return self._size, 0
+
+    def dropped(self) -> tuple[()]:
+        """Requests that left without being asked for: none."""
+        return ()
 
     def drain(self) -> list[Item]:
         """Everything that waits, taken out."""
@@ -280,19 +285,25 @@ class RequestQueue(Generic[Item]):
             if level >= first_level
             for item in self._levels[level].get(head.lane, ())
         ]
+        most_preferred = max(policy.preferred_rows, default=policy.max_rows)
         rows, count, preferred, full = 0, 0, 0, False
+        reason = Left.FULL
         for number, item in enumerate(candidates, 1):
+            if count and rows + item.rows > most_preferred and not preferred:
+                # Larger than all preferred ones: better what there is now.
+                preferred = count
             if rows + item.rows > policy.max_rows:
                 full = True
                 break
             rows += item.rows
             count = number
             if rows in policy.preferred_rows:
-                preferred = number
+                preferred, reason = number, Left.PREFERRED
         waited = policy.max_delay_s > 0 and now >= head.arrived + policy.max_delay_s
         if preferred and not waited:
-            self.left, count = Left.PREFERRED, preferred
-        elif full or rows == policy.max_rows:
+            self.left, count = reason, preferred
+        elif full or rows >= most_preferred or self._size > len(candidates):
+            # It cannot grow any more, or others wait behind it that cannot join.
             self.left = Left.FULL
         elif waited:
             self.left = Left.TIMEOUT
@@ -304,7 +315,3 @@ class RequestQueue(Generic[Item]):
         for item in batch:
             self.remove(item)
         return batch
-
-
-def _arrived(item: Waiting) -> float:
-    return item.arrived

@@ -3,89 +3,48 @@
 Theory of operation
 - A sequence is all requests with one correlation id between START and END. Its requests run one
   after the other; requests of different sequences join in batches.
-- A sequence occupies one of a bounded number of slots; those that find none wait in the backlog
-  until another sequence ends or was idle for too long.
-- Only requests that may run now are in the inner request queue, so that delays, preferred sizes and
-  timeouts work as for any model.
+- A sequence occupies one slot of one instance from its first request to its last, so the model may
+  keep state of its own. Those that find no slot wait in the backlog until another sequence ends or
+  was idle for too long. `sequence_slots.py` says what a slot is under either strategy.
+- A START within a sequence begins it anew, in its slot, when what is before it is done. After an
+  END the id may be used again at once: that sequence begins when the former one is done.
 - When a request leaves, it gets the model's control inputs and the sequence's state tensors; when
-  it is finished, the new state is kept and taken out of its answer. So state lives in the server,
-  and any instance may run any request.
+  it is finished, the new state is kept and taken out of its answer.
+- When a request that waits is cancelled, the first one of a sequence expires, or the instance that
+  keeps the state dies, the whole sequence ends, and what waited in it is `dropped`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final, Generic
 
-import numpy as np
-
-from tuili.errors import InvalidArgument
+from tuili.errors import Cancelled, DeadlineExceeded, InvalidArgument, TuiliError, Unavailable
 from tuili.server.protocol.messages import Array
+from tuili.server.scheduling.controls import Control, ControlKind, SequenceId, StateTensor
 from tuili.server.scheduling.policy import BatchPolicy
-from tuili.server.scheduling.queue import Left, RequestQueue, Waiting
+from tuili.server.scheduling.queue import Left
+from tuili.server.scheduling.sequence_slots import Direct, Item, Life, Oldest, Slots
 
-SequenceId = int | str
-ControlKind = Literal["start", "ready", "end", "id"]
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """An input that tells the model where in its sequence a request is."""
-
-    name: str
-    kind: ControlKind
-    dtype: np.dtype
-    false_true: tuple[float, float] = (0, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class StateTensor:
-    """A state that goes from an output to the next request's input; `initial` has the batch dim."""
-
-    input: str
-    output: str
-    initial: Array
+_BLANK: Final[dict[ControlKind, bool]] = {"start": False, "ready": False, "end": False}
 
 
 @dataclass(frozen=True, slots=True)
 class SequencePolicy:
-    """What a stateful model asks for."""
+    """What a stateful model asks for; `slots` are those of each instance."""
 
     batch: BatchPolicy
     slots: int = 1
+    instances: int = 1
+    direct: bool = False
+    utilization: float = 0.0  # of the slots, for which a direct batch waits
     idle_s: float = 1.0
     controls: tuple[Control, ...] = ()
     states: tuple[StateTensor, ...] = ()
-
-
-class SequenceItem(Waiting, Protocol):
-    """A request of a sequence."""
-
-    arrays: dict[str, Array]
-    sequence: SequenceId
-    starts: bool
-    ends: bool
-
-
-Item = TypeVar("Item", bound=SequenceItem)
-
-
-@dataclass(slots=True)
-class _Sequence(Generic[Item]):
-    """One sequence: its state, its request that competes or runs, and those behind it."""
-
-    id: SequenceId
-    states: dict[str, Array]
-    used: float
-    has_slot: bool = False
-    current: Item | None = None  # in the inner queue, or running
-    waiting: deque[Item] = field(default_factory=deque)
-    ended: bool = False
-    successor: _Sequence[Item] | None = None  # the next life of the same id
 
 
 class SequenceQueue(Generic[Item]):
@@ -93,34 +52,71 @@ class SequenceQueue(Generic[Item]):
 
     def __init__(self, model: str, policy: SequencePolicy) -> None:
         self._model = model
-        self._sequences_policy = policy
+        self._policy = policy
         self.policy = policy.batch
-        self._inner: RequestQueue[Item] = RequestQueue(policy.batch)
-        # By last use, so that the idle ones come first.
-        self._sequences: OrderedDict[SequenceId, _Sequence[Item]] = OrderedDict()
-        # A restarted sequence's former life may still run.
-        self._of_item: dict[int, _Sequence[Item]] = {}
-        self._backlog: deque[_Sequence[Item]] = deque()
-        self._slots = policy.slots
-        self._behind = 0  # requests that wait for one of their own sequence, or for a slot
+        # Whether the server holds all state, so that any instance could go on with a sequence.
+        self.keeps_state = bool(policy.states)
+        self.left = Left.IDLE
+        self._instances = [self._new_slots() for _ in range(policy.instances)]
+        self._free = [(slot, at) for slot in range(policy.slots) for at in range(policy.instances)]
+        # Those that may go on, by last use, so that the idle ones come first.
+        self._open: OrderedDict[SequenceId, Life[Item]] = OrderedDict()
+        # The last one of each id, as long as anything of it waits or runs.
+        self._latest: dict[SequenceId, Life[Item]] = {}
+        self._of_item: dict[int, Life[Item]] = {}
+        self._backlog: deque[Life[Item]] = deque()
+        self._size = 0
         self._expiries: list[tuple[float, int, Item]] = []
         self._pushed = 0
+        self._dropped: list[tuple[Item, TuiliError]] = []
 
-    @property
-    def left(self) -> Left:
-        """Why the last batch left."""
-        return self._inner.left
+    def _new_slots(self) -> Slots[Item]:
+        policy = self._policy
+        if not policy.direct:
+            return Oldest[Item](policy.batch)
+        return Direct[Item](
+            policy.batch, policy.slots, policy.utilization, keep_rows=not policy.states
+        )
 
     def __len__(self) -> int:
-        return len(self._inner) + self._behind
+        return self._size
 
     def ahead(self, level: int) -> int:
         """How many requests leave before one that comes now; levels do not matter here."""
         del level
-        return len(self)
+        return self._size
 
+    def gathered(self) -> tuple[int, int]:
+        """How many requests wait in slots, and how many in the backlog."""
+        backlog = sum(len(life.waiting) for life in self._lives() if life.instance < 0)
+        return self._size - backlog, backlog
+
+    # ---- in
     def push(self, item: Item, timeout_s: float = 0.0) -> None:
         """Let a request wait for its turn in its sequence."""
+        self._check(item)
+        life = self._open.get(item.sequence)
+        if life is None:
+            life = self._begin(item)
+        life.used = item.arrived
+        life.ended = item.ends
+        self._open.move_to_end(life.id)
+        if item.ends:
+            # The next one of this id is another sequence.
+            del self._open[life.id]
+        self._of_item[id(item)] = life
+        life.waiting.append(item)
+        self._size += 1
+        if timeout_s:
+            moment = item.arrived + timeout_s
+            item.expires = min(item.expires, moment) if item.expires else moment
+        if item.expires:
+            # A queue below sees to the time of those that compete, this one to the others'.
+            self._pushed += 1
+            heapq.heappush(self._expiries, (item.expires, self._pushed, item))
+        self._advance(life)
+
+    def _check(self, item: Item) -> None:
         if item.sequence in (0, ""):
             raise InvalidArgument(
                 f"inference request to model '{self._model}' must specify a non-zero or non-empty "
@@ -131,189 +127,223 @@ class SequenceQueue(Generic[Item]):
                 f"inference request to model '{self._model}' must specify batch-size 1 due to "
                 "requirements of sequence batcher"
             )
-        sequence = self._sequences.get(item.sequence)
-        if item.starts:
-            sequence = self._begin(item)
-        elif sequence is None or sequence.ended:
+        if not item.starts and item.sequence not in self._open:
             raise InvalidArgument(
                 f"inference request for sequence {item.sequence} to model '{self._model}' must "
                 "specify the START flag on the first request of the sequence"
             )
-        sequence.used = item.arrived
-        sequence.ended = item.ends
-        self._sequences.move_to_end(item.sequence)
-        self._of_item[id(item)] = sequence
-        sequence.waiting.append(item)
-        self._behind += 1
-        if timeout_s:
-            moment = item.arrived + timeout_s
-            item.expires = min(item.expires, moment) if item.expires else moment
-        if item.expires:
-            # The inner queue sees to the time of those that compete, this one to the others'.
-            self._pushed += 1
-            heapq.heappush(self._expiries, (item.expires, self._pushed, item))
-        self._advance(sequence)
 
-    def take(self, now: float) -> list[Item]:
-        """The next batch, each request with its controls and state."""
-        batch = self._inner.take(now)
+    def _begin(self, item: Item) -> Life[Item]:
+        life: Life[Item] = Life(item.sequence, item.arrived)
+        former = self._latest.get(life.id)
+        self._open[life.id] = self._latest[life.id] = life
+        if former is None:
+            self._backlog.append(life)
+            self._admit()
+        else:
+            former.successor = life
+        return life
+
+    # ---- out
+    def take(self, now: float, instance: int = 0) -> list[Item]:
+        """The next batch for an instance, each request with its controls and state."""
+        slots = self._instances[instance]
+        batch = slots.take(now)
+        self.left = slots.left
         for item in batch:
-            sequence = self._of_item[id(item)]
-            self._prepare(item, sequence)
+            life = self._of_item.get(id(item))
+            if life is not None:
+                life.began = True
+                self._size -= 1
+            self._prepare(item, life)
         return batch
 
     def finished(
         self, item: Item, outputs: Mapping[str, Array] | None, now: float
     ) -> Mapping[str, Array] | None:
         """A request is done (or, without outputs, failed); returns its outputs without states."""
-        sequence = self._of_item.pop(id(item), None)
-        if sequence is None:
+        life = self._of_item.pop(id(item), None)
+        if life is None:
             return outputs
-        sequence.current = None
-        sequence.used = max(sequence.used, now)
-        if outputs is not None and self._sequences_policy.states:
-            kept = {state.output: state.input for state in self._sequences_policy.states}
-            for name, array in outputs.items():
-                if name in kept:
-                    sequence.states[kept[name]] = array.copy()
-            outputs = {name: array for name, array in outputs.items() if name not in kept}
-        self._advance(sequence)
+        life.current = None
+        life.used = max(life.used, now)
+        if self._open.get(life.id) is life:
+            self._open.move_to_end(life.id)
+        if outputs is not None and self._policy.states:
+            hidden: set[str] = set()
+            for state in self._policy.states:
+                if state.output in outputs:
+                    life.states[state.input] = outputs[state.output].copy()
+                    if not state.shown:
+                        hidden.add(state.output)
+            outputs = {name: array for name, array in outputs.items() if name not in hidden}
+        self._advance(life)
         return outputs
 
     def readmit(self, item: Item) -> None:
         """Let a request that had left run once more."""
-        self._inner.readmit(item)
+        life = self._of_item[id(item)]
+        self._size += 1
+        self._instances[life.instance].again(life, item)
 
     def remove(self, item: Item) -> bool:
-        """Take a waiting request out; false when it is not waiting any more."""
-        sequence = self._of_item.get(id(item))
-        if sequence is None:
+        """Take a waiting request out, and its sequence with it; false when it does not wait."""
+        life = self._of_item.get(id(item))
+        if life is None or not self._take_out(life, item):
             return False
-        if sequence.current is not item:
-            sequence.waiting.remove(item)
-            self._behind -= 1
-        elif self._inner.remove(item):
-            sequence.current = None
-        else:
-            return False
-        del self._of_item[id(item)]
-        self._advance(sequence)
+        text = f"the request before it in sequence {life.id} was cancelled"
+        self._drop(life, Cancelled(text))
         return True
 
     def expire(self, now: float) -> list[Item]:
         """Requests whose time ran out; and end the sequences that were idle for too long."""
-        expired = self._inner.expire(now)
-        for item in expired:
-            sequence = self._of_item.pop(id(item))
-            sequence.current = None
-            self._advance(sequence)
+        expired: list[Item] = []
+        for slots in self._instances:
+            for item in slots.expire(now):
+                life = self._of_item.pop(id(item))
+                life.current = None
+                self._size -= 1
+                expired.append(item)
+                self._go_on_without(life, item)
         while self._expiries and self._expiries[0][0] <= now:
             item = heapq.heappop(self._expiries)[2]
-            sequence = self._of_item.get(id(item))
-            if sequence is not None and sequence.current is not item and self.remove(item):
+            life = self._of_item.get(id(item))
+            if life is None or life.current is item:
+                continue
+            if life.instance < 0:
+                text = "timeout of the corresponding sequence has been expired"
+                self._drop(life, Unavailable(text))
+            elif self._take_out(life, item):
                 expired.append(item)
-        for sequence in list(self._sequences.values()):
-            if sequence.used + self._sequences_policy.idle_s > now:
-                break
-            if sequence.current is None and not sequence.waiting:
-                self._end(sequence)
+                self._go_on_without(life, item)
+        self._end_idle(now)
         return expired
 
-    def wake_at(self) -> float | None:
-        """When to ask again though nothing arrives."""
-        moments = [self._inner.wake_at()]
-        if self._behind and self._expiries:
-            moments.append(self._expiries[0][0])
-        if self._sequences:
-            oldest = next(iter(self._sequences.values()))
-            moments.append(oldest.used + self._sequences_policy.idle_s)
-        return min((moment for moment in moments if moment is not None), default=None)
+    def lost(self, instance: int) -> None:
+        """An instance died, and the state of its sequences with it, unless the server has it."""
+        if self.keeps_state:
+            return
+        for life in list(self._lives()):
+            if life.instance == instance and life.began:
+                text = f"the instance that kept the state of sequence {life.id} died; start anew"
+                self._drop(life, Unavailable(text))
+
+    def dropped(self) -> list[tuple[Item, TuiliError]]:
+        """Requests that left without being asked for, since the last call, with the reason."""
+        found, self._dropped = self._dropped, []
+        return found
 
     def drain(self) -> list[Item]:
         """Everything that waits, taken out."""
-        items = self._inner.drain()
-        for sequence in self._lives():
-            items += sequence.waiting
-            sequence.waiting.clear()
-        self._behind = 0
+        items: list[Item] = []
+        for life in list(self._lives()):
+            current = life.current
+            if current is not None and self._instances[life.instance].remove(life, current):
+                items.append(current)
+            items += life.waiting
+            life.waiting.clear()
+        self._size = 0
         for item in items:
-            sequence = self._of_item.pop(id(item))
-            if sequence.current is item:
-                sequence.current = None
+            self._go_on_without(self._of_item.pop(id(item)), item)
         return items
 
-    def _lives(self) -> Sequence[_Sequence[Item]]:
-        found = {id(s): s for s in (*self._sequences.values(), *self._of_item.values())}
-        return list(found.values())
+    def wake_at(self, now: float) -> float | None:
+        """When to ask again though nothing arrives; always after `now`."""
+        moments = [each.wake_at(now) for each in self._instances]
+        if self._size and self._expiries:
+            moments.append(self._expiries[0][0])
+        if self._open:
+            oldest = next(iter(self._open.values()))
+            moments.append(oldest.used + self._policy.idle_s)
+        return min((moment for moment in moments if moment is not None), default=None)
 
-    def _begin(self, item: Item) -> _Sequence[Item]:
-        """A new sequence; one of the same id that still goes on ends first, with what it has."""
-        former = self._sequences.pop(item.sequence, None)
-        states = {state.input: state.initial for state in self._sequences_policy.states}
-        sequence: _Sequence[Item] = _Sequence(item.sequence, states, item.arrived)
-        self._sequences[item.sequence] = sequence
-        if former is None:
-            self._backlog.append(sequence)
-            self._admit()
+    # ---- steps
+    def _lives(self) -> Iterator[Life[Item]]:
+        yield from dict.fromkeys(chain(self._open.values(), self._of_item.values()))
+
+    def _take_out(self, life: Life[Item], item: Item) -> bool:
+        if life.current is item:
+            if not self._instances[life.instance].remove(life, item):
+                return False
         else:
-            former.ended, former.successor = True, sequence
-            self._advance(former)
-        return sequence
+            life.waiting.remove(item)
+        self._size -= 1
+        del self._of_item[id(item)]
+        return True
+
+    def _go_on_without(self, life: Life[Item], item: Item) -> None:
+        """A request of a sequence never ran; without its first one there is no sequence."""
+        if item.starts:
+            text = f"the first request of sequence {life.id} was not run in time"
+            self._drop(life, DeadlineExceeded(text))
+        else:
+            self._advance(life)
+
+    def _drop(self, life: Life[Item], error: TuiliError) -> None:
+        """End a sequence; what waits in it is dropped, what runs is not its own any more."""
+        current = life.current
+        if current is not None and self._instances[life.instance].remove(life, current):
+            life.waiting.appendleft(current)
+        self._size -= len(life.waiting)
+        for item in life.waiting:
+            del self._of_item[id(item)]
+            self._dropped.append((item, error))
+        life.waiting.clear()
+        life.ended = True
+        if self._open.get(life.id) is life:
+            del self._open[life.id]
+        self._advance(life)
+
+    def _end_idle(self, now: float) -> None:
+        for life in list(self._open.values()):
+            if life.used + self._policy.idle_s > now:
+                break
+            if life.current is None and not life.waiting:
+                life.ended = True
+                del self._open[life.id]
+                self._advance(life)
+            else:
+                life.used = now
+                self._open.move_to_end(life.id)
 
     def _admit(self) -> None:
-        while self._slots and self._backlog:
-            sequence = self._backlog.popleft()
-            sequence.has_slot = True
-            self._slots -= 1
-            self._advance(sequence)
+        while self._free and self._backlog:
+            life = self._backlog.popleft()
+            # The lowest slots first, so that batches stay small.
+            life.slot, life.instance = heapq.heappop(self._free)
+            self._instances[life.instance].put(life)
 
-    def _advance(self, sequence: _Sequence[Item]) -> None:
+    def _advance(self, life: Life[Item]) -> None:
         """Let the sequence's next request compete, or end the sequence when it was the last."""
-        if sequence.current is not None:
-            return
-        if sequence.waiting:
-            if sequence.has_slot:
-                sequence.current = sequence.waiting.popleft()
-                self._behind -= 1
-                self._inner.push(sequence.current)
-        elif sequence.ended:
-            self._end(sequence)
+        if life.current is None and not life.waiting and life.ended:
+            self._end(life)
+        elif life.instance >= 0:
+            self._instances[life.instance].advance(life)
 
-    def _end(self, sequence: _Sequence[Item]) -> None:
-        if self._sequences.get(sequence.id) is sequence:
-            del self._sequences[sequence.id]
-        if sequence.has_slot:
-            sequence.has_slot = False
-            self._slots += 1
-        elif sequence in self._backlog:
-            self._backlog.remove(sequence)
-        if sequence.successor is not None:
-            self._backlog.append(sequence.successor)
-            sequence.successor = None
+    def _end(self, life: Life[Item]) -> None:
+        if self._latest.get(life.id) is life:
+            del self._latest[life.id]
+        if life.instance >= 0:
+            self._instances[life.instance].free(life)
+            heapq.heappush(self._free, (life.slot, life.instance))
+            life.instance = -1
+        elif life in self._backlog:
+            self._backlog.remove(life)
+        if life.successor is not None:
+            self._backlog.append(life.successor)
+            life.successor = None
         self._admit()
 
-    def _prepare(self, item: Item, sequence: _Sequence[Item]) -> None:
-        """Add the control inputs and the states to a request's arrays."""
-        batched = self.policy.max_rows > 0
-        shape = (1, 1) if batched else (1,)
-        flags = {"start": item.starts, "ready": True, "end": item.ends}
-        for control in self._sequences_policy.controls:
-            if control.kind != "id":
-                value: object = control.false_true[bool(flags[control.kind])]
-            else:
-                value = _told_id(item.sequence, control.dtype)
-            array = np.empty(shape, control.dtype)
-            array[...] = value
-            item.arrays[control.name] = array
-        item.arrays.update(sequence.states)
-
-
-def _told_id(sequence: SequenceId, dtype: np.dtype) -> object:
-    """A sequence's id as its model wants it; text for a model that wants a number becomes one."""
-    if dtype.hasobject:
-        return str(sequence).encode()
-    if isinstance(sequence, int):
-        return sequence & ((1 << 8 * dtype.itemsize) - 1) if dtype.kind == "u" else sequence
-    digest = hashlib.blake2b(sequence.encode(), digest_size=8).digest()
-    # Of 31 bits, so that every number type that a control may have can hold it.
-    return int.from_bytes(digest, "little") % ((1 << 31) - 1) + 1
+    def _prepare(self, item: Item, life: Life[Item] | None) -> None:
+        """Add the control inputs and the states to a request's arrays; no life: a blank row."""
+        shape = (1, 1) if self.policy.max_rows > 0 else (1,)
+        flags: Mapping[ControlKind, bool] = _BLANK
+        sequence: SequenceId = 0
+        if life is not None:
+            flags = {"start": item.starts, "ready": True, "end": item.ends}
+            sequence = life.id
+            if item.starts:
+                life.states = {state.input: state.initial for state in self._policy.states}
+            item.arrays.update(life.states)
+        for control in self._policy.controls:
+            item.arrays[control.name] = control.told(flags, sequence, shape)

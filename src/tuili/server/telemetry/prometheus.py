@@ -65,7 +65,7 @@ def exposition(models: Sequence[Statistics], ready: bool, extra: Iterable[str] =
         "Number of failed inference requests, all batch sizes",
     )
     lines += [
-        f'nv_inference_request_failure{{{_labels(model)},reason="{reason}"}} {number}'
+        f"nv_inference_request_failure{{{_labels(model, reason)}}} {number}"
         for model in models
         for reason, number in model.failures.items()
     ]
@@ -84,8 +84,10 @@ def _head(name: str, kind: str, text: str) -> list[str]:
     return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
 
 
-def _labels(model: Statistics) -> str:
-    return f'model="{escape(model.model)}",version="{escape(model.version)}"'
+def _labels(model: Statistics, reason: str = "") -> str:
+    # In the order of the alphabet, as Triton has them: some readers look for the text.
+    cause = f'reason="{reason}",' if reason else ""
+    return f'model="{escape(model.model)}",{cause}version="{escape(model.version)}"'
 
 
 def escape(value: str) -> str:

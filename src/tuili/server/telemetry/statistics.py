@@ -75,12 +75,15 @@ class Statistics:
         self.request_ns, self.queue_ns, self.infer_ns = Histogram(), Histogram(), Histogram()
 
     def record_batch(
-        self, rows: int, requests: int, times_ns: tuple[int, int, int], left: str
+        self, rows: int, requests: int, times_ns: tuple[int, int, int], left: str, blank: int = 0
     ) -> None:
-        """One run of `rows` rows for `requests` requests; times: joining, running, splitting."""
+        """One run of `rows` rows for `requests` requests; times: joining, running, splitting.
+
+        `blank` of the rows were nobody's.
+        """
         if self.muted:
             return
-        self.inference_count += rows
+        self.inference_count += rows - blank
         self.execution_count += 1
         self.left[left] = self.left.get(left, 0) + 1
         joined, ran, split = times_ns

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bad = False
     with tempfile.TemporaryDirectory(prefix="tuili-conformance-") as folder:
         scratch = Path(folder)
-        print(f"{'':45} passed / runnable, skipped")
+        print(f"{'':81} passed / runnable, skipped")
         if fnmatchcase("examples", options.match):
             outcomes = client_examples.run(scratch / "examples")
             told += [asdict(each) for each in outcomes]
@@ -69,7 +69,7 @@ def _report_examples(outcomes: list[client_examples.Outcome]) -> bool:
         how: sum(1 for o in outcomes if o.result == how) for how in ("passed", "failed", "skipped")
     }
     print(
-        f"{'client examples':45} {count['passed']} / {count['passed'] + count['failed']}, {count['skipped']}"
+        f"{'client examples':81} {count['passed']} / {count['passed'] + count['failed']}, {count['skipped']}"
     )
     for each in outcomes:
         if each.result != "passed":
@@ -80,7 +80,8 @@ def _report_examples(outcomes: list[client_examples.Outcome]) -> bool:
 def _report(result: suite.Result, verbose: bool) -> None:
     passed, failed = result.count("passed"), result.count("failed")
     print(
-        f"{result.suite.file:45} {passed} / {passed + failed}, {result.count('skipped')}",
+        f"{result.suite.file:52} {result.suite.name:28} {passed} / {passed + failed}, "
+        f"{result.count('skipped')}",
         flush=True,
     )
     for name, (how, reason) in result.tests.items():

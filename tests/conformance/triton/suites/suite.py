@@ -16,7 +16,6 @@ from pathlib import Path
 
 from tests.conformance.triton import servers, sources
 
-_TIMEOUT_S = 300
 _PORTS = {"http": "8000", "grpc": "8001", "metrics": "8002"}
 
 
@@ -30,11 +29,13 @@ class Suite:
     arguments: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     server_environment: Mapping[str, str] = field(default_factory=dict)
-    only: str = "*"
+    only: Sequence[str] = ("*",)
     skips: Mapping[str, str] = field(default_factory=dict)
     extra_files: Sequence[str] = ()
     own_server: bool = False  # every test starts with a fresh server
-    delays: Mapping[str, str] = field(default_factory=dict)  # TRITONSERVER_DELAY_SCHEDULER a test
+    # What the environment of server and client says for some tests, by a glob over their names.
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    timeout_s: int = 300
     issue: int = 5
 
 
@@ -57,7 +58,7 @@ def run(suite: Suite, scratch: Path) -> Result:
     work = scratch / "client"
     work.mkdir(parents=True)
     source = qa / suite.file
-    names = [name for name in _tests_in(source) if fnmatchcase(name, suite.only)]
+    names = [n for n in _tests_in(source) if any(fnmatchcase(n, glob) for glob in suite.only)]
     wanted: list[str] = []
     for name in names:
         reason = next((why for glob, why in suite.skips.items() if fnmatchcase(name, glob)), None)
@@ -67,7 +68,8 @@ def run(suite: Suite, scratch: Path) -> Result:
             result.tests[name] = ("skipped", reason)
     if not wanted:
         return result
-    groups = [[name] for name in wanted] if suite.own_server else [wanted]
+    alone = suite.own_server or bool(suite.settings)
+    groups = [[name] for name in wanted] if alone else [wanted]
     for at, group in enumerate(groups):
         try:
             _run_group(suite, qa, scratch / f"run{at}", group, result)
@@ -81,20 +83,19 @@ def _run_group(suite: Suite, qa: Path, scratch: Path, group: list[str], result: 
     repository = scratch / "models"
     repository.mkdir(parents=True)
     suite.build(repository, qa)
-    delay = suite.delays.get(group[0]) if len(group) == 1 else None
-    environment = {**os.environ, **suite.server_environment}
-    if delay:
-        environment["TRITONSERVER_DELAY_SCHEDULER"] = delay
+    settings: dict[str, str] = {}
+    for glob, more in suite.settings.items():
+        if len(group) == 1 and fnmatchcase(group[0], glob):
+            settings |= more
+    environment = {**os.environ, **suite.server_environment, **settings}
     log = scratch / "server.log"
     arguments = ["--compat", "triton", *suite.arguments]
     with servers.tuili(repository, log, *arguments, environment=environment) as server:
         client = _client(suite, qa, scratch / "client", server)
         client_environment = {
             **os.environ, **suite.environment, "PYTHONPATH": str(client), "SERVER_PID": str(server.process.pid),
-            "TRITONSERVER_IPADDR": "127.0.0.1",
+            "TRITONSERVER_IPADDR": "127.0.0.1", **settings,
         }  # fmt: skip
-        if delay:
-            client_environment["TRITONSERVER_DELAY_SCHEDULER"] = delay
         line = [
             sys.executable,
             "-m",
@@ -105,7 +106,7 @@ def _run_group(suite: Suite, qa: Path, scratch: Path, group: list[str], result: 
         try:
             done = subprocess.run(
                 line, cwd=client, env=client_environment, capture_output=True, text=True,
-                timeout=_TIMEOUT_S, check=False,
+                timeout=suite.timeout_s, check=False,
             )  # fmt: skip
             output = done.stderr + done.stdout
         except subprocess.TimeoutExpired as late:

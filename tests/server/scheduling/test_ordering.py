@@ -1,0 +1,42 @@
+"""Answers in the order of their requests."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuili.server.scheduling.ordering import Order
+
+
+@dataclass(eq=False)
+class Item:
+    name: int
+    log: list = field(repr=False)
+
+    def __post_init__(self):
+        self.reply = self.log.append
+
+
+@given(st.permutations(range(6)), st.sets(st.integers(0, 5)))
+def test_answers_leave_in_the_order_in_which_requests_came(done, cancelled):
+    order, log = Order(), []
+    items = [Item(at, log) for at in range(6)]
+    for item in items:
+        order.enter(item)
+    for at in done:
+        item = items[at]
+        if at in cancelled:
+            item.reply = None
+            order.leave(item)
+        else:
+            item.reply(at)
+    assert log == [at for at in range(6) if at not in cancelled]
+
+
+def test_an_answer_does_not_wait_for_requests_that_came_later():
+    order, log = Order(), []
+    first, second = Item(0, log), Item(1, log)
+    order.enter(first)
+    order.enter(second)
+    first.reply(0)
+    assert log == [0]
