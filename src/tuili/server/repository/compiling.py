@@ -25,7 +25,7 @@ from tuili.errors import InvalidModel, ToolchainError
 _CHUNK: Final = 1 << 20
 _SHOWN: Final = 2000
 # A request carries tensors only: classifiers that end in a dictionary per row give a tensor.
-_COMPILE: Final = (sys.executable, "-m", "tuili", "compile", "-q", "--plain-maps")
+_COMPILE: Final = ("-m", "tuili", "compile", "-q")
 
 
 def cache_folder(wanted: Path | None = None) -> Path:
@@ -69,7 +69,7 @@ def _compile(source: Path, artifact: Path) -> None:
     try:
         made = scratch / artifact.name
         done = subprocess.run(
-            [*_COMPILE, str(source), "-o", str(made)],
+            [sys.executable, *_COMPILE, str(source), "-o", str(made), "--plain-maps"],
             capture_output=True,
             text=True,
             check=False,
