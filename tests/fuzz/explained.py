@@ -32,6 +32,11 @@ ROWS: tuple[tuple[str, Callable[[Part, Node], bool], str], ...] = (
         lambda part, node: "clip" in node.attrs,
         "clips the input of every activation by the standard; onnxruntime leaves one out",
     ),
+    (
+        "Loop",
+        lambda part, node: any(part.of(value).shape[:1] == (0,) for value in node.outputs),
+        "of no iteration: onnxruntime gives every open axis of what would be collected size 0",
+    ),
 )
 
 

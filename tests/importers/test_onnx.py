@@ -336,7 +336,7 @@ def _untyped(proto) -> None:
         (_element_type, "initializer 'w' has element type 99"),
         (_new_opset, "uses operator set 999; .* knows 1 to"),
         (_untyped, "graph input 'x' has no type"),
-        (_bytes_name, "the model is damaged and cannot be read"),
+        (_bytes_name, "is no UTF-8 text; the model is damaged"),
         (_shapes, r"Add node 't': shapes \[N, 3\] and \[4\] do not broadcast"),
         (_types, r"Add node 't': input 1 \('B'\) is f32, but the inputs before it make T = f64"),
     ],

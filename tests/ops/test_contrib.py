@@ -3,52 +3,11 @@
 # ruff: noqa: E501 - the cases are a table
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import helper
 
-from tests.ops.from_onnx import graph_of
-from tuili.ir import TensorType
-from tuili.ops.infer import infer
-from tuili.ops.interpret import run
+from tests.ops.beside_onnxruntime import RNG, Case, check, f32, i8, i32, scale, u8, zero
 from tuili.ops.table import TABLE
-from tuili.tensors import Array
-
-RNG = np.random.default_rng(7)
-
-
-def f32(*shape: int) -> Array:
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
-def u8(*shape: int) -> Array:
-    return RNG.integers(0, 255, shape).astype(np.uint8)
-
-
-def i8(*shape: int) -> Array:
-    """Weights of seven bits, so that the sum of two products fits 16 bits: 2 * 255 * 64 < 2**15.
-
-    Without VNNI onnxruntime adds products of u8 and i8 in pairs, and clips the pair to 16 bits
-    (its quantizer's `reduce_range` is for that); larger weights would compare us with its errors.
-    """
-    return RNG.integers(-64, 64, shape).astype(np.int8)
-
-
-def i32(*items: int) -> Array:
-    return np.array(items, np.int32)
-
-
-def scale(value: float) -> Array:
-    return np.array(value, np.float32)
-
-
-def zero(value: int, kind: Any = np.uint8) -> Array:
-    return np.array(value, kind)
-
 
 Q = [u8(2, 3, 4, 4), scale(0.02), zero(120), scale(0.03), zero(110)]
 Q2 = [u8(2, 3, 4), scale(0.02), zero(120), u8(3, 4), scale(0.05), zero(90), scale(0.1), zero(128)]
@@ -57,8 +16,7 @@ LSTM = {
     "wz": np.zeros(2, np.int8), "rz": np.zeros(2, np.int8),
 }  # fmt: skip
 
-# operator, inputs (None: left out), attributes, number of outputs, tolerance
-CASES: list[tuple[str, list[Any], dict[str, Any], int, float]] = [
+CASES: list[Case] = [
     ("FusedMatMul", [f32(2, 3, 4), f32(2, 4, 5)], {"alpha": 0.5}, 1, 1e-5),
     ("FusedMatMul", [f32(2, 4, 3), f32(2, 5, 4)], {"transA": 1, "transB": 1}, 1, 1e-5),
     ("FusedMatMul", [f32(3, 2, 4), f32(2, 4, 5)], {"transBatchA": 1}, 1, 1e-5),
@@ -144,50 +102,89 @@ CASES: list[tuple[str, list[Any], dict[str, Any], int, float]] = [
     ("UnfoldTensor", [f32(2, 7)], {"dim": -1, "size": 3, "step": 2}, 1, 0),
     ("RotaryEmbedding", [f32(2, 3, 8), np.array([1]), f32(6, 2), f32(6, 2)], {"num_heads": 2}, 1, 1e-5),
     ("RotaryEmbedding", [f32(2, 2, 3, 4), np.array([[0, 1, 2], [3, 4, 5]]), f32(6, 2), f32(6, 2)], {"interleaved": 1}, 1, 1e-5),
+    ("FusedMatMul", [f32(3, 2, 4), f32(4, 2, 5)], {"transBatchA": 1, "transBatchB": 1}, 1, 1e-5),
+    *[
+        ("FusedConv", [f32(1, 2, 5, 5), f32(3, 2, 3, 3), f32(3)], {"activation": name, **more}, 1, 1e-4)
+        for name, more in (
+            ("Clip", {"activation_params": [-0.5, 0.5]}),
+            ("HardSigmoid", {"activation_params": [0.3, 0.4]}),
+            ("HardSwish", {}),
+            ("Tanh", {}),
+        )
+    ],
+    *[
+        ("FusedGemm", [f32(3, 4), f32(4, 5), f32(5)], {"activation": name, **more}, 1, 1e-4)
+        for name, more in (
+            ("Elu", {"activation_alpha": 1.2}),
+            ("HardSigmoid", {"activation_alpha": 0.3, "activation_beta": 0.4}),
+            ("Softplus", {}),
+        )
+    ],
+    ("SkipLayerNormalization", [f32(2, 3, 4), f32(2, 3, 4), f32(4), f32(4), f32(4)], {}, 4, 1e-4),
+    ("SkipLayerNormalization", [f32(2, 3, 4), f32(1, 3, 4), f32(4)], {}, 1, 1e-4),
+    ("SkipSimplifiedLayerNormalization", [f32(2, 3, 4), f32(2, 3, 4), f32(4), f32(4)], {}, 4, 1e-4),
+    ("MatMulInteger16", [i8(2, 3).astype(np.int16) * 99, i8(3, 4).astype(np.int16) * 99], {}, 1, 0),
+    ("ScaledSiLU", [f32(2, 3)], {"alpha": 1.5}, 1, 1e-5),
+    ("Unique", [np.array([2, 1, 1, 3, 4, 3], np.float32)], {}, 3, 0),
+    *[("DynamicTimeWarping", [f32(5, 7)], {}, 1, 0) for _ in range(4)],
+    ("DynamicTimeWarping", [np.abs(f32(1, 9, 4))], {}, 1, 0),
+    *[
+        (
+            "CropAndResize",
+            [f32(2, 3, 8, 9), np.array([[0, 0, 1, 1], [0.2, 0.1, 0.7, 0.9], [-0.2, 0.3, 1.2, 0.8]], np.float32), i32(0, 1, 1), i32(*size)],
+            {"mode": mode, "extrapolation_value": 0.5}, 1, 1e-5,
+        )
+        for mode in ("bilinear", "nearest")
+        for size in ((4, 5), (1, 3))
+    ],
+    (
+        "QEmbedLayerNormalization",
+        [i32(1, 2, 3, 0, 1, 2).reshape(2, 3), i32(0, 1, 1, 0, 0, 1).reshape(2, 3), u8(6, 8), u8(4, 8), u8(2, 8), u8(8), u8(8),
+         i32(1, 1, 0, 1, 0, 0).reshape(2, 3), *map(scale, (0.01, 0.02, 0.03, 0.01, 0.02)), *map(zero, (120, 110, 130, 90, 128))],
+        {}, 2, 1e-4,
+    ),
+]  # fmt: skip
+
+# Weights that onnxruntime wants as initializers; onnxruntime multiplies by other orders of sums.
+PACKED: list[Case] = [
+    *[
+        ("MatMulNBits", [f32(2, 3, 40), u8(6, 3, 2 * bits), f32(6, 3), zeros], {"K": 40, "N": 6, "block_size": 16, "bits": bits}, 1, 1e-2)
+        for bits in (2, 4, 8)
+        for zeros in (None, u8(6, -(-3 * bits // 8)), *([f32(6, 3)] if bits < 8 else []))
+    ],
+    ("MatMulNBits", [f32(2, 32), u8(5, 2, 8), f32(5, 2), None, None, f32(5)], {"K": 32, "N": 5, "block_size": 16, "bits": 4}, 1, 1e-2),
+    ("MatMulNBits", [f32(2, 32), u8(0, 2, 8), f32(5, 2), None, None, f32(5)], {"K": 32, "N": 5, "block_size": 16, "bits": 4}, 1, 0),
+    (
+        "MatMulNBits", [f32(2, 64), u8(5, 4, 8), f32(5, 4), None, RNG.permutation(np.repeat(np.arange(4), 16)).astype(np.int32)],
+        {"K": 64, "N": 5, "block_size": 16, "bits": 4}, 1, 1e-2,
+    ),
+    *[
+        ("MatMulBnb4", [f32(2, 64), u8(160), np.abs(f32(20))], {"K": 64, "N": 5, "block_size": 16, "quant_type": kind}, 1, 1e-4)
+        for kind in (0, 1)
+    ],
+]  # fmt: skip
+TABLES: list[Case] = [
+    ("GatherBlockQuantized", [u8(6, 4 * bits), np.array([[2, 0], [5, -1]]), f32(6, 2), *zeros], {"bits": bits, "block_size": 16, "quantize_axis": axis}, 1, 1e-5)
+    for bits in (2, 4, 8)
+    for axis in (1, -1)
+    for zeros in ((), (u8(6, -(-2 * bits // 8)),))
 ]  # fmt: skip
 
 
-def model_of(op: str, inputs: list[Any], attrs: dict[str, Any], outputs: int) -> onnx.ModelProto:
-    names = [f"i{k}" if item is not None else "" for k, item in enumerate(inputs)]
-    made = [f"o{k}" for k in range(outputs)]
-    infos = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(item.dtype), item.shape)
-        for name, item in zip(names, inputs, strict=True)
-        if name
-    ]
-    node = helper.make_node(op, names, made, domain="com.microsoft", **attrs)
-    results = [onnx.ValueInfoProto(name=name) for name in made]
-    graph = helper.make_graph([node], "contrib", infos, results)
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+@pytest.mark.parametrize("case", CASES, ids=[f"{case[0]}-{n}" for n, case in enumerate(CASES)])
+def test_agrees_with_onnxruntime(case: Case) -> None:
+    check(case)
 
 
-@pytest.mark.parametrize(
-    ("op", "inputs", "attrs", "outputs", "tolerance"),
-    CASES,
-    ids=[f"{case[0]}-{index}" for index, case in enumerate(CASES)],
-)
-def test_agrees_with_onnxruntime(
-    op: str, inputs: list[Any], attrs: dict[str, Any], outputs: int, tolerance: float
-) -> None:
-    model = model_of(op, inputs, attrs, outputs)
-    feeds = {f"i{k}": item for k, item in enumerate(inputs) if item is not None}
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    expected = session.run(None, feeds)
-    graph = graph_of(model)
-    infer(graph)
-    found = run(graph, feeds)
-    for value, wanted in zip(graph.outputs, expected, strict=True):
-        array = found[value.name]
-        assert isinstance(value.type, TensorType)
-        assert (array.shape, array.dtype) == (wanted.shape, wanted.dtype)
-        assert value.type.shape is None or len(value.type.shape) == array.ndim
-        np.testing.assert_allclose(
-            array.astype(float), wanted.astype(float), rtol=tolerance, atol=tolerance
-        )
+@pytest.mark.parametrize("case", PACKED, ids=[f"{case[0]}-{n}" for n, case in enumerate(PACKED)])
+def test_packed_weights_agree_with_onnxruntime(case: Case) -> None:
+    check(case, weights=True)
+
+
+@pytest.mark.parametrize("case", TABLES, ids=range(len(TABLES)))
+def test_look_ups_in_packed_tables_agree_with_onnxruntime(case: Case) -> None:
+    check(case)
 
 
 def test_every_case_is_in_the_table() -> None:
-    assert {f"com.microsoft::{case[0]}" for case in CASES} <= set(TABLE)
+    assert {f"com.microsoft::{case[0]}" for case in [*CASES, *PACKED, *TABLES]} <= set(TABLE)

@@ -7,19 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from tuili.ops.attention import masked_softmax, merge_heads, rotary, split_heads
+from tuili.ops.attention import merge_heads, rotary, split_heads
 from tuili.ops.contrib_quantized import integer_to_float
 from tuili.ops.op import REQUIRED, Op, Result, op
-from tuili.ops.shapes import same
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim
 
+# -- the product, with what may be added to it ---------------------------------------------
 
-def _attend(
-    q: Array, k: Array, v: Array, bias: Array | None, *, scale: float | None, causal: int,
-    filler: float = -10000.0, softcap: float = 0.0,
-) -> Array:  # fmt: skip
-    """Attention over [B, heads, S, D]; queries stand at the end of the keys."""
+
+def attend(
+    q: Array, k: Array, v: Array, bias: Array | None, *, scale: float | None,
+    softcap: float = 0.0, sink: Array | None = None,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Attention over [B, heads, S, D]; also the scores before the softmax, and after it.
+
+    `sink` [heads] is one more score of every row, whose key has no value.
+    """
     groups = q.shape[1] // k.shape[1]
     k, v = (np.repeat(x, groups, 1).astype(np.float32) for x in (k, v))
     factor = scale or 1 / np.sqrt(q.shape[-1])
@@ -28,30 +32,86 @@ def _attend(
         scores = softcap * np.tanh(scores / softcap)
     if bias is not None:
         scores = scores + bias
-    if causal:
-        rows, columns = scores.shape[-2:]
-        seen = np.tri(rows, columns, columns - rows, bool)
-        scores = np.where(seen, scores, np.float32(filler))
-    return np.matmul(masked_softmax(scores), v)
+    odds = _odds(scores, sink)
+    return np.matmul(odds, v), scores, odds
 
 
-def _padding_bias(mask: Array | None, keys: int, filler: float) -> Array | None:
-    """A mask of key lengths [B], of begins and ends [2B], or of keys [B, L] or [B, S, L]."""
+def _odds(scores: Array, sink: Array | None) -> Array:
+    """Softmax along the last axis; a row of -inf only becomes zeros."""
+    top = scores.max(-1, keepdims=True, initial=-np.inf)
+    if sink is not None:
+        sink = sink.astype(np.float32).reshape(-1, 1, 1)
+        top = np.maximum(top, sink)
+    top = np.where(np.isneginf(top), 0, top)
+    powers = np.exp(scores - top)
+    total = powers.sum(-1, keepdims=True)
+    if sink is not None:
+        total = total + np.exp(sink - top)
+    return powers / np.where(total == 0, 1, total)
+
+
+def added(*terms: Array | None) -> Array | None:
+    """The sum of the terms that are given."""
+    total: Array | None = None
+    for term in terms:
+        if term is not None:
+            total = term if total is None else total + term
+    return total
+
+
+def _causal_bias(rows: int, keys: int) -> Array:
+    """Queries stand at the end of the keys and see none that come later."""
+    seen = np.tri(rows, keys, keys - rows, bool)
+    return np.where(seen, np.float32(0), np.float32(-np.inf))
+
+
+def _padding_bias(
+    mask: Array | None, shape: tuple[int, int, int], past: int, filler: float
+) -> Array | None:
+    """What a mask adds to the scores of `shape`: batch, queries, keys.
+
+    It holds key lengths [B], ends and begins [2B], lengths and cumulated lengths [3B + 2], or a
+    flag a key: [B, L], [B, S, L], or [B, 1, M, M] for all positions of which these are some.
+    """
     if mask is None:
         return None
+    batch, rows, keys = shape
     if mask.ndim == 1:
-        # Lengths alone, or also (for [3B + 2]) cumulated ones; only the lengths matter here.
-        kept = np.arange(keys) < mask.reshape(-1, 1)
-        return np.where(kept, 0, np.float32(filler))[:, None, None]
-    while mask.ndim < 4:
-        mask = mask[:, None]
-    return np.where(mask != 0, 0, np.float32(filler))
+        place = np.arange(keys)
+        kept = place < mask[:batch, None]
+        if len(mask) == 2 * batch:
+            kept &= place >= mask[batch:, None]
+        kept = kept[:, None, None]
+    elif mask.ndim == 4:
+        kept = mask[:, :, past : past + rows, :keys] != 0
+    else:
+        kept = mask.reshape(len(mask), 1, -1, mask.shape[-1]) != 0
+    return np.where(kept, np.float32(0), np.float32(filler))
 
 
-def _add(left: Array | None, right: Array | None) -> Array | None:
-    if left is None or right is None:
-        return right if left is None else left
-    return left + right
+def _extended(
+    past: Array | None, new: Array, used: Array | None, beams: Array | None
+) -> tuple[Array, Array]:
+    """All keys or values, and the cache that holds them.
+
+    With `used`, the cache is a buffer for more positions than it holds, and `used` of them count.
+    `beams` [B / W, W, L] says which of W beams each position of the past is taken from.
+    """
+    if past is None:
+        return new, new
+    count = past.shape[2] if used is None else int(np.ravel(used)[0])
+    seen = past[:, :, :count]
+    if beams is not None:
+        width = beams.shape[1]
+        first = np.arange(len(past)) // width * width
+        rows = first[:, None] + beams.reshape(len(past), -1)[:, :count]
+        seen = seen[rows, :, np.arange(count)].swapaxes(1, 2)
+    full = np.concatenate([seen, new], 2)
+    if used is None:
+        return full, full
+    cache = past.copy()
+    cache[:, :, count : count + new.shape[2]] = new
+    return full, cache
 
 
 # -- Attention -----------------------------------------------------------------------------
@@ -66,9 +126,14 @@ def _attention_shape(site: Site) -> list[Result]:
     width = site.shape(1)[1]
     heads = site.attr("num_heads")
     sizes: Sequence[Dim] = site.attr("qkv_hidden_sizes") or (width // 3,) * 3
-    past = site.shape(4)[3] if site.has(4) else 0
-    present = (2, batch, heads, length + past, sizes[1] // heads)
-    return [(batch, length, sizes[2]), present]
+    return [(batch, length, sizes[2]), _present(site, 4, batch, length, sizes[1] // heads)]
+
+
+def _present(site: Site, index: int, batch: Dim, length: Dim, size: Dim) -> Result:
+    """The shape of keys and values in one tensor; a shared buffer keeps its own."""
+    shared = site.attr("past_present_share_buffer")
+    past = site.shape(index)[3] if site.has(index) else 0
+    return (2, batch, site.attr("num_heads"), past if shared else length + past, size)
 
 
 def _attention(
@@ -78,29 +143,53 @@ def _attention(
 ) -> tuple[Array, Array]:  # fmt: skip
     packed = x @ weights
     packed = packed if bias is None else packed + bias
-    return _self_attention(packed, mask, past, attention_bias, attrs)
+    used = past_length if attrs["past_present_share_buffer"] else None
+    return _self_attention(packed, mask, past, attention_bias, used, attrs)
 
 
 def _self_attention(
-    packed: Array, mask: Array | None, past: Array | None, bias: Array | None, attrs: dict[str, Any]
-) -> tuple[Array, Array]:
+    packed: Array, mask: Array | None, past: Array | None, bias: Array | None, used: Array | None,
+    attrs: dict[str, Any],
+) -> tuple[Array, Array]:  # fmt: skip
     sizes = _sizes(packed.shape[-1], attrs.get)
     parts = np.split(packed, np.cumsum(sizes)[:-1].tolist(), -1)
     q, k, v = (split_heads(part, attrs["num_heads"]) for part in parts)
-    if past is not None:
-        k, v = np.concatenate([past[0], k], 2), np.concatenate([past[1], v], 2)
-    filler = attrs["mask_filter_value"]
-    total = _add(_padding_bias(mask, k.shape[2], filler), bias)
-    causal = attrs["unidirectional"]
-    y = _attend(q, k, v, total, scale=attrs["scale"], causal=causal, filler=filler)
-    return merge_heads(y), np.stack([k, v])
+    count = _past_length(None if past is None else past[0], used)
+    if attrs["do_rotary"]:
+        q, k = (_turned(x, count, attrs["rotary_embedding_dim"]) for x in (q, k))
+    old_k, old_v = (None, None) if past is None else past
+    k, cache_k = _extended(old_k, k, used, None)
+    v, cache_v = _extended(old_v, v, used, None)
+    shape = (q.shape[0], q.shape[2], k.shape[2])
+    total = added(_padding_bias(mask, shape, count, attrs["mask_filter_value"]), bias)
+    if attrs["unidirectional"]:
+        total = added(total, _causal_bias(*shape[1:]))
+    y, _, _ = attend(q, k, v, total, scale=attrs["scale"])
+    # Keys and values of different sizes have no common tensor; nobody reads it then.
+    present = np.stack([cache_k, cache_v]) if cache_k.shape == cache_v.shape else cache_k[None]
+    return merge_heads(y), present
+
+
+def _past_length(past: Array | None, used: Array | None) -> int:
+    if past is None:
+        return 0
+    return past.shape[2] if used is None else int(np.ravel(used)[0])
+
+
+def _turned(x: Array, start: int, width: int) -> Array:
+    """Rotary embedding with the usual angles: 10000 ** (-2 i / width)."""
+    width = width or x.shape[-1]
+    rates = 10000.0 ** (-np.arange(0, width, 2) / width)
+    angles = np.outer(np.arange(start, start + x.shape[2]), rates).astype(x.dtype)
+    cos, sin = np.cos(angles)[None], np.sin(angles)[None]
+    return rotary(x, cos, sin, interleaved=0, num_heads=None, rotary_embedding_dim=width)
 
 
 def _q_attention_shape(site: Site) -> list[Result]:
     batch, length, _ = site.need_rank(0, 3)
-    width, heads = site.shape(1)[1] // 3, site.attr("num_heads")
-    past = site.shape(8)[3] if site.has(8) else 0
-    return [(batch, length, width), (2, batch, heads, length + past, width // heads)]
+    width = site.shape(1)[1] // 3
+    present = _present(site, 8, batch, length, width // site.attr("num_heads"))
+    return [(batch, length, width), present]
 
 
 def _q_attention(
@@ -109,30 +198,42 @@ def _q_attention(
     past: Array | None = None, **attrs: Any,
 ) -> tuple[Array, Array]:  # fmt: skip
     packed = integer_to_float(x, weights, x_scale, w_scale, x_zero, w_zero, bias)
-    return _self_attention(packed, mask, past, None, attrs)
+    settled = {**attrs, "rotary_embedding_dim": 0}
+    return _self_attention(packed, mask, past, None, None, settled)
 
 
 # -- MultiHeadAttention --------------------------------------------------------------------
 
 
 def _multi_head_shape(site: Site) -> list[Result]:
+    return _heads_shape(site, past=6, shares=site.has(8))
+
+
+def _decoder_shape(site: Site) -> list[Result]:
+    return _heads_shape(site, past=5, shares=bool(site.attr("past_present_share_buffer")))
+
+
+def _heads_shape(site: Site, past: int, *, shares: bool) -> list[Result]:
+    """Shapes of the outputs; `past` is the index of the old keys."""
     heads = site.attr("num_heads")
     query = site.need_rank(0, 3, 5)
     if len(query) == 5:
         batch, length, _, _, size = query
-        keys: Dim = length
         width = heads * size
     else:
         batch, length, width = query
+        width = width if site.has(1) else width // 3
         size = width // heads
-        keys = _key_length(site, length)
+    new = _key_length(site, length)
     if site.has(2):
         value = site.shape(2)
         width = value[2] if len(value) == 3 else heads * value[3]
-    keys = keys + (site.shape(6)[2] if site.has(6) else 0)
+    old = site.shape(past)[2] if site.has(past) else 0
+    total = site.fresh(3, 3) if shares else new + old
+    kept = old if shares else total
     return [
-        (batch, length, width), (batch, heads, keys, size), (batch, heads, keys, width // heads),
-        (batch, heads, length, keys),
+        (batch, length, width), (batch, heads, kept, size), (batch, heads, kept, width // heads),
+        (batch, heads, length, total),
     ]  # fmt: skip
 
 
@@ -147,23 +248,21 @@ def _multi_head(
     query: Array, key: Array | None = None, value: Array | None = None, bias: Array | None = None,
     padding: Array | None = None, attention_bias: Array | None = None,
     past_key: Array | None = None, past_value: Array | None = None,
-    past_length: Array | None = None, indirection: Array | None = None, **attrs: Any,
+    past_length: Array | None = None, beams: Array | None = None, **attrs: Any,
 ) -> tuple[Array, ...]:  # fmt: skip
     heads = attrs["num_heads"]
-    q, k, v = _unpacked(query, key, value)
-    if bias is not None:
-        ends = [q.shape[-1], 2 * q.shape[-1]]
-        parts = np.split(bias, ends)
-        q = q + parts[0]
-        k, v = (x + part if x.ndim == 3 else x for x, part in zip((k, v), parts[1:], strict=True))
+    q, k, v = _biased(_unpacked(query, key, value), bias)
     q, k, v = (split_heads(x, heads) for x in (q, k, v))
-    if past_key is not None and past_value is not None:
-        k, v = np.concatenate([past_key, k], 2), np.concatenate([past_value, v], 2)
+    count = _past_length(past_key, past_length)
+    k, cache_k = _extended(past_key, k, past_length, beams)
+    v, cache_v = _extended(past_value, v, past_length, beams)
+    shape = (q.shape[0], q.shape[2], k.shape[2])
     filler = attrs["mask_filter_value"]
-    total = _add(_padding_bias(padding, k.shape[2], filler), attention_bias)
-    causal = attrs["unidirectional"]
-    y = _attend(q, k, v, total, scale=attrs["scale"], causal=causal, filler=filler)
-    return merge_heads(y), k, v
+    total = added(_padding_bias(padding, shape, count, filler), attention_bias)
+    if attrs["unidirectional"]:
+        total = added(total, _causal_bias(*shape[1:]))
+    y, scores, _ = attend(q, k, v, total, scale=attrs["scale"])
+    return merge_heads(y), cache_k, cache_v, scores
 
 
 def _unpacked(query: Array, key: Array | None, value: Array | None) -> tuple[Array, Array, Array]:
@@ -171,99 +270,46 @@ def _unpacked(query: Array, key: Array | None, value: Array | None) -> tuple[Arr
     if query.ndim == 5:
         parts = [query[:, :, :, i].reshape(*query.shape[:2], -1) for i in range(3)]
         return parts[0], parts[1], parts[2]
-    assert key is not None
+    if key is None:
+        parts = np.split(query, 3, -1)
+        return parts[0], parts[1], parts[2]
     if value is None:
         parts = [key[:, :, :, i].reshape(*key.shape[:2], -1) for i in range(2)]
         return query, parts[0], parts[1]
     return query, key, value
 
 
-# -- GroupQueryAttention -------------------------------------------------------------------
+def _biased(parts: tuple[Array, Array, Array], bias: Array | None) -> tuple[Array, Array, Array]:
+    """Each part plus its piece of the bias; keys and values that come from a cache have theirs."""
+    if bias is None:
+        return parts
+    q, k, v = parts
+    pieces = np.split(bias, [q.shape[-1], 2 * q.shape[-1]])
+    k, v = (x + piece if x.ndim == 3 else x for x, piece in zip((k, v), pieces[1:], strict=True))
+    return q + pieces[0], k, v
 
 
-def _group_query_shape(site: Site) -> list[Result]:
-    batch, length, width = site.need_rank(0, 3)
-    heads, shared = site.attr("num_heads"), site.attr("kv_num_heads")
-    size = width // heads if site.has(1) else width // (heads + 2 * shared)
-    total = site.contents.bind(site.node.input(6))
-    keys: Dim = site.fresh(2, 1) if total is None else total[0]
-    present = (batch, shared, keys, size)
-    return [(batch, length, heads * size), present, present]
-
-
-def _group_query(
-    query: Array, key: Array | None, value: Array | None, past_key: Array | None,
-    past_value: Array | None, seqlens: Array, total: Array, cos: Array | None = None,
-    sin: Array | None = None, positions: Array | None = None, bias: Array | None = None,
-    sink: Array | None = None, **attrs: Any,
-) -> tuple[Array, Array, Array]:  # fmt: skip
-    heads, shared = attrs["num_heads"], attrs["kv_num_heads"]
-    if key is None or value is None:
-        size = query.shape[-1] // (heads + 2 * shared)
-        ends = [heads * size, (heads + shared) * size]
-        query, key, value = np.split(query, ends, -1)
-    q, k, v = split_heads(query, heads), split_heads(key, shared), split_heads(value, shared)
-    length, keys = q.shape[2], int(np.ravel(total)[0])
-    # Each row of the batch has its own number of keys; its new ones stand at the end of them.
-    starts = seqlens.reshape(-1).astype(int) + 1 - length
-    starts = np.maximum(starts, 0)
-    places = starts[:, None] + np.arange(length)
-    if attrs["do_rotary"] and cos is not None and sin is not None:
-        where = places if positions is None else positions
-        turn: dict[str, Any] = {
-            "interleaved": attrs["rotary_interleaved"],
-            "num_heads": None,
-            "rotary_embedding_dim": 2 * cos.shape[-1],
-        }
-        q, k = (rotary(x, cos, sin, where, **turn) for x in (q, k))
-    all_k = _cached(past_key, k, starts, keys)
-    all_v = _cached(past_value, v, starts, keys)
-    distance = places[:, None, :, None] - np.arange(keys)
-    allowed = distance >= 0
-    if attrs["local_window_size"] > 0:
-        allowed &= distance < attrs["local_window_size"]
-    mask = np.where(allowed, np.float32(0), np.float32(-np.inf))
-    mask = mask if bias is None else mask + bias[..., :keys]
-    y = _attend(q, all_k, all_v, mask, scale=attrs["scale"], causal=0, softcap=attrs["softcap"])
-    return merge_heads(y), all_k, all_v
-
-
-def _cached(past: Array | None, new: Array, starts: Array, keys: int) -> Array:
-    """Keys or values of all positions: the old ones, then the new ones of each row."""
-    batch, heads, length, size = new.shape
-    result = np.zeros((batch, heads, keys, size), new.dtype)
-    for row, start in enumerate(starts):
-        if past is not None:
-            result[row, :, :start] = past[row, :, :start]
-        end = min(start + length, keys)
-        result[row, :, start:end] = new[row, :, : end - start]
-    return result
-
-
-# -- rotary --------------------------------------------------------------------------------
-
-
-def _rotary(
-    x: Array, position_ids: Array, cos: Array, sin: Array, *, interleaved: int,
-    is_packed_batching: int, num_heads: int, rotary_embedding_dim: int, scale: float,
-) -> Array:  # fmt: skip
-    length = x.shape[-2] if x.ndim == 4 else x.shape[1]
-    places = position_ids
-    if position_ids.ndim == 1:
-        places = np.broadcast_to(position_ids + np.arange(length), (x.shape[0], length))
-    width = rotary_embedding_dim or 2 * cos.shape[-1]
-    heads = num_heads or (x.shape[-1] // width if x.ndim == 3 else None)
-    return rotary(
-        x, cos, sin, places, interleaved=interleaved, num_heads=heads, rotary_embedding_dim=width
-    )
+def _decoder(
+    query: Array, key: Array | None = None, value: Array | None = None, mask: Array | None = None,
+    attention_bias: Array | None = None, past_key: Array | None = None,
+    past_value: Array | None = None, past_length: Array | None = None,
+    beam_width: Array | None = None, beams: Array | None = None, bias: Array | None = None,
+    *, output_qk: int, past_present_share_buffer: int, **attrs: Any,
+) -> tuple[Array, ...]:  # fmt: skip
+    """One step of decoding; the width of the beam is that of `beams`."""
+    used = past_length if past_present_share_buffer else None
+    return _multi_head(
+        query, key, value, bias, mask, attention_bias, past_key, past_value, used, beams,
+        unidirectional=0, **attrs,
+    )  # fmt: skip
 
 
 def _row(name: str, inputs: str, outputs: str, infer: Any, meaning: Any, **attrs: Any) -> Op:
     return op(f"com.microsoft::{name}", inputs, outputs, infer, meaning, attrs=attrs)
 
 
-_HEADS = {"num_heads": REQUIRED, "scale": None}
-_MASKED = {**_HEADS, "mask_filter_value": -10000.0, "unidirectional": 0}
+_HEADS = {"num_heads": REQUIRED, "scale": None, "mask_filter_value": -10000.0}
+_MASKED = {**_HEADS, "unidirectional": 0}
 
 ROWS = (
     _row(
@@ -299,30 +345,14 @@ ROWS = (
         **_MASKED,
     ),
     _row(
-        "GroupQueryAttention",
-        "query key? value? past_key? past_value? seqlens_k:i32 total_sequence_length:i32"
-        " cos_cache? sin_cache? position_ids?:i64 attention_bias? head_sink?",
-        "output present_key present_value",
-        _group_query_shape,
-        _group_query,
+        "DecoderMaskedMultiHeadAttention",
+        "query key? value? mask_index?:i32 attention_bias? past_key? past_value?"
+        " past_sequence_length?:i32 beam_width?:i32 cache_indirection?:i32 bias?",
+        "output present_key present_value qk",
+        _decoder_shape,
+        _decoder,
         **_HEADS,
-        do_rotary=0,
-        kv_num_heads=REQUIRED,
-        local_window_size=-1,
-        rotary_interleaved=0,
-        smooth_softmax=0,
-        softcap=0.0,
-    ),
-    _row(
-        "RotaryEmbedding",
-        "input position_ids:i64 cos_cache sin_cache",
-        "output",
-        same,
-        _rotary,
-        interleaved=0,
-        is_packed_batching=0,
-        num_heads=0,
-        rotary_embedding_dim=0,
-        scale=1.0,
+        output_qk=0,
+        past_present_share_buffer=0,
     ),
 )

@@ -78,6 +78,24 @@ def _group_norm(
     return to_back(y) if channels_last else y
 
 
+def _skip_group_shape(site: Site) -> list[Result]:
+    return [site.shape(0), site.shape(0)]
+
+
+def _skip_group_norm(
+    X: Array, gamma: Array, beta: Array, skip: Array, bias: Array | None = None, **attrs: Any
+) -> tuple[Array, Array]:
+    if skip.ndim == 2:
+        places = (1, 2) if attrs["channels_last"] else (2, 3)
+        skip = np.expand_dims(skip, places)
+    elif not attrs["channels_last"] and skip.shape[-1] == X.shape[1] != X.shape[-1]:
+        skip = to_front(skip)
+    total = X + skip
+    if bias is not None:
+        total = total + (bias if attrs["channels_last"] else bias[:, None, None])
+    return _group_norm(total, gamma, beta, **attrs), total
+
+
 def _embed_shape(site: Site) -> list[Result]:
     batch, length = site.need_rank(0, 2)
     hidden = site.shape(2)[1]
@@ -106,6 +124,28 @@ def _embed_layer_norm(
     y, _, _ = normalize(total.astype(np.float32), (-1,), epsilon)
     lengths = np.zeros(len(input_ids), np.int32) if mask is None else mask.sum(1).astype(np.int32)
     return y * gamma + beta, lengths, total
+
+
+def _q_embed_shape(site: Site) -> list[Result]:
+    batch, length = site.need_rank(0, 2)
+    return [(batch, length, site.shape(2)[1]), (batch,)]
+
+
+def _q_embed_layer_norm(
+    input_ids: Array, segment_ids: Array | None, words: Array, positions: Array,
+    segments: Array | None, gamma: Array, beta: Array, mask: Array | None, *others: Array | None,
+    epsilon: float,
+) -> tuple[Array, ...]:  # fmt: skip
+    """Tables of bytes, with scales and then zero points of the five tables in order."""
+    tables = (words, positions, segments, gamma, beta)
+    real = [
+        None if table is None or scale is None or zero is None
+        else (table.astype(np.float32) - zero.astype(np.float32)) * scale
+        for table, scale, zero in zip(tables, others[:5], others[5:], strict=True)
+    ]  # fmt: skip
+    own: Any = [input_ids, segment_ids, *real, mask]
+    y, lengths, _ = _embed_layer_norm(*own, epsilon=epsilon, mask_index_type=0)
+    return y, lengths
 
 
 def _bias_softmax(data: Array, bias: Array, axis: int, is_inner_broadcast: int) -> Array:
@@ -170,6 +210,29 @@ ROWS = (
         channels_last=1,
         epsilon=1e-5,
         groups=REQUIRED,
+    ),
+    _row(
+        "SkipGroupNorm",
+        "X gamma:M beta:M skip bias?",
+        "Y S",
+        _skip_group_shape,
+        _skip_group_norm,
+        activation=REQUIRED,
+        channels_last=1,
+        epsilon=1e-5,
+        groups=REQUIRED,
+    ),
+    _row(
+        "QEmbedLayerNormalization",
+        "input_ids:i32 segment_ids?:i32 word_embedding_quant:Q position_embedding_quant:Q"
+        " segment_embedding?:Q gamma_quant:Q beta_quant:Q mask?:i32 word_embedding_scale:f32"
+        " position_embedding_scale:f32 segment_embedding_scale?:f32 gamma_scale:f32 beta_scale:f32"
+        " word_embedding_zero_point:Q position_embedding_zero_point:Q"
+        " segment_embedding_zero_point?:Q gamma_zero_point:Q beta_zero_point:Q",
+        "layernorm_out:f32 mask_index_out:i32",
+        _q_embed_shape,
+        _q_embed_layer_norm,
+        epsilon=_TINY,
     ),
     op(
         "SimplifiedLayerNormalization",

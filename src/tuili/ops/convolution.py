@@ -34,6 +34,8 @@ def conv_shape(site: Site, weight: int = 1) -> list[Result]:
     if isinstance(w[0], int) and w[0] % group:
         site.fail(f"{w[0]} output channels do not divide by group {group}")
     kernel = site.attr("kernel_shape") or w[2:]
+    if len(kernel) != len(x) - 2:
+        site.fail(f"kernel_shape {list(kernel)} has {len(kernel)} entries; expected {len(x) - 2}")
     for given, real in zip(kernel, w[2:], strict=True):
         site.same(given, real, "kernel_shape differs from the weights")
     return [(x[0], w[0], *window_shape(site, x[2:], kernel))]

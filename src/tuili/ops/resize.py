@@ -104,6 +104,8 @@ def _coordinates(axis: _Axis, mode: str) -> Array:
             return x * (axis.size - 1) / last if axis.result > 1 else x * 0
         case "pytorch_half_pixel":
             return (x + 0.5) / axis.scale - 0.5 if axis.result > 1 else x * 0
+        case "tf_half_pixel_for_nn":  # Resize-11 only
+            return (x + 0.5) / axis.scale
         case "half_pixel_symmetric":
             adjustment = axis.result / (axis.scale * axis.size)
             return axis.size / 2 * (1 - adjustment) + (x + 0.5) / axis.scale - 0.5

@@ -26,6 +26,9 @@ def _slice_shape(site: Site) -> list[Result]:
     chosen = site.axes(chosen, len(shape))
     steps = site.ints(4) if site.has(4) else (1,) * len(chosen)
     starts, ends = site.dims(1), site.dims(2)
+    for name, given in (("starts", starts), ("ends", ends), ("steps", steps)):
+        if given is not None and len(given) != len(chosen):
+            site.fail(f"{len(given)} {name} are given for {len(chosen)} axes; expected one each")
     for index, axis in enumerate(chosen):
         cut = None
         if starts is not None and ends is not None and steps is not None:

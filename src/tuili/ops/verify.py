@@ -6,6 +6,7 @@ import math
 
 from tuili.errors import InvalidModel, nearest
 from tuili.ir import Node, TensorType
+from tuili.ops.choices import CHOICES
 from tuili.ops.op import KINDS, REQUIRED, Op, Slot
 from tuili.tensors import DType
 
@@ -53,6 +54,11 @@ def _check_attrs(node: Node, op: Op) -> None:
                 f"{node.label}: unknown attribute {name!r}.{nearest(name, op.attrs)} Known: {known}"
             )
         value = node.attrs[name]
+        words = CHOICES.get(op.name, {}).get(name)
+        if words is not None and isinstance(value, str) and value not in words:
+            raise InvalidModel(
+                f"{node.label}: attribute {name!r} is {value!r}; expected one of {_listed(words)}"
+            )
         if isinstance(value, float) and math.isnan(value) and name not in MAY_BE_NAN:
             raise InvalidModel(f"{node.label}: attribute {name!r} is NaN; expected a number")
     for slot in op.outputs:
@@ -64,6 +70,10 @@ def _check_attrs(node: Node, op: Op) -> None:
     for name, default in op.attrs.items():
         if default is REQUIRED and name not in node.attrs:
             raise InvalidModel(f"{node.label}: attribute {name!r} is missing; it is required")
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return ", ".join(repr(word) for word in words if word)
 
 
 def _type_attr(node: Node, op: Op, slot: Slot) -> object:

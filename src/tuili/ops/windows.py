@@ -30,8 +30,9 @@ def window_shape(site: Site, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> l
     ):
         if len(values) != count:
             site.fail(f"{name} {list(values)} has {len(values)} entries; expected {count}")
-    if min(strides, default=1) < 1:
-        site.fail(f"strides {list(strides)}: every stride must be 1 or more")
+    for name, values in (("stride", strides), ("dilation", dilations)):
+        if min(values, default=1) < 1:
+            site.fail(f"{name}s {list(values)}: every {name} must be 1 or more")
     result: list[Dim] = []
     for axis, size in enumerate(spatial):
         reach = dilations[axis] * (kernel[axis] - 1) + 1

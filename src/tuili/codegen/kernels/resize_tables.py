@@ -67,6 +67,7 @@ _PLACES = {
     "align_corners": "RESULT > 1 ? i * (SIZE - 1) / (scale * SIZE - 1) : 0",
     "half_pixel": "(i + 0.5) / scale - 0.5",
     "pytorch_half_pixel": "RESULT > 1 ? (i + 0.5) / scale - 0.5 : 0",
+    "tf_half_pixel_for_nn": "(i + 0.5) / scale",
     "half_pixel_symmetric": (
         "SIZE / 2.0 * (1 - RESULT / (scale * SIZE)) + (i + 0.5) / scale - 0.5"
     ),

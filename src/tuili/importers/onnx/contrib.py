@@ -36,9 +36,10 @@ def _plus(call: Call, value: Value, index: int) -> Value:
     return value if term is None else call.add("Add", [value, term])
 
 
-def _matmul(call: Call) -> Results:
-    if call.take("transBatchA", 0) or call.take("transBatchB", 0):
-        call.fail("transposed batch axes are not supported; disable the optimizer's fusions")
+def _matmul(call: Call) -> Results | None:
+    if call.attrs.get("transBatchA") or call.attrs.get("transBatchB"):
+        return None
+    call.drop("transBatchA", "transBatchB")
     operands = [_turned(call, index, f"trans{name}") for index, name in enumerate("AB")]
     alpha = call.take("alpha", 1.0)
     if alpha == 1:
@@ -61,33 +62,54 @@ def _conv(call: Call) -> Results:
 
 
 def _gemm(call: Call) -> Results:
-    slope = call.take("leaky_relu_alpha", call.take("activation_alpha", 0.01))
     activation = str(call.take("activation", ""))
+    alpha = call.take("activation_alpha", call.take("leaky_relu_alpha"))
+    params = [alpha, call.take("activation_beta"), call.take("activation_gamma")]
     result = call.add("Gemm", call.inputs[:3], call.attrs)
-    return _activated(call, result, activation, (slope,))
+    return _activated(call, result, activation, [item for item in params if item is not None])
 
 
-_PARAMETERS = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta")}
+# What the parameters of a fused activation are called by the operator itself.
+_ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    "Elu": ("alpha",),
+    "Gelu": (),
+    "HardSigmoid": ("alpha", "beta"),
+    "HardSwish": (),
+    "LeakyRelu": ("alpha",),
+    "Relu": (),
+    "Sigmoid": (),
+    "Softplus": (),
+    "Tanh": (),
+}
 
 
 def _activated(call: Call, value: Value, activation: str, params: Sequence[float]) -> Results:
     if activation == "Clip":
+        if len(params) != 2:
+            call.fail(f"Clip as its activation has {len(params)} parameters; expected 2")
         low, high = (call.number(bound, "bound") for bound in params)
         return call.finish("Clip", [value, low, high])
-    if activation not in ("Relu", "Sigmoid", "Tanh", *_PARAMETERS):
-        call.fail(f"activation {activation!r} is not supported")
-    attrs = dict(zip(_PARAMETERS.get(activation, ()), params, strict=False))
+    if not activation:
+        return call.finish("Identity", [value])
+    if activation not in _ACTIVATIONS:
+        known = ", ".join([*_ACTIVATIONS, "Clip"])
+        call.fail(f"activation {activation!r} is not known; expected one of {known}")
+    attrs = dict(zip(_ACTIVATIONS[activation], params, strict=False))
     return call.finish(activation, [value], attrs)
 
 
-def _skip_layer_norm(call: Call) -> Results:
+def _skip_layer_norm(call: Call) -> Results | None:
+    if any(call.outputs[1:3]):  # the mean and the deviation
+        return None
     total = _plus(call, call.add("Add", [call.input(0), call.input(1)]), 4)
     epsilon = call.take("epsilon", 1e-12)
     operands = [total, *call.inputs[2:4]]
     return _with_sum(call, call.finish("LayerNormalization", operands, {"epsilon": epsilon}), total)
 
 
-def _skip_rms_norm(call: Call) -> Results:
+def _skip_rms_norm(call: Call) -> Results | None:
+    if any(call.outputs[1:3]):
+        return None
     total = _plus(call, call.add("Add", [call.input(0), call.input(1)]), 3)
     epsilon = call.take("epsilon", 1e-12)
     operands = [total, call.input(2)]
@@ -95,18 +117,19 @@ def _skip_rms_norm(call: Call) -> Results:
 
 
 def _with_sum(call: Call, results: Results, total: Value) -> Results:
-    """The fourth output is the sum that was normalised; the two before it are never used."""
-    if any(call.outputs[1:3]):
-        call.fail("its mean and deviation are not supported as outputs")
+    """The fourth output is the sum that was normalised; nobody reads the two before it."""
     return [results[0], total, total, total][: len(call.outputs)]
 
 
-def _rms_norm(call: Call) -> Results:
+def _rms_norm(call: Call) -> Results | None:
+    if len(call.outputs) > 1:
+        return None
     call.drop("stash_type")
     return call.finish("RMSNormalization", call.inputs[:2], call.attrs)
 
 
-CONTRIB: dict[str, Callable[[Call], Results]] = {
+# A converter returns None where only the fused operator can say what the node says.
+CONTRIB: dict[str, Callable[[Call], Results | None]] = {
     "com.microsoft::BiasGelu": _bias_gelu,
     "com.microsoft::FastGelu": _fast_gelu,
     "com.microsoft::FusedConv": _conv,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import onnx
@@ -26,6 +27,7 @@ class Body:
     bound: Mapping[str, AttributeProto]
 
 
+@cache
 def schema_of(op_type: str, domain: str, version: int) -> Any:
     """The standard's OpSchema of an operator in an operator set; None when it has none."""
     if not 0 < version < _MOST_VERSIONS:

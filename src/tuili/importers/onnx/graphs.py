@@ -15,6 +15,7 @@ from tuili.errors import InvalidModel
 from tuili.importers.onnx.attributes import Attributes
 from tuili.importers.onnx.call import Call
 from tuili.importers.onnx.functions import Body, body_of
+from tuili.importers.onnx.kinds import check_kinds
 from tuili.importers.onnx.order import in_order
 from tuili.importers.onnx.tensors import array_of, dense
 from tuili.importers.onnx.types import Symbols, type_of
@@ -137,6 +138,8 @@ class GraphReader:
             return [self._constant(call)]
         version = frame.opsets.get("" if proto.domain == "ai.onnx" else proto.domain, 0)
         found = body_of(call, proto, version, self.world.functions)
+        if found is None:
+            check_kinds(call, version)
         if found is not None:
             return self._expand(call, found, frame)
         results = upgrade(call)

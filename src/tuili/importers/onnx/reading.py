@@ -8,6 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from tuili.errors import InvalidModel, NotFound
+from tuili.importers.onnx.order import graphs_of
 
 # What people often have instead of a model: (first bytes, what it is)
 _IMPOSTORS = (
@@ -51,11 +52,27 @@ def _decoded(data: bytes) -> onnx.ModelProto:
     return model
 
 
+def _check_text(graph: onnx.GraphProto) -> None:
+    """Names that are no UTF-8 arrive as bytes; nothing further on expects them."""
+    infos = [*graph.input, *graph.output, *graph.initializer]
+    names: list[object] = [info.name for info in infos]
+    for node in graph.node:
+        names += [node.op_type, node.domain, node.name, *node.input, *node.output]
+        names += [attr.name for attr in node.attribute]
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidModel(f"the name {name!r} is no UTF-8 text; the model is damaged")
+    for node in graph.node:
+        for inner in graphs_of(node):
+            _check_text(inner)
+
+
 def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
     if not model.HasField("graph") or not model.graph.output:
         raise InvalidModel("not an ONNX model, or a truncated one: it has no graph with outputs")
     if not model.opset_import and model.ir_version >= _NAMES_OPSETS:
         raise InvalidModel("not an ONNX model, or a truncated one: it names no operator set")
+    _check_text(model.graph)
     newest = onnx.defs.onnx_opset_version()
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx") and not 1 <= entry.version <= newest:

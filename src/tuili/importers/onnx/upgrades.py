@@ -14,9 +14,11 @@ from onnx import TensorProto
 
 from tuili.importers.onnx.call import Call
 from tuili.importers.onnx.contrib import CONTRIB
+from tuili.importers.onnx.early import EARLY
 from tuili.importers.onnx.tensors import dtype_of
 from tuili.ir import Attr, Graph, Value
 from tuili.ops.table import TABLE, find
+from tuili.tensors import DType
 
 Converter: TypeAlias = "Callable[[Call], Sequence[Value] | None]"
 ALWAYS = 10**9
@@ -24,15 +26,18 @@ ALWAYS = 10**9
 
 def is_known(op: str) -> bool:
     """Whether an operator has a row in the operator table, or becomes one that has."""
-    return op in TABLE or op in _RENAMED or op in CONTRIB or find(op) is not None
+    return any(op in table for table in (TABLE, CONTRIB, EARLY, TABLE_OF_UPGRADES)) or bool(
+        find(op)
+    )
 
 
 def upgrade(call: Call) -> Sequence[Value] | None:
     """Bring a call to the newest signature; the outputs' values when they are already built."""
     if call.opset < 7:
         call.drop("consumed_inputs")
-    if call.op in CONTRIB:
-        return CONTRIB[call.op](call)
+    for converters in (CONTRIB, EARLY):
+        if call.op in converters:
+            return converters[call.op](call)
     for until, convert in TABLE_OF_UPGRADES.get(call.op, ()):
         if call.opset < until:
             results = convert(call)
@@ -77,6 +82,9 @@ def _slice(call: Call) -> None:
 
 
 def _split(call: Call) -> None:
+    if call.opset < 2 and len(call.inputs) > 1:
+        # The lengths had the element type of the data.
+        call.set_input(1, call.add("Cast", [call.input(1)], {"to": DType.I64}))
     _to_input("split", 1)(call)
     if len(call.inputs) < 2:
         call.attrs["num_outputs"] = len(call.outputs)
@@ -92,13 +100,16 @@ def _upsample(call: Call) -> None:
 
 
 def _resize_10(call: Call) -> None:
+    """Nearest took the element before the place, or the one after it where the size shrinks."""
+    scales = call.input(1).constant
+    shrinks = scales is not None and scales.min(initial=1) < 1 and scales.max(initial=1) <= 1
     call.op = "Resize"
     call.inputs = [call.input(0), None, call.input(1)]
     mode = call.take("mode", "nearest")
     call.attrs |= {
         "mode": "linear" if mode == "bilinear" else mode,
         "coordinate_transformation_mode": "asymmetric",
-        "nearest_mode": "floor",
+        "nearest_mode": "ceil" if shrinks else "floor",
     }
 
 
@@ -242,7 +253,6 @@ def _renamed(name: str) -> Converter:
     return convert
 
 
-_RENAMED = {"Upsample", "Scatter"}
 _BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")
 _REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
@@ -277,6 +287,7 @@ TABLE_OF_UPGRADES: dict[str, tuple[tuple[int, Converter], ...]] = {
     "RoiAlign": ((16, _default("coordinate_transformation_mode", "output_half_pixel")),),
     "Scan": ((9, _scan),),
     "Scatter": ((ALWAYS, _renamed("ScatterElements")),),
+    "Selu": ((6, _default("alpha", 1.6732)), (6, _default("gamma", 1.0507))),
     "Slice": ((10, _slice),),
     "Split": ((18, _split),),
     "TopK": ((10, _to_input("k", 1)),),
