@@ -48,6 +48,30 @@ class Model:
         assert x.shape[1] in (4, 16)
         return {"sum": x.sum(axis=1, keepdims=True)}
 """
+BY_REQUEST = """
+backend: "python"
+max_batch_size: 8
+dynamic_batching { max_queue_delay_microseconds: 20000 preferred_batch_size: [ 3 ] }
+input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true }
+output { name: "sum" data_type: TYPE_FP32 dims: [ 1 ] }
+"""
+BY_REQUEST_MODEL = """
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    def execute(self, requests):
+        inputs = [pb.get_input_tensor_by_name(each, "x").as_numpy() for each in requests]
+        assert all(each.ndim == 2 and len(each) == 1 for each in inputs)
+        sums = [each.sum(axis=1, keepdims=True) for each in inputs]
+        return [pb.InferenceResponse([pb.Tensor("sum", each)]) for each in sums]
+"""
+IDENTITY = """
+backend: "identity"
+max_batch_size: 8
+dynamic_batching { max_queue_delay_microseconds: 20000 preferred_batch_size: [ 3 ] }
+input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true }
+output { name: "same" data_type: TYPE_FP32 dims: [ -1 ] }
+"""
 
 
 def ask(size):
@@ -57,19 +81,30 @@ def ask(size):
 
 def put(tmp_path, config, model):
     add(tmp_path, "m", 1, config=config)
-    (tmp_path / "m" / "1" / "model.py").write_text(model)
+    if model:
+        (tmp_path / "m" / "1" / "model.py").write_text(model)
     return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("config", "model"), [(RAGGED, RAGGED_MODEL), (PADDED, PADDED_MODEL)], ids=["ragged", "padded"]
+    ("config", "model"),
+    [
+        (RAGGED, RAGGED_MODEL),
+        (PADDED, PADDED_MODEL),
+        (BY_REQUEST, BY_REQUEST_MODEL),
+        (IDENTITY, ""),
+    ],
+    ids=["ragged", "padded", "by request", "identity"],
 )
 def test_requests_of_different_lengths_are_one_batch(tmp_path, config, model):
     async def scenario(dataplane):
         answers = await asyncio.gather(*(infer(dataplane, ask(size)) for size in (2, 3, 4)))
         for size, answer in zip((2, 3, 4), answers, strict=True):
             found = {output.name: output.data for output in answer.outputs}
-            assert found["sum"].tolist() == [[size * (size + 1) / 2]]
+            if "sum" in found:
+                assert found["sum"].tolist() == [[size * (size + 1) / 2]]
+            if "same" in found:
+                assert found["same"].tolist() == [[float(at) for at in range(1, size + 1)]]
             if "twice" in found:
                 assert found["twice"].tolist() == [[2.0 * at for at in range(1, size + 1)]]
         (stats,) = dataplane.model_statistics("m")["model_stats"]

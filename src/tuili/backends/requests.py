@@ -7,6 +7,7 @@ each has an id, parameters and a sequence, and each gets its own answer or error
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -52,6 +53,8 @@ class Told(msgspec.Struct, array_like=True, gc=False):
     timeout_us: int = 0
     parameters: Parameters = {}
     outputs: list[str] = []  # the wanted ones; none means all
+    # Of ragged inputs, which are joined in one dim: the shapes as the request has them.
+    shapes: dict[str, tuple[int, ...]] = {}
 
 
 class Answered(msgspec.Struct):
@@ -81,6 +84,21 @@ class ByRequest(Protocol):
     ) -> Iterator[Answered]:
         """The answers to one request of a model that answers any number of times."""
         ...
+
+
+def divided(inputs: Mapping[str, Array], told: Sequence[Told]) -> Iterator[dict[str, Array]]:
+    """The inputs of each request of a batch whose tensors are joined."""
+    starts = dict.fromkeys(inputs, 0)
+    for each in told:
+        mine: dict[str, Array] = {}
+        for name, array in inputs.items():
+            shape = each.shapes.get(name)
+            count = each.rows if shape is None else prod(shape)
+            start = starts[name]
+            part = array if len(told) == 1 else array[start : start + count]
+            mine[name] = part if shape is None else part.reshape(shape)
+            starts[name] = start + count
+        yield mine
 
 
 def by_request(model: object) -> ByRequest | None:

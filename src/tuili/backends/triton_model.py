@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuili.backends import BackendOptions, Specs, triton_utils
-from tuili.backends.requests import KINDS, Answered, Told
+from tuili.backends.requests import KINDS, Answered, Told, divided
 from tuili.backends.triton_calls import InferenceRequest
 from tuili.backends.triton_completion import ModelConfig
 from tuili.backends.triton_tensors import InferenceResponse, Tensor
@@ -118,13 +118,7 @@ class TritonModel:
     ) -> list[InferenceRequest]:
         names = [spec.name for spec in self.outputs]
         requests: list[InferenceRequest] = []
-        start = 0
-        for at, each in enumerate(told):
-            stop = start + each.rows
-            mine = inputs
-            if len(told) > 1:
-                mine = {name: array[start:stop] for name, array in inputs.items()}
-            start = stop
+        for at, (each, mine) in enumerate(zip(told, divided(inputs, told), strict=True)):
             requests.append(
                 InferenceRequest(
                     each.id,

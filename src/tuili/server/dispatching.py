@@ -312,7 +312,7 @@ class Dispatcher:
     def _finish(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
         self._running.discard(instance)
         if self._turns:
-            self._turns[instance].done()
+            self._turns[instance].done(again=len(self._queue) > 0 and instance.available)
         if instance.available:
             self._free.append(instance)
         self.under_way -= len(batch)

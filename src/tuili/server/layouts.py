@@ -26,11 +26,7 @@ def layout_of(
     layout = Layout(
         ragged=ragged,
         batch_inputs=_batch_inputs(config),
-        scattered={
-            target: next(iter(entry.get("source_input", ())), "")
-            for entry in config.raw.get("batch_output", ())
-            for target in entry.get("target_name", ())
-        },
+        scattered=_scattered(config, ragged, inputs, outputs),
         padding=_padding(config, inputs, outputs),
         row_buckets=_sizes(config, ROW_BUCKETS),
     )
@@ -42,6 +38,24 @@ def layout_of(
                 f"none of its inputs"
             )
     return None if layout == Layout() else layout
+
+
+def _scattered(
+    config: ModelConfig,
+    ragged: frozenset[str],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+) -> dict[str, str]:
+    found = {
+        target: next(iter(entry.get("source_input", ())), "")
+        for entry in config.raw.get("batch_output", ())
+        for target in entry.get("target_name", ())
+    }
+    if config.backend == "identity":
+        # Its outputs are its inputs, ragged as they are.
+        pairs = zip(inputs, outputs, strict=True)
+        found |= {two.name: one.name for one, two in pairs if one.name in ragged}
+    return found
 
 
 def batch_input_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:

@@ -268,7 +268,7 @@ class Servable:
             item.starts = bool(parameters.get("sequence_start", False))
             item.ends = bool(parameters.get("sequence_end", False))
         timeout_s = int(parameters.get("timeout", 0)) / 1e6
-        if timeout_s and self._policy.end_to_end:
+        if timeout_s and self._policy.end_to_end and not self._stateful:
             moment = item.arrived + timeout_s
             item.deadline = min(item.deadline, moment) if item.deadline else moment
         return timeout_s

@@ -17,6 +17,12 @@ def told_of(item: Pending) -> Told:
     told = Told(item.rows, request.id)
     if request.outputs:
         told.outputs = [output.name for output in request.outputs]
+    if item.plain is not None:
+        told.shapes = {
+            name: array.shape
+            for name, array in item.plain.items()
+            if item.arrays[name].ndim != array.ndim
+        }
     given = request.parameters
     if item.sequence:
         told.sequence, told.flags = item.sequence, item.starts + 2 * item.ends

@@ -586,6 +586,17 @@ def test_a_busy_client_may_send_many_control_frames():
     assert raw.goaway() is None
 
 
+def test_a_client_of_a_busy_stream_may_send_many_control_frames():
+    raw = Raw()
+    raw.feed(HELLO)
+    updates = frames.window_update_frame(0, 1000) * 4 + frame(frames.PING, 0, 0, bytes(8)) * 4
+    raw.feed(headers(1, block(STREAM)))
+    message = data_frame(1, framed(infer_request(model="identity")), 0)
+    for _ in range(1000):
+        raw.feed(message + updates)
+    assert raw.goaway() is None
+
+
 def test_counters_are_per_second():
     raw = Raw()
     raw.feed(HELLO)

@@ -53,6 +53,17 @@ def test_twice_the_priority_gets_half_the_turns():
     assert often == pytest.approx(2 * seldom, rel=0.1)
 
 
+def test_priorities_hold_for_two_that_always_have_work():
+    turns, _ = places(Resources(), ({"r": 1}, 1), ({"r": 1}, 2))
+    for turn in turns:
+        turn.take()
+    for _ in range(90):
+        (running,) = [turn for turn in turns if turn.held]
+        running.use()
+        running.done(again=True)
+    assert [turn.runs for turn in turns] == [60, 30]
+
+
 def test_who_waits_no_more_lets_the_next_one_through():
     (running, waiting, next_one), woken = places(
         Resources({"r": 2}), ({"r": 1}, 1), ({"r": 2}, 1), ({"r": 1}, 1)

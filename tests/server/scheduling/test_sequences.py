@@ -359,14 +359,11 @@ def test_every_request_runs_once_and_sequences_keep_their_order(direct, acts, sl
         assert [item for item in ran if any(item is each for each in life)] == life
 
 
-def test_a_text_id_becomes_a_number_where_the_model_wants_one():
-    policy = SequencePolicy(BatchPolicy(), controls=(Control("ID", "id", np.dtype(np.uint64)),))
-    queue = SequenceQueue("m", policy)
-    told = []
-    for ident in ("a", "b", "a"):
-        item = Item(ident, starts=True, ends=True)
-        queue.push(item)
-        assert queue.take(0.0) == [item]
-        told.append(int(item.arrays["ID"][0]))
-        queue.finished(item, {}, 0.0)
-    assert told[0] == told[2] != told[1]
+@pytest.mark.parametrize(
+    ("dtype", "sequence", "expects"), [(np.int32, "a", "INT32"), (object, 7, "STRING")]
+)
+def test_an_id_of_another_kind_than_the_model_wants_is_refused(dtype, sequence, expects):
+    # Nothing could be told of it that no other sequence has.
+    q = queue(controls=(Control("ID", "id", np.dtype(dtype)),))
+    with pytest.raises(InvalidArgument, match=f"'ID' data-type is .* 'm' expects '{expects}'"):
+        q.push(Item(sequence, starts=True))

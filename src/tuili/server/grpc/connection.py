@@ -469,8 +469,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 stream.window += change
                 _expect(stream.window <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "window overflow")
         elif key == h2.MAX_FRAME_SIZE:
-            fits = h2.DEFAULT_FRAME <= value < 1 << 24
-            _expect(fits, h2.PROTOCOL_ERROR, f"maximum frame size {value}")
+            _expect(h2.DEFAULT_FRAME <= value < 1 << 24, h2.PROTOCOL_ERROR, f"frame size {value}")
             self.outgoing.max_frame = min(value, self._limits.max_frame_bytes)
         elif key == h2.ENABLE_PUSH:
             _expect(value <= 1, h2.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
@@ -490,8 +489,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self.outgoing.open_window(amount)
         else:
             _expect(number <= self._last, h2.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
-            stream = self._streams.get(number)
-            if stream is None:
+            if (stream := self._streams.get(number)) is None:
                 return
             stream.window += amount
             if amount == 0 or stream.window > h2.MAX_WINDOW:
@@ -504,10 +502,14 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     # Ending --------------------------------------------------------------------------------------
 
+    def earned(self) -> None:
+        """An answer: an honest client acknowledges it and opens its window again."""
+        self._controls = max(self._controls - _EARNED, 0)
+
     def _ended(self, stream: GrpcStream) -> None:
         """Our side of the stream is done."""
         stream.over = stream.ended = True
-        self._controls = max(self._controls - _EARNED, 0)
+        self.earned()
         if stream.remote_closed:
             self._streams.pop(stream.number, None)
         elif self._streams.pop(stream.number, None) is not None:

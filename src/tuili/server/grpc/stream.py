@@ -215,6 +215,7 @@ class GrpcStream:
             self.outgoing.clear()
             self._finish(_RESOURCE_EXHAUSTED, "the client does not read its responses")
             return
+        self._connection.earned()
         self._connection.outgoing.send_message(self, parts)
         self._connection.credit_stream(self)
 

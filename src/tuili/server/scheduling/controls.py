@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +22,14 @@ class Control:
     kind: ControlKind
     dtype: np.dtype
     false_true: tuple[float, float] = (0, 1)
+
+    def refuses(self, sequence: SequenceId) -> str:
+        """Why the model could not be told this id; "" when it can."""
+        given = "STRING" if isinstance(sequence, str) else "UINT64"
+        if self.kind != "id" or (given == "STRING") == self.dtype.hasobject:
+            return ""
+        wanted = "STRING" if self.dtype.hasobject else self.dtype.name.upper()
+        return f"control '{self.name}' data-type is '{given}', but model '{{}}' expects '{wanted}'"
 
     def told(
         self, flags: Mapping[ControlKind, bool], sequence: SequenceId, shape: tuple[int, ...]
@@ -50,11 +57,9 @@ class StateTensor:
 
 
 def _told_id(sequence: SequenceId, dtype: np.dtype) -> object:
-    """A sequence's id as its model wants it; text for a model that wants a number becomes one."""
-    if dtype.hasobject:
-        return str(sequence).encode()
-    if isinstance(sequence, int):
-        return sequence & ((1 << 8 * dtype.itemsize) - 1) if dtype.kind == "u" else sequence
-    digest = hashlib.blake2b(sequence.encode(), digest_size=8).digest()
-    # Of 31 bits, so that every number type that a control may have can hold it.
-    return int.from_bytes(digest, "little") % ((1 << 31) - 1) + 1
+    """A sequence's id as its model wants it."""
+    if isinstance(sequence, str):
+        return sequence.encode()
+    if dtype.hasobject:  # of a row that is nobody's
+        return b""
+    return sequence & ((1 << 8 * dtype.itemsize) - 1) if dtype.kind == "u" else sequence

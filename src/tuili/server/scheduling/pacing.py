@@ -25,6 +25,7 @@ _ROUNDS: Final = 3  # pairs of epochs per comparison
 _BETTER: Final = 0.98
 _MOST_REST: Final = 64  # epochs between comparisons
 _DRIFT: Final = 1.3
+_STRANGE: Final = 3  # epochs in a row that make a drift: one alone is noise
 _HOPELESS: Final = 1.25
 # Below this share of the time spent running, nobody queues and waiting only costs.
 _BUSY: Final = 0.4
@@ -48,6 +49,7 @@ class Pace:
         self._rest = 1
         self._rested = 0
         self._usual_s = 0.0
+        self._strange = 0
         self._count = 0
         self._latency_s = 0.0
         self._busy_s = 0.0
@@ -90,9 +92,14 @@ class Pace:
             self._trial_epoch(mean_s)
 
     def _rest_epoch(self, mean_s: float) -> None:
-        if self._usual_s and not self._usual_s / _DRIFT < mean_s < self._usual_s * _DRIFT:
-            self._rest = 1  # The load has changed: what was learnt may not hold.
-        self._usual_s = mean_s
+        usual_s = self._usual_s or mean_s
+        self._strange += 1
+        if usual_s / _DRIFT < mean_s < usual_s * _DRIFT:
+            self._strange = 0
+            self._usual_s = usual_s + 0.25 * (mean_s - usual_s)
+        elif self._strange == _STRANGE:
+            # The load has changed: what was learnt may not hold.
+            self._rest, self._strange, self._usual_s = 1, 0, mean_s
         self._rested += 1
         if self._rested >= self._rest or self._next % len(FRACTIONS):
             self._rested = 0

@@ -2,7 +2,7 @@
 
 As Triton's rate limiter: an instance names amounts of resources that it needs to run and a
 priority. There is as much of a resource as the most demanding instance needs, unless the operator
-says how much. Who waits is served by the number of runs it had, times its priority: an instance of
+says how much. Who waits is served by the number of runs it will have had, times its priority: an instance of
 priority 2 gets half the turns of one of priority 1. The first in that order is waited for, so that
 many small claims cannot starve a large one.
 """
@@ -45,9 +45,12 @@ class Turn:
         self.held = False
         self.runs += 1
 
-    def done(self) -> None:
-        """Its run has ended."""
-        self._resources.give_back(self)
+    def done(self, *, again: bool = False) -> None:
+        """Its run has ended; `again`: it has more to run, and competes with those that wait.
+
+        Otherwise two that always have work would take turns, whatever their priorities.
+        """
+        self._resources.give_back(self, again=again)
 
     def drop(self) -> None:
         """It has nothing to run: it waits no more, and gives back what it holds."""
@@ -98,11 +101,14 @@ class Resources:
         self._waiting.append(turn)
         self._grant(asking=turn)
 
-    def give_back(self, turn: Turn) -> None:
-        """What a turn had is free again."""
+    def give_back(self, turn: Turn, *, again: bool = False) -> None:
+        """What a turn had is free again; `again`: it is asked for once more."""
         for name, amount in turn.claim.amounts.items():
             self._used[name] -= amount
-        self._grant()
+        if again:
+            self.ask(turn)
+        else:
+            self._grant()
 
     def forget(self, turn: Turn) -> None:
         """A turn waits no more."""
@@ -130,4 +136,4 @@ class Resources:
 
 
 def _order(turn: Turn) -> int:
-    return turn.runs * turn.claim.priority
+    return (turn.runs + 1) * turn.claim.priority

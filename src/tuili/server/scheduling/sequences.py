@@ -107,14 +107,17 @@ class SequenceQueue(Generic[Item]):
         self._of_item[id(item)] = life
         life.waiting.append(item)
         self._size += 1
-        if timeout_s:
-            moment = item.arrived + timeout_s
-            item.expires = min(item.expires, moment) if item.expires else moment
+        if timeout_s and life.instance < 0:
+            # As in Triton: it says how long a sequence waits for a slot.
+            self._expect(item, item.arrived + timeout_s)
         if item.expires:
             # A queue below sees to the time of those that compete, this one to the others'.
-            self._pushed += 1
-            heapq.heappush(self._expiries, (item.expires, self._pushed, item))
+            self._expect(item, item.expires)
         self._advance(life)
+
+    def _expect(self, item: Item, moment: float) -> None:
+        self._pushed += 1
+        heapq.heappush(self._expiries, (moment, self._pushed, item))
 
     def _check(self, item: Item) -> None:
         if item.sequence in (0, ""):
@@ -122,6 +125,10 @@ class SequenceQueue(Generic[Item]):
                 f"inference request to model '{self._model}' must specify a non-zero or non-empty "
                 "correlation ID"
             )
+        for control in self._policy.controls:
+            why = control.refuses(item.sequence)
+            if why:
+                raise InvalidArgument(f"sequence batching {why.format(self._model)}")
         if item.rows != 1:
             raise InvalidArgument(
                 f"inference request to model '{self._model}' must specify batch-size 1 due to "
@@ -213,7 +220,7 @@ class SequenceQueue(Generic[Item]):
             if life.instance < 0:
                 text = "timeout of the corresponding sequence has been expired"
                 self._drop(life, Unavailable(text))
-            elif self._take_out(life, item):
+            elif 0 < item.expires <= now and self._take_out(life, item):
                 expired.append(item)
                 self._go_on_without(life, item)
         self._end_idle(now)

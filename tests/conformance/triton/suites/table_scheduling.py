@@ -262,10 +262,12 @@ _SEQUENCE = (
     *(_corrid(f"TYPE_{kind}") for kind in ("STRING", "UINT32", "INT32", "UINT64", "INT64")),
     Suite("correlation id: rows", "L0_sequence_corrid_batcher/sequence_corrid_batcher_test.py",
           all_of(made("qa_dyna_sequence_model_repository", "onnx_dyna_sequence_int32"),
+                 renamed("onnx_dyna_sequence_int32", "plan_dyna_sequence_int32"),
                  changed("*", r"(?s)oldest.*\{.*?\}.*control_input", "control_input"), _instances(1, 4)),
           environment={"BACKENDS": "onnx", "NO_BATCHING": "0", "MODEL_INSTANCES": "4"}, only=("*skip_batch",), settings={"*": _held(12, 0)}, issue=6),
     Suite("iterative sequence", "L0_iterative_sequence/iterative_sequence_e2e.py",
-          all_of(stored("L0_iterative_sequence/models"), stands_in("iterative_sequence")), _EXPLICIT, issue=6),
+          all_of(stored("L0_iterative_sequence/models"), stands_in("iterative_sequence")), _EXPLICIT,
+          skips={"*reschedule_error": "an iterative sequence goes on in its own process, where it is never idle"}, issue=6),
 )  # fmt: skip
 
 # ---- L0_rate_limiter
