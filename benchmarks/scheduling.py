@@ -229,16 +229,27 @@ def ways(model: str) -> list[tuple[str, Server]]:
         )
         for delay in (None, *GRID_US)
     ]
-    if model == "mlp" and install.python("triton").exists():
-        found.append(("triton", Server("triton-dyn", ("mlp",), ("http",), triton("triton-dyn"))))
+    if install.python("triton").exists():
+        found.append(("triton", Server("triton-dyn", ("mlp", "minilm"), ("http",), with_minilm)))
     return found
+
+
+def with_minilm(model: str, folder: Path, http: int, grpc: int) -> tuple[list[str], dict[str, str]]:
+    """Triton with its dynamic batcher over the servers' repository, and MiniLM besides."""
+    command, environment = triton("triton-dyn")(model, folder, http, grpc)
+    put_model(folder / "models", "minilm", 0)
+    with (folder / "models" / "minilm" / "config.pbtxt").open("a") as config:
+        config.write('backend: "onnxruntime" instance_group [ { kind: KIND_CPU } ]\n')
+        config.write('parameters { key: "intra_op_thread_count" value { string_value: "1" } }\n')
+    return command, environment
 
 
 def measure(name, server, model, numbers, settings, folder, samples) -> None:
     """One way over all concurrencies."""
-    with started(server, model, folder, "") as running:
+    # Triton has both models, and is asked for the first until it answers.
+    with started(server, "mlp" if name == "triton" else model, folder, "") as running:
         for number in numbers:
-            if name == "triton":
+            if name == "triton" and model == "mlp":
                 with running.load(Case(model, "http", number), settings) as load:
                     samples[model, name, number].append(load.closed(number))
             else:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speech_streams --streams 100 --seconds 5
 
-Each stream is a sequence over one gRPC stream of its own; it sends a chunk of 32 ms of sound as soon
-as the last one is answered. Told: chunks a second, latencies, how many streams that is in real time.
+Each stream is a sequence over a gRPC stream of its own; it sends a chunk of 32 ms of sound as soon
+as the last one is answered. Told: chunks a second, latencies, how many streams are real time.
 """
 
 from __future__ import annotations

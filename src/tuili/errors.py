@@ -97,6 +97,10 @@ class Overloaded(Unavailable):
         self.retry_after_s = retry_after_s
 
 
+class Restricted(Unavailable):
+    """The client may not use this part of the interface."""
+
+
 class DeadlineExceeded(Unavailable):
     """The time that was given to the request ran out before its answer."""
 

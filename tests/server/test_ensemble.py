@@ -40,6 +40,43 @@ def repository(tmp_path):
     return tmp_path
 
 
+OPTIONAL = """
+max_batch_size: 4
+input { name: "a" data_type: TYPE_FP32 dims: [ 1 ] optional: true }
+input { name: "b" data_type: TYPE_FP32 dims: [ 1 ] optional: true }
+output { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] }
+"""
+_TWICE = """
+ensemble_scheduling {
+  step { model_name: "part" model_version: -1
+         input_map { key: "a" value: "a" } input_map { key: "b" value: "b" }
+         output_map { key: "x" value: "x1" } output_map { key: "y" value: "y1" } }
+  step { model_name: "part" model_version: -1
+         input_map { key: "a" value: "x1" } input_map { key: "b" value: "y1" }
+         output_map { key: "x" value: "x" } output_map { key: "y" value: "y" } }
+}
+"""
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("a", "x"), ("b", "y")])
+def test_steps_run_without_inputs_that_their_models_can_do_without(tmp_path, given, wanted):
+    add(tmp_path, "part", 1, config='backend: "identity"' + OPTIONAL)
+    add(tmp_path, "whole", 1, config='platform: "ensemble"' + OPTIONAL + _TWICE)
+    data = np.full((1, 1), 7, np.float32)
+
+    async def scenario(dataplane):
+        asked = InferRequest(
+            "whole",
+            [InputTensor(given, "FP32", (1, 1), data)],
+            outputs=[RequestedOutput(wanted)],
+        )
+        answer = await infer(dataplane, asked)
+        assert [(each.name, each.data.item()) for each in answer.outputs] == [(wanted, 7.0)]
+
+    run(tmp_path, scenario)
+
+
 def test_tensors_go_through_the_steps(repository):
     async def scenario(dataplane):
         found = await infer(dataplane, ask())

@@ -16,6 +16,7 @@ from tuili.cli.serve_options import (
     Repositories,
     RepositoryConfig,
     RequireSignature,
+    Restricted,
     Settle,
 )
 
@@ -82,6 +83,8 @@ def serve(
     tls_key: Annotated[
         Path | None, typer.Option(help="PEM key of the certificate.", show_default=False)
     ] = None,
+    http_restricted_api: Restricted = None,
+    grpc_restricted_protocol: Restricted = None,
     busy_poll_us: Annotated[
         int, typer.Option(min=0, help="Look for the next request so long instead of sleeping.")
     ] = 0,
@@ -143,6 +146,8 @@ _REPEATED = (
     "consume",
     "rate_limit_resource",
     "require_signature",
+    "http_restricted_api",
+    "grpc_restricted_protocol",
 )
 
 

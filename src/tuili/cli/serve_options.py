@@ -17,6 +17,13 @@ RequireSignature = Annotated[
     list[Path] | None,
     typer.Option(help="A public key, PEM: only versions signed with such a key are loaded."),
 ]
+Restricted = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Who may use parts of the interface: CATEGORY,CATEGORY:HEADER=VALUE.",
+        show_default=False,
+    ),
+]
 ControlMode = Annotated[
     Literal["none", "explicit", "poll", "events"],
     typer.Option(

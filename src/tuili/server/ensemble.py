@@ -85,6 +85,13 @@ def check_types(dag: Dag, signature: Signature, signatures: Sequence[Signature])
     return types
 
 
+def note_optional(dag: Dag, signatures: Sequence[Signature]) -> None:
+    """Which tensors each step can do without."""
+    for at, (step, model) in enumerate(zip(dag.steps, signatures, strict=True)):
+        found = (tensor for name, tensor in step.needs.items() if model.inputs[name].optional)
+        dag.optional[at] = frozenset(found)
+
+
 def inherit_labels(dag: Dag, signature: Signature, signatures: Sequence[Signature]) -> None:
     """Outputs of an ensemble have the labels of the model that makes them."""
     for name, rule in signature.outputs.items():
@@ -216,12 +223,13 @@ class _Run:
         self._flow = Flow(ensemble.dag, wanted, self._value_of)
         self._tensors: dict[str, Array] = {}
         self._tickets: dict[int, Ticket] = {}
+        self._left_out = ""
         # What is chosen for one step holds for all steps of this request.
         self._variants: dict[str, str] = {} if request.variants is None else request.variants
 
     def start(self, arrays: dict[str, Array]) -> None:
         """The inputs are there: go."""
-        self._arrive(arrays)
+        self._arrive(arrays, [name for name in self._ensemble.dag.inputs if name not in arrays])
 
     def cancel(self) -> None:
         """Forget the request and the steps that it has under way."""
@@ -230,10 +238,10 @@ class _Run:
         self._ensemble.statistics.record_failure("CANCELED", self._age_ns())
         self._end()
 
-    def _arrive(self, arrays: dict[str, Array]) -> None:
+    def _arrive(self, arrays: dict[str, Array], absent: Sequence[str] = ()) -> None:
         self._tensors.update(arrays)
         try:
-            ready = self._flow.arrived(arrays)
+            ready = self._flow.arrived(arrays, absent)
             if self._flow.done():
                 self._answer()
                 return
@@ -262,6 +270,8 @@ class _Run:
         step = self._ensemble.dag.steps[at]
         inputs: list[InputTensor] = []
         for name, tensor in step.needs.items():
+            if self._flow.is_absent(tensor):
+                continue  # Its model can do without.
             array = self._array_of(tensor)
             inputs.append(InputTensor(name, self._ensemble.types[tensor], array.shape, array))
         for tensor in self._flow.free(at):
@@ -302,20 +312,19 @@ class _Run:
             for tensor in makes.values()
             if tensor not in arrays and (dag.users.get(tensor) or tensor in dag.outputs)
         ]
-        if left_out:
-            self._fail(
-                InternalError(
-                    f"{prefix(self._request)}in ensemble '{dag.name}', unexpected deadlock, at "
-                    f"least one output is not set while no more ensemble steps can be made: "
-                    f"'{answer.model}' left '{left_out[0]}' out"
-                )
-            )
-            return
-        self._arrive(arrays)
+        if left_out and not self._left_out:
+            self._left_out = f"'{answer.model}' left '{left_out[0]}' out"
+        self._arrive(arrays, left_out)
 
     def _answer(self) -> None:
         ensemble, request, reply = self._ensemble, self._request, self._reply
         missing = self._flow.missing()
+        if missing and self._left_out:
+            raise InternalError(
+                f"{prefix(request)}in ensemble '{ensemble.dag.name}', unexpected deadlock, at "
+                f"least one output is not set while no more ensemble steps can be made: "
+                f"{self._left_out}"
+            )
         if missing:
             raise InvalidModel(
                 f"ensemble '{ensemble.dag.name}': every step that makes output '{missing[0]}' was "

@@ -15,7 +15,14 @@ from tuili.errors import InvalidModel, TuiliError
 from tuili.server.admitting import door_of
 from tuili.server.completion import complete_ensemble
 from tuili.server.elastic import Added, Elastic, remembered
-from tuili.server.ensemble import Ensemble, Submit, check_types, dag_of, inherit_labels
+from tuili.server.ensemble import (
+    Ensemble,
+    Submit,
+    check_types,
+    dag_of,
+    inherit_labels,
+    note_optional,
+)
 from tuili.server.execution import Instance, Runner
 from tuili.server.hosts import Host
 from tuili.server.instances import claims_of, cores_of, elasticity_of
@@ -151,6 +158,7 @@ class Launcher:
         signatures = [part.signature for part in parts]
         types = check_types(dag, completed.signature, signatures)
         inherit_labels(dag, completed.signature, signatures)
+        note_optional(dag, signatures)
         raw = config.raw.get("ensemble_scheduling", {})
         return Ensemble(
             dag,

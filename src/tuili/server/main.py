@@ -19,6 +19,7 @@ from tuili.server.dataplane import DataPlane
 from tuili.server.following import follow
 from tuili.server.options import ServerOptions
 from tuili.server.polling import BusyPoll
+from tuili.server.protocol.restrictions import Restrictions, read_keys
 from tuili.server.queues.consumer import Consumer
 from tuili.server.queues.sources import source_of
 from tuili.server.tls import server_context
@@ -170,7 +171,10 @@ async def _start_http(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
     except ImportError as error:
         raise _missing_extra(error) from error
 
-    limits = http.HttpLimits(max_json_bytes=options.max_input_bytes)
+    limits = http.HttpLimits(
+        max_json_bytes=options.max_input_bytes,
+        restrictions=Restrictions(read_keys(options.http_restricted_api)),
+    )
     refusals = http.Refusals(
         overload_status=options.overload_status,
         json_mistake_status=500 if options.compat == "triton" else 400,
@@ -197,11 +201,14 @@ async def _start_grpc(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
 
     if options.tls_certificate and options.grpc_impl == "grpcio":
         raise Unsupported("--grpc-impl grpcio has no TLS; the native implementation has")
+    keys = read_keys(options.grpc_restricted_protocol)
+    restrictions = Restrictions(keys, "protocol", "triton-grpc-protocol-")
     try:
         return await grpc.start(
             dataplane,
             options.host,
             options.grpc_port,
+            grpc.GrpcLimits(restrictions=restrictions),
             grpc_impl=options.grpc_impl,
             tls=_tls(options, "h2"),
         )

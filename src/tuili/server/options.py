@@ -56,6 +56,9 @@ class ServerOptions:
     # PEM files; both or none. HTTP and gRPC then speak TLS only.
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    # Parts of the interface that ask for a header: CATEGORY,..:HEADER=VALUE.
+    http_restricted_api: tuple[str, ...] = ()
+    grpc_restricted_protocol: tuple[str, ...] = ()
     # How long the loop stays awake after a request, looking for the next; 0 lets it sleep.
     busy_poll_us: int = 0
     # URLs below which the answers of jobs may be posted.

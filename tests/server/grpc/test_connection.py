@@ -25,6 +25,7 @@ from tests.server.grpc.wire import (
 from tuili.server.grpc import frames
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.schema import HEALTH_V1, INFERENCE
+from tuili.server.protocol.restrictions import Restrictions
 
 BIG = np.arange(200_000, dtype=np.float32)
 SERVICE = "/inference.GRPCInferenceService/"
@@ -696,3 +697,14 @@ def test_a_bug_in_the_data_plane_is_an_internal_error():
     wire = Wire()
     assert wire.call(infer_request(model="raises")).status == 13
     assert wire.call(infer_request()).status == 0
+
+
+def test_a_restricted_part_is_for_those_with_the_header():
+    keys = {"inference": ("key", "secret")}
+    limits = GrpcLimits(restrictions=Restrictions(keys, "protocol", "triton-grpc-protocol-"))
+    for more, status in ({}, 14), ({"triton-grpc-protocol-key": "secret"}, 0):
+        wire = Wire(limits=limits)
+        reply = wire.call(infer_request(), **more)
+        assert reply.status == status
+        expected = "This protocol is restricted, expecting header 'triton-grpc-protocol-key'"
+        assert reply.text == (expected if status else "")

@@ -9,6 +9,7 @@ from tuili.errors import Overloaded
 from tuili.server.http.application import Application
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.refusals import Refusals
+from tuili.server.protocol.restrictions import Restrictions
 
 
 class Full(FakeDataPlane):
@@ -56,3 +57,13 @@ def test_binary_replies_are_coded_for_clients_that_name_one_coding():
         extra = {"Accept-Encoding": accept}
         answer = Wire().answer(binary_infer(document, bytes(4000), **extra))
         assert answer.headers.get("content-encoding") == coding
+
+
+def test_a_restricted_part_is_for_those_with_the_header():
+    limits = HttpLimits(restrictions=Restrictions({"inference": ("key", "secret")}))
+    found = Wire()
+    found.listener.dispatch = Application(found.dataplane, limits).dispatch
+    asked = binary_infer({"inputs": [GOOD]}, DATA)
+    assert found.answer(asked).status == 403
+    allowed = binary_infer({"inputs": [GOOD]}, DATA, Key="secret")
+    assert found.answer(allowed).status == 200

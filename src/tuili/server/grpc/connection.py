@@ -20,7 +20,7 @@ from tuili.server.grpc.assembly import is_one_message
 from tuili.server.grpc.frames import ConnectionFault, frame_head
 from tuili.server.grpc.heads import HeadDecoder
 from tuili.server.grpc.outgoing import Outgoing
-from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH
+from tuili.server.grpc.service import INFER_PATH
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.listening import keep_alive
 
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from tuili.server.grpc.listener import GrpcListener
 
 _FRAME_BYTES: Final = 9
-_UNIMPLEMENTED: Final = 12
 _DRIBBLE: Final = 256  # window updates below make us send crumbs
 _EARNED: Final = 16  # control frames that come with a call of an honest client
-_PATHS: Final = frozenset((INFER_PATH, STREAM_PATH, *METHODS))
 
 
 class GrpcConnection(asyncio.BufferedProtocol):
@@ -230,7 +228,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
         `data[start:stop]` is its header block. Anything at all unusual goes the long way.
         """
-        if flags != h2.END_HEADERS or self._block_stream:
+        if flags != h2.END_HEADERS or self._block_stream or self._limits.restrictions:
             return 0
         head = self._heads.known(data[start:stop])
         begin = stop + _FRAME_BYTES
@@ -402,11 +400,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._begin(GrpcStream(self, number, head, self.outgoing.stream_window), ends)
 
     def _begin(self, stream: GrpcStream, ends: bool) -> None:
-        path = stream.head.path
         self._streams[stream.number] = stream
-        if path not in _PATHS:
-            stream.over = True
-            self.outgoing.end_call(stream, _UNIMPLEMENTED, f"unknown method {path}")
+        stream.admit(self._limits.restrictions)
         if ends:
             self._half_close(stream)
 

@@ -16,6 +16,7 @@ from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.inference import Inference, InferStream
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
+from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import status_of
 
 _LOG: Final = logging.getLogger("tuili.server.grpc")
@@ -64,22 +65,40 @@ async def start_grpcio(
             ("grpc.so_reuseport", 0),
         ]
     )
-    server.add_generic_rpc_handlers((_Handlers(dataplane),))
+    server.add_generic_rpc_handlers((_Handlers(dataplane, limits.restrictions),))
     address = f"[{host}]" if ":" in host else host
     bound = server.add_insecure_port(f"{address}:{port}")
     await server.start()
     return GrpcioServer(server, bound)
 
 
+def _refusing(path: str, error: TuiliError) -> Any:
+    """The handler of a method that the client may not use."""
+
+    async def refuse(_: Any, context: Any) -> bytes:
+        await _abort(context, error)
+        return b""
+
+    if path == STREAM_PATH:
+        return grpc.stream_unary_rpc_method_handler(refuse)
+    return grpc.unary_unary_rpc_method_handler(refuse)
+
+
 class _Handlers(grpc.GenericRpcHandler):
     """Finds the handler of a method."""
 
-    def __init__(self, dataplane: DataPlane) -> None:
+    def __init__(self, dataplane: DataPlane, restrictions: Restrictions) -> None:
         self._dataplane = dataplane
+        self._restrictions = restrictions
         self._inference = Inference(dataplane)
 
     def service(self, handler_call_details: Any) -> Any:
         path = handler_call_details.method
+        try:
+            given = dict(handler_call_details.invocation_metadata)
+            self._restrictions.check(path.rpartition("/")[2], lambda name: given.get(name, ""))
+        except TuiliError as error:
+            return _refusing(path, error)
         if path == INFER_PATH:
             return grpc.unary_unary_rpc_method_handler(self._infer)
         if path == STREAM_PATH:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from tuili.server.protocol.restrictions import Restrictions
 
 
 @dataclass(frozen=True, slots=True)
 class GrpcLimits:
     """Bounds of the gRPC front end; times are seconds, sizes bytes.
 
-    The last three count frames of one connection in one second, against floods.
+    `max_resets` and the two after it count frames of a connection in one second, against floods.
     """
 
     max_message_bytes: int = (1 << 31) - 1
@@ -28,3 +30,4 @@ class GrpcLimits:
     max_resets: int = 1000
     max_control_frames: int = 2000
     max_empty_frames: int = 2000
+    restrictions: Restrictions = field(default_factory=Restrictions)

@@ -14,6 +14,7 @@ from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.inference import InferStream
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
+from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import status_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tuili.server.grpc.connection import GrpcConnection
 
 _LOG: Final = logging.getLogger("tuili.server.grpc")
+_PATHS: Final = frozenset((INFER_PATH, STREAM_PATH, *METHODS))
 _INTERNAL, _RESOURCE_EXHAUSTED, _DEADLINE_EXCEEDED = 13, 8, 4
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -62,6 +64,16 @@ class GrpcStream:
                 connection.inference, self._send, self._end, head.strict_stream, self
             )
             connection.outgoing.open_response(self)
+
+    def admit(self, restrictions: Restrictions) -> None:
+        """End at once a call that is unknown, or not for this client."""
+        path = self.head.path
+        try:
+            if path not in _PATHS:
+                raise Unsupported(f"unknown method {path}")
+            restrictions.check(path.rpartition("/")[2], self.header)
+        except TuiliError as error:
+            self._end(error)
 
     # What comes in ---------------------------------------------------------------------------
 

@@ -53,6 +53,8 @@ class Application:
                 match = self._find(connection, head)
                 if match is None:
                     return
+            if self._limits.restrictions:
+                self._limits.restrictions.check(match.operation, head.field)
             if head.content_encoding:
                 body = decompress(head.content_encoding, body, self._limits.max_json_bytes)
             if match.operation == "infer":

@@ -62,6 +62,10 @@ class Head:
     old: bool = False  # HTTP/1.0
     route: object = field(default=None, compare=False)
 
+    def field(self, name: str) -> str:
+        """A header field, "" without one."""
+        return self.headers.get(name.encode(), b"").decode("latin-1")
+
 
 def parse_head(block: bytes) -> Head:
     """The head in `block`: request line and fields, without the blank line that ends them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from tuili.server.protocol.restrictions import Restrictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +25,4 @@ class HttpLimits:
     body_timeout_s: float = 30.0
     min_body_rate: float = 16 << 10
     linger_s: float = 2.0  # how long a refused client is listened to before the door shuts
+    restrictions: Restrictions = field(default_factory=Restrictions)

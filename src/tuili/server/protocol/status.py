@@ -17,6 +17,7 @@ from tuili.errors import (
     NotFound,
     NotPolled,
     Overloaded,
+    Restricted,
     ToolchainError,
     TuiliError,
     Unavailable,
@@ -42,6 +43,7 @@ STATUS: dict[type[TuiliError], Status] = {
     NotPolled: Status(500, 13),  # INTERNAL, as in Triton
     UserError: Status(400, 3),  # INVALID_ARGUMENT
     Cancelled: Status(400, 1),  # CANCELLED
+    Restricted: Status(403, 14),  # UNAVAILABLE, as Triton
     DeadlineExceeded: Status(503, 14),  # UNAVAILABLE, as Triton: "Request timeout expired"
     Overloaded: Status(503, 14),  # UNAVAILABLE
     Unavailable: Status(503, 14),  # UNAVAILABLE

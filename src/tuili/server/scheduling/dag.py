@@ -47,6 +47,8 @@ class Dag:
         self.outputs = tuple(outputs)
         self.steps = tuple(steps)
         self.merges = dict(merges or {})
+        # By step, the tensors that its model can do without; who knows the models fills it.
+        self.optional: dict[int, frozenset[str]] = {}
         self.makers: dict[str, int] = {}
         self._check_makers()
         self._check_ends()

@@ -31,11 +31,13 @@ class Flow:
         self._settled: set[int] = set()
         self._stands_for: dict[str, str] = {}
 
-    def arrived(self, tensors: Iterable[str]) -> list[int]:
-        """These tensors are there now; returns the steps that can start because of it."""
+    def arrived(self, tensors: Iterable[str], absent: Iterable[str] = ()) -> list[int]:
+        """These tensors are there now, or never will be; the steps that can start because of it."""
         started: list[int] = []
         waiting = deque(tensors)
         self._there.update(waiting)
+        self._absent.update(never := list(absent))
+        waiting.extend(never)
         while waiting:
             tensor = waiting.popleft()
             for name in self._dag.merged_in.get(tensor, ()):
@@ -49,6 +51,10 @@ class Flow:
     def source_of(self, tensor: str) -> str:
         """The tensor that holds the data: itself, or what its merge stands for."""
         return self._stands_for.get(tensor, tensor)
+
+    def is_absent(self, tensor: str) -> bool:
+        """Whether a tensor is not there and never will be."""
+        return tensor in self._absent
 
     def done(self) -> bool:
         """Whether all wanted outputs are there, or will never be."""
@@ -88,8 +94,9 @@ class Flow:
     def _decide(self, at: int, started: list[int]) -> list[str]:
         """Start, skip or leave a step; returns the tensors that are absent because of it."""
         step = self._dag.steps[at]
-        waits_for = step.waits_for()
-        skipped = not self._absent.isdisjoint(waits_for)
+        absent = self._absent - self._dag.optional.get(at, frozenset())
+        waits_for = [tensor for tensor in step.waits_for() if tensor not in self._absent - absent]
+        skipped = not absent.isdisjoint(waits_for)
         if not skipped:
             if not self._there.issuperset(waits_for):
                 return []

@@ -2,9 +2,9 @@
 
 As Triton's rate limiter: an instance names amounts of resources that it needs to run and a
 priority. There is as much of a resource as the most demanding instance needs, unless the operator
-says how much. Who waits is served by the number of runs it will have had, times its priority: an instance of
-priority 2 gets half the turns of one of priority 1. The first in that order is waited for, so that
-many small claims cannot starve a large one.
+says how much. Who waits is served by the number of runs it will have had, times its priority: an
+instance of priority 2 gets half the turns of one of priority 1. The first in that order is waited
+for, so that many small claims cannot starve a large one.
 """
 
 from __future__ import annotations

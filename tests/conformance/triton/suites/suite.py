@@ -35,6 +35,8 @@ class Suite:
     own_server: bool = False  # every test starts with a fresh server
     # What the environment of server and client says for some tests, by a glob over their names.
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # What lies beside the test, where it runs; the repository does as `models`.
+    beside: Callable[[Path, Path], None] | None = None
     timeout_s: int = 300
     issue: int = 5
 
@@ -92,6 +94,9 @@ def _run_group(suite: Suite, qa: Path, scratch: Path, group: list[str], result: 
     arguments = ["--compat", "triton", *suite.arguments]
     with servers.tuili(repository, log, *arguments, environment=environment) as server:
         client = _client(suite, qa, scratch / "client", server)
+        (client / "models").symlink_to(repository)
+        if suite.beside is not None:
+            suite.beside(client, qa)
         client_environment = {
             **os.environ, **suite.environment, "PYTHONPATH": str(client), "SERVER_PID": str(server.process.pid),
             "TRITONSERVER_IPADDR": "127.0.0.1", **settings,

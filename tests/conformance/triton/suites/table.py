@@ -16,6 +16,7 @@ from tests.conformance.triton.suites.building import (
     stored,
 )
 from tests.conformance.triton.suites.suite import Suite
+from tests.conformance.triton.suites.table_life import LIFE_TESTS, METRICS_TESTS
 from tests.conformance.triton.suites.table_scheduling import SCHEDULING
 
 _GPU = "needs a GPU"
@@ -88,5 +89,7 @@ SUITES: tuple[Suite, ...] = (
           own_server=True),
     Suite("logging endpoint", "L0_logging/logging_endpoint_test.py", examples("simple")),
     Suite("trace endpoint", "L0_trace/trace_endpoint_test.py", examples("simple"), EXPLICIT),
+    *METRICS_TESTS,
+    *LIFE_TESTS,
     *SCHEDULING,
 )  # fmt: skip
