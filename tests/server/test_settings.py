@@ -63,7 +63,7 @@ def test_log_settings_are_applied(logger, settings, level):
         ({"log_warnings": True}, InvalidArgument, "Did you mean 'log_warning'"),
         ({"log_info": 1}, InvalidArgument, "non-boolean as boolean: got 1"),
         ({"log_verbose_level": -1}, InvalidArgument, "non-unsigned-integer"),
-        ({"log_format": "xml"}, InvalidArgument, "must be one of default, ISO8601"),
+        ({"log_format": "xml"}, InvalidArgument, "invalid argument for log_format, got: xml"),
         ({"log_file": "x"}, Unsupported, "can not be updated through network protocol"),
     ],
 )

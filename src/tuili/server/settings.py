@@ -103,19 +103,25 @@ def _check_trace(key: str, value: object) -> None:
             f"unknown trace setting {key!r}.{nearest(key, _TRACE_DEFAULTS)} "
             f"Known: {', '.join(_TRACE_DEFAULTS)}"
         )
+    if key == "trace_file":
+        raise Unsupported("trace file location can not be updated through network protocol")
     if value is None or value == []:
         return
-    if key in ("trace_file", "trace_mode"):
-        what = "trace file location" if key == "trace_file" else f"trace setting {key!r}"
-        raise Unsupported(f"{what} can not be updated through network protocol")
+    if key == "trace_mode":
+        raise Unsupported(f"trace setting {key!r} can not be updated through network protocol")
     if key == "trace_level":
         levels = value if isinstance(value, list) else [value]
         if any(level not in _LEVELS for level in levels):
             raise InvalidArgument(f"trace_level must be of {', '.join(_LEVELS)}, got {value!r}")
     else:
-        text = str(_single(value))
-        if not text.lstrip("-").isdigit() or int(text) < (-1 if key == "trace_count" else 0):
-            raise InvalidArgument(f"Unable to parse '{key}', got: {_single(value)}")
+        if isinstance(value, list) and len(value) > 1:
+            raise InvalidArgument(f"expect only 1 value for '{key}'")
+        text, least = str(_single(value)), -1 if key == "trace_count" else 0
+        if not text.lstrip("-").isdigit():
+            raise InvalidArgument(f"Unable to parse '{key}', got: {text}")
+        if int(text) < least:
+            wanted = f"Expecting value >= {least}"
+            raise InvalidArgument(f"Unable to parse '{key}'. {wanted}, got:{text}")
 
 
 def _single(value: object) -> str:
@@ -134,6 +140,6 @@ def _check_log(key: str, value: object) -> None:
     if type(value) is not kind:
         raise wrong_type(key, value, _JSON_NAMES[kind])
     if key == "log_format" and value not in _LOG_FORMATS:
-        raise InvalidArgument(f"log_format must be one of {', '.join(_LOG_FORMATS)}, got {value!r}")
+        raise InvalidArgument(f"invalid argument for log_format, got: {value}")
     if key == "log_verbose_level" and isinstance(value, int) and value < 0:
         raise wrong_type(key, value, "unsigned-integer")
