@@ -109,6 +109,8 @@ def test_lesser_targets_are_exact(case: str, target: Target) -> None:
 
 
 def test_winograd_runs_where_it_is_tested() -> None:
+    if BEST.name in ("x86-64-avx512-vnni", "aarch64-dotprod"):
+        pytest.skip(f"{BEST.name} multiplies bytes so fast that Winograd does not pay")
     assert list(_cases(BEST).families.values()).count("qwinograd") == len(WINOGRAD)
 
 

@@ -15,7 +15,7 @@ from tests.codegen.kernels.conv_cases import (
 )
 from tuili.codegen.kernels.conv_shape import conv_shape
 from tuili.codegen.kernels.winograd_plan import choose_winograd
-from tuili.codegen.kernels.winograd_transforms import F2, F4, Winograd
+from tuili.codegen.kernels.winograd_transforms import F2, F4, S2, S4, Winograd
 from tuili.codegen.targets import Target
 
 CASES = {
@@ -24,36 +24,45 @@ CASES = {
     "large weights": ((1, 101, 13, 14), 136, {"pads": [1, 1, 1, 1]}),
     "no padding": ((1, 32, 21, 24), 64, {}),
     "odd channels": ((1, 37, 30, 31), 33, {"pads": [0, 1, 2, 0]}),
+    "many blocks, 1-D": ((1, 32, 3001), 48, {"pads": [1, 1]}),
+    "few blocks, 1-D": ((2, 40, 113), 40, {"pads": [0, 2]}),
+    "large weights, 1-D": ((1, 401, 33), 336, {}),
 }
+ALL = {"F2": F2, "F4": F4, "S2": S2, "S4": S4}
 
 
 @pytest.mark.parametrize("target", targets_here(), ids=lambda t: t.name)
-@pytest.mark.parametrize("axes", ["", "NHW"])
+@pytest.mark.parametrize("is_open", [False, True], ids=["", "open"])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("winograd", [F2, F4], ids=["F2", "F4"])
+@pytest.mark.parametrize("winograd", ALL.values(), ids=ALL)
 def test_agrees(
-    winograd: Winograd, case: str, axes: str, target: Target, monkeypatch: pytest.MonkeyPatch
+    winograd: Winograd, case: str, is_open: bool, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuili.codegen.kernels.winograd.choose_winograd", lambda *_: winograd)
     shape, outputs, attrs = CASES[case]
+    taps = (3,) * (len(shape) - 2)
+    attrs = attrs | {"strides": [winograd.stride] * len(taps)}
+    axes = ("NHW" if len(taps) == 2 else "NW") if is_open else ""
     node, values = window_node(
-        "Conv", target, shape, attrs, weights=weights_of(outputs, shape[1], 3, 3), axes=axes,
+        "Conv", target, shape, attrs, weights=weights_of(outputs, shape[1], *taps), axes=axes,
         bias=weights_of(outputs, 1)[:, 0], epilogue=scalar_body("Relu", extra=1), residual=True,
     )  # fmt: skip
     check(node, target, values, family="winograd", tolerance=1e-5)
 
 
-@pytest.mark.parametrize("winograd", [F2, F4], ids=["F2", "F4"])
+@pytest.mark.parametrize("winograd", ALL.values(), ids=ALL)
 def test_matrices_make_a_convolution(winograd: Winograd) -> None:
     rng = np.random.default_rng(0)
     data, taps = rng.standard_normal(winograd.size), rng.standard_normal(3)
-    scope = {name: [0.0] * 6 for name in "tr"}
+    scope = {name: [0.0] * 9 for name in "tr"}
     text = winograd.input_text.replace("const vf ", "").replace("f,", ",").replace("f;", ";")
     exec(_python(text), {"d": data}, scope)
     scope["m"] = list(winograd.filter_matrix() @ taps * np.array(scope["t"][: winograd.size]))
     exec(_python(winograd.output_text), {}, scope)
     np.testing.assert_allclose(
-        scope["r"][: winograd.outputs], np.correlate(data, taps, "valid"), rtol=1e-6
+        scope["r"][: winograd.outputs],
+        np.correlate(data, taps, "valid")[:: winograd.stride],
+        rtol=1e-6,
     )
 
 

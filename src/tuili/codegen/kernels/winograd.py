@@ -1,6 +1,6 @@
-"""Winograd convolution, 3x3 and stride 1, on blocked maps: F(4, 3) and F(2, 3).
+"""Winograd convolution, 3x3 or 3, stride 1 or 2, on blocked maps: two or four outputs a direction.
 
-Output tiles of m x m pixels are counted through the batch and taken in blocks of P. For a block
+Output tiles of m x m pixels (m in a row) are counted through the batch, in blocks of P. For a block
     V[i][c / V][p][V] = B d B'           every tile of the block, i < (m + 2)^2
     M[i][v][p][V]     = sum over c of V[i][c][p] * U[panel][i][c][v]     a register tile for each i
     y                 = A M A' + bias, epilogue
@@ -26,7 +26,6 @@ from tuili.codegen.kernels.winograd_plan import (
     plan_winograd,
 )
 from tuili.codegen.kernels.winograd_spread import emit_products, groups_of
-from tuili.codegen.kernels.winograd_transforms import Winograd
 from tuili.codegen.packing import pad_to_multiple
 from tuili.ir import Node
 from tuili.lower.program import View
@@ -35,22 +34,24 @@ from tuili.tensors import Array, Dim, DType, ceil_div
 
 
 def supports_winograd(node: Node, ctx: Context) -> bool:
-    """Whether the node is a 3x3 convolution of stride 1 that Winograd makes cheaper."""
-    if ctx.exact or not supports_direct(node, ctx) or len(node.required(0).shape) != 4:
+    """Whether the node is a convolution of three taps a direction that Winograd makes cheaper."""
+    if ctx.exact or not supports_direct(node, ctx) or not node.required(0).layout:
         return False
-    weights = node.required(1).shape
-    steps = (attr(node, "strides") or (1, 1), attr(node, "dilations") or (1, 1))
-    plain = all(tuple(step) == (1, 1) for step in steps) and attr(node, "group") == 1
-    if not plain or weights[2:] != (3, 3) or not node.required(0).layout:
+    weights = node.required(1).constant
+    assert weights is not None  # supports_direct
+    taps = weights.shape[2:]
+    strides = set(attr(node, "strides") or (1,))
+    plain = set(attr(node, "dilations") or (1,)) == {1} and attr(node, "group") == 1
+    if not plain or taps not in ((3, 3), (3,)) or strides not in ({1}, {2}):
         return False
-    return choose_winograd(conv_shape(node, (3, 3)), ctx.target) is not None
+    return choose_winograd(conv_shape(node, taps), ctx.target) is not None
 
 
 def emit_winograd(node: Node, ctx: Context) -> None:
     """One call, or one for V and one for the rest."""
     weights = node.required(1).constant
     assert weights is not None  # supports_winograd
-    shape = conv_shape(node, (3, 3))
+    shape = conv_shape(node, weights.shape[2:])
     winograd = choose_winograd(shape, ctx.target)
     assert winograd is not None
     emit_with(node, ctx, plan_winograd(shape, ctx.target, winograd), weights)
@@ -72,14 +73,14 @@ def emit_with(node: Node, ctx: Context, plan: WinogradPlan, weights: Array) -> N
         k.read("v", v)
     else:
         k.read("x", node.required(0))
-        k.support(_input_function(plan.winograd))
+        k.support(_input_function(plan))
     k.write("y", node.output)
     if m is None:
         k.weight("u", packed)
     bias = node.input(2)
     if bias is not None and bias.constant is not None:
         k.weight("bias", pad_to_multiple(bias.constant, plan.tile.vectors * plan.lanes))
-    k.support(_output_function(plan.winograd))
+    k.support(_output_function(plan))
     epilogue = Epilogue(k, node, OWN_SLOTS)
     _dims(k, plan, blocks)
     pixels = plan.shape.batch * plan.shape.pixels
@@ -106,7 +107,7 @@ def _emit_transform(node: Node, ctx: Context, plan: WinogradPlan, blocks: Dim) -
     v = k.temp("v", DType.F32, blocks * plan.groups * plan.v_group)
     k.read("x", node.required(0))
     k.write("v", v)
-    k.support(_input_function(plan.winograd))
+    k.support(_input_function(plan))
     _dims(k, plan, blocks)
     body = [*_transform(plan, "cb", "cb + 1"), ""]
     head = [
@@ -138,7 +139,8 @@ def _builder(node: Node, ctx: Context, plan: WinogradPlan, part: str) -> KernelB
     shape = plan.shape
     sizes = [shape.channels, shape.rows.size, shape.columns.size, shape.outputs]
     known = "x".join(str(size) for size in sizes if isinstance(size, int))
-    return KernelBuilder(ctx, node, f"conv3x3_{part}{plan.winograd.outputs}_{known}")
+    taps = f"{shape.rows.taps}x{shape.columns.taps}"
+    return KernelBuilder(ctx, node, f"conv{taps}_{part}{plan.winograd.outputs}_{known}")
 
 
 def _dims(k: KernelBuilder, plan: WinogradPlan, blocks: Dim) -> None:
@@ -151,74 +153,95 @@ def _dims(k: KernelBuilder, plan: WinogradPlan, blocks: Dim) -> None:
     k.body("(void)HIGH, (void)WIDE, (void)BLOCKS, (void)PANELS;")
 
 
-def _input_function(winograd: Winograd) -> str:
-    n = winograd.size
-    return "\n".join(
-        [
-            f"static inline void row_b(const vf d[{n}], vf t[{n}])",
-            "{",
-            *indent(winograd.input_text.split("\n")),
+def _input_function(plan: WinogradPlan) -> str:
+    n = plan.winograd.size
+    head = [
+        f"static inline void row_b(const vf d[{n}], vf t[{n}])",
+        "{",
+        *indent(plan.winograd.input_text.split("\n")),
+        "}",
+        "/* B d B': a tile of input, rows `row` floats apart, to products `step` apart. */",
+        "static inline void transform_input(",
+        "    const float *d, int64_t row, float *v, int64_t step)",
+        "{",
+    ]
+    if plan.is_line:
+        body = [
+            f"vf in[{n}], out[{n}];",
+            "(void)row;",
+            f"for (int j = 0; j < {n}; j++)",
+            "    in[j] = v_load(d + j * V);",
+            "row_b(in, out);",
+            f"for (int j = 0; j < {n}; j++)",
+            "    v_store(v + j * step, out[j]);",
+        ]
+    else:
+        body = [
+            f"vf half[{n}][{n}];",
+            f"for (int j = 0; j < {n}; j++) {{",
+            f"    vf in[{n}], out[{n}];",
+            f"    for (int i = 0; i < {n}; i++)",
+            "        in[i] = v_load(d + i * row + j * V);",
+            "    row_b(in, out);",
+            f"    for (int i = 0; i < {n}; i++)",
+            "        half[i][j] = out[i];",
             "}",
-            "/* B d B': a tile of input, rows `row` floats apart, to products `step` apart. */",
-            "static inline void transform_input(",
-            "    const float *d, int64_t row, float *v, int64_t step)",
-            "{",
-            f"    vf half[{n}][{n}];",
-            f"    for (int j = 0; j < {n}; j++) {{",
-            f"        vf in[{n}], out[{n}];",
-            f"        for (int i = 0; i < {n}; i++)",
-            "            in[i] = v_load(d + i * row + j * V);",
-            "        row_b(in, out);",
-            f"        for (int i = 0; i < {n}; i++)",
-            "            half[i][j] = out[i];",
-            "    }",
-            f"    for (int i = 0; i < {n}; i++) {{",
-            f"        vf out[{n}];",
-            "        row_b(half[i], out);",
-            f"        for (int j = 0; j < {n}; j++)",
-            f"            v_store(v + (i * {n} + j) * step, out[j]);",
-            "    }",
+            f"for (int i = 0; i < {n}; i++) {{",
+            f"    vf out[{n}];",
+            "    row_b(half[i], out);",
+            f"    for (int j = 0; j < {n}; j++)",
+            f"        v_store(v + (i * {n} + j) * step, out[j]);",
             "}",
         ]
-    )
+    return "\n".join([*head, *indent(body), "}"])
 
 
-def _output_function(winograd: Winograd) -> str:
-    n, m = winograd.size, winograd.outputs
-    return "\n".join(
-        [
-            f"static inline void row_a(const vf m[{n}], vf r[{m}])",
-            "{",
-            *indent(winograd.output_text.split("\n")),
-            "}",
-            "/* A M A': the outputs of one tile from products `step` floats apart. */",
-            f"static inline void transform_output(const float *from, int64_t step, vf r[{m}][{m}])",
-            "{",
-            f"    vf half[{m}][{n}];",
-            f"    for (int j = 0; j < {n}; j++) {{",
-            f"        vf in[{n}], out[{m}];",
-            f"        for (int i = 0; i < {n}; i++)",
-            f"            in[i] = v_load(from + (i * {n} + j) * step);",
-            "        row_a(in, out);",
-            f"        for (int i = 0; i < {m}; i++)",
-            "            half[i][j] = out[i];",
-            "    }",
+def _output_function(plan: WinogradPlan) -> str:
+    n, m = plan.winograd.size, plan.winograd.outputs
+    head = [
+        f"static inline void row_a(const vf m[{n}], vf r[{m}])",
+        "{",
+        *indent(plan.winograd.output_text.split("\n")),
+        "}",
+        "/* A M A': the outputs of one tile from products `step` floats apart. */",
+        "static inline void transform_output(",
+        f"    const float *from, int64_t step, vf r[{1 if plan.is_line else m}][{m}])",
+        "{",
+    ]
+    if plan.is_line:
+        body = [
+            f"vf in[{n}];",
+            f"for (int j = 0; j < {n}; j++)",
+            "    in[j] = v_load(from + j * step);",
+            "row_a(in, r[0]);",
+        ]
+    else:
+        body = [
+            f"vf half[{m}][{n}];",
+            f"for (int j = 0; j < {n}; j++) {{",
+            f"    vf in[{n}], out[{m}];",
+            f"    for (int i = 0; i < {n}; i++)",
+            f"        in[i] = v_load(from + (i * {n} + j) * step);",
+            "    row_a(in, out);",
             f"    for (int i = 0; i < {m}; i++)",
-            "        row_a(half[i], r[i]);",
+            "        half[i][j] = out[i];",
             "}",
+            f"for (int i = 0; i < {m}; i++)",
+            "    row_a(half[i], r[i]);",
         ]
-    )
+    return "\n".join([*head, *indent(body), "}"])
 
 
 def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
     """C that fills `vg` with the products of tiles t0 ..., input blocks first .. last - 1."""
     n, m, pixels = plan.winograd.size, plan.winograd.outputs, plan.tile.pixels
+    rows, step = 1 if plan.is_line else n, m * plan.winograd.stride
     # Tile after tile within a block of channels: rows of the input are read from left to right.
     return [
         f"int64_t at[{pixels}], tops[{pixels}], lefts[{pixels}];",
         f"for (int64_t p = 0; p < {pixels}; p++) {{",
         "    const int64_t t = tl_min(t0 + p, TILES - 1), n = t / (HIGH * WIDE);",
-        f"    tops[p] = t / WIDE % HIGH * {m} - PT, lefts[p] = t % WIDE * {m} - PL;",
+        f"    tops[p] = t / WIDE % HIGH * {step} - PT, lefts[p] = t % WIDE * {step} - PL;",
         "    at[p] = ((n * CB * H + tops[p]) * W + lefts[p]) * V;",
         "}",
         f"for (int64_t b = {first}; b < {last}; b++)",
@@ -226,9 +249,9 @@ def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
         "        const int64_t h = tops[p], left = lefts[p];",
         "        const float *from = x + at[p] + b * H * W * V;",
         "        int64_t row = W * V;",
-        f"        float edge[{n * n} * V];",
-        f"        if (h < 0 || h + {n} > H || left < 0 || left + {n} > W) {{",
-        f"            for (int64_t i = 0; i < {n}; i++)",
+        f"        float edge[{rows * n} * V];",
+        f"        if (h < 0 || h + {rows} > H || left < 0 || left + {n} > W) {{",
+        f"            for (int64_t i = 0; i < {rows}; i++)",
         f"                for (int64_t j = 0; j < {n}; j++) {{",
         "                    const int rows = h + i >= 0 && h + i < H;",
         "                    const int real = rows && left + j >= 0 && left + j < W;",
@@ -237,9 +260,9 @@ def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
         "                }",
         f"            from = edge, row = {n} * V;",
         "        }",
-        f"        for (int64_t i = 0; i < {n}; i++)  /* three tiles on */",
-        f"            for (int64_t j = {n - m}; j < {n}; j++)",
-        f"                __builtin_prefetch(from + i * row + ({3 * m} + j) * V);",
+        f"        for (int64_t i = 0; i < {rows}; i++)  /* three tiles on */",
+        f"            for (int64_t j = {n - step}; j < {n}; j++)",
+        f"                __builtin_prefetch(from + i * row + ({3 * step} + j) * V);",
         f"        transform_input(from, row, vg + (b * {pixels} + p) * V, {plan.v_step});",
         "    }",
     ]
@@ -323,7 +346,7 @@ def _store(plan: WinogradPlan, epilogue: Epilogue, *, has_bias: bool) -> list[st
         "        const int64_t t = t0 + p, n = t / (HIGH * WIDE), channel = oc + v * V;",
         f"        const int64_t oh = t / WIDE % HIGH * {m}, ow = t % WIDE * {m};",
         "        (void)channel;",
-        f"        vf r[{m}][{m}];",
+        f"        vf r[{1 if plan.is_line else m}][{m}];",
         f"        transform_output(mg + (v * {pixels} + p) * V, {plan.m_step}, r);",
         f"        for (int64_t i = 0; i < tl_min({m}, OH - oh); i++)",
         f"            for (int64_t j = 0; j < tl_min({m}, OW - ow); j++) {{",

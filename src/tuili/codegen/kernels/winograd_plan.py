@@ -8,7 +8,7 @@ import numpy as np
 
 from tuili.codegen.kernels.conv_shape import ConvShape
 from tuili.codegen.kernels.register_tile import Tile, choose_tile
-from tuili.codegen.kernels.winograd_transforms import F2, F4, Winograd
+from tuili.codegen.kernels.winograd_transforms import F2, F4, S2, S4, Winograd
 from tuili.codegen.targets import Target
 from tuili.tensors import Array, Dim, ceil_div
 
@@ -32,7 +32,12 @@ class WinogradPlan:
     @property
     def products(self) -> int:
         """Products per tile and channel pair."""
-        return self.winograd.size**2
+        return products_of(self.winograd, self.shape)
+
+    @property
+    def is_line(self) -> bool:
+        """Whether windows go along one row only."""
+        return self.shape.rows.taps == 1
 
     @property
     def channel_blocks(self) -> int:
@@ -112,18 +117,24 @@ class WinogradPlan:
         return self.products * self.shape.channels * self.tile.vectors * self.lanes
 
 
+def products_of(winograd: Winograd, shape: ConvShape) -> int:
+    """Products per tile and channel pair, in one direction or two."""
+    return winograd.size if shape.rows.taps == 1 else winograd.size**2
+
+
 def choose_winograd(shape: ConvShape, target: Target) -> Winograd | None:
-    """The cheaper of F(4, 3) and F(2, 3); None when direct convolution is cheaper still."""
+    """The cheaper of four and two outputs a tile; None when direct convolution is cheaper still."""
     lanes = target.lanes
     rows, columns = _known(shape.rows.out), _known(shape.columns.out)
     batch = shape.batch if isinstance(shape.batch, int) else 1
     ins, outs = -(-shape.channels // lanes), -(-shape.outputs // lanes)
     pairs = shape.channels * outs
-    direct = max(batch * rows * columns * 9 * pairs / 2, 9 * pairs * lanes * 4 / STREAM)
+    taps = shape.taps
+    direct = max(batch * rows * columns * taps * pairs / 2, taps * pairs * lanes * 4 / STREAM)
     best, choice = direct * 0.9, None
-    for winograd in (F4, F2):
+    for winograd in (F4, F2) if shape.columns.stride == 1 else (S4, S2):
         tiles = batch * -(-rows // winograd.outputs) * -(-columns // winograd.outputs)
-        products = winograd.size**2
+        products = products_of(winograd, shape)
         compute = tiles * products * pairs / 2 * 1.08
         # About one cycle for each load, store and sum of the transforms.
         transforms = tiles * (ins * 3.5 * products + outs * 3 * products)
@@ -153,11 +164,10 @@ def _groups(plan: WinogradPlan, tile: Tile) -> int:
 
 
 def pack_transformed(weights: Array, plan: WinogradPlan) -> Array:
-    """[OC, C, 3, 3] as [panel][i][C][NV * V]."""
+    """[OC, C, (3,) 3] as [panel][i][C][NV * V]."""
     outputs, channels = weights.shape[:2]
     wide = plan.tile.vectors * plan.lanes
     packed = np.zeros((plan.panels * wide, channels, plan.products), np.float32)
-    moved = plan.winograd.transform_filters(weights).reshape(outputs, channels, plan.products)
-    packed[:outputs] = moved
+    packed[:outputs] = plan.winograd.transform_filters(weights)
     panels = packed.reshape(plan.panels, wide, channels, plan.products)
     return np.ascontiguousarray(panels.transpose(0, 3, 2, 1))
