@@ -157,3 +157,27 @@ def test_a_version_that_is_being_copied_is_served_when_it_is_whole(tmp_path, opt
             assert client.is_model_ready("one", "1")
             assert not client.is_model_ready("one", "2")
         wait_until(lambda: client.is_model_ready("one", "2"))
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_stock_clients_find_models_that_are_loaded_on_demand(tmp_path, transport):
+    library = pytest.importorskip(f"tritonclient.{transport}")
+    for name in ("one", "two"):
+        add_identity(tmp_path, name)
+        (tmp_path / name / "1" / "weights.bin").write_bytes(bytes(3 << 20))
+    with (
+        serving(tmp_path, "--model-control-mode=demand", "--memory-budget-mb=4") as server,
+        library.InferenceServerClient(server.url(transport)) as client,
+    ):
+        assert server.models == ["none"]
+        assert client.is_server_ready()
+        for name in ("one", "two", "one"):
+            assert client.is_model_ready(name)
+            metadata = client.get_model_metadata(name)
+            assert (metadata["name"] if transport == "http" else metadata.name) == name
+            x = np.ones((1, 2), np.float32)
+            tensor = library.InferInput("x", [1, 2], "FP32")
+            tensor.set_data_from_numpy(x)
+            np.testing.assert_array_equal(client.infer(name, [tensor]).as_numpy("y"), x)
+        with pytest.raises(library.InferenceServerException, match="unknown model: 'three'"):
+            client.get_model_metadata("three")

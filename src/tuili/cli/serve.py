@@ -12,6 +12,7 @@ from rich.console import Console
 from tuili.cli.serve_options import (
     ControlMode,
     LoadModel,
+    MemoryBudget,
     PollInterval,
     Repositories,
     RepositoryConfig,
@@ -33,6 +34,7 @@ def serve(
     metrics_port: Annotated[int, typer.Option(help="Metrics; 0 any, -1 none.")] = 8002,
     model_control_mode: ControlMode = "none",
     load_model: LoadModel = None,
+    memory_budget_mb: MemoryBudget = 0,
     poll_interval: PollInterval = 15.0,
     settle: Settle = 1.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one model run.")] = 1,
@@ -161,6 +163,7 @@ def _server_options(given: dict[str, Any]) -> ServerOptions:
     for name in _REPEATED:
         given[name] = tuple(given[name] or ())
     given["rate_limit_resource"] = tuple(map(_resource, given["rate_limit_resource"]))
+    given["memory_budget_bytes"] = given.pop("memory_budget_mb") << 20
     given["repository"], given["remotes"] = _places(given["repository"], given["cache"])
     return ServerOptions(**{_FIELDS.get(name, name): value for name, value in given.items()})
 

@@ -25,10 +25,14 @@ Restricted = Annotated[
     ),
 ]
 ControlMode = Annotated[
-    Literal["none", "explicit", "poll", "events"],
+    Literal["none", "explicit", "poll", "events", "demand"],
     typer.Option(
-        help="Load all models, those asked for, or follow changes: by looking, or as told."
+        help="Load all models, those named, all and their changes as looked for or as told, "
+        "or those that requests come for."
     ),
+]
+MemoryBudget = Annotated[
+    int, typer.Option(min=0, help="Most memory of models in demand mode, MB; 0 for any.")
 ]
 LoadModel = Annotated[
     list[str] | None, typer.Option(help="A model to load in explicit mode; '*' for all.")

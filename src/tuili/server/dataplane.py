@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal, TypeVar
 
 from tuili import __version__
 from tuili.errors import (
@@ -25,6 +26,7 @@ from tuili.server.control.conductor import Conductor
 from tuili.server.control.reconciler import Front
 from tuili.server.control.split import Split
 from tuili.server.control.variants import rollout_lines
+from tuili.server.demand import Demand
 from tuili.server.ensemble import Ensemble
 from tuili.server.launching import Launcher
 from tuili.server.model_calls import CallAnswerer
@@ -45,6 +47,9 @@ from tuili.server.telemetry.prometheus import exposition
 Json = dict[str, Any]
 Kind = Literal["system", "cuda"]
 
+Answer = TypeVar("Answer")
+# The modes in which models are loaded one by one.
+_AS_ASKED: Final = ("explicit", "demand")
 _LOOKS: Final = 10
 _VERSION: Final = re.compile(r"[0-9]{1,19}")
 _EXTENSIONS: Final[tuple[str, ...]] = (
@@ -75,6 +80,9 @@ _REFUSED: Final = _Refused()
 class DataPlane:
     """Inference, health, metadata, repository, statistics and settings of one server."""
 
+    # Loads models when requests ask for them; None in all other modes.
+    demand: Demand | None = None
+
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self._follows = options.model_control_mode in FOLLOWS
@@ -87,6 +95,10 @@ class DataPlane:
         self.remotes = Remotes(options)
         self.conductor = Conductor(self.repository, options.repository, options.state)
         self.rollouts = Commands(self.conductor)
+        if options.model_control_mode == "demand":
+            self.demand = demand = Demand(self, options.memory_budget_bytes)
+            self.submit, self.submit_stream = demand.submit, demand.submit_stream
+            launcher.submit = demand.submit
         self._conducting: asyncio.Task[None] | None = None
         launcher.answerer = CallAnswerer(self)
         self._live = self.repository.live
@@ -107,7 +119,9 @@ class DataPlane:
     async def _wanted(self) -> list[str]:
         """The models to load at the start; remote ones are fetched."""
         named = list(self.options.load_models)
-        if self.options.model_control_mode != "explicit" or named == ["*"]:
+        if self.demand is not None:
+            await self.demand.start()
+        if self.options.model_control_mode not in _AS_ASKED or named == ["*"]:
             await self.remotes.refresh()
             if self._follows:
                 await self._copies_done()
@@ -135,6 +149,8 @@ class DataPlane:
     async def close(self, timeout_s: float | None = None) -> bool:
         """Finish what is in flight (false: not in time), then release all models."""
         self._draining = True
+        if self.demand is not None:
+            self.demand.close()
         if self._conducting is not None:
             self._conducting.cancel()
         await self.conductor.close()
@@ -196,9 +212,8 @@ class DataPlane:
         """Whether requests should be sent here: started, not draining, every wanted model ready."""
         if not self._started or self._draining:
             return False
-        return not (
-            self.options.strict_readiness and (self.repository.failures() or self._broken())
-        )
+        wanted = {} if self.demand is not None else self.repository.failures()
+        return not (self.options.strict_readiness and (wanted or self._broken()))
 
     def not_ready_reasons(self) -> dict[str, str]:
         """Why the server is not ready, by model ("" for the server itself)."""
@@ -222,7 +237,13 @@ class DataPlane:
         InvalidArgument for a version that is no number.
         """
         servable = self._live.get(model, {}).get(_checked_version(version))
+        if servable is None and self.demand is not None and model not in self._live:
+            return self.demand.is_ready(model)
         return servable is not None and not servable.broken
+
+    def when_live(self, model: str, answer: Callable[[], Answer]) -> Answer | Awaitable[Answer]:
+        """What `answer` says of a model, after its load where that is on demand."""
+        return answer() if self.demand is None else self.demand.when_live(model, answer)
 
     def model_metadata(self, model: str, version: str = "") -> Json:
         """`{"name", "versions", "platform", "inputs", "outputs"}` as KServe v2 has it."""
@@ -286,7 +307,10 @@ class DataPlane:
         given = overrides.parse(model, parameters or {})
         try:
             await self.remotes.fetch(model)
-            await self.repository.load(model, given)
+            if self.demand is not None and not parameters and model not in self._live:
+                await self.demand.ensure(model)
+            else:
+                await self.repository.load(model, given)
         finally:
             await asyncio.to_thread(given.discard)
 
@@ -297,14 +321,14 @@ class DataPlane:
         live ensemble still needs.
         """
         self._require_explicit()
-        parts = self._parts_of(model) if unload_dependents else []
+        parts = self.parts_of(model) if unload_dependents else []
         await self.repository.unload(model)
-        needed = {part for name in self._live for part in self._parts_of(name)}
+        needed = {part for name in self._live for part in self.parts_of(name)}
         for part in parts:
             if part not in needed:
                 await self.repository.unload(part)
 
-    def _parts_of(self, model: str) -> list[str]:
+    def parts_of(self, model: str) -> list[str]:
         """The models that a live ensemble is made of; none for other models."""
         live = self._live.get(model, {}).values()
         steps = [
@@ -380,7 +404,11 @@ class DataPlane:
         return exposition(
             [each.statistics for each in running],
             self.server_ready(),
-            [*host_lines(hosts), *rollout_lines(self.conductor)],
+            [
+                *host_lines(hosts),
+                *rollout_lines(self.conductor),
+                *(self.demand.lines() if self.demand is not None else ()),
+            ],
         )
 
     # ---- steps
@@ -422,7 +450,7 @@ class DataPlane:
             tensor.data = self._regions.read(tensor)
 
     def _require_explicit(self) -> None:
-        if self.options.model_control_mode != "explicit":
+        if self.options.model_control_mode not in _AS_ASKED:
             raise Unavailable("explicit model load / unload is not allowed if polling is enabled")
 
     def _require_known(self, model: str) -> None:

@@ -59,7 +59,7 @@ class Launcher:
     def __init__(self, options: ServerOptions, regions: Regions, submit: Submit) -> None:
         self._options = options
         self._regions = regions
-        self._submit = submit
+        self.submit = submit
         # Two models at a time: compiling and warming take a core each.
         self._cache = ResponseCache(options.response_cache_bytes, options.response_cache_ttl_s)
         url = options.response_cache_url
@@ -111,7 +111,7 @@ class Launcher:
             hosts=prepared.hosts,
             resources=self._resources,
             claims=self._claims(config, instances),
-            door=door_of(config, config.instances, self._submit),
+            door=door_of(config, config.instances, self.submit),
             layout=prepared.layout,
             pace=Pace(_number(config, "latency_target_ms") / 1e3) if adaptive else None,
             hold=hold_of(os.environ),
@@ -166,7 +166,7 @@ class Launcher:
             str(version),
             types=types,
             config=completed.json,
-            submit=self._submit,
+            submit=self.submit,
             broken=partial(self._broken_step, dag, ()),
             statistics=self._statistics_of(config, version),
             regions=self._regions,
@@ -199,7 +199,7 @@ class Launcher:
             str(version),
             types={name: kind.datatype for name, kind in found.types.items()},
             config=completed.json,
-            submit=self._submit,
+            submit=self.submit,
             broken=partial(self._broken_step, found.dag, own),
             statistics=self._statistics_of(config, version),
             regions=self._regions,

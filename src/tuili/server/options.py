@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-ControlMode = Literal["none", "explicit", "poll", "events"]
+ControlMode = Literal["none", "explicit", "poll", "events", "demand"]
 # The modes in which the server follows what changes in its repositories.
 FOLLOWS: Final = ("poll", "events")
 # Where a model runs: "auto" keeps native code in the server's process and all else in hosts.
@@ -26,6 +26,8 @@ class ServerOptions:
     metrics_port: int = 8002
     model_control_mode: ControlMode = "none"
     load_models: tuple[str, ...] = ()
+    # Most memory that the models may take in demand mode; 0: any.
+    memory_budget_bytes: int = 0
     poll_interval_s: float = 15.0
     # How long nothing must change in a version without a record before it counts as whole.
     settle_s: float = 1.0

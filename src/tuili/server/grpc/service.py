@@ -45,14 +45,20 @@ def _server_metadata(dataplane: DataPlane, request: Message) -> Message:
     return _fill("ServerMetadataResponse", dataplane.server_metadata())
 
 
-def _model_metadata(dataplane: DataPlane, request: Message) -> Message:
-    found = dataplane.model_metadata(request.name, request.version)
-    return _fill("ModelMetadataResponse", found)
+def _model_metadata(dataplane: DataPlane, request: Message) -> Message | Awaitable[Message]:
+    def answer() -> Message:
+        found = dataplane.model_metadata(request.name, request.version)
+        return _fill("ModelMetadataResponse", found)
+
+    return dataplane.when_live(request.name, answer)
 
 
-def _model_config(dataplane: DataPlane, request: Message) -> Message:
-    found = dataplane.model_config(request.name, request.version)
-    return _fill("ModelConfigResponse", {"config": found})
+def _model_config(dataplane: DataPlane, request: Message) -> Message | Awaitable[Message]:
+    def answer() -> Message:
+        found = dataplane.model_config(request.name, request.version)
+        return _fill("ModelConfigResponse", {"config": found})
+
+    return dataplane.when_live(request.name, answer)
 
 
 def _model_statistics(dataplane: DataPlane, request: Message) -> Message:

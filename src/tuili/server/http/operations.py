@@ -30,9 +30,10 @@ def server_ready(call: Call) -> Reply:
     return Reply(200 if call.dataplane.server_ready() else 400, (), TEXT)
 
 
-def model_metadata(call: Call) -> Reply:
+def model_metadata(call: Call) -> Reply | Awaitable[Reply]:
     """Inputs, outputs and versions of a model."""
-    return json_reply(call.dataplane.model_metadata(call.match.model, call.match.version))
+    dataplane, model, version = call.dataplane, call.match.model, call.match.version
+    return dataplane.when_live(model, lambda: json_reply(dataplane.model_metadata(model, version)))
 
 
 def model_ready(call: Call) -> Reply:
@@ -42,9 +43,10 @@ def model_ready(call: Call) -> Reply:
     return error_reply(400, "Model version not ready")
 
 
-def model_config(call: Call) -> Reply:
+def model_config(call: Call) -> Reply | Awaitable[Reply]:
     """The configuration of a model, defaults filled in."""
-    return json_reply(call.dataplane.model_config(call.match.model, call.match.version))
+    dataplane, model, version = call.dataplane, call.match.model, call.match.version
+    return dataplane.when_live(model, lambda: json_reply(dataplane.model_config(model, version)))
 
 
 def model_statistics(call: Call) -> Reply:
