@@ -161,3 +161,8 @@ qemu: setup
 	  TUILI_TEST_TARGET=$$target $(BIN)/python -m pytest -n $(JOBS) tests/codegen/kernels \
 	    --ignore tests/codegen/kernels/test_found.py --ignore tests/codegen/kernels/test_loop.py || exit 1; \
 	done
+
+# kill -9 during and after every write of a promotion: one server and two, on SQLite and PostgreSQL.
+.PHONY: kill-matrix
+kill-matrix: setup
+	TUILI_KILL_MATRIX=all $(BIN)/python -m pytest -q tests/server/control/test_kill_matrix.py

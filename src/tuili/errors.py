@@ -77,6 +77,10 @@ class AlreadyExists(UserError):
     """Something that may exist only once."""
 
 
+class Conflict(AlreadyExists):
+    """A decision that was made without knowing of a later one: look again."""
+
+
 class Unsupported(UserError):
     """A valid request for something that is not built or not enabled."""
 

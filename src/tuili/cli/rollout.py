@@ -38,10 +38,8 @@ def start(
     server: Server = HERE,
 ) -> None:
     """Begin a roll-out."""
-    text = plan.read_bytes()
-    if dry_run:
-        text = text.rstrip() + b"\ndry_run: true\n"
-    found = call(server, "POST", "/v2/rollouts", text, "application/yaml")
+    path = "/v2/rollouts?dry_run=true" if dry_run else "/v2/rollouts"
+    found = call(server, "POST", path, plan.read_bytes(), "application/yaml")
     if dry_run:
         _print_json(found)
         return

@@ -1,9 +1,11 @@
 """A server in a process of its own that promotes version 2, and may be killed on its way.
 
-    python -m tests.server.control.promotion REPOSITORY KILL_AFTER
+    python -m tests.server.control.promotion REPOSITORY STATE MOMENT KILL_AT [follow]
 
-After the KILL_AFTER-th write of the journal the process gets SIGKILL (0: never). Prints the version
-that answers at the start, then the one at the end.
+At the KILL_AT-th write of the journal the process gets SIGKILL (0: never), inside the write's
+transaction (`during`) or right after it (`after`). Prints the version that answers at the start,
+then the one at the end. With `follow` it begins no roll-out: another server does, and leads until
+a line on stdin says that it is dead.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from itertools import count
 from pathlib import Path
 
 from tests.server.test_dataplane import infer, request
-from tuili.server.control.store import SqliteStore
+from tuili.server.control import leadership, postgres, store
 from tuili.server.dataplane import DataPlane
 from tuili.server.options import ServerOptions
 
@@ -24,35 +27,54 @@ PLAN = {
     "model": "m", "name": "r", "candidate": 2, "metrics": {"error_rate": {"margin": 0.2}},
     "steps": [{"weight": weight, "min_time_s": 0, "min_samples": 5} for weight in (20, 50)],
 }  # fmt: skip
-append = SqliteStore.append
 writes = count(1)
 
 
-def counted(self, entry, after, epoch=None):
-    written = append(self, entry, after, epoch)
-    if next(writes) == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return written
+def plant(moment: str, kill_at: int) -> None:
+    """Let the process die at one of its writes."""
+
+    def fatal(work):
+        def run(*arguments):
+            done = work(*arguments)
+            if next(writes) == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
+
+        return run
+
+    if moment == "during":
+        # The row is made after BEGIN, the checks and the lock, and before INSERT and COMMIT.
+        store.to_row = postgres.to_row = fatal(store.to_row)
+    else:
+        for each in (store.SqliteStore, postgres.PostgresStore):
+            each.append = fatal(each.append)
 
 
-async def main() -> None:
-    SqliteStore.append = counted
-    dataplane = DataPlane(ServerOptions(repository=(Path(sys.argv[1]),)))
+def lead_when_told() -> None:
+    """On a busy machine a leader may seem dead, and then this server would rightly lead."""
+    leadership.TTL_S = 3600.0
+
+    def wait() -> None:
+        sys.stdin.readline()
+        leadership.TTL_S = 0.5
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+async def main(repository: str, state: str, *, follows: bool) -> None:
+    leadership.TTL_S = 0.5
+    if follows:
+        lead_when_told()
+    dataplane = DataPlane(ServerOptions(repository=(Path(repository),), state=state))
     await dataplane.start()
     dataplane._conducting.cancel()
     conductor = dataplane.conductor
-    # No second server is there to lead; waiting for a dead one's lease would only take time.
-    if conductor._store is not None:
-        conductor._leadership._seen = conductor._store.lease()
-        conductor._leadership._changed_at = -100.0
     print((await infer(dataplane, request())).version, flush=True)
-    if "r" not in conductor.world.rollouts:
+    if not follows and "r" not in conductor.world.rollouts:
         await dataplane.rollouts.create(PLAN, "me")
-    for _ in range(60):
+    while "r" not in conductor.world.rollouts or not conductor.world.rollout("r").over:
         await conductor.reconciler.settle()
         await conductor.tick()
-        if conductor.world.rollout("r").over:
-            break
         for _ in range(100):
             await infer(dataplane, request())
     print((await infer(dataplane, request())).version, flush=True)
@@ -60,4 +82,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    plant(sys.argv[3], int(sys.argv[4]))
+    asyncio.run(main(sys.argv[1], sys.argv[2], follows="follow" in sys.argv[5:]))

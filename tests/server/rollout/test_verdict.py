@@ -184,7 +184,9 @@ def test_of_several_candidates_the_bad_one_is_dropped_and_the_best_wins():
         ({"model": "m", "candidate": 2, "alpha": 0.7}, "alpha must be between 0 and 0.5"),
         ({"model": "m", "candidate": 2,
           "metrics": {"error_rate": {"margin": 0.01, "tolerance": 0.02}}}, "must be above"),
-        ({"model": "m", "candidate": 2, "kind": "blue_green"}, "blue/green steps have weight 100"),
+        ({"model": "m", "candidate": 2, "kind": "blue_green", "steps": [{"weight": 5}]},
+         "blue/green steps have weight 100"),
+        ({"model": "m", "candidate": 2, "start_at": "at noon"}, "start_at 'at noon': Invalid iso"),
         ({"model": "m", "candidate": 2, "routing": {"rules": [{"variant": "x"}]}}, "variant 'x'"),
     ],
 )  # fmt: skip

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from tuili.errors import AlreadyExists, Unavailable
+from tuili.errors import Conflict, Unavailable
 from tuili.server.rollout.history import Entry
 
 _COLUMNS: Final = (
@@ -62,7 +62,7 @@ class Store(Protocol):
     """What the conductor needs; every method blocks, and raises Unavailable when it cannot."""
 
     def append(self, entry: Entry, after: int, epoch: int | None = None) -> Entry:
-        """Write an entry; AlreadyExists when the model has moved on, or the leader is another."""
+        """Write an entry; Conflict when the model has moved on, or the leader is another."""
         ...
 
     def read(self, since: int) -> list[Entry]:
@@ -195,13 +195,13 @@ def next_lease(server: str, seen: Lease) -> Lease:
 def check_epoch(now: int, mine: int) -> None:
     """Refuse a decision of a leader that no longer is one."""
     if now != mine:
-        raise AlreadyExists(f"another server leads since epoch {now}; this decision was of {mine}")
+        raise Conflict(f"another server leads since epoch {now}; this decision was of {mine}")
 
 
 def check_after(entry: Entry, last: int, after: int) -> None:
     """Refuse what was decided without knowing of a later entry."""
     if last > after:
-        raise AlreadyExists(
+        raise Conflict(
             f"model {entry.model!r} has moved on: entry {last} came after {after}, which "
             f"this {entry.event!r} was based on; look again (tuili history {entry.model})"
         )

@@ -38,7 +38,10 @@ async def rollouts(call: Call) -> Reply:
     commands = call.dataplane.rollouts
     if call.head.method == "GET":
         return json_reply(commands.list_all())
-    return json_reply(await commands.create(_document(call), _who(call)))
+    document = _document(call)
+    if b"dry_run=true" in call.head.query:
+        document = document | {"dry_run": True}
+    return json_reply(await commands.create(document, _who(call)))
 
 
 def rollout(call: Call) -> Reply:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tuili.errors import (
     AlreadyExists,
     Cancelled,
+    Conflict,
     DeadlineExceeded,
     InternalError,
     InvalidArgument,
@@ -37,6 +38,7 @@ class Status(NamedTuple):
 STATUS: dict[type[TuiliError], Status] = {
     NotFound: Status(404, 5),  # NOT_FOUND
     AlreadyExists: Status(400, 6),  # ALREADY_EXISTS
+    Conflict: Status(409, 10),  # ABORTED
     Unsupported: Status(501, 12),  # UNIMPLEMENTED
     InvalidArgument: Status(400, 3),  # INVALID_ARGUMENT
     UnknownFailure: Status(400, 2),  # UNKNOWN

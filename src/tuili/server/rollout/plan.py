@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import msgspec
@@ -16,6 +17,8 @@ Hook = Literal["before_start", "before_step", "before_promote", "event"]
 
 STABLE: Final = "stable"
 CANDIDATE: Final = "candidate"
+# Nobody is left to compare with: it ends when nothing went wrong for a while.
+_BLUE_GREEN_STEPS: Final = ({"weight": 100, "require": "no_harm"},)
 _DEFAULT_METRICS: Final = ("error_rate", "latency_p50", "latency_p99")
 
 
@@ -141,7 +144,8 @@ class Plan(_Strict, frozen=True):
     rollback_window_s: float = 600.0
     objective: str = "latency_p50"  # among several good candidates, the best by this wins
     dry_run: bool = False
-    start_at: float | None = None  # seconds since the epoch
+    # Seconds since the epoch; documents may have a time of ISO 8601 as well, UTC unless it says.
+    start_at: float | None = None
 
     @property
     def last_step(self) -> int:
@@ -167,15 +171,29 @@ class Plan(_Strict, frozen=True):
 
 def parse(document: Any) -> Plan:
     """The plan in a decoded YAML or JSON document; InvalidArgument says what is wrong with it."""
-    if isinstance(document, dict) and "candidate" in document:
+    if isinstance(document, dict):
         document = dict(document)
-        document["candidates"] = {CANDIDATE: document.pop("candidate")}
+        if "candidate" in document:
+            document["candidates"] = {CANDIDATE: document.pop("candidate")}
+        if document.get("kind") == "blue_green":
+            document.setdefault("steps", _BLUE_GREEN_STEPS)
+        if isinstance(document.get("start_at"), str | datetime):
+            document["start_at"] = _moment(document["start_at"])
     try:
         plan = msgspec.convert(document, Plan)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"the roll-out's plan: {error}") from error
     check(plan)
     return plan
+
+
+def _moment(given: str | datetime) -> float:
+    """Seconds since the epoch of a time that people wrote."""
+    try:
+        moment = datetime.fromisoformat(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise InvalidArgument(f"the roll-out's plan: start_at {given!r}: {error}") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def check(plan: Plan) -> None:
