@@ -51,12 +51,12 @@ def plant(moment: str, kill_at: int) -> None:
 
 
 def lead_when_told() -> None:
-    """On a busy machine a leader may seem dead, and then this server would rightly lead."""
-    leadership.TTL_S = 3600.0
+    """Else who leads is a matter of who is quicker, and of who seems dead on a busy machine."""
+    epoch, leadership.Leadership.epoch = leadership.Leadership.epoch, lambda *_: None
 
     def wait() -> None:
         sys.stdin.readline()
-        leadership.TTL_S = 0.5
+        leadership.Leadership.epoch = epoch
 
     threading.Thread(target=wait, daemon=True).start()
 
