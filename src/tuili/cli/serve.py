@@ -4,21 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from tuili.cli.serve_options import (
+    AllowClientShm,
+    AllowWebhook,
+    BusyPollUs,
+    Cache,
+    Compat,
+    Consume,
     ControlMode,
+    DrainDelay,
+    ExitTimeout,
+    GrpcImpl,
+    Isolation,
     LoadModel,
+    LogLevel,
+    MaxInputSize,
     MemoryBudget,
+    OnnxExecutor,
+    OverloadStatus,
     PollInterval,
+    RateLimit,
+    RateLimitResource,
     Repositories,
     RepositoryConfig,
     RequireSignature,
+    ResponseCacheSize,
+    ResponseCacheTtl,
+    ResponseCacheUrl,
     Restricted,
     Settle,
+    State,
+    StrictReadiness,
+    TlsCertificate,
+    TlsKey,
 )
 
 if TYPE_CHECKING:
@@ -38,88 +61,35 @@ def serve(
     poll_interval: PollInterval = 15.0,
     settle: Settle = 1.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one model run.")] = 1,
-    onnx_executor: Annotated[
-        Literal["auto", "tuili", "onnxruntime"],
-        typer.Option(help="Who runs ONNX files; auto takes onnxruntime where tuili cannot."),
-    ] = "auto",
-    isolation: Annotated[
-        Literal["auto", "process", "none"],
-        typer.Option(help="Processes for models: those of foreign engines, all, none."),
-    ] = "auto",
+    onnx_executor: OnnxExecutor = "auto",
+    isolation: Isolation = "auto",
     exit_on_error: Annotated[bool, typer.Option(help="Stop when a model does not load.")] = True,
-    strict_readiness: Annotated[
-        bool, typer.Option(help="Ready only while every wanted model is.")
-    ] = True,
-    exit_timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds for requests in flight at the end.")
-    ] = 30.0,
-    drain_delay: Annotated[
-        float, typer.Option(min=0, help="Seconds to serve on at the end, readiness being false.")
-    ] = 0.0,
-    allow_client_shm: Annotated[
-        bool, typer.Option(help="Let clients register shared memory.")
-    ] = False,
-    max_input_size: Annotated[
-        int, typer.Option(min=1, help="Bytes of a JSON body, or of a decompressed one.")
-    ] = 1 << 26,
-    grpc_impl: Annotated[
-        Literal["native", "grpcio"], typer.Option(help="Our own HTTP/2, or grpcio's.")
-    ] = "native",
-    compat: Annotated[
-        Literal["tuili", "triton"],
-        typer.Option(help="With triton, statuses and name are as Triton's where they differ."),
-    ] = "tuili",
-    overload_status: Annotated[
-        int, typer.Option(help="HTTP status of a full queue: 503, or 429.")
-    ] = 503,
-    rate_limit: Annotated[
-        Literal["off", "execution_count"],
-        typer.Option(help="Whether instances wait for the resources that they name."),
-    ] = "off",
-    rate_limit_resource: Annotated[
-        list[str] | None, typer.Option(help="How much there is of a resource: NAME:COUNT.")
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM chain: HTTP and gRPC speak TLS.", show_default=False)
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(help="PEM key of the certificate.", show_default=False)
-    ] = None,
+    strict_readiness: StrictReadiness = True,
+    exit_timeout: ExitTimeout = 30.0,
+    drain_delay: DrainDelay = 0.0,
+    allow_client_shm: AllowClientShm = False,
+    max_input_size: MaxInputSize = 1 << 26,
+    grpc_impl: GrpcImpl = "native",
+    compat: Compat = "tuili",
+    overload_status: OverloadStatus = 503,
+    rate_limit: RateLimit = "off",
+    rate_limit_resource: RateLimitResource = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
     http_restricted_api: Restricted = None,
     grpc_restricted_protocol: Restricted = None,
-    busy_poll_us: Annotated[
-        int, typer.Option(min=0, help="Look for the next request so long instead of sleeping.")
-    ] = 0,
+    busy_poll_us: BusyPollUs = 0,
     server_id: Annotated[str, typer.Option(help="Its name in the metadata.")] = "",
-    response_cache_size: Annotated[
-        int, typer.Option(min=0, help="Bytes of answers kept for models that ask for it.")
-    ] = 64 << 20,
-    response_cache_ttl: Annotated[
-        float, typer.Option(min=0, help="Seconds that an answer is kept; 0 for ever.")
-    ] = 0.0,
-    response_cache_url: Annotated[
-        str, typer.Option(help="A Redis in which servers share answers: redis://HOST:PORT.")
-    ] = "",
-    allow_webhook: Annotated[
-        list[str] | None, typer.Option(help="A URL below which answers of jobs may be posted.")
-    ] = None,
-    consume: Annotated[
-        list[str] | None, typer.Option(help="A queue to take requests from: redis:// or nats://.")
-    ] = None,
+    response_cache_size: ResponseCacheSize = 64 << 20,
+    response_cache_ttl: ResponseCacheTtl = 0.0,
+    response_cache_url: ResponseCacheUrl = "",
+    allow_webhook: AllowWebhook = None,
+    consume: Consume = None,
     require_signature: RequireSignature = None,
     repository_config: RepositoryConfig = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of compiled models.", show_default=False)
-    ] = None,
-    state: Annotated[
-        str,
-        typer.Option(
-            help="Journal of roll-outs: a file, or postgresql://...; default in the repository."
-        ),
-    ] = "",
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")
-    ] = "info",
+    cache: Cache = None,
+    state: State = "",
+    log_level: LogLevel = "info",
 ) -> None:
     """Serve the models of a repository (Triton's layout) until SIGTERM."""
     given = locals()

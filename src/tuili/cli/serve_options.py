@@ -1,4 +1,4 @@
-"""The options of `tuili serve` that say which models it serves, and when it looks for them."""
+"""The options of `tuili serve`: what each one is, and takes."""
 
 from __future__ import annotations
 
@@ -40,4 +40,70 @@ LoadModel = Annotated[
 PollInterval = Annotated[float, typer.Option(min=0.01, help="Seconds between polls.")]
 Settle = Annotated[
     float, typer.Option(min=0, help="Seconds without a change before a copy counts as whole.")
+]
+OnnxExecutor = Annotated[
+    Literal["auto", "tuili", "onnxruntime"],
+    typer.Option(help="Who runs ONNX files; auto takes onnxruntime where tuili cannot."),
+]
+Isolation = Annotated[
+    Literal["auto", "process", "none"],
+    typer.Option(help="Processes for models: those of foreign engines, all, none."),
+]
+StrictReadiness = Annotated[bool, typer.Option(help="Ready only while every wanted model is.")]
+ExitTimeout = Annotated[
+    float, typer.Option(min=0, help="Seconds for requests in flight at the end.")
+]
+DrainDelay = Annotated[
+    float, typer.Option(min=0, help="Seconds to serve on at the end, readiness being false.")
+]
+AllowClientShm = Annotated[bool, typer.Option(help="Let clients register shared memory.")]
+MaxInputSize = Annotated[
+    int, typer.Option(min=1, help="Bytes of a JSON body, or of a decompressed one.")
+]
+GrpcImpl = Annotated[Literal["native", "grpcio"], typer.Option(help="Our own HTTP/2, or grpcio's.")]
+Compat = Annotated[
+    Literal["tuili", "triton"],
+    typer.Option(help="With triton, statuses and name are as Triton's where they differ."),
+]
+OverloadStatus = Annotated[int, typer.Option(help="HTTP status of a full queue: 503, or 429.")]
+RateLimit = Annotated[
+    Literal["off", "execution_count"],
+    typer.Option(help="Whether instances wait for the resources that they name."),
+]
+RateLimitResource = Annotated[
+    list[str] | None, typer.Option(help="How much there is of a resource: NAME:COUNT.")
+]
+TlsCertificate = Annotated[
+    Path | None, typer.Option(help="PEM chain: HTTP and gRPC speak TLS.", show_default=False)
+]
+TlsKey = Annotated[
+    Path | None, typer.Option(help="PEM key of the certificate.", show_default=False)
+]
+BusyPollUs = Annotated[
+    int, typer.Option(min=0, help="Look for the next request so long instead of sleeping.")
+]
+ResponseCacheSize = Annotated[
+    int, typer.Option(min=0, help="Bytes of answers kept for models that ask for it.")
+]
+ResponseCacheTtl = Annotated[
+    float, typer.Option(min=0, help="Seconds that an answer is kept; 0 for ever.")
+]
+ResponseCacheUrl = Annotated[
+    str, typer.Option(help="A Redis in which servers share answers: redis://HOST:PORT.")
+]
+AllowWebhook = Annotated[
+    list[str] | None, typer.Option(help="A URL below which answers of jobs may be posted.")
+]
+Consume = Annotated[
+    list[str] | None, typer.Option(help="A queue to take requests from: redis:// or nats://.")
+]
+Cache = Annotated[Path | None, typer.Option(help="Folder of compiled models.", show_default=False)]
+State = Annotated[
+    str,
+    typer.Option(
+        help="Journal of roll-outs: a file, or postgresql://...; default in the repository."
+    ),
+]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")
 ]
