@@ -327,7 +327,7 @@ def _untyped(proto) -> None:
         (_cycle, "has a cycle through Add node 't', Elu node 'y'"),
         (_missing, "Add node 't' reads 'gone', which nothing in graph 'm' defines"),
         (_missing_output, "graph 'm' returns 'gone', which nothing defines"),
-        (_nan, "Elu node 'y': attribute 'alpha' is not a number"),
+        (_nan, "Elu node 'y': attribute 'alpha' is NaN"),
         (_absurd, "initializer 'w' declares the absurd shape"),
         (_negative, "initializer 'w' has a negative size"),
         (_short, r"initializer 'w' does not hold the \[5\] elements it declares"),

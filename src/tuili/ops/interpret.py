@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,44 @@ def _check_names(graph: Graph, feeds: Mapping[str, Array]) -> None:
     for name in names:
         if name not in feeds:
             raise InvalidArgument(f"input {name!r} is missing; inputs: {names}")
+
+
+def fixed_node(node: Node) -> Callable[[Sequence[Any]], list[Any]] | None:
+    """`run_node` for many calls: the operator and its attributes are looked up once.
+
+    None for a node whose attributes take part in the run: nested graphs, open dims.
+    """
+    op, attrs = lookup(node.op), attributes(node)
+    if any(_takes_part(attr) for attr in attrs.values()):
+        return None
+    return lambda inputs: _evaluated(node, op, dict(attrs), inputs)
+
+
+def _takes_part(attr: Any) -> bool:
+    if isinstance(attr, tuple):
+        return any(map(_takes_part, attr))
+    return isinstance(attr, Graph | Expr)
+
+
+def _evaluated(node: Node, op: Op, attrs: dict[str, Any], inputs: Sequence[Any]) -> list[Any]:
+    epilogue = attrs.pop("epilogue", None)
+    if op.counts_outputs:
+        attrs["count"] = len(node.outputs)
+    own = inputs if op.inputs and op.inputs[-1].variadic else inputs[: op.own_slots]
+    try:
+        with np.errstate(all="ignore"):
+            found = op.meaning(*own, **attrs)
+    except TuiliError:
+        raise
+    except (ArithmeticError, IndexError, MemoryError, TypeError, ValueError) as error:
+        shapes = ", ".join(_described(each) for each in inputs)
+        raise InvalidModel(f"{node.label} fails on ({shapes}): {error}") from error
+    results = [*found] if isinstance(found, tuple) else [found]
+    results = _declared(op, own, results, attrs)
+    if epilogue is not None:
+        extras = [each for each in inputs[op.own_slots :] if each is not None]
+        results[0] = epilogue(results[0], *_aligned(node, results[0], extras))[0]
+    return results
 
 
 class _Machine:
@@ -83,26 +121,8 @@ class _Machine:
 
     def evaluate(self, node: Node, inputs: Sequence[Any]) -> list[Any]:
         """The outputs of one node."""
-        op = lookup(node.op)
         attrs = {name: self._attr(value) for name, value in attributes(node).items()}
-        epilogue = attrs.pop("epilogue", None)
-        if op.counts_outputs:
-            attrs["count"] = len(node.outputs)
-        own = inputs if op.inputs and op.inputs[-1].variadic else inputs[: op.own_slots]
-        try:
-            with np.errstate(all="ignore"):
-                found = op.meaning(*own, **attrs)
-        except TuiliError:
-            raise
-        except (ArithmeticError, IndexError, MemoryError, TypeError, ValueError) as error:
-            shapes = ", ".join(_described(each) for each in inputs)
-            raise InvalidModel(f"{node.label} fails on ({shapes}): {error}") from error
-        results = [*found] if isinstance(found, tuple) else [found]
-        results = _declared(op, own, results, attrs)
-        if epilogue is not None:
-            extras = [each for each in inputs[op.own_slots :] if each is not None]
-            results[0] = epilogue(results[0], *_aligned(node, results[0], extras))[0]
-        return results
+        return _evaluated(node, lookup(node.op), attrs, inputs)
 
     def _attr(self, attr: Any) -> Any:
         if isinstance(attr, Graph):

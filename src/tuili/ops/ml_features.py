@@ -72,16 +72,16 @@ def _extract(X: Array, Y: Array) -> Array:
 # -- labels --------------------------------------------------------------------------------
 
 
-def _table(attrs: dict[str, Any], role: str) -> Any:
-    """Keys or values, from whichever attribute holds them."""
+def label_items(attrs: Any, role: str) -> list[Any]:
+    """LabelEncoder's keys or values, from whichever attribute holds them."""
     for kind in ("tensor", "strings", "int64s", "floats"):
-        found = attrs.get(f"{role}_{kind}")
+        found = attrs(f"{role}_{kind}")
         if found is not None:
-            return np.asarray(found).ravel().tolist(), kind
+            return np.asarray(found).ravel().tolist()
     raise ValueError(f"no attribute {role}_* is given")
 
 
-def _label_types(attrs: Any) -> tuple[DType, Any]:
+def label_types(attrs: Any) -> tuple[DType, Any]:
     """The element type and the default of LabelEncoder's result."""
     tensor = attrs("values_tensor")
     default = attrs("default_tensor")
@@ -99,13 +99,12 @@ def _label_types(attrs: Any) -> tuple[DType, Any]:
 
 
 def _label_shape(site: Site) -> list[Result]:
-    return [TensorType(_label_types(site.attr)[0], site.tensor(0).shape)]
+    return [TensorType(label_types(site.attr)[0], site.tensor(0).shape)]
 
 
 def _label_encoder(X: Array, **attrs: Any) -> Array:
-    keys, _ = _table(attrs, "keys")
-    values, _ = _table(attrs, "values")
-    kind, default = _label_types(attrs.get)
+    keys, values = label_items(attrs.get, "keys"), label_items(attrs.get, "values")
+    kind, default = label_types(attrs.get)
     table = dict(zip(keys, values, strict=True))
     missing = next((table[key] for key in keys if key != key), default)  # noqa: PLR0124 - NaN
     found = [table.get(item, missing if item != item else default) for item in X.ravel().tolist()]  # noqa: PLR0124 - NaN
@@ -158,7 +157,7 @@ def _zip_map_shape(site: Site) -> list[Result]:
 def _zip_map(X: Array, **attrs: Any) -> list[dict[Any, Any]]:
     names = attrs["classlabels_strings"] or attrs["classlabels_int64s"]
     rows = X.reshape(1, -1) if X.ndim == 1 else X
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in rows.tolist()]
 
 
 def _dict_vectorizer_shape(site: Site) -> list[Result]:

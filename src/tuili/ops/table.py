@@ -49,6 +49,7 @@ from tuili.ops import (
     slicing,
     strings,
     training,
+    trees,
     unary,
     vision,
 )
@@ -82,6 +83,7 @@ FAMILIES = (
     ml_linear,
     ml_trees,
     ml_features,
+    trees,
     training,
     contrib_math,
     contrib_quantized,

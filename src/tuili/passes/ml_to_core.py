@@ -1,57 +1,79 @@
-"""ai.onnx.ml operators that say in other words what core operators say.
-
-ArrayFeatureExtractor(X, Y) picks along the last axis by the flat indices Y: a Gather. A vector X
-counts as one row.
-"""
+"""ai.onnx.ml operators that say in other words what core operators say, as one table."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from tuili.ir import Graph, Node, TensorType, Value
-from tuili.passes.fold import give_way
+from tuili.ops.contents import Contents
+from tuili.passes import ml_features as features
+from tuili.passes import ml_linear as linear
+from tuili.passes import ml_trees as trees
+from tuili.passes.making import Making
 from tuili.tensors import DType, Shape, numel
 
 
-def ml_to_core(graph: Graph) -> bool:
-    """Rewrite every such node whose shapes are known."""
-    found = [node for node in graph.nodes if _is_extractor(node)]
-    for node in found:
-        _rewrite(graph, node)
+class Rewrite(NamedTuple):
+    """How an operator is spelt out, and when it can be."""
+
+    write: Callable[[Making], None]
+    fits: Callable[[Node], bool]
+
+
+def ml_to_core(graph: Graph, contents: Contents) -> bool:
+    """Rewrite every such node whose types are known."""
+    found = [
+        (node, rewrite)
+        for node in graph.nodes
+        if (rewrite := REWRITES.get(node.op)) is not None and rewrite.fits(node)
+    ]
+    for node, rewrite in found:
+        rewrite.write(Making(graph, node, contents))
     return bool(found)
 
 
 def _is_extractor(node: Node) -> bool:
-    if node.op != "ai.onnx.ml::ArrayFeatureExtractor":
-        return False
     types = (node.required(0).type, node.required(1).type, node.output.type)
-    known = all(isinstance(type_, TensorType) and type_.shape for type_ in types)
-    return known and node.required(0).dtype is not DType.STR
+    known = all(isinstance(type_, TensorType) and type_.shape is not None for type_ in types)
+    return known and bool(node.required(0).shape) and node.required(0).dtype is not DType.STR
 
 
-def _rewrite(graph: Graph, node: Node) -> None:
-    x, y = node.required(0), node.required(1)
-    indices = _reshaped(graph, node, y, (numel(y.shape),))
+def _extractor(m: Making) -> None:
+    """Picks along the last axis by the flat indices Y: a Gather. A vector X counts as one row."""
+    x, y = m.node.required(0), m.node.required(1)
+    indices = _reshaped(m, y, (numel(y.shape),))
     if len(x.shape) == 1:
-        x = _reshaped(graph, node, x, (1, *x.shape))
-    picked = graph.add(
-        "Gather",
-        [x, indices],
-        {"axis": len(x.shape) - 1},
-        types=[node.output.type],
-        name=node.name,
-        before=node,
-    )
-    give_way(graph, node.output, picked.output)
-    graph.remove(node)
+        x = _reshaped(m, x, (1, *x.shape))
+    m.replace(m("Gather", x, indices, axis=len(x.shape) - 1))
 
 
-def _reshaped(graph: Graph, node: Node, value: Value, shape: Shape) -> Value:
+def _reshaped(m: Making, value: Value, shape: Shape) -> Value:
     """The value with its last dim taking what is left over."""
     sizes = [
         dim if isinstance(dim, int) and index < len(shape) - 1 else -1
         for index, dim in enumerate(shape)
     ]
-    target = graph.add_constant(np.array(sizes, np.int64), "shape")
-    type_ = TensorType(value.dtype, shape)
-    return graph.add("Reshape", [value, target], types=[type_], before=node).output
+    return m("Reshape", value, np.array(sizes, np.int64))
+
+
+_ROWS = {
+    "ArrayFeatureExtractor": Rewrite(_extractor, _is_extractor),
+    "TreeEnsembleRegressor": Rewrite(trees.regressor, trees.is_trees),
+    "TreeEnsembleClassifier": Rewrite(trees.classifier, trees.is_trees),
+    "TreeEnsemble": Rewrite(trees.ensemble, trees.is_trees),
+    "LinearRegressor": Rewrite(linear.linear_regressor, linear.is_linear),
+    "LinearClassifier": Rewrite(linear.linear_classifier, linear.is_linear),
+    "SVMRegressor": Rewrite(linear.svm_regressor, linear.is_svm),
+    "SVMClassifier": Rewrite(linear.svm_classifier, linear.is_svm),
+    "LabelEncoder": Rewrite(features.label_encoder, features.is_short_table),
+    "Scaler": Rewrite(features.scaler, features.is_numeric),
+    "Normalizer": Rewrite(features.normalizer, features.is_numeric),
+    "Binarizer": Rewrite(features.binarizer, features.is_numeric),
+    "Imputer": Rewrite(features.imputer, features.is_numeric),
+    "FeatureVectorizer": Rewrite(features.vectorizer, features.is_plain_batch),
+    "OneHotEncoder": Rewrite(features.one_hot, features.is_hot),
+}
+REWRITES = {f"ai.onnx.ml::{name}": rewrite for name, rewrite in _ROWS.items()}

@@ -79,7 +79,7 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         run("remove_dead", lambda: remove_dead(graph)),
         run("share_equal_nodes", lambda: on_all(graph, share_equal_nodes)),
         run("gemm_to_matmul", lambda: on_all(graph, gemm_to_matmul)),
-        run("ml_to_core", lambda: on_all(graph, ml_to_core)),
+        run("ml_to_core", lambda: on_all(graph, partial(ml_to_core, contents=contents))),
         run("merge_movement", lambda: merge_movement(graph, contents)),
         run("fold_pads", lambda: fold_pads(graph, contents)),
         run("split_batch_norm", lambda: on_all(graph, split_batch_norm)),

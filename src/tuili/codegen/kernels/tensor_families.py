@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernels import (
+    distance,
     elementwise,
     fill,
     found,
@@ -20,6 +21,7 @@ from tuili.codegen.kernels import (
     resize,
     search,
     softmax,
+    trees,
 )
 
 _ELEMENTWISE = Family("elementwise", elementwise.emit, elementwise.supports)
@@ -44,6 +46,8 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     **dict.fromkeys(("Softmax", "LogSoftmax"), (_SOFTMAX,)),
     **dict.fromkeys(("ArgMax", "ArgMin"), (Family("arg", search.emit_arg, search.supports),)),
     **dict.fromkeys(("CumSum", "CumProd"), (_CUMULATIVE,)),
+    "com.microsoft::CDist": (Family("distance", distance.emit, distance.supports),),
+    "TreeScores": (Family("trees", trees.emit, trees.supports),),
     "TopK": (Family("heap", search.emit_top_k, search.supports),),
     **dict.fromkeys(norm.OPERATORS, (_ROW_NORM,)),
     **dict.fromkeys(norm.BY_CHANNEL, (_CHANNEL_NORM,)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +67,6 @@ def _integer(name: str, number: int, where: str) -> Any:
 
 
 def _number(number: float, where: str) -> float:
-    if math.isnan(number):
-        raise InvalidModel(f"{where} is not a number (NaN); the model is damaged")
     return float(number)
 
 

@@ -1,0 +1,56 @@
+"""Making: how a pass writes the nodes that replace one; their types are known at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tuili.ir import Attr, Graph, Node, Value
+from tuili.ops.contents import Contents
+from tuili.ops.infer import infer_node
+from tuili.passes.fold import give_way
+from tuili.tensors import Array
+
+
+class Making:
+    """Nodes in front of the one that they replace.
+
+    m = Making(graph, node, contents)
+    y = m("Add", m("MatMul", x, w), m.constant(bias))
+    m.replace(y)
+    """
+
+    def __init__(self, graph: Graph, node: Node, contents: Contents) -> None:
+        self._graph = graph
+        self.node = node
+        self._contents = contents
+
+    def __call__(self, op: str, *inputs: Value | Array | np.generic | None, **attrs: Attr) -> Value:
+        """The only output of a new node; arrays become constants."""
+        return self.all(op, *inputs, outputs=1, **attrs)[0]
+
+    def all(
+        self, op: str, *inputs: Value | Array | np.generic | None, outputs: int, **attrs: Attr
+    ) -> Sequence[Value]:
+        """The outputs of a new node."""
+        given = [
+            each if each is None or isinstance(each, Value) else self.constant(np.asarray(each))
+            for each in inputs
+        ]
+        names = [""] * outputs
+        made = self._graph.add(
+            op, given, attrs, outputs=names, name=self.node.name, before=self.node
+        )
+        infer_node(made, self._contents)
+        return made.outputs
+
+    def constant(self, array: Array) -> Value:
+        """A constant."""
+        return self._graph.add_constant(array, f"{self.node.output.name}_const")
+
+    def replace(self, *values: Value) -> None:
+        """Let values take the place of the node's outputs, and the node go."""
+        for old, new in zip(self.node.outputs, values, strict=True):
+            give_way(self._graph, old, new)
+        self._graph.remove(self.node)
