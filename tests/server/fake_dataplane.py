@@ -103,6 +103,9 @@ class FakeDataPlane(DataPlane):
                 reply(self._unknown(request.model))
         return ticket
 
+    def express_servable(self, request: InferRequest) -> None:
+        """None of its models goes the express way."""
+
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> FakeTicket:
         if request.model != "repeat":
             return self.submit(request, lambda answer: reply(answer, True))

@@ -10,6 +10,7 @@ from typing import Final
 from tuili.backends.requests import Answered
 from tuili.errors import DeadlineExceeded, InternalError, TuiliError
 from tuili.server.execution import Outcome
+from tuili.server.express import answer_raw
 from tuili.server.pending import Pending, Reply, StreamReply
 from tuili.server.protocol.messages import Array, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature
@@ -98,6 +99,8 @@ class Answers:
             self._each(batch, outcome.answers, outcome.started_ns)
             return
         outputs = outcome.outputs or {}
+        if batch[0].express and answer_raw(batch, outputs, outcome.started_ns, self._statistics):
+            return
         if self._layout is not None:
             self._split_layout(self._layout, batch, outputs, outcome.started_ns)
             return

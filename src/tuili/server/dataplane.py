@@ -28,6 +28,7 @@ from tuili.server.control.split import Split
 from tuili.server.control.variants import rollout_lines
 from tuili.server.demand import Demand
 from tuili.server.ensemble import Ensemble
+from tuili.server.express import Buffer, Express
 from tuili.server.launching import Launcher
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import FOLLOWS, ServerOptions
@@ -184,6 +185,29 @@ class DataPlane:
         except TuiliError as error:
             reply(error)
             return _REFUSED
+
+    def express(
+        self,
+        express: Express,
+        raw: Buffer,
+        reply: Reply,
+        target: object,
+        deadline: float | None = None,
+    ) -> Ticket | None:
+        """Queue a request that differs from an earlier one in its bytes only.
+
+        None when its words do not mean any more what they did. It is answered by `express.send`,
+        or by `reply`, after this returns; raises what it is refused for.
+        """
+        versions = self._live.get(express.request.model)
+        if versions is None or versions.get(express.request.version) is not express.servable:
+            return None
+        return express.servable.express(express, raw, reply, target, deadline)
+
+    def express_servable(self, request: InferRequest) -> Servable | None:
+        """The servable, if requests with the words of this one may go the express way."""
+        front = self._live.get(request.model, {}).get(request.version)
+        return front if isinstance(front, Servable) and front.plain else None
 
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket:
         """As `submit` for models that answer 0..n times: `reply(answer, final)`.

@@ -261,10 +261,7 @@ class Dispatcher:
             self._turns[instance].use()
         if self._layout is not None:
             self._layout.prepare(batch)
-        size = 0
-        for item in batch:
-            for array in item.arrays.values():
-                size += array.size
+        size = sum([item.elements for item in batch])
         self.under_way += len(batch)
         if self._pace is not None:
             self._pace.running = self.under_way

@@ -16,6 +16,7 @@ import numpy as np
 from tuili.backends import Executable, stream
 from tuili.backends.requests import Answered, by_request
 from tuili.errors import Cancelled, InternalError, TuiliError, Unavailable
+from tuili.server.express import join_raw
 from tuili.server.pending import Pending
 from tuili.server.protocol.messages import Array
 from tuili.server.telling import told_of
@@ -48,7 +49,7 @@ def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
     """Run one batch; whatever goes wrong becomes an error of the tree."""
     started = joined = time.monotonic_ns()
     try:
-        arrays = batch[0].arrays if len(batch) == 1 else join(batch)
+        arrays = join(batch)
         joined = time.monotonic_ns()
         requests = by_request(model)
         if requests is not None:
@@ -91,7 +92,13 @@ def _parts(model: Executable, item: Pending) -> Iterator[Answered]:
 
 def join(batch: Sequence[Pending]) -> dict[str, Array]:
     """One array per input, the requests' rows one after the other."""
-    return {name: np.concatenate([item.arrays[name] for item in batch]) for name in batch[0].arrays}
+    if len(batch) == 1:
+        return batch[0].materialized()
+    joined = join_raw(batch)
+    if joined is not None:
+        return joined
+    arrays = [item.materialized() for item in batch]
+    return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}
 
 
 class Runner(Protocol):

@@ -5,6 +5,7 @@ The server itself must not fork: it has threads, and more memory than a host sho
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -106,6 +107,7 @@ class ForkServer:
     """The helper process; it starts with the first host, and again should it have died."""
 
     def __init__(self) -> None:
+        atexit.register(self.close)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
 from tuili.backends.requests import Answered
 from tuili.errors import TuiliError
+from tuili.server.express import Buffer, Express
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 
 Reply = Callable[[InferResponse | TuiliError], None]
@@ -60,15 +61,32 @@ class Pending(msgspec.Struct, eq=False):
     admitted: bool = False
     own_reply: Reply | None = None  # the transport's, under what the door put around it
     is_blank: bool = False  # it fills a row for which there is no request
+    # Of a request that goes the express way: its bytes, and where the bytes of its answer go.
+    express: Express | None = None
+    raw: Buffer | None = None
+    target: Any = None
 
     def blank(self) -> Pending:
         """A request of nobody, of the same shapes with zeros."""
         return Pending(
             InferRequest(self.request.model, []), None,
-            {name: _zeros(array) for name, array in self.arrays.items()},
+            {name: _zeros(array) for name, array in self.materialized().items()},
             self.rows, self.lane, self.level, self.arrived_ns, self.arrived, 0.0, self.owner,
             is_blank=True,
         )  # fmt: skip
+
+    def materialized(self) -> dict[str, Array]:
+        """The input arrays; those of a request that brought bytes only are made now."""
+        if self.raw is not None and self.express is not None:
+            self.arrays, self.raw = self.express.arrays(self.raw), None
+        return self.arrays
+
+    @property
+    def elements(self) -> int:
+        """How many numbers its inputs have."""
+        if self.express is not None:
+            return self.express.elements
+        return sum([array.size for array in self.arrays.values()])
 
     def cancel(self) -> None:
         """Forget the request; `reply` is not called any more."""

@@ -11,6 +11,7 @@ import asyncio
 import time
 
 from tuili.server.dataplane import DataPlane, Ticket
+from tuili.server.express import Buffer, Express
 from tuili.server.pending import Reply
 from tuili.server.protocol.messages import InferRequest
 
@@ -26,16 +27,29 @@ class BusyPoll:
 
     def watch(self, dataplane: DataPlane) -> None:
         """Stay awake after every request that `dataplane` gets."""
-        submit = dataplane.submit
+        submit, take = dataplane.submit, dataplane.express
 
         def submit_and_stay(request: InferRequest, reply: Reply) -> Ticket:
-            self._until = time.monotonic() + self._spin_s
-            if not self._spinning:
-                self._spinning = True
-                self._loop.call_soon(self._turn)
+            self._stay()
             return submit(request, reply)
 
-        dataplane.submit = submit_and_stay
+        def express_and_stay(
+            express: Express,
+            raw: Buffer,
+            reply: Reply,
+            target: object,
+            deadline: float | None = None,
+        ) -> Ticket | None:
+            self._stay()
+            return take(express, raw, reply, target, deadline)
+
+        dataplane.submit, dataplane.express = submit_and_stay, express_and_stay
+
+    def _stay(self) -> None:
+        self._until = time.monotonic() + self._spin_s
+        if not self._spinning:
+            self._spinning = True
+            self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         """A loop with something to call looks at its sockets without waiting."""

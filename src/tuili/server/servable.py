@@ -19,6 +19,7 @@ from tuili.server.admitting import CLIENT, CLIENT_HEADER, Door
 from tuili.server.answering import Answers, hand_over
 from tuili.server.dispatching import Dispatcher, Policies
 from tuili.server.execution import Runner
+from tuili.server.express import Buffer, Express
 from tuili.server.finishing import Finisher, Queue
 from tuili.server.hosts import Host
 from tuili.server.pending import Pending, Reply, StreamReply, Ticket
@@ -76,6 +77,7 @@ class Servable:
         self.decoupled = decoupled
         self.hosts = list(hosts)
         self._policy = policy
+        self._default_level = policy.level_of(0)
         self._broken, self._given_up = "", False
         self._placement = placement or Placement()
         self._caches = cache is not None
@@ -122,14 +124,57 @@ class Servable:
             self._dispatcher.share(resources, claims)
 
     # ---- requests
-    def submit(self, request: InferRequest, reply: Reply) -> Ticket:
-        """Check and queue a request; raises what it is refused for."""
+    @property
+    def plain(self) -> bool:
+        """Whether requests may go the express way."""
+        return not (
+            self._door or self._caches or self._layout or self._stateful or self.decoupled
+        ) and not any(
+            rule.reshape is not None
+            for rules in (self.signature.inputs, self.signature.outputs)
+            for rule in rules.values()
+        )
+
+    def express(
+        self, express: Express, raw: Buffer, reply: Reply, target: object, deadline: float | None
+    ) -> Ticket:
+        """Queue a request that differs from an earlier one in its bytes only; as `submit`."""
+        self._require_open(express.request)
+        now_ns = time.monotonic_ns()
+        item = Pending(
+            express.request,
+            reply,
+            {},
+            express.rows,
+            express.lane,
+            self._default_level,
+            now_ns,
+            now_ns / _NS,
+            deadline or 0.0,
+            self,
+            express=express,
+            raw=raw,
+            target=target,
+            deadline=deadline or 0.0,
+        )
+        try:
+            self._queue.push(item)
+        except TuiliError as error:
+            return self._refuse(item, error)
+        self._dispatcher.wake()
+        return item
+
+    def _require_open(self, request: InferRequest) -> None:
         if self._draining:
             raise Unavailable(
                 f"'{self.signature.model}' version {self.version} is not at ready state"
             )
         if self._given_up and self.broken:
             raise Unavailable(f"{prefix(request)}'{self.signature.model}' is {self._broken}")
+
+    def submit(self, request: InferRequest, reply: Reply) -> Ticket:
+        """Check and queue a request; raises what it is refused for."""
+        self._require_open(request)
         checked = self.signature.check(request)
         now_ns = time.monotonic_ns()
         item = Pending(
@@ -138,7 +183,7 @@ class Servable:
             checked.arrays,
             checked.rows,
             checked.lane,
-            0,
+            self._default_level,
             now_ns,
             now_ns / _NS,
             request.deadline or 0.0,
@@ -274,8 +319,7 @@ class Servable:
         return timeout_s
 
     def _rows_worth(self, item: Pending) -> int:
-        size = sum([array.size for array in item.arrays.values()])
-        return self._placement.rows_worth(size // item.rows, self._policy.max_rows)
+        return self._placement.rows_worth(item.elements // item.rows, self._policy.max_rows)
 
     # ---- life
     @property

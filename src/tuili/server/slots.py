@@ -83,7 +83,8 @@ class HostSlot:
     ) -> None:
         """Write the batch into the slot and ring; `done` is called on the loop."""
         self._started_ns = time.monotonic_ns()
-        parts = {name: [item.arrays[name] for item in batch] for name in batch[0].arrays}
+        arrays = [item.materialized() for item in batch]
+        parts = {name: [each[name] for each in arrays] for name in arrays[0]}
         try:
             tensors = self._memory.write(parts)
             self._part = batch[0].part

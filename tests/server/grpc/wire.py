@@ -81,9 +81,14 @@ def infer_request(
 class Raw:
     """A connection to a server over a fake data plane; bytes in, bytes out."""
 
-    def __init__(self, limits: GrpcLimits | None = None) -> None:
-        self.dataplane = FakeDataPlane()
-        self.listener = GrpcListener(self.dataplane, limits or GrpcLimits())
+    def __init__(
+        self, limits: GrpcLimits | None = None, dataplane: Any = None, beside: Raw | None = None
+    ) -> None:
+        self.dataplane = dataplane or FakeDataPlane()
+        if beside is None:
+            self.listener = GrpcListener(self.dataplane, limits or GrpcLimits())
+        else:
+            self.listener = beside.listener
         self.transport = Transport()
         self.connection = self.listener.connect()
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
@@ -121,9 +126,13 @@ class Wire(Raw):
     """The same with a whole HTTP/2 client."""
 
     def __init__(
-        self, limits: GrpcLimits | None = None, settings: dict[int, int] | None = None
+        self,
+        limits: GrpcLimits | None = None,
+        settings: dict[int, int] | None = None,
+        dataplane: Any = None,
+        beside: Raw | None = None,
     ) -> None:
-        super().__init__(limits)
+        super().__init__(limits, dataplane, beside)
         config = h2.config.H2Configuration(header_encoding="utf-8")
         self.client = h2.connection.H2Connection(config)
         if settings:

@@ -73,10 +73,15 @@ class Answer:
 class Wire:
     """One connection to a server over a fake data plane."""
 
-    def __init__(self, limits: HttpLimits | None = None, dataplane: Any = None) -> None:
+    def __init__(
+        self, limits: HttpLimits | None = None, dataplane: Any = None, beside: Wire | None = None
+    ) -> None:
         limits = limits or HttpLimits()
         self.dataplane = dataplane or FakeDataPlane()
-        self.listener = HttpListener(Application(self.dataplane, limits).dispatch, limits)
+        if beside is None:
+            self.listener = HttpListener(Application(self.dataplane, limits).dispatch, limits)
+        else:
+            self.listener = beside.listener
         self.transport = Transport()
         self.connection = self.listener.connect()
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]

@@ -429,7 +429,7 @@ class ResponseEncoder:
             else:
                 tail += (bytes(small), raw)
                 small = bytearray()
-        front = self._front(tuple(key), response) if plain else _front(response)
+        front = self._front(tuple(key), response) if plain else front_of(response)
         front += _changing(response, extra)
         if not tail:
             return [front + small]
@@ -448,9 +448,7 @@ class ResponseEncoder:
         key = (response.model, response.version, output.name, output.datatype, output.shape)
         start = self._starts.get(key)
         if start is None:
-            raw = bytearray(b"\x32")
-            _append_varint(raw, data.nbytes)
-            start = _front(response) + bytes(raw)
+            start = front_of(response) + raw_head(data.nbytes)
             if len(self._starts) >= _MAX_PLANS:
                 del self._starts[next(iter(self._starts))]
             self._starts[key] = start
@@ -459,14 +457,14 @@ class ResponseEncoder:
     def _front(self, key: tuple[Any, ...], response: InferResponse) -> bytes:
         front = self._fronts.get(key)
         if front is None:
-            front = _front(response)
+            front = front_of(response)
             if len(self._fronts) >= _MAX_PLANS:
                 del self._fronts[next(iter(self._fronts))]
             self._fronts[key] = front
         return front
 
 
-def _front(response: InferResponse) -> bytes:
+def front_of(response: InferResponse) -> bytes:
     """Model, version and the description of the outputs, serialized."""
     return bytes(
         _Response(
@@ -475,6 +473,13 @@ def _front(response: InferResponse) -> bytes:
             outputs=[_describe(output) for output in response.outputs],
         ).SerializeToString()
     )
+
+
+def raw_head(size: int, tag: int = 0x32) -> bytes:
+    """What stands before the bytes of a raw tensor: in a response, or with `RAW_INPUT`."""
+    head = bytearray((tag,))
+    _append_varint(head, size)
+    return bytes(head)
 
 
 def _describe(output: OutputTensor) -> Any:
@@ -505,6 +510,6 @@ def stream_error(request: InferRequest, text: str, final: bool) -> list[Buffer]:
     response = InferResponse(request.model, request.version, [], request.id)
     message = INFERENCE["ModelStreamInferResponse"](error_message=text)
     message.infer_response.ParseFromString(
-        _front(response) + _changing(response, {"triton_final_response": final})
+        front_of(response) + _changing(response, {"triton_final_response": final})
     )
     return [bytes(message.SerializeToString())]

@@ -18,6 +18,7 @@ from tuili.server.grpc.codec import (
     stream_error,
     wrap_stream_response,
 )
+from tuili.server.grpc.express import ExpressDesk
 from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, Parameters
 
 Done = Callable[["list[Buffer] | TuiliError"], None]
@@ -33,16 +34,22 @@ class Inference:
         self.dataplane = dataplane
         self.decoder = RequestDecoder()
         self.encoder = ResponseEncoder()
+        self._desk = ExpressDesk(dataplane, self._answer)
 
     def infer(
         self, message: Buffer, deadline: float | None, done: Done, origin: Origin | None = None
     ) -> Ticket | None:
-        """Answer one ModelInferRequest by one call of `done`."""
+        """Answer one ModelInferRequest by one call of `done`, or of the origin's `answer_known`."""
         try:
-            request, _ = self.decoder.decode(message)
+            ticket = self._desk.take(message, deadline, done, origin)
+            if ticket is not None:
+                return ticket
+            request, plan = self.decoder.decode(message)
         except TuiliError as error:
             done(error)
             return None
+        if not request.id:
+            self._desk.learn(message, request, plan, origin)
         request.deadline = deadline
         request.origin = origin
         return self.dataplane.submit(request, partial(self._answer, done))

@@ -219,6 +219,12 @@ class GrpcStream:
         else:
             self._end(answer)
 
+    def answer_known(self, message: bytes) -> None:
+        """The small answer of a unary call, serialized."""
+        if not self.over:
+            self.over = True
+            self._connection.outgoing.send_unary(self, [message])
+
     def _send(self, parts: list[Buffer]) -> None:
         """One message of a streaming call."""
         if self.over:

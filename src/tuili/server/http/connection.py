@@ -281,6 +281,17 @@ class HttpConnection(asyncio.BufferedProtocol):
             transport.writelines(parts)
         self._finish(persistence is _CLOSE)
 
+    def reply_known(self, head: bytes, parts: list[bytes]) -> None:
+        """As `reply_bytes`, of a small reply with a remembered head."""
+        request, transport = self._head, self._transport
+        if transport is None or not self._busy:
+            return
+        if request is None or not request.keep_alive or request.old or self._connections.draining:
+            self.reply_bytes([head, *parts])
+            return
+        transport.write(b"".join((head, *parts)))
+        self._finish(False)
+
     def start_stream(self, reply: Reply) -> None:
         """Send the head of a reply whose body follows through `send_chunk`."""
         if self._transport is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from tuili.server.dataplane import DataPlane
 from tuili.server.http.codec import InferDecoder, Plan
 from tuili.server.http.compression import compress
 from tuili.server.http.connection import HttpConnection
+from tuili.server.http.express import ExpressDesk
 from tuili.server.http.head import Head
 from tuili.server.http.infer_reply import (
     EVERYTHING_BINARY,
@@ -37,16 +39,20 @@ class Inference:
         self._limits = limits
         self._refusals = refusals
         self._dataplane = dataplane
-        self._submit = dataplane.submit
+        self._desk = ExpressDesk(dataplane)
         self._decoder = InferDecoder(limits)
         self._encoder = ReplyEncoder()
 
     def infer(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         """Answer one request; TuiliError when it is refused before it reaches the data plane."""
+        if self._desk.take(connection, head, match, body):
+            return
         request, plan = self.read(head, match, body)
         request.origin = connection
-        answer = _Answer(connection, self._encoder, plan, self._refusals)
-        ticket = self._submit(request, answer.reply)
+        answer = _Answer(self._encoder, plan, self._refusals)
+        if plan.constant:
+            self._desk.learn(head, match, body, request, plan, answer.reply)
+        ticket = self._dataplane.submit(request, partial(answer.reply, connection))
         if not answer.done:
             connection.work = ticket
 
@@ -124,23 +130,19 @@ def _raw_bytes(name: str, dims: list[int], body: Buffer) -> np.ndarray[Any, Any]
 
 
 class _Answer:
-    """Where the answer of one request goes."""
+    """How the answers to requests with one plan are written."""
 
-    __slots__ = ("_connection", "_encoder", "_plan", "_refusals", "done")
+    __slots__ = ("_encoder", "_plan", "_refusals", "done")
 
-    def __init__(
-        self, connection: HttpConnection, encoder: ReplyEncoder, plan: Plan, refusals: Refusals
-    ) -> None:
-        self._connection = connection
+    def __init__(self, encoder: ReplyEncoder, plan: Plan, refusals: Refusals) -> None:
         self._encoder = encoder
         self._plan = plan
         self._refusals = refusals
         self.done = False
 
-    def reply(self, answer: InferResponse | TuiliError) -> None:
-        """Called by the data plane, once; never raises."""
+    def reply(self, connection: HttpConnection, answer: InferResponse | TuiliError) -> None:
+        """Called by the data plane, once for a request; never raises."""
         self.done = True
-        connection = self._connection
         if not isinstance(answer, InferResponse):
             connection.reply(self._refusals.reply(answer))
             return

@@ -225,7 +225,16 @@ class RequestQueue(Generic[Item]):
 
     def _pop(self, lane: object, level: int, count: int) -> list[Item]:
         waiting = self._levels[level][lane]
-        items: list[Item] = []
+        if count == len(waiting) and len(self._order) == 1:
+            # The everyday case: all of them leave, and no other level has to be thought of.
+            items = list(waiting)
+            del self._levels[level][lane]
+            for item in items:
+                item.queued = False
+            self._size -= count
+            self._sizes[level] -= count
+            return items
+        items = []
         for _ in range(count):
             items.append(waiting.popleft())
             self._forget(items[-1])

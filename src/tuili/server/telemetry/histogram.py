@@ -26,6 +26,16 @@ class Histogram:
         self.count += 1
         self.sum_ns += duration_ns
 
+    def record_since(self, begins_ns: list[int], end_ns: int) -> None:
+        """Count durations that ended at the same moment."""
+        buckets = self._buckets
+        for begin in begins_ns:
+            duration_ns = end_ns - begin
+            bits = duration_ns.bit_length()
+            buckets[bits * 4 + (duration_ns >> (bits - 3) & 3) if bits > 2 else 8] += 1
+        self.count += len(begins_ns)
+        self.sum_ns += end_ns * len(begins_ns) - sum(begins_ns)
+
     def cumulative(self, bounds_ns: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         """(bound, how many are at most about bound) for ascending bounds."""
         at, total = 0, 0

@@ -88,16 +88,19 @@ class Statistics:
         self.left[left] = self.left.get(left, 0) + 1
         joined, ran, split = times_ns
         # As Triton: a request is charged the whole time of the batch that it was part of.
-        self.compute_input.add(joined * requests, requests)
-        self.compute_infer.add(ran * requests, requests)
-        self.compute_output.add(split * requests, requests)
-        self.infer_ns.record(ran)
         batch = self.batches.get(rows)
         if batch is None:
             batch = self.batches[rows] = BatchStatistics(rows)
-        batch.input.add(joined)
-        batch.infer.add(ran)
-        batch.output.add(split)
+        for ns, charged, run in (
+            (joined, self.compute_input, batch.input),
+            (ran, self.compute_infer, batch.infer),
+            (split, self.compute_output, batch.output),
+        ):
+            charged.count += requests
+            charged.ns += ns * requests
+            run.count += 1
+            run.ns += ns
+        self.infer_ns.record(ran)
 
     def record_success(self, queued_ns: int, total_ns: int) -> None:
         """One request was answered."""
@@ -112,6 +115,18 @@ class Statistics:
         self.request_ns.record(total_ns)
         if self.watch is not None:
             self.watch(queued_ns, total_ns)
+
+    def record_successes(self, arrived_ns: list[int], started_ns: int, now_ns: int) -> None:
+        """Requests that arrived at these moments were answered by one run."""
+        if self.muted or self.watch is not None:
+            for arrived in arrived_ns:
+                self.record_success(started_ns - arrived, now_ns - arrived)
+            return
+        count, arrived = len(arrived_ns), sum(arrived_ns)
+        self.success.add(now_ns * count - arrived, count)
+        self.queue.add(started_ns * count - arrived, count)
+        self.queue_ns.record_since(arrived_ns, started_ns)
+        self.request_ns.record_since(arrived_ns, now_ns)
 
     def record_failure(self, reason: str, total_ns: int) -> None:
         """One request was not answered: REJECTED, CANCELED, BACKEND or OTHER."""

@@ -1,0 +1,198 @@
+"""The express way: requests that differ from earlier ones in nothing but their tensors' bytes.
+
+Nearly all requests of a client say the same words about new numbers. What those words mean (which
+model version, which inputs, whether they fit, how the answer begins) is worked out once, by the
+long way, and kept as an `Express`. A later request with the same words only brings its bytes along:
+a batch of such requests is joined as bytes and split as bytes, and no array is made for a request.
+
+Only what is small and plain goes this way. A model behind a roll-out, a door, a cache, a layout or
+sequences takes the long one, as does a request with parameters, an id or shared memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from tuili.errors import TuiliError
+from tuili.server.protocol.messages import Array, InferRequest
+from tuili.server.telemetry.statistics import Statistics
+
+if TYPE_CHECKING:
+    from tuili.server.pending import Pending
+    from tuili.server.servable import Servable
+
+_log = logging.getLogger("tuili.server")
+_NS: Final = 1_000_000_000
+MOST_BYTES: Final = 16 << 10  # of a request, and of the answers of a batch, on average
+
+Buffer = bytes | bytearray | memoryview
+Dims = tuple[int, ...]
+Span = tuple[str, np.dtype[Any], Dims, int, int]
+
+
+class Express(msgspec.Struct, eq=False):
+    """What every request with the same words has in common.
+
+    `spans` tell of each input its name, type and shape, and where it lies among the bytes that a
+    request brings, which are `size_bytes` in all. `wanted` are the outputs in the answer's order.
+    A transport adds how an answer begins.
+    """
+
+    servable: Servable
+    request: InferRequest
+    rows: int
+    lane: object
+    elements: int
+    spans: tuple[Span, ...]
+    size_bytes: int
+    wanted: tuple[str, ...]
+
+    def send(self, target: Any, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
+        """Answer `target` with outputs of these shapes, whose bytes are `parts`."""
+        raise NotImplementedError
+
+    def arrays(self, raw: Buffer) -> dict[str, Array]:
+        """The inputs of one request, for whoever needs arrays."""
+        return {
+            name: np.ndarray(shape, dtype, raw, start)
+            for name, dtype, shape, start, _ in self.spans
+        }
+
+
+def common(
+    servable: Servable, request: InferRequest, places: Sequence[tuple[int, int]], size_bytes: int
+) -> dict[str, Any] | None:
+    """The fields of an `Express` for requests with the words of this one; None if it is not plain.
+
+    `places` tell where each input lies among the bytes that a request brings.
+    """
+    wanted = servable.signature.output_order
+    if request.outputs:
+        wanted = tuple([output.name for output in request.outputs])
+        if any(output.parameters for output in request.outputs):
+            return None
+    if request.id or request.parameters or size_bytes > MOST_BYTES:
+        return None
+    spans: list[Span] = []
+    for tensor, (start, stop) in zip(request.inputs, places, strict=True):
+        data = tensor.data
+        if data is None or not data.nbytes or data.dtype.hasobject or tensor.parameters:
+            return None
+        spans.append((tensor.name, data.dtype, tensor.shape, start, stop))
+    if not spans:
+        return None
+    try:
+        checked = servable.signature.check(request)
+    except TuiliError:
+        return None  # The long way tells what is wrong with it.
+    return {
+        "servable": servable,
+        "request": InferRequest(request.model, [], request.version, outputs=request.outputs),
+        "rows": checked.rows,
+        "lane": checked.lane,
+        "elements": sum(array.size for array in checked.arrays.values()),
+        "spans": tuple(spans),
+        "size_bytes": size_bytes,
+        "wanted": wanted,
+    }
+
+
+def join_raw(batch: Sequence[Pending]) -> dict[str, Array] | None:
+    """The joined inputs of a batch; None when one of it did not come this way."""
+    raws: list[Buffer] = []
+    for item in batch:
+        if item.raw is None:
+            return None
+        raws.append(item.raw)
+    first = batch[0].express
+    assert first is not None
+    if len(first.spans) == 1:
+        # Nothing but the one tensor was brought along.
+        name, dtype, shape, _, _ = first.spans[0]
+        return {name: np.frombuffer(b"".join(raws), dtype).reshape(-1, *shape[1:])}
+    found: dict[str, Array] = {}
+    for at, (name, dtype, shape, _, _) in enumerate(first.spans):
+        places = [item.express.spans[at] for item in batch if item.express is not None]
+        pieces = [raw[place[3] : place[4]] for raw, place in zip(raws, places, strict=True)]
+        found[name] = np.frombuffer(b"".join(pieces), dtype).reshape(-1, *shape[1:])
+    return found
+
+
+def answer_raw(
+    batch: Sequence[Pending],
+    outputs: Mapping[str, Array],
+    started_ns: int,
+    statistics: Statistics,
+) -> bool:
+    """Give each request of a batch its bytes of the outputs; false: it must go the long way."""
+    first = batch[0].express
+    now_ns = time.monotonic_ns()
+    if first is None or not _alike(batch, first.wanted, now_ns / _NS):
+        return False
+    whole = len(batch) == 1
+    rows = sum([item.rows for item in batch])
+    arrays = [outputs.get(name) for name in first.wanted]
+    size = 0
+    for array in arrays:
+        if array is None or array.dtype.hasobject or not (whole or (array.ndim and rows)):
+            return False
+        if not whole and len(array) != rows:
+            return False
+        size += array.nbytes
+    if size > MOST_BYTES * len(batch):
+        return False
+    answering = [item for item in batch if item.reply is not None]
+    statistics.record_successes([item.arrived_ns for item in answering], started_ns, now_ns)
+    blobs = [array.tobytes() for array in arrays if array is not None]
+    shapes = tuple([array.shape for array in arrays if array is not None])
+    if whole:
+        for item in answering:
+            _hand_over(item, shapes, blobs)
+    else:
+        _hand_out(batch, blobs, shapes, rows)
+    return True
+
+
+def _alike(batch: Sequence[Pending], wanted: tuple[str, ...], now: float) -> bool:
+    """Whether all of a batch came this way, want the same, and are in time."""
+    for item in batch:
+        if item.express is None or item.express.wanted != wanted:
+            return False
+        if item.deadline and now > item.deadline:
+            return False
+    return True
+
+
+def _hand_out(
+    batch: Sequence[Pending], blobs: list[bytes], shapes: tuple[Dims, ...], rows: int
+) -> None:
+    """Cut what a batch made into the parts of its requests."""
+    each = [len(blob) // rows for blob in blobs]
+    own: dict[int, tuple[Dims, ...]] = {}
+    stop = 0
+    for item in batch:
+        start, stop = stop, stop + item.rows
+        if item.reply is None:
+            continue
+        shape = own.get(item.rows)
+        if shape is None:
+            shape = own[item.rows] = tuple([(item.rows, *dims[1:]) for dims in shapes])
+        parts = [blob[start * size : stop * size] for blob, size in zip(blobs, each, strict=True)]
+        _hand_over(item, shape, parts)
+
+
+def _hand_over(item: Pending, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
+    express, target = item.express, item.target
+    # The bytes may be a view of a receive buffer: let go before it is used again.
+    item.reply, item.target, item.raw, item.arrays = None, None, None, {}
+    assert express is not None
+    try:
+        express.send(target, shapes, parts)
+    except Exception:  # noqa: BLE001 - whatever it is, the batch's others still count
+        _log.exception("a transport could not take an answer")
