@@ -166,3 +166,10 @@ qemu: setup
 .PHONY: kill-matrix
 kill-matrix: setup
 	TUILI_KILL_MATRIX=all $(BIN)/python -m pytest -q tests/server/control/test_kill_matrix.py
+
+# The mirror of Azure repositories against Microsoft's own emulator, an npm package.
+.PHONY: test-azure
+test-azure: setup
+	$(BIN)/python -m pip install --quiet --editable '.[azure]'
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite
+	PATH="$(VENV)/azurite/node_modules/.bin:$$PATH" $(BIN)/python -m pytest tests/server/remote -k azure

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import threading
+import time
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +23,8 @@ class Faults:
         self.down = False
         self.ranges = True
         self.cut_after: int | None = None
+        # Called with the path of each file that a range is served of, before it is read.
+        self.before_range = lambda path: None
         self.served: list[tuple[str, int, int]] = []
 
 
@@ -42,9 +47,10 @@ def handler_of(root: Path, faults: Faults):
             if not path.is_file():
                 super().do_GET() if body else super().do_HEAD()
                 return
+            wanted = self.headers.get("Range") if faults.ranges and body else None
+            faults.before_range(path) if wanted else None
             content = path.read_bytes()
             start, end = 0, len(content)
-            wanted = self.headers.get("Range") if faults.ranges and body else None
             if wanted:
                 first, last = wanted.removeprefix("bytes=").split("-")
                 start, end = int(first), min(int(last) + 1, len(content))
@@ -81,6 +87,54 @@ def http_server(root: Path):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def gcs_server():
+    """The endpoint of a Google Cloud Storage emulator that keeps all in memory."""
+    from gcp_storage_emulator.server import create_server
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = create_server("127.0.0.1", port, in_memory=True)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def azure_server(command: str, folder: Path):
+    """The connection string of Microsoft's emulator, `azurite-blob` of the npm package azurite."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [command, "--blobPort", str(port), "--location", str(folder), "--silent",
+         "--skipApiVersionCheck", "--disableTelemetry"],
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < end, "azurite did not start"
+        # The account and key that Microsoft publishes for its emulator.
+        account = "devstoreaccount1"
+        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/"
+        key += "K1SZFPTOtr/KBHBeksoGMGw=="
+        yield (
+            f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={key};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/{account};"
+        )
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @contextmanager

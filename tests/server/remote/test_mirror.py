@@ -3,13 +3,14 @@
 import errno
 import hashlib
 import random
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
 from tests.server.publishing.test_publish import draft
-from tests.server.remote.stores import http_server, s3_server
+from tests.server.remote.stores import azure_server, gcs_server, http_server, s3_server
 from tuili.errors import InvalidArgument, Unavailable
 from tuili.server.publishing.publish import publish
 from tuili.server.registry.checking import check
@@ -218,6 +219,95 @@ def test_s3_by_a_real_server_with_credentials_from_a_file(source, tmp_path, monk
     assert files(copy.folder) == files(source)
 
 
+def upload(files_of_source, store, root):
+    for name, content in files_of_source.items():
+        store._files.pipe_file(f"{root}/{name}", content)
+
+
+def follows_and_outlives(source, tmp_path, url, options, root):
+    """What a mirror must do whatever the store: copy, follow, and keep what it has."""
+    store = Store(url, options)
+    store._files.mkdir(root.partition("/")[0])
+    upload(files(source), store, root)
+    copy = mirror(url, tmp_path, options=options)
+    assert copy.refresh() == {}
+    assert files(copy.folder) == files(source)
+    (source / "plain" / "1" / "model.py").write_text("two" * PART)
+    publish(source, "net", draft(tmp_path, "second"))
+    upload(files(source), store, root)
+    assert copy.refresh() == {}
+    assert files(copy.folder) == files(source)
+    store._files.rm(root, recursive=True)
+    assert "is empty or gone" in copy.refresh()[""] or "not found" in copy.refresh()[""]
+    assert files(copy.folder) == files(source)
+
+
+def test_gcs_by_an_emulator(source, tmp_path, monkeypatch):
+    # The emulator has no gRPC, which gcsfs asks about kinds of buckets; it is read once, at import.
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    pytest.importorskip("gcsfs")
+    pytest.importorskip("gcp_storage_emulator")
+    with gcs_server() as endpoint:
+        options = {"endpoint_url": endpoint, "token": "anon", "project": "p"}
+        url, root = "gs://models/team/repository", "models/team/repository"
+        follows_and_outlives(source, tmp_path, url, options, root)
+
+
+def test_azure_by_its_emulator(source, tmp_path):
+    pytest.importorskip("adlfs")
+    command = shutil.which("azurite-blob")
+    if command is None:
+        pytest.skip("needs the npm package azurite")
+    with azure_server(command, tmp_path / "azurite") as connection:
+        url, root = "az://models/team/repository", "models/team/repository"
+        options = {"connection_string": connection}
+        follows_and_outlives(source, tmp_path, url, options, root)
+
+
+def test_a_file_that_is_replaced_while_it_is_fetched_is_not_mixed(source, http, tmp_path):
+    url, faults = http
+    path = source / "plain" / "1" / "weights.bin"
+    old, new = b"o" * (9 * PART), b"n" * (9 * PART)
+    path.write_bytes(old)
+    parts = []
+
+    def replace(asked):
+        if asked.name == path.name:
+            parts.append(asked)
+            if len(parts) == 4:
+                path.write_bytes(new)
+
+    faults.before_range = replace
+    copy = mirror(url, tmp_path)
+    assert "weights.bin changed while it was fetched" in copy.refresh()["plain"]
+    assert not (copy.folder / "plain" / "1").exists()
+    assert copy.refresh() == {}
+    assert (copy.folder / "plain" / "1" / "weights.bin").read_bytes() == new
+
+
+def test_a_file_that_is_gone_in_the_middle_costs_its_model_only(source, http, tmp_path):
+    url, faults = http
+    gone = source / "net" / "1" / "model.py"
+    content = gone.read_bytes()
+    parts = []
+
+    def remove(asked):
+        parts.append(asked)
+        if asked == gone and len(parts) == 3:
+            gone.unlink()
+            gone.mkdir()  # so that it is answered with an error, not from memory
+
+    faults.before_range = remove
+    copy = mirror(url, tmp_path)
+    assert set(copy.refresh()) == {"net"}
+    assert versions_of(copy.folder / "plain") == [1]
+    gone.rmdir()
+    gone.write_bytes(content)
+    faults.before_range = lambda path: None
+    assert copy.refresh() == {}
+    assert files(copy.folder) == files(source)
+
+
 WRONG_OPTIONS = {
     "no file": (None, "cannot be read"),
     "no TOML": ("[", "cannot be read"),
@@ -244,6 +334,9 @@ class Feeble(Store):
         self.content = content
         self.reads = reads
         self.lock = threading.Lock()
+
+    def mark(self, name):
+        return Listed(len(self.content), "tag")
 
     def read(self, name, start, end):
         with self.lock:

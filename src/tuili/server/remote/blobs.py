@@ -62,7 +62,11 @@ class Blobs:
         try:
             with _locked(partial.with_suffix(".lock")):
                 if not (sha256 and self.path(sha256).exists()):
+                    in_parts = listed.size > self._part_bytes and not sha256
+                    before = store.mark(name) if in_parts else None
                     self._fetch_parts(store, name, listed, partial, on_bytes)
+                    if before is not None and (after := store.mark(name)) != before:
+                        raise self._changed(store, name, partial, before, after)
                     sha256 = self._keep(store, name, listed, partial, sha256)
         except OSError as error:
             raise self._full(error, store, name, listed) from error
@@ -135,6 +139,16 @@ class Blobs:
         partial.chmod(0o444)
         partial.replace(target)
         return found
+
+    def _changed(
+        self, store: Store, name: str, partial: Path, before: Listed, after: Listed
+    ) -> Unavailable:
+        """Parts of two files make none; a checksum, where there is one, would tell as well."""
+        partial.unlink(missing_ok=True)
+        return Unavailable(
+            f"{store.url}/{name} changed while it was fetched ({before.size} bytes, mark "
+            f"{before.tag!r}; then {after.size}, {after.tag!r}); it is fetched anew the next time"
+        )
 
     def _full(self, error: OSError, store: Store, name: str, listed: Listed) -> Unavailable:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -104,6 +104,15 @@ class Store:
         except Exception as error:
             raise self._unavailable(error) from error
 
+    def mark(self, name: str) -> Listed:
+        """Size and mark of one file at this moment."""
+        path = f"{self._root}/{name}"
+        try:
+            self._files.invalidate_cache()
+            return self._listed(path, self._files.info(path))
+        except Exception as error:
+            raise self._unavailable(error, name) from error
+
     def read(self, name: str, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`, or the whole file from a server that has no ranges."""
         try:
