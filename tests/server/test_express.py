@@ -256,6 +256,19 @@ def test_words_mean_nothing_once_their_model_is_gone(repository, gone_the_expres
 
 
 @pytest.mark.parametrize("protocol", [Http, Grpc])
+def test_models_on_demand_are_used_the_long_way(repository, gone_the_express_way, protocol):
+    async def scenario(dataplane, clients):
+        for seed in range(3):
+            arrays = inputs("one", 1, seed)
+            clients[0].ask("one", arrays)
+            await answered(clients)
+            np.testing.assert_array_equal(clients[0].answer()["X"], arrays["x"])
+
+    with_clients(repository, protocol, 1, scenario, model_control_mode="demand")
+    assert gone_the_express_way == []
+
+
+@pytest.mark.parametrize("protocol", [Http, Grpc])
 def test_a_client_that_goes_takes_its_request_back(repository, protocol):
     async def scenario(dataplane, clients):
         clients[0].ask("one", inputs("one", 1, 0))

@@ -206,6 +206,8 @@ class DataPlane:
 
     def express_servable(self, request: InferRequest) -> Servable | None:
         """The servable, if requests with the words of this one may go the express way."""
+        if self.demand is not None:
+            return None  # Every use of a model has to be noted, or it goes for others.
         front = self._live.get(request.model, {}).get(request.version)
         return front if isinstance(front, Servable) and front.plain else None
 
