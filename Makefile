@@ -56,7 +56,7 @@ bench-unseen: setup
 
 # The whole ONNX backend suite, with a table of what passes and a reason for the rest.
 conformance: setup
-	$(BIN)/python -W ignore -m tests.conformance.run --jobs $(JOBS)
+	$(BIN)/python -W ignore -m tests.conformance.run --jobs $(JOBS) --page docs/reference/conformance.md
 
 # 64 stock clients for a minute against the server: no errors, every answer bit-equal.
 clients: setup
@@ -139,8 +139,8 @@ conformance-triton: setup
 	$(BIN)/python -m pip install --quiet requests sseclient-py
 	TRITON_QA="$(TRITON_QA)" TRITON_CLIENT="$(TRITON_CLIENT)" \
 		$(BIN)/python -m tests.conformance.triton.suites.run
-# The backend suite and 480 random graphs with generated C under the address and undefined-behaviour
 
+# The backend suite and 480 random graphs with generated C under the address and undefined-behaviour
 # sanitizers of gcc.
 .PHONY: sanitize
 sanitize: setup
@@ -173,3 +173,13 @@ test-azure: setup
 	$(BIN)/python -m pip install --quiet --editable '.[azure]'
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite
 	PATH="$(VENV)/azurite/node_modules/.bin:$$PATH" $(BIN)/python -m pytest tests/server/remote -k azure
+
+# silero-vad, scikit-learn exports and kokoro beside onnxruntime: answers, labels, time.
+.PHONY: real-models
+real-models: setup
+	$(BIN)/python -W ignore -m benchmarks.real_models
+
+# Damaged models of the ONNX backend suite: whatever they say, only tuili's own errors may come out.
+.PHONY: fuzz-models
+fuzz-models: setup
+	$(BIN)/python -W ignore -m tests.importers.mutants

@@ -11,8 +11,9 @@ from tuili.codegen.prelude import prelude
 from tuili.codegen.requirements import requirement_lines
 from tuili.codegen.run_late import shared_state
 from tuili.codegen.run_layout import RunLayout, c_of
-from tuili.codegen.run_steps import WORTH_BYTES, WORTH_FLOPS, StepPrinter, c_string, comment_text
+from tuili.codegen.run_steps import WORTH_BYTES, WORTH_FLOPS, StepPrinter
 from tuili.codegen.targets import Target
+from tuili.codegen.text import c_string, comment_text
 from tuili.lower.memory import MemoryPlan, aligned
 from tuili.lower.program import HostCall, Kernel, Program, Step, all_steps, calls_of
 from tuili.runtime.native import abi_header, pool_source, run_support

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tuili.codegen.requirements import check_lines
 from tuili.codegen.run_layout import RunLayout, c_of
+from tuili.codegen.text import c_string, comment_text
 from tuili.lower.program import (
     Arg,
     Branch,
     Buffer,
     Call,
+    Demand,
     HostCall,
     Kernel,
     Pointer,
@@ -29,6 +32,7 @@ from tuili.lower.program import (
     SetSymbol,
     Step,
     View,
+    found_by,
     touched,
 )
 from tuili.tensors import Dim
@@ -41,17 +45,6 @@ PIECE_BYTES = 1_000_000
 MOST_PIECES = 8
 GUESSED_PIECES = 4
 _MEET = "tl_barrier_wait(&shared->barrier, n);"
-
-
-def comment_text(text: str) -> str:
-    """A C comment."""
-    return f"/* {text.replace('*/', '* /')} */"
-
-
-def c_string(text: str) -> str:
-    """A C string; octal escapes, because a hexadecimal one would swallow digits that follow."""
-    plain = {byte: chr(byte) for byte in range(32, 127)} | {34: r"\"", 92: r"\\"}
-    return '"' + "".join(plain.get(byte, f"\\{byte:03o}") for byte in text.encode()) + '"'
 
 
 def shares(call: Call, c_of: Callable[[Dim], str]) -> str:
@@ -103,7 +96,7 @@ class StepPrinter:
                 lines.append(_MEET)
             lines += self._step(step, made)
             apart = not self._is_alone(step)
-            if found := _found_by(step):
+            if found := found_by(step):
                 lines += [_MEET, *map(self._symbol, found)]
                 apart = False
         return lines
@@ -146,6 +139,8 @@ class StepPrinter:
                 return [f"if (tid == 0) {room};", *self._check()]
             case HostCall():
                 return self._host(step, made)
+            case Demand():
+                return self._demand(step)
             case SetSymbol():
                 return [f"if (tid == 0) {self._set(step.symbol, step.dim)};"]
             case ReadSymbol():
@@ -153,6 +148,15 @@ class StepPrinter:
                 ctype = step.view.buffer.dtype.c
                 source = f"((const {ctype} *)({self._layout.address(step.view)}))[{step.element}]"
                 return [f"if (tid == 0) {dims} = (int64_t){source};"]
+
+    def _demand(self, step: Demand) -> list[str]:
+        """Thread 0 stops the run where sizes that it found do not fit."""
+        stop = f"shared->stop = {self._checks + 1};"
+        lines: list[str] = []
+        for each in step.requirements:
+            first, *rest = check_lines(each, stop)
+            lines += [f"else {first}" if lines else first, *rest]
+        return ["if (tid == 0) {", *_indented(lines), "}", *self._check()]
 
     def _is_alone(self, step: Step) -> bool:
         """Whether the step belongs to thread 0."""
@@ -286,17 +290,6 @@ class StepPrinter:
             *self._check(),
         ]
         return [*compute, *copy]
-
-
-def _found_by(step: Step) -> tuple[str, ...]:
-    """The symbols that are known once threads have met after the step."""
-    match step:
-        case SetSymbol() | ReadSymbol():
-            return (step.symbol,)
-        case Branch() | Repeat():
-            return step.symbols
-        case _:
-            return ()
 
 
 def _indented(lines: Sequence[str], levels: int = 1) -> list[str]:

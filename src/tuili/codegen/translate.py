@@ -17,6 +17,8 @@ from tuili.lower.program import (
     Branch,
     Buffer,
     Call,
+    Demand,
+    HostCall,
     Place,
     Program,
     ReadSymbol,
@@ -24,9 +26,11 @@ from tuili.lower.program import (
     Step,
     View,
     all_steps,
+    found_by,
     touched,
 )
 from tuili.ops.contents import Contents
+from tuili.ops.requirements import Requirement
 from tuili.tensors import Dim, TensorSpec, symbols_of
 
 # Operators whose kernels find out dims themselves.
@@ -43,6 +47,9 @@ def translate(graph: Graph, contents: Contents, target: Target, *, exact: bool =
     program = Program(graph.name, (*bound, *late), len(bound))
     ctx = Context(program, target, contents, exact)
     sources = Sources(contents)
+    for each in contents.requirements:
+        if program.depends_on_data(each.left) or program.depends_on_data(each.right):
+            sources.demands.setdefault(each.label, []).append(each)
     program.inputs = [_spec(value) for value in graph.inputs]
     program.outputs = [_spec(value) for value in graph.outputs]
     _bind_inputs(graph, ctx)
@@ -63,6 +70,7 @@ class Sources:
     def __init__(self, contents: Contents) -> None:
         self.axes: dict[str, list[str]] = {}  # value name -> symbols of its axes
         self.elements: dict[str, list[tuple[str, int]]] = {}  # value name -> symbol, element
+        self.demands: dict[str, list[Requirement]] = {}  # node -> what it asks of late sizes
         for symbol, origin in contents.sources.items():
             if origin.endswith("]"):
                 name, _, element = origin[:-1].rpartition("[")
@@ -77,9 +85,28 @@ class Sources:
 
 def _emit_nodes(graph: Graph, sources: Sources, ctx: Context) -> None:
     for node in graph.nodes:
+        asked = sources.demands.pop(node.label, [])
+        later = _demand(asked, ctx)
         _emit(node, sources, ctx)
+        _demand(later, ctx)
         for value in node.outputs:
             _read_symbols(value, sources, ctx)
+
+
+def _demand(asked: list[Requirement], ctx: Context) -> list[Requirement]:
+    """Check what can be checked here; the rest, whose sizes are not found yet."""
+    if not asked:
+        return []
+    steps = ctx.program.steps
+    found = {*ctx.program.bound, *(symbol for step in steps for symbol in _found(step))}
+    ready = [each for each in asked if symbols_of(each.left) | symbols_of(each.right) <= found]
+    if ready:
+        steps.append(Demand(tuple(ready)))
+    return [each for each in asked if each not in ready]
+
+
+def _found(step: Step) -> tuple[str, ...]:
+    return step.symbols if isinstance(step, HostCall) else found_by(step)
 
 
 def _emit_body(graph: Graph, sources: Sources, ctx: Context) -> None:

@@ -144,6 +144,13 @@ class ReadSymbol:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """Sizes that only the run finds must meet these requirements, or it ends here."""
+
+    requirements: tuple[Requirement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Room:
     """A buffer whose size depends on data gets room for `size` bytes, and keeps its contents."""
 
@@ -180,7 +187,7 @@ class Repeat:
         return [view.buffer for view in (self.limit, self.going) if isinstance(view, View)]
 
 
-Step: TypeAlias = "Call | Branch | Repeat | HostCall | Room | SetSymbol | ReadSymbol"
+Step: TypeAlias = "Call | Branch | Repeat | HostCall | Room | SetSymbol | ReadSymbol | Demand"
 
 
 def touched(step: Step) -> list[Buffer]:
@@ -198,8 +205,19 @@ def touched(step: Step) -> list[Buffer]:
             return [view.buffer for view in (*step.inputs, *step.outputs)]
         case ReadSymbol():
             return [step.view.buffer]
-        case SetSymbol():
+        case SetSymbol() | Demand():
             return []
+
+
+def found_by(step: Step) -> tuple[str, ...]:
+    """The symbols that are known once threads have met after the step."""
+    match step:
+        case SetSymbol() | ReadSymbol():
+            return (step.symbol,)
+        case Branch() | Repeat():
+            return step.symbols
+        case _:
+            return ()
 
 
 def all_steps(steps: Sequence[Step]) -> Iterator[Step]:

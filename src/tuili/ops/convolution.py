@@ -9,7 +9,14 @@ import numpy as np
 from tuili.ops.activations import sigmoid
 from tuili.ops.op import Result, op
 from tuili.ops.site import Site
-from tuili.ops.windows import defaults, padded, resolve_pads, view_windows, window_shape
+from tuili.ops.windows import (
+    defaults,
+    padded,
+    resolve_pads,
+    view_windows,
+    window_attributes,
+    window_shape,
+)
 from tuili.tensors import Array, Dim, shape_text
 
 CONV_ATTRS: dict[str, Any] = {
@@ -22,6 +29,13 @@ CONV_ATTRS: dict[str, Any] = {
 }
 
 
+def _check_group(site: Site) -> int:
+    group = site.attr("group")
+    if group < 1:
+        site.fail(f"attribute 'group' is {group}; expected 1 or more")
+    return group
+
+
 def conv_shape(site: Site, weight: int = 1) -> list[Result]:
     """[N, M, *out] for an input [N, C, *in] and weights [M, C / group, *kernel]."""
     x, w = site.shape(0), site.shape(weight)
@@ -29,7 +43,7 @@ def conv_shape(site: Site, weight: int = 1) -> list[Result]:
         site.fail(
             f"input {shape_text(x)} and weights {shape_text(w)}; expected equal ranks of 3 or more"
         )
-    group = site.attr("group")
+    group = _check_group(site)
     site.same(x[1], w[1] * group, f"channels of the input against weights times group {group}")
     if isinstance(w[0], int) and w[0] % group:
         site.fail(f"{w[0]} output channels do not divide by group {group}")
@@ -79,9 +93,16 @@ def conv_transpose_shape(site: Site) -> list[Result]:
         site.fail(f"input {shape_text(x)} and weights {shape_text(w)}; expected equal ranks")
     site.same(x[1], w[0], "channels of the input against the weights")
     rank = len(x) - 2
-    strides = defaults(site.attr("strides"), rank, 1)
-    if site.attr("output_shape"):
-        return [(x[0], w[1] * site.attr("group"), *site.attr("output_shape")[-rank:])]
+    _check_group(site)
+    strides, _, _ = window_attributes(site, rank)
+    extra = defaults(site.attr("output_padding"), rank, 0)
+    if len(extra) != rank:
+        site.fail(f"output_padding {list(extra)} has {len(extra)} entries; expected {rank}")
+    if sizes := site.attr("output_shape"):
+        # Some exporters put the batch and the channels in front.
+        if len(sizes) not in (rank, rank + 2) or min(sizes) < 1:
+            site.fail(f"output_shape {list(sizes)}; expected {rank} sizes of 1 or more")
+        return [(x[0], w[1] * site.attr("group"), *sizes[-rank:])]
     result: list[Dim] = []
     for axis, size in enumerate(x[2:]):
         result.append(_transposed_size(site, axis, size, w[2 + axis], strides[axis]))

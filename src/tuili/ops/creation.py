@@ -38,6 +38,8 @@ def _fill_rule(site: Site) -> list[Result]:
     shape: Shape | None = None
     if sizes is not None:
         shape = tuple(at_least(size, 0) for size in sizes)
+        for size in sizes:
+            site.not_negative(size, "a size to fill")
     elif isinstance(length, int):
         shape = tuple(site.open(length))
     return [TensorType(DType.of(value.dtype), shape)]

@@ -10,12 +10,14 @@ import numpy as np
 
 from tuili.errors import InternalError, InvalidArgument
 from tuili.ir import Graph, Node, TensorType, Value, ValueType
+from tuili.ops.bounds import bounds, has_element
 from tuili.ops.contents import MOST_ELEMENTS, Contents, as_dims, concrete, symbols_in
 from tuili.ops.op import Op, Result
+from tuili.ops.requirements import Requirement
 from tuili.ops.site import Site, UnknownRank
 from tuili.ops.table import attributes, lookup
 from tuili.ops.verify import check, slot_at
-from tuili.tensors import Array, Dim, DType, numel
+from tuili.tensors import Array, Dim, DType, Expr, numel
 
 
 def infer(graph: Graph, *, overrides: Mapping[str, Sequence[Dim]] | None = None) -> Contents:
@@ -75,11 +77,22 @@ def infer_node(node: Node, contents: Contents) -> None:
     for index, value in enumerate(node.outputs):
         result = results[index] if results else None
         value.type = _typed(node, index, result, bound)
+        _require_sizes(node, value, contents)
     epilogue = node.attrs.get("epilogue")
     if isinstance(epilogue, Graph):
         _infer_epilogue(node, op, epilogue, contents)
     else:
         _propagate(node, op, contents)
+
+
+def _require_sizes(node: Node, value: Value, contents: Contents) -> None:
+    """Sizes that follow from elements of tensors may be negative; the run refuses them."""
+    if not isinstance(value.type, TensorType):
+        return
+    for dim in value.type.shape or ():
+        if isinstance(dim, Expr) and has_element(dim) and bounds(dim)[0] < 0:
+            what = f"a size of {value.name!r} is negative"
+            contents.require(Requirement(node.label, dim, 0, what, or_more=True))
 
 
 def _typed(node: Node, index: int, result: Result, bound: Mapping[str, DType]) -> ValueType | None:

@@ -79,6 +79,8 @@ def reshape(data: Array, shape: Array, allowzero: int = 0) -> Array:
     sizes = [int(size) for size in shape]
     if not allowzero:
         sizes = [data.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+    if min(sizes, default=0) < -1:
+        raise ValueError(f"shape {sizes} has a size below -1")
     if -1 in sizes and 0 in sizes:
         sizes[sizes.index(-1)] = 0
     return data.reshape(sizes)
@@ -229,7 +231,7 @@ def _split_shape(site: Site) -> list[Result]:
     total: Dim = 0
     for size in sizes:
         total = total + size
-    if isinstance(total, int):
+    if isinstance(total, int) or site.has(1):
         site.same(total, shape[axis], f"the sizes along axis {axis} must add up to its size")
     return [[*shape[:axis], size, *shape[axis + 1 :]] for size in sizes]
 

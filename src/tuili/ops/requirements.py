@@ -9,15 +9,21 @@ from tuili.tensors import Dim
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """Two dims that must be equal; with `or_one`, either may be 1 instead, as in broadcasting."""
+    """Two dims that must be equal; with `or_one`, either may be 1 instead, as in broadcasting.
+
+    With `or_more`, the left one may also be larger.
+    """
 
     label: str  # the node, for the message
     left: Dim
     right: Dim
     what: str
     or_one: bool = False
+    or_more: bool = False
 
     @property
     def expected(self) -> str:
         """The rule, as the end of a sentence."""
+        if self.or_more:
+            return "the first must not be smaller"
         return "they must be equal" + (" or one of them 1, and none 0" if self.or_one else "")

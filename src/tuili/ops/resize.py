@@ -27,6 +27,9 @@ _ATTRS: dict[str, Any] = {
 }
 
 
+_LARGEST = 2**24  # no picture grows more
+
+
 def _resize_shape(site: Site) -> list[Result]:
     shape = list(site.shape(0))
     axes = site.attr("axes")
@@ -206,6 +209,8 @@ def _plan(
     else:
         assert scales is not None
         factors = [float(scale) for scale in scales]
+        if not all(0 < factor < _LARGEST for factor in factors):
+            raise ValueError(f"scales {factors}; every scale must be above 0 and below {_LARGEST}")
         exact = [Fraction(factor) for factor in factors]
         new = [before * f.numerator // f.denominator for before, f in zip(old, exact, strict=True)]
     corners = np.zeros(2 * len(old)) if roi is None or not roi.size else roi.astype(np.float64)

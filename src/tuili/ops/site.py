@@ -9,7 +9,7 @@ import numpy as np
 
 from tuili.errors import InvalidModel
 from tuili.ir import Graph, Node, SequenceType, TensorType, Value, ValueType
-from tuili.ops.bounds import compare, is_equal_unless_empty, simpler
+from tuili.ops.bounds import bounds, compare, is_equal_unless_empty, simpler
 from tuili.ops.contents import Contents
 from tuili.ops.op import Op
 from tuili.ops.requirements import Requirement
@@ -183,6 +183,14 @@ class Site:
             self.fail(f"{what}: {left} against {right} (inputs: {shapes}); they must be equal")
         self._note(left, right, what)
         return simpler(left, right)
+
+    def not_negative(self, dim: Dim, what: str) -> None:
+        """Refuse a negative size, here or, where only the run knows it, there."""
+        if isinstance(dim, int) and dim < 0:
+            self.fail(f"{what} is {dim}; sizes must not be negative")
+        if isinstance(dim, Expr) and bounds(dim)[0] < 0:
+            negative = f"{what} must not be negative"
+            self.contents.require(Requirement(self.node.label, dim, 0, negative, or_more=True))
 
     def within(self, index: int, shape: Sequence[Dim], what: str) -> None:
         """The input broadcasts into a shape, without making it larger."""

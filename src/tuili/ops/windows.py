@@ -17,9 +17,10 @@ def defaults(values: Sequence[int] | None, count: int, default: int) -> tuple[in
     return tuple(values) if values else (default,) * count
 
 
-def window_shape(site: Site, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> list[Dim]:
-    """The spatial sizes of a convolution or pool, by auto_pad, pads, strides, dilations."""
-    rank = len(spatial)
+def window_attributes(
+    site: Site, rank: int
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Strides, dilations and pads of `rank` spatial axes; refuses other counts, steps below 1."""
     strides = defaults(site.attr("strides"), rank, 1)
     dilations = defaults(site.attr("dilations"), rank, 1)
     pads = defaults(site.attr("pads"), 2 * rank, 0)
@@ -33,6 +34,15 @@ def window_shape(site: Site, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> l
     for name, values in (("stride", strides), ("dilation", dilations)):
         if min(values, default=1) < 1:
             site.fail(f"{name}s {list(values)}: every {name} must be 1 or more")
+    return strides, dilations, pads
+
+
+def window_shape(site: Site, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> list[Dim]:
+    """The spatial sizes of a convolution or pool, by auto_pad, pads, strides, dilations."""
+    rank = len(spatial)
+    strides, dilations, pads = window_attributes(site, rank)
+    if any(isinstance(taps, int) and taps < 1 for taps in kernel):
+        site.fail(f"kernel_shape {list(kernel)}: every size must be 1 or more")
     result: list[Dim] = []
     for axis, size in enumerate(spatial):
         reach = dilations[axis] * (kernel[axis] - 1) + 1

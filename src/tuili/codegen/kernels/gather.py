@@ -24,7 +24,8 @@ def supports(node: Node, ctx: Context) -> bool:
 
 def _wrap(k: KernelBuilder, name: str, index: str, size: str) -> list[str]:
     """C for an index that may count from the end; out of range is a fault, and row 0."""
-    fault = k.fault(f"an index is out of range for an axis of the data (size {size})")
+    known = f" of size {size}" if size.isdigit() else ""
+    fault = k.fault(f"an index is out of range for an axis{known} of the data")
     return [
         f"int64_t {name} = (int64_t){index};",
         f"{name} += {name} < 0 ? {size} : 0;",

@@ -1,0 +1,14 @@
+"""Text as C: comments and strings."""
+
+from __future__ import annotations
+
+
+def comment_text(text: str) -> str:
+    """A C comment."""
+    return f"/* {text.replace('*/', '* /')} */"
+
+
+def c_string(text: str) -> str:
+    """A C string; octal escapes, because a hexadecimal one would swallow digits that follow."""
+    plain = {byte: chr(byte) for byte in range(32, 127)} | {34: r"\"", 92: r"\\"}
+    return '"' + "".join(plain.get(byte, f"\\{byte:03o}") for byte in text.encode()) + '"'
