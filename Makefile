@@ -126,7 +126,7 @@ bench-scheduling: setup
 # Quantized models beside onnxruntime and openvino, on the same files and interleaved.
 .PHONY: bench-int8
 bench-int8: setup
-	$(BIN)/python -m benchmarks.int8
+	$(BIN)/python -m benchmarks.int8 --keep
 
 # The same requests to tuili and to a real Triton (out of a wheel): every difference, meant or not.
 .PHONY: diff-triton

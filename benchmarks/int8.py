@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.int8_peak import peak_gops
 from benchmarks.quantized import QUANTIZED, QuantizedModel
 from tuili.bench.engines import Feeds, Loaded, Settings, load_engine
+from tuili.bench.report import record
 from tuili.codegen.targets import native_target
 from tuili.compiler import Options, generate
 from tuili.importers.onnx import import_model
@@ -39,16 +40,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", type=Path, default=Path("build/int8.json"))
+    parser.add_argument("--keep", action="store_true", help="write to benchmarks/results")
     options = parser.parse_args()
-    peak = peak_gops(native_target(host_features()))
+    target = native_target(host_features())
+    peak = peak_gops(target)
     print(f"8-bit peak of one core: {peak:.0f} GOP/s", flush=True)
     settings = Settings(options.threads)
-    records = []
+    records: list[Any] = []
     for name in options.models or QUANTIZED:
         records.append(_measure(QUANTIZED[name], settings, options.rounds, peak * options.threads))
         print(_shown(records[-1]), flush=True)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(records, indent=1))
+    kept = record([], settings) | {"models": records}
+    kept["machine"] |= {"target": target.name, "peak_int8_gops": peak}
+    folder, threads = Path(__file__).parent / "results", options.threads
+    place = folder / f"int8-{target.name}-{threads}-thread.json" if options.keep else options.json
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def _measure(quantized: QuantizedModel, settings: Settings, rounds: int, peak: float) -> Any:

@@ -115,4 +115,4 @@ def test_long_windows_are_loops(blocked: bool) -> None:
         "Conv", target, (1, 2, 500), {"pads": [100, 99], "strides": [3]},
         weights=weights_of(20, 2, 200), layout=None if blocked else "", out_layout=target.layout,
     )  # fmt: skip
-    assert len(check(node, target, values, exact=True).source) < 60_000
+    assert len(check(node, target, values, exact=True).source) < 80_000
