@@ -3,7 +3,8 @@
 Greedy by size with best fit (Pisarchyk and Lee, arXiv 2001.03288): the largest buffer first, each
 into the smallest gap between the buffers that are alive at the same time. The plan is made here
 when every size is known; for run-time sizes the artifact carries the same algorithm in C. Here,
-where there is time, a plan above the lower bound is improved: what lies at its top goes earlier.
+where there is time, other orders are tried, and the best plan, if it is above the lower bound, is
+improved: what lies at its top goes earlier.
 """
 
 from __future__ import annotations
@@ -84,8 +85,11 @@ def aligned(size: int) -> int:
 
 def plan_memory(intervals: Sequence[Interval]) -> MemoryPlan:
     """Place every interval; the same intervals give the same plan."""
-    order = by_size(intervals)
-    best = place_in_order(intervals, order)
+    starts = [by_size(intervals)]
+    if place_in_order(intervals, starts[0]).size > lower_bound(intervals):
+        starts += [_by_area(intervals), _by_length(intervals)]
+    plans = [place_in_order(intervals, start) for start in starts]
+    best, order = min(zip(plans, starts, strict=True), key=lambda pair: pair[0].size)
     chance = random.Random(0)  # repeatable
     for _ in range(min(MOST_ATTEMPTS, MOST_WORK // (len(intervals) ** 2 + 1))):
         if best.size <= best.lower_bound:
@@ -103,6 +107,18 @@ def plan_memory(intervals: Sequence[Interval]) -> MemoryPlan:
 def by_size(intervals: Sequence[Interval]) -> list[int]:
     """The largest first, then the earliest: the order of the planner in C."""
     return sorted(range(len(intervals)), key=lambda i: (-intervals[i].size, intervals[i].first, i))
+
+
+def _by_area(intervals: Sequence[Interval]) -> list[int]:
+    """What takes the most bytes for the longest time first."""
+    areas = [life.size * (life.last - life.first + 1) for life in intervals]
+    return sorted(range(len(intervals)), key=lambda i: (-areas[i], i))
+
+
+def _by_length(intervals: Sequence[Interval]) -> list[int]:
+    """What lives longest first."""
+    lengths = [life.last - life.first for life in intervals]
+    return sorted(range(len(intervals)), key=lambda i: (-lengths[i], -intervals[i].size, i))
 
 
 def place_in_order(intervals: Sequence[Interval], order: Sequence[int]) -> MemoryPlan:

@@ -117,7 +117,8 @@ def _nest(shape: ConvShape, source: QInput, dot: Dot, *, has_extra: bool, is_fla
         Loop("kh", rows.taps, f"WP * {cell * rows.dilation}"),
         Loop("kw", columns.taps, str(cell * columns.dilation)),
     ]
-    return Nest(loops, cell // dot.group, str(cell * columns.stride), has_extra, is_flat)
+    pixel = str(cell * columns.stride)
+    return Nest(loops, cell // dot.group, pixel, has_extra, is_flat)
 
 
 def _name(shape: ConvShape) -> str:

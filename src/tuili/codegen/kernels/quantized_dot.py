@@ -36,12 +36,17 @@ class Dot:
     shifts: dict[DType, int]  # what is added to codes of each type when they are stored
     text: str
     saturates: bool = False
+    load: str = ""  # C that takes V groups of weights from a place, where they are not as used
     cycles: float = 0.31  # for V products, as measured or, elsewhere, counted in instructions
 
     @property
     def bytes(self) -> int:
         """The size of a stored code."""
         return 4 // self.group
+
+    def weights_at(self, place: str) -> str:
+        """C: V groups of weights."""
+        return f"{self.load}({place})" if self.load else f"*(const vi_any *)({place})"
 
     def reads(self, dtype: DType) -> bool:
         """Whether codes of the type are stored as they are."""
@@ -115,6 +120,24 @@ _PAIRS_256 = (
     + _add_256("q_add_even", "uint8_t", "0x00ff00ff", "vpand %[other], %[t], %[t]", _PRODUCTS)
 )  # fmt: skip
 _MADD_256 = _add_256("q_add", "int16_t", "0", _PRODUCTS)
+
+# Weights of 8 bits for codes of 16: half the bytes for an instruction that is off the multipliers.
+_WIDEN_256 = """
+typedef char tl_sixteen __attribute__((vector_size(16), aligned(1), may_alias));
+static inline vi q_widen(const int8_t *p)
+{
+    return (vi)__builtin_ia32_pmovsxbw256(*(const tl_sixteen *)p);
+}
+"""
+_PORTABLE_WIDEN = """
+static inline vi q_widen(const int8_t *p)
+{
+    vi w;
+    for (int l = 0; l < V; l++)
+        w[l] = (uint16_t)p[2 * l] | (int32_t)((uint32_t)p[2 * l + 1] << 16);
+    return w;
+}
+"""
 
 _PAIRS_512 = """
 typedef char tl_bytes __attribute__((vector_size(64)));
@@ -206,6 +229,11 @@ def _shorts(text: str, portable: str = _PORTABLE_SHORTS) -> Dot:
     return Dot(2, "int16_t", DType.I16, _AS_IS, whole)
 
 
+def _widened() -> Dot:
+    text = _MADD_256 + _WIDEN_256, _PORTABLE_SHORTS + _PORTABLE_WIDEN
+    return Dot(2, "int16_t", DType.I8, _AS_IS, _or(*text, "int16_t"), load="q_widen")
+
+
 def _pairs(text: str) -> Dot:
     whole = _or(text, _PORTABLE_PAIRS, "uint8_t")
     return Dot(4, "uint8_t", DType.I8, _AS_U8, whole, saturates=True, cycles=0.26)
@@ -233,7 +261,14 @@ _DOTS: dict[str, tuple[Dot, Dot]] = {
 def dots_for(target: Target, weights: Array) -> tuple[Dot, ...]:
     """The ways to multiply with these centred weights, the fastest first."""
     narrow, wide = _DOTS.get(target.name, (_shorts(""), _shorts("")))
-    return (narrow, wide) if weights.dtype == np.int8 else (wide,)
+    if weights.dtype != np.int8:
+        return (wide,)
+    return (narrow, _widened()) if target.name == "x86-64-avx2" else (narrow, wide)
+
+
+def dot_of_shorts(target: Target) -> Dot:
+    """How codes and weights of 16 bits are multiplied."""
+    return _DOTS.get(target.name, (_shorts(""), _shorts("")))[1]
 
 
 def clamp_pairs(weights: Array) -> tuple[Array, Array]:

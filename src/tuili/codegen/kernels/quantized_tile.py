@@ -131,7 +131,8 @@ def print_sums(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
     body: list[str] = []
     for quad in range(nest.quads):
         place = f"wt + {quad * tile.vectors * dot.group} * V"
-        body += _step(nest, tile, pixels, (place, dot.group), quad * dot.group)
+        places = [f"{place} + {v * dot.group} * V" for v in range(tile.vectors)]
+        body += _step(nest, tile, pixels, list(map(dot.weights_at, places)), quad * dot.group)
     body.append(f"wt += {size} * V;")
     inner = f"xt{len(nest.loops) - 1}"
     body = [f"const {dot.ctype} *const xt = {inner};", *body]
@@ -149,13 +150,10 @@ def print_sums(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
 
 
 def _step(
-    nest: Nest, tile: QTile, pixels: int, weights: tuple[str, int], code: int, kind: str = ""
+    nest: Nest, tile: QTile, pixels: int, weights: Sequence[str], code: int, kind: str = ""
 ) -> list[str]:
-    """One group of codes of every pixel times the weights at a place, `size` in every lane."""
-    place, size = weights
-    lines = [
-        f"const vi w{v} = *(const vi_any *)({place} + {v * size} * V);" for v in range(tile.vectors)
-    ]
+    """One group of codes of every pixel times the weights of every vector (C texts)."""
+    lines = [f"const vi w{v} = {text};" for v, text in enumerate(weights)]
     for p in range(pixels):
         at = f"xt + {p} * {nest.pixel} + {code}"
         if tile.vectors == 1:
@@ -170,11 +168,12 @@ def _step(
 
 def _extra(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
     """The steps that `clamp_pairs` split off."""
+    weights = [f"*(const vi_any *)(extra + e * EXTRA + {2 * v} * V)" for v in range(tile.vectors)]
     if nest.is_flat:
         return [
             "for (int32_t e = extra_first; e < extra_last; e++) {",
             f"    const {dot.ctype} *const xt = xp + places[e];",
-            *indent(_step(nest, tile, pixels, ("extra + e * EXTRA", 2), 0, "_even")),
+            *indent(_step(nest, tile, pixels, weights, 0, "_even")),
             "}",
         ]
     width = len(nest.loops) + 1
@@ -184,6 +183,6 @@ def _extra(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
         "for (int32_t e = extra_first; e < extra_last; e++) {",
         f"    const int32_t *const place = places + e * {width};",
         f"    const {dot.ctype} *const xt = xp + {at};",
-        *indent(_step(nest, tile, pixels, ("extra + e * EXTRA", 2), 0, "_even")),
+        *indent(_step(nest, tile, pixels, weights, 0, "_even")),
         "}",
     ]

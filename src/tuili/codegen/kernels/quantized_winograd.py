@@ -18,7 +18,7 @@ from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels import quantized_conv
 from tuili.codegen.kernels.conv_rows import indent
 from tuili.codegen.kernels.conv_shape import ConvShape, conv_shape
-from tuili.codegen.kernels.quantized_dot import Dot, dots_for
+from tuili.codegen.kernels.quantized_dot import Dot, dot_of_shorts, dots_for
 from tuili.codegen.kernels.quantized_sums import Sums, known_zero
 from tuili.codegen.kernels.quantized_tile import Loop, Nest, QTile, choose_q_tile, print_sums
 from tuili.codegen.kernels.quantized_winograd_transforms import (
@@ -149,7 +149,7 @@ def _choose(node: Node, target: Target) -> tuple[WholeWinograd, Array] | None:
     weights = node.required(1).constant
     assert weights is not None  # quantized_conv.supports
     shape = conv_shape(node, (3, 3))
-    narrow, wide = dots_for(target, weights)[0], dots_for(target, weights)[-1]
+    narrow, wide = dots_for(target, weights)[0], dot_of_shorts(target)
     ins, outs = -(-shape.channels // target.lanes), -(-shape.outputs // target.lanes)
     pairs = ins * target.lanes * outs
     pixels = _known(shape.rows.out) * _known(shape.columns.out)
@@ -184,7 +184,7 @@ def emit(node: Node, ctx: Context) -> None:
     assert chosen is not None  # supports
     assert weights is not None
     winograd, filters = chosen
-    plan = _plan(conv_shape(node, (3, 3)), ctx.target, winograd, dots_for(ctx.target, weights)[-1])
+    plan = _plan(conv_shape(node, (3, 3)), ctx.target, winograd, dot_of_shorts(ctx.target))
     blocks = ceil_div(plan.tiles, plan.block)
     v = _emit_transform(node, ctx, plan, blocks) if plan.is_shared else None
     k = _builder(node, ctx, plan, "qwinograd")
@@ -380,7 +380,7 @@ def _panel(plan: _Plan, sums: Sums) -> list[str]:
         [Loop("cb", plan.channel_blocks, str(pixels * plan.lanes))],
         plan.lanes // 2,
         str(plan.lanes),
-        False,
+        has_extra=False,
     )
     group_loop = f"for (int64_t g = 0; g < {plan.groups}; g++) {{"
     return [
