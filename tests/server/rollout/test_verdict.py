@@ -10,6 +10,7 @@ from tuili.server.rollout import buckets
 from tuili.server.rollout.controller import next_event, verdicts
 from tuili.server.rollout.dispersion import Dispersion
 from tuili.server.rollout.history import Rollout
+from tuili.server.rollout.metrics import Pair, metric_of
 from tuili.server.rollout.plan import Guards, Plan, Step, Target, parse
 from tuili.server.rollout.slices import Slices
 from tuili.server.rollout.states import State
@@ -77,6 +78,14 @@ def test_intervals_hold_the_truth():
     numbers = judge(plan(), 1, "candidate", seen(tally(9000), tally(9000, seed=1))).numbers
     for name in ("error_rate", "latency_p50", "latency_p99"):
         assert numbers[name]["lower"] <= 0 <= numbers[name]["upper"]
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.19, 0.9, 1.1, 5.0, 100.0])
+def test_an_interval_holds_what_was_seen_however_far_off(scale):
+    pair = Pair(tally(2000), tally(2000, scale=scale))
+    found = metric_of("latency_p50").interval(pair, 6.0)
+    assert found.lower <= found.effect <= found.upper
+    assert found.lower <= scale - 1 <= found.upper
 
 
 def test_overdispersed_counts_say_less():

@@ -17,11 +17,12 @@ from typing import Any, Final
 import numpy as np
 
 from tuili.errors import TuiliError, Unavailable, UserError
+from tuili.server.control.routing import Asked, Routed, mark
 from tuili.server.control.shadow import Shadow
 from tuili.server.ensemble import Ensemble
 from tuili.server.hosts import Host
 from tuili.server.pending import Reply, StreamReply
-from tuili.server.protocol.messages import VARIANT, InferRequest, InferResponse
+from tuili.server.protocol.messages import InferRequest, InferResponse
 from tuili.server.protocol.signature import Signature
 from tuili.server.rollout.history import Rollout
 from tuili.server.rollout.plan import STABLE
@@ -125,9 +126,9 @@ class Split:
         """Nothing to release."""
 
     # ---- requests
-    def submit(self, request: InferRequest, reply: Reply) -> _Routed:
+    def submit(self, request: InferRequest, reply: Reply) -> Routed:
         """Send a request to the variant that the router chooses."""
-        routed = _Routed(self, request, reply)
+        routed = Routed(self, request, reply)
         routed.start()
         return routed
 
@@ -165,7 +166,7 @@ class Split:
         kept = self._sequences.variant_of(sequence, now) if sequence else ""
         chosen = request.variants.get(plan.model, "") if request.variants is not None else ""
         # A variant that another model of the DAG has is none of ours.
-        asked = _Asked(request, self.numbers if request.variants is not None else None)
+        asked = Asked(request, self.numbers if request.variants is not None else None)
         choice = self.router.choose(asked, kept or chosen)
         if request.variants is not None:
             request.variants[plan.model] = choice.variant
@@ -278,129 +279,6 @@ class Split:
     def holds_sequences(self) -> bool:
         """Whether a sequence is under way on a candidate."""
         return any(self._sequences.holds(name) for name in self.rollout.plan.candidates)
-
-
-class _Asked:
-    """What the router may look at of a request."""
-
-    __slots__ = ("_known", "_request")
-
-    def __init__(self, request: InferRequest, known: Mapping[str, str] | None) -> None:
-        self._request = request
-        self._known = known
-
-    def header(self, name: str) -> str:
-        origin = self._request.origin
-        found = "" if origin is None else origin.header(name)
-        return self._ours(name.replace("-", "_"), found)
-
-    def parameter(self, name: str) -> str:
-        found = (self._request.parameters or {}).get(name, "")
-        return self._ours(name, str(found))
-
-    def address(self) -> str:
-        origin = self._request.origin
-        return "" if origin is None else origin.address()
-
-    def _ours(self, name: str, found: str) -> str:
-        if self._known is not None and name.endswith(VARIANT) and found not in self._known:
-            return ""
-        return found
-
-
-class _Routed:
-    """One request on its way through a split; also its ticket."""
-
-    __slots__ = ("_began", "_choice", "_reply", "_request", "_split", "_ticket")
-
-    def __init__(self, split: Split, request: InferRequest, reply: Reply) -> None:
-        self._split = split
-        self._request = request
-        self._reply: Reply | None = reply
-        self._began = time.monotonic_ns()
-        self._choice = split.choose(request)
-        self._ticket: Any = None
-
-    def start(self) -> None:
-        """Ask the variant."""
-        split, choice = self._split, self._choice
-        if choice.variant == STABLE:
-            self._ticket = split.stable.submit(self._request, self._stable_answered)
-            return
-        live = split.live(choice.variant)
-        if live is None or live.broken:
-            split.failed(choice, live.broken if live is not None else "it is not loaded")
-            self._fall_back()
-            return
-        try:
-            self._ticket = live.submit(self._request, self._candidate_answered)
-        except TuiliError as error:
-            self._candidate_answered(error)
-
-    def cancel(self) -> None:
-        """Forget the request."""
-        self._reply = None
-        if self._ticket is not None:
-            self._ticket.cancel()
-
-    def _stable_answered(self, answer: InferResponse | TuiliError) -> None:
-        split, choice = self._split, self._choice
-        if isinstance(answer, InferResponse):
-            split.count(choice, time.monotonic_ns() - self._began)
-            split.look_through(choice, answer)
-            split.shadow.offer(self._request, answer, split.stable.pending())
-            mark(answer, STABLE)
-        elif not isinstance(answer, UserError):
-            split.failed(choice, str(answer))
-        self._hand_over(answer)
-
-    def _candidate_answered(self, answer: InferResponse | TuiliError) -> None:
-        split, choice = self._split, self._choice
-        if isinstance(answer, InferResponse):
-            split.count(choice, time.monotonic_ns() - self._began)
-            split.look_through(choice, answer)
-            mark(answer, choice.variant)
-            self._hand_over(answer)
-            return
-        fault = not isinstance(answer, UserError)
-        if fault:
-            split.failed(choice, str(answer))
-        if not self._may_fall_back():
-            self._hand_over(answer)
-            return
-        self._fall_back(None if fault else str(answer))
-
-    def _may_fall_back(self) -> bool:
-        """Not in the middle of a sequence, whose state is the candidate's."""
-        parameters = self._request.parameters or {}
-        begun = parameters.get("sequence_id", 0) and not parameters.get("sequence_start", False)
-        return self._split.rollout.plan.fallback and not begun
-
-    def _fall_back(self, refused: str | None = None) -> None:
-        """Ask the stable variant; `refused`: why the candidate did not take the request."""
-
-        def answered(answer: InferResponse | TuiliError) -> None:
-            if isinstance(answer, InferResponse):
-                if refused is not None:
-                    # What the stable variant can answer is no mistake of the client's.
-                    self._split.failed(self._choice, refused)
-                mark(answer, STABLE)
-            self._hand_over(answer)
-
-        try:
-            self._ticket = self._split.stable.submit(self._request, answered)
-        except TuiliError as error:
-            self._hand_over(error)
-
-    def _hand_over(self, answer: InferResponse | TuiliError) -> None:
-        reply, self._reply = self._reply, None
-        if reply is not None:
-            reply(answer)
-
-
-def mark(answer: InferResponse, variant: str) -> None:
-    """Tell the client which variant answered; the version is in every answer."""
-    answer.parameters = {**(answer.parameters or {}), VARIANT: variant}
 
 
 def _holds_nan(data: np.ndarray[Any, Any]) -> bool:

@@ -66,22 +66,38 @@ def publish(
     try:
         content = staging / "version"
         _copy(draft.files, content)
-        while True:
-            made = _record(folder, model, draft, content, version)
-            _refuse_change(folder, made, allow_signature_change)
-            made = _marked(folder, made)
-            _write_record(content, made, key)
-            if _move(content, folder, made.version):
-                break
-            if version is not None:
-                raise _exists(folder, version)
+        made = _placed(folder, draft, content, version, allow_signature_change, key)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    why = draft.notes
-    with ledger.locked(folder):
-        event = Event(made.provenance.at, made.provenance.user, "publish", made.version, why=why)
-        ledger.append(folder, event)
+    _tell(folder, made)
     return made
+
+
+def _placed(
+    folder: Path,
+    draft: Draft,
+    content: Path,
+    version: int | None,
+    allow_signature_change: bool,
+    key: Path | None,
+) -> Record:
+    """Give the files a record and their place; who loses the race for a number takes the next."""
+    while True:
+        made = _record(folder, folder.name, draft, content, version)
+        _refuse_change(folder, made, allow_signature_change)
+        made = _marked(folder, made)
+        _write_record(content, made, key)
+        if _move(content, folder, made.version):
+            return made
+        if version is not None:
+            raise _exists(folder, version)
+
+
+def _tell(folder: Path, made: Record) -> None:
+    """An entry of the model's ledger."""
+    by = made.provenance
+    with ledger.locked(folder):
+        ledger.append(folder, Event(by.at, by.user, "publish", made.version, why=made.notes))
 
 
 def _copy(files: Mapping[str, Path], content: Path) -> None:

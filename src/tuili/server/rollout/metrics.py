@@ -22,7 +22,10 @@ from tuili.server.rollout.tally import DURATIONS, Tally
 _QUANTILE: Final = re.compile(r"(latency|queue|compute)_p(\d{2}(?:\.\d+)?)")
 _FEEDBACK: Final = "feedback:"
 KNOWN: Final = "error_rate, nan_rate, disagreement, {latency,queue,compute}_p50..p99, feedback:NAME"
+Histograms = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 _WIDEST: Final = 2 * buckets.PER_OCTAVE
+# How far the interval of a ratio is looked for: a thousand times.
+_FARTHEST: Final = 10 * buckets.PER_OCTAVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +176,11 @@ def _duration(name: str, kind: str, share: float) -> Metric:
     assert kind in DURATIONS
     spread = "latency_p50" if share < 0.9 else "latency_p99"
 
-    def histograms(pair: Pair) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def histograms(pair: Pair, room: int = _WIDEST) -> Histograms:
         factor = pair.factor(spread)
         first = np.asarray(pair.stable.durations[kind]) / factor
         second = np.asarray(pair.candidate.durations[kind]) / factor
-        return _trimmed(first, second)
+        return _trimmed(first, second, room)
 
     def worse(pair: Pair, by: float) -> float:
         first, second = histograms(pair)
@@ -188,13 +191,16 @@ def _duration(name: str, kind: str, share: float) -> Metric:
         return float(e.quantile_higher(second, first, share, -_floor_shift(1 + by)))
 
     def interval(pair: Pair, bar: float) -> Interval:
-        first, second = histograms(pair)
+        first, second = histograms(pair, _FARTHEST)
         middles = [buckets.quantile(np.asarray(each.durations[kind]), share)
                    for each in (pair.stable, pair.candidate)]  # fmt: skip
         shift = middles[1] - middles[0]
         lower = _largest_shift(lambda k: e.quantile_higher(first, second, share, k) >= bar, shift)
         upper = -_largest_shift(lambda k: e.quantile_higher(second, first, share, k) >= bar, -shift)
         low, mid, high = (buckets.ratio_of(k) - 1 for k in (lower, shift, upper))
+        if lower == -_FARTHEST:
+            low = -1.0  # nothing is refuted as far as is looked
+        low, high = min(low, mid), max(high, mid)
         stable, candidate = (buckets.seconds_of(at) for at in middles)
         return Interval(stable, candidate, mid, low, high)
 
@@ -210,21 +216,19 @@ def _floor_shift(ratio: float) -> int:
     return int(np.floor(np.log2(ratio) * buckets.PER_OCTAVE + 1e-9))
 
 
-def _trimmed(
-    first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _trimmed(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any], room: int) -> Histograms:
     """Both without the buckets that neither uses, but for room to shift."""
     used = np.flatnonzero(first + second)
     if not used.size:
         return np.zeros(1), np.zeros(1)
-    low = max(int(used[0]) - _WIDEST, 0)
-    high = min(int(used[-1]) + _WIDEST + 1, buckets.SIZE)
+    low = max(int(used[0]) - room, 0)
+    high = min(int(used[-1]) + room + 1, buckets.SIZE)
     return first[low:high], second[low:high]
 
 
 def _largest_shift(holds: Callable[[int], Any], most: int) -> int:
     """The largest shift up to `most` that is refuted; the widest when none is."""
-    low, high = -_WIDEST, max(most, -_WIDEST)
+    low, high = -_FARTHEST, max(most, -_FARTHEST)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if bool(holds(middle)) else (low, middle - 1)
