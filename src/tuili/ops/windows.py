@@ -57,9 +57,11 @@ def _window_count(site: Site, size: Dim, reach: Dim, stride: int, border: tuple[
         return ceil_div(size, stride)
     begin, end = (0, 0) if auto == "VALID" else border
     room = size + begin + end - reach
-    if isinstance(room, int) and room < 0:
+    rounds_up = site.op.attrs.get("ceil_mode") is not None and site.attr("ceil_mode")
+    least = 1 - stride if rounds_up else 0  # a window that reaches over the end
+    if isinstance(room, int) and room < least:
         site.fail(f"a window of {reach} does not fit into size {size} with pads {begin}, {end}")
-    if site.op.attrs.get("ceil_mode") is not None and site.attr("ceil_mode"):
+    if rounds_up:
         # Windows that would start in the end padding are left out.
         return at_most(ceil_div(room, stride) + 1, ceil_div(size + begin, stride))
     return floor_div(room, stride) + 1
