@@ -298,3 +298,16 @@ def test_a_squeeze_that_depends_on_a_size_settles_the_rank() -> None:
     graph.set_outputs([chosen])
     assert list(infer(graph).impossible) == [other]
     assert shape_text(chosen.shape) == "[N]"
+
+
+def test_a_range_from_a_half_has_as_many_elements_as_fit() -> None:
+    graph, x = graph_of(N, 3, S, 8)
+    height = graph.add("Cast", [size_of(graph, x, 2)], {"to": DType.F32}).output
+    half, one = (const(graph, number, np.float32) for number in (0.5, 1.0))
+    steps = graph.add("Range", [half, height, one]).output
+    graph.set_outputs([steps])
+    infer(graph)
+    for size in (1, 2, 7):
+        given = {"x": np.zeros((1, 3, size, 8), np.float32)}
+        (found,) = run(graph, given).values()
+        assert evaluate(steps.shape[0], {"N": 1, "S": size}) == len(found)

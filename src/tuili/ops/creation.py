@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from tuili.ir import TensorType
+from tuili.ops import rationals
 from tuili.ops.bounds import at_least
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.site import Site
-from tuili.tensors import Array, Dim, DType, Shape, ceil_div, numel
+from tuili.tensors import Array, DType, Shape, numel
 
 
 def _shape_shape(site: Site) -> list[Result]:
@@ -56,9 +57,14 @@ def _range_shape(site: Site) -> list[Result]:
     step = delta[0]
     if not isinstance(step, int) or step == 0:
         return [(site.fresh(0),)]
-    span: Dim = limit[0] - start[0] if step > 0 else start[0] - limit[0]
-    length = at_least(ceil_div(span, abs(step)), 0)
-    if isinstance(length, int) and length <= 512:
+    ends = (limit[0], start[0]) if step > 0 else (start[0], limit[0])
+    span = rationals.subtract(*ends)  # floats such as Range(0.5, H, 1) may leave a rest
+    count = None if span is None else rationals.divide(span, abs(step))
+    if count is None:
+        return [(site.fresh(0),)]
+    length = at_least(rationals.ceil(count), 0)
+    whole = not isinstance(start[0], rationals.Quotient)
+    if whole and isinstance(length, int) and length <= 512:
         site.know([start[0] + step * index for index in range(length)])
     return [(length,)]
 
