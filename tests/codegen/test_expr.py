@@ -110,6 +110,8 @@ CASES["Not"] = Case("Not", [reals() > 0])
 CASES["Cast bool f32"] = Case("Cast", [reals() > 0], {"to": DType.F32})
 CASES["Cast f32 bool"] = Case("Cast", [reals()], {"to": DType.BOOL})
 CASES["Cast f32 bf16"] = Case("Cast", [reals()], {"to": DType.BF16})
+for kind in (DType.F16, DType.BF16):
+    CASES[f"RoundTo {kind.value} float32"] = Case("RoundTo", [reals()], {"to": kind}, tolerance=0)
 CASES["Add bf16"] = Case("Add", [tame(ml_dtypes.bfloat16), tame(ml_dtypes.bfloat16)])
 CASES["CastLike"] = Case("CastLike", [tame() * 9, np.zeros(3, np.int32)])
 

@@ -90,7 +90,7 @@ def compare(
             failures[each.engine] = f"wrong answers, off by {differences[each.engine]:.2g}"
             loaded.remove(each)
     pause_s = PAUSE_S if settings.threads > 1 else 0.0
-    milliseconds = _interleaved([each.answer for each in loaded], rounds, pause_s)
+    milliseconds = interleaved([each.answer for each in loaded], rounds, pause_s)
     timings = [
         Timing(
             each.engine,
@@ -133,8 +133,8 @@ def geometric_mean(ratios: Sequence[float]) -> float:
     return math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
 
 
-def _interleaved(
-    calls: Sequence[Callable[[], object]], rounds: int, pause_s: float
+def interleaved(
+    calls: Sequence[Callable[[], object]], rounds: int, pause_s: float = 0.0
 ) -> list[list[float]]:
     repeats = [_repeats(call) for call in calls]
     milliseconds: list[list[float]] = [[] for _ in calls]

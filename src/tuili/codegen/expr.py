@@ -165,6 +165,13 @@ def _cast(operation: _Operation) -> str:
     return f"v_select({value}, v_set1(1.0f), v_set1(0.0f))"
 
 
+def _round_to(operation: _Operation) -> str:
+    kind: DType = operation.attribute("to")
+    if operation.form.dtype is not DType.F32:
+        raise Unsupported(f"{operation.node.label}: only f32 is rounded to {kind.value}")
+    return f"{operation.form.prefix}round_{kind.value}({operation.arg(0)})"
+
+
 def _gelu(operation: _Operation) -> str:
     tanh = operation.attribute("approximate") == "tanh"
     return f"{operation.form.prefix}{'gelu_tanh' if tanh else 'gelu'}({operation.arg(0)})"
@@ -287,6 +294,7 @@ _SPECIAL: dict[str, Callable[[_Operation], str]] = {
     "Not": _not,
     "Cast": _cast,
     "CastLike": _cast,
+    "RoundTo": _round_to,
     "Gelu": _gelu,
     "IsInf": _is_inf,
     "Div": _div,

@@ -113,6 +113,9 @@ _GENERIC = {
     # Two factors: 2^n may lie outside the floats; a subnormal result rounds once.
     "scale": "const vi k = v_bits(b + 12582912.0f) - 0x4b400000, half = k >> 1;\n"
     "    return a * (vf)((half + 127) << 23) * (vf)((k - half + 127) << 23);",
+    "round_f16": "for (int l = 0; l < V; l++) a[l] = (float)(_Float16)a[l];\n    return a;",
+    "round_bf16": "const vi i = v_bits(a), r = (i + 0x7fff + (i >> 16 & 1)) & -65536;\n"
+    "    return v_select(a == a, v_from_bits(r), v_from_bits(i | 0x400000));",
 }
 _BINARY = ("max", "min", "scale")
 
@@ -125,6 +128,9 @@ _BUILTINS: dict[int, dict[str, str]] = {
         "floor": "__builtin_ia32_rndscaleps_mask(a, 9, a, -1, 4)",
         "ceil": "__builtin_ia32_rndscaleps_mask(a, 10, a, -1, 4)",
         "scale": "__builtin_ia32_scalefps512_mask(a, b, a, -1, 4)",
+        "round_f16": "__builtin_ia32_vcvtph2ps512_mask("
+        "__builtin_ia32_vcvtps2ph512_mask(a, 0, (short __attribute__((vector_size(32)))){0}, -1),"
+        " a, -1, 4)",
     },
     8: {
         "max": "__builtin_ia32_maxps256(a, b)",
@@ -133,6 +139,7 @@ _BUILTINS: dict[int, dict[str, str]] = {
         "round": "__builtin_ia32_roundps256(a, 8)",
         "floor": "__builtin_ia32_roundps256(a, 9)",
         "ceil": "__builtin_ia32_roundps256(a, 10)",
+        "round_f16": "__builtin_ia32_vcvtph2ps256(__builtin_ia32_vcvtps2ph256(a, 0))",
     },
     4: {
         "max": "__builtin_ia32_maxps(a, b)",
@@ -220,6 +227,8 @@ static inline uint16_t tl_to_bf16(float x)
         return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
+static inline float s_round_f16(float x) { return (float)(_Float16)x; }
+static inline float s_round_bf16(float x) { return tl_from_bf16(tl_to_bf16(x)); }
 """
 
 _TAILS = {16: _TAIL_16, 8: _TAIL_8}

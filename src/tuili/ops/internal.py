@@ -10,8 +10,9 @@ import numpy as np
 from tuili.errors import InvalidModel
 from tuili.ir import Graph, TensorType
 from tuili.ops.op import REQUIRED, Result, op
+from tuili.ops.shapes import same
 from tuili.ops.site import Site
-from tuili.tensors import Array, Dim
+from tuili.tensors import Array, Dim, DType
 
 
 def _dims_shape(site: Site) -> list[Result]:
@@ -98,6 +99,10 @@ def _fault(message: str) -> None:
     raise InvalidModel(message)
 
 
+def _round_to(x: Array, to: DType) -> Array:
+    return x.astype(to.numpy).astype(x.dtype)
+
+
 ROWS = (
     # A branch that cannot run for the given shapes: running it is an error.
     op(
@@ -120,5 +125,16 @@ ROWS = (
     ),
     op("Dims", "", "dims:i64", _dims_shape, _dims, attrs={"values": REQUIRED, "rank0": 0}),
     op("Fused", "xs*:any", "y:any", _fused_shape, _fused, attrs={"body": REQUIRED}),
+    # A value as a smaller type would hold it, in its own type.
+    op(
+        "RoundTo",
+        "x",
+        "y",
+        same,
+        _round_to,
+        attrs={"to": REQUIRED},
+        allow="float",
+        elementwise=True,
+    ),
     op("Reorder", "x", "y", _reorder_shape, lambda x, layout: x, attrs={"layout": ""}),
 )

@@ -14,6 +14,7 @@ from tuili.passes.branches import inline_branches
 from tuili.passes.casts import plain_casts
 from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
+from tuili.passes.einsum import einsum_to_matmul
 from tuili.passes.few_channels import split_transposed, widen_few_channels
 from tuili.passes.fold import fold_constants
 from tuili.passes.fold_shapes import fold_shapes
@@ -29,6 +30,8 @@ from tuili.passes.pads import fold_pads
 from tuili.passes.quantized import KEPT, recognise_quantized, split_dequantize
 from tuili.passes.recognise import recognise
 from tuili.passes.strength import reduce_strength
+from tuili.passes.whole_windows import whole_windows
+from tuili.passes.widen_half import widen_half
 
 OnPass = Callable[[str, Graph], None]
 MOST_ROUNDS = 8
@@ -40,6 +43,8 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass, exact: bool = False) 
     `exact` leaves out what replaces arithmetic by cheaper arithmetic that rounds otherwise.
     """
     run = _Runner(graph, on_pass)
+    if not exact:
+        run("widen_half", lambda: widen_half(graph))
     run("fold_constants_but_codes", lambda: fold_constants(graph, KEPT))
     run("recognise_quantized", lambda: recognise_quantized(graph))
     for _ in range(MOST_ROUNDS):
@@ -79,8 +84,10 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         run("remove_dead", lambda: remove_dead(graph)),
         run("share_equal_nodes", lambda: on_all(graph, share_equal_nodes)),
         run("gemm_to_matmul", lambda: on_all(graph, gemm_to_matmul)),
+        run("einsum_to_matmul", lambda: on_all(graph, einsum_to_matmul)),
         run("ml_to_core", lambda: on_all(graph, partial(ml_to_core, contents=contents))),
         run("merge_movement", lambda: merge_movement(graph, contents)),
+        run("whole_windows", lambda: on_all(graph, whole_windows)),
         run("fold_pads", lambda: fold_pads(graph, contents)),
         run("split_batch_norm", lambda: on_all(graph, split_batch_norm)),
         run("fold_into_weights", lambda: on_all(graph, fold_into_weights)),
