@@ -183,3 +183,8 @@ real-models: setup
 .PHONY: fuzz-models
 fuzz-models: setup
 	$(BIN)/python -W ignore -m tests.importers.mutants
+
+# Networks of timm and transformers with random weights beside onnxruntime; takes hours.
+.PHONY: architectures
+architectures: setup
+	$(BIN)/python -m benchmarks.architectures
