@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuili.ir import Graph, Node, TensorType, Value
+from tuili.ir import Attr, Graph, Node, TensorType, Value
 from tuili.ops.table import attr
 from tuili.passes.fold import give_way, shape_value
 from tuili.tensors import Dim, DType, Shape, numel
@@ -98,11 +98,11 @@ class _Builder:
         self._graph = graph
         self._node = node
 
-    def _add(self, op: str, inputs: Sequence[Value | None], shape: Shape, **attrs: object) -> Value:
+    def _add(self, op: str, inputs: Sequence[Value | None], shape: Shape, **attrs: Attr) -> Value:
         types = [TensorType(DType.F32, shape)]
         return self._graph.add(
             op, inputs, attrs, types=types, name=self._node.name, before=self._node
-        ).output  # pyright: ignore[reportArgumentType]
+        ).output
 
     def summed(self, term: _Term, kept: str) -> _Term:
         """Without the axes whose letters nobody wants."""

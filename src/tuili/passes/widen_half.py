@@ -102,15 +102,14 @@ def _sees_types(node: Node) -> bool:
 def _round(graph: Graph, node: Node, before: Types) -> None:
     """A cast to half precision: f32 that were rounded, unless they had that type already."""
     source, result = node.required(0), node.output
-    if before.get(source) is result.dtype:
-        node.op, node.attrs = "Identity", {}
-        node.set_inputs([source])
-    elif source.dtype is DType.F32:
-        node.op, node.attrs = "RoundTo", {"to": result.dtype}
-        node.set_inputs([source])
-    else:
+    if before.get(source) is not result.dtype and source.dtype is not DType.F32:
         _widen_result(graph, node, result)
         return
+    node.attrs.clear()
+    node.op = "Identity"
+    if before.get(source) is not result.dtype:
+        node.op, node.attrs["to"] = "RoundTo", result.dtype
+    node.set_inputs([source])
     _retype(result)
 
 
