@@ -88,7 +88,7 @@ def test_batches_grow_as_far_as_it_pays():
         return max(100e-6, size * 1e-6)
 
     placement = grown(seconds, [16 << at for at in range(8)])
-    assert 6 <= placement.rows_worth(16, 128) <= 16
+    assert 6 <= placement.rows_worth(16, 128) <= 31
 
 
 def test_unseen_sizes_are_tried_step_by_step():
@@ -99,7 +99,15 @@ def test_unseen_sizes_are_tried_step_by_step():
 
 def test_a_verdict_is_questioned_now_and_then():
     placement = grown(lambda size: size * 1e-6, [1024 << at for at in range(6)])
-    assert sorted({placement.rows_worth(1024, 128) for _ in range(200)}) == [1, 3]
+    asked = [placement.rows_worth(1024, 128) for _ in range(400)]
+    assert asked.count(1) > 390
+    assert set(asked) > {1, 7, 15}
+
+
+def test_a_step_that_gains_nothing_does_not_hide_a_larger_one_that_does():
+    times = {1: 5e-3, 2: 10e-3, 4: 20e-3, 8: 24e-3, 16: 48e-3}
+    placement = grown(lambda size: times[size // 1024], [1024 * rows for rows in times])
+    assert placement.rows_worth(1024, 128) == 15
 
 
 @pytest.mark.parametrize(("row_size", "most"), [(0, 8), (5, 1), (1 << 40, 4)])

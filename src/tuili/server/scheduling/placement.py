@@ -25,7 +25,7 @@ _STAY_INLINE_S: Final = 150e-6
 _BECOME_INLINE_S: Final = 100e-6
 _TRY_BELOW_S: Final = 1e-3
 _TRY_EVERY: Final = 32
-# Twice the size must save this share of the time per element.
+# A larger size must save this share of the time per element.
 _WORTH_SAVING: Final = 0.05
 _LOOK_AGAIN_EVERY: Final = 64
 # What a batch costs beside its run: queue, join, split, statistics.
@@ -82,21 +82,24 @@ class Placement:
     def rows_worth(self, row_size: int, most: int) -> int:
         """How many rows of `row_size` elements, `most` at most, are worth joining in one batch.
 
-        Sizes not seen yet are tried one step at a time; a verdict is questioned now and then.
+        The smallest size that is nearly as good as the best one seen, as some models gain nothing
+        from two rows and much from eight. Sizes not seen yet are tried one step at a time while
+        they get better; now and then a larger one is tried again.
         """
         self._asked += 1
-        at = max(row_size, 1).bit_length()
-        here = self._buckets.get(at)
-        last = at + most.bit_length()
-        while at < last:
-            larger = self._buckets.get(at + 1)
-            if here is None or larger is None:
+        first = max(row_size, 1).bit_length()
+        last = first + most.bit_length()
+        seen = [at for at in range(first, last + 1) if at in self._buckets]
+        if not seen:
+            at = first + 1
+        else:
+            limit = min(self._buckets[at].cost for at in seen) * (1 + _WORTH_SAVING)
+            at = next(at for at in seen if self._buckets[at].cost <= limit)
+            larger = [size for size in seen if size > at]
+            if not larger:
                 at += 1
-                break
-            if larger.cost > here.cost * (1 - _WORTH_SAVING):
-                at += self._asked % _LOOK_AGAIN_EVERY == 0
-                break
-            at, here = at + 1, larger
+            elif self._asked % _LOOK_AGAIN_EVERY == 0:
+                at = larger[self._asked // _LOOK_AGAIN_EVERY % len(larger)]
         return min(max(((1 << at) - 1) // max(row_size, 1), 1), most)
 
     def expected_s(self, size: int) -> float | None:
