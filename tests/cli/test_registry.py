@@ -119,7 +119,7 @@ WRONG = {
     "metric without a value": (["publish", "{old}", "--metric", "top1"], "expected KEY=VALUE"),
     "metric that is none": (["publish", "{old}", "--metric", "top1=good"], "finite number"),
     "parameter twice": (["publish", "{old}", "--param", "a=1", "--param", "a=2"], "given twice"),
-    "a bad name": (["publish", "{old}", "--name", "../x"], "invalid model name"),
+    "a bad name": (["publish", "{old}", "--name", "../x"], "must not contain path traversal"),
     "what cannot be served": (["publish", "{folder}/x.txt"], "cannot be served"),
     "unknown model": (["history", "nte"], "no model 'nte'"),
     "a lost key": (["publish", "{old}", "--as-is", "--sign", "nokey.pem"], "no private key"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
+
 from tuili.backends import BackendOptions, Executable
 from tuili.errors import InvalidModel
 from tuili.tensors import Array, TensorSpec
@@ -28,7 +30,21 @@ class Identity:
         """The inputs themselves under the names of the outputs: nobody writes to either."""
         if self._delay_s:
             time.sleep(self._delay_s)
-        return {to: inputs[name] for name, to in self._pairs if name in inputs}
+        rows = next(iter(inputs.values())).shape[:1]
+        return {
+            to: inputs[name] if name in inputs else self._zeros(to, rows)
+            for name, to in self._pairs
+        }
+
+    def _zeros(self, name: str, rows: tuple[int, ...]) -> Array:
+        """The output of an input that was left out, as Triton's identity answers it."""
+        spec = next(each for each in self.outputs if each.name == name)
+        dims = [dim if isinstance(dim, int) else 1 for dim in spec.shape]
+        if spec.shape and not isinstance(spec.shape[0], int):
+            dims[:1] = rows
+        if spec.dtype.numpy.hasobject:
+            return np.full(dims, b"", dtype=object)
+        return np.zeros(dims, spec.dtype.numpy)
 
 
 def load(path: Path, options: BackendOptions) -> Executable:

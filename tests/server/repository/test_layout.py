@@ -13,9 +13,23 @@ def test_versions_are_positive_numbers_without_leading_zeros(tmp_path):
     assert layout.versions_of(tmp_path) == [1, 3, 12]
 
 
-@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "a\0", "x" * 256, "a\nb"])
-def test_names_that_are_no_folder_of_the_repository(name):
-    with pytest.raises(InvalidArgument, match="invalid model name"):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("", "Model name cannot be empty"),
+        (" \t", "Model name cannot be empty"),
+        ("..", "must not contain path traversal characters"),
+        (".. ", "must not contain path traversal characters"),
+        ("a/b", "must not contain path traversal characters"),
+        ("a\\b", "must not contain path traversal characters"),
+        (".hidden", "invalid model name"),
+        ("a\0", "invalid model name"),
+        ("x" * 256, "invalid model name"),
+        ("a\nb", "invalid model name"),
+    ],
+)
+def test_names_that_are_no_folder_of_the_repository(name, text):
+    with pytest.raises(InvalidArgument, match=text):
         layout.check_name(name)
 
 

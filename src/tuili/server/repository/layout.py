@@ -22,9 +22,16 @@ PYTHON: Final = "model.py"
 
 def check_name(name: str) -> str:
     """`name`, if a model may be called so: one path component, nothing hidden."""
+    if not name.strip():
+        raise InvalidArgument("Model name cannot be empty. Please enter a valid name to deploy.")
+    if "/" in name or "\\" in name or name.strip() in (".", ".."):
+        raise InvalidArgument(
+            f"model name must not contain path traversal characters, got {name!r}"
+        )
     if not _NAME.fullmatch(name) or name.startswith("."):
         raise InvalidArgument(
-            f"invalid model name {name!r}: it must name a folder of the repository"
+            f"invalid model name {name!r}, failed to poll from model repository: it must name a "
+            "folder there that is not hidden"
         )
     return name
 

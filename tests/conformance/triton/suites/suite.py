@@ -133,7 +133,8 @@ def _client(suite: Suite, qa: Path, folder: Path, server: servers.Server) -> Pat
         for name, usual in _PORTS.items():
             text = re.sub(rf"(?<![0-9]){usual}(?![0-9])", str(server.ports[name]), text)
         # What a newer Python lacks.
-        text = text.replace("assertEquals(", "assertEqual(")
+        text = text.replace("assertEquals(", "assertEqual(").replace("np.NINF", "-np.inf")
+        text = text.replace("np.PINF", "np.inf")
         (folder / path.name).write_text(text.replace('sys.path.append("../common")', ""))
     return folder
 
