@@ -26,7 +26,7 @@ from tuili.server.protocol.messages import (
     Parameters,
     RequestedOutput,
 )
-from tuili.server.protocol.parameters import check_parameter
+from tuili.server.protocol.parameters import WrongType, check_parameter
 
 Buffer = bytes | bytearray | memoryview
 
@@ -34,6 +34,14 @@ _ID: Final = 0x1A  # field 3, length-delimited
 _RAW: Final = 0x3A  # field 7, length-delimited
 _DELIMITED: Final = frozenset((0x0A, 0x12, _ID, 0x22, 0x2A, 0x32, _RAW))
 _MAX_PLANS: Final = 1024
+# What a parameter with a meaning is told to be where it is something else.
+_CHOICES: Final = {
+    "priority": "int64_param or uint64_param",
+    "timeout": "int64_param",
+    "sequence_id": "int64_param or string_param",
+    "sequence_start": "bool_param",
+    "sequence_end": "bool_param",
+}
 _MAX_PLAN_BYTES: Final = 4096
 _SMALL: Final = 16 << 10  # outputs below are joined with what surrounds them
 
@@ -275,8 +283,7 @@ def plan_request(message: Any) -> Plan:
         raw = []
     parameters = read_parameters(message.parameters)
     empty_final = bool(parameters.pop("triton_enable_empty_final_response", False))
-    for key, value in parameters.items():
-        check_parameter(key, value)
+    _check_parameters(parameters)
     return Plan(
         message.model_name,
         message.model_version,
@@ -310,6 +317,16 @@ def _plan_input(item: Any) -> PlannedInput:
         planned.array = _array_from_contents(planned, item.contents)
         planned.raw = False
     return planned
+
+
+def _check_parameters(parameters: Parameters) -> None:
+    for key, value in parameters.items():
+        try:
+            check_parameter(key, value)
+        except WrongType as error:
+            raise InvalidArgument(
+                f"invalid value type for '{key}' parameter, expected {_CHOICES[key]}."
+            ) from error
 
 
 def _empty(item: PlannedInput, model: str) -> Array:

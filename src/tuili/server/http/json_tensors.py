@@ -75,6 +75,8 @@ def _wide_integers(name: str, datatype: str, data: list[Any]) -> Array:
 
 def _wrong_type(name: str, datatype: str) -> str:
     mistake = _MISTAKES[NUMPY[datatype].kind]
+    if datatype == "BYTES":
+        return f"Unable to parse JSON bytes array: attempt to access JSON {mistake}: input '{name}'"
     return f"Unable to parse 'data': attempt to access JSON {mistake}: input '{name}' is {datatype}"
 
 

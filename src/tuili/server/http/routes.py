@@ -127,5 +127,6 @@ def _fit(segments: tuple[str, ...], path: tuple[str, ...]) -> dict[str, str] | N
         elif not part or (segment == "{version}" and _VERSION.fullmatch(part) is None):
             return None
         else:
-            names[segment[1:-1]] = part
+            # Versions are numbers: 01 is 1.
+            names[segment[1:-1]] = (part.lstrip("0") or "0") if segment == "{version}" else part
     return names
