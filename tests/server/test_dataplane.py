@@ -165,9 +165,7 @@ def test_explicit_mode(tmp_path):
         await dataplane.repository_unload("m")
         assert not dataplane.model_ready("m")
         await dataplane.repository_unload("unknown")
-        with pytest.raises(
-            InvalidArgument, match="path traversal characters, got '../m'"
-        ):
+        with pytest.raises(InvalidArgument, match="path traversal characters, got '../m'"):
             await dataplane.repository_load("../m")
 
     run(tmp_path, scenario, model_control_mode="explicit", load_models=("n",))

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from tuili.errors import (
     InternalError,
@@ -23,6 +23,7 @@ from tuili.server.protocol.messages import (
     InferResponse,
     InputTensor,
     OutputTensor,
+    Parameters,
     RequestedOutput,
 )
 from tuili.server.protocol.signature import Signature, TensorRule, prefix
@@ -36,6 +37,8 @@ from tuili.server.shared_memory import Regions
 from tuili.server.telemetry.statistics import Statistics
 
 Submit = Callable[[InferRequest, Reply], Ticket]
+# What an answer tells of its request, as in Triton: no other parameters get through.
+_TOLD: Final[Parameters] = {"sequence_id": 0, "sequence_start": False, "sequence_end": False}
 
 
 def dag_of(config: ModelConfig) -> Dag:
@@ -338,7 +341,9 @@ class _Run:
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         self._end()
         assert reply is not None
-        reply(InferResponse(request.model, ensemble.version, outputs, request.id))
+        given = request.parameters or {}
+        told = {name: given.get(name, absent) for name, absent in _TOLD.items()}
+        reply(InferResponse(request.model, ensemble.version, outputs, request.id, told))
 
     def _fail(self, error: TuiliError) -> None:
         reply = self._reply

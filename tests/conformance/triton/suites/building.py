@@ -65,6 +65,15 @@ def python(*names: str) -> Build:
     return build
 
 
+def second(name: str) -> Build:
+    """A version 2 that is as version 1."""
+
+    def build(repository: Path, qa: Path) -> None:
+        shutil.copytree(repository / name / "1", repository / name / "2")
+
+    return build
+
+
 def on_new_numpy(name: str) -> Build:
     """Replace what newer NumPys lack in a Python model."""
 

@@ -21,6 +21,7 @@ from tests.conformance.triton.suites.building import (
     made,
     python,
     renamed,
+    second,
     stands_in,
     stored,
     text,
@@ -325,11 +326,11 @@ _CANCELLED = all_of(
 _OPTIONAL = stored("L0_optional_input/models")
 _OTHERS = (
     Suite("simple ensemble", "L0_simple_ensemble/ensemble_test.py",
-          all_of(examples("simple"), stored("L0_simple_ensemble/models")), issue=6),
+          all_of(examples("simple"), second("simple"), stored("L0_simple_ensemble/models")), issue=6),
     Suite("decoupled", "L0_decoupled/decoupled_test.py",
           all_of(made("qa_model_repository", "onnx_nobatch_int32_int32_int32"),
                  renamed("onnx_nobatch_int32_int32_int32", "libtorch_nobatch_int32_int32_int32"),
-                 stored("L0_decoupled/models"), changed("fan_repeat", "OUTPUT__", "OUTPUT"), _REPEAT, _square("square_int32")), issue=6),
+                 stored("L0_decoupled/models"), changed("fan_repeat", "OUTPUT__", "OUTPUT"), _REPEAT, _square("square_int32")), own_server=True, timeout_s=60, issue=6),
     Suite("response statistics", "L0_response_statistics/response_statistics_test.py",
           all_of(_square("square_int32", INFER_DELAY_NS=400000000, OUTPUT_DELAY_NS=200000000, FAIL_COUNT=2, EMPTY_COUNT=1),
                  _square("square_int32_slow", INFER_DELAY_NS=1200000000, OUTPUT_DELAY_NS=800000000, CANCEL_DELAY_NS=400000000)), issue=6),
