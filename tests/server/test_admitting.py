@@ -120,3 +120,22 @@ def test_limits_that_do_not_load(tmp_path, key, value):
         await dataplane.close(5)
 
     asyncio.run(scenario())
+
+
+def test_an_answer_past_its_time_stands_in_when_there_is_no_time(tmp_path):
+    more = "response_cache { enable: true }\n" + parameter("max_wait_ms", 1)
+    more += parameter("degrade_cached", "true")
+
+    async def scenario(dataplane):
+        first = await infer(dataplane, ask(value=3))
+        for _ in range(60):  # one slow run alone is noise
+            expect(dataplane, "m", 5.0)
+        _, again = await both(dataplane, ask(value=4), ask(value=3))
+        np.testing.assert_array_equal(again.outputs[0].data, first.outputs[0].data)
+        (stats,) = dataplane.model_statistics("m")["model_stats"]
+        assert stats["execution_count"] == 2
+        _, unknown = await both(dataplane, ask(value=5), ask(value=6))
+        assert isinstance(unknown, Overloaded)
+
+    # No entry lives long enough to be given out as fresh.
+    run(put(tmp_path, "m", more), scenario, response_cache_ttl_s=1e-9)

@@ -360,7 +360,7 @@ def test_every_request_runs_once_and_sequences_keep_their_order(direct, acts, sl
 
 
 @pytest.mark.parametrize(
-    ("dtype", "sequence", "expects"), [(np.int32, "a", "INT32"), (object, 7, "STRING")]
+    ("dtype", "sequence", "expects"), [(np.int32, "a", "INT32"), (object, 7, "BYTES")]
 )
 def test_an_id_of_another_kind_than_the_model_wants_is_refused(dtype, sequence, expects):
     # Nothing could be told of it that no other sequence has.

@@ -25,10 +25,10 @@ class Control:
 
     def refuses(self, sequence: SequenceId) -> str:
         """Why the model could not be told this id; "" when it can."""
-        given = "STRING" if isinstance(sequence, str) else "UINT64"
-        if self.kind != "id" or (given == "STRING") == self.dtype.hasobject:
+        given = "BYTES" if isinstance(sequence, str) else "UINT64"
+        if self.kind != "id" or (given == "BYTES") == self.dtype.hasobject:
             return ""
-        wanted = "STRING" if self.dtype.hasobject else self.dtype.name.upper()
+        wanted = "BYTES" if self.dtype.hasobject else self.dtype.name.upper()
         return f"control '{self.name}' data-type is '{given}', but model '{{}}' expects '{wanted}'"
 
     def told(
