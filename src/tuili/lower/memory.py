@@ -85,13 +85,20 @@ def aligned(size: int) -> int:
 
 def plan_memory(intervals: Sequence[Interval]) -> MemoryPlan:
     """Place every interval; the same intervals give the same plan."""
-    starts = [by_size(intervals)]
-    if place_in_order(intervals, starts[0]).size > lower_bound(intervals):
-        starts += [_by_area(intervals), _by_length(intervals)]
-    plans = [place_in_order(intervals, start) for start in starts]
-    best, order = min(zip(plans, starts, strict=True), key=lambda pair: pair[0].size)
+    best = _improved(intervals, by_size(intervals), MOST_WORK)
+    for start in (_by_area, _by_length):
+        if best.size <= best.lower_bound:
+            break
+        found = _improved(intervals, start(intervals), MOST_WORK // 4)
+        best = min(best, found, key=lambda plan: plan.size)
+    return best
+
+
+def _improved(intervals: Sequence[Interval], order: list[int], work: int) -> MemoryPlan:
+    """The plan of an order, and of orders near it while they are better."""
+    best = place_in_order(intervals, order)
     chance = random.Random(0)  # repeatable
-    for _ in range(min(MOST_ATTEMPTS, MOST_WORK // (len(intervals) ** 2 + 1))):
+    for _ in range(min(MOST_ATTEMPTS, work // (len(intervals) ** 2 + 1))):
         if best.size <= best.lower_bound:
             break
         top = [i for i in order if best.offsets[i] + aligned(intervals[i].size) == best.size]
