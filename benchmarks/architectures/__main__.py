@@ -110,7 +110,6 @@ def main() -> None:
     console = Console(width=160, log_path=False)
     kept = json.loads(options.results.read_text()) if options.results.exists() else {}
     results: dict[str, Any] = kept.get("cases", {})
-    flags = os.environ.get("TUILI_CFLAGS", "")
     names = _wanted(options.cases, results, options)
     for some in _batches(names):
         missing = [name for name in some if not (folder() / f"{name}.onnx").exists()]
@@ -121,10 +120,10 @@ def main() -> None:
             else:
                 results[name] = check(name)
             console.log(f"{name}: {_line(results[name])}")
-            record = {"machine": machine(), "flags": flags, "cases": dict(sorted(results.items()))}
+            record = {"machine": machine(), "cases": dict(sorted(results.items()))}
             options.results.write_text(json.dumps(record, indent=1) + "\n")
     if options.results == RESULTS:
-        write_page(dict(sorted(results.items())), kept.get("machine", machine()), flags)
+        write_page(dict(sorted(results.items())), kept.get("machine", machine()))
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import onnxruntime
 
 from tuili.artifact import Artifact
 from tuili.bench.rounds import interleaved
+from tuili.codegen.compilers import extra_flags
 from tuili.compiler import Options, compile_cached, load
 from tuili.tensors import Array
 
@@ -105,6 +106,7 @@ def _facts(artifact: Artifact, compile_s: float) -> dict[str, Any]:
         "compile_s": round(compile_s, 1),
         "code_kb": code >> 10,
         "host_steps": list(artifact.manifest.host_steps),
+        "flags": " ".join(extra_flags()),
     }
 
 

@@ -32,7 +32,11 @@ def is_good(result: Result, name: str = "") -> bool:
     if "failure" in result:
         return False
     kind = CASES[name].dtype if name in CASES else "float32"
-    return max(result["error"], result["error_other_size"] or 0.0) <= AGREES[kind]
+    return _worst(result) <= AGREES[kind]
+
+
+def _worst(result: Result) -> float:
+    return max(result["error"], result["error_other_size"] or 0.0)
 
 
 def outcome(name: str, result: Result) -> str:
@@ -45,12 +49,12 @@ def outcome(name: str, result: Result) -> str:
     return "agrees" if is_good(result, name) else "differs"
 
 
-def write_page(results: Mapping[str, Result], machine: Mapping[str, Any], flags: str) -> None:
+def write_page(results: Mapping[str, Result], machine: Mapping[str, Any]) -> None:
     """The counts, what is not as it should be, and a row for every file."""
-    PAGE.write_text(page(results, machine, flags))
+    PAGE.write_text(page(results, machine))
 
 
-def page(results: Mapping[str, Result], machine: Mapping[str, Any], flags: str) -> str:
+def page(results: Mapping[str, Result], machine: Mapping[str, Any]) -> str:
     """The text of the page."""
     by: dict[str, list[str]] = {}
     for name, result in results.items():
@@ -60,14 +64,16 @@ def page(results: Mapping[str, Result], machine: Mapping[str, Any], flags: str) 
     ratios = [results[name]["onnxruntime_ms"] / results[name]["ms"] for name in ran]
     hosted = [name for name in ran if results[name]["host_steps"]]
     tried = len(results) - len(by.get("no reference", []))
-    said = f" C was compiled with `{flags}`." if flags else ""
+    quick = sum("-O1" in results[name].get("flags", "") for name in ran)
+    said = f" The C of {quick} files was compiled with `-O1` to save time." if quick else ""
     counts = (
         f"**{len(good)} of {tried} files open and agree**; {len(hosted)} of them with a step in "
         f"Python. Geometric mean of the ratios: {geometric_mean(ratios or [1.0]):.2f}.\n"
     )
     text = [
         _HEAD,
-        f"{machine['processor']}, {machine['cores']} cores, shared with other work.{said}\n",
+        f"{machine['processor']}, {machine['cores']} cores, shared with other work.{said}",
+        f"{len(results)} of the {len(CASES)} files of the table have a result so far.\n",
         counts,
     ]
     text += _failures(by, results)
@@ -84,7 +90,7 @@ def _failures(by: Mapping[str, list[str]], results: Mapping[str, Result]) -> lis
     for kind in ("fails", "differs", "no reference"):
         for name in sorted(by.get(kind, [])):
             result = results[name]
-            why = result.get("failure") or f"error {result['error']:.1e}"
+            why = result.get("failure") or f"error {_worst(result):.1e}"
             lines.append(f"| {name} | {kind} | {_plain(why)} |")
     if not lines:
         return []
