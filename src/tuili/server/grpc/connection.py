@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from tuili.server.grpc import frames as h2
 from tuili.server.grpc.assembly import is_one_message
-from tuili.server.grpc.frames import ConnectionFault, frame_head
+from tuili.server.grpc.frames import ConnectionFault, expect, frame_head
 from tuili.server.grpc.heads import HeadDecoder
 from tuili.server.grpc.outgoing import Outgoing
 from tuili.server.grpc.service import INFER_PATH
@@ -205,11 +205,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
         elif kind == h2.PING:
             self._on_ping(flags, number, payload)
         elif kind == h2.PRIORITY:
-            _expect(len(payload) == 5, h2.FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
-            _expect(number != 0, h2.PROTOCOL_ERROR, "PRIORITY on stream 0")
+            expect(len(payload) == 5, h2.FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
+            expect(number != 0, h2.PROTOCOL_ERROR, "PRIORITY on stream 0")
             self._count_control()
         elif kind == h2.GOAWAY:
-            _expect(number == 0, h2.PROTOCOL_ERROR, "GOAWAY on a stream")
+            expect(number == 0, h2.PROTOCOL_ERROR, "GOAWAY on a stream")
             self._draining = True
             self._close_if_idle()
         elif kind == h2.PUSH_PROMISE:
@@ -264,7 +264,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if flags & h2.PADDED:
             if length and len(data) == start:
                 return -1
-            pad, taken = _pad_length(data, start, length), 1
+            pad, taken = h2.pad_length(data, start, length), 1
         stream = self._streams.get(number)
         if stream is not None and stream.remote_closed:
             raise ConnectionFault(h2.STREAM_CLOSED, f"DATA on half-closed stream {number}")
@@ -357,9 +357,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
     # HEADERS ---------------------------------------------------------------------------------
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
-        _expect(number & 1 == 1, h2.PROTOCOL_ERROR, f"HEADERS on stream {number}")
+        expect(number & 1 == 1, h2.PROTOCOL_ERROR, f"HEADERS on stream {number}")
         if flags & (h2.PADDED | h2.PRIORITIZED):
-            payload = _unpad_headers(flags, payload)
+            payload = h2.unpad_headers(flags, payload)
         ends = bool(flags & h2.END_STREAM)
         if flags & h2.END_HEADERS:
             self._open(number, payload, ends)
@@ -367,7 +367,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._block, self._block_stream, self._block_ends = payload, number, ends
 
     def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
-        _expect(self._block_stream != 0, h2.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        expect(self._block_stream != 0, h2.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._block += payload
         if len(self._block) > self._limits.max_header_bytes:
             raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "header block too large")
@@ -382,7 +382,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         head = self._heads.decode(block)  # always, since it moves the compression's state
         known = self._streams.get(number)
         if known is not None:
-            _expect(ends and not known.remote_closed, h2.PROTOCOL_ERROR, "second HEADERS")
+            expect(ends and not known.remote_closed, h2.PROTOCOL_ERROR, "second HEADERS")
             self._half_close(known)
             return
         if number <= self._last:
@@ -428,8 +428,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
     # Control frames --------------------------------------------------------------------------
 
     def _on_reset(self, number: int, payload: bytes) -> None:
-        _expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
-        _expect(0 < number <= self._last, h2.PROTOCOL_ERROR, f"RST_STREAM on stream {number}")
+        expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+        expect(0 < number <= self._last, h2.PROTOCOL_ERROR, f"RST_STREAM on stream {number}")
         stream = self._streams.pop(number, None)
         self.outgoing.waiting.pop(number, None)
         if stream is not None:
@@ -441,11 +441,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._close_if_idle()
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
-        _expect(number == 0, h2.PROTOCOL_ERROR, "SETTINGS on a stream")
+        expect(number == 0, h2.PROTOCOL_ERROR, "SETTINGS on a stream")
         if flags & h2.ACK:
-            _expect(not payload, h2.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
+            expect(not payload, h2.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
             return
-        _expect(len(payload) % 6 == 0, h2.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
+        expect(len(payload) % 6 == 0, h2.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
         self._count_control()
         for key, value in h2.read_settings(payload):
             self._apply_setting(key, value)
@@ -457,33 +457,33 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _apply_setting(self, key: int, value: int) -> None:
         if key == h2.INITIAL_WINDOW_SIZE:
-            _expect(value <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "initial window too large")
+            expect(value <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "initial window too large")
             change = value - self.outgoing.stream_window
             self.outgoing.stream_window = value
             for stream in self._streams.values():
                 stream.window += change
-                _expect(stream.window <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "window overflow")
+                expect(stream.window <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "window overflow")
         elif key == h2.MAX_FRAME_SIZE:
-            _expect(h2.DEFAULT_FRAME <= value < 1 << 24, h2.PROTOCOL_ERROR, f"frame size {value}")
+            expect(h2.DEFAULT_FRAME <= value < 1 << 24, h2.PROTOCOL_ERROR, f"frame size {value}")
             self.outgoing.max_frame = min(value, self._limits.max_frame_bytes)
         elif key == h2.ENABLE_PUSH:
-            _expect(value <= 1, h2.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
+            expect(value <= 1, h2.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
-        _expect(len(payload) == 8, h2.FRAME_SIZE_ERROR, "PING of a wrong size")
-        _expect(number == 0, h2.PROTOCOL_ERROR, "PING on a stream")
+        expect(len(payload) == 8, h2.FRAME_SIZE_ERROR, "PING of a wrong size")
+        expect(number == 0, h2.PROTOCOL_ERROR, "PING on a stream")
         self._count_control()
         if not flags & h2.ACK:
             self.outgoing.write(frame_head(h2.PING, h2.ACK, 0, 8) + payload)
 
     def _on_window_update(self, number: int, payload: bytes) -> None:
-        _expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
+        expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
         amount = int.from_bytes(payload, "big") & h2.MAX_WINDOW
         if number == 0:
-            _expect(amount > 0, h2.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+            expect(amount > 0, h2.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
             self.outgoing.open_window(amount)
         else:
-            _expect(number <= self._last, h2.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+            expect(number <= self._last, h2.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
             if (stream := self._streams.get(number)) is None:
                 return
             stream.window += amount
@@ -568,28 +568,3 @@ class GrpcConnection(asyncio.BufferedProtocol):
             if stream.is_stalled(now, self._limits.write_timeout_s):
                 self._drop(number, h2.CANCEL)
         self._flush()
-
-
-def _expect(condition: bool, code: int, text: str) -> None:
-    if not condition:
-        raise ConnectionFault(code, text)
-
-
-def _pad_length(data: bytes, start: int, length: int) -> int:
-    """The number of padding bytes of a padded DATA frame."""
-    _expect(length > 0, h2.FRAME_SIZE_ERROR, "padded DATA without a pad length")
-    pad = data[start]
-    _expect(pad < length, h2.PROTOCOL_ERROR, "padding longer than the frame")
-    return pad
-
-
-def _unpad_headers(flags: int, payload: bytes) -> bytes:
-    """The header block of HEADERS with padding or (ignored) priority."""
-    start, stop = 0, len(payload)
-    if flags & h2.PADDED:
-        _expect(stop >= 1, h2.FRAME_SIZE_ERROR, "padded HEADERS without a pad length")
-        start, stop = 1, stop - payload[0]
-    if flags & h2.PRIORITIZED:
-        start += 5
-    _expect(start <= stop, h2.PROTOCOL_ERROR, "padding longer than the frame")
-    return payload[start:stop]

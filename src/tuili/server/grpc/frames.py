@@ -125,3 +125,29 @@ def http_status_frame(stream: int, status: int) -> bytes:
     """HEADERS that refuse a request that is not gRPC."""
     block = literal(b":status", b"%d" % status)
     return frame_head(HEADERS, END_HEADERS | END_STREAM, stream, len(block)) + block
+
+
+def expect(condition: bool, code: int, text: str) -> None:
+    """End the connection unless `condition` holds."""
+    if not condition:
+        raise ConnectionFault(code, text)
+
+
+def pad_length(data: bytes, start: int, length: int) -> int:
+    """The number of padding bytes of a padded DATA frame."""
+    expect(length > 0, FRAME_SIZE_ERROR, "padded DATA without a pad length")
+    pad = data[start]
+    expect(pad < length, PROTOCOL_ERROR, "padding longer than the frame")
+    return pad
+
+
+def unpad_headers(flags: int, payload: bytes) -> bytes:
+    """The header block of HEADERS with padding or (ignored) priority."""
+    start, stop = 0, len(payload)
+    if flags & PADDED:
+        expect(stop >= 1, FRAME_SIZE_ERROR, "padded HEADERS without a pad length")
+        start, stop = 1, stop - payload[0]
+    if flags & PRIORITIZED:
+        start += 5
+    expect(start <= stop, PROTOCOL_ERROR, "padding longer than the frame")
+    return payload[start:stop]
