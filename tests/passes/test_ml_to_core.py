@@ -111,6 +111,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "svm of two classes": (
         "SVMClassifier", {**SVM, "vectors_per_class": (2, 3), **WORDS, "kernel_type": "RBF"},
     ),
+    "svm of odds": (
+        "SVMClassifier",
+        {**DUELS, "kernel_type": "RBF", "prob_a": (-1.5, -2.0, -0.5), "prob_b": (0.1, -0.2, 0.3)},
+    ),
     "svm of scores": (
         "SVMClassifier", {"coefficients": LINEAR, "rho": (0.5,), "classlabels_ints": (0, 1, 2)},
     ),

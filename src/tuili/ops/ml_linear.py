@@ -109,6 +109,11 @@ def _duels(x: Array, attrs: dict[str, Any]) -> tuple[Array, Array]:
     return scores, votes
 
 
+def coupling_rounds(classes: int) -> int:
+    """The most rounds of the fixed point, as LIBSVM has them."""
+    return max(100, classes)
+
+
 def _coupled(pairs: Array, classes: int) -> Array:
     """Class probabilities from the probabilities of pairs (Wu, Lin, Weng 2004, method 2)."""
     r = np.zeros((len(pairs), classes, classes))
@@ -125,7 +130,7 @@ def _fixed_point(r: Array, classes: int) -> Array:
     q = -r.T * r
     np.fill_diagonal(q, (r * r).sum(0))
     p = np.full(classes, 1 / classes)
-    for _ in range(max(100, classes)):
+    for _ in range(coupling_rounds(classes)):
         qp = q @ p
         level = p @ qp
         if np.abs(qp - level).max() < 0.005 / classes:
@@ -182,6 +187,15 @@ _SVM = {
 }
 
 ROWS = (
+    op(
+        "CoupledPairs",
+        "pairs",
+        "odds",
+        lambda site: [(site.shape(0)[0], site.attr("classes"))],
+        lambda pairs, classes: _coupled(pairs, classes).astype(pairs.dtype),
+        attrs={"classes": REQUIRED},
+        allow="float",
+    ),
     _row(
         "LinearRegressor",
         "Y:f32",

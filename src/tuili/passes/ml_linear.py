@@ -33,12 +33,6 @@ def is_linear(node: Node) -> bool:
     return is_batch(node) and can_transform(node) and isinstance(node.required(0).shape[-1], int)
 
 
-def is_svm(node: Node) -> bool:
-    """Probabilities of pairs are made one by iteration: such classifiers stay as they are."""
-    probable = node.op.endswith("SVMClassifier") and attr(node, "prob_a")
-    return is_linear(node) and not probable
-
-
 def _linear_scores(m: Making, targets: int) -> Value:
     x = samples(m)
     weights = like(x, numbers(m.node, "coefficients")).reshape(targets, -1)
@@ -109,9 +103,20 @@ def svm_classifier(m: Making) -> None:
         scores = m("Add", _kernel(m, x, weights, "LINEAR"), like(x, _attr(m, "rho")[0]))
         ranks = scores
     named = labelled(m, best(m, ranks), "classlabels_ints")
+    if _attr(m, "vectors_per_class") and _attr(m, "prob_a"):
+        m.replace(named, as_f32(m, _odds(m, scores, classes)))
+        return
     columns: Any = scores.shape[1]
     found = transformed(m, scores) if columns > 1 else two_sided(m, scores, share=False)
     m.replace(named, found)
+
+
+def _odds(m: Making, scores: Value, classes: int) -> Value:
+    """Class probabilities from the scores of pairs, by Platt's sigmoid of each."""
+    slope, shift = (-like(scores, numbers(m.node, name)) for name in ("prob_a", "prob_b"))
+    pairs = m("Sigmoid", m("Add", m("Mul", scores, slope), shift))
+    inside = m("Clip", pairs, like(scores, 1e-7), like(scores, 1 - 1e-7))
+    return m("CoupledPairs", inside, classes=classes)
 
 
 def _duels(m: Making, x: Value) -> Value:

@@ -1,4 +1,4 @@
-"""Decision trees and distances: native code beside the NumPy meaning."""
+"""Decision trees, distances and odds of pairs: native code beside the NumPy meaning."""
 
 from __future__ import annotations
 
@@ -72,6 +72,15 @@ CASES |= {
     )
     for metric in ("euclidean", "sqeuclidean")
     for width in (1, 8, 29)
+}
+CASES |= {
+    f"coupled pairs of {classes} classes": Case(
+        "CoupledPairs",
+        [CHANCE.uniform(0.01, 0.99, (6, classes * (classes - 1) // 2))],
+        {"classes": classes},
+        dims={0: ["N", classes * (classes - 1) // 2]},
+    )
+    for classes in (2, 3, 10)
 }
 
 

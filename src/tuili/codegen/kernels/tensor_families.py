@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernels import (
+    coupling,
     distance,
     elementwise,
     fill,
@@ -47,6 +48,7 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     **dict.fromkeys(("ArgMax", "ArgMin"), (Family("arg", search.emit_arg, search.supports),)),
     **dict.fromkeys(("CumSum", "CumProd"), (_CUMULATIVE,)),
     "com.microsoft::CDist": (Family("distance", distance.emit, distance.supports),),
+    "CoupledPairs": (Family("coupling", coupling.emit, coupling.supports),),
     "TreeScores": (Family("trees", trees.emit, trees.supports),),
     "TopK": (Family("heap", search.emit_top_k, search.supports),),
     **dict.fromkeys(norm.OPERATORS, (_ROW_NORM,)),
