@@ -9,9 +9,9 @@ SOURCE = Path(tuili.__file__).parent
 WALL = re.compile(r"\btime\.time(_ns)?\(|datetime\.(now|utcnow)\(|\btime\.localtime\(")
 # Where the time of day is what is wanted: shown to people, or a moment that they wrote down.
 MEANT = {
-    "server/answering.py": "last_inference of the statistics extension",
-    "server/elastic.py": "the hour of the day, for the forecast of the load",
-    "server/ensemble.py": "last_inference of the statistics extension",
+    "server/serving/answering.py": "last_inference of the statistics extension",
+    "server/loading/elastic.py": "the hour of the day, for the forecast of the load",
+    "server/serving/ensemble.py": "last_inference of the statistics extension",
     "server/control/conductor.py": "entries of the journal, and start_at of a plan",
 }
 

@@ -9,9 +9,9 @@ import pytest
 from tests.server.test_dataplane import add, plane
 from tests.server.test_servable import Answers, Doubler, ask
 from tuili.errors import InvalidModel
-from tuili.server.elastic import Elastic, remembered
-from tuili.server.execution import Instance
-from tuili.server.instances import claims_of, cores_of
+from tuili.server.execution.running import Instance
+from tuili.server.loading.elastic import Elastic, remembered
+from tuili.server.loading.instances import claims_of, cores_of
 from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.repository.config import ModelConfig
 from tuili.server.scheduling.forecast import Forecast
@@ -19,7 +19,7 @@ from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.resources import Claim, Resources
 from tuili.server.scheduling.scaling import Elasticity, Scaler
-from tuili.server.servable import Servable
+from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
 

@@ -8,8 +8,8 @@ import pytest
 from tests.server.grpc import wire as grpc_wire
 from tests.server.http import wire as http_wire
 from tests.server.test_dataplane import plane
-from tuili.server.express import Express
-from tuili.server.servable import Servable
+from tuili.server.execution.express import Express
+from tuili.server.serving.servable import Servable
 
 TENSORS = {
     "one": [("x", "FP32", [4])],

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tuili.backends import BackendOptions
-from tuili.server.host_processes import FORK_SERVER, ForkServer, start
-from tuili.server.hosts import Host, HostSpec
+from tuili.server.execution.host_processes import FORK_SERVER, ForkServer, start
+from tuili.server.execution.hosts import Host, HostSpec
 from tuili.tensors import DType, Sym, TensorSpec
 
 SOURCE = """

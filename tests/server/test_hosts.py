@@ -10,8 +10,8 @@ import pytest
 from tests.server.test_dataplane import infer, plane
 from tuili.backends import BackendOptions
 from tuili.errors import InternalError, InvalidArgument, InvalidModel, Unavailable
-from tuili.server.execution import InstanceDied
-from tuili.server.hosts import Host, HostSpec
+from tuili.server.execution.hosts import Host, HostSpec
+from tuili.server.execution.running import InstanceDied
 from tuili.server.protocol.messages import InferRequest, InputTensor
 
 CONFIG = """

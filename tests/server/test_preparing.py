@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tuili.errors import InvalidModel, TuiliError, Unsupported
-from tuili.server import preparing
+from tuili.server.loading import preparing
+from tuili.server.loading.preparing import candidates, prepare
 from tuili.server.options import ServerOptions
-from tuili.server.preparing import candidates, prepare
 from tuili.server.repository.config import from_json
 from tuili.server.repository.source import Source
 

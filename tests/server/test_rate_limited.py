@@ -10,7 +10,7 @@ from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.resources import Claim, Resources
-from tuili.server.servable import Servable
+from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
 

@@ -16,12 +16,12 @@ from tuili.errors import (
     TuiliError,
     Unavailable,
 )
-from tuili.server.execution import Instance
+from tuili.server.execution.running import Instance
 from tuili.server.protocol.messages import InferRequest, InputTensor, RequestedOutput
 from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
-from tuili.server.servable import Servable
+from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
 MERGE = BatchPolicy(max_rows=8, merge=True)

@@ -19,7 +19,7 @@ from tuili.errors import (
     TuiliError,
     Unavailable,
 )
-from tuili.server.execution import InstanceDied, Outcome, join
+from tuili.server.execution.running import InstanceDied, Outcome, join
 from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.scheduling.controls import Control, StateTensor
@@ -27,7 +27,7 @@ from tuili.server.scheduling.layout import Layout, Padding
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 from tuili.server.scheduling.sequences import SequencePolicy
-from tuili.server.servable import Servable
+from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.server.queue_servers import REDIS, process
 from tests.server.test_dataplane import IDENTITY, add, infer, plane, request
 from tuili.errors import InvalidArgument
-from tuili.server.shared_cache import SharedCache, content_digest, packed, unpacked
+from tuili.server.serving.shared_cache import SharedCache, content_digest, packed, unpacked
 
 
 def texts(*items):

@@ -17,8 +17,8 @@ from tuili.errors import (
     Unsupported,
     UserError,
 )
+from tuili.server.memory.shared_memory import Regions
 from tuili.server.protocol.messages import InputTensor
-from tuili.server.shared_memory import Regions
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_an_unlinked_object_serves_on(regions, key):
 def test_a_fault_in_memory_that_is_nobodys_ends_the_process_as_ever():
     source = """if True:
         import mmap, os
-        from tuili.server.sigbus import GUARD
+        from tuili.server.memory.sigbus import GUARD
         GUARD.watch(mmap.mmap(-1, 4096))
         descriptor = os.memfd_create("x")
         os.ftruncate(descriptor, 4096)

@@ -14,7 +14,7 @@ from tuili.errors import InvalidModel, NotFound, TuiliError
 
 if TYPE_CHECKING:
     from tuili.server.dataplane import DataPlane
-    from tuili.server.explaining import Explained
+    from tuili.server.loading.explaining import Explained
     from tuili.server.options import ServerOptions
 
 config = typer.Typer(
@@ -74,7 +74,7 @@ def validate(
 @config.command()
 def explain(model: ModelFolder) -> None:
     """Print what is in effect for a model, where it was decided and what it means."""
-    from tuili.server.explaining import settings
+    from tuili.server.loading.explaining import settings
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("setting", "value", "from", "meaning"):
@@ -95,7 +95,7 @@ def _options(repositories: tuple[Path, ...]) -> ServerOptions:
 
 def _loaded(folder: Path) -> Explained:
     from tuili.server.control.split import Split
-    from tuili.server.explaining import Explained
+    from tuili.server.loading.explaining import Explained
     from tuili.server.repository import config as configuration
     from tuili.server.trial import on_loaded
 

@@ -27,21 +27,21 @@ from tuili.server.control.reconciler import Front
 from tuili.server.control.split import Split
 from tuili.server.control.variants import rollout_lines
 from tuili.server.demand import Demand
-from tuili.server.ensemble import Ensemble
-from tuili.server.express import Buffer, Express
-from tuili.server.launching import Launcher
+from tuili.server.execution.express import Buffer, Express
+from tuili.server.execution.pending import Reply, StreamReply, Ticket
+from tuili.server.loading.launching import Launcher
+from tuili.server.memory.shared_memory import DISABLED, Regions
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import FOLLOWS, ServerOptions
-from tuili.server.pending import Reply, StreamReply, Ticket
 from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import TensorRule
 from tuili.server.remotes import Remotes
 from tuili.server.repository import overrides
 from tuili.server.repository.layout import check_name
 from tuili.server.repository.lifecycle import Repository, not_ready
-from tuili.server.servable import Servable
+from tuili.server.serving.ensemble import Ensemble
+from tuili.server.serving.servable import Servable
 from tuili.server.settings import LogSettings, TraceSettings
-from tuili.server.shared_memory import DISABLED, Regions
 from tuili.server.telemetry.host_metrics import HostState, host_lines
 from tuili.server.telemetry.prometheus import exposition
 

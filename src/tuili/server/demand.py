@@ -20,8 +20,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tuili.errors import TuiliError, Unavailable
+from tuili.server.execution.pending import Reply, StreamReply, Ticket
 from tuili.server.footprints import Footprints
-from tuili.server.pending import Reply, StreamReply, Ticket
 from tuili.server.protocol.messages import InferRequest, InferResponse
 from tuili.server.repository.layout import find_model
 from tuili.server.scheduling.residency import Resident, fits, victims

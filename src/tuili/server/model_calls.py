@@ -12,7 +12,7 @@ from tuili.backends import host_calls
 from tuili.backends.host_calls import Call, Called, ToServer, Unwanted
 from tuili.backends.requests import kind_of
 from tuili.errors import TuiliError
-from tuili.server.pending import Reply, StreamReply
+from tuili.server.execution.pending import Reply, StreamReply
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,

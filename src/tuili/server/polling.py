@@ -11,8 +11,8 @@ import asyncio
 import time
 
 from tuili.server.dataplane import DataPlane, Ticket
-from tuili.server.express import Buffer, Express
-from tuili.server.pending import Reply
+from tuili.server.execution.express import Buffer, Express
+from tuili.server.execution.pending import Reply
 from tuili.server.protocol.messages import InferRequest
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuili.errors import TuiliError, UserError
-from tuili.server.pending import Reply
+from tuili.server.execution.pending import Reply
 from tuili.server.protocol.messages import VARIANT, InferRequest, InferResponse
 from tuili.server.rollout.plan import STABLE
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from tuili.errors import TuiliError
-from tuili.server.ensemble import Ensemble
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse, InputTensor
 from tuili.server.rollout.compare import Difference, compare
 from tuili.server.rollout.history import Rollout
 from tuili.server.rollout.plan import Plan
 from tuili.server.rollout.tally import Tally
-from tuili.server.servable import Servable
+from tuili.server.serving.ensemble import Ensemble
+from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
 Live = Servable | Ensemble

@@ -19,9 +19,8 @@ import numpy as np
 from tuili.errors import TuiliError, Unavailable, UserError
 from tuili.server.control.routing import Asked, Routed, mark
 from tuili.server.control.shadow import Shadow
-from tuili.server.ensemble import Ensemble
-from tuili.server.hosts import Host
-from tuili.server.pending import Reply, StreamReply
+from tuili.server.execution.hosts import Host
+from tuili.server.execution.pending import Reply, StreamReply
 from tuili.server.protocol.messages import InferRequest, InferResponse
 from tuili.server.protocol.signature import Signature
 from tuili.server.rollout.history import Rollout
@@ -30,7 +29,8 @@ from tuili.server.rollout.router import Choice, Router
 from tuili.server.rollout.slices import Slices
 from tuili.server.rollout.sticky import Sequences, Users
 from tuili.server.rollout.tally import Tally
-from tuili.server.servable import Servable
+from tuili.server.serving.ensemble import Ensemble
+from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
 Live = Servable | Ensemble

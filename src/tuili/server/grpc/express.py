@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
-from tuili.server.express import Buffer, Dims, Express, common
+from tuili.server.execution.express import Buffer, Dims, Express, common
 from tuili.server.grpc.codec import Plan, front_of, raw_head
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
 

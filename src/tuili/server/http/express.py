@@ -10,7 +10,7 @@ import numpy as np
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
-from tuili.server.express import Dims, Express, common
+from tuili.server.execution.express import Dims, Express, common
 from tuili.server.http.codec import Plan
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head

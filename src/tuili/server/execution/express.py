@@ -24,8 +24,8 @@ from tuili.server.protocol.messages import Array, InferRequest
 from tuili.server.telemetry.statistics import Statistics
 
 if TYPE_CHECKING:
-    from tuili.server.pending import Pending
-    from tuili.server.servable import Servable
+    from tuili.server.execution.pending import Pending
+    from tuili.server.serving.servable import Servable
 
 _log = logging.getLogger("tuili.server")
 _NS: Final = 1_000_000_000

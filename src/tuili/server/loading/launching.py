@@ -12,25 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from tuili.errors import InvalidModel, TuiliError
-from tuili.server.admitting import door_of
-from tuili.server.completion import complete_ensemble
-from tuili.server.elastic import Added, Elastic, remembered
-from tuili.server.ensemble import (
-    Ensemble,
-    Submit,
-    check_types,
-    dag_of,
-    inherit_labels,
-    note_optional,
+from tuili.server.execution.hosts import Host
+from tuili.server.execution.running import Instance, Runner
+from tuili.server.loading.completion import complete_ensemble
+from tuili.server.loading.elastic import Added, Elastic, remembered
+from tuili.server.loading.instances import claims_of, cores_of, elasticity_of
+from tuili.server.loading.pipeline_plan import plan
+from tuili.server.loading.pipelines import (
+    function_servable,
+    host_changed,
+    start_functions,
+    tensor_configs,
 )
-from tuili.server.execution import Instance, Runner
-from tuili.server.hosts import Host
-from tuili.server.instances import claims_of, cores_of, elasticity_of
+from tuili.server.loading.preparing import Prepared, prepare, warm
+from tuili.server.memory.shared_memory import Regions
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
-from tuili.server.pipeline_plan import plan
-from tuili.server.pipelines import function_servable, host_changed, start_functions, tensor_configs
-from tuili.server.preparing import Prepared, prepare, warm
 from tuili.server.registry.checking import check
 from tuili.server.repository import pipeline
 from tuili.server.repository.compiling import cache_folder
@@ -42,9 +39,17 @@ from tuili.server.scheduling.holding import hold_of
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.resources import Claim, Resources
 from tuili.server.scheduling.scaling import Scaler
-from tuili.server.servable import Servable
-from tuili.server.shared_cache import SharedAnswers, SharedCache, content_digest
-from tuili.server.shared_memory import Regions
+from tuili.server.serving.admitting import door_of
+from tuili.server.serving.ensemble import (
+    Ensemble,
+    Submit,
+    check_types,
+    dag_of,
+    inherit_labels,
+    note_optional,
+)
+from tuili.server.serving.servable import Servable
+from tuili.server.serving.shared_cache import SharedAnswers, SharedCache, content_digest
 from tuili.server.telemetry.statistics import Statistics
 
 Live = Servable | Ensemble

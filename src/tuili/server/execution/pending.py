@@ -10,7 +10,7 @@ import numpy as np
 
 from tuili.backends.requests import Answered
 from tuili.errors import TuiliError
-from tuili.server.express import Buffer, Express
+from tuili.server.execution.express import Buffer, Express
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 
 Reply = Callable[[InferResponse | TuiliError], None]

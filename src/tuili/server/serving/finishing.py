@@ -6,12 +6,12 @@ import logging
 import time
 
 from tuili.errors import InternalError, TuiliError
-from tuili.server.answering import Answers
-from tuili.server.execution import InstanceDied, Outcome
-from tuili.server.pending import Pending
-from tuili.server.responding import RowsMixed
+from tuili.server.execution.pending import Pending
+from tuili.server.execution.running import InstanceDied, Outcome
 from tuili.server.scheduling.queue import RequestQueue
 from tuili.server.scheduling.sequences import SequenceQueue
+from tuili.server.serving.answering import Answers
+from tuili.server.serving.responding import RowsMixed
 from tuili.server.telemetry.statistics import Statistics
 
 _log = logging.getLogger("tuili.server")

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tuili.errors import DeadlineExceeded, InternalError
-from tuili.server.answering import Answers
-from tuili.server.execution import InstanceDied, Outcome, Runner, execute
-from tuili.server.finishing import Finisher, Queue
-from tuili.server.pending import Pending
+from tuili.server.execution.pending import Pending
+from tuili.server.execution.running import InstanceDied, Outcome, Runner, execute
 from tuili.server.scheduling.admission import Expectation
 from tuili.server.scheduling.holding import Hold
 from tuili.server.scheduling.layout import Layout
@@ -24,6 +22,8 @@ from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.resources import Claim, Resources, Turn
 from tuili.server.scheduling.sequences import SequenceQueue
+from tuili.server.serving.answering import Answers
+from tuili.server.serving.finishing import Finisher, Queue
 
 _NS: Final = 1_000_000_000
 _OVERLAP_FROM_S: Final = 300e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tuili.backends.requests import Told
-from tuili.server.pending import Pending
+from tuili.server.execution.pending import Pending
 
 # Parameters that the protocol gives a meaning: the model gets them in another form, if at all.
 _MEANT: Final = frozenset(("sequence_id", "sequence_start", "sequence_end", "priority", "timeout"))

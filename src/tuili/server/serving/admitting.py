@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from tuili.errors import InvalidModel
-from tuili.server.pending import Reply, Ticket
+from tuili.server.execution.pending import Reply, Ticket
 from tuili.server.protocol.messages import InferRequest
 from tuili.server.repository.config import ModelConfig
 from tuili.server.scheduling.admission import Admission, Expectation, Limits

@@ -16,7 +16,8 @@ from tuili.errors import (
     Unavailable,
     nearest,
 )
-from tuili.server.pending import Reply, Ticket
+from tuili.server.execution.pending import Reply, Ticket
+from tuili.server.memory.shared_memory import Regions
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -28,12 +29,11 @@ from tuili.server.protocol.messages import (
 )
 from tuili.server.protocol.signature import Signature, TensorRule, prefix
 from tuili.server.repository.config import ModelConfig
-from tuili.server.responding import finish_output
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.scheduling.dag import Dag, Step
 from tuili.server.scheduling.flow import Flow
-from tuili.server.servable import Servable
-from tuili.server.shared_memory import Regions
+from tuili.server.serving.responding import finish_output
+from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
 Submit = Callable[[InferRequest, Reply], Ticket]

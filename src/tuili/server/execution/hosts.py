@@ -43,11 +43,11 @@ from tuili.backends.host_messages import (
     to_specs,
 )
 from tuili.errors import InvalidArgument, InvalidModel
-from tuili.server.execution import InstanceDied
-from tuili.server.host_processes import FORK_SERVER, Process
+from tuili.server.execution.host_processes import FORK_SERVER, Process
+from tuili.server.execution.running import InstanceDied
+from tuili.server.execution.slots import HostSlot
 from tuili.server.protocol.messages import Array
 from tuili.server.scheduling.restarts import RestartPolicy
-from tuili.server.slots import HostSlot
 
 _log = logging.getLogger("tuili.server")
 

@@ -16,10 +16,10 @@ import numpy as np
 from tuili.backends import Executable, stream
 from tuili.backends.requests import Answered, by_request
 from tuili.errors import Cancelled, InternalError, TuiliError, Unavailable
-from tuili.server.express import join_raw
-from tuili.server.pending import Pending
+from tuili.server.execution.express import join_raw
+from tuili.server.execution.pending import Pending
+from tuili.server.execution.telling import told_of
 from tuili.server.protocol.messages import Array
-from tuili.server.telling import told_of
 
 
 class InstanceDied(Unavailable):

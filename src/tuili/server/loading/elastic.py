@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from tuili.errors import TuiliError
-from tuili.server.execution import Runner
-from tuili.server.hosts import Host
+from tuili.server.execution.hosts import Host
+from tuili.server.execution.running import Runner
 from tuili.server.scheduling.forecast import Forecast
 from tuili.server.scheduling.scaling import Scaler
-from tuili.server.servable import Servable
+from tuili.server.serving.servable import Servable
 
 _log = logging.getLogger("tuili.server")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tuili.server.launching import Live
+from tuili.server.loading.launching import Live
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.signature import TensorRule, dims_text
 from tuili.server.repository.config import ModelConfig

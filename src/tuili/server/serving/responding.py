@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from tuili.errors import InternalError, InvalidArgument
+from tuili.server.memory.shared_memory import Regions
+from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.classification import classify
 from tuili.server.protocol.messages import (
     Array,
@@ -16,8 +18,6 @@ from tuili.server.protocol.messages import (
     RequestedOutput,
 )
 from tuili.server.protocol.signature import Signature, TensorRule
-from tuili.server.shared_memory import Regions
-from tuili.server.sigbus import GUARD
 
 
 class RowsMixed(InternalError):

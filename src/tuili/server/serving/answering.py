@@ -9,17 +9,17 @@ from typing import Final
 
 from tuili.backends.requests import Answered
 from tuili.errors import DeadlineExceeded, InternalError, TuiliError
-from tuili.server.execution import Outcome
-from tuili.server.express import answer_raw
-from tuili.server.pending import Pending, Reply, StreamReply
+from tuili.server.execution.express import answer_raw
+from tuili.server.execution.pending import Pending, Reply, StreamReply
+from tuili.server.execution.running import Outcome
+from tuili.server.memory.shared_memory import Regions
 from tuili.server.protocol.messages import Array, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature
-from tuili.server.responding import check_rows, select_outputs
 from tuili.server.scheduling.cache import ResponseCache, key_of
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.sequences import SequenceQueue
-from tuili.server.shared_cache import SharedAnswers
-from tuili.server.shared_memory import Regions
+from tuili.server.serving.responding import check_rows, select_outputs
+from tuili.server.serving.shared_cache import SharedAnswers
 from tuili.server.telemetry.statistics import Statistics
 
 _log = logging.getLogger("tuili.server")

@@ -15,14 +15,11 @@ from typing import Any, Final
 
 from tuili.backends.requests import Answered
 from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unavailable
-from tuili.server.admitting import CLIENT, CLIENT_HEADER, Door
-from tuili.server.answering import Answers, hand_over
-from tuili.server.dispatching import Dispatcher, Policies
-from tuili.server.execution import Runner
-from tuili.server.express import Buffer, Express
-from tuili.server.finishing import Finisher, Queue
-from tuili.server.hosts import Host
-from tuili.server.pending import Pending, Reply, StreamReply, Ticket
+from tuili.server.execution.express import Buffer, Express
+from tuili.server.execution.hosts import Host
+from tuili.server.execution.pending import Pending, Reply, StreamReply, Ticket
+from tuili.server.execution.running import Runner
+from tuili.server.memory.shared_memory import Regions
 from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.scheduling.cache import ResponseCache
@@ -35,8 +32,11 @@ from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.queue import RequestQueue
 from tuili.server.scheduling.resources import Claim, Resources
 from tuili.server.scheduling.sequences import SequencePolicy, SequenceQueue
-from tuili.server.shared_cache import SharedAnswers
-from tuili.server.shared_memory import Regions
+from tuili.server.serving.admitting import CLIENT, CLIENT_HEADER, Door
+from tuili.server.serving.answering import Answers, hand_over
+from tuili.server.serving.dispatching import Dispatcher, Policies
+from tuili.server.serving.finishing import Finisher, Queue
+from tuili.server.serving.shared_cache import SharedAnswers
 from tuili.server.telemetry.statistics import Statistics
 
 _NS: Final = 1_000_000_000

@@ -20,10 +20,11 @@ import numpy as np
 from tuili import backends
 from tuili.backends import BackendOptions, Executable
 from tuili.errors import InvalidModel, TuiliError, Unsupported
-from tuili.server.completion import Completed, complete, declared_specs, whole_json
-from tuili.server.hosts import Host, HostSpec
-from tuili.server.instances import cores_of
-from tuili.server.layouts import batch_input_specs, layout_of
+from tuili.server.execution.hosts import Host, HostSpec
+from tuili.server.loading.completion import Completed, complete, declared_specs, whole_json
+from tuili.server.loading.instances import cores_of
+from tuili.server.loading.layouts import batch_input_specs, layout_of
+from tuili.server.loading.stateful import sequence_policy, sequence_specs
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import Array
@@ -36,7 +37,6 @@ from tuili.server.repository.source import Source
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.sequences import SequencePolicy
-from tuili.server.stateful import sequence_policy, sequence_specs
 
 _log = logging.getLogger("tuili.server")
 

@@ -18,9 +18,9 @@ from typing import Any, Final
 import numpy as np
 
 from tuili.errors import AlreadyExists, InternalError, InvalidArgument, NotFound, Unsupported
+from tuili.server.memory.sigbus import GUARD, Guarded
 from tuili.server.protocol.datatypes import BYTE_SIZE, decode, element_count, encode
 from tuili.server.protocol.messages import Array, InputTensor, Parameters
-from tuili.server.sigbus import GUARD, Guarded
 
 DISABLED: Final = (
     "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."

@@ -24,10 +24,10 @@ from tuili.backends.host_messages import (
 )
 from tuili.backends.requests import KINDS, Answered
 from tuili.errors import InternalError, TuiliError
-from tuili.server.execution import InstanceDied, Outcome
-from tuili.server.pending import Pending
+from tuili.server.execution.pending import Pending
+from tuili.server.execution.running import InstanceDied, Outcome
+from tuili.server.execution.telling import told_of
 from tuili.server.protocol.messages import Array
-from tuili.server.telling import told_of
 
 
 class SlotOwner(Protocol):

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from tuili.backends import BackendOptions
-from tuili.server.completion import declared_specs
-from tuili.server.hosts import Host
-from tuili.server.pipeline_plan import PipelinePlan, signature_of
-from tuili.server.preparing import host_spec
+from tuili.server.execution.hosts import Host
+from tuili.server.loading.completion import declared_specs
+from tuili.server.loading.pipeline_plan import PipelinePlan, signature_of
+from tuili.server.loading.preparing import host_spec
 from tuili.server.repository.config import ModelConfig, TensorConfig
 from tuili.server.repository.pipeline import PipelineStep, TensorType
 from tuili.server.scheduling.policy import BatchPolicy
-from tuili.server.servable import Servable
+from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
 

@@ -1,0 +1,1 @@
+"""Memory that a client or another process shares with the server."""

@@ -1,0 +1,1 @@
+"""One model under requests: admitted, queued, batched, run, answered."""
