@@ -12,7 +12,9 @@ import onnx
 import pytest
 
 import tuili
+from tuili.artifact import open_artifact
 from tuili.errors import InvalidArgument
+from tuili.server.repository.compiling import compiled
 
 HEAD = '<ir_version: 10, opset_import: ["": 20, "ai.onnx.ml": 3]>'
 Make = Callable[[str], tuili.Model]
@@ -156,3 +158,11 @@ def test_or_a_tensor_whose_columns_are_the_classes(tmp_path: Path) -> None:
     assert artifact.manifest.metadata["classes.out"] == '["a", "b", "c"]'
     found = loaded.run({"x": np.array([[1, 1, 2]], np.float32)})["out"]
     np.testing.assert_array_equal(found, [[0.25, 0.25, 0.5]])
+
+
+def test_a_server_gets_the_tensor_without_being_asked(tmp_path: Path) -> None:
+    source = tmp_path / "model" / "model.onnx"
+    source.parent.mkdir()
+    onnx.save(zipped(), source)
+    artifact = open_artifact(compiled(source, tmp_path / "cache"))
+    assert str(artifact.outputs[0]) == "out: f32[n, 3]"
