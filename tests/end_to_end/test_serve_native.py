@@ -99,14 +99,13 @@ def test_a_model_that_does_not_compile_is_named_with_the_compilers_words(tmp_pat
     assert "model.onnx" in entry["reason"]
 
 
-def test_what_native_code_cannot_do_another_engine_does(tmp_path):
-    pytest.importorskip("onnxruntime")
+def test_text_goes_through_a_compiled_model(tmp_path):
     add_onnx(tmp_path, "text", one_node("Identity", "STRING", ["N", 1]))
     with (
         serving(tmp_path, f"--cache={tmp_path / 'cache'}") as server,
         http.InferenceServerClient(server.url("http")) as client,
     ):
-        assert client.get_model_config("text")["backend"] == "onnxruntime"
+        assert client.get_model_config("text")["backend"] == "mixed"
         tensor = http.InferInput("x", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([["héllo"]], dtype=object))
         found = client.infer("text", [tensor]).as_numpy("y")

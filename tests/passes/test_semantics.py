@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx.backend.test.loader
 import pytest
@@ -80,6 +81,10 @@ def assert_equal(found: Any, expected: Any) -> None:
         assert found.dtype == expected.dtype
         tolerance = 2e-3 if expected.dtype.itemsize < 4 else 1e-5
         np.testing.assert_allclose(found, expected, rtol=10 * tolerance, atol=tolerance)
+    elif isinstance(expected, np.ndarray) and expected.dtype == ml_dtypes.bfloat16:
+        # Computed in f32 and rounded once, where the plain graph rounds after every operator.
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(*(x.astype(np.float32) for x in (found, expected)), 2e-2, 2e-2)
     elif isinstance(expected, np.ndarray) and expected.dtype.kind == "V":  # small floats
         assert found.dtype == expected.dtype
         assert found.tobytes() == expected.tobytes()

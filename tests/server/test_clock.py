@@ -12,6 +12,7 @@ MEANT = {
     "server/serving/answering.py": "last_inference of the statistics extension",
     "server/loading/elastic.py": "the hour of the day, for the forecast of the load",
     "server/serving/ensemble.py": "last_inference of the statistics extension",
+    "server/repository/lifecycle.py": "how long ago the file system says a version was changed",
     "server/control/conductor.py": "entries of the journal, and start_at of a plan",
 }
 

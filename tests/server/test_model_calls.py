@@ -17,6 +17,7 @@ dynamic_batching { }
 input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
 output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] }
 """
+ITERATIVE = "sequence_batching { iterative_sequence: true }"
 HEAD = """
 import asyncio, json
 import numpy as np
@@ -164,7 +165,7 @@ def test_each_request_of_a_batch_has_its_own_answer(tmp_path):
     [
         (COMPLETES, 'backend: "python"', 4.0),
         (SENDS, CONFIG, 14.0),
-        (AGAIN, CONFIG, 3.0),
+        (AGAIN, CONFIG.replace("dynamic_batching { }", ITERATIVE), 3.0),
     ],
     ids=["completes its configuration", "answers by its sender", "asks for another round"],
 )

@@ -49,7 +49,8 @@ class HostStep:
             _value_at(address or 0, value, env)
             for value, address in zip(self._graph.inputs, self._inputs(inputs), strict=True)
         ]
-        found = self._function(given)
+        # A meaning gives all of its results, also those that the node leaves out.
+        found = self._function(given)[: len(self._graph.outputs)]
         if self._found:
             self._find(found, env)
             for name in self._found:

@@ -114,8 +114,9 @@ def _round(graph: Graph, node: Node, before: Types) -> None:
 
 
 def _widen_result(graph: Graph, node: Node, result: Value) -> None:
-    shape = result.tensor.shape
-    wide = graph.add("Cast", [], {"to": DType.F32}, outputs=[result.name], after=node)
+    shape, name = result.tensor.shape, result.name
+    graph.rename(result, f"{name}_half")  # what others read keeps the name: it may be an output
+    wide = graph.add("Cast", [], {"to": DType.F32}, outputs=[name], after=node)
     wide.output.type = TensorType(DType.F32, shape)
     graph.replace_uses(result, wide.output)
     wide.set_inputs([result])
