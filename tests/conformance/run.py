@@ -35,6 +35,7 @@ SKIPPED: dict[str, str] = {
     r"test_gradient_.*": "ai.onnx.preview.training::Gradient is no inference operator",
 }
 CHUNK = 20
+REST = "## Triton's own tests"
 
 
 @cache
@@ -98,6 +99,12 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
+def _rest_of(path: Path) -> str:
+    """What follows the backend suite on the page; another command measures it."""
+    text = path.read_text() if path.exists() else ""
+    return text[text.index(REST) :] if REST in text else ""
+
+
 def main() -> int:
     """Run, print, and fail when a case fails that is not listed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -136,7 +143,7 @@ def _report(outcomes: list[Outcome], options: argparse.Namespace) -> int:
     if options.json:
         options.json.write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
     if options.page:
-        options.page.write_text(page(outcomes))
+        options.page.write_text(page(outcomes).rstrip() + "\n\n" + _rest_of(options.page))
     failed = sum(o.result == "failed" for o in outcomes)
     unexpected = [o.name for o in outcomes if o.result == "failed" and not _is_listed(o)]
     passed = sum(o.result == "passed" for o in outcomes)
