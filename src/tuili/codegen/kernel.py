@@ -52,17 +52,9 @@ def size_of(type_: TensorType) -> Dim:
     return numel(physical_shape(type_)) * type_.dtype.itemsize
 
 
-def is_object(value: Value) -> bool:
-    """Whether native code sees a handle in place of the value: all but tensors of known rank."""
-    type_ = value.type
-    if not isinstance(type_, TensorType) or type_.shape is None:
-        return True
-    return type_.dtype is DType.STR
-
-
 def memory_of(value: Value) -> tuple[DType, Dim]:
     """The element type and the bytes of a value's memory; a handle is an int64."""
-    if is_object(value):
+    if value.is_object:
         return DType.I64, DType.I64.itemsize
     return value.dtype, size_of(value.tensor)
 
@@ -83,7 +75,7 @@ class Context:
     def view(self, value: Value) -> View:
         """Where a value lives; constants are placed among the weights on first use."""
         if value not in self.views:
-            if value.constant is None or is_object(value):
+            if value.constant is None or value.is_object:
                 self.views[value] = View(self.new_buffer(value.name, *memory_of(value)))
             else:
                 self.views[value] = View(self.add_weight(value.name, value.constant))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tuili.codegen.families import choose
-from tuili.codegen.kernel import Context, is_object, memory_of
+from tuili.codegen.kernel import Context, memory_of
 from tuili.codegen.kernels.copy import copy_call
 from tuili.codegen.kernels.host import can_run_on_host, emit_constant, emit_on_host, meets_objects
 from tuili.codegen.targets import Target
@@ -140,7 +140,7 @@ def _read_symbols(value: Value, sources: Sources, ctx: Context) -> None:
 
 
 def _object_types(node: Node) -> str:
-    found = (str(value.type) for value in (*reads(node), *node.outputs) if is_object(value))
+    found = (str(value.type) for value in (*reads(node), *node.outputs) if value.is_object)
     return ", ".join(dict.fromkeys(found))
 
 
@@ -174,10 +174,10 @@ def _bind_outputs(graph: Graph, ctx: Context) -> None:
     for index, value in enumerate(graph.outputs):
         buffer = Buffer(value.name, *memory_of(value), Place.OUTPUT, index)
         ctx.program.output_buffers.append(buffer)
-        if value.producer is None or value in ctx.views or (not is_object(value) and value.layout):
+        if value.producer is None or value in ctx.views or (not value.is_object and value.layout):
             continue
         ctx.views[value] = View(buffer)
-        if is_object(value):
+        if value.is_object:
             continue
         if ctx.program.is_late_output(buffer):
             continue  # it is made once its shape is known, which may be after what it looks at
@@ -192,7 +192,7 @@ def _bind_outputs(graph: Graph, ctx: Context) -> None:
 def _copy_outputs(graph: Graph, ctx: Context) -> None:
     """Copy outputs that are inputs, constants or other outputs as well."""
     for value, buffer in zip(graph.outputs, ctx.program.output_buffers, strict=True):
-        if value.is_constant and is_object(value) and value not in ctx.views:
+        if value.is_constant and value.is_object and value not in ctx.views:
             emit_constant(value, ctx)
         view = ctx.view(value)
         if view.buffer is not buffer:

@@ -17,7 +17,7 @@ from tuili.errors import InvalidArgument
 from tuili.ir import Graph, TensorType, Value
 from tuili.ops.interpret import fixed_node, run
 from tuili.runtime.objects import current_objects, handle_of
-from tuili.tensors import Array, DType, Expr, evaluate, symbols_of
+from tuili.tensors import Array, Expr, evaluate, symbols_of
 
 Env = dict[str, int]
 
@@ -28,7 +28,7 @@ class HostStep:
     def __init__(self, graph: Graph, symbols: Sequence[str], bound: Collection[str]) -> None:
         self.name = graph.name
         edges = (*graph.inputs, *graph.outputs)
-        self.passes_objects = any(map(_is_object, edges))
+        self.passes_objects = any(value.is_object for value in edges)
         self._graph = graph
         self._shaped = [index for index, value in enumerate(graph.outputs) if _has_shape(value)]
         used = {name for value in edges for name in _symbols(value)}
@@ -95,13 +95,9 @@ def _symbols(value: Value) -> set[str]:
     return {name for dim in dims for name in symbols_of(dim)}
 
 
-def _is_object(value: Value) -> bool:
-    return not _has_shape(value) or value.dtype is DType.STR
-
-
 def _native(value: Value, result: Any) -> Array:
     """A result as native code takes it over: an array, or the handle of an object."""
-    if _is_object(value):
+    if value.is_object:
         return handle_of(result, current_objects())
     return np.ascontiguousarray(result, value.dtype.numpy)
 
@@ -121,7 +117,7 @@ def _sizes(value: Value, env: Env) -> tuple[int, ...]:
 
 
 def _value_at(address: int, value: Value, env: Env) -> Any:
-    if _is_object(value):
+    if value.is_object:
         return current_objects()[ctypes.c_int64.from_address(address).value]
     shape, dtype = _sizes(value, env), value.dtype.numpy
     count = math.prod(shape) * dtype.itemsize

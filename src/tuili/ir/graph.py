@@ -64,6 +64,14 @@ class Value:
         return self.tensor.layout
 
     @property
+    def is_object(self) -> bool:
+        """Whether native code sees a handle in its place: all but numbers of known rank."""
+        type_ = self.type
+        if not isinstance(type_, TensorType) or type_.shape is None:
+            return True
+        return type_.dtype is DType.STR
+
+    @property
     def is_constant(self) -> bool:
         """Whether the contents are known."""
         return self.constant is not None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tuili.codegen.kernel import Context, is_object
+from tuili.codegen.kernel import Context
 from tuili.ir import Graph, Node, Value, reads
 from tuili.lower.program import HostCall
 
 
 def can_run_on_host(node: Node) -> bool:
     """Whether all that goes in and out is in plain layout."""
-    return all(is_object(value) or not value.layout for value in (*reads(node), *node.outputs))
+    return all(value.is_object or not value.layout for value in (*reads(node), *node.outputs))
 
 
 def meets_objects(node: Node) -> bool:
@@ -18,7 +18,7 @@ def meets_objects(node: Node) -> bool:
     What such values are inside of a nested graph alone is no concern of the node around it.
     """
     edges = [value for graph in node.graphs() for value in (*graph.inputs, *graph.outputs)]
-    return any(is_object(value) for value in (*reads(node), *node.outputs, *edges))
+    return any(value.is_object for value in (*reads(node), *node.outputs, *edges))
 
 
 def emit_on_host(node: Node, symbols: tuple[str, ...], why: str, ctx: Context) -> None:
@@ -57,7 +57,7 @@ def _emit(
 
 def _is_embedded(value: Value) -> bool:
     """Constants that native code cannot hold are a part of the steps that read them."""
-    return value.constant is not None and is_object(value)
+    return value.constant is not None and value.is_object
 
 
 def _embedded(graph: Graph, value: Value) -> Value:
