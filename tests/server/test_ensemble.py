@@ -27,7 +27,7 @@ ensemble_scheduling {
 
 
 def ask(*, outputs=None, shape=(3, 2), id_="7"):
-    data = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape)
+    data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     wanted = None if outputs is None else [RequestedOutput(name) for name in outputs]
     return InferRequest("e", [InputTensor("IN", "FP32", shape, data)], id=id_, outputs=wanted)
 
@@ -210,17 +210,46 @@ def test_two_ensembles_that_contain_each_other(tmp_path):
     asyncio.run(scenario())
 
 
-def test_most_requests_in_flight(repository):
+def test_requests_over_the_limit_of_a_step_wait(repository):
     text = TWO_STEPS.replace(
         "ensemble_scheduling {", "ensemble_scheduling { max_inflight_requests: 1"
     )
     (repository / "e" / "config.pbtxt").write_text(text)
 
     async def scenario(dataplane):
-        found = await asyncio.gather(
-            infer(dataplane, ask()), infer(dataplane, ask()), return_exceptions=True
-        )
-        assert "Exceeds maximum number of requests in flight" in str(found[1])
-        assert not isinstance(found[0], Exception)
+        found = await asyncio.gather(*(infer(dataplane, ask(id_=str(at))) for at in range(9)))
+        assert [each.id for each in found] == [str(at) for at in range(9)]
 
     run(repository, scenario)
+
+
+@pytest.mark.parametrize(
+    ("batches", "shape", "refused"),
+    [
+        ({"a": 8}, (2,), ""),
+        ({"b": 8}, (2,), ""),
+        ({"a": 8, "b": 8}, (2,), ""),
+        ({"e": 8}, (1, 2), ""),
+        ({"e": 8, "b": 8}, (1, 2), ""),
+        ({"e": 8}, (3, 2), "expected"),
+    ],
+)
+def test_models_with_and_without_batches_fit_together_as_in_triton(
+    tmp_path, batches, shape, refused
+):
+    def sized(text, name):
+        return text.replace("max_batch_size: 8", f"max_batch_size: {batches.get(name, 0)}")
+
+    for name in "ab":
+        add(tmp_path, name, 1, config=sized(IDENTITY, name))
+    add(tmp_path, "e", 1, config=sized(TWO_STEPS, "e"))
+
+    async def scenario(dataplane):
+        if refused:
+            with pytest.raises(InvalidArgument, match=refused):
+                await infer(dataplane, ask(shape=shape))
+            return
+        answer = await infer(dataplane, ask(shape=shape))
+        assert [output.shape for output in answer.outputs] == [shape, shape]
+
+    run(tmp_path, scenario)

@@ -88,7 +88,9 @@ class DataPlane:
         self.options = options
         self._follows = options.model_control_mode in FOLLOWS
         self._regions = Regions(allowed=options.allow_client_shm)
-        self._launcher = launcher = Launcher(options, self._regions, self.submit)
+        self._launcher = launcher = Launcher(
+            options, self._regions, self.submit, self.submit_stream
+        )
         self.repository: Repository[Front] = Repository(
             options.repository, launcher.launch, options.settle_s if self._follows else 0.0
         )
@@ -99,7 +101,7 @@ class DataPlane:
         if options.model_control_mode == "demand":
             self.demand = demand = Demand(self, options.memory_budget_bytes)
             self.submit, self.submit_stream = demand.submit, demand.submit_stream
-            launcher.submit = demand.submit
+            launcher.submit, launcher.submit_stream = demand.submit, demand.submit_stream
         self._conducting: asyncio.Task[None] | None = None
         launcher.answerer = CallAnswerer(self)
         self._live = self.repository.live
@@ -219,7 +221,7 @@ class DataPlane:
         """
         try:
             servable = self._servable(request.model, request.version)
-            if isinstance(servable, Servable | Split) and servable.decoupled:
+            if servable.decoupled:
                 for tensor in request.inputs:
                     if tensor.data is None:
                         self._read_shared(tensor)

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.conformance.triton import oracle
 
 _START_S = 900.0  # what many models take to compile, once
+_SETTLE_S = 10.0  # a server that is not ready so long after its start never will be
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,16 @@ def tuili_command(
 
 @contextmanager
 def tuili(
-    repository: Path, log: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    repository: Path,
+    log: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    start_s: float = _START_S,
 ) -> Iterator[Server]:
     """Our server over `repository`."""
     ports = free_ports()
-    with _running(
-        "tuili", tuili_command(repository, ports, arguments), ports, log, environment
-    ) as it:
+    line = tuili_command(repository, ports, arguments)
+    with _running("tuili", line, ports, log, environment, start_s) as it:
         yield it
 
 
@@ -74,13 +78,14 @@ def _running(
     ports: Mapping[str, int],
     log: Path,
     environment: Mapping[str, str] | None,
+    start_s: float = _START_S,
 ) -> Iterator[Server]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment
         )
     try:
-        _wait_ready(name, process, ports["http"], log)
+        _wait_ready(name, process, ports["http"], log, start_s)
         yield Server(name, ports, process, log)
     finally:
         process.terminate()
@@ -91,21 +96,29 @@ def _running(
             process.wait()
 
 
-def _wait_ready(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_ready(
+    name: str, process: subprocess.Popen[bytes], port: int, log: Path, limit_s: float
+) -> None:
     """Until it is live and has loaded what it will load."""
-    end = time.monotonic() + _START_S
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
-        connection = HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", "/v2/health/ready")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass  # not listening yet
-        finally:
-            connection.close()
+    end = time.monotonic() + limit_s
+    settled = False
+    while time.monotonic() < end and process.poll() is None:
+        if _ready_status(port) == 200:
+            return
+        if not settled and b"\nready: " in log.read_bytes():
+            settled, end = True, min(end, time.monotonic() + _SETTLE_S)
         time.sleep(0.1)
     tail = log.read_text(errors="replace")[-4000:]
-    raise RuntimeError(f"{name} did not become ready within {_START_S:g} s:\n{tail}")
+    raise RuntimeError(f"{name} did not become ready within {limit_s:g} s:\n{tail}")
+
+
+def _ready_status(port: int) -> int | None:
+    """What it answers when asked whether it is ready; None when it does not listen yet."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status
+    except OSError:
+        return None
+    finally:
+        connection.close()

@@ -136,7 +136,7 @@ class Split:
         """As `submit`, for a model that answers any number of times; the last answer counts."""
         choice = self.choose(request)
         variant = self.live(choice.variant)
-        if variant is None or variant.broken or not isinstance(variant, Servable):
+        if variant is None or variant.broken:
             self._count_failure(choice, "it cannot answer")
             return self._stream_of(self.stable, request, reply)
         began = time.monotonic_ns()
@@ -154,7 +154,7 @@ class Split:
         return self._stream_of(variant, request, part)
 
     def _stream_of(self, live: Live, request: InferRequest, reply: StreamReply) -> Any:
-        if isinstance(live, Servable) and live.decoupled:
+        if live.decoupled:
             return live.submit_stream(request, reply)
         return live.submit(request, lambda answer: reply(answer, True))
 

@@ -43,11 +43,13 @@ from tuili.server.serving.admitting import door_of
 from tuili.server.serving.ensemble import (
     Ensemble,
     Submit,
+    SubmitStream,
     check_types,
     dag_of,
     inherit_labels,
     note_optional,
 )
+from tuili.server.serving.ensemble_fits import fits_of
 from tuili.server.serving.servable import Servable
 from tuili.server.serving.shared_cache import SharedAnswers, SharedCache, content_digest
 from tuili.server.telemetry.statistics import Statistics
@@ -61,10 +63,13 @@ class Launcher:
     repository: Repository[Any]
     answerer: CallAnswerer | None = None
 
-    def __init__(self, options: ServerOptions, regions: Regions, submit: Submit) -> None:
+    def __init__(
+        self, options: ServerOptions, regions: Regions, submit: Submit, submit_stream: SubmitStream
+    ) -> None:
         self._options = options
         self._regions = regions
         self.submit = submit
+        self.submit_stream = submit_stream
         # Two models at a time: compiling and warming take a core each.
         self._cache = ResponseCache(options.response_cache_bytes, options.response_cache_ttl_s)
         url = options.response_cache_url
@@ -172,22 +177,25 @@ class Launcher:
             types=types,
             config=completed.json,
             submit=self.submit,
+            submit_stream=self.submit_stream,
             broken=partial(self._broken_step, dag, ()),
             statistics=self._statistics_of(config, version),
             regions=self._regions,
-            most_inflight=int(raw.get("max_inflight_requests", 0)),
+            fits=fits_of(dag, completed.signature, signatures),
+            many=frozenset(at for at, part in enumerate(parts) if part.decoupled),
+            most_of_step=int(raw.get("max_inflight_requests", 0)),
         )
 
     async def _launch_pipeline(self, path: Path, config: ModelConfig, version: int) -> Ensemble:
         """A pipeline, after its models are live and its Python steps have started."""
         read = pipeline.read(path)
         await self._ensure(config, read.models)
-        models = {
-            step.name: self._part(config.name, step.model, step.version).signature
+        parts = {
+            step.name: self._part(config.name, step.model, step.version)
             for step in read.steps
             if step.model
         }
-        found = plan(config.name, read, models)
+        found = plan(config.name, read, {name: part.signature for name, part in parts.items()})
         hosts = await asyncio.to_thread(start_functions, found, config, path.parent)
         own = {at: function_servable(found, at, each, str(version)) for at, each in hosts.items()}
         declared = replace(
@@ -205,9 +213,15 @@ class Launcher:
             types={name: kind.datatype for name, kind in found.types.items()},
             config=completed.json,
             submit=self.submit,
+            submit_stream=self.submit_stream,
             broken=partial(self._broken_step, found.dag, own),
             statistics=self._statistics_of(config, version),
             regions=self._regions,
+            many=frozenset(
+                at
+                for at, step in enumerate(read.steps)
+                if step.name in parts and parts[step.name].decoupled
+            ),
             most_inflight=read.max_inflight_requests,
             own=own,
         )

@@ -48,6 +48,21 @@ class Flow:
                     waiting.extend(self._decide(at, started))
         return started
 
+    def branch(self, value_of: ValueOf) -> Flow:
+        """A flow of its own that begins with what is there now."""
+        flow = Flow(self._dag, self._wanted, value_of)
+        flow.inherit(self)
+        return flow
+
+    def inherit(self, parent: Flow) -> list[int]:
+        """What is there in `parent` is there too; the steps that can start because of it here.
+
+        Steps that `parent` has started or skipped are not decided again.
+        """
+        self._settled |= parent._settled
+        self._stands_for = parent._stands_for | self._stands_for
+        return self.arrived(parent._there - self._there, parent._absent - self._absent)
+
     def source_of(self, tensor: str) -> str:
         """The tensor that holds the data: itself, or what its merge stands for."""
         return self._stands_for.get(tensor, tensor)

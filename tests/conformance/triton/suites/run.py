@@ -1,7 +1,9 @@
 """Runs Triton's client examples and its own tests against tuili, and counts.
 
 TRITON_QA=.. TRITON_CLIENT=.. python -m tests.conformance.triton.suites.run   everything
-... --match 'http*'   some suites; 'examples' are the client examples
+... --match 'http*'   some rows of the table; 'examples' are the client examples
+... --resume          only what has no result yet in the folder of results
+... --failed          only what has a result that is not all passed
 ... --verbose         why each test failed
 """
 
@@ -11,70 +13,119 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tests.conformance.triton import sources
-from tests.conformance.triton.suites import client_examples, suite
+from tests.conformance.triton.suites import client_examples, results, suite
+from tests.conformance.triton.suites.reasons import WHY
 from tests.conformance.triton.suites.table import SUITES
 
 _TARGETS = {5: 0.90, 6: 0.85}
+_EXAMPLES = "examples.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The table; 1 when a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--match", default="*", help="a glob over the names of suites")
-    parser.add_argument("--json", type=Path, help="where to write every result")
-    parser.add_argument("--verbose", action="store_true")
-    options = parser.parse_args(arguments)
+    """Run rows; 1 when a target is missed."""
+    options = _parser().parse_args(arguments)
     try:
         sources.server()
         sources.client()
     except sources.Missing as missing:
         print(missing, file=sys.stderr)
         return 2
-    told: list[object] = []
-    bad = False
-    with tempfile.TemporaryDirectory(prefix="tuili-conformance-") as folder:
-        scratch = Path(folder)
-        print(f"{'':81} passed / runnable, skipped")
-        if fnmatchcase("examples", options.match):
-            outcomes = client_examples.run(scratch / "examples")
-            told += [asdict(each) for each in outcomes]
-            bad |= _report_examples(outcomes)
-        results: list[suite.Result] = []
-        for at, each in enumerate(SUITES):
-            if fnmatchcase(each.name, options.match):
-                results.append(suite.run(each, scratch / str(at)))
-                _report(results[-1], options.verbose)
-                told.append({"suite": each.name, "file": each.file, "tests": results[-1].tests})
-    for issue, target in _TARGETS.items():
-        passed = sum(r.count("passed") for r in results if r.suite.issue == issue)
-        runnable = passed + sum(r.count("failed") for r in results if r.suite.issue == issue)
-        share = passed / runnable if runnable else 1.0
-        print(f"issue {issue}: {passed} / {runnable} = {share:.0%} (target {target:.0%})")
-        bad |= share < target
-    if options.json:
-        options.json.write_text(json.dumps(told, indent=1))
-    return 1 if bad else 0
+    folder: Path = options.results
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (options.resume or options.failed or options.page) and options.match == "*":
+        for path in folder.glob("*.json"):
+            path.unlink()
+    print(f"{'':81} passed / runnable, skipped")
+    if fnmatchcase("examples", options.match):
+        _run_examples(folder, options)
+    for each in SUITES:
+        if fnmatchcase(each.name, options.match):
+            _run_row(folder, each, options)
+    return _summary(folder, options.page)
 
 
-def _report_examples(outcomes: list[client_examples.Outcome]) -> bool:
-    count = {
-        how: sum(1 for o in outcomes if o.result == how) for how in ("passed", "failed", "skipped")
-    }
-    print(
-        f"{'client examples':81} {count['passed']} / {count['passed'] + count['failed']}, {count['skipped']}"
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--match", default="*", help="a glob over the names of rows")
+    parser.add_argument("--results", type=Path, default=Path("build/conformance-triton"))
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--failed", action="store_true")
+    parser.add_argument(
+        "--page", type=Path, help="write the page of all results there, run nothing"
     )
+    parser.add_argument("--verbose", action="store_true")
+    return parser
+
+
+def _run_row(folder: Path, each: suite.Suite, options: argparse.Namespace) -> None:
+    known = results.read(folder, each)
+    if (
+        options.page
+        or (options.resume and known)
+        or (options.failed and not (known and known.count("failed")))
+    ):
+        return
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tuili-conformance-") as scratch:
+        found = suite.run(each, Path(scratch))
+        _keep_logs(Path(scratch), folder / results.key(each), found)
+    results.save(folder, found, time.monotonic() - began)
+    _report(found, options.verbose)
+
+
+def _keep_logs(scratch: Path, logs: Path, found: suite.Result) -> None:
+    """What the server and the tests of a row with failures wrote."""
+    shutil.rmtree(logs, ignore_errors=True)
+    if found.count("failed"):
+        for log in scratch.rglob("*.log"):
+            target = logs / log.relative_to(scratch)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(log, target)
+
+
+def _run_examples(folder: Path, options: argparse.Namespace) -> None:
+    path = folder / _EXAMPLES
+    if options.page or ((options.resume or options.failed) and path.exists()):
+        return
+    with tempfile.TemporaryDirectory(prefix="tuili-conformance-") as scratch:
+        outcomes = client_examples.run(Path(scratch))
+    path.write_text(json.dumps({o.name: (o.result, o.reason) for o in outcomes}, indent=1))
     for each in outcomes:
         if each.result != "passed":
             print(f"    {each.result} {each.name}: {each.reason}")
-    return count["failed"] > 0
+
+
+def _summary(folder: Path, page: Path | None) -> int:
+    """Counts all results of the folder, of this run and of earlier ones."""
+    found = [(each, results.read(folder, each)) for each in SUITES]
+    there = [result for _, result in found if result is not None]
+    path = folder / _EXAMPLES
+    told = json.loads(path.read_text()) if path.exists() else {}
+    examples: results.Tests = {name: (how, why) for name, (how, why) in told.items()}
+    bad = any(how == "failed" for how, _ in examples.values())
+    print(
+        f"examples: {sum(how == 'passed' for how, _ in examples.values())} of {len(examples)} passed"
+    )
+    for issue, target in _TARGETS.items():
+        passed, runnable = results.share(there, issue)
+        rate = passed / runnable if runnable else 1.0
+        print(f"issue {issue}: {passed} / {runnable} = {rate:.1%} (target {target:.0%})")
+        bad |= rate < target
+    for each, result in found:
+        if result is None:
+            print(f"no result yet: {each.name} {' '.join(each.only)}")
+    if page is not None:
+        page.write_text(results.page(examples, there, _TARGETS, WHY))
+    return 1 if bad else 0
 
 
 def _report(result: suite.Result, verbose: bool) -> None:

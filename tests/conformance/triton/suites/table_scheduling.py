@@ -15,18 +15,17 @@ from tests.conformance.triton.suites.building import (
     custom,
     delay,
     edited,
-    examples,
     extended,
     identity,
     made,
     python,
     renamed,
-    second,
     stands_in,
     stored,
     text,
 )
 from tests.conformance.triton.suites.suite import Suite
+from tests.conformance.triton.suites.table_ensembles import ENSEMBLES, square
 
 _ONNX = {"BACKENDS": "onnx", "ENSEMBLES": "0"}
 _NO_STATE = {"IMPLICIT_STATE": "0", "INITIAL_STATE_FILE": "0", "INITIAL_STATE_ZERO": "0"}
@@ -298,23 +297,6 @@ _LIMITER = (
 )  # fmt: skip
 
 # ---- the rest
-_SQUARE_IO = 'max_batch_size: 0\nmodel_transaction_policy { decoupled: True }\ninput [{ name: "IN" data_type: TYPE_INT32 dims: [ 1 ] }]\noutput [{ name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] }]\n'
-
-
-def _square(name: str, **parameters: int) -> Build:
-    told = "".join(
-        f'parameters [{{ key: "CUSTOM_{key}" value: {{ string_value: "{value}" }} }}]\n'
-        for key, value in parameters.items()
-    )
-    return all_of(text(name, f'backend: "square"\n{_SQUARE_IO}{told}'), stands_in(name))
-
-
-_REPEAT = all_of(
-    text("repeat_int32", 'name: "repeat_int32"\nbackend: "repeat"\nmax_batch_size: 0\nmodel_transaction_policy { decoupled: True }\n'
-         'input [ { name: "IN" data_type: TYPE_INT32 dims: [ -1 ] }, { name: "DELAY" data_type: TYPE_UINT32 dims: [ -1 ] }, { name: "WAIT" data_type: TYPE_UINT32 dims: [ 1 ] } ]\n'
-         'output [ { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] }, { name: "IDX" data_type: TYPE_UINT32 dims: [ 1 ] } ]\n'),
-    stands_in("repeat_int32"),
-)  # fmt: skip
 _STEP = '{{ model_name: "dynamic_batch" model_version: -1 input_map {{ key: "INPUT0" value: "{0}" }} output_map {{ key: "OUTPUT0" value: "{1}" }} }}'
 _CANCELLED = all_of(
     identity("dynamic_batch", 2, more="instance_group [{ count: 1 kind: KIND_CPU }]\ndynamic_batching { max_queue_delay_microseconds: 600000 }\n" + delay(6000)),
@@ -325,15 +307,9 @@ _CANCELLED = all_of(
 )  # fmt: skip
 _OPTIONAL = stored("L0_optional_input/models")
 _OTHERS = (
-    Suite("simple ensemble", "L0_simple_ensemble/ensemble_test.py",
-          all_of(examples("simple"), second("simple"), stored("L0_simple_ensemble/models")), issue=6),
-    Suite("decoupled", "L0_decoupled/decoupled_test.py",
-          all_of(made("qa_model_repository", "onnx_nobatch_int32_int32_int32"),
-                 renamed("onnx_nobatch_int32_int32_int32", "libtorch_nobatch_int32_int32_int32"),
-                 stored("L0_decoupled/models"), changed("fan_repeat", "OUTPUT__", "OUTPUT"), _REPEAT, _square("square_int32")), own_server=True, timeout_s=60, issue=6),
     Suite("response statistics", "L0_response_statistics/response_statistics_test.py",
-          all_of(_square("square_int32", INFER_DELAY_NS=400000000, OUTPUT_DELAY_NS=200000000, FAIL_COUNT=2, EMPTY_COUNT=1),
-                 _square("square_int32_slow", INFER_DELAY_NS=1200000000, OUTPUT_DELAY_NS=800000000, CANCEL_DELAY_NS=400000000)), issue=6),
+          all_of(square("square_int32", INFER_DELAY_NS=400000000, OUTPUT_DELAY_NS=200000000, FAIL_COUNT=2, EMPTY_COUNT=1),
+                 square("square_int32_slow", INFER_DELAY_NS=1200000000, OUTPUT_DELAY_NS=800000000, CANCEL_DELAY_NS=400000000)), issue=6),
     Suite("cancellation: gRPC", "L0_request_cancellation/grpc_cancellation_test.py",
           identity("custom_identity_int32", 1024, kind="INT32", more=delay(10000)),
           skips={"*cancellation_at_step_start": "asks for a delay inside Triton's gRPC state machine", "*during_cancellation": "asks for a delay inside Triton's gRPC state machine",
@@ -354,4 +330,6 @@ _OTHERS = (
     Suite("python: io", "L0_backend_python/io/io_test.py", python("ensemble_io", "dlpack_io_identity", "dlpack_io_identity_decoupled"), issue=6),
 )  # fmt: skip
 
-SCHEDULING: tuple[Suite, ...] = tuple(chain(_BATCHER, _QUEUE, _SEQUENCE, _LIMITER, _OTHERS))
+SCHEDULING: tuple[Suite, ...] = tuple(
+    chain(_BATCHER, _QUEUE, _SEQUENCE, _LIMITER, ENSEMBLES, _OTHERS)
+)

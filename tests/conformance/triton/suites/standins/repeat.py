@@ -18,8 +18,19 @@ class TritonPythonModel:
     def execute(self, requests):
         """Answers come from a thread of their own."""
         for request in requests:
-            told = (request.get_response_sender(), read(request, "IN"), read(request, "DELAY"))
-            threading.Thread(target=self.answer, args=told).start()
+            sender, values, delays = (
+                request.get_response_sender(),
+                read(request, "IN"),
+                read(request, "DELAY"),
+            )
+            if len(values) != len(delays):
+                text = (
+                    f"expected IN and DELAY shape to match, got [{len(values)}] and [{len(delays)}]"
+                )
+                error = pb.InferenceResponse(error=pb.TritonError(text))
+                sender.send(error, flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                continue
+            threading.Thread(target=self.answer, args=(sender, values, delays)).start()
             time.sleep(int(read(request, "WAIT")[0]) / 1000)
 
     def answer(self, sender, values, delays):

@@ -1,0 +1,141 @@
+"""Branch: one request in a Dag with steps that answer any number of times.
+
+Each answer of such a step opens a *branch* of its own, in which the steps after it run. A branch
+sees everything that is there where it was opened, and what arrives there later. The nth answers of
+two such steps side by side meet in one branch. So a step runs once for each answer that it needs,
+and what was made before an answer is there for all of them.
+
+Triton counts the tensors of each name instead and joins equal numbers; where that joins anything,
+the outcome is the same. A tensor from before the answers has the number 0 there, and so meets the
+first of them only; here it meets all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Generic, TypeVar
+
+from tuili.server.scheduling.conditions import Scalar
+from tuili.server.scheduling.dag import Dag
+from tuili.server.scheduling.flow import Flow
+
+Value = TypeVar("Value")
+# Gives what a condition compares: the only element of a value, with the name of its tensor.
+ScalarOf = Callable[[str, Value], Scalar]
+
+
+class Branch(Generic[Value]):
+    """Where a request is: what is there, which steps are under way, and what began with them."""
+
+    def __init__(
+        self,
+        dag: Dag,
+        wanted: Iterable[str],
+        scalar_of: ScalarOf[Value],
+        parent: Branch[Value] | None = None,
+        index: int = 0,
+    ) -> None:
+        """The root without `parent`; else the branch of its steps' answers number `index`."""
+        self._dag = dag
+        self._wanted = list(wanted)
+        self._scalar_of = scalar_of
+        self.parent = parent
+        self.index = index
+        self.branches: dict[int, Branch[Value]] = {}
+        # The steps under way, each with the number of answers that it gave.
+        self.running: dict[int, int] = {}
+        self.answered = False
+        # What arrived in it, not where it was opened.
+        self.values: dict[str, Value] = {}
+        if parent is None:
+            self.flow = Flow(dag, self._wanted, self._scalar)
+        else:
+            self.flow = parent.flow.branch(self._scalar)
+
+    def arrived(
+        self, values: Mapping[str, Value], absent: Iterable[str] = ()
+    ) -> list[tuple[Branch[Value], int]]:
+        """These values are there now, or never will be; the steps that can start, and where."""
+        self.values.update(values)
+        return self.follow(self.flow.arrived(values, absent))
+
+    def follow(self, ready: Iterable[int]) -> list[tuple[Branch[Value], int]]:
+        """The steps that can start here, and those that can in the branches in it because of it."""
+        started: list[tuple[Branch[Value], int]] = [(self, step) for step in ready]
+        for branch in self.branches.values():
+            started += branch.follow(branch.flow.inherit(self.flow))
+        return started
+
+    def value(self, tensor: str) -> Value:
+        """A value that is there."""
+        name = self.flow.source_of(tensor)
+        branch: Branch[Value] = self
+        while name not in branch.values:
+            assert branch.parent is not None, f"{name!r} is there, but nowhere"
+            branch = branch.parent
+        return branch.values[name]
+
+    def began(self, step: int) -> None:
+        """A step is under way."""
+        self.running[step] = 0
+
+    def opened(self, step: int) -> Branch[Value]:
+        """The branch of the next answer of a step."""
+        index = self.running[step]
+        self.running[step] = index + 1
+        if index not in self.branches:
+            made = Branch(self._dag, self._wanted, self._scalar_of, self, index)
+            self.branches[index] = made
+        return self.branches[index]
+
+    def ended(self, step: int) -> None:
+        """A step has given its last answer."""
+        del self.running[step]
+        for branch in list(self.branches.values()):
+            branch.prune()
+        self.prune()
+
+    def finished(self) -> list[Branch[Value]]:
+        """This branch and those in it that have all outputs and are not answered yet."""
+        if self.answered:
+            return []
+        if self.flow.done():
+            return [self]
+        return [found for branch in list(self.branches.values()) for found in branch.finished()]
+
+    def prune(self) -> None:
+        """Forget this branch, and those that it is in, once nothing can come of them any more."""
+        branch: Branch[Value] = self
+        while branch.parent is not None and branch.is_spent():
+            branch.parent.branches.pop(branch.index, None)
+            branch = branch.parent
+
+    def is_spent(self) -> bool:
+        """Whether nothing can come of it any more."""
+        if self.running or self.branches:
+            return False
+        branch: Branch[Value] = self
+        while not self.answered and branch.parent is not None:
+            if any(answers <= branch.index for answers in branch.parent.running.values()):
+                return False  # More may arrive where it was opened, or of its own number.
+            branch = branch.parent
+        return True
+
+    def _scalar(self, tensor: str) -> Scalar:
+        return self._scalar_of(tensor, self.value(tensor))
+
+
+def depth_of(dag: Dag, many: Collection[int]) -> int:
+    """How many of the steps `many`, which answer any number of times, follow on each other."""
+    depths: dict[str, int] = dict.fromkeys(dag.inputs, 0)
+
+    def depth(tensor: str) -> int:
+        if tensor not in depths:
+            if tensor in dag.merges:
+                depths[tensor] = max(map(depth, dag.merges[tensor]), default=0)
+            else:
+                at = dag.makers[tensor]
+                depths[tensor] = max(map(depth, dag.steps[at].waits_for())) + (at in many)
+        return depths[tensor]
+
+    return max(map(depth, dag.outputs))

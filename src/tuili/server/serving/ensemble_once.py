@@ -1,0 +1,136 @@
+"""OnceRun: a request on its way through an ensemble all of whose steps answer once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from tuili.errors import InternalError, InvalidModel, TuiliError
+from tuili.server.execution.pending import Reply, Ticket
+from tuili.server.protocol.messages import Array, InferRequest, InferResponse
+from tuili.server.protocol.signature import prefix
+from tuili.server.scheduling.conditions import Scalar
+from tuili.server.scheduling.flow import Flow
+from tuili.server.serving.ensemble_steps import (
+    Parts,
+    made_by,
+    require_answer,
+    response,
+    scalar,
+    step_request,
+)
+
+
+class OnceRun:
+    """One request in an ensemble; also its ticket."""
+
+    def __init__(self, parts: Parts, request: InferRequest, reply: Reply, rows: int) -> None:
+        self._parts = parts
+        self._request = request
+        self._reply: Reply | None = reply
+        self._rows = rows
+        self._started_ns = time.monotonic_ns()
+        wanted = [output.name for output in request.outputs or ()] or parts.dag.outputs
+        self._flow = Flow(parts.dag, wanted, self._value_of)
+        self._tensors: dict[str, Array] = {}
+        self._tickets: dict[int, Ticket] = {}
+        self._left_out = ""
+        # What is chosen for one step holds for all steps of this request.
+        self._variants: dict[str, str] = {} if request.variants is None else request.variants
+
+    def start(self, arrays: dict[str, Array]) -> None:
+        """The inputs are there: go."""
+        self._arrive(arrays, [name for name in self._parts.dag.inputs if name not in arrays])
+
+    def cancel(self) -> None:
+        """Forget the request and the steps that it has under way."""
+        if self._reply is None:
+            return
+        self._parts.statistics.record_failure("CANCELED", self._age_ns())
+        self._end()
+
+    def _arrive(self, arrays: dict[str, Array], absent: Sequence[str] = ()) -> None:
+        self._tensors.update(arrays)
+        try:
+            ready = self._flow.arrived(arrays, absent)
+            if self._flow.done():
+                self._answer()
+                return
+            for at in ready:
+                self._call(at)
+                if self._reply is None:
+                    return
+        except TuiliError as error:
+            self._fail(error)
+
+    def _array_of(self, tensor: str) -> Array:
+        return self._tensors[self._flow.source_of(tensor)]
+
+    def _value_of(self, tensor: str) -> Scalar:
+        return scalar(self._parts, self._request, tensor, self._array_of(tensor))
+
+    def _call(self, at: int) -> None:
+        needs = self._parts.dag.steps[at].needs.values()
+        arrays = {name: self._array_of(name) for name in needs if not self._flow.is_absent(name)}
+        for tensor in self._flow.free(at):
+            self._tensors.pop(tensor, None)
+        request = step_request(self._parts, at, self._request, arrays, self._variants)
+        ticket = self._parts.call(at, request, partial(self._step_done, at))
+        if self._reply is not None:
+            self._tickets[at] = ticket
+
+    def _step_done(self, at: int, answer: InferResponse | TuiliError) -> None:
+        self._tickets.pop(at, None)
+        if self._reply is None:
+            return
+        try:
+            made = require_answer(answer)
+            arrays, left_out = made_by(self._parts.dag, at, made)
+        except TuiliError as error:
+            self._fail(error)
+            return
+        if left_out and not self._left_out:
+            self._left_out = f"'{made.model}' left '{left_out[0]}' out"
+        self._arrive(arrays, left_out)
+
+    def _answer(self) -> None:
+        parts, request, reply = self._parts, self._request, self._reply
+        missing = self._flow.missing()
+        if missing and self._left_out:
+            raise InternalError(
+                f"{prefix(request)}in ensemble '{parts.dag.name}', unexpected deadlock, at "
+                f"least one output is not set while no more ensemble steps can be made: "
+                f"{self._left_out}"
+            )
+        if missing:
+            raise InvalidModel(
+                f"ensemble '{parts.dag.name}': every step that makes output '{missing[0]}' was "
+                "skipped; give it another source that is always there"
+            )
+        outputs = parts.respond(request, self._array_of, self._flow.is_absent)
+        age_ns = self._age_ns()
+        parts.statistics.record_batch(self._rows, 1, (0, age_ns, 0), "alone")
+        parts.statistics.record_success(0, age_ns)
+        parts.statistics.last_inference_ms = time.time_ns() // 1_000_000
+        self._end()
+        assert reply is not None
+        reply(response(parts, request, outputs))
+
+    def _fail(self, error: TuiliError) -> None:
+        reply = self._reply
+        self._parts.statistics.record_failure("OTHER", self._age_ns())
+        self._end()
+        if reply is not None:
+            reply(error)
+
+    def _end(self) -> None:
+        self._reply = None
+        for ticket in self._tickets.values():
+            ticket.cancel()
+        self._tickets.clear()
+        self._tensors.clear()
+        self._parts.forget(self)
+
+    def _age_ns(self) -> int:
+        return time.monotonic_ns() - self._started_ns

@@ -1,0 +1,120 @@
+"""What all requests to an ensemble share: the request of a step, and what a step's answer made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from tuili.errors import InternalError, InvalidArgument, TuiliError
+from tuili.server.execution.pending import Reply, StreamReply, Ticket
+from tuili.server.protocol.messages import (
+    Array,
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    OutputTensor,
+    Parameters,
+    RequestedOutput,
+)
+from tuili.server.protocol.signature import prefix
+from tuili.server.scheduling.conditions import Scalar
+from tuili.server.scheduling.dag import Dag
+from tuili.server.serving.ensemble_fits import Fits
+from tuili.server.telemetry.statistics import Statistics
+
+# What an answer tells of its request, as in Triton: no other parameters get through.
+_TOLD: Final[Parameters] = {"sequence_id": 0, "sequence_start": False, "sequence_end": False}
+
+
+class Run(Protocol):
+    """A request that is on its way."""
+
+    def cancel(self) -> None: ...
+
+
+class Parts(Protocol):
+    """What a request needs of the ensemble that it is in."""
+
+    dag: Dag
+    types: dict[str, str]
+    version: str
+    fits: Fits
+    statistics: Statistics
+    # The steps that answer any number of times.
+    many: frozenset[int]
+
+    def call(self, at: int, request: InferRequest, reply: Reply) -> Ticket: ...
+    def call_many(self, at: int, request: InferRequest, reply: StreamReply) -> Ticket: ...
+    def respond(
+        self, request: InferRequest, array_of: Callable[[str], Array], absent: Callable[[str], bool]
+    ) -> list[OutputTensor]: ...
+    def forget(self, run: Run) -> None: ...
+
+
+def step_request(
+    parts: Parts,
+    at: int,
+    parent: InferRequest,
+    arrays: Mapping[str, Array],
+    variants: dict[str, str],
+) -> InferRequest:
+    """The request of a step; `arrays` are those of its inputs that are there, by their tensors."""
+    step = parts.dag.steps[at]
+    inputs = [
+        InputTensor(name, parts.types[tensor], array.shape, array)
+        for name, tensor in step.needs.items()
+        if tensor in arrays  # Its model can do without the others.
+        for array in (parts.fits.into(at, name, arrays[tensor]),)
+    ]
+    return InferRequest(
+        step.model,
+        inputs,
+        step.version,
+        parent.id,
+        [RequestedOutput(name) for name in step.makes],
+        parent.parameters,
+        parent.deadline,
+        parent.origin,
+        variants,
+    )
+
+
+def made_by(dag: Dag, at: int, answer: InferResponse) -> tuple[dict[str, Array], list[str]]:
+    """The tensors that a step's answer brought, and those that it left out though they are used."""
+    makes = dag.steps[at].makes
+    arrays: dict[str, Array] = {}
+    for output in answer.outputs:
+        if output.data is None:
+            raise InternalError(f"step '{answer.model}' gave no data for '{output.name}'")
+        arrays[makes[output.name]] = output.data
+    left_out = [
+        tensor
+        for tensor in makes.values()
+        if tensor not in arrays and (dag.users.get(tensor) or tensor in dag.outputs)
+    ]
+    return arrays, left_out
+
+
+def response(parts: Parts, request: InferRequest, outputs: list[OutputTensor]) -> InferResponse:
+    """An answer of the ensemble."""
+    given = request.parameters or {}
+    told = {name: given.get(name, absent) for name, absent in _TOLD.items()}
+    return InferResponse(request.model, parts.version, outputs, request.id, told)
+
+
+def scalar(parts: Parts, request: InferRequest, tensor: str, array: Array) -> Scalar:
+    """What a condition compares: the only element of a tensor."""
+    if array.size != 1:
+        raise InvalidArgument(
+            f"{prefix(request)}ensemble '{parts.dag.name}': a condition needs "
+            f"one element, but '{tensor}' has shape {list(array.shape)}"
+        )
+    value = array.item()
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def require_answer(answer: InferResponse | TuiliError) -> InferResponse:
+    """The answer of a step, or its error raised."""
+    if isinstance(answer, TuiliError):
+        raise answer
+    return answer

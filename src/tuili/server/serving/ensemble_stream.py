@@ -1,0 +1,186 @@
+"""StreamRun: a request in an ensemble with steps that answer any number of times.
+
+Each of their answers goes on through the steps after it, and each time all outputs are there the
+ensemble answers. Where such steps do not follow on each other, answers leave in the order of the
+step's, however long the steps after it take with each: text stays in order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from tuili.errors import TuiliError
+from tuili.server.execution.pending import StreamReply, Ticket
+from tuili.server.protocol.messages import Array, InferRequest, InferResponse
+from tuili.server.scheduling.branching import Branch, depth_of
+from tuili.server.scheduling.conditions import Scalar
+from tuili.server.serving.ensemble_steps import (
+    Parts,
+    made_by,
+    require_answer,
+    response,
+    scalar,
+    step_request,
+)
+
+_Where = tuple[Branch[Array], int]
+
+
+class StreamRun:
+    """One request and its answers; also its ticket."""
+
+    def __init__(self, parts: Parts, request: InferRequest, reply: StreamReply, rows: int) -> None:
+        self._parts = parts
+        self._request = request
+        self._reply: StreamReply | None = reply
+        self._rows = rows
+        self._started_ns = time.monotonic_ns()
+        wanted = [output.name for output in request.outputs or ()] or parts.dag.outputs
+        self._root: Branch[Array] = Branch(parts.dag, wanted, self._scalar)
+        self._tickets: dict[_Where, Ticket] = {}
+        self._under_way = 0
+        # Answers that wait for those before them, by the number of their branch.
+        self._in_order = depth_of(parts.dag, parts.many) == 1
+        self._held: dict[int, InferResponse] = {}
+        self._next = 0
+        self._variants: dict[str, str] = {} if request.variants is None else request.variants
+
+    def start(self, arrays: dict[str, Array]) -> None:
+        """The inputs are there: go."""
+        self._under_way += 1
+        absent = [name for name in self._parts.dag.inputs if name not in arrays]
+        self._guarded(partial(self._arrive, self._root, arrays, absent))
+        self._less()
+
+    def cancel(self) -> None:
+        """Forget the request and the steps that it has under way."""
+        if self._reply is not None:
+            self._parts.statistics.record_failure("CANCELED", self._age_ns())
+            self._end()
+
+    # ---- steps
+    def _guarded(self, work: partial[None]) -> None:
+        try:
+            work()
+        except TuiliError as error:
+            self._fail(error)
+
+    def _arrive(
+        self, branch: Branch[Array], arrays: Mapping[str, Array], absent: Sequence[str]
+    ) -> None:
+        started = branch.arrived(arrays, absent)
+        for where, at in started:
+            where.began(at)
+        self._under_way += len(started)
+        for done in branch.finished():
+            self._answer(done)
+        for where, at in started:
+            if self._reply is not None:
+                self._call(where, at)
+
+    def _call(self, branch: Branch[Array], at: int) -> None:
+        parts, flow = self._parts, branch.flow
+        needs = parts.dag.steps[at].needs.values()
+        arrays = {name: branch.value(name) for name in needs if not flow.is_absent(name)}
+        request = step_request(parts, at, self._request, arrays, self._variants)
+        if at in parts.many:
+            ticket = parts.call_many(at, request, partial(self._part, branch, at))
+        else:
+            ticket = parts.call(at, request, partial(self._whole, branch, at))
+        if self._reply is not None and at in branch.running:
+            self._tickets[branch, at] = ticket
+
+    def _whole(self, branch: Branch[Array], at: int, answer: InferResponse | TuiliError) -> None:
+        """The only answer of a step."""
+        if self._reply is None:
+            return
+
+        def take() -> None:
+            arrays, left_out = made_by(self._parts.dag, at, require_answer(answer))
+            self._arrive(branch, arrays, left_out)
+
+        self._guarded(partial(take))
+        self._step_over(branch, at)
+
+    def _part(
+        self,
+        branch: Branch[Array],
+        at: int,
+        answer: InferResponse | TuiliError | None,
+        final: bool,
+    ) -> None:
+        """One of many answers of a step, or its end."""
+        if self._reply is None:
+            return
+
+        def take() -> None:
+            if answer is not None:
+                arrays, left_out = made_by(self._parts.dag, at, require_answer(answer))
+                self._arrive(branch.opened(at), arrays, left_out)
+
+        self._guarded(partial(take))
+        if final:
+            self._step_over(branch, at)
+
+    def _step_over(self, branch: Branch[Array], at: int) -> None:
+        if self._reply is None:
+            return
+        self._tickets.pop((branch, at), None)
+        branch.ended(at)
+        self._less()
+
+    def _less(self) -> None:
+        """Something that was under way is over; with the last of it the request is."""
+        self._under_way -= 1
+        if self._reply is None or self._under_way:
+            return
+        for index in sorted(self._held):
+            self._send(self._held[index])
+        parts, reply = self._parts, self._reply
+        age_ns = self._age_ns()
+        parts.statistics.record_batch(self._rows, 1, (0, age_ns, 0), "alone")
+        parts.statistics.record_success(0, age_ns)
+        parts.statistics.last_inference_ms = time.time_ns() // 1_000_000
+        self._end()
+        reply(None, True)
+
+    # ---- answers
+    def _answer(self, branch: Branch[Array]) -> None:
+        branch.answered = True
+        outputs = self._parts.respond(self._request, branch.value, branch.flow.is_absent)
+        answer = response(self._parts, self._request, outputs)
+        branch.prune()
+        if not self._in_order or branch.parent is None:
+            self._send(answer)
+            return
+        self._held[branch.index] = answer
+        while self._next in self._held:
+            self._send(self._held.pop(self._next))
+            self._next += 1
+
+    def _send(self, answer: InferResponse) -> None:
+        if self._reply is not None:
+            self._reply(answer, False)
+
+    def _fail(self, error: TuiliError) -> None:
+        reply = self._reply
+        if reply is not None:
+            self._parts.statistics.record_failure("OTHER", self._age_ns())
+            self._end()
+            reply(error, True)
+
+    def _end(self) -> None:
+        self._reply = None
+        for ticket in self._tickets.values():
+            ticket.cancel()
+        self._tickets.clear()
+        self._held.clear()
+        self._parts.forget(self)
+
+    def _scalar(self, tensor: str, array: Array) -> Scalar:
+        return scalar(self._parts, self._request, tensor, array)
+
+    def _age_ns(self) -> int:
+        return time.monotonic_ns() - self._started_ns
