@@ -42,6 +42,7 @@ from tuili.cli.serve_options import (
     StrictReadiness,
     TlsCertificate,
     TlsKey,
+    TraceConfig,
 )
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def serve(
     repository_config: RepositoryConfig = None,
     cache: Cache = None,
     state: State = "",
+    trace_config: TraceConfig = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Serve the models of a repository (Triton's layout) until SIGTERM."""
@@ -120,6 +122,7 @@ _REPEATED = (
     "require_signature",
     "http_restricted_api",
     "grpc_restricted_protocol",
+    "trace_config",
 )
 
 

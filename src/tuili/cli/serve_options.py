@@ -61,6 +61,14 @@ MaxInputSize = Annotated[
     int, typer.Option(min=1, help="Bytes of a JSON body, or of a decompressed one.")
 ]
 GrpcImpl = Annotated[Literal["native", "grpcio"], typer.Option(help="Our own HTTP/2, or grpcio's.")]
+TraceConfig = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Traces, as in Triton: level=TIMESTAMPS, rate=N, triton,file=PATH, "
+        "mode=opentelemetry, opentelemetry,url=URL, ...",
+        show_default=False,
+    ),
+]
 Compat = Annotated[
     Literal["tuili", "triton"],
     typer.Option(help="With triton, statuses and name are as Triton's where they differ."),

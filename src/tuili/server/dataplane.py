@@ -41,9 +41,11 @@ from tuili.server.repository.layout import check_name
 from tuili.server.repository.lifecycle import Repository, not_ready
 from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.servable import Servable
-from tuili.server.settings import LogSettings, TraceSettings
+from tuili.server.settings import LogSettings
 from tuili.server.telemetry.host_metrics import HostState, host_lines
 from tuili.server.telemetry.prometheus import exposition
+from tuili.server.tracing import config as tracing
+from tuili.server.tracing.tracer import Tracer, Ways
 
 Json = dict[str, Any]
 Kind = Literal["system", "cuda"]
@@ -105,7 +107,7 @@ class DataPlane:
         self._conducting: asyncio.Task[None] | None = None
         launcher.answerer = CallAnswerer(self)
         self._live = self.repository.live
-        self._traces = TraceSettings()
+        self._tracer = Tracer(self, tracing.read(options.trace_config))
         self._logs = LogSettings()
         self._started = False
         self._draining = False
@@ -162,6 +164,7 @@ class DataPlane:
             await self.repository.close()
         await self._launcher.close()
         self._regions.close()
+        self._tracer.close()
         return finished
 
     # ---- inference
@@ -205,6 +208,11 @@ class DataPlane:
         if versions is None or versions.get(express.request.version) is not express.servable:
             return None
         return express.servable.express(express, raw, reply, target, deadline)
+
+    def go_by(self, ways: Ways) -> None:
+        """Let requests go these ways from now on, which lead here in the end."""
+        self.submit, self.submit_stream = ways.submit, ways.submit_stream
+        self.express = ways.express
 
     def express_servable(self, request: InferRequest) -> Servable | None:
         """The servable, if requests with the words of this one may go the express way."""
@@ -368,12 +376,12 @@ class DataPlane:
     def trace_settings(self, model: str = "") -> Json:
         """The trace settings of a model or ("") the server."""
         self._require_known(model)
-        return self._traces.of(model)
+        return self._tracer.of(model)
 
     def update_trace_settings(self, settings: Json, model: str = "") -> Json:
         """Merge settings (None or empty clears a key to the global one) and return the result."""
         self._require_known(model)
-        return self._traces.update(settings, model)
+        return self._tracer.update(settings, model)
 
     def log_settings(self) -> Json:
         """`log_file log_info log_warning log_error log_verbose_level log_format`."""

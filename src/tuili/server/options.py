@@ -61,6 +61,8 @@ class ServerOptions:
     # Parts of the interface that ask for a header: CATEGORY,..:HEADER=VALUE.
     http_restricted_api: tuple[str, ...] = ()
     grpc_restricted_protocol: tuple[str, ...] = ()
+    # Triton's `--trace-config` entries: SETTING=VALUE, or MODE,SETTING=VALUE.
+    trace_config: tuple[str, ...] = ()
     # How long the loop stays awake after a request, looking for the next; 0 lets it sleep.
     busy_poll_us: int = 0
     # URLs below which the answers of jobs may be posted.

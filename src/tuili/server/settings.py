@@ -34,9 +34,18 @@ _LOG_FORMATS: Final = ("default", "ISO8601")
 class TraceSettings:
     """The server's trace settings and what single models override of them."""
 
-    def __init__(self) -> None:
-        self._global: Json = dict(_TRACE_DEFAULTS)
+    def __init__(self, settings: Json | None = None, mode: str = "triton") -> None:
+        """`settings` are those to start with, where they are not the usual ones."""
+        for key, value in (settings or {}).items():
+            if key != "trace_file":
+                _check_trace(key, value)
+        self._start: Json = {**_TRACE_DEFAULTS, **(settings or {}), "trace_mode": mode}
+        self._global: Json = dict(self._start)
         self._models: dict[str, Json] = {}
+
+    def has_own(self, model: str) -> bool:
+        """Whether any setting of a model is its own."""
+        return bool(self._models.get(model))
 
     def of(self, model: str = "") -> Json:
         """The settings that hold for a model, or for the server."""
@@ -52,7 +61,7 @@ class TraceSettings:
                 if model:
                     kept.pop(key, None)
                 else:
-                    kept[key] = _TRACE_DEFAULTS[key]
+                    kept[key] = self._start[key]
             else:
                 kept[key] = value if key == "trace_level" else _single(value)
         return self.of(model)

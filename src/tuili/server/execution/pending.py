@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 
 from tuili.backends.requests import Answered
-from tuili.errors import TuiliError
 from tuili.server.execution.express import Buffer, Express
-from tuili.server.protocol.messages import Array, InferRequest, InferResponse
+from tuili.server.protocol import messages
+from tuili.server.protocol.messages import Array, InferRequest
 
-Reply = Callable[[InferResponse | TuiliError], None]
-StreamReply = Callable[[InferResponse | TuiliError | None, bool], None]
+Reply = messages.Reply
+StreamReply = messages.StreamReply
 
 
 class Ticket(Protocol):

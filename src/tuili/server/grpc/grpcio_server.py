@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 import grpc.aio
@@ -169,6 +169,16 @@ class _Origin:
     def address(self) -> str:
         """From `ipv4:127.0.0.1:5000` or `ipv6:[::1]:5000`."""
         return str(self._context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
+
+    @property
+    def protocol(self) -> Literal["GRPC"]:
+        """The transport."""
+        return "GRPC"
+
+    @property
+    def since_ns(self) -> int:
+        """Nobody notes when a message begins."""
+        return 0
 
 
 async def _feed(stream: InferStream, messages: AsyncIterator[bytes]) -> None:

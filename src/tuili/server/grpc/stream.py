@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from tuili.errors import Cancelled, InternalError, TuiliError, Unsupported
 from tuili.server.grpc.assembly import Assembler, MessageTooLarge, is_one_message
@@ -148,6 +148,16 @@ class GrpcStream:
     def address(self) -> str:
         """The peer's address."""
         return self._connection.address()
+
+    @property
+    def protocol(self) -> Literal["GRPC"]:
+        """The transport."""
+        return "GRPC"
+
+    @property
+    def since_ns(self) -> int:
+        """Nobody notes when a message begins."""
+        return 0
 
     @property
     def choked(self) -> bool:

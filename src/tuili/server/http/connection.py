@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -53,8 +54,9 @@ class HttpConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_body", "_busy", "_chunked", "_closing", "_connections", "_consuming", "_deadline",
         "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_tail",
-        "_transport", "_unsent", "_write_blocked", "work",
+        "_transport", "_unsent", "_write_blocked", "since_ns", "work",
     )  # fmt: skip
+    protocol: Final = "HTTP"
 
     def __init__(self, listener: HttpListener) -> None:
         self._listener = listener
@@ -73,6 +75,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._paused = False
         self._write_blocked = False
         self._deadline = _NEVER
+        self.since_ns = 0  # when a body began that did not come at once
         self._unsent = 0  # what a slow client had not taken when it was looked at last
         self.work: Cancels | None = None  # set by handlers; told when the client goes away
 
@@ -185,6 +188,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Arrange for a body that is not all here; what is here of it has been taken."""
         listener = self._listener
         self._head = head
+        self.since_ns = time.monotonic_ns()
         if head.expect_continue and at == len(data):
             self._write(_CONTINUE)
         if head.content_length == CHUNKED:
@@ -335,6 +339,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _finish(self, close: bool) -> None:
         self._busy = False
         self.work = None
+        self.since_ns = 0
         if close:
             self._shut()
             return

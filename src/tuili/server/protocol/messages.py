@@ -7,13 +7,18 @@ Names follow the KServe v2 protocol; datatypes are its names ("FP32", "BYTES").
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
 
+from tuili.errors import TuiliError
+
 Parameters = dict[str, bool | int | float | str]
 Array = np.ndarray[Any, Any]
+Reply = Callable[["InferResponse | TuiliError"], None]
+StreamReply = Callable[["InferResponse | TuiliError | None", bool], None]
 
 # The response parameter that names the variant of a roll-out.
 VARIANT = "tuili_variant"
@@ -60,6 +65,36 @@ class Origin(Protocol):
         """The peer's address."""
         ...
 
+    @property
+    def protocol(self) -> Literal["HTTP", "GRPC"]:
+        """The transport."""
+        ...
+
+    @property
+    def since_ns(self) -> int:
+        """When the request began to come, where that took more than one read; 0 otherwise."""
+        ...
+
+
+class Traced(Protocol):
+    """Where it is noted what becomes of a request; only few requests have one."""
+
+    def ran(self, queued_ns: int, started_ns: int, joined_ns: int, done_ns: int) -> None:
+        """A batch with the request ran: when it was queued, taken, joined, done."""
+        ...
+
+    def child(self, request: InferRequest) -> Traced:
+        """The trace of a request that this one is made of."""
+        ...
+
+    def watching(self, reply: Reply) -> Reply:
+        """What to give the answer to, so that it is noted."""
+        ...
+
+    def watching_many(self, reply: StreamReply) -> StreamReply:
+        """The same for any number of answers."""
+        ...
+
 
 class InferRequest(msgspec.Struct, gc=False):
     """One inference request, already parsed, not yet checked against the model.
@@ -82,6 +117,7 @@ class InferRequest(msgspec.Struct, gc=False):
     variants: dict[str, str] | None = None
     uncached: bool = False
     degraded: bool = False
+    trace: Traced | None = None
 
 
 class OutputTensor(msgspec.Struct, gc=False):

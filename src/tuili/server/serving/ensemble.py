@@ -189,6 +189,8 @@ class Ensemble:
         """Send a step's request to its model."""
         own = self._own.get(at)
         submit = self._submit if own is None else own.submit
+        if request.trace is not None:
+            reply = request.trace.watching(reply)
         if not self._limits:
             return submit(request, reply)
 
@@ -202,6 +204,8 @@ class Ensemble:
 
     def call_many(self, at: int, request: InferRequest, reply: StreamReply) -> Ticket:
         """As `call`, for a step that answers any number of times."""
+        if request.trace is not None:
+            reply = request.trace.watching_many(reply)
         if not self._limits:
             return self._submit_stream(request, reply)
 

@@ -66,7 +66,7 @@ def step_request(
         if tensor in arrays  # Its model can do without the others.
         for array in (parts.fits.into(at, name, arrays[tensor]),)
     ]
-    return InferRequest(
+    request = InferRequest(
         step.model,
         inputs,
         step.version,
@@ -77,6 +77,9 @@ def step_request(
         parent.origin,
         variants,
     )
+    if parent.trace is not None:
+        request.trace = parent.trace.child(request)
+    return request
 
 
 def made_by(dag: Dag, at: int, answer: InferResponse) -> tuple[dict[str, Array], list[str]]:

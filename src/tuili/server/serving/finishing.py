@@ -13,6 +13,7 @@ from tuili.server.scheduling.sequences import SequenceQueue
 from tuili.server.serving.answering import Answers
 from tuili.server.serving.responding import RowsMixed
 from tuili.server.telemetry.statistics import Statistics
+from tuili.server.tracing.trace import Open
 
 _log = logging.getLogger("tuili.server")
 
@@ -32,6 +33,8 @@ class Finisher:
 
     def finish(self, batch: list[Pending], left: str, outcome: Outcome) -> None:
         """Answer a batch, or see to it that its requests get another chance."""
+        if Open.count:
+            _note(batch, outcome)
         if isinstance(outcome.error, InstanceDied):
             self._retry(batch, outcome.error)
         elif outcome.outputs is None:
@@ -104,3 +107,12 @@ class Finisher:
             self._answers.skip(item)
         else:
             self._queue.readmit(item)
+
+
+def _note(batch: list[Pending], outcome: Outcome) -> None:
+    """Tell the traces of a batch's requests when it ran."""
+    for item in batch:
+        if item.request.trace is not None:
+            item.request.trace.ran(
+                item.arrived_ns, outcome.started_ns, outcome.joined_ns, outcome.done_ns
+            )
