@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.conv_rows import indent
 from tuili.codegen.kernels.recurrent_cells import GATES, Cell, activations
 from tuili.codegen.strides import contiguous
 from tuili.ir import Node, Value
@@ -280,81 +281,120 @@ def _declare_strides(k: KernelBuilder, node: Node, sizes: _Sizes) -> None:
 def _steps_body(
     node: Node, sizes: _Sizes, *, single: bool, optional: tuple[View | None, ...]
 ) -> str:
-    gates = GATES[node.op]
-    d = sizes.directions
+    """The loops over items, steps and rows; `optional`: second weights, bias and peepholes."""
+    given = {name for name, slot in (("len", 4), ("h0", 5), ("c0", 6)) if node.input(slot)}
     used = [value.uses != [] for value in node.outputs] + [False] * 3
-    has = {name: node.input(slot) is not None for name, slot in (("len", 4), ("h0", 5), ("c0", 6))}
-    two_phases = optional[0] is not None
-    phase_gates = 2 if two_phases else gates
-    line = "BLOCKS * V"
+    end = "lengths[b + r]" if "len" in given else "T"
+    return "\n".join(
+        [
+            "for (int64_t item = begin; item < end; item++) {",
+            "    const int64_t direction = item / GROUPS, b = item % GROUPS * 4;",
+            "    const int64_t rows = tl_min(4, B - b);",
+            *indent(_first_states(given)),
+            "    for (int64_t t = 0; t < T; t++) {",
+            *indent(_place_rows(node, sizes.directions, end), 2),
+            *indent(_step_rows(node, sizes.directions, optional, single=single), 2),
+            *indent(_keep_rows(end, is_kept=used[0]), 2),
+            "    }",
+            *indent(_last_states(used)),
+            "}",
+        ]
+    )
+
+
+_LINE = "BLOCKS * V"  # floats of a state
+
+
+def _first_states(given: set[str]) -> list[str]:
+    """Four states for each row: old and new h and c; the old ones are given, or zero."""
+    return [
+        "const float *part[4];",
+        "float *h[4], *n[4], *c[4], *m[4];",
+        f"float *const spare = (float *)scratch + 16 * {_LINE};",
+        "for (int64_t r = 0; r < rows; r++) {",
+        f"    float *const own = (float *)scratch + 4 * r * {_LINE};",
+        f"    h[r] = own, n[r] = own + {_LINE};",
+        f"    c[r] = own + 2 * {_LINE}, m[r] = own + 3 * {_LINE};",
+        f"    memset(own, 0, 4 * {_LINE} * sizeof *own);",
+        "    const int64_t state = (b + r) * S_B + direction * S_D;",
+        "    (void)state;",
+        *(["    memcpy(h[r], h0 + state, (size_t)H * 4);"] if "h0" in given else []),
+        *(["    memcpy(c[r], c0 + state, (size_t)H * 4);"] if "c0" in given else []),
+        "}",
+    ]
+
+
+def _place_rows(node: Node, directions: int, end: str) -> list[str]:
+    """Where each row is in time at step `t`, and what its input amounts to there."""
     always_back = attr(node, "direction") == "reverse"
-    backward = "1" if always_back else "direction" if d == 2 else "0"
+    backward = "1" if always_back else "direction" if directions == 2 else "0"
+    return [
+        "int64_t place[4];",
+        "for (int64_t r = 0; r < rows; r++) {",
+        f"    const int64_t ends = {end};",
+        f"    place[r] = {backward} && t < ends ? ends - 1 - t : t;",
+        "    const int64_t row = place[r] * P_T + (b + r) * P_B;",
+        f"    part[r] = parts + (row * {directions} + direction) * BLOCKS * {GATES[node.op]} * V;",
+        "}",
+    ]
+
+
+def _step_rows(
+    node: Node, directions: int, optional: tuple[View | None, ...], *, single: bool
+) -> list[str]:
+    """Four rows together where there are four, else one after another."""
+    gates, (w2, bias, peep) = GATES[node.op], optional
     args = ", ".join(
         [
             "part + r", "h + r", "n + r", "c + r", "m + r",
-            f"w + direction * BLOCKS * H * {phase_gates} * V",
-            "w2 + direction * BLOCKS * H * V" if optional[0] else "0",
-            f"bias + direction * BLOCKS * {2 * gates} * V" if optional[1] else "0",
-            "peep + direction * BLOCKS * 3 * V" if optional[2] else "0",
+            f"w + direction * BLOCKS * H * {2 if w2 else gates} * V",
+            "w2 + direction * BLOCKS * H * V" if w2 else "0",
+            f"bias + direction * BLOCKS * {2 * gates} * V" if bias else "0",
+            "peep + direction * BLOCKS * 3 * V" if peep else "0",
             "spare",
         ]
     )  # fmt: skip
 
     def call(rows: int) -> str:
-        choice = [f"tl_step{rows}_{direction}({args});" for direction in range(d)]
-        if d == 1:
+        choice = [f"tl_step{rows}_{direction}({args});" for direction in range(directions)]
+        if directions == 1:
             return choice[0]
-        return f"if (direction == 0)\n    {choice[0]}\nelse\n    {choice[1]}".replace("\n", " ")
+        return f"if (direction == 0)     {choice[0]} else     {choice[1]}"
 
-    end = "lengths[b + r]" if has["len"] else "T"
-    lines = [
-        "for (int64_t item = begin; item < end; item++) {",
-        "    const int64_t direction = item / GROUPS, b = item % GROUPS * 4;",
-        "    const int64_t rows = tl_min(4, B - b);",
-        "    const float *part[4];",
-        "    float *h[4], *n[4], *c[4], *m[4];",
-        f"    float *const spare = (float *)scratch + 16 * {line};",
-        "    for (int64_t r = 0; r < rows; r++) {",
-        f"        float *const own = (float *)scratch + 4 * r * {line};",
-        f"        h[r] = own, n[r] = own + {line};",
-        f"        c[r] = own + 2 * {line}, m[r] = own + 3 * {line};",
-        f"        memset(own, 0, 4 * {line} * sizeof *own);",
-        "        const int64_t state = (b + r) * S_B + direction * S_D;",
-        "        (void)state;",
-        *(["        memcpy(h[r], h0 + state, (size_t)H * 4);"] if has["h0"] else []),
-        *(["        memcpy(c[r], c0 + state, (size_t)H * 4);"] if has["c0"] else []),
+    return [
+        "int64_t r = 0;",
+        *([] if single else [f"if (rows == 4) {{ {call(4)} r = 4; }}"]),
+        f"for (; r < rows; r++) {{ {call(1)} }}",
+    ]
+
+
+def _keep_rows(end: str, *, is_kept: bool) -> list[str]:
+    """New states become old ones in rows that have not ended; Y has them, and zeros after that."""
+    kept = [
+        "    float *const to = y + place[r] * Y_T + direction * Y_D + (b + r) * Y_B;",
+        "    if (live)",
+        "        memcpy(to, h[r], (size_t)H * 4);",
+        "    else",
+        "        memset(to, 0, (size_t)H * 4);",
+    ]
+    return [
+        "for (r = 0; r < rows; r++) {",
+        f"    const int live = t < {end};",
+        "    if (live) {",
+        "        float *const old_h = h[r], *const old_c = c[r];",
+        "        h[r] = n[r], n[r] = old_h, c[r] = m[r], m[r] = old_c;",
         "    }",
-        "    for (int64_t t = 0; t < T; t++) {",
-        "        int64_t place[4];",
-        "        for (int64_t r = 0; r < rows; r++) {",
-        f"            const int64_t ends = {end};",
-        f"            place[r] = {backward} && t < ends ? ends - 1 - t : t;",
-        "            const int64_t row = place[r] * P_T + (b + r) * P_B;",
-        f"            part[r] = parts + (row * {d} + direction) * BLOCKS * {gates} * V;",
-        "        }",
-        "        int64_t r = 0;",
-        *([] if single else [f"        if (rows == 4) {{ {call(4)} r = 4; }}"]),
-        f"        for (; r < rows; r++) {{ {call(1)} }}",
-        "        for (r = 0; r < rows; r++) {",
-        f"            const int live = t < {end};",
-        "            if (live) {",
-        "                float *const old_h = h[r], *const old_c = c[r];",
-        "                h[r] = n[r], n[r] = old_h, c[r] = m[r], m[r] = old_c;",
-        "            }",
+        *(kept if is_kept else []),
+        "}",
     ]
-    if used[0]:
-        lines += [
-            "            float *const to = y + place[r] * Y_T + direction * Y_D + (b + r) * Y_B;",
-            "            if (live)",
-            "                memcpy(to, h[r], (size_t)H * 4);",
-            "            else",
-            "                memset(to, 0, (size_t)H * 4);",
-        ]
-    lines += ["        }", "    }", "    for (int64_t r = 0; r < rows; r++) {"]
-    lines += [
-        "        const int64_t state = (b + r) * S_B + direction * S_D;",
-        "        (void)state;",
+
+
+def _last_states(used: list[bool]) -> list[str]:
+    return [
+        "for (int64_t r = 0; r < rows; r++) {",
+        "    const int64_t state = (b + r) * S_B + direction * S_D;",
+        "    (void)state;",
+        *(["    memcpy(last_h + state, h[r], (size_t)H * 4);"] if used[1] else []),
+        *(["    memcpy(last_c + state, c[r], (size_t)H * 4);"] if used[2] else []),
+        "}",
     ]
-    lines += ["        memcpy(last_h + state, h[r], (size_t)H * 4);"] if used[1] else []
-    lines += ["        memcpy(last_c + state, c[r], (size_t)H * 4);"] if used[2] else []
-    return "\n".join([*lines, "    }", "}"])
