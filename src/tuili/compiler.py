@@ -15,16 +15,19 @@ from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artif
 from tuili.artifact.producer import producer_digest
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key
 from tuili.codegen.compilers import extra_flags
+from tuili.codegen.decisions import decisions_files, tuned_option
 from tuili.codegen.emit import RUN_UNIT, SourceUnit, emit
 from tuili.codegen.targets import Target, find_target, native_target
 from tuili.codegen.toolchain import Toolchain, Unit
 from tuili.codegen.translate import translate
+from tuili.codegen.tuning import Times, read_times
 from tuili.errors import InvalidArgument, NotFound, TuiliError, nearest
 from tuili.host import HostSteps, host_files, host_step
 from tuili.importers.onnx import import_model
 from tuili.importers.onnx.external import external_files
 from tuili.ir import Graph, TensorType, verify
 from tuili.limits import Limits
+from tuili.lower.choice import Pick
 from tuili.lower.memory import MemoryPlan
 from tuili.lower.program import Program
 from tuili.ops.infer import infer
@@ -34,7 +37,7 @@ from tuili.passes.map_outputs import plain_map_outputs
 from tuili.passes.pipeline import optimise
 from tuili.runtime import Model
 from tuili.runtime import load as load_artifact
-from tuili.runtime.cpu import host_features
+from tuili.runtime.cpu import host_features, processor
 from tuili.tensors import Dim, parse_dim, shape_text
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class Options:
     shapes: Shapes = field(default_factory=dict[str, Sequence[int | str]])
     exact: bool = False  # no Winograd, no cheaper arithmetic that rounds otherwise
     plain_maps: bool = False  # outputs that are dictionaries per row become tensors
+    tuning: Path | None = None  # a record of measured times; the user's own by default
 
     def key(self) -> str:
         """The options as one line of text, for caches and manifests."""
@@ -70,6 +74,10 @@ class Options:
         if self.target == "native":
             return native_target(host_features())
         return find_target(self.target)
+
+    def times(self) -> Times:
+        """What the tuning record knows about the target on this processor."""
+        return read_times(self.tuning, self.resolve().name, processor())
 
 
 def set_shapes(graph: Graph, shapes: Shapes) -> None:
@@ -104,6 +112,7 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     shapes: Shapes | None = None,
     exact: bool = False,
     plain_maps: bool = False,
+    tuning: str | Path | None = None,
     check: bool = False,
     on_pass: OnPass | None = None,
     on_progress: Progress | None = None,
@@ -115,11 +124,13 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     model. `shapes` fixes or renames dims of inputs: `{"x": [1, 3, "H", "W"]}`. `exact` forbids
     transformations that change the order of arithmetic. `plain_maps` lets outputs that are a
     dictionary per row (`ZipMap`, which classifiers of scikit-learn end in) be tensors of
-    [rows, classes], as a server needs them. `operators` are plug-in operators that
+    [rows, classes], as a server needs them. `tuning` is a record of `tune`, in the place of the
+    user's own. `operators` are plug-in operators that
     the model uses, beside those of installed packages; see `tuili.operator`. Raises InvalidModel,
     UnsupportedOperator, InvalidArgument, ToolchainError.
     """
-    options = Options(target, shapes or {}, exact, plain_maps)
+    record = Path(tuning) if tuning is not None else None
+    options = Options(target, shapes or {}, exact, plain_maps, record)
     progress = on_progress or _silent
     place = Path(output) if output is not None else _beside(model)
     progress("importing", 0, 1)
@@ -153,7 +164,8 @@ def load(
 
 def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:
     """The artifact of a model file, compiled unless the same contents were compiled before."""
-    key = content_key((_digest(path), options.key(), producer_digest(), *extra_flags()))
+    parts = (_digest(path), options.key(), options.times().digest, producer_digest())
+    key = content_key((*parts, *extra_flags()))
     cache = ObjectCache(cache_folder() / "models")
     if found := _usable(cache.find(key, _SINGLE_FILE)):
         return found
@@ -166,6 +178,7 @@ def compile_cached(path: Path, options: Options, on_progress: Progress | None = 
             target=options.target,
             shapes=options.shapes,
             exact=options.exact,
+            tuning=options.tuning,
             on_progress=on_progress,
         )
         return open_artifact(cache.keep(key, _SINGLE_FILE, made.path))
@@ -224,8 +237,12 @@ def generate(
     *,
     check: bool = False,
     timed: bool = False,
+    pick: Pick | None = None,
 ) -> Compiled:
-    """The C of a graph, in order: types, passes, kernels, memory, text. Changes the graph."""
+    """The C of a graph, in order: types, passes, kernels, memory, text. Changes the graph.
+
+    `pick` decides between several plans of a kernel; by default the tuning record does.
+    """
     target = options.resolve()
     operators = plugins_of(graph)
     set_shapes(graph, options.shapes)
@@ -235,7 +252,8 @@ def generate(
     watch = _checked(on_pass, check=check)
     optimise(graph, block=target.block, on_pass=watch, exact=options.exact)
     contents = infer(graph)
-    program = translate(graph, contents, target, exact=options.exact)
+    pick = pick or options.times().pick
+    program = translate(graph, contents, target, exact=options.exact, pick=pick)
     program.require(requirements)
     emitted = emit(program, target, timed=timed)
     return Compiled(graph, program, emitted.units, emitted.plan, operators)
@@ -289,10 +307,14 @@ def _contents(compiled: Compiled, options: Options, library: Path) -> Contents:
         metadata=compiled.graph.metadata,
         options=_recorded(compiled, options),
         host_steps=[host_step(graph) for graph in program.host],
-        extra={"model.c": source.encode(), **host_files(program.host)},
+        extra={
+            "model.c": source.encode(),
+            **host_files(program.host),
+            **decisions_files(program.decisions),
+        },
     )
 
 
 def _recorded(compiled: Compiled, options: Options) -> dict[str, str]:
     plugins = {_OPERATORS: json.dumps(compiled.operators)} if compiled.operators else {}
-    return {"options": options.key(), **plugins}
+    return {"options": options.key(), **tuned_option(compiled.program.decisions), **plugins}

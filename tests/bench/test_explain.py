@@ -93,7 +93,7 @@ def test_the_roofline_is_the_slower_of_arithmetic_and_bytes(flops, size, threads
 
 def test_names_from_a_model_are_no_markup_in_the_page():
     row = Row("<script>", "k", "f", (), 1.0, 1.0, 10, 10, 1.0, 0.1, 0.1, "memory", "a & b")
-    text = page(Account("<b>", "t", 1, PEAKS, [row], 1.0, 0.5, [], [], [("<i>", "why")]))
+    text = page(Account("<b>", "t", 1, PEAKS, [row], 1.0, 0.5, [], [], [("<i>", "why")], []))
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "a &amp; b" in text

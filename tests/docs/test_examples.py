@@ -1,4 +1,4 @@
-"""The examples of README and the tutorials run as they are printed."""
+"""The examples of README, the tutorials and one how-to run as they are printed."""
 
 import os
 import re
@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+DOCS = ROOT / "docs"
+RUNNABLE = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "how-to" / "tune.md"]
+PAGES = [ROOT / "README.md", *RUNNABLE]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORTS = ("8000", "8001", "8002")
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
+from tuili.cli.tuning import TuningOption
 from tuili.errors import NotFound
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def explain(
     shape: ShapeOptions = None,
     threads: Threads = 1,
     exact: Exact = False,
+    tuning: TuningOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many calls to show, slowest first.")] = 30,
     html: Annotated[Path | None, typer.Option(help="Write a page with a roofline plot.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all rows.")] = None,
@@ -39,7 +41,7 @@ def explain(
     from tuili.bench.explain.peaks import peaks
     from tuili.bench.explain.text import choices, summary, table
 
-    options, found = _timed(model, shape, threads, exact=exact)
+    options, found = _timed(model, shape, threads, tuning, exact=exact)
     target = options.resolve()
     whole = account(found, peaks(target), target.name, threads)
     console = Console(highlight=False, soft_wrap=True)
@@ -61,12 +63,13 @@ def profile(
     shape: ShapeOptions = None,
     threads: Threads = 1,
     exact: Exact = False,
+    tuning: TuningOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The trace.")] = Path("trace.json"),
 ) -> None:
     """Write the timeline of one run, every thread's, for Perfetto or chrome://tracing."""
     from tuili.bench.explain.trace import trace
 
-    _, found = _timed(model, shape, threads, exact=exact)
+    _, found = _timed(model, shape, threads, tuning, exact=exact)
     output.write_text(json.dumps(trace(found)))
     Console(soft_wrap=True, highlight=False).print(
         f"{len(found.spans)} spans of {len(found.calls)} kernel calls: {output}", markup=False
@@ -74,7 +77,7 @@ def profile(
 
 
 def _timed(
-    model: Path, shape: Sequence[str] | None, threads: int, *, exact: bool
+    model: Path, shape: Sequence[str] | None, threads: int, tuning: Path | None, *, exact: bool
 ) -> tuple[Options, Timed]:
     from tuili.bench.explain.timing import timed
     from tuili.bench.feeds import random_feeds
@@ -88,5 +91,6 @@ def _timed(
     graph = import_model(model)
     specs = [TensorSpec(v.name, v.dtype, v.shape) for v in graph.inputs]
     feeds = random_feeds(specs, shapes)
-    options = Options(shapes={name: feed.shape for name, feed in feeds.items()}, exact=exact)
+    dims = {name: feed.shape for name, feed in feeds.items()}
+    options = Options(shapes=dims, exact=exact, tuning=tuning)
     return options, timed(model, options, threads, feeds)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuili.artifact import Artifact, is_artifact, open_artifact
+from tuili.codegen.decisions import DECISIONS_FILE, read_decisions
 from tuili.errors import NotFound
 
 SOURCE_FILE = "model.c"
@@ -36,6 +37,7 @@ def inspect(
     console.print(f"\nhost steps: {len(steps) or 'none, all nodes are native'}")
     for step in steps:
         console.print(f"  {step}", markup=False)
+    _print_decisions(console, artifact)
     if kernels:
         _print_kernels(console, artifact)
 
@@ -79,6 +81,16 @@ def _size(num_bytes: int) -> str:
     if num_bytes < 1 << 20:
         return f"{num_bytes / (1 << 10):.1f} KiB"
     return f"{num_bytes / (1 << 20):.1f} MiB"
+
+
+def _print_decisions(console: Console, artifact: Artifact) -> None:
+    """What was decided by measured times, and against what."""
+    file = artifact.storage.find(DECISIONS_FILE)
+    if file is None:
+        return
+    console.print("\nmeasured choices:")
+    for told in read_decisions(file.read(MAX_SOURCE_BYTES)):
+        console.print(f"  {told}", markup=False)
 
 
 def _print_kernels(console: Console, artifact: Artifact) -> None:

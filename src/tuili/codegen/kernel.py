@@ -12,7 +12,7 @@ k.emit(grid=oc_blocks, flops=..., bytes=...)
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from tuili.codegen.targets import Target
 from tuili.errors import InternalError, Unsupported
 from tuili.ir import Graph, Node, TensorType, Value, block_of
+from tuili.lower.choice import Pick, Plan, by_cost, decide
 from tuili.lower.program import (
     ALIGNMENT,
     Arg,
@@ -67,6 +68,7 @@ class Context:
     target: Target
     contents: Contents  # known symbolic contents of small integer tensors
     exact: bool = False  # no Winograd, no fast math
+    pick: Pick = by_cost  # which of several plans is taken
     views: dict[Value, View] = field(default_factory=dict[Value, View])
     packed: dict[object, Buffer] = field(default_factory=dict[object, Buffer])
     rounds: int = 0  # how many loops there are so far; numbers their symbols
@@ -80,6 +82,16 @@ class Context:
             else:
                 self.views[value] = View(self.add_weight(value.name, value.constant))
         return self.views[value]
+
+    def choose(self, node: Node, problem: str, plans: Mapping[str, Plan]) -> Plan:
+        """The plan to run a node by, of several by name, the cost model's first.
+
+        The answer is the same as often as it is asked.
+        """
+        decision, plan = decide(problem, plans, self.pick)
+        if len(plans) > 1:
+            self.program.decisions[node.label] = decision
+        return plan
 
     def alias(self, value: Value, source: Value) -> bool:
         """Let `value` share the memory of `source`; False when it must be copied instead.

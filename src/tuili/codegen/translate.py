@@ -12,6 +12,7 @@ from tuili.codegen.kernels.host import can_run_on_host, emit_constant, emit_on_h
 from tuili.codegen.targets import Target
 from tuili.errors import InternalError, Unsupported, UnsupportedOperator
 from tuili.ir import Graph, MapType, Node, TensorType, Value, reads
+from tuili.lower.choice import Pick, by_cost
 from tuili.lower.memory import lifetimes
 from tuili.lower.program import (
     Branch,
@@ -40,12 +41,19 @@ FINDS_DIMS = frozenset({"If", "Loop", "Scan", "Compress", "NonMaxSuppression", "
 VIEW_OPS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
 
-def translate(graph: Graph, contents: Contents, target: Target, *, exact: bool = False) -> Program:
+def translate(
+    graph: Graph,
+    contents: Contents,
+    target: Target,
+    *,
+    exact: bool = False,
+    pick: Pick = by_cost,
+) -> Program:
     """The program of a typed graph whose layouts are assigned; raises UnsupportedOperator."""
     bound = _symbols(graph)
     late = [name for name in contents.sources if name not in bound]
     program = Program(graph.name, (*bound, *late), len(bound))
-    ctx = Context(program, target, contents, exact)
+    ctx = Context(program, target, contents, exact, pick)
     sources = Sources(contents)
     for each in contents.requirements:
         if program.depends_on_data(each.left) or program.depends_on_data(each.right):

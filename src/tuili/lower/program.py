@@ -24,6 +24,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from tuili.ir import Graph
+from tuili.lower.choice import Decision
 from tuili.ops.requirements import Requirement
 from tuili.tensors import Array, Dim, DType, TensorSpec, symbols_of
 
@@ -273,6 +274,8 @@ class Program:
     families: dict[str, tuple[str, tuple[str, ...]]] = field(
         default_factory=dict[str, tuple[str, tuple[str, ...]]]
     )
+    # By node: which of several ways to run it was chosen, where there are several.
+    decisions: dict[str, Decision] = field(default_factory=dict[str, Decision])
 
     def is_late_output(self, buffer: Buffer) -> bool:
         """Whether data decides an axis of an output; [0, N] has no bytes, and yet such a shape."""

@@ -58,6 +58,17 @@ def cpu_model(root: Path = _ROOT) -> str:
     return platform.processor() or platform.machine()
 
 
+def processor(root: Path = _ROOT) -> str:
+    """The processor as measurements are filed under it: hosts often hide its name, not its kind."""
+    words: dict[str, str] = {}
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        words.setdefault(key.strip(), value.strip())
+    kinds = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
+    known = [f"{kind} {words[kind]}" for kind in kinds if kind in words]
+    return ", ".join([cpu_model(root), *known])
+
+
 # -- threads ---------------------------------------------------------------------------------
 
 

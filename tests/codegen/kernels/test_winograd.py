@@ -14,7 +14,7 @@ from tests.codegen.kernels.conv_cases import (
     window_node,
 )
 from tuili.codegen.kernels.conv_shape import conv_shape
-from tuili.codegen.kernels.winograd_plan import choose_winograd
+from tuili.codegen.kernels.winograd_plan import rank_winograd
 from tuili.codegen.kernels.winograd_transforms import F2, F4, S2, S4, Winograd
 from tuili.codegen.targets import Target
 
@@ -38,7 +38,7 @@ ALL = {"F2": F2, "F4": F4, "S2": S2, "S4": S4}
 def test_agrees(
     winograd: Winograd, case: str, is_open: bool, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuili.codegen.kernels.winograd.choose_winograd", lambda *_: winograd)
+    monkeypatch.setattr("tuili.codegen.kernels.conv_choice.rank_winograd", lambda *_: [winograd])
     shape, outputs, attrs = CASES[case]
     taps = (3,) * (len(shape) - 2)
     attrs = attrs | {"strides": [winograd.stride] * len(taps)}
@@ -92,4 +92,4 @@ def test_choice(channels: int, size: int, chosen: Winograd | None) -> None:
         "Conv", target, (1, channels, size, size), {"pads": [1] * 4},
         weights=weights_of(channels, channels, 3, 3),
     )  # fmt: skip
-    assert choose_winograd(conv_shape(node, (3, 3)), target) is chosen
+    assert rank_winograd(conv_shape(node, (3, 3)), target)[0] is chosen

@@ -8,6 +8,7 @@ from typing import Final
 
 from tuili.bench.explain.peaks import Peaks
 from tuili.bench.explain.timing import CallTime, Timed
+from tuili.codegen.decisions import tell
 from tuili.codegen.families import FAMILIES
 from tuili.ir import Graph, Node
 from tuili.passes.body import is_elementwise
@@ -52,6 +53,7 @@ class Account:
     reorders: list[Row]
     host_steps: list[str]
     unfused: list[tuple[str, str]]  # node, why
+    measured: list[str]  # what was decided by a tuning record, and why
 
 
 def account(timed: Timed, peaks: Peaks, target: str, threads: int) -> Account:
@@ -69,6 +71,7 @@ def account(timed: Timed, peaks: Peaks, target: str, threads: int) -> Account:
         [row for row in rows if row.label.startswith("Reorder ")],
         [node.label for graph in program.host for node in graph.nodes],
         list(_unfused(timed.compiled.graph)),
+        [str(told) for told in tell(program.decisions)],
     )  # fmt: skip
 
 

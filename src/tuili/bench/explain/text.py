@@ -55,6 +55,8 @@ def summary(account: Account) -> Iterator[str]:
     yield f"layout reorders: {len(account.reorders)} calls, {spent:.3f} ms"
     if account.host_steps:
         yield f"run by Python: {len(account.host_steps)}: {', '.join(account.host_steps[:8])}"
+    for choice in account.measured:
+        yield f"chosen by time: {choice}"
     for node, why in account.unfused:
         yield f"not fused: {node}: {why}"
 

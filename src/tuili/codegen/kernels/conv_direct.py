@@ -15,15 +15,22 @@ from __future__ import annotations
 
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.conv_plan import DirectPlan, pack_panels, plan_direct
-from tuili.codegen.kernels.conv_rows import indent, known_tiles, tap_rows, unknown_tiles
-from tuili.codegen.kernels.conv_shape import MOST_TAPS, ConvShape, conv_shape
+from tuili.codegen.kernels.conv_choice import plan_conv
+from tuili.codegen.kernels.conv_plan import DirectPlan, pack_panels
+from tuili.codegen.kernels.conv_rows import (
+    indent,
+    known_tiles,
+    print_panels,
+    tap_rows,
+    unknown_tiles,
+)
+from tuili.codegen.kernels.conv_shape import MOST_TAPS, ConvShape
 from tuili.codegen.kernels.register_tile import (
     Tile,
     print_accumulate,
 )
 from tuili.codegen.packing import pad_to_multiple
-from tuili.ir import Node, block_of
+from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Array, DType, ceil_div
 
@@ -43,12 +50,10 @@ def supports_direct(node: Node, ctx: Context) -> bool:
 
 def emit_direct(node: Node, ctx: Context) -> None:
     """Conv: one call; see the module."""
-    weights = node.required(1).constant
+    weights, plan = node.required(1).constant, plan_conv(node, ctx)
     assert weights is not None  # supports_direct
-    shape = conv_shape(node, weights.shape[2:]).flat()
-    groups, block = attr(node, "group"), block_of(node.required(0).layout)
-    plan = plan_direct(shape, groups, block, ctx.target)
-    emit_plan(node, ctx, plan, pack_panels(weights, groups, plan), _name(shape))
+    assert isinstance(plan, DirectPlan)  # what fits Winograd has been taken by it
+    emit_plan(node, ctx, plan, pack_panels(weights, attr(node, "group"), plan), _name(plan.shape))
 
 
 def emit_plan(node: Node, ctx: Context, plan: DirectPlan, packed: Array, name: str) -> None:
@@ -108,17 +113,8 @@ class _Printer:
         varies = len(set(plan.first)) > 1
         firsts = ", ".join(str(first) for first in (plan.first if varies else plan.first[:1]))
         table = [f"static const int32_t firsts[{len(plan.first)}] = {{{firsts}}};"]
-        rows = self._rows()
         ahead = [f"const float *ahead = wn + stop * {plan.step_floats};"] if plan.share else []
-        if plan.tail and len(plan.first) > 1:
-            narrow = _Printer(plan, self.epilogue, plan.tail, has_bias=self.has_bias)
-            rows = [
-                "if (panel + 1 < PANELS) {",
-                *indent(rows),
-                "} else {  /* fewer vectors */",
-                *indent(narrow._rows()),
-                "}",
-            ]
+        rows = print_panels(plan.out_blocks, plan.tile.vectors, self._of_vectors)
         lines = [
             *(table if varies else []),
             "(void)H, (void)OH, (void)PT, (void)PL, (void)CB;",
@@ -137,6 +133,11 @@ class _Printer:
             "}",
         ]
         return "\n".join(lines)
+
+    def _of_vectors(self, vectors: int) -> list[str]:
+        """The rows of a panel that has so many vectors."""
+        printer = _Printer(self.plan, self.epilogue, vectors, has_bias=self.has_bias)
+        return printer._rows()
 
     def _rows(self) -> list[str]:
         """The rows of a band."""

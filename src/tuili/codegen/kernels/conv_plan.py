@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuili.codegen.kernels.conv_shape import ConvShape
-from tuili.codegen.kernels.register_tile import Steps, Tile, choose_tile
+from tuili.codegen.kernels.register_tile import Steps, Tile, rank_tiles
 from tuili.codegen.targets import Target
 from tuili.tensors import Array, Dim
 
@@ -119,16 +119,26 @@ class DirectPlan:
         return not self.shape.is_static and not self.shape.columns.is_inside
 
 
-def plan_direct(
-    shape: ConvShape, groups: int, block: int, target: Target, scatter: Scatter | None = None
-) -> DirectPlan:
-    """The plan of a convolution whose input comes in blocks of `block` channels."""
+def direct_tiles(shape: ConvShape, groups: int, block: int, target: Target) -> list[Tile]:
+    """The register tiles that fit a convolution, the cost model's first."""
     lanes = target.lanes
     per_group, out_blocks = shape.outputs // groups, -(-shape.outputs // lanes)
     divides = 0 if groups == 1 else per_group // lanes if per_group % lanes == 0 else 1
     # Taps printed side by side (plain input) make gcc spill unless registers are left over.
     free = target.registers // 3 if block == 1 and shape.columns.taps > 1 else 0
-    tile = choose_tile(target, shape.columns.out, out_blocks, divides=divides, free=free)
+    return rank_tiles(target, shape.columns.out, out_blocks, divides=divides, free=free)
+
+
+def plan_direct(
+    shape: ConvShape,
+    groups: int,
+    block: int,
+    target: Target,
+    tile: Tile,
+    scatter: Scatter | None = None,
+) -> DirectPlan:
+    """The plan of a convolution whose input comes in blocks of `block` channels."""
+    lanes = target.lanes
     first, blocks = panel_blocks(shape, groups, tile.vectors * lanes, block)
     step = shape.taps * block * tile.vectors * lanes * 4
     room = target.near_bytes or L2_BYTES // 2

@@ -81,3 +81,36 @@ def unknown_tiles(pixels: int, tile: PrintTile, stop: str) -> list[str]:
             "}",
         ]
     return lines
+
+
+def print_panels(blocks: int, vectors: int, panel: Callable[[int], list[str]]) -> list[str]:
+    """C for a panel of `vectors` of the `blocks` vectors of outputs; the last may have fewer."""
+    tail = blocks % vectors
+    if not tail or blocks < vectors:
+        return panel(tail or vectors)
+    return [
+        "if (panel + 1 < PANELS) {",
+        *indent(panel(vectors)),
+        "} else {  /* fewer vectors */",
+        *indent(panel(tail)),
+        "}",
+    ]
+
+
+def bordered_tiles(columns: Axis, pixels: int, tile: PrintTile, border: list[str]) -> list[str]:
+    """Tiles of a row of unknown width: inner ones, and `border`, one pixel, on either side."""
+    step = columns.stride
+    right = f"tl_max(left, tl_min(OW, (W + PL - {columns.reach} + {step}) / {step}))"
+    single = indent(border)
+    return [
+        f"const int64_t left = tl_min(OW, (PL + {step - 1}) / {step});",
+        f"const int64_t right = W + PL >= {columns.reach} ? {right} : left;",
+        "int64_t ow = 0;",
+        "for (; ow < left; ow++) {",
+        *single,
+        "}",
+        *unknown_tiles(pixels, tile, "right"),
+        "for (; ow < OW; ow++) {",
+        *single,
+        "}",
+    ]

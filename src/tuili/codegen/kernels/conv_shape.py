@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from tuili.ir import Node
+from tuili.lower.choice import dims_text
 from tuili.ops.table import attr
 from tuili.tensors import Dim, ceil_div, dim_max
 
@@ -153,3 +154,19 @@ def transposed_axes(node: Node, window: Sequence[Dim]) -> list[Axis]:
             begin = total // 2 if auto == "SAME_UPPER" else total - total // 2
         axes.append(Axis(x[axis], y[axis], taps[axis], strides[axis], dilations[axis], begin))
     return axes
+
+
+def conv_problem(op: str, shape: ConvShape, groups: int, block: int) -> str:
+    """A convolution as one line; `block` is that of the input's layout."""
+    rows, columns = shape.rows, shape.columns
+    size = dims_text(shape.batch, shape.channels, rows.size, columns.size)
+    pads = ",".join(dims_text(dim) for dim in (rows.pad, columns.pad, rows.end, columns.end))
+    words = [
+        f"{op} {size} to {shape.outputs} by {rows.taps}x{columns.taps}",
+        f"stride {rows.stride},{columns.stride}",
+        f"dilation {rows.dilation},{columns.dilation}",
+        f"pads {pads}",
+        *([f"groups {groups}"] if groups > 1 else []),
+        *(["plain"] if block == 1 else []),
+    ]
+    return ", ".join(words)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tuili.codegen.kernel import Context
 from tuili.codegen.kernels.conv_direct import emit_plan, supports_direct
-from tuili.codegen.kernels.conv_plan import Scatter, pack_panels, plan_direct
+from tuili.codegen.kernels.conv_plan import Scatter, direct_tiles, pack_panels, plan_direct
 from tuili.codegen.kernels.conv_shape import Axis, ConvShape, transposed_axes
 from tuili.ir import Node, block_of
 from tuili.ops.table import attr
@@ -31,7 +31,8 @@ def emit_transposed(node: Node, ctx: Context) -> None:
     assert weights is not None  # supports_transposed
     axes = transposed_axes(node, weights.shape[2:])
     rows, columns = axes if len(axes) == 2 else [Axis(1, 1, 1), axes[0]]
-    filters = _as_filters(weights, attr(node, "group"))
+    groups, block = attr(node, "group"), block_of(x.layout)
+    filters = _as_filters(weights, groups)
     channels, outputs = x.shape[1], node.output.shape[1]
     assert isinstance(channels, int)
     assert isinstance(outputs, int)
@@ -42,10 +43,11 @@ def emit_transposed(node: Node, ctx: Context) -> None:
             shape = ConvShape(x.shape[0], channels, outputs, row, column)
             strides, phase = (rows.stride, columns.stride), (top, left)
             scatter = Scatter(rows.out, columns.out, strides, phase)
-            plan = plan_direct(shape, attr(node, "group"), block_of(x.layout), ctx.target, scatter)
+            tile = direct_tiles(shape, groups, block, ctx.target)[0]
+            plan = plan_direct(shape, groups, block, ctx.target, tile, scatter)
             taps = _pick(_pick(filters, 2, row_taps), 3, column_taps)
             name = f"conv_transpose{rows.taps}x{columns.taps}s{columns.stride}_{top}{left}"
-            emit_plan(node, ctx, plan, pack_panels(taps, attr(node, "group"), plan), name)
+            emit_plan(node, ctx, plan, pack_panels(taps, groups, plan), name)
 
 
 def _as_filters(weights: Array, groups: int) -> Array:

@@ -15,13 +15,13 @@ from tuili.codegen.epilogue import CODES, Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_rows import (
     Taps,
+    bordered_tiles,
     indent,
     known_tiles,
     tap_range,
     tap_rows,
-    unknown_tiles,
 )
-from tuili.codegen.kernels.conv_shape import Axis, ConvShape, conv_shape
+from tuili.codegen.kernels.conv_shape import Axis, ConvShape, conv_problem, conv_shape
 from tuili.codegen.kernels.register_tile import choose_tile
 from tuili.codegen.packing import pad_to_multiple
 from tuili.codegen.targets import Target
@@ -154,8 +154,7 @@ def _emit(
 ) -> None:
     rows, columns = shape.rows, shape.columns
     blocks = -(-shape.channels // target.lanes)
-    # All taps of a row are printed for every pixel: long rows of taps get narrow tiles.
-    pixels = min(choose_tile(target, columns.out, 1).pixels, max(4, 448 // columns.taps))
+    pixels = _pixels(node, k.ctx, shape, window)
     band = _band(shape, blocks)
     bands = ceil_div(rows.out, band)
     epilogue = Epilogue(k, node, own_slots)
@@ -166,6 +165,16 @@ def _emit(
     traffic = items * target.lanes * (rows.size * columns.size + shape.pixels) * 4
     flops = shape.batch * shape.channels * shape.pixels * (2 * shape.taps)
     k.emit(grid=items * bands, flops=flops, bytes=traffic)
+
+
+def _pixels(node: Node, ctx: Context, shape: ConvShape, window: Window) -> int:
+    """Pixels of a tile. All taps of a row are printed for each: long rows get narrow tiles."""
+    columns = shape.columns
+    pixels = min(choose_tile(ctx.target, columns.out, 1).pixels, max(4, 448 // columns.taps))
+    if not window.has_weights:
+        return pixels
+    problem = conv_problem("Conv", shape, shape.channels, ctx.target.block)
+    return ctx.choose(node, problem, {f"{n} pixels": n for n in (pixels, -(-pixels // 2))})
 
 
 def _band(shape: ConvShape, blocks: int) -> Dim:
@@ -208,21 +217,9 @@ class _WindowPrinter:
         at = "const int64_t at = ((n * CB + cb) * OH + oh) * OW * V;"
         if self.shape.is_static:
             return [at, *known_tiles(columns, self.pixels, self._tile)]
-        step = columns.stride
-        right = f"tl_max(left, tl_min(OW, (W + PL - {columns.reach} + {step}) / {step}))"
-        single = indent(self._tile(1, None, at_border=True))
         return [
             at,
-            f"const int64_t left = tl_min(OW, (PL + {step - 1}) / {step});",
-            f"const int64_t right = W + PL >= {columns.reach} ? {right} : left;",
-            "int64_t ow = 0;",
-            "for (; ow < left; ow++) {",
-            *single,
-            "}",
-            *unknown_tiles(self.pixels, self._tile, "right"),
-            "for (; ow < OW; ow++) {",
-            *single,
-            "}",
+            *bordered_tiles(columns, self.pixels, self._tile, self._tile(1, None, at_border=True)),
         ]
 
     def _tile(self, pixels: int, taps: Taps, *, at_border: bool = False) -> list[str]:

@@ -13,7 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuili.codegen.targets import Target
+from tuili.tensors import Dim
 
+_MOST_VECTORS = 8
+_GUESSED_ROWS = 168  # stand for a number that is not known
+_RIVAL = 1.25  # tiles that may cost so much more by the model are worth measuring
 PIECE = 16  # steps of k between two looks at what to prefetch
 
 
@@ -23,6 +27,10 @@ class Tile:
 
     rows: int
     vectors: int
+
+    def __str__(self) -> str:
+        """As candidates are named."""
+        return f"{self.rows}x{self.vectors}"
 
     def columns(self, lanes: int) -> int:
         """Columns of the tile."""
@@ -39,6 +47,28 @@ def choose_tile(target: Target, *, known_stride: bool, columns: int | None) -> T
         narrow = columns is not None and columns <= 2 * target.lanes
         return Tile(14 if known_stride else 10, 2) if known_stride or narrow else Tile(6, 4)
     return Tile(6, 2)
+
+
+def rank_tiles(target: Target, *, known_stride: bool, columns: int | None, rows: Dim) -> list[Tile]:
+    """The tile of `choose_tile`, and up to two others that may do better on `rows` rows."""
+    first = choose_tile(target, known_stride=known_stride, columns=columns)
+    wide = 8 * target.lanes if columns is None else columns
+    total = rows if isinstance(rows, int) else _GUESSED_ROWS
+    costs = {
+        tile: _cycles(tile, max(total, 1), -(-wide // tile.columns(target.lanes)))
+        for vectors in range(1, min(_MOST_VECTORS, -(-wide // target.lanes)) + 1)
+        if (tile := Tile((target.registers - 1 - vectors) // vectors, vectors)).rows > 0
+    }
+    least = min(costs.values())
+    near = [tile for tile in sorted(costs, key=lambda t: costs[t]) if costs[tile] <= _RIVAL * least]
+    return [first, *(tile for tile in near if tile.vectors != first.vectors)][:3]
+
+
+def _cycles(tile: Tile, rows: int, panels: int) -> float:
+    """Estimated cycles for one step of k: two multiply-adds or loads each, four for a chain."""
+    heights = split_rows(rows, tile.rows)
+    work = (max(h * tile.vectors / 2, (h + tile.vectors) / 2, 4) for h in heights)
+    return panels * sum(work)
 
 
 def split_rows(total: int, most: int) -> list[int]:

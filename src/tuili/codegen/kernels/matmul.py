@@ -8,15 +8,16 @@ caches while the rows of x pass by. Activations are read in place.
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.gemm_rows import RowLoop, cut_rows
-from tuili.codegen.kernels.gemm_tile import choose_tile
+from tuili.codegen.kernels.gemm_rows import RowCut, RowLoop, cut_rows
+from tuili.codegen.kernels.gemm_tile import Tile, rank_tiles
 from tuili.ir import Node, Value
+from tuili.lower.choice import dims_text
 from tuili.tensors import Array, Dim, DType, ceil_div, numel
 
 OWN_SLOTS = 3  # x, w, bias
@@ -55,12 +56,10 @@ def emit_packed(node: Node, ctx: Context) -> None:
     assert weights is not None  # supports_packed
     depth, width = weights.shape
     total = numel(x.shape[:-1])
-    tile = choose_tile(ctx.target, known_stride=True, columns=width)
+    plan = _plan_packed(node, ctx, total, depth, width)
+    tile, cut, near = plan.tile, plan.cut, plan.near
     columns = tile.columns(ctx.target.lanes)
     panels = -(-width // columns)
-    most = max(ROW_BLOCK, L2_FLOATS // max(depth, 1) // ROW_BLOCK * ROW_BLOCK)
-    cut = cut_rows(total, tile, most)
-    near = _near_depth(ctx.target.near_bytes // (4 * columns), depth, cut.block > 2 * tile.rows)
     k = KernelBuilder(ctx, node, _name(total, depth, width))
     k.read("x", x)
     k.write("y", node.output)
@@ -86,6 +85,32 @@ def emit_packed(node: Node, ctx: Context) -> None:
     k.emit(
         grid=ceil_div(total, cut.block) * panels, flops=total * (2 * depth * width), bytes=traffic
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The register tile, the blocks of rows, and how many steps of k stay near together."""
+
+    tile: Tile
+    cut: RowCut
+    near: int  # 0: all
+
+
+def _plan_packed(node: Node, ctx: Context, total: Dim, depth: int, width: int) -> _Plan:
+    """In the tiles that fit; in the first also with all of k at once, where pieces are cut."""
+    most = max(ROW_BLOCK, L2_FLOATS // max(depth, 1) // ROW_BLOCK * ROW_BLOCK)
+    tiles = rank_tiles(ctx.target, known_stride=True, columns=width, rows=total)
+    plans: dict[str, _Plan] = {}
+    for tile in tiles:
+        cut = cut_rows(total, tile, most)
+        room = ctx.target.near_bytes // (4 * tile.columns(ctx.target.lanes))
+        near = _near_depth(room, depth, cut.block > 2 * tile.rows)
+        plans[f"tile {tile}"] = _Plan(tile, cut, near)
+    first = plans[f"tile {tiles[0]}"]
+    if first.near:
+        plans[f"tile {tiles[0]}, whole depth"] = replace(first, near=0)
+    problem = f"MatMul {dims_text(total, depth)} by packed {dims_text(depth, width)}"
+    return ctx.choose(node, problem, plans)
 
 
 def _near_depth(most: int, depth: int, is_shared: bool) -> int:
@@ -165,7 +190,7 @@ def emit_batched(node: Node, ctx: Context) -> None:
     x, w = node.required(0), node.required(1)
     shape = operands(node)
     width = shape.n if isinstance(shape.n, int) else None
-    tile = choose_tile(ctx.target, known_stride=isinstance(shape.k, int), columns=width)
+    tile = _tile_batched(node, ctx, shape, width)
     columns = tile.columns(ctx.target.lanes)
     cut = cut_rows(shape.m, tile, ROW_BLOCK)
     k = KernelBuilder(ctx, node, _name(shape.m, shape.k, shape.n))
@@ -189,6 +214,13 @@ def emit_batched(node: Node, ctx: Context) -> None:
     batches = numel(shape.batch)
     traffic = (numel(x.shape) + numel(w.shape) + numel(node.output.shape)) * 4
     k.emit(grid=batches * blocks, flops=batches * shape.m * shape.k * shape.n * 2, bytes=traffic)
+
+
+def _tile_batched(node: Node, ctx: Context, shape: Operands, width: int | None) -> Tile:
+    is_known = isinstance(shape.k, int)
+    tiles = rank_tiles(ctx.target, known_stride=is_known, columns=width, rows=shape.m)
+    problem = f"MatMul {dims_text(numel(shape.batch), shape.m, shape.k)} by {dims_text(shape.n)}"
+    return ctx.choose(node, problem, {f"tile {tile}": tile for tile in tiles})
 
 
 def batch_offsets(k: KernelBuilder, shape: Operands) -> list[str]:

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.conv_rows import indent, unknown_tiles
+from tuili.codegen.kernels.conv_rows import indent, print_panels, unknown_tiles
 from tuili.codegen.kernels.conv_shape import ConvShape, conv_shape
+from tuili.codegen.kernels.quantized_choice import plan_qconv
 from tuili.codegen.kernels.quantized_dot import Dot
 from tuili.codegen.kernels.quantized_input import QInput, cell_of, read_input
 from tuili.codegen.kernels.quantized_sums import Sums, are_sums_known
 from tuili.codegen.kernels.quantized_tile import (
     Loop,
     Nest,
-    QTile,
-    choose_q_tile,
-    flat_places,
     pack_best,
     print_sums,
+    read_panels,
 )
+from tuili.codegen.kernels.register_tile import Tile
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, ceil_div
@@ -45,7 +45,7 @@ class _Plan:
     """What the printer decides from."""
 
     shape: ConvShape
-    tile: QTile
+    tile: Tile
     lanes: int
     dot: Dot
     nest: Nest
@@ -58,7 +58,8 @@ def emit(node: Node, ctx: Context) -> None:
     assert weights is not None  # supports
     shape = conv_shape(node, weights.shape[2:]).flat()
     lanes, x = ctx.target.lanes, node.required(0)
-    tile = choose_q_tile(ctx.target, shape.columns.out, -(-shape.outputs // lanes))
+    tile = plan_qconv(node, ctx)
+    assert isinstance(tile, Tile)  # what fits Winograd has been taken by it
     dot, packed = pack_best(
         ctx.target, weights, tile, lambda dot: _in_steps(weights, shape, cell_of(x, dot.group), dot)
     )
@@ -70,12 +71,7 @@ def emit(node: Node, ctx: Context) -> None:
     k.support(dot.text)
     k.read("x", source.source, dot.ctype)
     k.write("y", node.output)
-    k.weight("w", packed.panels)
-    if nest.has_extra:
-        k.weight("extra", packed.extra)
-        k.weight("places", flat_places(packed.places, distances) if distances else packed.places)
-        k.weight("firsts", packed.firsts)
-        k.dim("EXTRA", packed.extra.shape[1])
+    read_panels(k, packed, nest, distances)
     sums = Sums(k, node, dot, packed.sums)
     panels = len(packed.panels)
     bands = ceil_div(_units(shape, tile), plan.band)
@@ -127,12 +123,12 @@ def _name(shape: ConvShape) -> str:
     return f"qconv{shape.rows.taps}x{shape.columns.taps}s{shape.columns.stride}_{known}"
 
 
-def _units(shape: ConvShape, tile: QTile) -> Dim:
+def _units(shape: ConvShape, tile: Tile) -> Dim:
     """What bands are cut from: rows, or the tiles of the only row."""
     return ceil_div(shape.columns.out, tile.pixels) if shape.rows.out == 1 else shape.rows.out
 
 
-def _band(shape: ConvShape, source: QInput, tile: QTile, dot: Dot) -> Dim:
+def _band(shape: ConvShape, source: QInput, tile: Tile, dot: Dot) -> Dim:
     units = _units(shape, tile)
     each = tile.pixels if shape.rows.out == 1 else source.width
     each = each if isinstance(each, int) else 160
@@ -157,20 +153,7 @@ class _Printer:
         plan = self.plan
         cell = f"{plan.nest.quads * plan.dot.group}"
         blocks = -(-plan.shape.outputs // plan.lanes)
-        tail = blocks % plan.tile.vectors
-        full = self._rows(plan.tile.vectors)
-        rows = full
-        if tail and blocks > plan.tile.vectors:
-            rows = [
-                "if (panel + 1 < PANELS) {",
-                *indent(full),
-                "} else {  /* fewer vectors */",
-                *indent(self._rows(tail)),
-                "}",
-            ]
-        elif tail:
-            rows = self._rows(tail)
-        extra = ["const int32_t extra_first = firsts[panel], extra_last = firsts[panel + 1];"]
+        rows = print_panels(blocks, plan.tile.vectors, self._rows)
         return "\n".join(
             [
                 "(void)OH, (void)HP, (void)OB;",
@@ -180,7 +163,7 @@ class _Printer:
                 f"    const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
                 f"    const {plan.dot.weights.c} *const wn = w + panel * PANEL;",
                 f"    const {plan.dot.ctype} *const xn = x + n * CB * HP * WP * {cell};",
-                *(indent(extra) if plan.nest.has_extra else []),
+                *indent(plan.nest.extra_range),
                 *indent(rows),
                 "}",
             ]
@@ -238,7 +221,7 @@ class _Printer:
 
     def _tile(self, pixels: int, vectors: int) -> list[str]:
         plan = self.plan
-        tile = QTile(pixels, vectors)
+        tile = Tile(pixels, vectors)
         return [
             f"const {plan.dot.ctype} *const xp = xr + ow * {plan.nest.pixel};",
             *print_sums(plan.dot, plan.nest, tile, pixels),

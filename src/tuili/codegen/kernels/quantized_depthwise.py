@@ -14,13 +14,13 @@ import numpy as np
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_rows import (
     Taps,
+    bordered_tiles,
     indent,
     known_tiles,
     tap_range,
     tap_rows,
-    unknown_tiles,
 )
-from tuili.codegen.kernels.conv_shape import MOST_TAPS, ConvShape, conv_shape
+from tuili.codegen.kernels.conv_shape import MOST_TAPS, ConvShape, conv_problem, conv_shape
 from tuili.codegen.kernels.quantized_dot import Dot
 from tuili.codegen.kernels.quantized_sums import Sums, are_sums_known, known_zero
 from tuili.ir import Node
@@ -61,7 +61,9 @@ def emit(node: Node, ctx: Context) -> None:
     k.dims("H W OH OW", (rows.size, columns.size, rows.out, columns.out))
     k.dims("PT PL CB BAND BANDS", (rows.pad, columns.pad, blocks, band, bands))
     load = "v_load_u8" if node.required(0).dtype is DType.U8 else "v_load_i8"
-    pixels = _pixels(columns.out, ctx.target.registers, columns.taps)
+    most = _pixels(columns.out, ctx.target.registers, columns.taps)
+    problem = conv_problem("QConv", shape, shape.channels, lanes)
+    pixels = ctx.choose(node, problem, {f"{n} pixels": n for n in (most, -(-most // 2))})
     plan = _Plan(shape, pixels, load, node.required(0).dtype.c, zero)
     k.body(_Printer(plan, sums).body())
     items = shape.batch * blocks
@@ -141,22 +143,7 @@ class _Printer:
         at = "const int64_t at = ((n * CB + cb) * OH + oh) * OW * V;"
         if self.shape.is_static:
             return [at, *known_tiles(columns, self.plan.pixels, self._tile)]
-        step = columns.stride
-        right = f"tl_max(left, tl_min(OW, (W + PL - {columns.reach} + {step}) / {step}))"
-        single = indent(self._border())
-        return [
-            at,
-            f"const int64_t left = tl_min(OW, (PL + {step - 1}) / {step});",
-            f"const int64_t right = W + PL >= {columns.reach} ? {right} : left;",
-            "int64_t ow = 0;",
-            "for (; ow < left; ow++) {",
-            *single,
-            "}",
-            *unknown_tiles(self.plan.pixels, self._tile, "right"),
-            "for (; ow < OW; ow++) {",
-            *single,
-            "}",
-        ]
+        return [at, *bordered_tiles(columns, self.plan.pixels, self._tile, self._border())]
 
     def _tile(self, pixels: int, taps: Taps) -> list[str]:
         columns = self.shape.columns

@@ -11,19 +11,20 @@ import re
 import numpy as np
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.conv_rows import indent, unknown_tiles
+from tuili.codegen.kernels.conv_rows import indent, print_panels, unknown_tiles
 from tuili.codegen.kernels.quantized_dot import Dot
 from tuili.codegen.kernels.quantized_sums import Sums, are_sums_known
 from tuili.codegen.kernels.quantized_tile import (
     Loop,
     Nest,
-    QTile,
-    choose_q_tile,
-    flat_places,
     pack_best,
     print_sums,
+    rank_q_tiles,
+    read_panels,
 )
+from tuili.codegen.kernels.register_tile import Tile
 from tuili.ir import Node, Value
+from tuili.lower.choice import dims_text
 from tuili.lower.program import View
 from tuili.tensors import Array, Dim, DType, ceil_div, numel
 
@@ -46,7 +47,9 @@ def emit(node: Node, ctx: Context) -> None:
     depth, width = weights.shape
     rows = numel(x.shape[:-1])
     lanes = ctx.target.lanes
-    tile = choose_q_tile(ctx.target, rows, -(-width // lanes))
+    tiles = rank_q_tiles(ctx.target, rows, -(-width // lanes))
+    problem = f"QMatMul {dims_text(rows, depth)} by {dims_text(depth, width)}"
+    tile = ctx.choose(node, problem, {f"tile {tile}": tile for tile in tiles})
     dot, packed = pack_best(ctx.target, weights, tile, lambda dot: _in_steps(weights, dot))
     source, padded = _read_rows(node, ctx, dot, depth)
     quads = _quads(padded, dot)
@@ -56,12 +59,7 @@ def emit(node: Node, ctx: Context) -> None:
     k.support(dot.text)
     k.read("x", source, dot.ctype)
     k.write("y", node.output)
-    k.weight("w", packed.panels)
-    if nest.has_extra:
-        k.weight("extra", packed.extra)
-        k.weight("places", flat_places(packed.places, [quads * dot.group, dot.group]))
-        k.weight("firsts", packed.firsts)
-        k.dim("EXTRA", packed.extra.shape[1])
+    read_panels(k, packed, nest, [quads * dot.group, dot.group])
     sums = Sums(k, node, dot, packed.sums)
     panels = len(packed.panels)
     band = _band(rows, padded * dot.bytes, tile, panels)
@@ -92,7 +90,7 @@ def _in_steps(weights: Array, dot: Dot) -> Array:
     return np.ascontiguousarray(full.T).reshape(width, -1, quads, dot.group)
 
 
-def _band(rows: Dim, row_bytes: int, tile: QTile, panels: int) -> int:
+def _band(rows: Dim, row_bytes: int, tile: Tile, panels: int) -> int:
     """Rows of a grid item: a multiple of the tile's."""
     most = max(1, BAND_BYTES // max(row_bytes * tile.pixels, 1)) * tile.pixels
     if not isinstance(rows, int):
@@ -138,7 +136,7 @@ class _Printer:
         self,
         dot: Dot,
         nest: Nest,
-        tile: QTile,
+        tile: Tile,
         sums: Sums,
         lanes: int,
         width: int,
@@ -155,19 +153,7 @@ class _Printer:
     def body(self) -> str:
         wide = self.tile.vectors * self.lanes
         blocks = -(-self.width // self.lanes)
-        tail = blocks % self.tile.vectors
-        lines = self._panel(self.tile.vectors)
-        if tail and blocks > self.tile.vectors:
-            lines = [
-                "if (panel + 1 < PANELS) {",
-                *indent(lines),
-                "} else {  /* fewer vectors */",
-                *indent(self._panel(tail)),
-                "}",
-            ]
-        elif tail:
-            lines = self._panel(tail)
-        extra = ["const int32_t extra_first = firsts[panel], extra_last = firsts[panel + 1];"]
+        lines = print_panels(blocks, self.tile.vectors, self._panel)
         return "\n".join(
             [
                 "(void)BANDS, (void)N;",
@@ -176,7 +162,7 @@ class _Printer:
                 "    const int64_t band = item / PANELS;",
                 "    const int64_t stop = tl_min((band + 1) * BAND, M);",
                 f"    const {self.dot.weights.c} *const wn = w + panel * PANEL;",
-                *(indent(extra) if self.nest.has_extra else []),
+                *indent(self.nest.extra_range),
                 *indent(lines),
                 "}",
             ]
@@ -194,7 +180,7 @@ class _Printer:
         ]
 
     def _tile(self, pixels: int, vectors: int) -> list[str]:
-        tile = QTile(pixels, vectors)
+        tile = Tile(pixels, vectors)
         return [
             f"const {self.dot.ctype} *const xp = x + ow * K;",
             *print_sums(self.dot, self.nest, tile, pixels),

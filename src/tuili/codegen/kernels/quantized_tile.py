@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuili.codegen.kernel import KernelBuilder
 from tuili.codegen.kernels.conv_rows import indent
 from tuili.codegen.kernels.quantized_dot import Dot, clamp_pairs, dots_for
+from tuili.codegen.kernels.register_tile import Tile
 from tuili.codegen.targets import Target
 from tuili.tensors import Array, Dim
 
@@ -20,27 +22,24 @@ MOST_PIXELS = 14
 MOST_EXTRA = 0.25  # extra steps for each step; 16-bit codes take a quarter longer than bytes
 
 
-@dataclass(frozen=True, slots=True)
-class QTile:
-    """Pixels and vectors of the register tile."""
-
-    pixels: int
-    vectors: int
-
-
-def choose_q_tile(target: Target, width: Dim, blocks: int) -> QTile:
-    """A tile that keeps the multipliers busy and divides the row evenly.
+def rank_q_tiles(target: Target, width: Dim, blocks: int) -> list[Tile]:
+    """Tiles that keep the multipliers busy and divide the row evenly, the likely best first.
 
     Multiplying takes two instructions a step on AVX2, so that one vector leaves enough time for the
     loads of its codes; where it takes one, two vectors share them.
     """
-    vectors = 1 if target.registers <= 16 else min(2, blocks)
+    order = (1, 2) if target.registers <= 16 else (2, 1)
+    vectors = dict.fromkeys(min(number, blocks) for number in order)
+    return [_tile_of(target, width, number) for number in vectors]
+
+
+def _tile_of(target: Target, width: Dim, vectors: int) -> Tile:
     most = min((target.registers - vectors - 2) // vectors, MOST_PIXELS)
     most = min(most, 12) if target.registers <= 16 else most
     if not isinstance(width, int):
-        return QTile(most, vectors)
+        return Tile(most, vectors)
     tiles = -(-width // most)
-    return QTile(-(-width // max(tiles, 1)), vectors)
+    return Tile(-(-width // max(tiles, 1)), vectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Packed:
     sums: Array  # i32 [panels * vectors * V]: of all weights of an output
 
 
-def pack_steps(weights: Array, dot: Dot, tile: QTile, lanes: int) -> Packed:
+def pack_steps(weights: Array, dot: Dot, tile: Tile, lanes: int) -> Packed:
     """Centred weights [outputs, *loops, quads, group] for a tile, zero padded."""
     outputs = len(weights)
     wide = tile.vectors * lanes
@@ -91,7 +90,7 @@ def pack_steps(weights: Array, dot: Dot, tile: QTile, lanes: int) -> Packed:
 
 
 def pack_best(
-    target: Target, weights: Array, tile: QTile, arrange: Callable[[Dot], Array]
+    target: Target, weights: Array, tile: Tile, arrange: Callable[[Dot], Array]
 ) -> tuple[Dot, Packed]:
     """The fastest way to multiply, and the weights packed for it.
 
@@ -117,13 +116,34 @@ class Nest:
     has_extra: bool
     is_flat: bool = False  # places are distances in codes; else the counters of the loops
 
+    @property
+    def extra_range(self) -> list[str]:
+        """C that names the extra steps of a panel, where there are any."""
+        if not self.has_extra:
+            return []
+        return ["const int32_t extra_first = firsts[panel], extra_last = firsts[panel + 1];"]
 
-def flat_places(places: Array, distances: Sequence[int]) -> Array:
-    """The distance in codes of every place, given that of one step of every loop and of a quad."""
+
+def read_panels(k: KernelBuilder, packed: Packed, nest: Nest, distances: Sequence[int]) -> None:
+    """Declare the weights, and the extra steps where there are any.
+
+    `distances`, for flat nests: how far one step of every loop and one quad move, in codes.
+    """
+    k.weight("w", packed.panels)
+    if nest.has_extra:
+        k.weight("extra", packed.extra)
+        places = _flat(packed.places, distances) if nest.is_flat else packed.places
+        k.weight("places", places)
+        k.weight("firsts", packed.firsts)
+        k.dim("EXTRA", packed.extra.shape[1])
+
+
+def _flat(places: Array, distances: Sequence[int]) -> Array:
+    """The distance in codes of every place."""
     return (places.astype(np.int64) @ np.array(distances, np.int64)).astype(np.int32)
 
 
-def print_sums(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
+def print_sums(dot: Dot, nest: Nest, tile: Tile, pixels: int) -> list[str]:
     """C that adds up a tile: `xp` (first pixel), `wn` (panel) and `start0..` are in scope."""
     size = nest.quads * tile.vectors * dot.group
     accs = [f"acc{p}_{v} = start{v}" for p in range(pixels) for v in range(tile.vectors)]
@@ -150,7 +170,7 @@ def print_sums(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
 
 
 def _step(
-    nest: Nest, tile: QTile, pixels: int, weights: Sequence[str], code: int, kind: str = ""
+    nest: Nest, tile: Tile, pixels: int, weights: Sequence[str], code: int, kind: str = ""
 ) -> list[str]:
     """One group of codes of every pixel times the weights of every vector (C texts)."""
     lines = [f"const vi w{v} = {text};" for v, text in enumerate(weights)]
@@ -166,7 +186,7 @@ def _step(
     return ["{", *indent(lines), "}"]
 
 
-def _extra(dot: Dot, nest: Nest, tile: QTile, pixels: int) -> list[str]:
+def _extra(dot: Dot, nest: Nest, tile: Tile, pixels: int) -> list[str]:
     """The steps that `clamp_pairs` split off."""
     weights = [f"*(const vi_any *)(extra + e * EXTRA + {2 * v} * V)" for v in range(tile.vectors)]
     if nest.is_flat:

@@ -18,6 +18,7 @@ _PER_CYCLE = 2
 _LATENCY = 4
 _LONE = 1.2
 _MOST_LONE = 16
+_RIVAL = 1.25  # what the model of costs may be wrong by: tiles in that range are worth measuring
 _GUESSED_WIDTH = 168  # stands for a width that is not known: many tiles divide it
 
 
@@ -27,6 +28,10 @@ class Tile:
 
     pixels: int
     vectors: int
+
+    def __str__(self) -> str:
+        """As candidates are named."""
+        return f"{self.pixels}x{self.vectors}"
 
     def cycles(self, pixels: int) -> float:
         """Estimated cycles for one input channel of a tile of `pixels`."""
@@ -47,10 +52,24 @@ def choose_tile(
     whole: bool = False,
     free: int = 0,
 ) -> Tile:
-    """The cheapest tile for rows of `width` pixels and `blocks` vectors of output channels.
+    """The cheapest of `rank_tiles`."""
+    return rank_tiles(target, width, blocks, divides=divides, whole=whole, free=free)[0]
 
-    `divides`: the number of vectors must divide it (panels must not cross groups). `whole`: the
-    last tile of a row and the last panel cost as much as any. `free`: registers to leave alone.
+
+def rank_tiles(
+    target: Target,
+    width: Dim,
+    blocks: int,
+    *,
+    divides: int = 0,
+    whole: bool = False,
+    free: int = 0,
+) -> list[Tile]:
+    """For every number of vectors the cheapest tile that is nearly as cheap as any, best first.
+
+    Of rows of `width` pixels and `blocks` vectors of output channels. `divides`: the number of
+    vectors must divide it (panels must not cross groups). `whole`: the last tile of a row and the
+    last panel cost as much as any. `free`: registers to leave alone.
     """
     known = width if isinstance(width, int) else _GUESSED_WIDTH
     costs: list[tuple[float, int, int, Tile]] = []
@@ -58,7 +77,12 @@ def choose_tile(
         if divides % tile.vectors == 0:
             cost = _whole_cost(tile, known, blocks) if whole else _cost(tile, known, blocks)
             costs.append((round(cost, 6), -tile.pixels, tile.vectors, tile))
-    return min(costs)[-1]
+    least = min(costs)[0]
+    best: dict[int, Tile] = {}
+    for cost, _, vectors, tile in sorted(costs):
+        if cost <= least * _RIVAL:
+            best.setdefault(vectors, tile)
+    return list(best.values())
 
 
 def _candidates(target: Target, width: int, blocks: int, free: int) -> list[Tile]:

@@ -13,48 +13,34 @@ from __future__ import annotations
 
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.conv_choice import plan_conv
 from tuili.codegen.kernels.conv_direct import OWN_SLOTS, supports_direct
 from tuili.codegen.kernels.conv_rows import indent
-from tuili.codegen.kernels.conv_shape import conv_shape
 from tuili.codegen.kernels.register_tile import Steps, print_accumulate
 from tuili.codegen.kernels.winograd_plan import (
     AHEAD,
     L2_BYTES,
     WinogradPlan,
-    choose_winograd,
     pack_transformed,
-    plan_winograd,
 )
 from tuili.codegen.kernels.winograd_spread import emit_products, groups_of
 from tuili.codegen.packing import pad_to_multiple
 from tuili.ir import Node
 from tuili.lower.program import View
-from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, DType, ceil_div
 
 
 def supports_winograd(node: Node, ctx: Context) -> bool:
-    """Whether the node is a convolution of three taps a direction that Winograd makes cheaper."""
-    if ctx.exact or not supports_direct(node, ctx) or not node.required(0).layout:
-        return False
-    weights = node.required(1).constant
-    assert weights is not None  # supports_direct
-    taps = weights.shape[2:]
-    strides = set(attr(node, "strides") or (1,))
-    plain = set(attr(node, "dilations") or (1,)) == {1} and attr(node, "group") == 1
-    if not plain or taps not in ((3, 3), (3,)) or strides not in ({1}, {2}):
-        return False
-    return choose_winograd(conv_shape(node, taps), ctx.target) is not None
+    """Whether the node is a convolution that is best done so."""
+    return supports_direct(node, ctx) and isinstance(plan_conv(node, ctx), WinogradPlan)
 
 
 def emit_winograd(node: Node, ctx: Context) -> None:
     """One call, or one for V and one for the rest."""
-    weights = node.required(1).constant
+    weights, plan = node.required(1).constant, plan_conv(node, ctx)
     assert weights is not None  # supports_winograd
-    shape = conv_shape(node, weights.shape[2:])
-    winograd = choose_winograd(shape, ctx.target)
-    assert winograd is not None
-    emit_with(node, ctx, plan_winograd(shape, ctx.target, winograd), weights)
+    assert isinstance(plan, WinogradPlan)
+    emit_with(node, ctx, plan, weights)
 
 
 def emit_with(node: Node, ctx: Context, plan: WinogradPlan, weights: Array) -> None:

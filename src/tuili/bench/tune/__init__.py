@@ -1,0 +1,1 @@
+"""Measuring which plan of each kernel is fastest on this machine."""
