@@ -54,12 +54,15 @@ def list_all(server: Server = HERE) -> None:
     table = Table()
     for title in ("name", "model", "state", "step", "candidates", "why"):
         table.add_column(title, overflow="fold")
-    for each in call(server, "GET", "/v2/rollouts")["rollouts"]:
+    found = call(server, "GET", "/v2/rollouts")
+    for each in found["rollouts"]:
         step = f"{each['step'] + 1}/{each['steps']}"
         candidates = ", ".join(f"{name}={v}" for name, v in each["candidates"].items())
         cells = (each["name"], each["model"], each["state"], step, candidates, each["why"])
         table.add_row(*(Text(str(cell)) for cell in cells))
     _console().print(table)
+    for told in found.get("unreadable", ()):
+        _console().print(f"! {told}", markup=False)
 
 
 @rollout.command()
@@ -188,7 +191,7 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _line(found: dict[str, Any]) -> str:
-    weights = ", ".join(f"{name} {weight:g} %" for name, weight in found["weights"].items())
+    weights = ", ".join(f"{name} {weight:g} %" for name, weight in found.get("weights", {}).items())
     place = f"step {found['step'] + 1} of {found['steps']} ({weights})" if weights else ""
     return " ".join(filter(None, (found["name"], found["state"], place, found["why"])))
 

@@ -63,6 +63,10 @@ class Commands:
         if event is None:
             raise InvalidArgument(f"unknown action {action!r}; known: {', '.join(ACTIONS)}")
         await conductor.read_new()
+        lost = conductor.world.lost.get(name)
+        if lost is not None and event == "aborted":
+            await conductor.append(Entry(lost.model, event, who, why or f"by {who}", name))
+            return {"name": name, "model": lost.model, "state": lost.state.value, "why": lost.why}
         rollout = conductor.world.rollout(name)
         numbers: Json = {}
         if event == "promoting":
@@ -97,9 +101,10 @@ class Commands:
         return found
 
     def list_all(self) -> Json:
-        """All roll-outs, the newest first."""
-        rollouts = reversed(self._conductor.world.rollouts.values())
-        return {"rollouts": [rollout.json() for rollout in rollouts]}
+        """All roll-outs, the newest first, and what of the journal cannot be read."""
+        world = self._conductor.world
+        found = {"rollouts": [rollout.json() for rollout in reversed(world.rollouts.values())]}
+        return found | ({"unreadable": world.unreadable} if world.unreadable else {})
 
     # ---- pointers and labels
     async def rollback(self, model: str, to: int | None, who: str, why: str = "") -> Json:

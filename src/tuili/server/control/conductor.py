@@ -43,6 +43,10 @@ Json = dict[str, Any]
 _log = logging.getLogger("tuili.server")
 _ASK_AGAIN_S: Final = 5.0
 _MOST_IN_A_ROW: Final = 8
+_UNREADABLE: Final = (
+    "journal %s: %s. It is left out: the version that answered goes on, and so do other roll-outs. "
+    "Was it written by a newer tuili, or the file damaged? What it began can only be aborted"
+)
 # The moment before which a webhook is asked, by event.
 _GATES: Final[dict[str, Hook]] = {
     "started": "before_start",
@@ -133,12 +137,15 @@ class Conductor:
     async def read_new(self) -> None:
         """Take in what the journal has that is not known here."""
         store = await self.store()
+        known = len(self.world.unreadable)
         for entry in await asyncio.to_thread(store.read, self.world.seq):
             self.world.apply(entry)
             key = (entry.model, entry.event)
             self.events[key] = self.events.get(key, 0) + 1
             if entry.server and entry.server != self.server:
                 _log.info("roll-outs: %s %s by %s", entry.model, entry.event, entry.server)
+        for told in self.world.unreadable[known:]:
+            _log.error(_UNREADABLE, self._state, told)
 
     async def append(self, entry: Entry, epoch: int | None = None) -> Entry:
         """Write an entry that is based on all that is known here, and take it in."""
@@ -175,11 +182,20 @@ class Conductor:
         epoch = await asyncio.to_thread(self._leadership.epoch, store, now)
         if epoch is None:
             return
+        failures: list[TuiliError] = []
         for rollout in active:
-            for _ in range(_MOST_IN_A_ROW):
-                if not await self._advance(rollout, epoch):
-                    break
-                self.reconciler.apply(self.world, self._clock())
+            try:
+                await self._advance_far(rollout, epoch)
+            except TuiliError as error:
+                failures.append(error)  # it costs no other roll-out its turn
+        if failures:
+            raise failures[0]
+
+    async def _advance_far(self, rollout: Rollout, epoch: int) -> None:
+        for _ in range(_MOST_IN_A_ROW):
+            if not await self._advance(rollout, epoch):
+                break
+            self.reconciler.apply(self.world, self._clock())
 
     async def _publish(self, active: list[Rollout]) -> None:
         store = await self.store()

@@ -17,10 +17,10 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from tuili.errors import Conflict, Unavailable
-from tuili.server.rollout.history import Entry
+from tuili.server.rollout.history import DAMAGED, Entry
 
 _COLUMNS: Final = (
     "seq", "at", "server", "who", "model", "rollout", "event", "why", "numbers", "digest", "chain",
@@ -215,11 +215,20 @@ def to_row(entry: Entry) -> tuple[Any, ...]:
 
 
 def from_row(row: Sequence[Any]) -> Entry:
-    """The entry in a row of the journal."""
+    """The entry in a row of the journal; one damaged entry does not hide those after it."""
     found = dict(zip(_COLUMNS, row, strict=True))
-    numbers = found["numbers"]
-    found["numbers"] = json.loads(numbers) if isinstance(numbers, str) else numbers
+    found["numbers"] = _numbers(found["numbers"])
     return Entry(**found)
+
+
+def _numbers(text: object) -> dict[str, Any]:
+    try:
+        numbers = json.loads(str(text))
+    except ValueError as error:
+        return {DAMAGED: f"its numbers are no JSON: {error}"}
+    if not isinstance(numbers, dict):
+        return {DAMAGED: f"its numbers are {text!r}, expected an object"}
+    return cast(dict[str, Any], numbers)
 
 
 def broken_link(entries: Sequence[Entry]) -> int | None:

@@ -52,6 +52,7 @@ NEXT: Final[dict[tuple[State, str], State]] = {
     (_S.PROMOTING, "rolling_back"): _S.ROLLING_BACK,
     (_S.ROLLING_BACK, "rolled_back"): _S.ROLLED_BACK,
 }
+EVENTS: Final = frozenset(event for _, event in NEXT)
 FINAL: Final = frozenset((_S.PROMOTED, _S.ROLLED_BACK, _S.ABORTED))
 # Where the candidates are loaded, and where they get their share of traffic.
 LOADED: Final = frozenset((_S.LOADING, _S.RUNNING, _S.PAUSED, _S.HOLDING, _S.PROMOTING))
