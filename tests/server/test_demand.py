@@ -3,13 +3,15 @@
 import asyncio
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from tests.runtime.native_models import twice
 from tests.server.control.test_rollouts import ENSEMBLE, MODEL, PYTHON
 from tests.server.test_dataplane import IDENTITY, infer, request, run
 from tuili.errors import InvalidModel, NotFound, NotPolled, Unavailable
 from tuili.server import demand
-from tuili.server.protocol.messages import InferResponse
+from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
 
 MB = 1 << 20
 
@@ -245,6 +247,28 @@ def test_models_in_processes_count_by_what_these_hold(tmp_path):
         assert held > 5 * MB
         dataplane.demand._budget = int(held * 1.5)
         await infer(dataplane, request("b"))
+        return live(dataplane)
+
+    assert on_demand(tmp_path, scenario) == ["b"]
+
+
+def test_native_models_count_by_their_files_and_what_their_runs_keep(tmp_path):
+    rows = np.zeros((MB, 3), np.float32)
+    for name in "ab":
+        folder = tmp_path / name / "1"
+        folder.mkdir(parents=True)
+        twice(folder).path.rename(folder / "model.tuili")
+        (tmp_path / name / "config.pbtxt").write_text(f"max_batch_size: {MB}")
+
+    async def scenario(dataplane):
+        def ask(name, x):
+            return infer(dataplane, InferRequest(name, [InputTensor("x", "FP32", x.shape, x)]))
+
+        await ask("a", rows)
+        grown = dataplane.demand._footprints.of("a")
+        assert grown >= rows.nbytes
+        dataplane.demand._budget = grown
+        await ask("b", rows[:1])
         return live(dataplane)
 
     assert on_demand(tmp_path, scenario) == ["b"]

@@ -23,6 +23,11 @@ class Arena:
         self.address = 0
         self.capacity = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of it runs have written to and was not returned."""
+        return self._used
+
     def reserve(self, size: int) -> int:
         """The address of at least `size` bytes, 64-byte aligned; contents are not kept.
 

@@ -15,6 +15,7 @@ class Context:
     """The argument of the native call, with the arrays that it points to and its arena."""
 
     __slots__ = (
+        "__weakref__",
         "_own_dims",
         "_weights",
         "address",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -76,6 +77,7 @@ class Model:
         self._cache = PlanCache()
         self._plans = self._cache.plans
         self._contexts: list[Context] = []
+        self._all_contexts: weakref.WeakSet[Context] = weakref.WeakSet()  # those that run, too
         self._max_idle = 2 * available_threads()
         self._lock = threading.Lock()
         self._host = host  # kept: native code holds its address
@@ -227,6 +229,8 @@ class Model:
             raise Unavailable(f"{self._where} is closed")
         sizes = len(self.inputs), len(self.outputs), len(self._symbols)
         context = Context(*self._keeps, *sizes, own_dims=bool(self._data_symbols))
+        with self._lock:
+            self._all_contexts.add(context)
         context.run.pool = self._pool
         context.run.threads = self.threads
         context.run.most_rounds = self.limits.loop_rounds
@@ -245,6 +249,12 @@ class Model:
 
     def _too_large(self, error: Exception) -> InvalidArgument:
         return InvalidArgument(f"{self._where}: inputs too large for this machine: {error}")
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory beside the mapped weights: what runs up to now have taken for intermediates."""
+        with self._lock:
+            return sum(context.arena.held_bytes for context in self._all_contexts)
 
     # -- life --------------------------------------------------------------------------------
 

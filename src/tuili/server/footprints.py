@@ -10,13 +10,14 @@ from tuili.server.control.reconciler import Front
 from tuili.server.repository import config as configuration
 from tuili.server.repository.dependencies import models_needed
 from tuili.server.repository.layout import find_model, versions_of
+from tuili.server.serving.servable import Servable
 
 
 class Footprints:
     """Of the models of one repository, live or not.
 
     A model in processes of its own takes what is resident of them. One in the server's process
-    maps its weights, so it takes about what its files do.
+    maps its weights, so it takes about what its files do, and what its runs keep.
     """
 
     def __init__(self, folders: Sequence[Path], live: Mapping[str, Mapping[str, Front]]) -> None:
@@ -28,7 +29,8 @@ class Footprints:
     def of(self, model: str) -> int:
         """Bytes of a live model now."""
         return sum(
-            sum(host.rss_bytes() for host in running.hosts) or self._file_bytes(model, version)
+            sum(host.rss_bytes() for host in running.hosts)
+            or self._file_bytes(model, version) + _held_bytes(running)
             for version, running in self._live.get(model, {}).items()
             if version
         )
@@ -62,6 +64,10 @@ class Footprints:
             folder = find_model(self._folders, model)
             self._files[key] = 0 if folder is None else _size_of(folder / version)
         return self._files[key]
+
+
+def _held_bytes(running: Front) -> int:
+    return running.held_bytes() if isinstance(running, Servable) else 0
 
 
 def _size_of(folder: Path) -> int:

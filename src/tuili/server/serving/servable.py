@@ -304,6 +304,11 @@ class Servable:
         """How many requests wait."""
         return len(self._queue)
 
+    def held_bytes(self) -> int:
+        """Memory in this process that its runs keep, beside its files."""
+        models = {id(each.model): each.model for each in self._dispatcher.instances}
+        return sum(int(getattr(model, "held_bytes", 0)) for model in models.values())
+
     def _apply_parameters(self, item: Pending, parameters: Parameters) -> float:
         """Set the priority level; returns the request's own timeout in seconds."""
         priority = parameters.get("priority", 0)
