@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
     from tuili.ir.graph import Value
 
 RepositoryOption = Annotated[
-    Path,
-    typer.Option("--repository", "-r", envvar="TUILI_REPOSITORY", help="The repository's folder."),
+    str,
+    typer.Option(
+        "--repository", "-r", envvar="TUILI_REPOSITORY", help="A folder, or a URL: s3, gs, az."
+    ),
+]
+RepositoryConfig = Annotated[
+    Path | None,
+    typer.Option(envvar="TUILI_REPOSITORY_CONFIG", help="Credentials of the URL, TOML."),
 ]
 
 
@@ -64,10 +71,12 @@ def publish(
     sign: Annotated[
         Path | None, typer.Option(help="A private ed25519 key, PEM, to sign the version with.")
     ] = None,
+    repository_config: RepositoryConfig = None,
 ) -> None:
     """Publish a model as the next version: checked, recorded, whole or not at all."""
-    from tuili.server.publishing import publish as publishing
     from tuili.server.publishing import versions
+    from tuili.server.publishing.places import place_of
+    from tuili.server.publishing.publish import Draft
     from tuili.server.registry.record import Provenance, source_digest
 
     if not model.exists():
@@ -75,6 +84,7 @@ def publish(
     if calibration is not None and not calibration.exists():
         raise NotFound(f"no calibration data {str(calibration)!r}")
     name = name or model.stem
+    place = place_of(repository, repository_config)
     metrics = {key: _number(key, value) for key, value in pairs("--metric", metric).items()}
     parameters = pairs("--param", param)
     with tempfile.TemporaryDirectory(prefix="tuili-publish-") as scratch:
@@ -90,10 +100,9 @@ def publish(
             at=now(),
             user=user(),
         )
-        made = publishing.publish(
-            repository,
+        made = place.publish(
             name,
-            publishing.Draft(
+            Draft(
                 content.files,
                 provenance,
                 content.inputs,
@@ -107,7 +116,8 @@ def publish(
             key=sign,
         )
     for each in tag or ():
-        versions.tag(repository / name, str(made.version), each, versions.By(user(), now()))
+        by, number = versions.By(user(), now()), str(made.version)
+        place.decide(name, partial(versions.tag, text=number, name=each, by=by))
     Console(soft_wrap=True, highlight=False).print(
         f"{name} version {made.version}: {made.digest}", markup=False
     )

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuili.cli import rollout
-from tuili.cli.publish import RepositoryOption, now, user
+from tuili.cli.publish import RepositoryConfig, RepositoryOption, now, user
 from tuili.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 OtherRepository = Annotated[
-    Path | None,
-    typer.Option("--repository", "-r", envvar="TUILI_REPOSITORY", help="A repository's folder."),
+    str | None,
+    typer.Option(
+        "--repository", "-r", envvar="TUILI_REPOSITORY", help="A folder, or a URL: s3, gs, az."
+    ),
 ]
 OtherServer = Annotated[str | None, typer.Option(help="A server's HTTP address instead.")]
 Why = Annotated[str, typer.Option(help="Why, for the history.")]
@@ -36,6 +38,7 @@ def history(
     since: Annotated[int, typer.Option(min=0, help="Journal: entries after this number.")] = 0,
     server: OtherServer = None,
     as_json: Annotated[bool, typer.Option("--json", help="Journal: as it comes.")] = False,
+    repository_config: RepositoryConfig = None,
 ) -> None:
     """Show the versions in a repository, or what a server's journal says of a model."""
     if repository is None or server is not None:
@@ -43,20 +46,20 @@ def history(
         return
     if not name:
         raise InvalidArgument("which model? The versions in a repository are those of one model")
-    from tuili.server.publishing.versions import history as versions_of
-    from tuili.server.publishing.versions import model_folder
+    from tuili.server.publishing import versions
+    from tuili.server.publishing.places import place_of
     from tuili.server.registry import ledger
 
-    folder = model_folder((repository,), name)
+    place = place_of(repository, repository_config)
     if events:
         rows = [
             (each.at, each.user, each.action, str(each.version), each.tag, each.why)
-            for each in ledger.read(folder).events
+            for each in place.decide(name, ledger.read).events
         ]
         _print(("at", "user", "action", "version", "tag", "why"), rows)
     else:
         titles = ("version", "state", "tags", "at", "user", "size", "metrics", "digest", "notes")
-        _print(titles, [_row(each) for each in versions_of(folder)])
+        _print(titles, [_row(each) for each in place.decide(name, versions.history)])
 
 
 def diff(
@@ -67,17 +70,19 @@ def diff(
     measure: Annotated[
         bool, typer.Option("--measure", help="Run both: time, and how far answers differ.")
     ] = False,
+    repository_config: RepositoryConfig = None,
 ) -> None:
     """Compare two versions: signature, size, metrics, parameters, origin; on request by running."""
     from tuili.cli.comparing import compared, measured
-    from tuili.server.publishing.versions import described, model_folder, resolve
+    from tuili.server.publishing.places import place_of
+    from tuili.server.publishing.versions import described
 
-    folder = model_folder((repository,), name)
-    before, after = described(folder, old), described(folder, new)
+    place = place_of(repository, repository_config)
+    before, after = place.decide(name, lambda at: (described(at, old), described(at, new)))
     rows = compared(before, after)
     if measure:
-        numbers = (resolve(folder, old), resolve(folder, new))
-        rows += measured(*(folder / str(number) for number in numbers))
+        folder = place.whole(name)
+        rows += measured(*(folder / str(each.version) for each in (before, after)))
     titles = ("what", f"version {before.version}", f"version {after.version}", "change")
     _print(titles, rows)
 
@@ -89,19 +94,23 @@ def tag(
     repository: RepositoryOption,
     delete: Annotated[bool, typer.Option("--delete", help="Remove the tag instead.")] = False,
     why: Why = "",
+    repository_config: RepositoryConfig = None,
 ) -> None:
     """Let a tag point to a version; a tag may stand wherever a number does."""
     from tuili.server.publishing import versions
+    from tuili.server.publishing.places import place_of
 
-    folder = versions.model_folder((repository,), name)
-    if delete:
+    def removed(folder: Path) -> int:
         at = versions.resolve(folder, label)
         if at != versions.resolve(folder, version):
             raise InvalidArgument(f"tag {label!r} of {name!r} points to {at}, not {version}")
-        versions.untag(folder, label, _by(why))
-        _say(f"{name}: tag {label} is removed from version {at}")
+        return versions.untag(folder, label, _by(why))
+
+    place = place_of(repository, repository_config)
+    if delete:
+        _say(f"{name}: tag {label} is removed from version {place.decide(name, removed)}")
     else:
-        number = versions.tag(folder, version, label, _by(why))
+        number = place.decide(name, lambda at: versions.tag(at, version, label, _by(why)))
         _say(f"{name}: tag {label} points to version {number}")
 
 
@@ -114,6 +123,7 @@ def rollback(
     ] = None,
     why: Why = "",
     server: OtherServer = None,
+    repository_config: RepositoryConfig = None,
 ) -> None:
     """Let an earlier version answer: withdraw newer ones in a repository, or tell a server."""
     if repository is None or server is not None:
@@ -122,12 +132,14 @@ def rollback(
         rollout.rollback(name, None if to is None else int(to), why, server or rollout.HERE)
         return
     from tuili.server.publishing import versions
+    from tuili.server.publishing.places import place_of
 
-    folder = versions.model_folder((repository,), name)
+    place = place_of(repository, repository_config)
     if restore is not None:
-        _say(f"{name}: version {versions.restore(folder, restore, _by(why))} is restored")
+        number = place.decide(name, lambda at: versions.restore(at, restore, _by(why)))
+        _say(f"{name}: version {number} is restored")
         return
-    target, gone = versions.rollback(folder, _by(why), to)
+    target, gone = place.decide(name, lambda at: versions.rollback(at, _by(why), to))
     _say(f"{name}: version {', '.join(map(str, gone))} withdrawn, {target} is the newest one")
 
 

@@ -65,7 +65,7 @@ def publish(
     staging = Path(tempfile.mkdtemp(dir=repository, prefix=_STAGING))
     try:
         content = staging / "version"
-        _copy(draft.files, content)
+        copy(draft.files, content)
         made = _placed(folder, draft, content, version, allow_signature_change, key)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -83,14 +83,26 @@ def _placed(
 ) -> Record:
     """Give the files a record and their place; who loses the race for a number takes the next."""
     while True:
-        made = _record(folder, folder.name, draft, content, version)
-        _refuse_change(folder, made, allow_signature_change)
-        made = _marked(folder, made)
+        made = drawn_up(folder, draft, content, version, allow_signature_change)
         _write_record(content, made, key)
         if _move(content, folder, made.version):
             return made
         if version is not None:
-            raise _exists(folder, version)
+            raise already_there(folder.name, version, folder.parent)
+
+
+def drawn_up(
+    folder: Path, draft: Draft, content: Path, version: int | None, allow_signature_change: bool
+) -> Record:
+    """The record of the files in `content` as a version of the model in `folder`."""
+    made = _record(folder, folder.name, draft, content, version)
+    found = _changes(folder, made)
+    if found and not allow_signature_change:
+        raise InvalidModel(
+            f"the new version of {made.model!r} has another signature than version "
+            f"{made.follows}: {'; '.join(found)}. Give --allow-signature-change if its clients know"
+        )
+    return msgspec.structs.replace(made, signature_changed=bool(found))
 
 
 def _tell(folder: Path, made: Record) -> None:
@@ -100,7 +112,7 @@ def _tell(folder: Path, made: Record) -> None:
         ledger.append(folder, Event(by.at, by.user, "publish", made.version, why=made.notes))
 
 
-def _copy(files: Mapping[str, Path], content: Path) -> None:
+def copy(files: Mapping[str, Path], content: Path) -> None:
     """Copies of files and folders, on the disk."""
     content.mkdir()
     for name, source in files.items():
@@ -118,7 +130,7 @@ def _copy(files: Mapping[str, Path], content: Path) -> None:
 def _record(folder: Path, model: str, draft: Draft, content: Path, version: int | None) -> Record:
     there = version_folders(folder) if folder.is_dir() else []
     if version is not None and version in there:
-        raise _exists(folder, version)
+        raise already_there(folder.name, version, folder.parent)
     files = record.entries_of(content)
     if not files:
         raise InvalidArgument("there is nothing to publish: no file")
@@ -136,19 +148,6 @@ def _record(folder: Path, model: str, draft: Draft, content: Path, version: int 
         provenance=draft.provenance,
         files=files,
     )
-
-
-def _refuse_change(folder: Path, made: Record, allowed: bool) -> None:
-    found = _changes(folder, made)
-    if found and not allowed:
-        raise InvalidModel(
-            f"the new version of {made.model!r} has another signature than version "
-            f"{made.follows}: {'; '.join(found)}. Give --allow-signature-change if its clients know"
-        )
-
-
-def _marked(folder: Path, made: Record) -> Record:
-    return msgspec.structs.replace(made, signature_changed=bool(_changes(folder, made)))
 
 
 def _changes(folder: Path, made: Record) -> list[str]:
@@ -193,9 +192,10 @@ def _renamed(source: Path, target: Path) -> bool:
     return True
 
 
-def _exists(folder: Path, version: int) -> AlreadyExists:
+def already_there(model: str, version: int, where: object) -> AlreadyExists:
+    """The error of a number that is taken."""
     return AlreadyExists(
-        f"version {version} of {folder.name!r} exists in {folder.parent}, and a published version "
+        f"version {version} of {model!r} exists in {where}, and a published version "
         "cannot be changed; leave --version out to publish the next one"
     )
 

@@ -1,7 +1,9 @@
 """Ledger: what people decided about the versions of one model; `registry.json` in its folder.
 
 Versions are immutable; tags move, and a version can be withdrawn. Both only ever change by an
-entry, so the file is also the history.
+entry, so the file is also the history. A store of objects can create a file but not lock one, so
+there each decision is a file of its own, `registry/000001.json`, and who loses the race for a
+number looks again.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -19,6 +21,7 @@ import msgspec
 from tuili.errors import InvalidModel, Unavailable
 
 LEDGER: Final = "registry.json"
+ENTRIES: Final = "registry/"
 _LOCK: Final = ".registry.lock"
 
 Action = Literal["publish", "tag", "untag", "withdraw", "restore"]
@@ -68,11 +71,24 @@ def read(folder: Path) -> Ledger:
     """The ledger of a model's folder; an empty one if there is none; raises InvalidModel."""
     path = folder / LEDGER
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Ledger)
+        return decode(path.read_bytes(), str(path))
     except FileNotFoundError:
         return Ledger()
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InvalidModel(f"{path} cannot be read: {error}") from error
+
+
+def decode(text: bytes, where: str) -> Ledger:
+    """The ledger in `text`; raises InvalidModel."""
+    try:
+        return msgspec.json.decode(text, type=Ledger)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidModel(f"{where} cannot be read: {error}") from error
+
+
+def joined(parts: Iterable[Ledger]) -> Ledger:
+    """One ledger with the entries of all, in order."""
+    return Ledger(events=tuple(event for part in parts for event in part.events))
 
 
 def encode(ledger: Ledger) -> bytes:

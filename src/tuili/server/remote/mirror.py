@@ -23,8 +23,8 @@ from typing import Any, Final
 import msgspec
 
 from tuili.errors import InvalidArtifact, TuiliError, Unavailable
-from tuili.server.registry import record
-from tuili.server.registry.ledger import replace
+from tuili.server.registry import ledger, record
+from tuili.server.registry.ledger import ENTRIES, LEDGER, replace
 from tuili.server.registry.record import RECORD, Record
 from tuili.server.remote.blobs import PART_BYTES, Blobs
 from tuili.server.remote.store import Listed, Store
@@ -122,11 +122,30 @@ class Mirror:
             if (content := self._version(name, version, inside)) is not None:
                 self._place(folder, version, content)
         beside = {path for path in files if path.partition("/")[0] not in versions}
+        decided = {path for path in beside if path == LEDGER or path.startswith(ENTRIES)}
+        self._place_ledger(name, {path: files[path] for path in decided})
+        beside -= decided
         for path in sorted(beside):
             self._place_file(folder, path, self._fetch(f"{name}/{path}", files[path]))
-        kept = {*versions, *(path.partition("/")[0] for path in beside)}
+        kept = {
+            *versions,
+            *([LEDGER] if decided else ()),
+            *(path.partition("/")[0] for path in beside),
+        }
         for each in [each for each in folder.iterdir() if each.name not in kept]:
             _remove(each)
+
+    def _place_ledger(self, name: str, files: Names) -> None:
+        """What was decided, one file per decision there, as the one file that it is here."""
+        if not files:
+            return
+        places = [self._blobs.path(self._fetch(f"{name}/{path}", files[path])) for path in
+                  sorted(files, key=lambda path: (path != LEDGER, path))]  # fmt: skip
+        where = f"{self.url}/{name}/{LEDGER}"
+        parts = [ledger.decode(place.read_bytes(), where) for place in places]
+        content, target = ledger.encode(ledger.joined(parts)), self.folder / name / LEDGER
+        if not target.exists() or target.read_bytes() != content:
+            replace(target, content)
 
     def _version(self, name: str, version: str, files: Names) -> dict[str, str] | None:
         """Checksums by file, all of them fetched; None while the version is incomplete."""
