@@ -31,9 +31,10 @@ def write(repository, *rows):
     database = sqlite3.connect(path)
     for model, event, rollout, numbers in rows:
         database.execute(
-            "INSERT INTO journal (at, server, who, model, rollout, event, why, numbers, digest,"
-            " chain) VALUES (0, '', 'ann', ?, ?, ?, '', ?, '', '')", (model, rollout, event, numbers)
-        )  # fmt: skip
+            "INSERT INTO journal (at, server, who, model, rollout, event, why, numbers, digest, "
+            "chain) VALUES (0, '', 'ann', ?, ?, ?, '', ?, '', '')",
+            (model, rollout, event, numbers),
+        )
     database.commit()
     database.close()
 

@@ -184,9 +184,9 @@ def test_what_is_not_there_is_said(store, tmp_path):
 
 def test_a_repository_of_http_is_read_only(tmp_path):
     (tmp_path / "served").mkdir()
-    with http_server(tmp_path / "served") as (url, _):
-        with pytest.raises(Unsupported, match="is read-only, as all HTTP repositories are"):
-            publish(Store(url), "net", draft(tmp_path))
+    refused = pytest.raises(Unsupported, match="is read-only, as all HTTP repositories are")
+    with http_server(tmp_path / "served") as (url, _), refused:
+        publish(Store(url), "net", draft(tmp_path))
 
 
 def two_race_in(store, tmp_path):
