@@ -165,3 +165,174 @@ def test_a_killed_host_ends_a_stream_that_had_begun(tmp_path):
         assert "SIGKILL" in str(await asyncio.wait_for(ended, 10))
 
     run(tmp_path, scenario)
+
+
+TOGETHER = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.senders = []
+
+    def execute(self, requests):
+        for request in requests:
+            self.senders.append(request.get_response_sender())
+        if len(self.senders) == 3:
+            for at in range(2):
+                for sender in self.senders:
+                    y = pb_utils.Tensor("y", np.array([at], np.int32))
+                    sender.send(pb_utils.InferenceResponse(output_tensors=[y]))
+            for sender in self.senders:
+                sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        return None
+"""
+
+
+@pytest.mark.parametrize("extra", ["", IN_PROCESS], ids=["host", "inside"])
+def test_a_model_may_take_requests_while_it_has_not_answered_others(tmp_path, extra):
+    add(tmp_path, "m", 1, config=CONFIG + extra)
+    (tmp_path / "m" / "1" / "model.py").write_text(TOGETHER)
+
+    async def scenario(dataplane):
+        found = await asyncio.gather(*(stream(dataplane, 1) for _ in range(3)))
+        assert found == [([0, 1], None)] * 3
+
+    run(tmp_path, scenario)
+
+
+AT_ONCE = """
+import pathlib
+import time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        sender = requests[0].get_response_sender()
+        y = pb_utils.Tensor("y", np.array([0], np.int32))
+        sender.send(pb_utils.InferenceResponse(output_tensors=[y]))
+        seen = pathlib.Path(__file__).with_name("seen")
+        while not seen.exists():
+            time.sleep(0.001)
+        sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+
+@pytest.mark.parametrize("extra", ["", IN_PROCESS], ids=["host", "inside"])
+def test_an_answer_leaves_while_the_model_still_works_on_the_next(tmp_path, extra):
+    add(tmp_path, "m", 1, config=CONFIG + extra)
+    (tmp_path / "m" / "1" / "model.py").write_text(AT_ONCE)
+
+    async def scenario(dataplane):
+        ended = asyncio.get_running_loop().create_future()
+
+        def reply(answer, final):
+            (tmp_path / "m" / "1" / "seen").touch()
+            if final:
+                ended.set_result(answer)
+
+        dataplane.submit_stream(ask(1), reply)
+        assert await asyncio.wait_for(ended, 10) is None
+
+    run(tmp_path, scenario)
+
+
+COROUTINE = """
+import asyncio
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.waiting = 0
+
+    async def execute(self, requests):
+        (request,) = requests
+        n = int(pb_utils.get_input_tensor_by_name(request, "n").as_numpy()[0])
+        self.waiting += 1
+        while self.waiting < 2:
+            await asyncio.sleep(0.001)
+        if n == 13:
+            raise ValueError("thirteen")
+        sender = request.get_response_sender()
+        y = pb_utils.Tensor("y", np.array([n], np.int32))
+        sender.send(pb_utils.InferenceResponse(output_tensors=[y]))
+        sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+
+def test_coroutines_of_a_model_answer_side_by_side(tmp_path):
+    add(tmp_path, "m", 1, config=CONFIG)
+    (tmp_path / "m" / "1" / "model.py").write_text(COROUTINE)
+
+    async def scenario(dataplane):
+        good, bad = await asyncio.gather(stream(dataplane, 5), stream(dataplane, 13))
+        assert good == ([5], None)
+        assert "thirteen" in str(bad[1])
+
+    run(tmp_path, scenario)
+
+
+RAISING = """
+class TritonPythonModel:
+    def execute(self, requests):
+        raise ValueError("thirteen")
+"""
+
+
+@pytest.mark.parametrize("extra", ["", IN_PROCESS], ids=["host", "inside"])
+def test_a_model_that_raises_before_it_answers_fails_that_request(tmp_path, extra):
+    add(tmp_path, "m", 1, config=CONFIG + extra)
+    (tmp_path / "m" / "1" / "model.py").write_text(RAISING)
+
+    async def scenario(dataplane):
+        for _ in range(3):
+            values, last = await stream(dataplane, 1)
+            assert values == []
+            assert "thirteen" in str(last)
+
+    run(tmp_path, scenario)
+
+
+NEVER_ENDING = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        self.kept = [request.get_response_sender() for request in requests]
+"""
+
+
+@pytest.mark.parametrize("extra", ["", IN_PROCESS], ids=["host", "inside"])
+def test_a_stream_that_is_not_wanted_any_more_does_not_hold_its_model(tmp_path, extra):
+    add(tmp_path, "m", 1, config=CONFIG + extra)
+    (tmp_path / "m" / "1" / "model.py").write_text(NEVER_ENDING)
+
+    async def scenario(dataplane):
+        tickets = [dataplane.submit_stream(ask(1), lambda *_: None) for _ in range(3)]
+        await asyncio.sleep(0.1)  # most of them are with the model by now; any may be anywhere
+        for ticket in tickets:
+            ticket.cancel()
+        assert await dataplane._live["m"][""].drain(5)
+
+    run(tmp_path, scenario)
+
+
+def test_all_streams_of_a_killed_host_end(tmp_path):
+    add(
+        tmp_path,
+        "m",
+        1,
+        config=CONFIG + 'parameters { key: "idempotent" value: { string_value: "false" } }',
+    )
+    (tmp_path / "m" / "1" / "model.py").write_text(TOGETHER)
+
+    async def scenario(dataplane):
+        both = [asyncio.ensure_future(stream(dataplane, 1)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        dataplane._live["m"][""].hosts[0].kill()
+        for _, last in await asyncio.gather(*both):
+            assert "SIGKILL" in str(last)
+
+    run(tmp_path, scenario)

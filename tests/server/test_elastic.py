@@ -9,7 +9,7 @@ import pytest
 from tests.server.test_dataplane import add, plane
 from tests.server.test_servable import Answers, Doubler, ask
 from tuili.errors import InvalidModel
-from tuili.server.execution.running import Instance
+from tuili.server.execution.instances import Instance
 from tuili.server.loading.elastic import Elastic, remembered
 from tuili.server.loading.instances import claims_of, cores_of
 from tuili.server.protocol.signature import Signature, TensorRule

@@ -86,7 +86,7 @@ async def stream(dataplane, asked, *, stop_after=None):
             assert answer.id == "7"
             found.append({output.name: output.data.item() for output in answer.outputs})
         if final:
-            ended.set_result(answer)
+            ended.set_result(None if isinstance(answer, InferResponse) else answer)
         elif len(found) == stop_after:
             ticket.cancel()
             ended.set_result("cancelled")

@@ -16,7 +16,7 @@ from tuili.errors import (
     TuiliError,
     Unavailable,
 )
-from tuili.server.execution.running import Instance
+from tuili.server.execution.instances import Instance
 from tuili.server.protocol.messages import InferRequest, InputTensor, RequestedOutput
 from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.scheduling.placement import Placement

@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import cast
@@ -32,15 +31,14 @@ from tuili.backends.host_messages import (
     Failed,
     Load,
     Loaded,
-    More,
     One,
     Order,
-    Part,
     Run,
     SlotMemory,
     from_specs,
     to_specs,
 )
+from tuili.backends.host_streams import Outgoing
 from tuili.backends.requests import Answered, ByRequest, kind_of
 from tuili.errors import InternalError, TuiliError
 
@@ -111,17 +109,14 @@ class _Child:
         self._by_request = cast("ByRequest", model)
         self._slots = slots
         self._caller = caller
-        # Runs of other slots may arrive while one waits for its parts to be taken.
-        self._waiting: deque[Run] = deque()
 
     def serve(self) -> None:
         """Until the server is gone."""
-        waiting = self._waiting
-        while isinstance(order := waiting.popleft() if waiting else _receive(self._server), Run):
+        while isinstance(order := _receive(self._server), Run):
             try:
                 self._slots[order.slot].remap(order.capacity)
-                if order.parts:
-                    answer = self._run_parts(self._slots[order.slot], order)
+                if order.stream:
+                    answer = self._begin_stream(self._slots[order.slot], order)
                 elif order.told:
                     answer = self._run_each(self._slots[order.slot], order)
                 else:
@@ -148,24 +143,30 @@ class _Child:
             _describe(one, answer)
         return DoneEach(order.slot, slot.capacity, run_ns, laid)
 
-    def _run_parts(self, slot: SlotMemory, order: Run) -> Answer:
-        """Send each part when the one before was taken."""
+    def _begin_stream(self, slot: SlotMemory, order: Run) -> Answer:
+        """Let the model take a request whose answers leave by themselves."""
         started = time.monotonic_ns()
-        # The parts overwrite the inputs.
+        # The next run overwrites the inputs.
         inputs = {tensor.name: slot.read(tensor).copy() for tensor in order.tensors}
-        if order.told:
-            cancelled = self._cancelled(order.slot)
-            parts = self._by_request.stream_request(inputs, order.told[0], cancelled)
-        else:
-            parts = (Answered(outputs) for outputs in stream(self._model, inputs))
-        for part in parts:
-            (one,) = slot.write_each([part.outputs])
-            _describe(one, part)
-            _send(self._server, Part(order.slot, slot.capacity, one))
-            while isinstance(more := _receive(self._server), Run):
-                self._waiting.append(more)
-            if not isinstance(more, More) or more.stop:
-                break
+        outgoing = Outgoing(self._server, self._caller, order.slot, order.stream)
+
+        def cancelled(_: int) -> bool:
+            return self._caller.is_cancelled(order.slot, order.stream)
+
+        try:
+            if order.told:
+                self._by_request.begin_stream(inputs, order.told[0], cancelled, outgoing.send)
+            else:
+                for outputs in stream(self._model, inputs):
+                    outgoing.send(Answered(outputs))
+                    if cancelled(0):
+                        break
+                outgoing.send(None)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
+            failed = _failure(order.slot, error)
+            outgoing.fail(failed.kind, failed.text)
+        if order.whole:
+            outgoing.wait()
         return Done(order.slot, slot.capacity, time.monotonic_ns() - started, [])
 
     def _cancelled(self, slot: int) -> Callable[[int], bool]:

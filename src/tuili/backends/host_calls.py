@@ -170,6 +170,10 @@ class Caller:
         """Whether nobody waits for that request any more."""
         return (slot, at) in self._cancelled
 
+    def forget(self, slot: int, at: int) -> None:
+        """That request was answered."""
+        self._cancelled.discard((slot, at))
+
     def fresh(self, slot: int) -> None:
         """A new batch is in the slot."""
         self._cancelled = {each for each in self._cancelled if each[0] != slot}

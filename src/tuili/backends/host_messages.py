@@ -59,20 +59,18 @@ class Load(msgspec.Struct, tag=True, array_like=True):
 
 
 class Run(msgspec.Struct, tag=True, array_like=True):
-    """Run on the tensors in a slot of `capacity` bytes; `parts`: answer any number of times."""
+    """Run on the tensors in a slot of `capacity` bytes.
+
+    With a `stream` the request may be answered any number of times: its answers have this number,
+    and the slot is free once the model has taken the request (`whole`: has given all answers).
+    """
 
     slot: int
     capacity: int
     tensors: list[Tensor]
-    parts: bool = False
     told: list[Told] = []
-
-
-class More(msgspec.Struct, tag=True, array_like=True):
-    """The part in a slot was taken: go on with the next one, or `stop`."""
-
-    slot: int
-    stop: bool
+    stream: int = 0
+    whole: bool = False
 
 
 class Loaded(msgspec.Struct, tag=True, array_like=True):
@@ -112,11 +110,21 @@ class DoneEach(msgspec.Struct, tag=True, array_like=True):
 
 
 class Part(msgspec.Struct, tag=True, array_like=True):
-    """One of many answers to a run; the next one waits for `More`."""
+    """One of many answers; its tensors lie in a memfd of `capacity` bytes that comes along."""
 
     slot: int
+    stream: int
     capacity: int
     answer: One
+
+
+class Ended(msgspec.Struct, tag=True, array_like=True):
+    """A stream has ended, with an error of that `kind` if there is one."""
+
+    slot: int
+    stream: int
+    kind: str = ""
+    text: str = ""
 
 
 class Failed(msgspec.Struct, tag=True, array_like=True):
@@ -140,8 +148,8 @@ def from_specs(specs: Iterable[Spec]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(s.name, DType(s.dtype), parse_shape(s.shape)) for s in specs)
 
 
-Order = Load | Run | More
-Answer = Loaded | Done | DoneEach | Part | Failed
+Order = Load | Run
+Answer = Loaded | Done | DoneEach | Part | Ended | Failed
 
 
 class SlotMemory:

@@ -79,10 +79,18 @@ class ByRequest(Protocol):
         """The answers of a batch whose tensors are joined; `cancelled(i)`: nobody waits for it."""
         ...
 
-    def stream_request(
-        self, inputs: dict[str, Array], told: Told, cancelled: Callable[[int], bool]
-    ) -> Iterator[Answered]:
-        """The answers to one request of a model that answers any number of times."""
+    def begin_stream(
+        self,
+        inputs: dict[str, Array],
+        told: Told,
+        cancelled: Callable[[int], bool],
+        send: Callable[[Answered | None], None],
+    ) -> None:
+        """Take one request of a model that answers any number of times.
+
+        `send` gets the answers, and None after the last one, from any thread: before or after this
+        returns.
+        """
         ...
 
 

@@ -72,6 +72,9 @@ class InferenceRequest:
         self._cancelled = cancelled
         self._sender: ResponseSender | None = None
         self.release_flags = 1
+        # Where answers go that the model sends by itself; None: they wait to be asked for.
+        self.forward: Callable[[InferenceResponse | None], None] | None = None
+        self.in_background = False  # a coroutine of the model goes on with it
 
     # ---- what it says
     def inputs(self) -> list[Tensor]:
@@ -121,7 +124,7 @@ class InferenceRequest:
     def get_response_sender(self) -> ResponseSender:
         """How to answer by oneself."""
         if self._sender is None:
-            self._sender = ResponseSender(self._cancelled)
+            self._sender = ResponseSender(self._cancelled, self.forward)
         return self._sender
 
     @property

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from tuili.backends import BackendOptions, Specs, triton_utils
 from tuili.backends.requests import KINDS, Answered, Told, divided
 from tuili.backends.triton_calls import InferenceRequest
 from tuili.backends.triton_completion import ModelConfig
-from tuili.backends.triton_tensors import InferenceResponse, Tensor
+from tuili.backends.triton_tensors import InferenceResponse, Tensor, TritonError
 from tuili.errors import InternalError, InvalidModel, TuiliError
 from tuili.tensors import Array
 
@@ -31,6 +33,7 @@ class TritonModel:
         self._batched = options.max_batch_size > 0
         self._decoupled = options.decoupled
         self._iterative = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # of coroutines that answer many times
         self.config_json = ""
         config = options.config_json or json.dumps({"name": path.parent.parent.name})
         if hasattr(model_class, "auto_complete_config"):
@@ -91,20 +94,49 @@ class TritonModel:
             waiting = [at for at in waiting if answers[at] is None]
         return [answer for answer in answers if answer is not None]
 
-    def stream_request(
-        self, inputs: dict[str, Array], told: Told, cancelled: Callable[[int], bool]
-    ) -> Iterator[Answered]:
-        """What the model sends through the request's response sender, up to its final flag."""
+    def begin_stream(
+        self,
+        inputs: dict[str, Array],
+        told: Told,
+        cancelled: Callable[[int], bool],
+        send: Callable[[Answered | None], None],
+    ) -> None:
+        """One `execute`; what the model sends through the request's sender goes on at once."""
         (request,) = self._requests(inputs, [told], cancelled)
+        request.forward = lambda response: send(
+            None if response is None else _answered(response, told.outputs)
+        )
         while True:
             (response,) = self._execute([request])
             if response is not None:
-                yield _answered(response, told.outputs)
+                send(_answered(response, told.outputs))
             if request.release_flags != _RESCHEDULE:
                 break
-        if request.sender is not None:
-            for response in request.sender.sent():
-                yield _answered(response, told.outputs)
+        if request.sender is None and not request.in_background:
+            send(None)
+
+    def _in_background(
+        self, execution: Coroutine[Any, Any, Any], batch: list[InferenceRequest]
+    ) -> list[InferenceResponse | None]:
+        """Let a coroutine answer while the next requests are taken, as Triton does."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="execute", daemon=True).start()
+
+        def ended(future: Future[Any]) -> None:
+            error = future.exception()
+            for request in batch:
+                if error is not None and request.forward is not None:
+                    text = self._failed(f"{type(error).__name__}: {error}", error)
+                    request.forward(InferenceResponse(error=TritonError(text)))
+                    request.forward(None)
+                elif request.sender is None and request.forward is not None:
+                    request.forward(None)
+
+        for request in batch:
+            request.in_background = True
+        asyncio.run_coroutine_threadsafe(execution, self._loop).add_done_callback(ended)
+        return [None] * len(batch)
 
     def close(self) -> None:
         """Tell the model that it ends."""
@@ -156,6 +188,8 @@ class TritonModel:
         try:
             responses = self._model.execute(batch)
             if inspect.iscoroutine(responses):
+                if self._decoupled and batch[0].forward is not None:
+                    return self._in_background(responses, batch)
                 responses = asyncio.run(responses)
         except TuiliError as error:
             raise InternalError(self._failed(str(error), error)) from error

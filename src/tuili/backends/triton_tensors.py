@@ -202,8 +202,14 @@ def _checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 class ResponseSender:
     """How a model answers by itself: any number of times, from any thread."""
 
-    def __init__(self, cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        cancelled: Callable[[], bool],
+        forward: Callable[[InferenceResponse | None], None] | None = None,
+    ) -> None:
+        """Answers, and None after the last one, go to `forward`, or else wait for `sent`."""
         self._queue: SimpleQueue[InferenceResponse | None] = SimpleQueue()
+        self._forward = forward or self._queue.put
         self._cancelled = cancelled
         self._closed = False
 
@@ -221,10 +227,10 @@ class ResponseSender:
                 "Inference Response object must be provided when the response flags is set to zero."
             )
         if response is not None:
-            self._queue.put(response)
+            self._forward(response)
         if flags & FINAL:
             self._closed = True
-            self._queue.put(None)
+            self._forward(None)
 
     def is_cancelled(self) -> bool:
         """Whether nobody waits for answers any more."""

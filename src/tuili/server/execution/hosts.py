@@ -21,7 +21,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,10 +32,10 @@ from tuili.backends import BackendOptions, Specs, host_calls
 from tuili.backends.host_messages import (
     MAX_MESSAGE,
     Answer,
+    Ended,
     Failed,
     Load,
     Loaded,
-    More,
     Part,
     Run,
     SlotMemory,
@@ -102,6 +102,7 @@ class Host:
         self._retiring = False  # over its memory limit: killed when its slots are empty
         self._sent: list[int] = []  # slots whose runs the child has, the present one first
         self._released: set[int] = set()
+        self._streams = False  # whether requests were sent that are answered any number of times
 
     @property
     def name(self) -> str:
@@ -158,7 +159,7 @@ class Host:
         if self.spec.max_rss_bytes:
             self._later(_WATCH_S, self._watch)
 
-    def send(self, order: Load | Run | More) -> None:
+    def send(self, order: Load | Run) -> None:
         """Send an order; a child that is gone is noticed by its closed socket."""
         if self._socket is None:
             raise InstanceDied("the model host is not running", started=False)
@@ -167,6 +168,7 @@ class Host:
             raise InvalidArgument(f"too many tensors for a model host: {len(raw)} bytes of header")
         if isinstance(order, Run):
             self._sent.append(order.slot)
+            self._streams = self._streams or order.stream > 0
         try:
             self._socket.send(raw)
         except (BrokenPipeError, ConnectionResetError):
@@ -252,8 +254,12 @@ class Host:
 
     def _on_readable(self) -> None:
         while self._socket is not None:
+            descriptors: list[int] = []
             try:
-                raw = self._socket.recv(MAX_MESSAGE)
+                if self._streams:  # whose answers have memory of their own
+                    raw, descriptors, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, 4)
+                else:
+                    raw = self._socket.recv(MAX_MESSAGE)
             except BlockingIOError:
                 return
             except ConnectionResetError:
@@ -261,9 +267,13 @@ class Host:
             if not raw:
                 self._died()
                 return
-            self._take(_decode(raw))
+            try:
+                self._take(_decode(raw), descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: Answer, descriptors: Sequence[int]) -> None:
         if isinstance(answer, Loaded):
             self._loaded(answer)
             _log.info("%s: model host is up again", self.spec.name)
@@ -274,7 +284,10 @@ class Host:
             if self.policy.in_a_row:
                 self.policy.served()
             if isinstance(answer, Part):
-                self.slots[answer.slot].take_part(answer)
+                self.slots[answer.slot].take_part(answer, descriptors)
+            elif isinstance(answer, Ended):
+                self.slots[answer.slot].end_stream(answer)
+                self._retire_if_idle()
             else:
                 self._sent.remove(answer.slot)
                 if self._sent:
@@ -310,7 +323,9 @@ class Host:
         self._changed()
         running, self._sent = self._sent[:1], []
         for index, slot in enumerate(self.slots):
-            slot.finish(InstanceDied(f"the model host died: {cause}", started=index in running))
+            text = f"the model host died: {cause}"
+            slot.finish(InstanceDied(text, started=index in running))
+            slot.lost(InstanceDied(text))
         self._changed()
 
     def _restart(self) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from queue import SimpleQueue
-from threading import Thread
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -15,7 +12,7 @@ import numpy as np
 
 from tuili.backends import Executable, stream
 from tuili.backends.requests import Answered, by_request
-from tuili.errors import Cancelled, InternalError, TuiliError, Unavailable
+from tuili.errors import InternalError, TuiliError, Unavailable
 from tuili.server.execution.express import join_raw
 from tuili.server.execution.pending import Pending
 from tuili.server.execution.telling import told_of
@@ -35,7 +32,11 @@ class InstanceDied(Unavailable):
 
 
 class Outcome(msgspec.Struct, gc=False):
-    """What came of a batch: outputs or an error, and the moments between its steps."""
+    """What came of a batch: outputs or an error, and the moments between its steps.
+
+    Where requests are answered any number of times, `frees` tells that the runner may take the next
+    one, and `ends` that all answers were given; else both come at once.
+    """
 
     started_ns: int
     joined_ns: int
@@ -43,6 +44,8 @@ class Outcome(msgspec.Struct, gc=False):
     outputs: Mapping[str, Array] | None = None
     answers: Sequence[Answered] | None = None  # of a model that answers each request by itself
     error: TuiliError | None = None
+    frees: bool = True
+    ends: bool = True
 
 
 def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
@@ -67,27 +70,17 @@ def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
     return Outcome(started, joined, time.monotonic_ns(), outputs)
 
 
-def execute_parts(model: Executable, item: Pending, loop: asyncio.AbstractEventLoop) -> Outcome:
-    """Run one request whose answers go to `item.part` on the loop, until it is cancelled."""
-    started = time.monotonic_ns()
-    try:
-        for answer in _parts(model, item):
-            if item.part is None or item.reply is None or loop.is_closed():
-                break
-            loop.call_soon_threadsafe(item.part, answer)
-    except TuiliError as error:
-        return Outcome(started, started, time.monotonic_ns(), error=error)
-    except Exception as error:  # noqa: BLE001 - as in `execute`
-        wrapped = InternalError(f"{type(error).__name__}: {error}")
-        return Outcome(started, started, time.monotonic_ns(), error=wrapped)
-    return Outcome(started, started, time.monotonic_ns(), {})
-
-
-def _parts(model: Executable, item: Pending) -> Iterator[Answered]:
+def begin_stream(model: Executable, item: Pending, send: Callable[[Answered | None], None]) -> None:
+    """Let a model take a request; `send` gets its answers, and None after the last one."""
     requests = by_request(model)
-    if requests is None:
-        return (Answered(outputs) for outputs in stream(model, item.arrays))
-    return requests.stream_request(item.arrays, told_of(item), lambda _: item.reply is None)
+    if requests is not None:
+        requests.begin_stream(item.arrays, told_of(item), lambda _: item.reply is None, send)
+        return
+    for outputs in stream(model, item.arrays):
+        if item.reply is None:
+            break
+        send(Answered(outputs))
+    send(None)
 
 
 def join(batch: Sequence[Pending]) -> dict[str, Array]:
@@ -119,60 +112,3 @@ class Runner(Protocol):
     ) -> None: ...
     def cancelled(self, item: Pending) -> None: ...
     def close(self) -> None: ...
-
-
-class Instance:
-    """One loaded copy of a model, and the thread that runs it when it is not quick."""
-
-    def __init__(self, model: Executable, name: str, cores: frozenset[int] = frozenset()) -> None:
-        self.model = model
-        self.available = True
-        self.name = name
-        self._cores = cores
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread: Thread | None = None
-
-    def run_beside(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: Sequence[Pending],
-        done: Callable[[Outcome], None],
-    ) -> None:
-        """Run a batch on this instance's thread; `done` is called on the loop."""
-        if self._thread is None:
-            self._thread = Thread(target=self._work, name=self.name, daemon=True)
-            self._thread.start()
-
-        def job() -> None:
-            if all(item.reply is None for item in batch):
-                # Nobody waits for it any more.
-                now_ns = time.monotonic_ns()
-                error = Cancelled("all of its requests were cancelled")
-                outcome = Outcome(now_ns, now_ns, now_ns, error=error)
-            elif batch[0].part is None:
-                outcome = execute(self.model, batch)
-            else:
-                outcome = execute_parts(self.model, batch[0], loop)
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(done, outcome)
-
-        self._jobs.put(job)
-
-    def cancelled(self, item: Pending) -> None:
-        """The model sees by itself that nobody waits."""
-
-    def close(self) -> None:
-        """End the thread and release the model; no batch may be running."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread.join()
-            self._thread = None
-        close = getattr(self.model, "close", None)
-        if close is not None:
-            close()
-
-    def _work(self) -> None:
-        if self._cores:
-            os.sched_setaffinity(0, self._cores)
-        while (job := self._jobs.get()) is not None:
-            job()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Protocol
 
 import numpy as np
 
+from tuili.backends import host_calls
 from tuili.backends.host_messages import (
     Answer,
     Done,
     DoneEach,
+    Ended,
     Failed,
-    More,
     One,
     Part,
     Run,
@@ -26,6 +27,7 @@ from tuili.backends.requests import KINDS, Answered
 from tuili.errors import InternalError, TuiliError
 from tuili.server.execution.pending import Pending
 from tuili.server.execution.running import InstanceDied, Outcome
+from tuili.server.execution.streams import OpenStream
 from tuili.server.execution.telling import told_of
 from tuili.server.protocol.messages import Array
 
@@ -42,7 +44,7 @@ class SlotOwner(Protocol):
     @property
     def by_request(self) -> bool: ...
     def tell_cancelled(self, slot: int, at: int) -> None: ...
-    def send(self, order: Run | More) -> None: ...
+    def send(self, order: Run) -> None: ...
     def receive(self, timeout_s: float) -> Answer: ...
     def hung(self) -> None: ...
     def runs(self, slot: int) -> bool: ...
@@ -60,7 +62,10 @@ class HostSlot:
         self._index = index
         self._memory = SlotMemory(-1)
         self._done: Callable[[Outcome], None] | None = None
-        self._part: Callable[[Answered], bool] | None = None
+        # Requests that are answered any number of times, by the number that their answers have.
+        self._streams: dict[int, OpenStream] = {}
+        self._numbers = count(1)
+        self._taking: OpenStream | None = None  # the one whose run is in the slot
         self._batch: Sequence[Pending] = ()
         self._started_ns = 0
         self._joined_ns = 0
@@ -68,8 +73,8 @@ class HostSlot:
 
     @property
     def busy(self) -> bool:
-        """Whether a batch is in it."""
-        return self._done is not None
+        """Whether a batch is in it, or answers of an earlier one may come."""
+        return self._done is not None or bool(self._streams)
 
     def attach(self, memory: SlotMemory) -> None:
         """Use the memory that a new child shares."""
@@ -87,18 +92,17 @@ class HostSlot:
         parts = {name: [each[name] for each in arrays] for name in arrays[0]}
         try:
             tensors = self._memory.write(parts)
-            self._part = batch[0].part
-            order = Run(self._index, self._memory.capacity, tensors, self._part is not None)
+            order = Run(self._index, self._memory.capacity, tensors)
+            if batch[0].part is not None:
+                order.stream, order.whole = next(self._numbers), bool(batch[0].sequence)
             if self._host.by_request:
                 order.told = [told_of(item) for item in batch]
                 self._batch = batch
             self._host.send(order)
         except InstanceDied as error:
-            self._part = None
             loop.call_soon(done, self._failed(error))
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs this batch only
-            self._part = None
             wrapped = InternalError(f"{self._host.name}: {error}")
             outcome = Outcome(
                 self._started_ns, self._started_ns, time.monotonic_ns(), error=wrapped
@@ -107,6 +111,8 @@ class HostSlot:
             return
         self._joined_ns = time.monotonic_ns()
         self._done = done
+        if order.stream:
+            self._taking = self._streams[order.stream] = OpenStream(batch[0], done)
         if self._host.runs(self._index):
             self.run_begins()
 
@@ -121,30 +127,74 @@ class HostSlot:
         for at, each in enumerate(self._batch):
             if each is item and self._done is not None:
                 self._host.tell_cancelled(self._index, at)
+        for number, opened in list(self._streams.items()):
+            if opened.item is item:
+                self._host.tell_cancelled(self._index, number)
+                opened.forget()
+                self._settle(number)
 
-    def take_part(self, answer: Part) -> None:
-        """Hand one of many answers on, and let the child go on."""
-        part = self._part
-        go_on = part is not None and part(self._one(answer.answer, answer.capacity))
-        # Whoever took the part may have ended the host, which brings this slot's outcome.
-        with contextlib.suppress(InstanceDied):
-            self._host.send(More(self._index, not go_on))
+    def take_part(self, answer: Part, descriptors: Sequence[int]) -> None:
+        """Hand one of many answers on."""
+        opened = self._streams.get(answer.stream)
+        if opened is None:
+            return  # Nobody waited for it any more.
+        one = answer.answer
+        if one.kind:
+            answered = Answered({}, one.parameters, KINDS[one.kind](one.text))
+        else:
+            arrays = host_calls.unpack(one.tensors, answer.capacity, list(descriptors))
+            answered = Answered(arrays, one.parameters)
+        if not opened.take(answered):
+            self._host.tell_cancelled(self._index, answer.stream)
+            opened.forget()
+            self._settle(answer.stream)
+
+    def end_stream(self, answer: Ended) -> None:
+        """No more answers with this number come."""
+        opened = self._streams.get(answer.stream)
+        if opened is not None:
+            opened.end(KINDS[answer.kind](answer.text) if answer.kind else None)
+            self._settle(answer.stream)
+
+    def _settle(self, number: int) -> None:
+        opened = self._streams.get(number)
+        if opened is not None and opened.over and opened.released:
+            del self._streams[number]
+
+    def lost(self, error: InstanceDied) -> None:
+        """The child is gone, and what it had of requests that are answered many times with it."""
+        streams, self._streams = list(self._streams.values()), {}
+        for opened in streams:
+            opened.fail(error)
 
     def finish(self, answer: Done | DoneEach | Failed | InstanceDied) -> None:
         """Hand the outcome to whoever waits."""
         done, self._done = self._done, None
+        taking, self._taking = self._taking, None
         self._batch = ()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if done is None:
             return
-        if isinstance(answer, Done | DoneEach):
+        if taking is not None:
+            self._taken(taking, answer)
+        elif isinstance(answer, Done | DoneEach):
             done(self._outcome(answer))
         elif isinstance(answer, Failed):
             done(self._failed(_error_of(answer)))
         else:
             done(self._failed(answer))
+
+    def _taken(self, opened: OpenStream, answer: Done | DoneEach | Failed | InstanceDied) -> None:
+        """The child took a request that is answered many times, or could not."""
+        if isinstance(answer, Failed | InstanceDied):
+            opened.fail(_error_of(answer) if isinstance(answer, Failed) else answer)
+        else:
+            opened.release()
+        for number, each in list(self._streams.items()):
+            if each is opened:
+                self._settle(number)
 
     def close(self) -> None:
         """The last slot that closes ends the host."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from tuili.errors import InvalidModel, TuiliError
 from tuili.server.execution.hosts import Host
-from tuili.server.execution.running import Instance, Runner
+from tuili.server.execution.instances import Instance
+from tuili.server.execution.running import Runner
 from tuili.server.loading.completion import complete_ensemble
 from tuili.server.loading.elastic import Added, Elastic, remembered
 from tuili.server.loading.instances import claims_of, cores_of, elasticity_of

@@ -172,6 +172,7 @@ class Answers:
     def end_stream(self, item: Pending, outcome: Outcome) -> None:
         """The last answer of a request was given."""
         end = item.end
+        self.skip(item)
         if item.reply is None or end is None:
             return
         item.reply = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -72,6 +73,8 @@ class Dispatcher:
         self._hold = policies.hold
         # Requests that run.
         self.under_way = 0
+        # Requests that may be answered any number of times and are not over, by their runner.
+        self._open: Counter[Runner] = Counter()
         self._free = list(instances)
         self._running: set[Runner] = set()
         self._run_s = 0.0
@@ -138,7 +141,7 @@ class Dispatcher:
 
     def remove(self, instances: Sequence[Runner], *, hosts: int = 0) -> bool:
         """Do without these instances; false when one of them runs."""
-        if any(each in self._running for each in instances):
+        if any(each in self._running or self._open[each] for each in instances):
             return False
         self.instances = [each for each in self.instances if each not in instances]
         self._free = [each for each in self._free if each not in instances]
@@ -147,7 +150,7 @@ class Dispatcher:
 
     def cancelled(self, item: Pending) -> None:
         """Nobody waits for a request that may be running."""
-        for instance in self._running:
+        for instance in list(self._running) if item.part is None else self.instances:
             instance.cancelled(item)
 
     def instances_changed(self) -> None:
@@ -184,7 +187,7 @@ class Dispatcher:
             self._timer = None
 
     def _is_idle(self) -> bool:
-        return not len(self._queue) and not self._running
+        return not len(self._queue) and not self._running and not +self._open
 
     # ---- steps
     def _next(self, now: float) -> list[Pending]:
@@ -272,6 +275,8 @@ class Dispatcher:
             self._finish(instance, batch, left, outcome)
             return True
         self._running.add(instance)
+        if batch[0].part is not None:
+            self._open[instance] += 1
         self._run_beside(
             instance,
             batch,
@@ -301,17 +306,25 @@ class Dispatcher:
             self.flush()
 
     def _learn(self, size: int, outcome: Outcome, *, on_loop: bool) -> None:
-        if outcome.outputs is not None:
+        if outcome.outputs is not None and outcome.frees:
             seconds = (outcome.done_ns - outcome.joined_ns) / _NS
             self._run_s += 0.1 * (seconds - self._run_s)
             self._placement.record(size, seconds, on_loop=on_loop)
 
     def _finish(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
-        self._running.discard(instance)
-        if self._turns:
-            self._turns[instance].done(again=len(self._queue) > 0 and instance.available)
-        if instance.available:
-            self._free.append(instance)
+        if outcome.frees:
+            self._running.discard(instance)
+            if self._turns:
+                self._turns[instance].done(again=len(self._queue) > 0 and instance.available)
+            if instance.available:
+                self._free.append(instance)
+        if outcome.ends:
+            if batch[0].part is not None:
+                self._open[instance] -= 1
+            self._over(instance, batch, left, outcome)
+
+    def _over(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
+        """A batch has all its answers."""
         self.under_way -= len(batch)
         if isinstance(outcome.error, InstanceDied):
             self._lost(instance)

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from tuili.errors import InternalError, InvalidModel, TuiliError
+from tuili.errors import InvalidModel, TuiliError
 from tuili.server.execution.pending import Reply, Ticket
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
-from tuili.server.protocol.signature import prefix
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.scheduling.flow import Flow
 from tuili.server.serving.ensemble_steps import (
+    LeftOut,
     Parts,
     made_by,
     require_answer,
@@ -35,7 +35,7 @@ class OnceRun:
         self._flow = Flow(parts.dag, wanted, self._value_of)
         self._tensors: dict[str, Array] = {}
         self._tickets: dict[int, Ticket] = {}
-        self._left_out = ""
+        self._left_out = LeftOut()
         # What is chosen for one step holds for all steps of this request.
         self._variants: dict[str, str] = {} if request.variants is None else request.variants
 
@@ -90,20 +90,15 @@ class OnceRun:
         except TuiliError as error:
             self._fail(error)
             return
-        if left_out and not self._left_out:
-            self._left_out = f"'{made.model}' left '{left_out[0]}' out"
+        self._left_out.note(left_out, made.model)
         self._arrive(arrays, left_out)
 
     def _answer(self) -> None:
         parts, request, reply = self._parts, self._request, self._reply
         missing = self._flow.missing()
-        if missing and self._left_out:
-            raise InternalError(
-                f"{prefix(request)}in ensemble '{parts.dag.name}', unexpected deadlock, at "
-                f"least one output is not set while no more ensemble steps can be made: "
-                f"{self._left_out}"
-            )
         if missing:
+            self._left_out.check(parts, request, missing)
+        if missing and not self._left_out.explains(missing):
             raise InvalidModel(
                 f"ensemble '{parts.dag.name}': every step that makes output '{missing[0]}' was "
                 "skipped; give it another source that is always there"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from tuili.errors import InternalError, InvalidArgument, TuiliError
@@ -21,6 +22,8 @@ from tuili.server.scheduling.conditions import Scalar
 from tuili.server.scheduling.dag import Dag
 from tuili.server.serving.ensemble_fits import Fits
 from tuili.server.telemetry.statistics import Statistics
+
+_log = logging.getLogger("tuili.server")
 
 # What an answer tells of its request, as in Triton: no other parameters get through.
 _TOLD: Final[Parameters] = {"sequence_id": 0, "sequence_start": False, "sequence_end": False}
@@ -96,6 +99,38 @@ def made_by(dag: Dag, at: int, answer: InferResponse) -> tuple[dict[str, Array],
         if tensor not in arrays and (dag.users.get(tensor) or tensor in dag.outputs)
     ]
     return arrays, left_out
+
+
+class LeftOut:
+    """The tensors that models left out of their answers to one request, though they are used."""
+
+    def __init__(self) -> None:
+        self._by: dict[str, str] = {}
+
+    def note(self, tensors: Sequence[str], model: str) -> None:
+        """A model's answer came without these."""
+        for tensor in tensors:
+            self._by[tensor] = model
+
+    def check(self, parts: Parts, request: InferRequest, missing: Sequence[str]) -> None:
+        """Outputs that their own model left out are left out of the answer too, as in Triton.
+
+        Others are missing because a step could not run without what was left out: InternalError.
+        """
+        for name in missing:
+            if name in self._by:
+                _log.debug("Composing models did not output tensor %s", name)
+        if self._by and not self._by.keys() >= set(missing):
+            tensor, model = next(iter(self._by.items()))
+            raise InternalError(
+                f"{prefix(request)}in ensemble '{parts.dag.name}', unexpected deadlock, at "
+                f"least one output is not set while no more ensemble steps can be made: "
+                f"'{model}' left '{tensor}' out"
+            )
+
+    def explains(self, missing: Sequence[str]) -> bool:
+        """Whether all that is missing was left out."""
+        return self._by.keys() >= set(missing)
 
 
 def response(parts: Parts, request: InferRequest, outputs: list[OutputTensor]) -> InferResponse:

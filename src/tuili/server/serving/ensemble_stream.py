@@ -17,6 +17,7 @@ from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 from tuili.server.scheduling.branching import Branch, depth_of
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.serving.ensemble_steps import (
+    LeftOut,
     Parts,
     made_by,
     require_answer,
@@ -40,11 +41,13 @@ class StreamRun:
         wanted = [output.name for output in request.outputs or ()] or parts.dag.outputs
         self._root: Branch[Array] = Branch(parts.dag, wanted, self._scalar)
         self._tickets: dict[_Where, Ticket] = {}
+        self._left_out = LeftOut()
         self._under_way = 0
         # Answers that wait for those before them, by the number of their branch.
         self._in_order = depth_of(parts.dag, parts.many) == 1
-        self._held: dict[int, InferResponse] = {}
+        self._held: dict[int, InferResponse | None] = {}
         self._next = 0
+        self._ready: list[InferResponse | None] = []
         self._variants: dict[str, str] = {} if request.variants is None else request.variants
 
     def start(self, arrays: dict[str, Array]) -> None:
@@ -98,7 +101,9 @@ class StreamRun:
             return
 
         def take() -> None:
-            arrays, left_out = made_by(self._parts.dag, at, require_answer(answer))
+            made = require_answer(answer)
+            arrays, left_out = made_by(self._parts.dag, at, made)
+            self._left_out.note(left_out, made.model)
             self._arrive(branch, arrays, left_out)
 
         self._guarded(partial(take))
@@ -117,12 +122,16 @@ class StreamRun:
 
         def take() -> None:
             if answer is not None:
-                arrays, left_out = made_by(self._parts.dag, at, require_answer(answer))
+                made = require_answer(answer)
+                arrays, left_out = made_by(self._parts.dag, at, made)
+                self._left_out.note(left_out, made.model)
                 self._arrive(branch.opened(at), arrays, left_out)
 
         self._guarded(partial(take))
         if final:
             self._step_over(branch, at)
+        elif self._reply is not None:
+            self._send()
 
     def _step_over(self, branch: Branch[Array], at: int) -> None:
         if self._reply is None:
@@ -134,35 +143,52 @@ class StreamRun:
     def _less(self) -> None:
         """Something that was under way is over; with the last of it the request is."""
         self._under_way -= 1
-        if self._reply is None or self._under_way:
-            return
-        for index in sorted(self._held):
-            self._send(self._held[index])
-        parts, reply = self._parts, self._reply
-        age_ns = self._age_ns()
-        parts.statistics.record_batch(self._rows, 1, (0, age_ns, 0), "alone")
-        parts.statistics.record_success(0, age_ns)
-        parts.statistics.last_inference_ms = time.time_ns() // 1_000_000
+        self._send()
+
+    def _succeeded(self) -> None:
+        statistics, age_ns = self._parts.statistics, self._age_ns()
+        statistics.record_batch(self._rows, 1, (0, age_ns, 0), "alone")
+        statistics.record_success(0, age_ns)
+        statistics.last_inference_ms = time.time_ns() // 1_000_000
         self._end()
-        reply(None, True)
 
     # ---- answers
     def _answer(self, branch: Branch[Array]) -> None:
         branch.answered = True
-        outputs = self._parts.respond(self._request, branch.value, branch.flow.is_absent)
-        answer = response(self._parts, self._request, outputs)
+        answer = self._answer_of(branch)
         branch.prune()
         if not self._in_order or branch.parent is None:
-            self._send(answer)
+            self._ready.append(answer)
             return
         self._held[branch.index] = answer
         while self._next in self._held:
-            self._send(self._held.pop(self._next))
+            self._ready.append(self._held.pop(self._next))
             self._next += 1
 
-    def _send(self, answer: InferResponse) -> None:
-        if self._reply is not None:
-            self._reply(answer, False)
+    def _answer_of(self, branch: Branch[Array]) -> InferResponse | None:
+        """What a branch has come to; None where conditions skipped all that it was to make."""
+        missing = branch.flow.missing()
+        self._left_out.check(self._parts, self._request, missing)
+        outputs = self._parts.respond(self._request, branch.value, branch.flow.is_absent)
+        if not outputs and not self._left_out.explains(missing):
+            return None
+        return response(self._parts, self._request, outputs)
+
+    def _send(self) -> None:
+        """Send what may leave; the last answer says that it is the last one."""
+        if not self._under_way:
+            self._ready += [self._held[index] for index in sorted(self._held)]
+        answers = [answer for answer in self._ready if answer is not None]
+        self._ready.clear()
+        last = answers.pop() if answers and not self._under_way else None
+        for answer in answers:
+            if self._reply is not None:
+                self._reply(answer, False)
+        reply = self._reply
+        if self._under_way or reply is None:
+            return
+        self._succeeded()
+        reply(last, True)
 
     def _fail(self, error: TuiliError) -> None:
         reply = self._reply
@@ -177,6 +203,7 @@ class StreamRun:
             ticket.cancel()
         self._tickets.clear()
         self._held.clear()
+        self._ready.clear()
         self._parts.forget(self)
 
     def _scalar(self, tensor: str, array: Array) -> Scalar:

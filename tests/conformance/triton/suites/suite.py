@@ -101,7 +101,7 @@ def _run_group(
             suite.beside(client, qa)
         client_environment = {
             **os.environ, **suite.environment, "PYTHONPATH": str(client), "SERVER_PID": str(server.process.pid),
-            "TRITONSERVER_IPADDR": "127.0.0.1", **settings,
+            "TRITONSERVER_IPADDR": "127.0.0.1", "SERVER_LOG": str(scratch / "server.log"), **settings,
         }  # fmt: skip
         tests = [f"{Path(suite.file).stem}.{name}" for name in group]
         limit_s = min(suite.timeout_s, max(end - time.monotonic(), 1))

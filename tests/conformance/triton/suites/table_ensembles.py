@@ -14,7 +14,6 @@ from tests.conformance.triton.suites.building import (
     edited,
     examples,
     extended,
-    made,
     python,
     renamed,
     second,
@@ -46,11 +45,12 @@ _REPEAT = all_of(
 _DECOUPLED = "L0_decoupled/decoupled_test.py"
 _TORCH = "libtorch_nobatch_int32_int32_int32"
 _DECOUPLED_MODELS = all_of(
-    made("qa_model_repository", "onnx_nobatch_int32_int32_int32"),
-    renamed("onnx_nobatch_int32_int32_int32", _TORCH),
-    changed(_TORCH, r"dims:.*\[.*\]", "dims: [ 1 ]"),
+    python("add_sub"),
+    changed("add_sub", "TYPE_FP32", "TYPE_INT32"),
+    changed("add_sub", r"dims:.*\[.*\]", "dims: [ 1 ]"),
+    renamed("add_sub", _TORCH),
     stored("L0_decoupled/models"),
-    changed("fan_repeat", "OUTPUT__", "OUTPUT"),
+    changed("fan_repeat", "OUTPUT__1", "OUTPUT0"),  # where the sum is
     _REPEAT,
     square("square_int32"),
 )
@@ -202,7 +202,7 @@ _LIMITS = all_of(
 
 ENSEMBLES = (
     Suite("ensembles: simple", "L0_simple_ensemble/ensemble_test.py",
-          all_of(examples("simple"), second("simple"), stored("L0_simple_ensemble/models")), issue=6),
+          all_of(examples("simple"), second("simple"), stored("L0_simple_ensemble/models")), ("--log-verbose=1",), own_server=True, issue=6),
     Suite("ensembles: queues", _BACKPRESSURE, _QUEUES, only=("EnsembleStepMaxQueueSizeTest.*",), issue=6),
     Suite("ensembles: parallel", _BACKPRESSURE, _PARALLEL, only=("EnsembleParallelFailedEnqueueTest.*",), issue=6),
     Suite("ensembles: limits", _BACKPRESSURE, _LIMITS, only=("EnsembleBackpressureTest.*",), timeout_s=800, issue=6),

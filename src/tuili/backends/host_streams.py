@@ -1,0 +1,77 @@
+"""Outgoing: the answers to one request of a model that answers any number of times.
+
+They leave a model host from whatever thread the model gives them in, each with memory of its own,
+so that many requests may be answered at once while the host takes the next ones.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from typing import Final
+
+import msgspec
+
+from tuili.backends import host_calls
+from tuili.backends.host_messages import MAX_MESSAGE, Ended, One, Part
+from tuili.backends.requests import Answered, kind_of
+from tuili.errors import InternalError
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class Outgoing:
+    """The stream number `number` of a slot."""
+
+    def __init__(
+        self, server: socket.socket, caller: host_calls.Caller, slot: int, number: int
+    ) -> None:
+        self._server = server
+        self._caller = caller
+        self._slot, self._number = slot, number
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def send(self, answer: Answered | None) -> None:
+        """One more answer, or None: there are no more. What comes later is dropped."""
+        with self._lock:
+            if self._over.is_set():
+                return
+            if answer is None:
+                self._end(Ended(self._slot, self._number))
+                return
+            laid, capacity, descriptor = host_calls.pack(answer.outputs)
+            one = One(laid, answer.parameters)
+            if answer.error is not None:
+                one.kind, one.text = kind_of(answer.error), str(answer.error)
+            self._tell(Part(self._slot, self._number, capacity, one), descriptor)
+
+    def fail(self, kind: str, text: str) -> None:
+        """The model failed: unless all answers were given, the stream ends with an error."""
+        with self._lock:
+            if not self._over.is_set():
+                self._end(Ended(self._slot, self._number, kind, text))
+
+    def wait(self) -> None:
+        """Until all answers were given."""
+        self._over.wait()
+
+    def _end(self, message: Ended) -> None:
+        self._over.set()
+        self._tell(message)
+        self._caller.forget(self._slot, self._number)
+
+    def _tell(self, message: Part | Ended, descriptor: int = -1) -> None:
+        raw = _encode(message)
+        try:
+            if len(raw) > MAX_MESSAGE:
+                raise InternalError(f"an answer of {len(raw)} bytes does not fit in a message")
+            socket.send_fds(self._server, [raw], [descriptor] if descriptor >= 0 else [])
+        except (BrokenPipeError, ConnectionResetError):
+            # The server is gone; the loop of the host sees it too.
+            sys.exit(0)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
