@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +23,7 @@ from tuili.cli.serve_options import (
     LogLevel,
     MaxInputSize,
     MemoryBudget,
+    ModelNamespacing,
     OnnxExecutor,
     OverloadStatus,
     PollInterval,
@@ -44,6 +43,7 @@ from tuili.cli.serve_options import (
     TlsKey,
     TraceConfig,
 )
+from tuili.cli.serve_places import places
 
 if TYPE_CHECKING:
     from tuili.server.main import Running
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 def serve(
     repository: Repositories,
+    model_namespacing: ModelNamespacing = False,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(help="HTTP; 0 any free port, -1 none.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC; 0 any free port, -1 none.")] = 8001,
@@ -137,7 +138,8 @@ def _server_options(given: dict[str, Any]) -> ServerOptions:
         given[name] = tuple(given[name] or ())
     given["rate_limit_resource"] = tuple(map(_resource, given["rate_limit_resource"]))
     given["memory_budget_bytes"] = given.pop("memory_budget_mb") << 20
-    given["repository"], given["remotes"] = _places(given["repository"], given["cache"])
+    spaces = given.pop("model_namespacing")
+    given["repository"], given["remotes"] = places(given["repository"], given["cache"], spaces)
     return ServerOptions(**{_FIELDS.get(name, name): value for name, value in given.items()})
 
 
@@ -148,19 +150,6 @@ def _resource(text: str) -> tuple[str, int]:
     if not name or not count.isdigit():
         raise typer.BadParameter(f"expected NAME:COUNT, got {text!r}")
     return name, int(count)
-
-
-def _places(given: Sequence[str], cache: Path | None) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The folders to serve, and the URLs that some of them mirror."""
-    from tuili.server.remote.mirror import mirror_folder
-    from tuili.server.remote.store import is_url
-    from tuili.server.repository.compiling import cache_folder
-
-    for each in given:
-        if not is_url(each) and not Path(each).is_dir():
-            raise typer.BadParameter(f"Directory {each!r} does not exist.", param_hint="REPOSITORY")
-    folders = (mirror_folder(cache_folder(cache), x) if is_url(x) else Path(x) for x in given)
-    return tuple(folders), tuple(each for each in given if is_url(each))
 
 
 def _announce(running: Running) -> None:

@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 Repositories = Annotated[
-    list[str], typer.Argument(help="Folders of models, or URLs: s3, gs, az, http, https.")
+    list[str],
+    typer.Argument(
+        help="Folders of models, or URLs: s3, gs, az, http, https; NAME=FOLDER gives a namespace."
+    ),
+]
+ModelNamespacing = Annotated[
+    bool,
+    typer.Option(
+        "--model-namespacing",
+        help="Models of equal name are told apart as NAMESPACE/NAME, by the folders' names.",
+    ),
 ]
 RepositoryConfig = Annotated[
     Path | None, typer.Option(help="Credentials of remote repositories, TOML.")

@@ -37,7 +37,7 @@ from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import TensorRule
 from tuili.server.remotes import Remotes
 from tuili.server.repository import overrides
-from tuili.server.repository.layout import check_name
+from tuili.server.repository.layout import check_whole_name
 from tuili.server.repository.lifecycle import Repository, not_ready
 from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.servable import Servable
@@ -339,7 +339,7 @@ class DataPlane:
         Files are base64 text (HTTP) or bytes (gRPC).
         """
         self._require_explicit()
-        check_name(model)
+        check_whole_name(self.options.repository, model)
         given = overrides.parse(model, parameters or {})
         try:
             await self.remotes.fetch(model)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuili.server.control.reconciler import Front
-from tuili.server.repository import config as configuration
+from tuili.server.repository import namespaces
 from tuili.server.repository.dependencies import models_needed
 from tuili.server.repository.layout import find_model, versions_of
 from tuili.server.serving.servable import Servable
@@ -51,8 +51,9 @@ class Footprints:
         if folder is None or model in seen or model in self._live:
             return 0
         seen.add(model)
-        config = configuration.read(folder)
-        parts = sum(self._estimate(part, seen) for part in models_needed(folder, config))
+        config = namespaces.read(self._folders, model, folder)
+        needed = models_needed(folder, config, self._folders)
+        parts = sum(self._estimate(part, seen) for part in needed)
         if model in self._measured:
             return parts + self._measured[model]
         versions = config.versions.select(versions_of(folder))

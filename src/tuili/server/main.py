@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from tuili.errors import InvalidArgument, InvalidModel, Unavailable, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.following import follow
+from tuili.server.naming import dataplane_of
 from tuili.server.options import ServerOptions
 from tuili.server.polling import BusyPoll
 from tuili.server.protocol.restrictions import Restrictions, read_keys
@@ -102,7 +103,7 @@ async def _start_unless_stopped(options: ServerOptions, stop: asyncio.Event) -> 
 
 async def start(options: ServerOptions) -> Running:
     """Listen first, so that liveness and readiness can be asked while models load."""
-    dataplane = DataPlane(options)
+    dataplane = dataplane_of(options)
     front_ends: dict[str, FrontEnd] = {}
     running = Running(dataplane, front_ends)
     if options.busy_poll_us:

@@ -10,10 +10,10 @@ from tuili.errors import TuiliError, Unavailable
 from tuili.server.options import ServerOptions
 from tuili.server.remote.mirror import Mirror
 from tuili.server.remote.store import options_for
-from tuili.server.repository import config as configuration
+from tuili.server.repository import namespaces
 from tuili.server.repository.compiling import cache_folder
 from tuili.server.repository.dependencies import models_needed
-from tuili.server.repository.layout import find_model
+from tuili.server.repository.layout import Namespaced, find_model
 
 _log = logging.getLogger("tuili.server")
 
@@ -25,7 +25,9 @@ class Remotes:
 
     def __init__(self, options: ServerOptions) -> None:
         cache = cache_folder(options.cache)
-        self._folders = options.repository
+        self._folders = places = options.repository
+        named = places.by_name.items() if isinstance(places, Namespaced) else ()
+        self._spaces = {folder: space for space, folder in named}
         self._mirrors = [
             Mirror(url, cache, options_for(url, options.repository_config))
             for url in options.remotes
@@ -43,20 +45,28 @@ class Remotes:
 
     async def names(self) -> list[str]:
         """The models of all remote repositories."""
-        found = [await asyncio.to_thread(mirror.names) for mirror in self._mirrors]
-        return sorted({name for names in found for name in names})
+        found: set[str] = set()
+        for mirror in self._mirrors:
+            names = await asyncio.to_thread(mirror.names)
+            space = self._spaces.get(mirror.folder)
+            found |= {f"{space}/{name}" if space else name for name in names}
+        return sorted(found)
 
     def _fetch(self, model: str, seen: set[str]) -> None:
         seen.add(model)
+        space, _, name = model.rpartition("/")
         for mirror in self._mirrors:
-            failed = mirror.refresh([model], _Progress(mirror.url))
-            if model in failed:
-                raise Unavailable(f"load failed for model '{model}': {failed[model]}")
+            if space and self._spaces.get(mirror.folder) != space:
+                continue
+            failed = mirror.refresh([name], _Progress(mirror.url))
+            if name in failed:
+                raise Unavailable(f"load failed for model '{model}': {failed[name]}")
         folder = find_model(self._folders, model)
         if folder is None:
             return
         try:
-            parts = models_needed(folder, configuration.read(folder))
+            config = namespaces.read(self._folders, model, folder)
+            parts = models_needed(folder, config, self._folders)
         except TuiliError:
             return  # loading tells what is wrong with it
         for part in parts:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from tuili.server.dataplane import DataPlane
+from tuili.server.naming import dataplane_of
 from tuili.server.options import ServerOptions
 
 Seen = TypeVar("Seen")
@@ -22,7 +23,7 @@ def on_loaded(
 
 
 async def _on_loaded(options: ServerOptions, look: Callable[[DataPlane], Seen]) -> Seen:
-    dataplane = DataPlane(options)
+    dataplane = dataplane_of(options)
     try:
         await dataplane.start()
         return look(dataplane)

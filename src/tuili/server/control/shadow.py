@@ -125,7 +125,8 @@ class Shadow:
         try:
             folder = Path(rules.folder)
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{self._plan.model}-{name}-{self._captured}.npz"
+            model = self._plan.model.replace("/", "-")
+            path = folder / f"{model}-{name}-{self._captured}.npz"
             np.savez_compressed(path, **plain)
         except OSError as error:
             self._captured = rules.most  # a full disk is told once

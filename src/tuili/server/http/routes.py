@@ -104,6 +104,15 @@ class RouteTable:
 
     def find(self, method: str, path: tuple[str, ...]) -> Match | WrongMethod | None:
         """The match of `path` (decoded segments), None when there is no such path."""
+        found = self._find(method, path)
+        at = path.index("models") + 1 if found is None and "models" in path[1:-2] else 0
+        if at:
+            # NAMESPACE/NAME in two segments, as clients that do not escape slashes send it.
+            name = f"{path[at]}/{path[at + 1]}"
+            found = self._find(method, (*path[:at], name, *path[at + 2 :]))
+        return found
+
+    def _find(self, method: str, path: tuple[str, ...]) -> Match | WrongMethod | None:
         allowed: set[str] = set()
         for methods, segments, operation in self._rows:
             names = _fit(segments, path)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tuili.errors import InvalidModel, TuiliError
 from tuili.server.execution.hosts import Host
@@ -34,6 +35,7 @@ from tuili.server.repository import pipeline
 from tuili.server.repository.compiling import cache_folder
 from tuili.server.repository.config import ModelConfig, step_models
 from tuili.server.repository.lifecycle import Repository
+from tuili.server.repository.namespaces import with_steps
 from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.dag import Dag
 from tuili.server.scheduling.holding import hold_of
@@ -155,7 +157,7 @@ class Launcher:
             loop.call_soon_threadsafe(model.attach, changed)
             return list(model.slots), model
 
-        memory = cache_folder(self._options.cache) / "arrivals" / f"{config.name}.json"
+        memory = cache_folder(self._options.cache) / "arrivals" / f"{quote(config.name, '')}.json"
         elastic = Elastic(servable, Scaler(elasticity, remembered(memory)), another, memory)
         servable.before_close = elastic.stop
         elastic.start()
@@ -189,7 +191,7 @@ class Launcher:
 
     async def _launch_pipeline(self, path: Path, config: ModelConfig, version: int) -> Ensemble:
         """A pipeline, after its models are live and its Python steps have started."""
-        read = pipeline.read(path)
+        read = with_steps(self._options.repository, config.name, pipeline.read(path))
         await self._ensure(config, read.models)
         parts = {
             step.name: self._part(config.name, step.model, step.version)

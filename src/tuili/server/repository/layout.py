@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tuili.errors import InvalidArgument, InvalidModel, NotFound
 from tuili.server.registry import ledger
@@ -18,6 +18,17 @@ ARTIFACT: Final = "model.tuili"
 PACKED: Final = "model.tuiliz"
 ONNX: Final = "model.onnx"
 PYTHON: Final = "model.py"
+
+
+class Namespaced(tuple[Path, ...]):  # noqa: SLOT001 - of a length of its own
+    """Repositories with a namespace each: their models are called NAMESPACE/NAME."""
+
+    by_name: Mapping[str, Path]
+
+    def __new__(cls, places: Mapping[str, Path]) -> Self:
+        made = super().__new__(cls, places.values())
+        made.by_name = dict(places)
+        return made
 
 
 def check_name(name: str) -> str:
@@ -36,26 +47,42 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_whole_name(repositories: Sequence[Path], name: str) -> str:
+    """As `check_name`; where repositories have namespaces, NAMESPACE/NAME is a name as well."""
+    space, _, plain = name.partition("/")
+    spaced = isinstance(repositories, Namespaced) and space in repositories.by_name
+    check_name(plain if spaced and plain else name)
+    return name
+
+
 def find_models(repositories: Sequence[Path]) -> dict[str, list[Path]]:
     """All model folders by name; a name with more than one folder is for the caller to refuse."""
     found: dict[str, list[Path]] = {}
-    for repository in repositories:
+    spaces = list(repositories.by_name) if isinstance(repositories, Namespaced) else []
+    for at, repository in enumerate(repositories):
         try:
             folders = sorted(each for each in repository.iterdir() if each.is_dir())
         except OSError as error:
             raise NotFound(f"model repository {repository} cannot be read: {error}") from error
         for folder in folders:
             if _NAME.fullmatch(folder.name) and not folder.name.startswith("."):
-                found.setdefault(folder.name, []).append(folder)
+                name = f"{spaces[at]}/{folder.name}" if spaces else folder.name
+                found.setdefault(name, []).append(folder)
     return found
 
 
 def find_model(repositories: Sequence[Path], name: str) -> Path | None:
     """The folder of one model, or None."""
+    if isinstance(repositories, Namespaced) and "/" in name:
+        space, _, name = name.partition("/")
+        repositories = [repositories.by_name[space]] if space in repositories.by_name else []
     folders = [folder for each in repositories if (folder := each / check_name(name)).is_dir()]
     if len(folders) > 1:
         places = ", ".join(str(folder.parent) for folder in folders)
-        raise InvalidModel(f"model {name!r} is in more than one repository: {places}")
+        raise InvalidModel(
+            f"model {name!r} is in more than one repository: {places}. Rename one, or serve them "
+            "with --model-namespacing, which tells them apart as NAMESPACE/NAME"
+        )
     return folders[0] if folders else None
 
 

@@ -19,10 +19,16 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from tuili.errors import InternalError, InvalidModel, NotPolled, TuiliError, Unavailable
-from tuili.server.repository import config as configuration
+from tuili.server.repository import namespaces
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.dependencies import models_needed
-from tuili.server.repository.layout import find_model, find_models, fingerprint, versions_of
+from tuili.server.repository.layout import (
+    Namespaced,
+    find_model,
+    find_models,
+    fingerprint,
+    versions_of,
+)
 from tuili.server.repository.overrides import Overrides
 from tuili.server.repository.selection import Selection
 from tuili.server.repository.settling import being_written, copies
@@ -51,7 +57,7 @@ class Repository(Generic[Running]):
         settle_s: float = 0.0,
     ) -> None:
         self.live: dict[str, dict[str, Running]] = {}
-        self._folders = tuple(folders)
+        self._folders = folders
         self._launch = launch
         self._settle_s = settle_s
         self._copying: dict[str, dict[int, str]] = {}
@@ -116,14 +122,16 @@ class Repository(Generic[Running]):
     async def load(self, name: str, overrides: Overrides | None = None) -> None:
         """Load or reload a model; raises when a version that should be served does not load."""
         async with self._locks.setdefault(name, asyncio.Lock()):
-            folder = (overrides and overrides.folder) or find_model(self._folders, name)
+            folder = (overrides and overrides.folder) or self._folder_of(name)
             if folder is None:
                 raise InternalError(
                     f"failed to load '{name}', failed to poll from model repository"
                 )
-            self._seen[name] = await asyncio.to_thread(fingerprint, folder)
+            self._seen[name] = await asyncio.to_thread(self._fingerprint, name, folder)
             try:
-                config = configuration.read(folder, overrides.config if overrides else None)
+                config = namespaces.read(
+                    self._folders, name, folder, overrides.config if overrides else None
+                )
                 self._check_cycles(folder, config, (name,))
                 versions = self.selection.versions(name, config.versions, versions_of(folder))
                 if not versions:
@@ -161,7 +169,8 @@ class Repository(Generic[Running]):
                 )
             states = self._states.setdefault(name, {})
             states.setdefault(version, VersionState(version)).beside = True
-            running = await self._load_version(folder, configuration.read(folder), version, states)
+            config = namespaces.read(self._folders, name, folder)
+            running = await self._load_version(folder, config, version, states)
             if running is None:
                 raise InvalidModel(f"version {version} of '{name}': {states[version].reason}")
             self._switch(name, self.live.get(name, {}) | {str(version): running})
@@ -204,7 +213,10 @@ class Repository(Generic[Running]):
 
     def copying(self, name: str) -> dict[int, str]:
         """The versions of a model that somebody is copying into its folder now, and why so."""
-        folder = find_model(self._folders, name)
+        try:
+            folder = find_model(self._folders, name)
+        except InvalidModel:
+            return {}  # in several repositories, which loading tells
         return {} if folder is None else copies(folder, time.time(), self._settle_s)
 
     async def settled(self, names: Sequence[str]) -> bool:
@@ -225,7 +237,10 @@ class Repository(Generic[Running]):
             self._states.pop(name, None)
         changed = [name for name, seen in there.items() if self._seen.get(name) != seen]
         settled = await self.settled(changed)
-        await self.load_all([name for name in changed if name not in self._copying])
+        changed = [name for name in changed if name not in self._copying]
+        await self.load_all(changed)
+        # What cannot be loaded is told once, and tried again when something changes.
+        self._seen |= {name: there[name] for name in changed if name in self._failed}
         return settled
 
     async def close(self) -> None:
@@ -241,12 +256,13 @@ class Repository(Generic[Running]):
     # ---- steps
     def _check_cycles(self, folder: Path, config: ModelConfig, chain: tuple[str, ...]) -> None:
         """Refuse ensembles that contain themselves: loading them would wait for itself."""
-        for step in models_needed(folder, config):
+        for step in models_needed(folder, config, self._folders):
             if step in chain:
                 raise InvalidModel(f"ensembles form a cycle: {' -> '.join((*chain, step))}")
             below = find_model(self._folders, step)
             if below is not None:
-                self._check_cycles(below, configuration.read(below), (*chain, step))
+                config = namespaces.read(self._folders, step, below)
+                self._check_cycles(below, config, (*chain, step))
 
     def _on_disk(self) -> dict[str, list[Path]]:
         try:
@@ -256,7 +272,29 @@ class Repository(Generic[Running]):
             return {}
 
     def _fingerprints(self) -> dict[str, object]:
-        return {name: fingerprint(folders[0]) for name, folders in self._on_disk().items()}
+        return {
+            name: self._fingerprint(name, folders[0]) if len(folders) == 1 else tuple(folders)
+            for name, folders in self._on_disk().items()
+        }
+
+    def _folder_of(self, name: str) -> Path | None:
+        """The folder of a model; raises InvalidModel for one that several repositories have."""
+        try:
+            return find_model(self._folders, name)
+        except InvalidModel as error:
+            self._failed[name] = str(error)
+            raise
+
+    def _fingerprint(self, name: str, folder: Path) -> object:
+        """Changes with the files, and with what the names of its steps stand for."""
+        found = fingerprint(folder)
+        if not isinstance(self._folders, Namespaced):
+            return found
+        try:
+            config = namespaces.read(self._folders, name, folder)
+            return found, tuple(models_needed(folder, config, self._folders))
+        except TuiliError as error:
+            return found, str(error)
 
     async def _load_versions(
         self, name: str, folder: Path, config: ModelConfig, versions: Sequence[int]
