@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codegen.compiled import HERE, Case, Cases, Const, Library
-from tuili.codegen.kernels.gemm_tile import split_rows
+from tuili.codegen.kernels.gemm_tile import rank_tiles, split_rows
 from tuili.codegen.kernels.matmul import pack_columns
-from tuili.codegen.targets import Target
+from tuili.codegen.targets import Target, find_target
 from tuili.codegen.translate import translate
 from tuili.ir import Graph, TensorType
 from tuili.ops.infer import infer
@@ -128,3 +128,20 @@ def test_packed_panels_hold_the_matrix_and_zeros(depth: int, width: int, columns
     flat = panels.transpose(1, 0, 2).reshape(depth, -1)
     np.testing.assert_array_equal(flat[:, :width], matrix)
     assert not flat[:, width:].any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "best"),
+    [
+        (128, 384, "6x2"),
+        (1, 64, "2x4"),  # two chains would leave the multipliers idle
+        (1, 214, "1x7"),
+        (40, 120, "4x3"),  # fifteen vectors: pairs leave one empty
+        (3, 2, "6x2"),
+    ],
+)
+def test_the_tile_fits_rows_and_columns(rows: int, columns: int, best: str) -> None:
+    target = find_target("x86-64-avx2")
+    tiles = rank_tiles(target, known_stride=True, columns=columns, rows=rows)
+    assert str(tiles[0]) == best
+    assert len(set(tiles)) == len(tiles) <= 3

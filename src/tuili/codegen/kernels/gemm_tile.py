@@ -17,6 +17,9 @@ from tuili.tensors import Dim
 
 _MOST_VECTORS = 8
 _GUESSED_ROWS = 168  # stand for a number that is not known
+_L2_BYTES_A_CYCLE = 24
+_LONE = 1.2  # one vector: every multiply-add has a load of its own
+_ALIKE = 1.01  # the usual tile is taken where no other is cheaper than this
 _RIVAL = 1.25  # tiles that may cost so much more by the model are worth measuring
 PIECE = 16  # steps of k between two looks at what to prefetch
 
@@ -37,8 +40,8 @@ class Tile:
         return self.vectors * lanes
 
 
-def choose_tile(target: Target, *, known_stride: bool, columns: int | None) -> Tile:
-    """The tile for a target.
+def usual_tile(target: Target, *, known_stride: bool, columns: int | None) -> Tile:
+    """The tile for many rows on a target.
 
     Rows at a known distance need one address register; unknown distances need one each, so there
     fewer rows and more columns do the same work per load.
@@ -50,25 +53,41 @@ def choose_tile(target: Target, *, known_stride: bool, columns: int | None) -> T
 
 
 def rank_tiles(target: Target, *, known_stride: bool, columns: int | None, rows: Dim) -> list[Tile]:
-    """The tile of `choose_tile`, and up to two others that may do better on `rows` rows."""
-    first = choose_tile(target, known_stride=known_stride, columns=columns)
-    wide = 8 * target.lanes if columns is None else columns
+    """Up to three tiles for so many rows and columns, the likely best first.
+
+    That is the usual one, unless another leaves fewer columns empty or, where rows are few, keeps
+    the multipliers busier.
+    """
+    usual = usual_tile(target, known_stride=known_stride, columns=columns)
+    wide = 8 * target.lanes if columns is None else max(columns, 1)
     total = rows if isinstance(rows, int) else _GUESSED_ROWS
-    costs = {
-        tile: _cycles(tile, max(total, 1), -(-wide // tile.columns(target.lanes)))
-        for vectors in range(1, min(_MOST_VECTORS, -(-wide // target.lanes)) + 1)
-        if (tile := Tile((target.registers - 1 - vectors) // vectors, vectors)).rows > 0
-    }
-    least = min(costs.values())
-    near = [tile for tile in sorted(costs, key=lambda t: costs[t]) if costs[tile] <= _RIVAL * least]
-    return [first, *(tile for tile in near if tile.vectors != first.vectors)][:3]
+
+    def cost(tile: Tile) -> float:
+        panels = -(-wide // tile.columns(target.lanes))
+        return panels * _cycles(tile, max(total, 1), target.lanes)
+
+    others: list[Tile] = []
+    for vectors in range(1, min(_MOST_VECTORS, -(-wide // target.lanes)) + 1):
+        most = (target.registers - vectors - (1 if target.fma else 2)) // vectors
+        height = most if known_stride else min(most, usual.rows)
+        if height > 0 and vectors != usual.vectors:
+            others.append(Tile(height, vectors))
+    others.sort(key=cost)
+    least = min(cost(tile) for tile in (usual, *others))
+    tiles = [tile for tile in others if cost(tile) <= _RIVAL * least]
+    tiles.insert(0 if cost(usual) <= _ALIKE * least else 1, usual)
+    return tiles[:3]
 
 
-def _cycles(tile: Tile, rows: int, panels: int) -> float:
-    """Estimated cycles for one step of k: two multiply-adds or loads each, four for a chain."""
+def _cycles(tile: Tile, rows: int, lanes: int) -> float:
+    """Estimated cycles for one step of k of a panel: see `register_tile` for the numbers.
+
+    Where there are several tiles, each reads the vectors of b anew, from the second-level cache.
+    """
     heights = split_rows(rows, tile.rows)
-    work = (max(h * tile.vectors / 2, (h + tile.vectors) / 2, 4) for h in heights)
-    return panels * sum(work)
+    reading = tile.columns(lanes) * 4 / _L2_BYTES_A_CYCLE if len(heights) > 1 else 0
+    each = tile.vectors / 2 * (_LONE if tile.vectors == 1 else 1)
+    return sum(max(h * each, (h + tile.vectors) / 2, 4, reading) for h in heights)
 
 
 def split_rows(total: int, most: int) -> list[int]:
