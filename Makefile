@@ -138,7 +138,7 @@ diff-triton: setup
 conformance-triton: setup
 	$(BIN)/python -m pip install --quiet requests sseclient-py
 	TRITON_QA="$(TRITON_QA)" TRITON_CLIENT="$(TRITON_CLIENT)" \
-		$(BIN)/python -m tests.conformance.triton.suites.run
+		$(BIN)/python -m tests.conformance.triton.suites.run --page docs/reference/triton-conformance.md
 
 # The backend suite and 480 random graphs with generated C under the address and undefined-behaviour
 # sanitizers of gcc.

@@ -25,6 +25,8 @@ _GENERATORS = {
     "qa_dyna_sequence_implicit_model_repository": ("gen_qa_dyna_sequence_implicit_models.py",),
     "qa_ragged_model_repository": ("gen_qa_ragged_models.py",),
     "qa_ensemble_model_repository": ("gen_qa_models.py", "--ensemble"),
+    "qa_identity_ensemble_repository": ("gen_qa_identity_models.py", "--ensemble"),
+    "qa_reshape_ensemble_repository": ("gen_qa_reshape_models.py", "--ensemble"),
 }
 
 

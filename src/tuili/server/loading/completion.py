@@ -253,7 +253,8 @@ def _json(config: ModelConfig, backend: str, signature: Signature, policy: Batch
         "output": [_tensor_json(rule, role="output") for rule in signature.outputs.values()],
         "batch_input": [],
         "batch_output": [],
-        "instance_group": [{"count": config.instances}],
+        # One that is not written has the model's name; those that are get a number.
+        "instance_group": [{"name": config.name, "count": config.instances}],
         "optimization": {
             "priority": "PRIORITY_DEFAULT",
             "input_pinned_memory": {"enable": True},

@@ -180,13 +180,6 @@ INTENDED: tuple[Intended, ...] = (
         "a negative number is out of range, not of a wrong type",
     ),
     Intended(
-        "type/BYTES/* | generate*",
-        "text",
-        "Unable to parse 'data': .*",
-        "Unable to parse JSON bytes array: .*",
-        "one text for all datatypes",
-    ),
-    Intended(
         "type/FP16/*",
         "text",
         "(?:receiving|sending) FP16 data via JSON.*",
@@ -464,7 +457,6 @@ INTENDED: tuple[Intended, ...] = (
         "400",
         "as whatever does not load",
     ),
-    Intended("load/* | unload/*", "kind", ".*", ".*", "answers without a body have no type"),
     Intended("unload/*", r"status|text", ".*", ".*", _EVEN_FALSE),
     Intended(
         "index/* | path/POST /v2/repository/index | rpc/RepositoryIndex*",
@@ -479,6 +471,13 @@ INTENDED: tuple[Intended, ...] = (
         ".*",
         ".*",
         "a repository that is named is refused, as by the documentation; wrong types are, too",
+    ),
+    Intended(
+        "sequence/id text",
+        r"status|text|body.*",
+        ".*",
+        ".*",
+        "an id of a type that the model does not take is refused, as newer Tritons do",
     ),
     # ---- descriptions
     Intended(

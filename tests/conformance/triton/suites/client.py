@@ -21,14 +21,19 @@ _REPLACED = (
 )
 
 
-def lay_out(folder: Path, files: Sequence[Path], ports: Mapping[str, int]) -> None:
+def lay_out(
+    folder: Path,
+    files: Sequence[Path],
+    ports: Mapping[str, int],
+    replaced: Sequence[tuple[str, str]] = (),
+) -> None:
     """The test and what it imports, with the ports of our server instead of the usual ones."""
     folder.mkdir(parents=True)
     for path in files:
         text = path.read_text()
         for name, usual in _PORTS.items():
             text = re.sub(rf"(?<![0-9]){usual}(?![0-9])", str(ports[name]), text)
-        for old, new in _REPLACED:
+        for old, new in (*_REPLACED, *replaced):
             text = text.replace(old, new)
         (folder / path.name).write_text(text)
 

@@ -4,6 +4,8 @@ TRITON_QA=.. TRITON_CLIENT=.. python -m tests.conformance.triton.suites.run   ev
 ... --match 'http*'   some rows of the table; 'examples' are the client examples
 ... --resume          only what has no result yet in the folder of results
 ... --failed          only what has a result that is not all passed
+... --page PATH       write the page of all results there too
+... --none            run nothing: what the folder of results tells
 ... --verbose         why each test failed
 """
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     folder: Path = options.results
     folder.mkdir(parents=True, exist_ok=True)
-    if not (options.resume or options.failed or options.page) and options.match == "*":
+    if not (options.resume or options.failed or options.none) and options.match == "*":
         for path in folder.glob("*.json"):
             path.unlink()
     print(f"{'':81} passed / runnable, skipped")
@@ -94,7 +96,7 @@ def _keep_logs(scratch: Path, logs: Path, found: suite.Result) -> None:
 
 def _run_examples(folder: Path, options: argparse.Namespace) -> None:
     path = folder / _EXAMPLES
-    if options.page or ((options.resume or options.failed) and path.exists()):
+    if options.none or ((options.resume or options.failed) and path.exists()):
         return
     with tempfile.TemporaryDirectory(prefix="tuili-conformance-") as scratch:
         outcomes = client_examples.run(Path(scratch))

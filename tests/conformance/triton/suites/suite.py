@@ -29,6 +29,8 @@ class Suite:
     only: Sequence[str] = ("*",)
     skips: Mapping[str, str] = field(default_factory=dict)
     extra_files: Sequence[str] = ()
+    # What is written otherwise in the test and what it imports.
+    replaced: Sequence[tuple[str, str]] = ()
     own_server: bool = False  # every test starts with a fresh server
     # What the environment of server and client says for some tests, by a glob over their names.
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -95,7 +97,7 @@ def _run_group(
     ) as server:  # fmt: skip
         client = scratch / "client"
         files = [*(qa / "common").glob("*.py"), *(qa / f for f in (suite.file, *suite.extra_files))]
-        lay_out(client, files, server.ports)
+        lay_out(client, files, server.ports, suite.replaced)
         (client / "models").symlink_to(repository)
         if suite.beside is not None:
             suite.beside(client, qa)

@@ -53,6 +53,12 @@ _DOCUMENTED = examples(
 )
 
 SHM = "--allow-client-shm"
+# Of tests that go through several back ends, the part for ONNX models runs.
+_ONNX_ONLY = {"BACKENDS": "onnx", "ENSEMBLES": "0", "CPU_ONLY": "1"}
+_NO_OTHERS = tuple(
+    (f"def validate_for_{name}_model(", f"def validate_for_{name}_model(*_):\n    return False\n\n\ndef _{name}(")
+    for name in ("trt", "libtorch")
+)  # fmt: skip
 EXPLICIT = ("--model-control-mode", "explicit", "--load-model", "*")
 
 SUITES: tuple[Suite, ...] = (
@@ -78,11 +84,11 @@ SUITES: tuple[Suite, ...] = (
     Suite("infer", "L0_infer/infer_test.py", made("qa_model_repository"), (SHM,),
           environment={"BACKENDS": "onnx", "ENSEMBLES": "0", "NOBATCH": "1", "BATCH": "1", "TRITON_SERVER_CPU_ONLY": "1", "CPU_ONLY": "1"}),
     Suite("infer variable", "L0_infer_variable/infer_variable_test.py", made("qa_variable_model_repository"), (SHM,),
-          environment={"BACKENDS": "onnx", "ENSEMBLES": "0", "CPU_ONLY": "1"}),
+          environment=_ONNX_ONLY, replaced=_NO_OTHERS, limit_s=1200),
     Suite("infer zero", "L0_infer_zero/infer_zero_test.py",
-          all_of(made("qa_identity_model_repository")), (SHM,), environment={"BACKENDS": "onnx", "ENSEMBLES": "0", "CPU_ONLY": "1"}),
-    Suite("infer reshape", "L0_infer_reshape/infer_reshape_test.py", made("qa_reshape_model_repository"), (SHM,),
-          environment={"BACKENDS": "onnx", "ENSEMBLES": "0", "CPU_ONLY": "1"}, skips={"*": "asks for libtorch models beside those of ONNX"}),
+          all_of(made("qa_identity_model_repository"), made("qa_identity_ensemble_repository")), (SHM,), environment=_ONNX_ONLY, replaced=_NO_OTHERS, limit_s=1200),
+    Suite("infer reshape", "L0_infer_reshape/infer_reshape_test.py",
+          all_of(made("qa_reshape_model_repository"), made("qa_reshape_ensemble_repository")), (SHM,), environment=_ONNX_ONLY, replaced=_NO_OTHERS, limit_s=1200),
     Suite("shared memory", "L0_shared_memory/shared_memory_test.py",
           all_of(python("add_sub", "execute_delayed_model"), changed("execute_delayed_model", r'^name: "simple"', 'name: "execute_delayed_model"'), renamed("add_sub", "simple")), (SHM,),
           own_server=True),

@@ -202,7 +202,7 @@ _LIMITS = all_of(
 
 ENSEMBLES = (
     Suite("ensembles: simple", "L0_simple_ensemble/ensemble_test.py",
-          all_of(examples("simple"), second("simple"), stored("L0_simple_ensemble/models")), ("--log-verbose=1",), own_server=True, issue=6),
+          all_of(examples("simple"), second("simple"), stored("L0_simple_ensemble/models")), ("--log-level", "debug"), own_server=True, issue=6),
     Suite("ensembles: queues", _BACKPRESSURE, _QUEUES, only=("EnsembleStepMaxQueueSizeTest.*",), issue=6),
     Suite("ensembles: parallel", _BACKPRESSURE, _PARALLEL, only=("EnsembleParallelFailedEnqueueTest.*",), issue=6),
     Suite("ensembles: limits", _BACKPRESSURE, _LIMITS, only=("EnsembleBackpressureTest.*",), timeout_s=800, issue=6),
