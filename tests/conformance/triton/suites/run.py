@@ -61,9 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=Path("build/conformance-triton"))
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--failed", action="store_true")
-    parser.add_argument(
-        "--page", type=Path, help="write the page of all results there, run nothing"
-    )
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--none", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     return parser
 
@@ -71,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run_row(folder: Path, each: suite.Suite, options: argparse.Namespace) -> None:
     known = results.read(folder, each)
     if (
-        options.page
+        options.none
         or (options.resume and known)
         or (options.failed and not (known and known.count("failed")))
     ):

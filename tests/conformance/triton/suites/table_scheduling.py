@@ -26,6 +26,7 @@ from tests.conformance.triton.suites.building import (
 )
 from tests.conformance.triton.suites.suite import Suite
 from tests.conformance.triton.suites.table_ensembles import ENSEMBLES, square
+from tests.conformance.triton.suites.table_python import PYTHON
 
 _ONNX = {"BACKENDS": "onnx", "ENSEMBLES": "0"}
 _NO_STATE = {"IMPLICIT_STATE": "0", "INITIAL_STATE_FILE": "0", "INITIAL_STATE_ZERO": "0"}
@@ -318,18 +319,8 @@ _OTHERS = (
     Suite("optional inputs", "L0_optional_input/optional_input_test.py", _OPTIONAL, own_server=True, issue=6),
     Suite("ensemble cache", "L0_response_cache/ensemble_cache_test.py", made("qa_model_repository", "onnx_float32_float32_float32"),
           (*_EXPLICIT, "--cache-config", "local,size=10840"), skips={"*": "needs an ensemble of a generator that needs TensorFlow"}, issue=6),
-    Suite("python: bls", "L0_backend_python/bls/bls_test.py", python("identity_fp32"), issue=6),
-    Suite("python: parameters", "L0_backend_python/parameters/response_parameters_test.py",
-          python("response_parameters", "response_parameters_decoupled", "response_parameters_bls"), issue=6),
-    Suite("python: response sender", "L0_backend_python/response_sender/response_sender_test.py",
-          python("response_sender", "response_sender_complete_final", "response_sender_until_cancelled"), issue=6),
-    Suite("python: lifecycle", "L0_backend_python/lifecycle/lifecycle_test.py",
-          python("execute_error", "execute_return_error", "error_code", "identity_fp32"), issue=6),
-    Suite("python: reschedule", "L0_backend_python/request_rescheduling/request_rescheduling_test.py",
-          python("request_rescheduling_addsub"), issue=6),
-    Suite("python: io", "L0_backend_python/io/io_test.py", python("ensemble_io", "dlpack_io_identity", "dlpack_io_identity_decoupled"), issue=6),
 )  # fmt: skip
 
 SCHEDULING: tuple[Suite, ...] = tuple(
-    chain(_BATCHER, _QUEUE, _SEQUENCE, _LIMITER, ENSEMBLES, _OTHERS)
+    chain(_BATCHER, _QUEUE, _SEQUENCE, _LIMITER, ENSEMBLES, _OTHERS, PYTHON)
 )

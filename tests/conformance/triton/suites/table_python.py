@@ -1,0 +1,124 @@
+"""Triton's tests of models in Python, with their models."""
+
+# ruff: noqa: E501 - one case, one line
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.conformance.triton.suites.building import (
+    Build,
+    all_of,
+    changed,
+    extended,
+    python,
+    stored,
+)
+from tests.conformance.triton.suites.suite import Suite
+from tests.conformance.triton.suites.table_ensembles import square
+
+_HOME = "L0_backend_python"
+_TORCH = "needs PyTorch"
+_GPU = "needs a GPU"
+_MANY = "model_transaction_policy { decoupled: True }\n"
+_LATE = "dynamic_batching { max_queue_delay_microseconds: 500000 }\n"
+
+
+def _named(source: str, name: str, more: str = "", code: str = "model.py") -> Build:
+    """A model of `qa/python_models` under another name, with another of its files as its code."""
+
+    def build(repository: Path, qa: Path) -> None:
+        python(source)(repository / ".made", qa)
+        shutil.move(repository / ".made" / source, repository / name)
+        (repository / ".made").rmdir()
+        version = repository / name / "1"
+        if code != "model.py":
+            shutil.copy(version / code, version / "model.py")
+
+    return all_of(
+        build, changed(name, f'^name: *"{source}"', f'name: "{name}"'), extended(name, "\n" + more)
+    )
+
+
+def _of(kind: str, name: str, *, rows: str = "") -> Build:
+    """An identity of another type."""
+    steps = [_named("identity_fp32", name), changed(name, "TYPE_FP32", kind)]
+    if rows:
+        steps.append(changed(name, "^max_batch_size:.*", rows))
+    return all_of(*steps)
+
+
+_SENDERS = all_of(
+    *(
+        _named("response_sender", f"response_sender{name}", more, code)
+        for name, more, code in (
+            ("", "", "model.py"),
+            ("_decoupled", _MANY, "model.py"),
+            ("_async", "", "model_async.py"),
+            ("_decoupled_async", _MANY, "model_async.py"),
+            ("_batching", _LATE, "model.py"),
+            ("_decoupled_batching", _MANY + _LATE, "model.py"),
+            ("_async_batching", _LATE, "model_async.py"),
+            ("_decoupled_async_batching", _MANY + _LATE, "model_async.py"),
+        )
+    )
+)
+_WAITS = "dynamic_batching { preferred_batch_size: [8], max_queue_delay_microseconds: 12000000 }\n"
+_LIVES = all_of(
+    python("error_code", "execute_cancel", "execute_return_error", "decoupled_grpc_error", "execute_error", "execute_grpc_error"),
+    *(all_of(changed(name, "^max_batch_size:.*", "max_batch_size: 8"), extended(name, _WAITS)) for name in ("execute_error", "execute_grpc_error")),
+    _named("wrong_model", "wrong_model"), changed("wrong_model", "TYPE_FP32", "TYPE_UINT32"),
+)  # fmt: skip
+_STREAMS = (
+    *("decoupled_bls_async_cancel", "decoupled_bls_cancel", "decoupled_bls_cancel_after_complete", "decoupled_bls_stream"),
+    *("decoupled_execute_error", "decoupled_raise_exception", "decoupled_return_response_error", "decoupled_send_after_close_error"),
+)  # fmt: skip
+_DECOUPLED_MODELS = all_of(
+    stored(f"{_HOME}/decoupled/models", *_STREAMS), python("identity_fp32", "execute_cancel", "response_sender_until_cancelled"),
+    square("square_int32"),
+)  # fmt: skip
+_IO = f"{_HOME}/io/io_test.py"
+
+
+def _io_models(source: str) -> Build:
+    return all_of(
+        *(_named(source, f"dlpack_io_identity_{at}") for at in (1, 2, 3)), python("ensemble_io")
+    )
+
+
+def _llm(repository: Path, qa: Path) -> None:
+    shutil.copytree(qa / _HOME / "io" / "requested_output_model", repository / "llm")
+    (repository / "llm" / "1").mkdir()
+    shutil.move(repository / "llm" / "model.py", repository / "llm" / "1")
+
+
+_BASICS = all_of(
+    python("identity_fp32", "identity_bf16", "init_args", "optional", "non_contiguous", "string", "string_fixed", "delayed_model"),
+    changed("init_args", "TRITON_DIR_PATH", "/opt/tritonserver"),
+    _of("TYPE_UINT8", "identity_uint8", rows="max_batch_size: 8\ndynamic_batching { preferred_batch_size: [8], max_queue_delay_microseconds: 12000000 }"),
+    _of("TYPE_UINT8", "identity_uint8_nobatch", rows=""), _of("TYPE_UINT32", "identity_uint32"), _of("TYPE_BOOL", "identity_bool"),
+)  # fmt: skip
+
+PYTHON = (
+    Suite("python: basics", f"{_HOME}/python_test.py", _BASICS, ("--allow-client-shm",), issue=6,
+          skips={"*growth_error": "measures the memory of Triton's own shared region", "*gpu*": _GPU, "*dlpack*": _TORCH, "*pytorch": _TORCH,
+                 "*init_args": "asks for the folder of Triton's own installation"}),
+    Suite("python: decoupled", f"{_HOME}/decoupled/decoupled_test.py", all_of(_DECOUPLED_MODELS), own_server=True, issue=6,
+          skips={"*decoupled_bls": _TORCH}),
+    Suite("python: coroutines", f"{_HOME}/async_execute/concurrency_test.py", python("async_execute_decouple", "async_execute_decouple_bls"), issue=6),
+    Suite("python: ensemble", f"{_HOME}/ensemble/ensemble_test.py",
+          all_of(python("ensemble"), _named("add_sub", "add_sub_1"), _named("add_sub", "add_sub_2")), skips={"*gpu": _GPU}, issue=6),
+    Suite("python: bls parameters", f"{_HOME}/bls/bls_parameters_test.py", python("bls_parameters"), issue=6),
+    Suite("python: parameters", f"{_HOME}/parameters/response_parameters_test.py",
+          python("response_parameters", "response_parameters_decoupled", "response_parameters_bls"), issue=6),
+    Suite("python: response sender", f"{_HOME}/response_sender/response_sender_test.py", _SENDERS, issue=6),
+    Suite("python: response sender closed", f"{_HOME}/response_sender/response_sender_complete_final_test.py", python("response_sender_complete_final"), issue=6),
+    Suite("python: lifecycle", f"{_HOME}/lifecycle/lifecycle_test.py", _LIVES, issue=6),
+    Suite("python: reschedule", f"{_HOME}/request_rescheduling/grpc_endpoint_test.py",
+          python("bls_request_rescheduling", "request_rescheduling_addsub", "iterative_sequence", "wrong_return_type"), issue=6),
+    Suite("python: ensemble of streams", _IO, _io_models("dlpack_io_identity"), only=("*ensemble_io",), environment={"TRIAL": "default"}, skips={"*": _TORCH}, issue=6),
+    Suite("python: outputs", _IO, python("add_sub"), only=("*output_default",), issue=6),
+    Suite("python: outputs", _IO, python("add_sub"), only=("*gpu*", "*output_decoupled"), skips={"*gpu*": _GPU, "*": _TORCH}, issue=6),
+    Suite("python: outputs", _IO, _llm, only=("*prior_crash",), issue=6),
+)  # fmt: skip
