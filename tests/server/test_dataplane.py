@@ -325,3 +325,22 @@ def test_the_cache_can_be_switched_off(tmp_path):
         assert dataplane.model_statistics("m")["model_stats"][0]["execution_count"] == 2
 
     run(tmp_path, scenario, response_cache_bytes=0)
+
+
+def test_a_configuration_that_came_with_a_load_holds_until_the_files_change(tmp_path):
+    add(tmp_path, "m", 1, 2)
+
+    async def scenario(dataplane):
+        async def served(**parameters):
+            await dataplane.repository_load("m", parameters)
+            return dataplane.model_metadata("m")["versions"]
+
+        given = {"backend": "identity", "version_policy": {"specific": {"versions": [1]}}}
+        for role, name in (("input", "x"), ("output", "y")):
+            given[role] = [{"name": name, "data_type": "TYPE_FP32", "dims": [2]}]
+        assert await served(config=json.dumps(given)) == ["1"]
+        assert await served() == ["1"]
+        (tmp_path / "m" / "config.pbtxt").write_text(IDENTITY + "# changed")
+        assert await served() == ["2"]
+
+    run(tmp_path, scenario, model_control_mode="explicit")

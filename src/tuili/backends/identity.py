@@ -1,6 +1,7 @@
 """Identity: answers each input as the output of the same place. For tests, demos and benchmarks.
 
-Understands Triton's `execute_delay_ms` parameter. Inputs and outputs come from the configuration.
+Understands Triton's parameters `execute_delay_ms` and `creation_delay_sec`. Inputs and outputs come
+from the configuration.
 """
 
 from __future__ import annotations
@@ -55,5 +56,7 @@ def load(path: Path, options: BackendOptions) -> Executable:
             f"{path}: an identity model needs as many outputs as inputs in its configuration, "
             f"found {len(inputs)} inputs and {len(outputs)} outputs"
         )
+    if not options.instance:  # a model's, not each instance's
+        time.sleep(float(options.parameters.get("creation_delay_sec", "0")))
     delay_s = float(options.parameters.get("execute_delay_ms", "0")) / 1e3
     return Identity(inputs, outputs, delay_s)

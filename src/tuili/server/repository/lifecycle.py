@@ -65,6 +65,8 @@ class Repository(Generic[Running]):
         self._failed: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._seen: dict[str, object] = {}
+        # Live models whose configuration came with the request that loaded them.
+        self._given: set[str] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self.selection: Selection[Running] = Selection()
 
@@ -127,11 +129,15 @@ class Repository(Generic[Running]):
                 raise InternalError(
                     f"failed to load '{name}', failed to poll from model repository"
                 )
-            self._seen[name] = await asyncio.to_thread(self._fingerprint, name, folder)
+            seen = await asyncio.to_thread(self._fingerprint, name, folder)
+            given = overrides.config if overrides else None
+            if given is None and name in self._given and self._seen.get(name) == seen:
+                # As in Triton, a configuration that came with a load holds until files change.
+                return
+            self._seen[name] = seen
+            self._given.discard(name)
             try:
-                config = namespaces.read(
-                    self._folders, name, folder, overrides.config if overrides else None
-                )
+                config = namespaces.read(self._folders, name, folder, given)
                 self._check_cycles(folder, config, (name,))
                 versions = self.selection.versions(name, config.versions, versions_of(folder))
                 if not versions:
@@ -145,6 +151,8 @@ class Repository(Generic[Running]):
                     f"failed to load '{name}', failed to poll from model repository: {error}"
                 ) from error
             await self._load_versions(name, folder, config, versions)
+            if overrides and given is not None and overrides.folder is None:
+                self._given.add(name)
 
     async def ensure(self, name: str) -> None:
         """Load a model unless it is live: what another model is made of."""
@@ -201,6 +209,7 @@ class Repository(Generic[Running]):
         async with self._locks.setdefault(name, asyncio.Lock()):
             self._failed.pop(name, None)
             self._seen.pop(name, None)
+            self._given.discard(name)
             running = self.live.pop(name, {})
             states = self._states.get(name, {})
             await asyncio.gather(

@@ -94,8 +94,7 @@ def _llm(repository: Path, qa: Path) -> None:
 
 
 _BASICS = all_of(
-    python("identity_fp32", "identity_bf16", "init_args", "optional", "non_contiguous", "string", "string_fixed", "delayed_model"),
-    changed("init_args", "TRITON_DIR_PATH", "/opt/tritonserver"),
+    python("identity_fp32", "identity_bf16", "optional", "non_contiguous", "string", "string_fixed", "delayed_model"),
     _of("TYPE_UINT8", "identity_uint8", rows="max_batch_size: 8\ndynamic_batching { preferred_batch_size: [8], max_queue_delay_microseconds: 12000000 }"),
     _of("TYPE_UINT8", "identity_uint8_nobatch", rows=""), _of("TYPE_UINT32", "identity_uint32"), _of("TYPE_BOOL", "identity_bool"),
 )  # fmt: skip
