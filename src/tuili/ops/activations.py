@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tuili.ops.op import Op, op
-from tuili.ops.shapes import same
+from tuili.ops.shapes import alike, same
 from tuili.ops.unary import erf, wide
 from tuili.tensors import Array
 
@@ -85,7 +85,7 @@ ROWS = (
         "SwiGLU",
         "A B",
         "Y",
-        same,
+        alike,
         elementwise=True,
         allow="float",
         attrs={"alpha": 1.0},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tuili.ops.op import Op, Result, op
-from tuili.ops.shapes import moved, same
+from tuili.ops.shapes import moved
 from tuili.ops.site import Site
 from tuili.tensors import Array
 
@@ -70,9 +70,58 @@ def _along(indices: Array, axis: int, size: int) -> tuple[Array, ...]:
     return tuple(grid)
 
 
+def _check_places(site: Site, axis: int) -> None:
+    """Indices of elements: of the rank of the data, and within it along all other axes."""
+    data, indices = site.shape(0), site.shape(1)
+    if len(indices) != len(data):
+        site.fail(f"indices of rank {len(indices)} into data of rank {len(data)}; expected equal")
+    for other, (size, count) in enumerate(zip(data, indices, strict=True)):
+        if other != axis:
+            site.at_least(size, count, f"axis {other} of the data against that of the indices")
+
+
+def _gather_elements_shape(site: Site) -> list[Result]:
+    _check_places(site, site.axis(site.attr("axis"), site.rank(0)))
+    return [site.shape(1)]
+
+
 def gather_elements(data: Array, indices: Array, axis: int = 0) -> Array:
     """One element for each index (GatherElements-13)."""
     return data[_along(indices, axis % data.ndim, data.shape[axis])]
+
+
+def _scatter_elements_shape(site: Site) -> list[Result]:
+    _check_places(site, site.axis(site.attr("axis"), site.rank(0)))
+    site.same_shape(site.shape(1), site.shape(2), "shapes of indices and updates")
+    return [site.shape(0)]
+
+
+def _scatter_nd_shape(site: Site) -> list[Result]:
+    data, indices, updates = site.shape(0), site.shape(1), site.shape(2)
+    depth = indices[-1] if indices else 0
+    if isinstance(depth, int):
+        if not 0 < depth <= len(data):
+            site.fail(f"indices address {depth} axes; expected 1 to {len(data)}, as the data has")
+        wanted = (*indices[:-1], *data[depth:])
+        site.same_shape(wanted, updates, "the shape that data and indices ask for, and of updates")
+    return [data]
+
+
+def _tensor_scatter_shape(site: Site) -> list[Result]:
+    past, update = site.shape(0), site.shape(1)
+    if len(past) != len(update):
+        site.fail(f"an update of rank {len(update)} into rank {len(past)}; expected equal ranks")
+    axis = site.axis(site.attr("axis"), len(past))
+    if axis == 0:
+        site.fail("axis 0 is the batch; expected another one")
+    for other, (size, count) in enumerate(zip(past, update, strict=True)):
+        if other == axis:
+            site.at_least(size, count, f"axis {axis} of the past against that of the update")
+        else:
+            site.same(size, count, f"axis {other} of past and update")
+    if site.has(2):
+        site.same(site.need_rank(2, 1)[0], past[0], "one write index for each row of the batch")
+    return [past]
 
 
 def _combine(result: Any, places: Any, updates: Any, reduction: str) -> Array:
@@ -134,12 +183,12 @@ def _tensor_scatter(
     return result
 
 
-def _scatter(name: str, meaning: Any, **attrs: Any) -> Op:
+def _scatter(name: str, rule: Any, meaning: Any, **attrs: Any) -> Op:
     return op(
         name,
         "data indices:I updates",
         "output",
-        same,
+        rule,
         meaning,
         attrs={**attrs, "reduction": "none"},
         allow={"T": "any", "I": "index"},
@@ -163,7 +212,7 @@ ROWS = (
         "GatherElements",
         "data indices:I",
         "output",
-        lambda site: [site.shape(1)],
+        _gather_elements_shape,
         gather_elements,
         attrs={"axis": 0},
         allow=_INDEX,
@@ -178,14 +227,14 @@ ROWS = (
         attrs={"batch_dims": 0},
         symbolic=moved(_gather_nd),
     ),
-    _scatter("ScatterElements", _scatter_elements, axis=0),
-    _scatter("Scatter", _scatter_elements, axis=0),
-    _scatter("ScatterND", _scatter_nd),
+    _scatter("ScatterElements", _scatter_elements_shape, _scatter_elements, axis=0),
+    _scatter("Scatter", _scatter_elements_shape, _scatter_elements, axis=0),
+    _scatter("ScatterND", _scatter_nd_shape, _scatter_nd),
     op(
         "TensorScatter",
         "past update write_indices?:i64",
         "output",
-        same,
+        _tensor_scatter_shape,
         _tensor_scatter,
         attrs={"axis": -2, "mode": "linear"},
     ),

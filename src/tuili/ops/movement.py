@@ -262,6 +262,7 @@ def split(
 def _depth_to_space_shape(site: Site) -> list[Result]:
     n, c, h, w = site.need_rank(0, 4)
     b = site.attr("blocksize")
+    site.divides(b * b, c, f"channels for a blocksize of {b}")
     return [(n, c // (b * b), h * b, w * b)]
 
 
@@ -278,6 +279,8 @@ def _depth_to_space(x: Array, blocksize: int, mode: str) -> Array:
 def _space_to_depth_shape(site: Site) -> list[Result]:
     n, c, h, w = site.need_rank(0, 4)
     b = site.attr("blocksize")
+    site.divides(b, h, f"height for a blocksize of {b}")
+    site.divides(b, w, f"width for a blocksize of {b}")
     return [(n, c * b * b, h // b, w // b)]
 
 

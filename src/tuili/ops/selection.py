@@ -16,7 +16,9 @@ def _top_k_shape(site: Site) -> list[Result]:
     shape = list(site.shape(0))
     axis = site.axis(site.attr("axis"), len(shape))
     count = site.dims(1)
+    size = shape[axis]
     shape[axis] = site.fresh(axis) if count is None else count[0]
+    site.at_least(size, shape[axis], f"elements along axis {axis} against how many are wanted")
     return [shape, shape]
 
 

@@ -18,6 +18,16 @@ def same(site: Site) -> list[Result]:
     return [site.shape(0)] * site.num_outputs
 
 
+def alike(site: Site) -> list[Result]:
+    """Every output has the shape that all inputs have."""
+    shape = site.shape(0)
+    for index in range(1, site.num_inputs):
+        if site.has(index):
+            what = f"shapes of inputs 0 and {index}"
+            shape = site.same_shape(shape, site.shape(index), what)
+    return [shape] * site.num_outputs
+
+
 def broadcast(site: Site) -> list[Result]:
     """The inputs broadcast together."""
     shapes = [site.shape(index) for index in range(site.num_inputs) if site.has(index)]

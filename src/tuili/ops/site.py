@@ -13,7 +13,7 @@ from tuili.ops.bounds import bounds, compare, is_equal_unless_empty, simpler
 from tuili.ops.contents import Contents
 from tuili.ops.op import Op
 from tuili.ops.requirements import Requirement
-from tuili.tensors import Array, Dim, DType, Expr, Shape, broadcast_dim, dim_max, shape_text
+from tuili.tensors import Array, Dim, DType, Expr, Shape, broadcast_dim, dim_max, floor_mod, shape_text
 
 
 class UnknownRank(Exception):
@@ -184,13 +184,31 @@ class Site:
         self._note(left, right, what)
         return simpler(left, right)
 
+    def same_shape(self, left: Sequence[Dim], right: Sequence[Dim], what: str) -> Shape:
+        """One of two shapes that must be equal."""
+        if len(left) != len(right):
+            self.fail(f"{what}: {shape_text(left)} against {shape_text(right)}; expected equal ones")
+        return tuple(self.same(a, b, what) for a, b in zip(left, right, strict=True))
+
+    def divides(self, by: int, dim: Dim, what: str) -> None:
+        """Refuse a size that is no multiple of a number."""
+        if isinstance(dim, int) and dim % by:
+            self.fail(f"{what} is {dim}; expected a multiple of {by}")
+        self._note(floor_mod(dim, by), 0, f"{what} against multiples of {by}")
+
+    def at_least(self, dim: Dim, least: Dim, what: str) -> None:
+        """Refuse a size below another, here or, where only the run knows it, there."""
+        room = dim - least
+        if isinstance(room, int) and room < 0:
+            self.fail(f"{what}: {dim} against {least}; the first must not be smaller")
+        if isinstance(room, Expr) and bounds(room)[0] < 0:
+            self.contents.require(Requirement(self.node.label, dim, least, what, or_more=True))
+
     def not_negative(self, dim: Dim, what: str) -> None:
         """Refuse a negative size, here or, where only the run knows it, there."""
         if isinstance(dim, int) and dim < 0:
             self.fail(f"{what} is {dim}; sizes must not be negative")
-        if isinstance(dim, Expr) and bounds(dim)[0] < 0:
-            negative = f"{what} must not be negative"
-            self.contents.require(Requirement(self.node.label, dim, 0, negative, or_more=True))
+        self.at_least(dim, 0, f"{what} must not be negative")
 
     def within(self, index: int, shape: Sequence[Dim], what: str) -> None:
         """The input broadcasts into a shape, without making it larger."""

@@ -61,6 +61,7 @@ def _window_count(site: Site, size: Dim, reach: Dim, stride: int, border: tuple[
     least = 1 - stride if rounds_up else 0  # a window that reaches over the end
     if isinstance(room, int) and room < least:
         site.fail(f"a window of {reach} does not fit into size {size} with pads {begin}, {end}")
+    site.at_least(size + begin + end, reach + least, "a padded size against the window over it")
     if rounds_up:
         # Windows that would start in the end padding are left out.
         return at_most(ceil_div(room, stride) + 1, ceil_div(size + begin, stride))

@@ -26,7 +26,7 @@ def supports_transposed(node: Node, ctx: Context) -> bool:
 
 
 def emit_transposed(node: Node, ctx: Context) -> None:
-    """A call for each phase."""
+    """A call for each phase that has outputs."""
     x, weights = node.required(0), node.required(1).constant
     assert weights is not None  # supports_transposed
     axes = transposed_axes(node, weights.shape[2:])
@@ -40,6 +40,8 @@ def emit_transposed(node: Node, ctx: Context) -> None:
         row, row_taps = phase_axis(rows, top)
         for left in range(columns.stride):
             column, column_taps = phase_axis(columns, left)
+            if row.out == 0 or column.out == 0:  # fewer outputs than the stride
+                continue
             shape = ConvShape(x.shape[0], channels, outputs, row, column)
             strides, phase = (rows.stride, columns.stride), (top, left)
             scatter = Scatter(rows.out, columns.out, strides, phase)
