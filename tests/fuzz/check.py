@@ -32,6 +32,10 @@ from tuili.tensors import Array
 
 # All arrays of a graph, and its inputs among them.
 Resized: TypeAlias = tuple[dict[Value, Array], dict[Value, Array]]
+# Sizes that are open until the run broadcast to the larger one, which 0 against 1 would not.
+ZERO_AGAINST_ONE = "they must be equal or one of them 1, and none 0"
+REFUSALS = (TuiliError, ValueError, TypeError, IndexError, ZeroDivisionError)
+MISFIT_TRIES = 4
 SIZES_BESIDE = (1, 2, 3, 4, 5, 6, 9, 16, 18)
 
 
@@ -50,7 +54,7 @@ class Finding:
     """A difference, or a failure."""
 
     name: str
-    kind: str  # native, second size, onnxruntime, error, crash
+    kind: str  # native, second size, misfit, onnxruntime, error, crash
     text: str
     graph: str = ""
 
@@ -65,6 +69,7 @@ class Tally:
     graphs: int = 0
     resized: int = 0
     refused: int = 0  # second sizes that the model does not take
+    misfits: int = 0  # sizes that must be refused, and were
     compared: int = 0  # graphs that onnxruntime ran too
     explained: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -107,6 +112,9 @@ def _check_native(parts: dict[str, Part], tally: Tally) -> None:
     except Exception as error:  # noqa: BLE001 - whatever a pass or a kernel raises is a finding
         if len(parts) == 1:
             ((name, part),) = parts.items()
+            if str(error).endswith(ZERO_AGAINST_ONE):
+                tally.explain("open sizes 0 and 1 broadcast to 0; tuili refuses such a run")
+                return
             text = str(error) if isinstance(error, TuiliError) else traceback.format_exc(limit=-4)
             tally.findings.append(Finding(name, "error", text, to_text(part.graph)))
             return
@@ -146,7 +154,25 @@ def _run(parts: Mapping[str, Part], tally: Tally) -> list[Round]:
         if fitting:
             wanted = {name: arrays for name, (arrays, _) in fitting.items()}
             rounds.append(Round("second size", wanted, _feed(loaded, parts, fitting)))
+        _check_misfits(loaded, parts, tally)
         return rounds
+
+
+def _check_misfits(loaded: Model, parts: Mapping[str, Part], tally: Tally) -> None:
+    """Sizes that the meaning refuses: generated code that took them would leave its tensors."""
+    for name, part in parts.items():
+        found = misfit(part)
+        if found is None:
+            continue
+        feeds, why = found
+        try:
+            _feed(loaded, parts, {name: ({}, feeds)})
+        except InvalidArgument:
+            tally.misfits += 1
+        else:
+            sizes = ", ".join(f"{v.name}: {list(a.shape)}" for v, a in feeds.items())
+            text = f"answers for {sizes}, of which the meaning says: {why}"
+            tally.findings.append(Finding(name, "misfit", text, to_text(part.graph)))
 
 
 def _fits(loaded: Model, parts: Mapping[str, Part], changed: Mapping[str, Resized]) -> bool:
@@ -175,18 +201,36 @@ def resized(part: Part) -> Resized | None:
     if not part.symbols or any(node.graphs() for node in part.graph.nodes):
         return None
     rng = random.Random(len(part.graph.nodes))
-    sizes = {name: rng.choice(SIZES_BESIDE) for name in part.symbols}
-    feeds: dict[Value, Array] = {}
-    for value, leaf in part.leaves.items():
-        if value.producer is None and value in part.graph.inputs:
-            dims = [dim if isinstance(dim, int) else sizes[str(dim)] for dim in value.shape]
-            feeds[value] = leaf.draw(dims)
+    feeds = _drawn(part, {name: rng.choice(SIZES_BESIDE) for name in part.symbols})
     try:
         arrays = part.replay(feeds)
-    except (TuiliError, ValueError, TypeError, IndexError, ZeroDivisionError):
+    except REFUSALS:
         return None
     usable = all(_is_usable(array) for array in arrays.values())
     return (arrays, feeds) if usable else None
+
+
+def misfit(part: Part) -> tuple[dict[Value, Array], str] | None:
+    """Inputs of other sizes that the meaning refuses, and what it says; None when it takes all."""
+    if not part.symbols or any(node.graphs() for node in part.graph.nodes):
+        return None
+    rng = random.Random(-len(part.graph.nodes))
+    for _ in range(MISFIT_TRIES):
+        feeds = _drawn(part, {name: rng.choice(SIZES_BESIDE) for name in part.symbols})
+        try:
+            part.replay(feeds)
+        except REFUSALS as error:
+            return feeds, str(error)
+    return None
+
+
+def _drawn(part: Part, sizes: Mapping[str, int]) -> dict[Value, Array]:
+    """Inputs for sizes of the open axes."""
+    return {
+        value: leaf.draw([d if isinstance(d, int) else sizes[str(d)] for d in value.shape])
+        for value, leaf in part.leaves.items()
+        if value.producer is None and value in part.graph.inputs
+    }
 
 
 def _is_usable(array: Array) -> bool:

@@ -25,7 +25,7 @@ UNIT = 24  # graphs for a call of the C compiler
 # gcc spends most of its time above -O1; the slice in the tests runs what users get.
 FLAGS = "-O1"
 _TIMEOUT_S = 900
-COUNTS = ("graphs", "resized", "refused", "compared")
+COUNTS = ("graphs", "resized", "refused", "misfits", "compared")
 
 
 def work(start: int, stop: int) -> None:
@@ -58,6 +58,7 @@ def batch(start: int, stop: int) -> dict[str, Any]:
             "graphs": 1,
             "resized": 0,
             "refused": 0,
+            "misfits": 0,
             "compared": 0,
             "explained": {},
             "findings": [finding],
@@ -72,9 +73,7 @@ def merged(tallies: list[dict[str, Any]]) -> dict[str, Any]:
     explained: Counter[str] = Counter()
     for tally in tallies:
         explained.update(tally["explained"])
-    sums = {
-        key: sum(t[key] for t in tallies) for key in ("graphs", "resized", "refused", "compared")
-    }
+    sums = {key: sum(t[key] for t in tallies) for key in COUNTS}
     findings = [finding for tally in tallies for finding in tally["findings"]]
     return {**sums, "explained": dict(explained), "findings": findings}
 
@@ -82,7 +81,10 @@ def merged(tallies: list[dict[str, Any]]) -> dict[str, Any]:
 def report(total: dict[str, Any]) -> str:
     """The last lines."""
     sizes = f"{total['resized']} at a second size too, {total['refused']} refuse it"
-    lines = [f"{total['graphs']} graphs ({sizes}), {total['compared']} compared with onnxruntime"]
+    lines = [
+        f"{total['graphs']} graphs ({sizes}), {total['compared']} compared with onnxruntime",
+        f"{total['misfits']} refuse sizes that do not fit, as they must",
+    ]
     for reason, count in sorted(total["explained"].items()):
         lines.append(f"explained {count:>5}: {reason}")
     lines.append(f"unexplained: {len(total['findings'])}")

@@ -47,7 +47,8 @@ def divide(A: Array, B: Array) -> Array:
 
 
 def _divide_dims(inputs: Sequence[Any], attrs: Mapping[str, Any], dtype: DType) -> Array | None:
-    return each(rationals.divide if dtype.is_float else _divide_truncated)(inputs, attrs, dtype)
+    exact = each(rationals.divide, fractions=True)
+    return (exact if dtype.is_float else each(_divide_truncated))(inputs, attrs, dtype)
 
 
 def _divide_truncated(left: Dim, right: Dim) -> Dim | None:
@@ -148,9 +149,9 @@ def _either(left: Dim, right: Dim) -> Dim:
 
 
 ROWS = (
-    _binary("Add", np.add, "arithmetic", symbolic=each(rationals.add)),
-    _binary("Sub", np.subtract, symbolic=each(rationals.subtract)),
-    _binary("Mul", np.multiply, "arithmetic", symbolic=each(rationals.multiply)),
+    _binary("Add", np.add, "arithmetic", symbolic=each(rationals.add, fractions=True)),
+    _binary("Sub", np.subtract, symbolic=each(rationals.subtract, fractions=True)),
+    _binary("Mul", np.multiply, "arithmetic", symbolic=each(rationals.multiply, fractions=True)),
     _binary("Div", divide, symbolic=_divide_dims),
     _binary("Mod", _modulo, attrs={"fmod": 0}, symbolic=_modulo_dims),
     op(
@@ -186,7 +187,7 @@ ROWS = (
         broadcast,
         _where,
         elementwise=True,
-        symbolic=each(_where_dims),
+        symbolic=each(_where_dims, fractions=True),
     ),
     op(
         "Clip",

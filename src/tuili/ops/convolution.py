@@ -117,7 +117,9 @@ def _transposed_size(site: Site, axis: int, size: Dim, taps: Dim, stride: int) -
     border = 0 if site.attr("auto_pad") == "VALID" else pads[axis] + pads[axis + rank]
     reach = defaults(site.attr("dilations"), rank, 1)[axis] * (taps - 1) + 1
     extra = defaults(site.attr("output_padding"), rank, 0)[axis]
-    return stride * (size - 1) + reach + extra - border
+    full = stride * (size - 1) + reach + extra
+    site.at_least(full, border, "what a transposed convolution gives against its pads")
+    return full - border
 
 
 def conv_transpose(X: Array, W: Array, B: Array | None = None, **attrs: Any) -> Array:
@@ -135,6 +137,8 @@ def conv_transpose(X: Array, W: Array, B: Array | None = None, **attrs: Any) -> 
     reach = [dilations[a] * (kernel[a] - 1) + 1 for a in range(rank)]
     full = [strides[a] * (sizes[a] - 1) + reach[a] for a in range(rank)]
     begins, lengths = _transposed_window(sizes, full, strides, extra, attrs)
+    if min(lengths) < 0:
+        raise ValueError(f"the pads take more than the {full} that there is")
     canvas = [max(full[a], begins[a] + lengths[a]) for a in range(rank)]
     result = np.zeros((n, group * m, *canvas), columns.dtype)
     for taps in np.ndindex(*kernel):

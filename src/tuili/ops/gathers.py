@@ -61,6 +61,9 @@ def _gather_nd(data: Array, indices: Array, batch_dims: int) -> Array:
 
 
 def _wrapped(indices: Array, size: int) -> Array:
+    wrong = indices[(indices < -size) | (indices >= size)]
+    if wrong.size:
+        raise IndexError(f"index {wrong[0]} is out of range for an axis of size {size}")
     return np.where(indices < 0, indices + size, indices)
 
 

@@ -23,6 +23,25 @@ def _scaler(X: Array, offset: Sequence[float] | None, scale: Sequence[float] | N
     return (X - shift) * factor
 
 
+def _fit_columns(site: Site, *names: str) -> list[Result]:
+    """Attributes with one number for each column, or one for all."""
+    for name in names:
+        count = len(site.attr(name) or ())
+        if count > 1:
+            site.same(site.shape(0)[-1], count, f"columns of X against the entries of {name}")
+    return [site.shape(0)]
+
+
+def _scaler_shape(site: Site) -> list[Result]:
+    return _fit_columns(site, "offset", "scale")
+
+
+def _imputer_shape(site: Site) -> list[Result]:
+    return _fit_columns(
+        site, "imputed_value_floats" if site.dtype(0).is_float else "imputed_value_int64s"
+    )
+
+
 def _normalizer(X: Array, norm: str) -> Array:
     x = X.astype(np.float32)
     match norm:
@@ -47,6 +66,8 @@ def _feature_shape(site: Site) -> list[Result]:
     total: Dim = 0
     for index in range(site.num_inputs):
         total = total + site.shape(index)[-1]
+        if site.rank(0) == site.rank(index) == 2:
+            site.same(site.shape(index)[0], site.shape(0)[0], "rows of the parts")
     return [(site.shape(0)[0] if site.rank(0) == 2 else 1, total)]
 
 
@@ -200,7 +221,7 @@ _CATEGORIES: dict[str, Any] = {"cats_int64s": None, "cats_strings": None}
 _KINDS = ("floats", "int64s", "strings", "tensor")
 
 ROWS = (
-    _row("Scaler", "X", "Y:f32", same, _scaler, offset=None, scale=None),
+    _row("Scaler", "X", "Y:f32", _scaler_shape, _scaler, offset=None, scale=None),
     _row("Normalizer", "X", "Y:f32", same, _normalizer, norm="MAX"),
     _row(
         "Binarizer",
@@ -214,7 +235,7 @@ ROWS = (
         "Imputer",
         "X",
         "Y",
-        same,
+        _imputer_shape,
         _imputer,
         imputed_value_floats=None,
         imputed_value_int64s=None,

@@ -11,6 +11,7 @@ from tuili.ops.ml_scores import (
     classified,
     labels,
     matrix,
+    need_features,
     rows_of,
     transform,
     two_sided,
@@ -50,8 +51,17 @@ def _linear_classifier(X: Array, **attrs: Any) -> tuple[Array, Array]:
     return chosen, transform(scores, attrs["post_transform"])
 
 
+def _linear_regressor_shape(site: Site) -> list[Result]:
+    result: list[Result] = [(rows_of(site), site.attr("targets"))]
+    need_features(site, len(site.attr("coefficients")) // site.attr("targets"))
+    return result
+
+
 def _linear_classifier_shape(site: Site) -> list[Result]:
-    classes = class_count(site.attr, "classlabels_ints")
+    classes, count = class_count(site.attr, "classlabels_ints"), len(site.attr("coefficients"))
+    rows_of(site)
+    if classes != 2:  # two may have a score each, or one for both
+        need_features(site, count // max(classes, 1))
     return classified(site, "classlabels_ints", max(classes, 1))
 
 
@@ -165,8 +175,23 @@ def _svm_classifier(X: Array, **attrs: Any) -> tuple[Array, Array]:
     return labels(chosen, numbers, words), two_sided(scores, attrs["post_transform"], share=False)
 
 
+def _svm_features(site: Site, vectors: int, otherwise: int) -> None:
+    """As wide as a support vector; without any, as what is multiplied with X."""
+    rows_of(site)
+    if vectors:
+        need_features(site, len(site.attr("support_vectors")) // vectors)
+    else:
+        need_features(site, len(site.attr("coefficients")) // otherwise)
+
+
+def _svm_regressor_shape(site: Site) -> list[Result]:
+    _svm_features(site, site.attr("n_supports"), 1)
+    return [(rows_of(site), 1)]
+
+
 def _svm_classifier_shape(site: Site) -> list[Result]:
     classes = class_count(site.attr, "classlabels_ints")
+    _svm_features(site, sum(site.attr("vectors_per_class") or ()), max(classes, 1))
     if site.attr("vectors_per_class") and not site.attr("prob_a"):
         columns = classes * (classes - 1) // 2
         return classified(site, "classlabels_ints", 2 if columns == 1 else columns)
@@ -199,7 +224,7 @@ ROWS = (
     _row(
         "LinearRegressor",
         "Y:f32",
-        lambda site: [(rows_of(site), site.attr("targets"))],
+        _linear_regressor_shape,
         _linear_regressor,
         coefficients=REQUIRED,
         intercepts=None,
@@ -219,7 +244,7 @@ ROWS = (
     _row(
         "SVMRegressor",
         "Y:f32",
-        lambda site: [(rows_of(site), 1)],
+        _svm_regressor_shape,
         _svm_regressor,
         **_SVM,
         n_supports=0,

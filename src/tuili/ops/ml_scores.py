@@ -83,6 +83,16 @@ def rows_of(site: Site) -> Dim:
     return shape[0] if len(shape) == 2 else 1
 
 
+def need_features(site: Site, count: int, *, or_more: bool = False) -> None:
+    """The columns of X: those that the model was trained on; trees may be given more than they read."""
+    columns = site.shape(0)[-1]
+    what = f"columns of X against the {count} features of the model"
+    if or_more:
+        site.at_least(columns, count, what)
+    else:
+        site.same(columns, count, what)
+
+
 def classified(site: Site, numbers: str, columns: Dim) -> list[Result]:
     """Labels [N] and scores [N, C] of a classifier."""
     rows = rows_of(site)

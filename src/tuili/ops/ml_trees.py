@@ -13,6 +13,7 @@ from tuili.ops.ml_scores import (
     classified,
     labels,
     matrix,
+    need_features,
     rows_of,
     transform,
     two_sided,
@@ -185,7 +186,23 @@ def _classifier(X: Array, **attrs: Any) -> tuple[Array, Array]:
     return labels(ranked.argmax(1), numbers, words), transform(scores, attrs["post_transform"])
 
 
+def _need_read(site: Site) -> None:
+    """The features that inner nodes read."""
+    features = site.attr("nodes_featureids")
+    modes = site.attr("nodes_modes")
+    read = [f for f, mode in zip(features, modes, strict=False) if mode != "LEAF"]
+    need_features(site, int(max(read, default=0)) + 1, or_more=True)
+
+
+def _regressor_shape(site: Site) -> list[Result]:
+    rows = rows_of(site)
+    _need_read(site)
+    return [(rows, site.attr("n_targets") or 1)]
+
+
 def _classifier_shape(site: Site) -> list[Result]:
+    rows_of(site)
+    _need_read(site)
     return classified(
         site, "classlabels_int64s", max(class_count(site.attr, "classlabels_int64s"), 1)
     )
@@ -257,7 +274,7 @@ ROWS = (
         "ai.onnx.ml::TreeEnsembleRegressor",
         "X",
         "Y:f32",
-        lambda site: [(rows_of(site), site.attr("n_targets") or 1)],
+        _regressor_shape,
         _regressor,
         attrs={
             **_NODES,
@@ -291,7 +308,7 @@ ROWS = (
         "ai.onnx.ml::TreeEnsemble",
         "X",
         "Y",
-        lambda site: [(site.shape(0)[0], site.attr("n_targets") or 1)],
+        _regressor_shape,
         _tree_ensemble,
         attrs={
             "aggregate_function": 1,

@@ -122,6 +122,8 @@ def _unpool_shape(site: Site) -> list[Result]:
     spatial = [
         (x[2 + a] - 1) * strides[a] + kernel[a] - pads[a] - pads[a + rank] for a in range(rank)
     ]
+    for size in spatial:
+        site.not_negative(size, "what unpooling gives less its pads")
     return [(*x[:2], *spatial)]
 
 

@@ -74,6 +74,8 @@ def _walk(
     """Outputs [T, B, H] and last states of one direction over gate inputs [T, B, G]."""
     total, batch = x.shape[:2]
     ends = np.full(batch, total) if lengths is None else lengths.astype(int)
+    if np.any((ends < 0) | (ends > total)):
+        raise ValueError(f"sequence_lens {ends.tolist()}; expected 0 to {total}")
     result = np.zeros((total, batch, states[0].shape[-1]), x.dtype)
     rows = np.arange(batch)
     for time in range(total):

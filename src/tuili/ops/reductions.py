@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tuili.ops.op import Op, Result, op
+from tuili.ops.rationals import Quotient
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim, DType, dim_max, dim_min
 
@@ -71,7 +72,8 @@ def _sum(x: Array, axis: Any, keepdims: bool) -> Array:
 
 def _mean(x: Array, axis: Any, keepdims: bool) -> Array:
     if x.dtype.kind in "iu":
-        return np.trunc(np.mean(x, axis, keepdims=keepdims, dtype=np.float64))
+        mean = np.mean(x, axis, keepdims=keepdims, dtype=np.float64)
+        return np.trunc(np.nan_to_num(mean))  # of nothing: 0, as integers have no NaN
     return np.mean(x, axis, keepdims=keepdims)
 
 
@@ -104,6 +106,8 @@ def _symbolic(function: Any) -> Any:
     def symbolic(inputs: Sequence[Any], attrs: Mapping[str, Any], dtype: DType) -> Array | None:
         data = np.asarray(inputs[0], object)
         if data.ndim > 1 or data.size == 0 or (attrs["noop_with_empty_axes"] and len(inputs) < 2):
+            return None
+        if any(isinstance(item, Quotient) for item in data.ravel()):
             return None
         result = np.empty((), object)
         result[()] = reduce(function, data.ravel().tolist())

@@ -9,6 +9,7 @@ import numpy as np
 
 from tuili.ops.contents import as_dims
 from tuili.ops.op import Meaning, Result, ShapeRule, Symbolic
+from tuili.ops.rationals import Quotient
 from tuili.ops.site import Site
 from tuili.tensors import Array, DType
 
@@ -49,8 +50,11 @@ def unknown(site: Site) -> list[Result]:
     return [None] * site.num_outputs
 
 
-def each(function: Callable[..., Any]) -> Symbolic:
-    """A symbolic meaning that works element by element; None anywhere means unknown."""
+def each(function: Callable[..., Any], *, fractions: bool = False) -> Symbolic:
+    """A symbolic meaning that works element by element; None anywhere means unknown.
+
+    Only with `fractions` does the function see quotients that may leave a rest.
+    """
 
     def symbolic(inputs: Sequence[Any], attrs: Mapping[str, Any], dtype: DType) -> Array | None:
         elements = [item if item.dtype == object else as_dims(item) for item in inputs]
@@ -59,6 +63,8 @@ def each(function: Callable[..., Any]) -> Symbolic:
             return None
         shape = np.broadcast_shapes(*(item.shape for item in operands))
         flat = [np.broadcast_to(item, shape).ravel() for item in operands]
+        if not fractions and any(isinstance(item, Quotient) for items in flat for item in items):
+            return None
         results = [function(*items) for items in zip(*flat, strict=True)]
         return None if None in results else objects(results, shape)
 

@@ -172,9 +172,17 @@ class Site:
                         f"shapes {texts} do not broadcast ({result[axis]} against {dim});"
                         " sizes must be equal or 1"
                     )
-                self._note(result[axis], dim, "sizes that broadcast together", or_one=True)
+                self._fit(result[axis], dim)
                 result[axis] = merged
         return result
+
+    def _fit(self, left: Dim, right: Dim) -> None:
+        """Two dims of which one may be 1: nothing goes with nothing, or with one."""
+        what = "sizes that broadcast together"
+        if left == 0 or right == 0:
+            self.at_least(1, right if left == 0 else left, what)
+        else:
+            self._note(left, right, what, or_one=True)
 
     def same(self, left: Dim, right: Dim, what: str) -> Dim:
         """One of two dims that must be equal; an error when they are known to differ."""

@@ -151,7 +151,7 @@ def _cast_dims(inputs: Any, attrs: Any, dtype: DType) -> Array | None:
     if to in (DType.F32, DType.F64):
         return np.asarray(inputs[0], object)
     fits = to in (DType.I64, DType.I32)
-    return each(rationals.truncate)(inputs, attrs, dtype) if fits else None
+    return each(rationals.truncate, fractions=True)(inputs, attrs, dtype) if fits else None
 
 
 def _keep(inputs: Any, attrs: Any, dtype: DType) -> Array | None:
@@ -178,8 +178,8 @@ ROWS = (
     _row("Abs", np.abs, "number"),
     _row("Neg", np.negative, "signed", symbolic=each(lambda dim: 0 - dim)),
     _row("Sign", np.sign, "number"),
-    _row("Floor", np.floor, symbolic=each(rationals.floor)),
-    _row("Ceil", np.ceil, symbolic=each(rationals.ceil)),
+    _row("Floor", np.floor, symbolic=each(rationals.floor, fractions=True)),
+    _row("Ceil", np.ceil, symbolic=each(rationals.ceil, fractions=True)),
     _row("Round", np.rint, symbolic=_keep),
     _row("Reciprocal", lambda x: (1 / x).astype(x.dtype)),
     _row("Sqrt", np.sqrt),

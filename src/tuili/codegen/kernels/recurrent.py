@@ -246,7 +246,8 @@ def _steps(node: Node, ctx: Context, sizes: _Sizes, parts: View, bias: View | No
             k.support(cell.step(f"tl_step{rows}_{direction}", sizes.hidden, blocks))
     # State, next state (twice for LSTM) and two spare lines for GRU, for each row.
     k.scratch(ROWS * 6 * blocks * lanes * 4)
-    k.body(_steps_body(node, sizes, single=single, optional=(w2, bias, peep)))
+    fault = k.fault("a sequence length is not from 0 to the steps of X") if node.input(4) else ""
+    k.body(_steps_body(node, sizes, single=single, optional=(w2, bias, peep), fault=fault))
     work = sizes.time * sizes.batch * (2 * gates * blocks * lanes * sizes.hidden)
     k.emit(grid=groups * sizes.directions, flops=work * sizes.directions, bytes=0)
 
@@ -279,18 +280,18 @@ def _declare_strides(k: KernelBuilder, node: Node, sizes: _Sizes) -> None:
 
 
 def _steps_body(
-    node: Node, sizes: _Sizes, *, single: bool, optional: tuple[View | None, ...]
+    node: Node, sizes: _Sizes, *, single: bool, optional: tuple[View | None, ...], fault: str
 ) -> str:
     """The loops over items, steps and rows; `optional`: second weights, bias and peepholes."""
     given = {name for name, slot in (("len", 4), ("h0", 5), ("c0", 6)) if node.input(slot)}
     used = [value.uses != [] for value in node.outputs] + [False] * 3
-    end = "lengths[b + r]" if "len" in given else "T"
+    end = "ends[r]" if "len" in given else "T"
     return "\n".join(
         [
             "for (int64_t item = begin; item < end; item++) {",
             "    const int64_t direction = item / GROUPS, b = item % GROUPS * 4;",
             "    const int64_t rows = tl_min(4, B - b);",
-            *indent(_first_states(given)),
+            *indent(_first_states(given, fault)),
             "    for (int64_t t = 0; t < T; t++) {",
             *indent(_place_rows(node, sizes.directions, end), 2),
             *indent(_step_rows(node, sizes.directions, optional, single=single), 2),
@@ -305,9 +306,17 @@ def _steps_body(
 _LINE = "BLOCKS * V"  # floats of a state
 
 
-def _first_states(given: set[str]) -> list[str]:
+def _first_states(given: set[str], fault: str) -> list[str]:
     """Four states for each row: old and new h and c; the old ones are given, or zero."""
+    length = [
+        "    ends[r] = lengths[b + r];",
+        "    if (ends[r] < 0 || ends[r] > T) {",
+        f"        {fault}",
+        "        ends[r] = 0;",
+        "    }",
+    ]
     return [
+        *(["int64_t ends[4];"] if "len" in given else []),
         "const float *part[4];",
         "float *h[4], *n[4], *c[4], *m[4];",
         f"float *const spare = (float *)scratch + 16 * {_LINE};",
@@ -318,6 +327,7 @@ def _first_states(given: set[str]) -> list[str]:
         f"    memset(own, 0, 4 * {_LINE} * sizeof *own);",
         "    const int64_t state = (b + r) * S_B + direction * S_D;",
         "    (void)state;",
+        *(length if "len" in given else []),
         *(["    memcpy(h[r], h0 + state, (size_t)H * 4);"] if "h0" in given else []),
         *(["    memcpy(c[r], c0 + state, (size_t)H * 4);"] if "c0" in given else []),
         "}",
@@ -331,8 +341,7 @@ def _place_rows(node: Node, directions: int, end: str) -> list[str]:
     return [
         "int64_t place[4];",
         "for (int64_t r = 0; r < rows; r++) {",
-        f"    const int64_t ends = {end};",
-        f"    place[r] = {backward} && t < ends ? ends - 1 - t : t;",
+        f"    place[r] = {backward} && t < {end} ? {end} - 1 - t : t;",
         "    const int64_t row = place[r] * P_T + (b + r) * P_B;",
         f"    part[r] = parts + (row * {directions} + direction) * BLOCKS * {GATES[node.op]} * V;",
         "}",
