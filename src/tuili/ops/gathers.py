@@ -24,7 +24,11 @@ def _gather_shape(site: Site) -> list[Result]:
 def _check_indices(site: Site, axis: int) -> None:
     indices = site.ints(1)
     size = site.shape(0)[axis]
-    if indices is None or not isinstance(size, int):
+    if not indices:
+        return
+    if not isinstance(size, int):
+        reach = max(max(indices) + 1, -min(indices))
+        site.at_least(size, reach, f"axis {axis} against the furthest index")
         return
     for index in indices:
         if not -size <= index < size:

@@ -84,7 +84,7 @@ def rows_of(site: Site) -> Dim:
 
 
 def need_features(site: Site, count: int, *, or_more: bool = False) -> None:
-    """The columns of X: those that the model was trained on; trees may be given more than they read."""
+    """The columns of X are what the model was trained on; trees may get more than they read."""
     columns = site.shape(0)[-1]
     what = f"columns of X against the {count} features of the model"
     if or_more:

@@ -12,7 +12,7 @@ from tuili.ops.linear import matmul_integer, product_shape
 from tuili.ops.op import Result, op
 from tuili.ops.site import Site
 from tuili.ops.unary import cast
-from tuili.tensors import Array, DType
+from tuili.tensors import Array, DType, ceil_div
 
 
 def _quantized_type(site: Site) -> DType:
@@ -26,7 +26,32 @@ def _quantized_type(site: Site) -> DType:
 
 
 def _quantize_shape(site: Site) -> list[Result]:
+    _check_parameters(site)
     return [TensorType(_quantized_type(site), site.tensor(0).shape, _layout(site))]
+
+
+def _check_parameters(site: Site) -> None:
+    """Scale and zero point: one for all, one for each index of the axis, or one for each block."""
+    x = site.shape(0)
+    for slot in (1, 2):
+        shape = site.shape(slot) if site.has(slot) else ()
+        if not shape or shape == (1,):
+            continue
+        axis = site.axis(site.attr("axis"), len(x))
+        what = f"{site.op.inputs[slot].name} against x along axis {axis}"
+        if len(shape) == 1:
+            site.same(shape[0], x[axis], what)
+            continue
+        if len(shape) != len(x):
+            site.fail(
+                f"{what}: rank {len(shape)} against {len(x)}; expected rank 0, 1 or equal ones"
+            )
+        block = site.attr("block_size")
+        for other, (count, size) in enumerate(zip(shape, x, strict=True)):
+            if other != axis:
+                site.same(count, size, f"{site.op.inputs[slot].name} against x along axis {other}")
+            elif block:
+                site.same(count, ceil_div(size, block), f"{what} in blocks of {block}")
 
 
 def _layout(site: Site) -> str:
@@ -36,6 +61,7 @@ def _layout(site: Site) -> str:
 
 
 def _dequantize_shape(site: Site) -> list[Result]:
+    _check_parameters(site)
     wanted = site.attr("output_dtype")
     dtype = wanted if isinstance(wanted, DType) else site.dtype(1)
     return [TensorType(dtype, site.tensor(0).shape, _layout(site))]

@@ -13,7 +13,17 @@ from tuili.ops.bounds import bounds, compare, is_equal_unless_empty, simpler
 from tuili.ops.contents import Contents
 from tuili.ops.op import Op
 from tuili.ops.requirements import Requirement
-from tuili.tensors import Array, Dim, DType, Expr, Shape, broadcast_dim, dim_max, floor_mod, shape_text
+from tuili.tensors import (
+    Array,
+    Dim,
+    DType,
+    Expr,
+    Shape,
+    broadcast_dim,
+    dim_max,
+    floor_mod,
+    shape_text,
+)
 
 
 class UnknownRank(Exception):
@@ -195,7 +205,9 @@ class Site:
     def same_shape(self, left: Sequence[Dim], right: Sequence[Dim], what: str) -> Shape:
         """One of two shapes that must be equal."""
         if len(left) != len(right):
-            self.fail(f"{what}: {shape_text(left)} against {shape_text(right)}; expected equal ones")
+            self.fail(
+                f"{what}: {shape_text(left)} against {shape_text(right)}; expected equal ones"
+            )
         return tuple(self.same(a, b, what) for a, b in zip(left, right, strict=True))
 
     def divides(self, by: int, dim: Dim, what: str) -> None:

@@ -39,6 +39,8 @@ def _reshape(graph: Graph, node: Node, source: Value, bound: set[str]) -> bool:
         return False
     shape = shape_value(graph, type_.shape, node)
     made = graph.add("Reshape", [source, shape], types=[type_], name=node.name, before=node)
+    if 0 in type_.shape:
+        made.attrs["allowzero"] = 1  # a size, not "as before"
     give_way(graph, node.output, made.output)
     graph.remove(node)
     return True
