@@ -115,11 +115,11 @@ def clip(X: Array, low: Array | None = None, high: Array | None = None) -> Array
 
 
 def _clip_dims(inputs: Sequence[Any], attrs: Mapping[str, Any], dtype: DType) -> Array | None:
-    result = np.asarray(inputs[0], object)
-    bounds = [*inputs[1:], None, None]
-    if bounds[0] is not None:
-        result = each(dim_max)([result, bounds[0]], attrs, dtype)
-    return result if bounds[1] is None else each(dim_min)([result, bounds[1]], attrs, dtype)
+    result: Array | None = np.asarray(inputs[0], object)
+    for bound, closer in zip(inputs[1:], (dim_max, dim_min), strict=False):
+        if bound is not None and result is not None:
+            result = each(closer)([result, bound], attrs, dtype)
+    return result
 
 
 def _first(site: Site) -> list[Result]:

@@ -51,6 +51,7 @@ def _gather_nd_shape(site: Site) -> list[Result]:
         return [None]
     if batch + depth > len(data):
         site.fail(f"indices address {depth} axes after {batch} batch axes; data has {len(data)}")
+    site.same_shape(data[:batch], indices[:batch], "batch axes of data and indices")
     return [[*indices[:-1], *data[batch + depth :]]]
 
 
@@ -161,16 +162,24 @@ def _in_wide(function: Any) -> Any:
     return meaning
 
 
+def _need_shape(updates: Array, wanted: tuple[int, ...]) -> None:
+    """NumPy would broadcast."""
+    if updates.shape != wanted:
+        raise ValueError(f"updates of shape {updates.shape}; expected {wanted}")
+
+
 @_in_wide
 def _scatter_elements(
     data: Array, indices: Array, updates: Array, axis: int, reduction: str
 ) -> Array:
+    _need_shape(updates, indices.shape)
     places = _along(indices, axis % data.ndim, data.shape[axis])
     return _combine(data, places, updates, reduction)
 
 
 @_in_wide
 def _scatter_nd(data: Array, indices: Array, updates: Any, reduction: str) -> Array:
+    _need_shape(updates, (*indices.shape[:-1], *data.shape[indices.shape[-1] :]))
     places = tuple(np.moveaxis(indices, -1, 0))
     return _combine(data, places, updates, reduction)
 

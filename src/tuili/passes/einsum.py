@@ -126,7 +126,8 @@ class _Builder:
         if value.shape == shape:
             return value
         target = shape_value(self._graph, shape, self._node)
-        return self._add("Reshape", [value, target], shape)
+        zero = {"allowzero": 1} if 0 in shape else {}
+        return self._add("Reshape", [value, target], shape, **zero)
 
     def multiply(self, a: _Term, b: _Term, wanted: str) -> _Term:
         """The product of two terms, over the letters that only they have."""

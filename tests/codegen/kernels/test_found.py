@@ -96,7 +96,7 @@ def test_sizes_and_contents_are_those_of_the_meaning(model: Any, given: dict[str
         ({"step": 0}, "Range node 'numbers': the delta of a Range is 0"),
         ({"last": 2**60, "step": 1}, "'numbers', whose shape depends on data, needs"),
         ({"wanted": np.ones(30, bool)}, "Compress node .* beyond the end of the axis"),
-        ({"count": np.array([9])}, "TopK node 'best': K is larger"),
+        ({"count": np.array([9])}, "TopK node 'best': elements along axis 0 against"),
     ],
     ids=["no step", "endless range", "long condition", "large K"],
 )

@@ -200,6 +200,11 @@ def supports_scatter(node: Node, ctx: Context) -> bool:
     return supports(node, ctx) and (is_native(node.output.dtype) or not combines)
 
 
+def supports_scatter_nd(node: Node, ctx: Context) -> bool:
+    """A known number of axes that the indices address."""
+    return supports_scatter(node, ctx) and isinstance(node.required(1).shape[-1], int)
+
+
 def _store(node: Node, place: str, update: str) -> str:
     """C that brings an update into the data."""
     dtype, reduction = node.output.dtype, str(attr(node, "reduction"))

@@ -69,7 +69,7 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     "GatherElements": (Family("gather", gather.emit_gather_elements, gather.supports),),
     "GatherND": (Family("gather", gather.emit_gather_nd, gather.supports),),
     **dict.fromkeys(("ScatterElements", "Scatter"), (_SCATTER_ELEMENTS,)),
-    "ScatterND": (Family("scatter", gather.emit_scatter_nd, gather.supports_scatter),),
+    "ScatterND": (Family("scatter", gather.emit_scatter_nd, gather.supports_scatter_nd),),
     "Pad": (Family("pad", pad.emit, pad.supports),),
     "Resize": (Family("resize", resize.emit, resize.supports),),
     "ConstantOfShape": (Family("fill", fill.emit_constant_of_shape, fill.supports_bytes),),

@@ -1,0 +1,109 @@
+"""Sizes that an operator takes for granted: refused when compiled, or, where open, when run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tuili
+from tuili.errors import InvalidArgument, InvalidModel
+from tuili.ir import Graph, TensorType
+from tuili.tensors import Array, DType, Sym
+
+
+def f32(*shape: int) -> Array:
+    return np.ones(shape, np.float32)
+
+
+def i64(*values: int) -> Array:
+    return np.array(values, np.int64)
+
+
+TREE: dict[str, Any] = {
+    "nodes_featureids": (5, 0, 0),
+    "nodes_falsenodeids": (2, 0, 0),
+    "nodes_modes": ("BRANCH_LEQ", "LEAF", "LEAF"),
+    "nodes_nodeids": (0, 1, 2),
+    "nodes_treeids": (0, 0, 0),
+    "nodes_truenodeids": (1, 0, 0),
+    "nodes_values": (0.5, 0.0, 0.0),
+    "target_ids": (0, 0),
+    "target_nodeids": (1, 2),
+    "target_treeids": (0, 0),
+    "target_weights": (1.0, 2.0),
+}
+LINE = {"coefficients": (0.5, 1.5, 2.5), "intercepts": (1.0,)}
+
+# Operator, attributes, inputs that fit, inputs that do not; all dims are open in the second half.
+CASES: dict[str, tuple[str, dict[str, Any], list[Array], list[Array]]] = {
+    "window": ("MaxPool", {"kernel_shape": (3, 3)}, [f32(1, 2, 5, 5)], [f32(1, 2, 5, 2)]),
+    "padded window": (
+        "Conv", {"pads": (1, 1, 1, 1)},
+        [f32(1, 2, 4, 4), f32(3, 2, 3, 3)], [f32(1, 2, 0, 4), f32(3, 2, 3, 3)],
+    ),
+    "transposed": (
+        "ConvTranspose", {"pads": (2, 2)},
+        [f32(1, 2, 4), f32(2, 1, 3)], [f32(1, 2, 1), f32(2, 1, 3)],
+    ),
+    "blocks": ("DepthToSpace", {"blocksize": 2}, [f32(1, 8, 2, 2)], [f32(1, 6, 2, 2)]),
+    "rows of blocks": ("SpaceToDepth", {"blocksize": 2}, [f32(1, 1, 4, 2)], [f32(1, 1, 3, 2)]),
+    "gate": ("SwiGLU", {}, [f32(2, 4), f32(2, 4)], [f32(2, 4), f32(1, 4)]),
+    "elements": (
+        "GatherElements", {"axis": 1}, [f32(3, 4), i64(0, 1).reshape(2, 1)],
+        [f32(1, 4), i64(0, 1).reshape(2, 1)],
+    ),
+    "batches": (
+        "GatherND", {"batch_dims": 1}, [f32(2, 4), i64(0, 1).reshape(2, 1)],
+        [f32(3, 4), i64(0, 1).reshape(2, 1)],
+    ),
+    "updates": (
+        "ScatterElements", {"axis": 0}, [f32(4), i64(0, 1), f32(2)], [f32(4), i64(0, 1), f32(1)],
+    ),
+    "slices of updates": (
+        "ScatterND", {}, [f32(4, 3), i64(0, 1).reshape(2, 1), f32(2, 3)],
+        [f32(4, 3), i64(0, 1).reshape(2, 1), f32(1, 3)],
+    ),
+    "scales": (
+        "DequantizeLinear", {"axis": 1},
+        [np.ones((2, 3), np.int8), f32(3)], [np.ones((2, 2), np.int8), f32(3)],
+    ),
+    "features of a tree": (
+        "ai.onnx.ml::TreeEnsembleRegressor", {**TREE, "n_targets": 1}, [f32(2, 6)], [f32(2, 5)],
+    ),
+    "features of a line": ("ai.onnx.ml::LinearRegressor", LINE, [f32(2, 3)], [f32(2, 4)]),
+    "scaled features": (
+        "ai.onnx.ml::Scaler", {"offset": (1.0, 2.0), "scale": (1.0, 2.0)}, [f32(2, 2)], [f32(2, 3)],
+    ),
+}  # fmt: skip
+
+
+def graph_of(op: str, attrs: dict[str, Any], arrays: list[Array], *, open_: bool) -> Graph:
+    graph = Graph("g")
+    inputs = []
+    for index, array in enumerate(arrays):
+        dims = [Sym(f"d{index}_{axis}") for axis in range(array.ndim)] if open_ else None
+        rigid = op in ("Conv", "ConvTranspose") and index == 1
+        shape = array.shape if rigid or dims is None else tuple(dims)
+        inputs.append(graph.add_input(f"x{index}", TensorType(DType.of(array.dtype), shape)))
+    graph.set_outputs([graph.add(op, inputs, attrs, outputs=["y"], name="n").output])
+    return graph
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_known_sizes_that_do_not_fit_are_refused_by_the_compiler(case: str, tmp_path: Path) -> None:
+    op, attrs, _, wrong = CASES[case]
+    with pytest.raises(InvalidModel, match="node 'n': "):
+        tuili.compile(graph_of(op, attrs, wrong, open_=False), tmp_path / "m.tuili")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_open_sizes_that_do_not_fit_are_refused_by_the_run(case: str, tmp_path: Path) -> None:
+    op, attrs, right, wrong = CASES[case]
+    artifact = tuili.compile(graph_of(op, attrs, right, open_=True), tmp_path / "m.tuili")
+    model = tuili.load(artifact.path)
+    model.run({f"x{index}": array for index, array in enumerate(right)})
+    with pytest.raises(InvalidArgument, match="node 'n'|output 'y'"):
+        model.run({f"x{index}": array for index, array in enumerate(wrong)})
