@@ -79,3 +79,21 @@ def test_a_rank_that_depends_on_sizes_is_left_to_the_run(tmp_path):
     model = compiled(tmp_path, "Squeeze", [["N", "M"]])
     assert model.run({"x0": ones(3, 1)})["y"].shape == (3,)
     assert model.run({"x0": ones(1, 1)})["y"].shape == ()
+
+
+GROWING = """<ir_version: 10, opset_import: ["" : 21]>
+g (float[n] x, float[m] y, int64 rounds) => (float[k] last) {
+    last = Loop<body = b (int64 i, bool go, float[w] s) => (bool more, float[v] t) {
+        more = Identity(go)
+        sum = Add(s, y)
+        t = Concat<axis = 0>(sum, x)
+    }>(rounds, , x)
+}"""
+
+
+def test_sizes_that_stop_fitting_in_a_round_are_refused(tmp_path):
+    model = tuili.load(tuili.compile(onnx.parser.parse_model(GROWING), tmp_path / "m.tuili").path)
+    feeds = {"x": ones(2), "y": ones(2)}
+    assert model.run({**feeds, "rounds": np.int64(1)})["last"].tolist() == [2, 2, 1, 1]
+    with pytest.raises(InvalidArgument, match="Add node .*: 4.* and m = 2|Add node .*= 4"):
+        model.run({**feeds, "rounds": np.int64(2)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from tuili.codegen.families import choose
@@ -93,10 +93,15 @@ class Sources:
 
 def _emit_nodes(graph: Graph, sources: Sources, ctx: Context) -> None:
     for node in graph.nodes:
-        asked = sources.demands.pop(node.label, [])
-        later = _demand(asked, ctx)
+        later = _demand(sources.demands.pop(node.label, []), ctx)
+        # In a nested graph all sizes are there, but for those that the node itself finds.
+        own = {*sources.found_by(node)}
+        inner = [*ctx.contents.nested.get(node, ())]
+        early = [each for each in inner if not own & _needed(each)]
+        _ask(early, ctx)
         _emit(node, sources, ctx)
         _demand(later, ctx)
+        _ask([each for each in inner if each not in early], ctx)
         for value in node.outputs:
             _read_symbols(value, sources, ctx)
 
@@ -107,10 +112,18 @@ def _demand(asked: list[Requirement], ctx: Context) -> list[Requirement]:
         return []
     steps = ctx.program.steps
     found = {*ctx.program.bound, *(symbol for step in steps for symbol in _found(step))}
-    ready = [each for each in asked if symbols_of(each.left) | symbols_of(each.right) <= found]
-    if ready:
-        steps.append(Demand(tuple(ready)))
+    ready = [each for each in asked if _needed(each) <= found]
+    _ask(ready, ctx)
     return [each for each in asked if each not in ready]
+
+
+def _needed(asked: Requirement) -> set[str]:
+    return symbols_of(asked.left) | symbols_of(asked.right)
+
+
+def _ask(asked: Sequence[Requirement], ctx: Context) -> None:
+    if asked:
+        ctx.program.steps.append(Demand(tuple(asked)))
 
 
 def _found(step: Step) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tuili.ir import Graph, TensorType, Value
+from tuili.ir import Graph, Node, TensorType, Value
 from tuili.ops.rationals import Number, is_symbolic, quotient
 from tuili.ops.requirements import Requirement
 from tuili.tensors import Array, Dim, DType, Expr, Sym, symbols_of
@@ -41,7 +41,9 @@ class Contents:
         self.impossible: dict[Graph, str] = {}
         # What must hold when the graph runs; a set that keeps its order.
         self.requirements: dict[Requirement, None] = {}
-        self.depth = 0  # of nested graphs: a branch may never run, so it requires nothing
+        # The same of nodes in nested graphs: a branch may never run, so they ask where they run.
+        self.nested: dict[Node, dict[Requirement, None]] = {}
+        self.depth = 0  # of nested graphs
 
     def get(self, value: Value | None) -> Array | None:
         """The elements as an object array of dims, or None when they are not known."""
@@ -55,14 +57,15 @@ class Contents:
         """Record the elements of a value."""
         self._known[value] = elements.astype(object)
 
-    def require(self, requirement: Requirement) -> None:
-        """Note what the run must check."""
-        if not self.depth:
-            self.requirements[requirement] = None
+    def require(self, node: Node, requirement: Requirement) -> None:
+        """Note what the run must check before a node."""
+        asked = self.nested.setdefault(node, {}) if self.depth else self.requirements
+        asked[requirement] = None
 
-    def forget(self, values: Iterable[Value]) -> None:
-        """Drop what is known of values: their node is inferred again."""
-        for value in values:
+    def forget(self, node: Node) -> None:
+        """Drop what is known of a node's outputs, and asked for it: it is inferred again."""
+        self.nested.pop(node, None)
+        for value in node.outputs:
             self._known.pop(value, None)
 
     def dims(self, value: Value | None) -> tuple[Dim, ...] | None:

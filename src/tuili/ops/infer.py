@@ -66,7 +66,7 @@ def infer_node(node: Node, contents: Contents) -> None:
     """Fill the types of a node's outputs and record their contents where they are known."""
     op = lookup(node.op)
     bound = check(node, op)
-    contents.forget(node.outputs)
+    contents.forget(node)
     site = Site(node, op, contents, _infer_nested)
     try:
         results = op.infer(site)
@@ -92,7 +92,7 @@ def _require_sizes(node: Node, value: Value, contents: Contents) -> None:
     for dim in value.type.shape or ():
         if isinstance(dim, Expr) and has_element(dim) and bounds(dim)[0] < 0:
             what = f"a size of {value.name!r} is negative"
-            contents.require(Requirement(node.label, dim, 0, what, or_more=True))
+            contents.require(node, Requirement(node.label, dim, 0, what, or_more=True))
 
 
 def _typed(node: Node, index: int, result: Result, bound: Mapping[str, DType]) -> ValueType | None:

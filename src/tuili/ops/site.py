@@ -222,7 +222,9 @@ class Site:
         if isinstance(room, int) and room < 0:
             self.fail(f"{what}: {dim} against {least}; the first must not be smaller")
         if isinstance(room, Expr) and bounds(room)[0] < 0:
-            self.contents.require(Requirement(self.node.label, dim, least, what, or_more=True))
+            self.contents.require(
+                self.node, Requirement(self.node.label, dim, least, what, or_more=True)
+            )
 
     def not_negative(self, dim: Dim, what: str) -> None:
         """Refuse a negative size, here or, where only the run knows it, there."""
@@ -247,7 +249,9 @@ class Site:
         open_ = isinstance(left, Expr) or isinstance(right, Expr)
         known = compare(left, right) == 0 or (or_one and 1 in (left, right))
         if open_ and not known and not is_equal_unless_empty(left, right):
-            self.contents.require(Requirement(self.node.label, left, right, what, or_one))
+            self.contents.require(
+                self.node, Requirement(self.node.label, left, right, what, or_one)
+            )
 
     def need_rank(self, index: int, *ranks: int) -> Shape:
         """The shape of an input that must have one of some ranks."""
