@@ -30,6 +30,7 @@ COMMANDS = {
     "rollout": "tuili.cli.rollout:rollout",
     "rollback": "tuili.cli.registry:rollback",
     "label": "tuili.cli.rollout:label",
+    "mirror": "tuili.cli.mirror:mirror",
 }
 
 

@@ -41,7 +41,10 @@ RepositoryConfig = Annotated[
 def publish(
     model: Annotated[
         Path,
-        typer.Argument(help="ONNX file, artifact, model.py, or folder with all of a version."),
+        typer.Argument(
+            help="ONNX file, artifact, model.py, folder with all of a version, or "
+            "mlflow:models:/NAME/VERSION."
+        ),
     ],
     repository: RepositoryOption,
     name: Annotated[str, typer.Option(help="The model's name.", show_default=False)] = "",
@@ -74,24 +77,31 @@ def publish(
     repository_config: RepositoryConfig = None,
 ) -> None:
     """Publish a model as the next version: checked, recorded, whole or not at all."""
-    from tuili.server.publishing import versions
+    from tuili.server.publishing import mlflow_registry, versions
     from tuili.server.publishing.places import place_of
     from tuili.server.publishing.publish import Draft
     from tuili.server.registry.record import Provenance, source_digest
 
-    if not model.exists():
+    source, in_mlflow = model.name, mlflow_registry.is_reference(str(model))
+    if not in_mlflow and not model.exists():
         raise NotFound(f"no model {str(model)!r}")
     if calibration is not None and not calibration.exists():
         raise NotFound(f"no calibration data {str(calibration)!r}")
+    if in_mlflow and not name:
+        raise InvalidArgument(f"which name is {str(model)!r} to have here? Give --name")
     name = name or model.stem
     place = place_of(repository, repository_config)
     metrics = {key: _number(key, value) for key, value in pairs("--metric", metric).items()}
     parameters = pairs("--param", param)
     with tempfile.TemporaryDirectory(prefix="tuili-publish-") as scratch:
+        if in_mlflow:
+            source, fetched = str(model), Path(scratch, "fetched")
+            fetched.mkdir()
+            model = mlflow_registry.fetch(source, fetched)
         options = _CompileOptions(target, shape or [], exact) if compiled else None
         content = _content(model, Path(scratch), options)
         provenance = Provenance(
-            source=model.name,
+            source=source,
             source_sha256=source_digest(model),
             options=content.options,
             calibration=calibration.name if calibration else "",
