@@ -13,14 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tuili.cli.shapes import ShapeOptions, concrete_shapes, parse_shapes
-from tuili.cli.tuning import TuningOption
+from tuili.cli.tuning import TuneOption, TuneSecondsOption, TuneShapeOption, TuningOption, tell
 from tuili.errors import InvalidArgument, nearest
 from tuili.ir.text import to_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tuili.bench.tune.tuner import Tuned
     from tuili.ir import Graph
 
 
@@ -42,22 +41,10 @@ def compile_model(
         bool,
         typer.Option("--plain-maps", help="Outputs that are a dictionary per row become tensors."),
     ] = False,
-    tune: Annotated[
-        bool,
-        typer.Option(
-            "--tune", help="Time the plans of each kernel first, and keep the times in a record."
-        ),
-    ] = False,
+    tune: TuneOption = False,
     tuning: TuningOption = None,
-    tune_seconds: Annotated[
-        float, typer.Option(min=0, help="How long --tune measures, after what it compiles.")
-    ] = 30.0,
-    tune_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=8x128", help="Dims of an input with open dims while --tune measures."
-        ),
-    ] = None,
+    tune_seconds: TuneSecondsOption = 30.0,
+    tune_shape: TuneShapeOption = None,
     print_after: Annotated[
         str | None, typer.Option(metavar="PASS", help="Print the graph after this pass.")
     ] = None,
@@ -79,7 +66,7 @@ def compile_model(
             options = Options(target, shapes, exact, plain_maps, tuning)
             found = measure(model, options, concrete_shapes(tune_shape), tune_seconds, report)
             if not quiet:
-                _tell(found)
+                tell(found)
         artifact = tuili.compile(
             model,
             output or model.with_suffix(".tuili"),
@@ -96,14 +83,6 @@ def compile_model(
     if not quiet:
         seconds = time.perf_counter() - start
         Console(stderr=True).print(f"{artifact.path} ({seconds:.1f} s)", highlight=False)
-
-
-def _tell(tuned: Tuned) -> None:
-    """What a measurement found, on stderr."""
-    count = len(tuned.entries)
-    said = f"{count} problems measured, {tuned.changed} are better solved than by the cost model"
-    said = said if count else "every problem of this model was measured before"
-    Console(stderr=True, soft_wrap=True).print(f"{said}: {tuned.record}", highlight=False)
 
 
 class _Seen:

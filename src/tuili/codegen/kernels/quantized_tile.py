@@ -18,7 +18,7 @@ from tuili.codegen.kernels.register_tile import Tile
 from tuili.codegen.targets import Target
 from tuili.tensors import Array, Dim
 
-MOST_PIXELS = 14
+MOST_PIXELS, MOST_FEW = 14, 12  # of a tile; where registers are few
 MOST_EXTRA = 0.25  # extra steps for each step; 16-bit codes take a quarter longer than bytes
 
 
@@ -28,14 +28,15 @@ def rank_q_tiles(target: Target, width: Dim, blocks: int) -> list[Tile]:
     Multiplying takes two instructions a step on AVX2, so that one vector leaves enough time for the
     loads of its codes; where it takes one, two vectors share them.
     """
-    order = (1, 2) if target.registers <= 16 else (2, 1)
-    vectors = dict.fromkeys(min(number, blocks) for number in order)
-    return [_tile_of(target, width, number) for number in vectors]
+    few = target.registers <= 16  # there `Dot` has no step of several vectors
+    first = _tile_of(target, width, 1 if few else min(2, blocks), MOST_FEW if few else MOST_PIXELS)
+    other = _tile_of(target, width, 1, MOST_FEW * 2 // 3 if few else MOST_PIXELS)
+    return list(dict.fromkeys((first, other)))
 
 
-def _tile_of(target: Target, width: Dim, vectors: int) -> Tile:
-    most = min((target.registers - vectors - 2) // vectors, MOST_PIXELS)
-    most = min(most, 12) if target.registers <= 16 else most
+def _tile_of(target: Target, width: Dim, vectors: int, pixels: int) -> Tile:
+    """A tile of at most so many pixels."""
+    most = min((target.registers - vectors - 2) // vectors, pixels)
     if not isinstance(width, int):
         return Tile(most, vectors)
     tiles = -(-width // most)

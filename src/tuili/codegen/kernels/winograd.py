@@ -45,46 +45,68 @@ def emit_winograd(node: Node, ctx: Context) -> None:
 
 def emit_with(node: Node, ctx: Context, plan: WinogradPlan, weights: Array) -> None:
     """The calls of a plan: all in one, V apart, or V, products and outputs apart."""
-    blocks = ceil_div(plan.tiles, plan.block)
-    v = _emit_transform(node, ctx, plan, blocks) if plan.is_shared else None
-    packed = pack_transformed(weights, plan)
-    m = None
-    if v is not None and plan.is_spread:
-        near = ctx.target.near_bytes
-        m = emit_products(lambda part: _builder(node, ctx, plan, part), plan, v, packed, near)
-    k = _builder(node, ctx, plan, "winograd" if m is None else "output")
-    if m is not None:
-        k.read("m", m)
-    elif v is not None:
+    blocks, packed = ceil_div(plan.tiles, plan.block), pack_transformed(weights, plan)
+    if not plan.is_shared:
+        _emit_rest(node, ctx, plan, blocks, packed)
+        return
+    v = _emit_transform(node, ctx, plan, blocks)
+    if not plan.is_spread:
+        _emit_rest(node, ctx, plan, blocks, packed, v)
+        return
+    near = ctx.target.near_bytes
+    m = emit_products(lambda part: _builder(node, ctx, plan, part), plan, v, packed, near)
+    _emit_outputs(node, ctx, plan, blocks, m)
+
+
+def _emit_rest(
+    node: Node, ctx: Context, plan: WinogradPlan, blocks: Dim, packed: Array, v: View | None = None
+) -> None:
+    """The call that makes products and outputs, and V where that is not made yet."""
+    k = _builder(node, ctx, plan, "winograd")
+    if v is not None:
         k.read("v", v)
     else:
         k.read("x", node.required(0))
         k.support(_input_function(plan))
     k.write("y", node.output)
-    if m is None:
-        k.weight("u", packed)
+    k.weight("u", packed)
+    has_bias, epilogue = _read_outputs(k, node, plan, blocks)
+    k.body("\n".join(_main(plan, epilogue, shared=v is not None, has_bias=has_bias)))
+    m_floats = plan.products * plan.m_step * plan.groups
+    k.scratch((m_floats + (0 if v is not None else plan.groups * plan.v_group)) * 4)
+    size = plan.tiles * plan.products * plan.shape.channels * plan.shape.outputs
+    pixels = plan.shape.batch * plan.shape.pixels
+    traffic = pixels * (plan.shape.channels + plan.shape.outputs) * 4
+    k.emit(
+        grid=blocks * plan.panels if v is not None else blocks, flops=size * 2,
+        bytes=traffic + plan.panels * plan.panel_floats * 4,
+    )  # fmt: skip
+
+
+def _emit_outputs(node: Node, ctx: Context, plan: WinogradPlan, blocks: Dim, m: View) -> None:
+    """The call that makes outputs of products."""
+    k = _builder(node, ctx, plan, "output")
+    k.read("m", m)
+    k.write("y", node.output)
+    has_bias, epilogue = _read_outputs(k, node, plan, blocks)
+    k.body("\n".join(_output(plan, epilogue, has_bias=has_bias)))
+    products = plan.tiles * (plan.products * plan.shape.outputs)
+    pixels = plan.shape.batch * plan.shape.pixels
+    moved = (products + pixels * plan.shape.outputs) * 4
+    k.emit(grid=groups_of(plan) * plan.panels, flops=products * 4, bytes=moved)
+
+
+def _read_outputs(
+    k: KernelBuilder, node: Node, plan: WinogradPlan, blocks: Dim
+) -> tuple[bool, Epilogue]:
+    """What the end of every output needs: whether there is a bias, and the epilogue."""
     bias = node.input(2)
     if bias is not None and bias.constant is not None:
         k.weight("bias", pad_to_multiple(bias.constant, plan.tile.vectors * plan.lanes))
     k.support(_output_function(plan))
     epilogue = Epilogue(k, node, OWN_SLOTS)
     _dims(k, plan, blocks)
-    pixels = plan.shape.batch * plan.shape.pixels
-    if m is not None:
-        k.body("\n".join(_output(plan, epilogue, has_bias=bias is not None)))
-        products = plan.tiles * (plan.products * plan.shape.outputs)
-        moved = (products + pixels * plan.shape.outputs) * 4
-        k.emit(grid=groups_of(plan) * plan.panels, flops=products * 4, bytes=moved)
-        return
-    k.body("\n".join(_main(plan, epilogue, shared=plan.is_shared, has_bias=bias is not None)))
-    m_floats = plan.products * plan.m_step * plan.groups
-    k.scratch((m_floats + (0 if v is not None else plan.groups * plan.v_group)) * 4)
-    size = plan.tiles * plan.products * plan.shape.channels * plan.shape.outputs
-    traffic = pixels * (plan.shape.channels + plan.shape.outputs) * 4
-    k.emit(
-        grid=blocks * plan.panels if v is not None else blocks, flops=size * 2,
-        bytes=traffic + plan.panels * plan.panel_floats * 4,
-    )  # fmt: skip
+    return bias is not None, epilogue
 
 
 def _emit_transform(node: Node, ctx: Context, plan: WinogradPlan, blocks: Dim) -> View:
