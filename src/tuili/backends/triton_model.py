@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import logging
 import threading
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -19,6 +20,8 @@ from tuili.backends.triton_completion import ModelConfig
 from tuili.backends.triton_tensors import InferenceResponse, Tensor, TritonError
 from tuili.errors import InternalError, InvalidModel, TuiliError
 from tuili.tensors import Array
+
+_log = logging.getLogger("tuili.backends")
 
 _RESCHEDULE: int = triton_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE
 
@@ -128,6 +131,7 @@ class TritonModel:
             for request in batch:
                 if error is not None and request.forward is not None:
                     text = self._failed(f"{type(error).__name__}: {error}", error)
+                    _log.error("%s", text)
                     request.forward(InferenceResponse(error=TritonError(text)))
                     request.forward(None)
                 elif request.sender is None and request.forward is not None:

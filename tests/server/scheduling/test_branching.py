@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuili.server.scheduling.branching import Branch, depth_of
+from tuili.server.scheduling.branching import Branch
 from tuili.server.scheduling.conditions import parse
 from tuili.server.scheduling.dag import Dag, Step
 
@@ -89,9 +89,10 @@ def test_nothing_is_kept_of_answers_that_were_passed_on():
         branch.began(1)
         branch.arrived({"y": n})
         assert top.finished() == [branch]
-        branch.answered = True
+        branch.answer(n)
         branch.ended(1)
         assert not top.branches
+        assert top.collect() == [n]
 
 
 def test_an_answer_whose_partner_never_comes_goes_with_the_last_step():
@@ -109,23 +110,15 @@ def test_an_answer_whose_partner_never_comes_goes_with_the_last_step():
 NESTED = Dag("e", ["x"], ["y"], [step("a", "x", "t"), step("b", "t", "y")])
 
 
-def test_how_deep_answers_lie_in_answers():
-    assert depth_of(TOKENS, {0}) == 1
-    assert depth_of(NESTED, {0, 1}) == 2
-    assert depth_of(NESTED, ()) == 0
-    merged = Dag("e", ["x"], ["y"], [step("a", "x", "t"), step("b", "x", "u")], {"y": ("t", "u")})
-    assert depth_of(merged, {1}) == 1
-
-
 @given(st.data())
-def test_every_answer_of_every_answer_is_found_once_whatever_the_order(data):
+def test_every_answer_of_every_answer_leaves_once_and_in_order(data):
     """`a` answers n times, and `b` n_i times to its ith answer; nothing is left in the end."""
     counts = data.draw(st.lists(st.integers(0, 3), max_size=4))
     top = root(NESTED)
     top.arrived({"x": 0})
     top.began(0)
     todo = {("a", None): len(counts)}
-    opened, found = [], []
+    opened, found, left = [], [], []
     while todo:
         key = data.draw(st.sampled_from(sorted(todo, key=str)))
         name, number = key
@@ -145,7 +138,10 @@ def test_every_answer_of_every_answer_is_found_once_whatever_the_order(data):
             child.arrived({"y": number})
             assert top.finished() == [child]
             found.append(child.value("t"))
-            child.answered = True
-            child.prune()
-    assert sorted(found) == [n for n, count in enumerate(counts) for _ in range(count)]
+            child.answer((number, todo["b", number]))
+            left += top.collect()
+    left += top.collect(everything=True)
+    wanted = [n for n, count in enumerate(counts) for _ in range(count)]
+    assert sorted(found) == wanted
+    assert [n for n, _ in left] == wanted
     assert not top.branches

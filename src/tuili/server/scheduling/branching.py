@@ -12,7 +12,7 @@ first of them only; here it meets all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from tuili.server.scheduling.conditions import Scalar
@@ -41,7 +41,11 @@ class Branch(Generic[Value]):
         self._scalar_of = scalar_of
         self.parent = parent
         self.index = index
+        # Those in which something may still come, and those whose answers were not collected.
         self.branches: dict[int, Branch[Value]] = {}
+        self._uncollected: dict[int, Branch[Value]] = {}
+        self._next = 0
+        self._answers: list[object] = []
         # The steps under way, each with the number of answers that it gave.
         self.running: dict[int, int] = {}
         self.answered = False
@@ -85,7 +89,7 @@ class Branch(Generic[Value]):
         self.running[step] = index + 1
         if index not in self.branches:
             made = Branch(self._dag, self._wanted, self._scalar_of, self, index)
-            self.branches[index] = made
+            self.branches[index] = self._uncollected[index] = made
         return self.branches[index]
 
     def ended(self, step: int) -> None:
@@ -94,6 +98,28 @@ class Branch(Generic[Value]):
         for branch in list(self.branches.values()):
             branch.prune()
         self.prune()
+
+    def answer(self, answer: object) -> None:
+        """It has come to an answer of the whole request, or (None) to nothing."""
+        self.answered = True
+        self._answers.append(answer)
+        self.prune()
+
+    def collect(self, *, everything: bool = False) -> list[object]:
+        """The answers that may leave: each after those of all answers before the one it came from.
+
+        `everything`: no more will come.
+        """
+        found, self._answers = self._answers, []
+        while self._uncollected:
+            branch = self._uncollected.get(self._next)
+            if branch is not None:
+                found += branch.collect(everything=everything)
+                if not everything and not branch.answered and self._next in self.branches:
+                    break
+                del self._uncollected[self._next]
+            self._next += 1
+        return found
 
     def finished(self) -> list[Branch[Value]]:
         """This branch and those in it that have all outputs and are not answered yet."""
@@ -123,19 +149,3 @@ class Branch(Generic[Value]):
 
     def _scalar(self, tensor: str) -> Scalar:
         return self._scalar_of(tensor, self.value(tensor))
-
-
-def depth_of(dag: Dag, many: Collection[int]) -> int:
-    """How many of the steps `many`, which answer any number of times, follow on each other."""
-    depths: dict[str, int] = dict.fromkeys(dag.inputs, 0)
-
-    def depth(tensor: str) -> int:
-        if tensor not in depths:
-            if tensor in dag.merges:
-                depths[tensor] = max(map(depth, dag.merges[tensor]), default=0)
-            else:
-                at = dag.makers[tensor]
-                depths[tensor] = max(map(depth, dag.steps[at].waits_for())) + (at in many)
-        return depths[tensor]
-
-    return max(map(depth, dag.outputs))

@@ -1,8 +1,8 @@
 """StreamRun: a request in an ensemble with steps that answer any number of times.
 
 Each of their answers goes on through the steps after it, and each time all outputs are there the
-ensemble answers. Where such steps do not follow on each other, answers leave in the order of the
-step's, however long the steps after it take with each: text stays in order.
+ensemble answers. Answers leave in the order of those that they come from, however long the steps
+after them take with each: text stays in order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from tuili.errors import TuiliError
 from tuili.server.execution.pending import StreamReply, Ticket
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
-from tuili.server.scheduling.branching import Branch, depth_of
+from tuili.server.scheduling.branching import Branch
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.serving.ensemble_steps import (
     LeftOut,
@@ -43,11 +43,6 @@ class StreamRun:
         self._tickets: dict[_Where, Ticket] = {}
         self._left_out = LeftOut()
         self._under_way = 0
-        # Answers that wait for those before them, by the number of their branch.
-        self._in_order = depth_of(parts.dag, parts.many) == 1
-        self._held: dict[int, InferResponse | None] = {}
-        self._next = 0
-        self._ready: list[InferResponse | None] = []
         self._variants: dict[str, str] = {} if request.variants is None else request.variants
 
     def start(self, arrays: dict[str, Array]) -> None:
@@ -154,16 +149,7 @@ class StreamRun:
 
     # ---- answers
     def _answer(self, branch: Branch[Array]) -> None:
-        branch.answered = True
-        answer = self._answer_of(branch)
-        branch.prune()
-        if not self._in_order or branch.parent is None:
-            self._ready.append(answer)
-            return
-        self._held[branch.index] = answer
-        while self._next in self._held:
-            self._ready.append(self._held.pop(self._next))
-            self._next += 1
+        branch.answer(self._answer_of(branch))
 
     def _answer_of(self, branch: Branch[Array]) -> InferResponse | None:
         """What a branch has come to; None where conditions skipped all that it was to make."""
@@ -176,10 +162,8 @@ class StreamRun:
 
     def _send(self) -> None:
         """Send what may leave; the last answer says that it is the last one."""
-        if not self._under_way:
-            self._ready += [self._held[index] for index in sorted(self._held)]
-        answers = [answer for answer in self._ready if answer is not None]
-        self._ready.clear()
+        collected = self._root.collect(everything=not self._under_way)
+        answers = [answer for answer in collected if isinstance(answer, InferResponse)]
         last = answers.pop() if answers and not self._under_way else None
         for answer in answers:
             if self._reply is not None:
@@ -202,8 +186,6 @@ class StreamRun:
         for ticket in self._tickets.values():
             ticket.cancel()
         self._tickets.clear()
-        self._held.clear()
-        self._ready.clear()
         self._parts.forget(self)
 
     def _scalar(self, tensor: str, array: Array) -> Scalar:

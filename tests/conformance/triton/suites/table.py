@@ -56,7 +56,7 @@ SHM = "--allow-client-shm"
 # Of tests that go through several back ends, the part for ONNX models runs.
 _ONNX_ONLY = {"BACKENDS": "onnx", "ENSEMBLES": "0", "CPU_ONLY": "1"}
 _NO_OTHERS = tuple(
-    (f"def validate_for_{name}_model(", f"def validate_for_{name}_model(*_):\n    return False\n\n\ndef _{name}(")
+    (f"def validate_for_{name}_model(", f"def validate_for_{name}_model(*_, **__):\n    return False\n\n\ndef _{name}(")
     for name in ("trt", "libtorch")
 )  # fmt: skip
 EXPLICIT = ("--model-control-mode", "explicit", "--load-model", "*")

@@ -99,25 +99,31 @@ _BASICS = all_of(
     _of("TYPE_UINT8", "identity_uint8_nobatch", rows=""), _of("TYPE_UINT32", "identity_uint32"), _of("TYPE_BOOL", "identity_bool"),
 )  # fmt: skip
 
+
+def _no_monitor(folder: Path, qa: Path) -> None:
+    """Triton's back end keeps a region of shared memory that its tests watch; here there is none."""
+    (folder / "triton_shm_monitor.py").write_text("")
+
+
 PYTHON = (
-    Suite("python: basics", f"{_HOME}/python_test.py", _BASICS, ("--allow-client-shm",), issue=6,
+    Suite("python: basics", f"{_HOME}/python_test.py", _BASICS, ("--allow-client-shm",), beside=_no_monitor, issue=6,
           skips={"*growth_error": "measures the memory of Triton's own shared region", "*gpu*": _GPU, "*dlpack*": _TORCH, "*pytorch": _TORCH,
                  "*init_args": "asks for the folder of Triton's own installation"}),
-    Suite("python: decoupled", f"{_HOME}/decoupled/decoupled_test.py", all_of(_DECOUPLED_MODELS), own_server=True, issue=6,
+    Suite("python: decoupled", f"{_HOME}/decoupled/decoupled_test.py", all_of(_DECOUPLED_MODELS), own_server=True, beside=_no_monitor, issue=6,
           skips={"*decoupled_bls": _TORCH}),
-    Suite("python: coroutines", f"{_HOME}/async_execute/concurrency_test.py", python("async_execute_decouple", "async_execute_decouple_bls"), issue=6),
+    Suite("python: coroutines", f"{_HOME}/async_execute/concurrency_test.py", python("async_execute_decouple", "async_execute_decouple_bls"), beside=_no_monitor, issue=6),
     Suite("python: ensemble", f"{_HOME}/ensemble/ensemble_test.py",
-          all_of(python("ensemble"), _named("add_sub", "add_sub_1"), _named("add_sub", "add_sub_2")), skips={"*gpu": _GPU}, issue=6),
-    Suite("python: bls parameters", f"{_HOME}/bls/bls_parameters_test.py", python("bls_parameters"), issue=6),
+          all_of(python("ensemble"), _named("add_sub", "add_sub_1"), _named("add_sub", "add_sub_2")), skips={"*gpu": _GPU}, beside=_no_monitor, issue=6),
+    Suite("python: bls parameters", f"{_HOME}/bls/bls_parameters_test.py", python("bls_parameters"), beside=_no_monitor, issue=6),
     Suite("python: parameters", f"{_HOME}/parameters/response_parameters_test.py",
-          python("response_parameters", "response_parameters_decoupled", "response_parameters_bls"), issue=6),
-    Suite("python: response sender", f"{_HOME}/response_sender/response_sender_test.py", _SENDERS, issue=6),
-    Suite("python: response sender closed", f"{_HOME}/response_sender/response_sender_complete_final_test.py", python("response_sender_complete_final"), issue=6),
-    Suite("python: lifecycle", f"{_HOME}/lifecycle/lifecycle_test.py", _LIVES, issue=6),
+          python("response_parameters", "response_parameters_decoupled", "response_parameters_bls"), beside=_no_monitor, issue=6),
+    Suite("python: response sender", f"{_HOME}/response_sender/response_sender_test.py", _SENDERS, beside=_no_monitor, issue=6),
+    Suite("python: response sender closed", f"{_HOME}/response_sender/response_sender_complete_final_test.py", python("response_sender_complete_final"), beside=_no_monitor, issue=6),
+    Suite("python: lifecycle", f"{_HOME}/lifecycle/lifecycle_test.py", _LIVES, beside=_no_monitor, issue=6),
     Suite("python: reschedule", f"{_HOME}/request_rescheduling/grpc_endpoint_test.py",
-          python("bls_request_rescheduling", "request_rescheduling_addsub", "iterative_sequence", "wrong_return_type"), issue=6),
-    Suite("python: ensemble of streams", _IO, _io_models("dlpack_io_identity"), only=("*ensemble_io",), environment={"TRIAL": "default"}, skips={"*": _TORCH}, issue=6),
-    Suite("python: outputs", _IO, python("add_sub"), only=("*output_default",), issue=6),
-    Suite("python: outputs", _IO, python("add_sub"), only=("*gpu*", "*output_decoupled"), skips={"*gpu*": _GPU, "*": _TORCH}, issue=6),
-    Suite("python: outputs", _IO, _llm, only=("*prior_crash",), issue=6),
+          python("bls_request_rescheduling", "request_rescheduling_addsub", "iterative_sequence", "wrong_return_type"), beside=_no_monitor, issue=6),
+    Suite("python: ensemble of streams", _IO, _io_models("dlpack_io_identity"), only=("*ensemble_io",), environment={"TRIAL": "default"}, skips={"*": _TORCH}, beside=_no_monitor, issue=6),
+    Suite("python: outputs", _IO, python("add_sub"), only=("*output_default",), beside=_no_monitor, issue=6),
+    Suite("python: outputs", _IO, python("add_sub"), only=("*gpu*", "*output_decoupled"), skips={"*gpu*": _GPU, "*": _TORCH}, beside=_no_monitor, issue=6),
+    Suite("python: outputs", _IO, _llm, only=("*prior_crash",), beside=_no_monitor, issue=6),
 )  # fmt: skip
