@@ -203,3 +203,33 @@ def test_a_model_that_raises_says_where(tmp_path):
             await infer(dataplane, ask("m"))
 
     run(tmp_path, scenario)
+
+
+ITSELF = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def execute(self, requests):
+        (request,) = requests
+        left = value_of(request)
+        if left == 0:
+            return [pb.InferenceResponse([one(request, 0.0)])]
+        asked = pb.InferenceRequest(
+            model_name="m", inputs=[one(request, left - 1, "x")], requested_output_names=["y"]
+        )
+        below = pb.get_output_tensor_by_name(asked.exec(), "y").as_numpy()[0, 0]
+        return [pb.InferenceResponse([one(request, below + 1)])]
+"""
+)
+
+
+def test_a_model_that_calls_itself_needs_no_more_instances_than_it_is_deep(tmp_path):
+    config = CONFIG.replace("dynamic_batching { }", "instance_group { count: 3 }")
+    add(tmp_path, config=config, source=ITSELF)
+
+    async def scenario(dataplane):
+        data = np.full((1, 1), 2, np.float32)
+        asked = InferRequest("m", [InputTensor("x", "FP32", (1, 1), data)])
+        assert (await infer(dataplane, asked)).outputs[0].data.item() == 2.0
+
+    run(tmp_path, scenario)

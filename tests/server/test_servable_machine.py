@@ -35,6 +35,7 @@ class Runner:
     """An instance whose batches end when the test says so."""
 
     model = None
+    behind = False
 
     def __init__(self):
         self.available = True

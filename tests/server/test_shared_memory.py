@@ -91,11 +91,11 @@ def test_registering_twice(regions, key):
         (None, -1, 5, "invalid args"),
         (None, 0, 0, "invalid args"),
         (None, 1 << 62, 1 << 62, "invalid args"),
-        ("../../etc/passwd", 0, 1, "may not be used"),
-        ("..", 0, 1, "may not be used"),
-        ("", 0, 1, "may not be used"),
-        ("triton_python_backend_shm_1", 0, 1, "may not be used"),
-        ("/tuili_host_1", 0, 1, "may not be used"),
+        ("../../etc/passwd", 0, 1, "invalid shm key"),
+        ("..", 0, 1, "invalid shm key"),
+        ("", 0, 1, "invalid shm key"),
+        ("triton_python_backend_shm_region_1", 0, 1, "reserved prefix 'triton_python"),
+        ("/tuili_host_1", 0, 1, "reserved prefix 'tuili_host_"),
     ],
 )
 def test_regions_that_are_refused(regions, key, name, offset, size, text):
@@ -114,12 +114,12 @@ def test_regions_that_are_refused(regions, key, name, offset, size, text):
         (at(0, -4), r"Invalid offset \+ byte size"),
         (at(1 << 63, 1 << 63), "Invalid offset for shared memory region"),
         (at(0, "4"), "'shared_memory_byte_size' must be a whole number, got '4'"),
-        (at(0, 3), "input byte size mismatch for input 'x'. Expected 4, got 3"),
+        (at(0, 3), "input byte size mismatch for input 'x' for model 'm'. Expected 4, got 3"),
     ],
 )
 def test_places_that_are_refused(regions, parameters, text):
     with pytest.raises(UserError, match=text):
-        regions.read(InputTensor("x", "FP32", (1,), None, parameters))
+        regions.read(InputTensor("x", "FP32", (1,), None, parameters), "m")
 
 
 def test_a_region_too_small_for_the_output(regions):

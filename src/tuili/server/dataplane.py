@@ -185,7 +185,7 @@ class DataPlane:
                 )
             for tensor in request.inputs:
                 if tensor.data is None:
-                    self._read_shared(tensor)
+                    self._read_shared(tensor, request.model)
             return servable.submit(request, reply)
         except TuiliError as error:
             reply(error)
@@ -232,7 +232,7 @@ class DataPlane:
             if servable.decoupled:
                 for tensor in request.inputs:
                     if tensor.data is None:
-                        self._read_shared(tensor)
+                        self._read_shared(tensor, request.model)
                 return servable.submit_stream(request, reply)
         except TuiliError as error:
             reply(error, True)
@@ -481,9 +481,9 @@ class DataPlane:
                     found[name] = each.broken
         return found
 
-    def _read_shared(self, tensor: InputTensor) -> None:
+    def _read_shared(self, tensor: InputTensor, model: str) -> None:
         if tensor.parameters and "shared_memory_region" in tensor.parameters:
-            tensor.data = self._regions.read(tensor)
+            tensor.data = self._regions.read(tensor, model)
 
     def _require_explicit(self) -> None:
         if self.options.model_control_mode not in _AS_ASKED:

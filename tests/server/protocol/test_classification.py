@@ -24,7 +24,7 @@ def test_the_greatest_values_with_index_and_label(scores, top, labels, batched, 
     ("scores", "top", "text"),
     [
         (np.zeros(2), 0, "must be positive, got 0"),
-        (np.array([b"x"], object), 1, "datatype BYTES, which cannot be classified"),
+        (np.array([b"x"], object), 1, "due to unsupported type 'BYTES'"),
     ],
 )
 def test_what_cannot_be_classified(scores, top, text):

@@ -110,6 +110,11 @@ class Host:
         return self.spec.name
 
     @property
+    def is_running(self) -> bool:
+        """Whether the child has a run to do."""
+        return bool(self._sent)
+
+    @property
     def run_timeout_s(self) -> float:
         """How long a run may take; 0 for ever."""
         return self.spec.run_timeout_s

@@ -21,6 +21,8 @@ from tuili.server.execution.streams import OpenStream
 class Instance:
     """One loaded copy of a model, and the thread that runs it when it is not quick."""
 
+    behind = False  # its thread runs nothing else
+
     def __init__(self, model: Executable, name: str, cores: frozenset[int] = frozenset()) -> None:
         self.model = model
         self.available = True

@@ -97,13 +97,16 @@ def join(batch: Sequence[Pending]) -> dict[str, Array]:
 class Runner(Protocol):
     """What runs batches, one at a time: an instance in this process, or a slot of a model host.
 
-    `model` is None when nothing can run on the loop itself.
+    `model` is None when nothing can run on the loop itself. `behind` tells that a batch would wait
+    for another one in the same process.
     """
 
     available: bool
 
     @property
     def model(self) -> Executable | None: ...
+    @property
+    def behind(self) -> bool: ...
     def run_beside(
         self,
         loop: asyncio.AbstractEventLoop,

@@ -43,6 +43,8 @@ class SlotOwner(Protocol):
     def load_timeout_s(self) -> float: ...
     @property
     def by_request(self) -> bool: ...
+    @property
+    def is_running(self) -> bool: ...
     def tell_cancelled(self, slot: int, at: int) -> None: ...
     def send(self, order: Run) -> None: ...
     def receive(self, timeout_s: float) -> Answer: ...
@@ -75,6 +77,11 @@ class HostSlot:
     def busy(self) -> bool:
         """Whether a batch is in it, or answers of an earlier one may come."""
         return self._done is not None or bool(self._streams)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the child has another slot's run to do first."""
+        return self._host.is_running
 
     def attach(self, memory: SlotMemory) -> None:
         """Use the memory that a new child shares."""

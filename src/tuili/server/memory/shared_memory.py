@@ -28,7 +28,7 @@ DISABLED: Final = (
 _ROOT: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
 _KEY: Final = re.compile(r"/?[^/\0]{1,250}")
 # Names of segments that belong to servers, ours and Triton's: never a client's.
-_RESERVED: Final = ("triton_python_backend_shm", "tuili_host_")
+_RESERVED: Final = ("triton_python_backend_shm_region_", "tuili_host_")
 
 
 @dataclass(slots=True)
@@ -67,8 +67,16 @@ class Regions:
             raise AlreadyExists(f"shared memory region '{name}' already in manager")
         failed = f"failed to register shared memory region '{name}': "
         bare = key.removeprefix("/")
-        if not _KEY.fullmatch(key) or bare in (".", "..") or bare.startswith(_RESERVED):
-            raise InvalidArgument(failed + f"key {key!r} may not be used")
+        reserved = next((prefix for prefix in _RESERVED if key.strip("/").startswith(prefix)), "")
+        if reserved:
+            raise InvalidArgument(
+                f"cannot register shared memory region '{name}' with key '{key}' as the key "
+                f"contains the reserved prefix '{reserved}'"
+            )
+        if not _KEY.fullmatch(key) or bare in (".", ".."):
+            raise InvalidArgument(
+                f"cannot register shared memory region '{name}' - invalid shm key '{key}'"
+            )
         try:
             descriptor = os.open(_ROOT / bare, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -123,14 +131,14 @@ class Regions:
             if region is not None and region.guarded.lost:
                 raise _truncated(name)
 
-    def read(self, tensor: InputTensor) -> Array:
-        """The input that lies in shared memory, as a view of it."""
+    def read(self, tensor: InputTensor, model: str = "") -> Array:
+        """The input for a model that lies in shared memory, as a view of it."""
         view = self._slice(tensor.parameters or {})
         if tensor.datatype in BYTE_SIZE and tensor.datatype != "BYTES":
             expected = element_count(tensor.shape) * BYTE_SIZE[tensor.datatype]
             if len(view) != expected:
                 raise InvalidArgument(
-                    f"input byte size mismatch for input '{tensor.name}'. "
+                    f"input byte size mismatch for input '{tensor.name}' for model '{model}'. "
                     f"Expected {expected}, got {len(view)}"
                 )
         return decode(tensor.name, tensor.datatype, tensor.shape, view)

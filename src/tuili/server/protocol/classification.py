@@ -17,7 +17,9 @@ def classify(name: str, scores: Array, top: int, labels: Sequence[str], batched:
             f"classification count of output '{name}' must be positive, got {top}"
         )
     if scores.dtype == object:
-        raise InvalidArgument(f"output '{name}' has datatype BYTES, which cannot be classified")
+        raise InvalidArgument(
+            f"class result not available for output due to unsupported type 'BYTES' of '{name}'"
+        )
     rows = scores.reshape(scores.shape[0], -1) if batched else scores.reshape(1, -1)
     count = min(top, rows.shape[1])
     found = np.empty((len(rows), count), dtype=object)

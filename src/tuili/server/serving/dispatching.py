@@ -233,6 +233,17 @@ class Dispatcher:
                 return True
         return False
 
+    def _prefer_idle(self) -> None:
+        """Move a runner whose process has nothing to do to the end of the free ones.
+
+        Behind another batch it would wait for no reason, and for ever if that one waits for it: for
+        a model that calls itself.
+        """
+        for at in reversed(range(len(self._free))):
+            if not self._free[at].behind:
+                self._free.append(self._free.pop(at))
+                return
+
     def _better_wait(self) -> bool:
         """Whether a second batch in the same host would only make both small.
 
@@ -259,6 +270,8 @@ class Dispatcher:
 
     def _start(self, batch: list[Pending], left: str) -> bool:
         """Run a batch; true when it ran right here."""
+        if self._hosts > 1 and not self._groups and not self._turns:
+            self._prefer_idle()
         instance = self._free.pop()
         if self._turns:
             self._turns[instance].use()

@@ -61,6 +61,14 @@ _NO_OTHERS = tuple(
 )  # fmt: skip
 EXPLICIT = ("--model-control-mode", "explicit", "--load-model", "*")
 
+_SHM_MODELS = all_of(
+    examples("simple"), python("add_sub"), changed("add_sub", "TYPE_FP32", "TYPE_INT32"), renamed("add_sub", "python_int32_int32_int32"),
+)  # fmt: skip
+_SHM_SLOW = all_of(
+    python("execute_delayed_model"), changed("execute_delayed_model", r'^name: "simple"', 'name: "execute_delayed_model"'),
+    renamed("execute_delayed_model", "simple"),
+)  # fmt: skip
+
 SUITES: tuple[Suite, ...] = (
     Suite("http aio", "L0_http/python_http_aio_test.py",
           all_of(_DOCUMENTED, renamed("simple_string", "another")), (SHM,)),
@@ -89,9 +97,11 @@ SUITES: tuple[Suite, ...] = (
           all_of(made("qa_identity_model_repository"), made("qa_identity_ensemble_repository")), (SHM,), environment=_ONNX_ONLY, replaced=_NO_OTHERS, limit_s=1200),
     Suite("infer reshape", "L0_infer_reshape/infer_reshape_test.py",
           all_of(made("qa_reshape_model_repository"), made("qa_reshape_ensemble_repository")), (SHM,), environment=_ONNX_ONLY, replaced=_NO_OTHERS, limit_s=1200),
-    Suite("shared memory", "L0_shared_memory/shared_memory_test.py",
-          all_of(python("add_sub", "execute_delayed_model"), changed("execute_delayed_model", r'^name: "simple"', 'name: "execute_delayed_model"'), renamed("add_sub", "simple")), (SHM,),
-          own_server=True),
+    Suite("shared memory: disabled", "L0_shared_memory/shared_memory_test.py", _SHM_MODELS, only=("*disabled_by_default",)),
+    Suite("shared memory: http", "L0_shared_memory/shared_memory_test.py", _SHM_MODELS, (SHM,), environment={"CLIENT_TYPE": "http"},
+          own_server=True, only=("SharedMemoryTest*",), skips={"*disabled_by_default": "another row"}),
+    Suite("shared memory: unregister, http", "L0_shared_memory/shared_memory_test.py", _SHM_SLOW, (SHM,), environment={"CLIENT_TYPE": "http"}, own_server=True, only=("*Unregister*_http",)),
+    Suite("shared memory: unregister, grpc", "L0_shared_memory/shared_memory_test.py", _SHM_SLOW, (SHM,), environment={"CLIENT_TYPE": "grpc"}, own_server=True, only=("*Unregister*_grpc",)),
     Suite("parameters", "L0_parameters/parameters_test.py", stored("L0_parameters/model_repository")),
     Suite("class count", "L0_parameters/class_count_test.py", all_of(python("identity_fp32"), identity("identity_bytes", kind="STRING"))),
     Suite("server status", "L0_server_status/server_status_test.py",
