@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tuili.errors import InternalError, InvalidModel
+from tuili.errors import InternalError, InvalidModel, NotFound
+from tuili.server.registry import ledger
 from tuili.server.repository.lifecycle import Repository
 from tuili.server.repository.overrides import Overrides
 from tuili.server.repository.states import NEXT, State
@@ -137,6 +138,64 @@ def test_a_newer_version_retires_the_older_one(tmp_path, launcher):
     assert set(repository.live["m"]) == {"2", ""}
     assert states(repository, "m") == {1: "UNAVAILABLE", 2: "READY"}
     assert repository.failures() == {}
+
+
+def test_a_newer_version_that_does_not_load_leaves_the_older_one_serving(tmp_path, launcher):
+    add(tmp_path, "m", 1)
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        await repository.load("m")
+        launcher.broken = {2}
+        add(tmp_path, "m", 2)
+        await repository.poll()
+        answering = repository.live["m"][""]
+        assert (answering.number, answering.log) == (1, [])
+        assert repository.failures() == {}
+        assert [(e["version"], e["state"], e.get("reason", "")) for e in repository.index()] == [
+            ("1", "READY", ""), ("2", "UNAVAILABLE", "its file is broken"),
+        ]  # fmt: skip
+        launcher.broken = set()
+        (tmp_path / "m" / "2" / "mended").touch()
+        await repository.poll()
+        await asyncio.sleep(0.01)
+        assert repository.live["m"][""].number == 2
+        assert answering.log == ["drain", "close"]
+
+    asyncio.run(scenario())
+
+
+def test_a_withdrawn_version_does_not_stay_when_the_one_before_is_broken(tmp_path, launcher):
+    folder = add(tmp_path, "m", 1, 2)
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        await repository.load("m")
+        launcher.broken = {1}
+        ledger.append(folder, ledger.Event("now", "me", "withdraw", 2))
+        await repository.poll()
+        assert "m" not in repository.live
+        assert "its file is broken" in repository.failures()["m"]
+
+    asyncio.run(scenario())
+
+
+def test_a_repository_that_cannot_be_read_changes_nothing(tmp_path, launcher):
+    place = tmp_path / "repository"
+    add(place, "m", 1)
+    repository = made(place, launcher)
+
+    async def scenario():
+        await repository.poll()
+        place.rename(tmp_path / "away")
+        with pytest.raises(NotFound, match="cannot be read"):
+            await repository.poll()
+        assert repository.live["m"][""].log == []
+        (tmp_path / "away").rename(place)
+        await repository.poll()
+        assert [each.number for each in launcher.made] == [1]
+
+    asyncio.run(scenario())
 
 
 def test_polling_loads_new_models_and_unloads_gone_ones(tmp_path, launcher):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from tuili.errors import InternalError, InvalidModel, NotPolled, TuiliError, Unavailable
+from tuili.server.registry import ledger
 from tuili.server.repository import namespaces
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.dependencies import models_needed
@@ -281,9 +282,10 @@ class Repository(Generic[Running]):
             return {}
 
     def _fingerprints(self) -> dict[str, object]:
+        """Of all models; raises NotFound while a repository cannot be read: it is no decision."""
         return {
             name: self._fingerprint(name, folders[0]) if len(folders) == 1 else tuple(folders)
-            for name, folders in self._on_disk().items()
+            for name, folders in find_models(self._folders).items()
         }
 
     def _folder_of(self, name: str) -> Path | None:
@@ -319,6 +321,14 @@ class Repository(Generic[Running]):
             # A reload that failed keeps the version that runs.
             if str(version) not in new and str(version) in old:
                 new[str(version)] = old[str(version)]
+        if None in results:
+            # A version that does not load takes nobody's place: what it would replace stays.
+            withdrawn = await asyncio.to_thread(lambda: ledger.read(folder).withdrawn)
+            stay = {v: each for v, each in old.items() if v and int(v) not in withdrawn}
+            new = stay | new
+            for version, one in zip(versions, results, strict=True):
+                # The model answers: that is told in the index, and no reason to send clients away.
+                states[version].beside = bool(stay) and one is None
         if new:
             new[""] = self.selection.default(name, new)
             self.live[name] = new
