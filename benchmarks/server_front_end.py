@@ -30,6 +30,7 @@ import numpy as np
 
 from tuili.server import grpc, http
 from tuili.server.dataplane import DataPlane
+from tuili.server.listening import Address
 from tuili.server.main import keep_memory_warm
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
 
@@ -53,7 +54,10 @@ async def serve() -> None:
     """Serve both protocols, print the ports, and stop when standard input ends."""
     keep_memory_warm()
     dataplane = Echo()
-    servers = [await http.start(dataplane, port=0), await grpc.start(dataplane, port=0)]
+    servers = [
+        await http.start(dataplane, Address("127.0.0.1", 0)),
+        await grpc.start(dataplane, Address("127.0.0.1", 0)),
+    ]
     gc.collect()
     gc.freeze()
     print(json.dumps([server.port for server in servers]), flush=True)

@@ -29,6 +29,7 @@ from tuili.bench.load.sockets import Target
 from tuili.server import http
 from tuili.server.dataplane import DataPlane
 from tuili.server.grpc import frames as h2
+from tuili.server.grpc.inference import Inference
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.listener import GrpcListener
 from tuili.server.http.application import Application
@@ -125,7 +126,7 @@ def peers(protocol: str, dataplane: DataPlane, count: int) -> list[Peer]:
         application = Application(dataplane, limits, http.Refusals())
         listener = HttpListener(application.dispatch, limits)
         return [Peer(listener.connect(), b"") for _ in range(count)]
-    listener = GrpcListener(dataplane, GrpcLimits())
+    listener = GrpcListener(Inference(dataplane), GrpcLimits())
     hello = h2.PREFACE + h2.settings_frame({h2.INITIAL_WINDOW_SIZE: 1 << 24})
     hello += h2.window_update_frame(0, 1 << 30)
     return [Peer(listener.connect(), hello) for _ in range(count)]

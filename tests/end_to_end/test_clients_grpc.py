@@ -17,6 +17,7 @@ import pytest
 
 from tests.server.running import Running, running
 from tuili.server import grpc as front_end
+from tuili.server.listening import Address
 
 grpc = pytest.importorskip("grpc")
 triton = pytest.importorskip("tritonclient.grpc")
@@ -29,7 +30,9 @@ HUGE = np.zeros(20 << 20, np.uint8)
 
 @pytest.fixture(scope="module", params=["native", "grpcio"])
 def server(request: pytest.FixtureRequest) -> Iterator[Running]:
-    with running(lambda plane: front_end.start(plane, port=0, grpc_impl=request.param)) as found:
+    with running(
+        lambda plane: front_end.start(plane, Address("127.0.0.1", 0), grpc_impl=request.param)
+    ) as found:
         yield found
 
 
@@ -257,7 +260,9 @@ def test_the_health_service(server: Running):
 def test_a_stopping_server_finishes_what_it_has(server: Running):
     impl = "grpcio" if "Grpcio" in type(server.front_end).__name__ else "native"
     with (
-        running(lambda plane: front_end.start(plane, port=0, grpc_impl=impl)) as other,
+        running(
+            lambda plane: front_end.start(plane, Address("127.0.0.1", 0), grpc_impl=impl)
+        ) as other,
         triton.InferenceServerClient(f"127.0.0.1:{other.port}") as client,
     ):
         answers: queue.Queue[Any] = queue.Queue()
@@ -282,7 +287,7 @@ def test_tls_with_alpn(tmp_path: Path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with (
-        running(lambda plane: front_end.start(plane, port=0, tls=context)) as server,
+        running(lambda plane: front_end.start(plane, Address("127.0.0.1", 0, context))) as server,
         triton.InferenceServerClient(
             f"localhost:{server.port}", ssl=True, root_certificates=str(certificate)
         ) as client,

@@ -20,6 +20,7 @@ import pytest
 from tests.server.running import Running, running
 from tuili.server import http as front_end
 from tuili.server.http.limits import HttpLimits
+from tuili.server.listening import Address
 
 triton = pytest.importorskip("tritonclient.http")
 from tritonclient.http import aio  # noqa: E402
@@ -31,7 +32,9 @@ BIG = np.random.default_rng(0).random((1, 3, 224, 224), dtype=np.float32)
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     limits = HttpLimits(max_head_bytes=4096)
-    with running(lambda plane: front_end.start(plane, port=0, limits=limits)) as found:
+    with running(
+        lambda plane: front_end.start(plane, Address("127.0.0.1", 0), limits=limits)
+    ) as found:
         yield found
 
 
@@ -208,7 +211,7 @@ def test_a_refusal_reaches_a_client_that_still_sends(server: Running):
 
 
 def test_a_draining_server_finishes_what_it_has():
-    with running(lambda plane: front_end.start(plane, port=0)) as server:
+    with running(lambda plane: front_end.start(plane, Address("127.0.0.1", 0))) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
         tensor = {"name": "INPUT", "datatype": "INT32", "shape": [1], "data": [1]}
         connection.request("POST", "/v2/models/held/infer", json.dumps({"inputs": [tensor]}))
@@ -250,7 +253,7 @@ def test_tls(tmp_path: Path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     trusting = ssl.create_default_context(cafile=str(certificate))
-    with running(lambda plane: front_end.start(plane, port=0, tls=context)) as server:
+    with running(lambda plane: front_end.start(plane, Address("127.0.0.1", 0, context))) as server:
         connection = http.client.HTTPSConnection(
             "localhost", server.port, timeout=10, context=trusting
         )
@@ -263,7 +266,7 @@ def test_tls(tmp_path: Path):
 
 
 def test_hundreds_of_idle_connections_are_no_burden():
-    with running(lambda plane: front_end.start(plane, port=0)) as server:
+    with running(lambda plane: front_end.start(plane, Address("127.0.0.1", 0))) as server:
         clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(500)]
         clients[-1].sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n")
         assert clients[-1].recv(4096).startswith(b"HTTP/1.1 200")

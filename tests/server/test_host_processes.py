@@ -123,6 +123,6 @@ def test_closing_ends_the_helper():
 
 def test_a_host_may_have_an_interpreter_of_its_own(tmp_path):
     with (tmp_path / "out").open("w+b") as stream:
-        process = start(sys.executable, [stream.fileno()], frozenset(os.sched_getaffinity(0)))
+        process = start([stream.fileno()], frozenset(os.sched_getaffinity(0)))
         # No socket: it tells what is wrong, and ends.
         assert process.wait(60) == 1

@@ -96,7 +96,7 @@ def test_the_next_candidate_is_tried_only_where_it_may_help(
             raise error
         return "prepared"
 
-    monkeypatch.setattr(preparing, "_prepare", attempt)
+    monkeypatch.setattr(preparing, "prepare_at", attempt)
     config = from_json("m", {}, Source("config.pbtxt"))
     options = ServerOptions(repository=(tmp_path,))
     if expected is None:

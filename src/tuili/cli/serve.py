@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from tuili.cli.serve_options import (
+    AccessLog,
     AllowClientShm,
     AllowWebhook,
     BusyPollUs,
@@ -17,6 +18,7 @@ from tuili.cli.serve_options import (
     ControlMode,
     DrainDelay,
     ExitTimeout,
+    Frontends,
     GrpcImpl,
     Isolation,
     LoadModel,
@@ -91,6 +93,8 @@ def serve(
     repository_config: RepositoryConfig = None,
     cache: Cache = None,
     state: State = "",
+    frontends: Frontends = 1,
+    access_log: AccessLog = "",
     trace_config: TraceConfig = None,
     log_level: LogLevel = "info",
 ) -> None:

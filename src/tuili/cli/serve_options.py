@@ -71,6 +71,12 @@ MaxInputSize = Annotated[
     int, typer.Option(min=1, help="Bytes of a JSON body, or of a decompressed one.")
 ]
 GrpcImpl = Annotated[Literal["native", "grpcio"], typer.Option(help="Our own HTTP/2, or grpcio's.")]
+AccessLog = Annotated[
+    str, typer.Option(help="File for a line of JSON per request; - for standard output.")
+]
+Frontends = Annotated[
+    int, typer.Option(min=1, help="Processes that take connections on the same ports.")
+]
 TraceConfig = Annotated[
     list[str] | None,
     typer.Option(

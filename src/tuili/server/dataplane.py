@@ -21,6 +21,7 @@ from tuili.errors import (
     Unavailable,
     Unsupported,
 )
+from tuili.server.beside import FrontEnds, after, told
 from tuili.server.control.commands import Commands
 from tuili.server.control.conductor import Conductor
 from tuili.server.control.reconciler import Front
@@ -42,6 +43,7 @@ from tuili.server.repository.lifecycle import Repository, not_ready
 from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.servable import Servable
 from tuili.server.settings import LogSettings
+from tuili.server.telemetry.access_log import AccessLog
 from tuili.server.telemetry.host_metrics import HostState, host_lines
 from tuili.server.telemetry.prometheus import exposition
 from tuili.server.tracing import config as tracing
@@ -85,14 +87,14 @@ class DataPlane:
 
     # Loads models when requests ask for them; None in all other modes.
     demand: Demand | None = None
+    # The other processes that take requests; None when this is the only one.
+    front_ends: FrontEnds | None = None
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self._follows = options.model_control_mode in FOLLOWS
         self._regions = Regions(allowed=options.allow_client_shm)
-        self._launcher = launcher = Launcher(
-            options, self._regions, self.submit, self.submit_stream
-        )
+        self.launcher = launcher = Launcher(options, self._regions, self.submit, self.submit_stream)
         self.repository: Repository[Front] = Repository(
             options.repository, launcher.launch, options.settle_s if self._follows else 0.0
         )
@@ -108,6 +110,9 @@ class DataPlane:
         launcher.answerer = CallAnswerer(self)
         self._live = self.repository.live
         self._tracer = Tracer(self, tracing.read(options.trace_config))
+        self.traces = self._tracer.traces
+        self._tracer.on_change = self._traces_changed
+        self.access_log = AccessLog(options.access_log) if options.access_log else None
         self._logs = LogSettings()
         self._started = False
         self._draining = False
@@ -115,6 +120,7 @@ class DataPlane:
     # ---- life
     async def start(self) -> None:
         """Load the models that the control mode asks for; failures are told by `repository`."""
+        self._tracer.arm()
         wanted = await self._wanted()
         await self.conductor.start()
         await self.repository.load_all(wanted)
@@ -162,9 +168,11 @@ class DataPlane:
         finished = await self.repository.drain(timeout_s)
         if finished:
             await self.repository.close()
-        await self._launcher.close()
+        await self.launcher.close()
         self._regions.close()
         self._tracer.close()
+        if self.access_log is not None:
+            self.access_log.close()
         return finished
 
     # ---- inference
@@ -281,6 +289,14 @@ class DataPlane:
         """What `answer` says of a model, after its load where that is on demand."""
         return answer() if self.demand is None else self.demand.when_live(model, answer)
 
+    def counted(self, answer: Callable[[], Answer]) -> Answer | Awaitable[Answer]:
+        """What `answer` says, once all that other front ends counted is counted here."""
+        return answer() if self.front_ends is None else after(self.front_ends.count(), answer)
+
+    def known(self, result: Answer | Awaitable[Answer]) -> Answer | Awaitable[Answer]:
+        """The result of a change, once all other front ends know of it."""
+        return result if self.front_ends is None else told(result, self.front_ends)
+
     def model_metadata(self, model: str, version: str = "") -> Json:
         """`{"name", "versions", "platform", "inputs", "outputs"}` as KServe v2 has it."""
         servable = self._servable(model, version)
@@ -381,7 +397,13 @@ class DataPlane:
     def update_trace_settings(self, settings: Json, model: str = "") -> Json:
         """Merge settings (None or empty clears a key to the global one) and return the result."""
         self._require_known(model)
-        return self._tracer.update(settings, model)
+        found = self._tracer.update(settings, model)
+        self._traces_changed()
+        return found
+
+    def _traces_changed(self) -> None:
+        if self.front_ends is not None:
+            self.front_ends.traces_changed()
 
     def log_settings(self) -> Json:
         """`log_file log_info log_warning log_error log_verbose_level log_format`."""
@@ -389,6 +411,8 @@ class DataPlane:
 
     def update_log_settings(self, settings: Json) -> Json:
         """Merge settings and return the result; `log_file` is Unsupported."""
+        if self.front_ends is not None:
+            self.front_ends.log_settings_changed(settings)
         return self._logs.update(settings)
 
     # ---- shared memory ("cuda" is always Unsupported)
@@ -431,7 +455,11 @@ class DataPlane:
             if number
         ]
         for servable in running:
-            servable.statistics.pending = servable.pending()
+            elsewhere = 0
+            if self.front_ends is not None:
+                counted = servable.statistics
+                elsewhere = self.front_ends.pending(counted.model, counted.version)
+            servable.statistics.pending = servable.pending() + elsewhere
         hosts = [
             HostState(host.name, at, host.up, host.policy.deaths, host.rss_bytes())
             for servable in running
@@ -444,6 +472,7 @@ class DataPlane:
                 *host_lines(hosts),
                 *rollout_lines(self.conductor),
                 *(self.demand.lines() if self.demand is not None else ()),
+                *(self.front_ends.lines() if self.front_ends is not None else ()),
             ],
         )
 

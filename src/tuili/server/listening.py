@@ -93,6 +93,8 @@ class Address:
     port: int
     tls: ssl.SSLContext | None = None
     reuse_port: bool = False
+    # A Unix socket instead.
+    path: str = ""
 
 
 class Listening:
@@ -103,7 +105,8 @@ class Listening:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._port = int(server.sockets[0].getsockname()[1])
+        name = server.sockets[0].getsockname()
+        self._port = int(name[1]) if isinstance(name, tuple) else 0
         self._tick()
 
     @property
@@ -142,7 +145,11 @@ async def listen(
     connect: Callable[[], asyncio.BaseProtocol], connections: Connections, address: Address
 ) -> Listening:
     """Begin to listen; every client gets a protocol from `connect`."""
-    server = await asyncio.get_running_loop().create_server(
+    loop = asyncio.get_running_loop()
+    if address.path:
+        server = await loop.create_unix_server(connect, address.path, backlog=_BACKLOG)
+        return Listening(connections, server)
+    server = await loop.create_server(
         connect,
         address.host,
         address.port,

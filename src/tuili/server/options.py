@@ -61,6 +61,10 @@ class ServerOptions:
     # Parts of the interface that ask for a header: CATEGORY,..:HEADER=VALUE.
     http_restricted_api: tuple[str, ...] = ()
     grpc_restricted_protocol: tuple[str, ...] = ()
+    # Where every request is noted, a line of JSON each; "-" for standard output, "" for nowhere.
+    access_log: str = ""
+    # Processes that take connections: this one, and the others beside it.
+    frontends: int = 1
     # Triton's `--trace-config` entries: SETTING=VALUE, or MODE,SETTING=VALUE.
     trace_config: tuple[str, ...] = ()
     # How long the loop stays awake after a request, looking for the next; 0 lets it sleep.

@@ -17,6 +17,7 @@ from tests.server.fake_dataplane import FakeDataPlane
 from tests.server.http.wire import Transport
 from tuili.server.grpc import frames
 from tuili.server.grpc.frames import frame_head
+from tuili.server.grpc.inference import Inference
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.listener import GrpcListener
 from tuili.server.grpc.schema import INFERENCE
@@ -86,7 +87,7 @@ class Raw:
     ) -> None:
         self.dataplane = dataplane or FakeDataPlane()
         if beside is None:
-            self.listener = GrpcListener(self.dataplane, limits or GrpcLimits())
+            self.listener = GrpcListener(Inference(self.dataplane), limits or GrpcLimits())
         else:
             self.listener = beside.listener
         self.transport = Transport()

@@ -88,12 +88,40 @@ class Forked:
         return self._status
 
 
-def start(python: str, descriptors: Sequence[int], cores: frozenset[int]) -> Process:
+# Packages of an environment go before those of the server, which it may do without.
+_BESIDE: Final = "import sys; sys.path += {paths!r}; from tuili.backends.host import main; main()"
+
+
+def start(descriptors: Sequence[int], cores: frozenset[int]) -> Process:
     """A host in a fresh interpreter, with these descriptors; the first is its socket."""
+    return _start([sys.executable, "-m", "tuili.backends.host"], descriptors, cores, None)
+
+
+def start_in(environment: Path, descriptors: Sequence[int], cores: frozenset[int]) -> Process:
+    """As `start`, by the Python in the `bin` of an environment and with its packages."""
+    here = [str(Path(__file__).parents[3]), *(each for each in sys.path if "-packages" in each)]
+    variables = dict(os.environ)
+    for name, part in (("PATH", "bin"), ("LD_LIBRARY_PATH", "lib")):
+        there = variables.get(name, "")
+        variables[name] = str(environment / part) + (os.pathsep + there if there else "")
+    for name in ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV"):
+        variables.pop(name, None)
+    python = str(environment / "bin" / "python")
+    command = [python, "-c", _BESIDE.format(paths=here)]
+    return _start(command, descriptors, cores, variables)
+
+
+def _start(
+    command: list[str],
+    descriptors: Sequence[int],
+    cores: frozenset[int],
+    variables: dict[str, str] | None,
+) -> Process:
     process = subprocess.Popen(
-        [python, "-m", "tuili.backends.host", str(descriptors[0])],
+        [*command, str(descriptors[0])],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
+        env=variables,
         # A terminal's Ctrl-C is for the server, which then ends its hosts.
         start_new_session=True,
     )
@@ -116,7 +144,7 @@ class ForkServer:
         """A host with these descriptors under the same numbers; the first is its socket."""
         order = _encode([name, descriptors, dict(os.environ), str(Path.cwd()), sorted(cores)])
         if len(order) > MAX_MESSAGE or len(descriptors) > MAX_DESCRIPTORS - 3:
-            return start(sys.executable, descriptors, cores)
+            return start(descriptors, cores)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             along = [1, 2, theirs.fileno(), *descriptors]

@@ -43,7 +43,7 @@ from tuili.backends.host_messages import (
     to_specs,
 )
 from tuili.errors import InvalidArgument, InvalidModel
-from tuili.server.execution.host_processes import FORK_SERVER, Process
+from tuili.server.execution.host_processes import FORK_SERVER, Process, start_in
 from tuili.server.execution.running import InstanceDied
 from tuili.server.execution.slots import HostSlot
 from tuili.server.protocol.messages import Array
@@ -70,6 +70,8 @@ class HostSpec:
     run_timeout_s: float = 0.0
     max_rss_bytes: int = 0
     cores: frozenset[int] = frozenset()
+    # A folder with another Python environment to run in.
+    environment: Path | None = None
 
 
 class Host:
@@ -224,9 +226,11 @@ class Host:
         with theirs, their_calls:
             memories = [_slot_memory(at) for at in range(self.spec.slots)]
             calls_number = their_calls.fileno()
-            self._process = FORK_SERVER.fork(
-                self.spec.name, [theirs.fileno(), calls_number, *memories], self.spec.cores
-            )
+            descriptors = [theirs.fileno(), calls_number, *memories]
+            if self.spec.environment is not None:
+                self._process = start_in(self.spec.environment, descriptors, self.spec.cores)
+            else:
+                self._process = FORK_SERVER.fork(self.spec.name, descriptors, self.spec.cores)
         self._socket, self._calls = ours, calls
         if self._on_calls is not None:
             self._on_calls(calls)

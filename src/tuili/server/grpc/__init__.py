@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Literal, Protocol
 
 from tuili.server.dataplane import DataPlane
+from tuili.server.grpc.inference import Inference
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.listener import GrpcListener
 from tuili.server.listening import Address, listen
+from tuili.server.telemetry.access_log import AccessLog
 
 __all__ = ["GrpcLimits", "GrpcServer", "start"]
 
@@ -24,15 +25,13 @@ class GrpcServer(Protocol):
 
 async def start(
     dataplane: DataPlane,
-    host: str = "127.0.0.1",
-    port: int = 8001,
+    address: Address,
     limits: GrpcLimits | None = None,
     *,
     grpc_impl: Literal["native", "grpcio"] = "native",
-    tls: ssl.SSLContext | None = None,
-    reuse_port: bool = False,
+    access_log: AccessLog | None = None,
 ) -> GrpcServer:
-    """Listen on `host:port` (0 takes a free port) and answer from `dataplane`.
+    """Listen (port 0 takes a free one) and answer from `dataplane`.
 
     `native` is our own HTTP/2; `grpcio` is slower by far and has no TLS here.
     """
@@ -40,9 +39,8 @@ async def start(
     if grpc_impl == "grpcio":
         from tuili.server.grpc.grpcio_server import start_grpcio
 
-        return await start_grpcio(dataplane, host, port, limits)
-    if tls is not None:
-        tls.set_alpn_protocols(["h2"])
-    listener = GrpcListener(dataplane, limits)
-    address = Address(host, port, tls, reuse_port)
+        return await start_grpcio(dataplane, address.host, address.port, limits)
+    if address.tls is not None:
+        address.tls.set_alpn_protocols(["h2"])
+    listener = GrpcListener(Inference(dataplane), limits, access_log)
     return await listen(listener.connect, listener.connections, address)

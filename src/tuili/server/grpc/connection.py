@@ -42,6 +42,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._limits = limits
         self.inference = listener.inference
         self.assembly = listener.assembly
+        self.access_log = listener.access_log
+        self._stream_class = listener.stream_class
         self.max_waiting_messages = limits.max_waiting_messages
         self._transport: asyncio.Transport | None = None
         self._heads = HeadDecoder(limits.max_header_bytes)
@@ -246,7 +248,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             return 0
         self._last = number
         self._credit(None, length, True)
-        stream = GrpcStream(self, number, head, self.outgoing.stream_window)
+        stream = self._stream_class(self, number, head, self.outgoing.stream_window)
         stream.remote_closed = True
         self._streams[number] = stream
         stream.infer(data[begin + 5 : end])
@@ -397,7 +399,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             if not ends:
                 self._reset(number, h2.NO_ERROR)
         else:
-            self._begin(GrpcStream(self, number, head, self.outgoing.stream_window), ends)
+            self._begin(self._stream_class(self, number, head, self.outgoing.stream_window), ends)
 
     def _begin(self, stream: GrpcStream, ends: bool) -> None:
         self._streams[stream.number] = stream

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from tuili.errors import InternalError, TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
@@ -19,6 +19,7 @@ from tuili.server.grpc.codec import (
     wrap_stream_response,
 )
 from tuili.server.grpc.express import ExpressDesk
+from tuili.server.grpc.service import Message, Method
 from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, Parameters
 
 Done = Callable[["list[Buffer] | TuiliError"], None]
@@ -27,8 +28,24 @@ _LOG: Final = logging.getLogger("tuili.server.grpc")
 _MAX_PENDING: Final = 4096
 
 
+Elsewhere = Callable[[InferRequest, Buffer, "float | None", Done, "Origin | None"], "Ticket | None"]
+
+
+class Stream(Protocol):
+    """One ModelStreamInfer call."""
+
+    @property
+    def full(self) -> bool: ...
+    def receive(self, message: Buffer) -> None: ...
+    def half_close(self) -> None: ...
+    def cancel(self) -> None: ...
+
+
 class Inference:
     """Decodes requests, submits them, encodes responses; one per front end."""
+
+    # Answers requests that are not for this process's data plane; None for those that are.
+    elsewhere: Elsewhere | None = None
 
     def __init__(self, dataplane: DataPlane) -> None:
         self.dataplane = dataplane
@@ -48,11 +65,31 @@ class Inference:
         except TuiliError as error:
             done(error)
             return None
+        if self.elsewhere is not None:
+            ticket = self.elsewhere(request, message, deadline, done, origin)
+            if ticket is not None:
+                return ticket
         if not request.id:
             self._desk.learn(message, request, plan, origin)
         request.deadline = deadline
         request.origin = origin
         return self.dataplane.submit(request, partial(self._answer, done))
+
+    def open_stream(
+        self,
+        send: Callable[[list[Buffer]], None],
+        finish: Callable[[TuiliError | None], None],
+        strict: bool,
+        origin: Origin,
+    ) -> Stream:
+        """Begin to answer a ModelStreamInfer call."""
+        return InferStream(self, send, finish, strict, origin)
+
+    def operate(
+        self, method: Method, path: str, message: Buffer, origin: Origin
+    ) -> Message | Awaitable[Message]:
+        """The response of any other method, or a promise of it."""
+        return method.call(self.dataplane, bytes(message))
 
     def _answer(self, done: Done, answer: InferResponse | TuiliError) -> None:
         done(self.encode(answer, None) if isinstance(answer, InferResponse) else answer)

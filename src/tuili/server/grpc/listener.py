@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from tuili.server.buffers import BufferPool
-from tuili.server.dataplane import DataPlane
 from tuili.server.grpc.connection import GrpcConnection
 from tuili.server.grpc.inference import Inference
 from tuili.server.grpc.limits import GrpcLimits
+from tuili.server.grpc.logged import LoggedStream
+from tuili.server.grpc.stream import GrpcStream
 from tuili.server.listening import Connections
+from tuili.server.telemetry.access_log import AccessLog
 
 _RECEIVE_BYTES: Final = 64 << 10
 
@@ -17,10 +19,14 @@ _RECEIVE_BYTES: Final = 64 << 10
 class GrpcListener:
     """Makes connections."""
 
-    def __init__(self, dataplane: DataPlane, limits: GrpcLimits) -> None:
+    def __init__(
+        self, inference: Inference, limits: GrpcLimits, access_log: AccessLog | None = None
+    ) -> None:
         self.limits = limits
         self.connections = Connections(limits.max_connections)
-        self.inference = Inference(dataplane)
+        self.inference = inference
+        self.access_log = access_log
+        self.stream_class = GrpcStream if access_log is None else LoggedStream
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self.buffers = BufferPool()
         self.assembly = (limits.max_message_bytes, limits.max_decompressed_bytes, self.buffers.take)

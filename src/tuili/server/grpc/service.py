@@ -61,9 +61,12 @@ def _model_config(dataplane: DataPlane, request: Message) -> Message | Awaitable
     return dataplane.when_live(request.name, answer)
 
 
-def _model_statistics(dataplane: DataPlane, request: Message) -> Message:
-    found = dataplane.model_statistics(request.name, request.version)
-    return _fill("ModelStatisticsResponse", found)
+def _model_statistics(dataplane: DataPlane, request: Message) -> Message | Awaitable[Message]:
+    def answer() -> Message:
+        found = dataplane.model_statistics(request.name, request.version)
+        return _fill("ModelStatisticsResponse", found)
+
+    return dataplane.counted(answer)
 
 
 def _repository_index(dataplane: DataPlane, request: Message) -> Message:
@@ -205,7 +208,7 @@ class Method:
             message = self.request.FromString(bytes(data))
         except DecodeError as error:
             raise InternalError(f"malformed {self.request.DESCRIPTOR.name}: {error}") from None
-        return self.operation(dataplane, message)
+        return dataplane.known(self.operation(dataplane, message))
 
 
 _OPERATIONS: Final[dict[str, Operation]] = {

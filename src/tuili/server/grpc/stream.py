@@ -12,7 +12,7 @@ from tuili.errors import Cancelled, InternalError, TuiliError, Unsupported
 from tuili.server.grpc.assembly import Assembler, MessageTooLarge, is_one_message
 from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.heads import RequestHead
-from tuili.server.grpc.inference import InferStream
+from tuili.server.grpc.inference import Stream
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import status_of
@@ -55,13 +55,13 @@ class GrpcStream:
         self._left = (0, connection.now)  # bytes that a window held back, and since when
         self._message: Buffer | None = None
         self._ticket: Ticket | None = None
-        self._stream: InferStream | None = None
+        self._stream: Stream | None = None
         self._assembler: Assembler | None = None  # made when a message comes in pieces
         if head.timeout_s is not None:
             self.deadline = asyncio.get_running_loop().time() + head.timeout_s
         if head.path == STREAM_PATH:
-            self._stream = InferStream(
-                connection.inference, self._send, self._end, head.strict_stream, self
+            self._stream = connection.inference.open_stream(
+                self._send, self._end, head.strict_stream, self
             )
             connection.outgoing.open_response(self)
 
@@ -116,7 +116,7 @@ class GrpcStream:
         else:
             self._message = message
 
-    def _receive(self, stream: InferStream, message: Buffer) -> None:
+    def _receive(self, stream: Stream, message: Buffer) -> None:
         try:
             stream.receive(message)
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
@@ -147,7 +147,7 @@ class GrpcStream:
 
     def address(self) -> str:
         """The peer's address."""
-        return self._connection.address()
+        return self._connection.address() or self.header("x-tuili-peer")
 
     @property
     def protocol(self) -> Literal["GRPC"]:
@@ -189,7 +189,7 @@ class GrpcStream:
 
     def _operate(self, method: Method, message: Buffer) -> None:
         try:
-            result = method.call(self._connection.inference.dataplane, bytes(message))
+            result = self._connection.inference.operate(method, self.head.path, message, self)
         except TuiliError as error:
             self._end(error)
         except Exception:  # noqa: BLE001 - as above

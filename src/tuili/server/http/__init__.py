@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.application import Application
 from tuili.server.http.limits import HttpLimits
@@ -11,27 +9,25 @@ from tuili.server.http.listener import HttpListener
 from tuili.server.http.metrics import MetricsPage
 from tuili.server.http.refusals import Refusals
 from tuili.server.listening import Address, Listening, listen
+from tuili.server.telemetry.access_log import AccessLog
 from tuili.server.webhooks import Webhooks
 
 __all__ = ["HttpLimits", "Listening", "Refusals", "start", "start_metrics"]
 
 
-async def start(  # noqa: PLR0913 - called in one place, by name
+async def start(
     dataplane: DataPlane,
-    host: str = "127.0.0.1",
-    port: int = 8000,
+    address: Address,
     limits: HttpLimits | None = None,
     *,
     refusals: Refusals | None = None,
     webhooks: Webhooks | None = None,
-    tls: ssl.SSLContext | None = None,
-    reuse_port: bool = False,
+    access_log: AccessLog | None = None,
 ) -> Listening:
-    """Listen on `host:port` (0 takes a free port) and answer from `dataplane`."""
+    """Listen (port 0 takes a free one) and answer from `dataplane`."""
     limits = limits or HttpLimits()
     application = Application(dataplane, limits, refusals or Refusals(), webhooks)
-    listener = HttpListener(application.dispatch, limits)
-    address = Address(host, port, tls, reuse_port)
+    listener = HttpListener(application.dispatch, limits, access_log)
     return await listen(listener.connect, listener.connections, address)
 
 

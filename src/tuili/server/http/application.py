@@ -86,6 +86,8 @@ class Application:
     def _operate(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         call = Call(self._dataplane, head, match, body, self._limits)
         result = OPERATIONS[match.operation](call)
+        if head.method != "GET":
+            result = self._dataplane.known(result)
         if isinstance(result, Reply):
             connection.reply(result)
             return

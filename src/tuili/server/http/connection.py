@@ -16,7 +16,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 from tuili.server.http.chunked import ChunkedBody
 from tuili.server.http.head import CHUNKED, BadHead, Head, parse_head
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _NEVER: Final = float("inf")
 _MAX_TAIL: Final = 256 << 10
 _JOIN_BELOW: Final = 16 << 10
+# The field in which another front end tells whose request it passes on.
+PEER: Final = "x-tuili-peer"
 _CLOSE: Final = b"Connection: close\r\n"
 _KEEP: Final = b"Connection: keep-alive\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -56,7 +58,6 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_tail",
         "_transport", "_unsent", "_write_blocked", "since_ns", "work",
     )  # fmt: skip
-    protocol: Final = "HTTP"
 
     def __init__(self, listener: HttpListener) -> None:
         self._listener = listener
@@ -247,7 +248,14 @@ class HttpConnection(asyncio.BufferedProtocol):
     def address(self) -> str:
         """The peer's address."""
         found = None if self._transport is None else self._transport.get_extra_info("peername")
+        if not found and self._head is not None:
+            return self.header(PEER)  # From another front end, over a Unix socket.
         return str(found[0]) if found else ""
+
+    @property
+    def protocol(self) -> Literal["HTTP"]:
+        """The transport."""
+        return "HTTP"
 
     @property
     def closed(self) -> bool:

@@ -8,7 +8,9 @@ from tuili.server.buffers import BufferPool
 from tuili.server.http.connection import Dispatch, HttpConnection
 from tuili.server.http.head import Head
 from tuili.server.http.limits import HttpLimits
+from tuili.server.http.logged import LoggedConnection
 from tuili.server.listening import Connections
+from tuili.server.telemetry.access_log import AccessLog
 
 _RECEIVE_BYTES: Final = 64 << 10
 _MAX_HEADS: Final = 4096
@@ -18,7 +20,10 @@ _MAX_CACHED_HEAD: Final = 2048
 class HttpListener:
     """Makes connections; their requests go to `dispatch`, which never raises."""
 
-    def __init__(self, dispatch: Dispatch, limits: HttpLimits) -> None:
+    def __init__(
+        self, dispatch: Dispatch, limits: HttpLimits, access_log: AccessLog | None = None
+    ) -> None:
+        self._access_log = access_log
         self.dispatch = dispatch
         self.limits = limits
         self.connections = Connections(limits.max_connections)
@@ -28,6 +33,8 @@ class HttpListener:
 
     def connect(self) -> HttpConnection:
         """A connection for a client that is about to come."""
+        if self._access_log is not None:
+            return LoggedConnection(self, self._access_log)
         return HttpConnection(self)
 
     def remember(self, block: bytes, head: Head) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Final
 
 from tuili.server.dataplane import DataPlane
@@ -19,6 +21,7 @@ class MetricsPage:
 
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def dispatch(self, connection: HttpConnection, head: Head, body: Buffer) -> None:
         """Answer one request; never raises."""
@@ -27,7 +30,13 @@ class MetricsPage:
         elif head.method != "GET":
             connection.reply(error_reply(405, "Method Not Allowed", ((b"Allow", b"GET"),)))
         else:
-            connection.reply(self._page())
+            page = self._dataplane.counted(self._page)
+            if isinstance(page, Reply):
+                connection.reply(page)
+            else:
+                task = asyncio.ensure_future(_later(connection, page))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
     def _page(self) -> Reply:
         try:
@@ -35,3 +44,7 @@ class MetricsPage:
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             _LOG.exception("metrics could not be collected")
             return error_reply(500, "metrics could not be collected; the server's log says why")
+
+
+async def _later(connection: HttpConnection, page: Awaitable[Reply]) -> None:
+    connection.reply(await page)

@@ -49,9 +49,10 @@ def model_config(call: Call) -> Reply | Awaitable[Reply]:
     return dataplane.when_live(model, lambda: json_reply(dataplane.model_config(model, version)))
 
 
-def model_statistics(call: Call) -> Reply:
+def model_statistics(call: Call) -> Reply | Awaitable[Reply]:
     """Counts and durations of one model, or of all; the protocol has 400 for an unknown one."""
-    return json_reply(call.dataplane.model_statistics(call.match.model, call.match.version))
+    dataplane, model, version = call.dataplane, call.match.model, call.match.version
+    return dataplane.counted(lambda: json_reply(dataplane.model_statistics(model, version)))
 
 
 def trace_setting(call: Call) -> Reply:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 from tuili.errors import InvalidModel, TuiliError
 from tuili.server.execution.hosts import Host
@@ -26,7 +28,7 @@ from tuili.server.loading.pipelines import (
     start_functions,
     tensor_configs,
 )
-from tuili.server.loading.preparing import Prepared, prepare, warm
+from tuili.server.loading.preparing import Place, Prepared, prepare, prepare_at, warm
 from tuili.server.memory.shared_memory import Regions
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
@@ -34,6 +36,7 @@ from tuili.server.registry.checking import check
 from tuili.server.repository import pipeline
 from tuili.server.repository.compiling import cache_folder
 from tuili.server.repository.config import ModelConfig, step_models
+from tuili.server.repository.layout import fingerprint
 from tuili.server.repository.lifecycle import Repository
 from tuili.server.repository.namespaces import with_steps
 from tuili.server.scheduling.cache import ResponseCache
@@ -60,6 +63,21 @@ from tuili.server.telemetry.statistics import Statistics
 Live = Servable | Ensemble
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a running version came from; `digest` is of its folder's state before it was read."""
+
+    folder: Path
+    version: int
+    prepared: Prepared
+    digest: str
+
+
+def digest_of(folder: Path) -> str:
+    """Of the state of a model's folder: another one when any file of it has changed."""
+    return hashlib.sha256(repr(fingerprint(folder)).encode()).hexdigest()
+
+
 class Launcher:
     """What the repository calls for each version that it loads."""
 
@@ -82,6 +100,7 @@ class Launcher:
         self._turns = asyncio.Semaphore(2)
         # Statistics outlive a reload, as the counters of a scrape must not fall.
         self._statistics: dict[tuple[str, str], Statistics] = {}
+        self.origins: WeakKeyDictionary[Servable, Origin] = WeakKeyDictionary()
 
     async def launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
         """A running version, warm."""
@@ -91,11 +110,23 @@ class Launcher:
             return await self._launch_pipeline(path, config, version)
         if config.backend == "ensemble":
             return await self._launch_ensemble(config, version)
+        digest = await asyncio.to_thread(digest_of, folder) if self._options.frontends > 1 else ""
         async with self._turns:
             listener = self.answerer.listener() if self.answerer is not None else None
             prepared = await asyncio.to_thread(
                 prepare, folder, config, version, self._options, listener
             )
+        servable = await self._servable(prepared, folder, version)
+        self.origins[servable] = Origin(folder, version, prepared, digest)
+        return servable
+
+    async def again(self, place: Place, config: ModelConfig) -> Servable:
+        """A version from just the file that another process has found for it."""
+        async with self._turns:
+            prepared = await asyncio.to_thread(prepare_at, place, config, self._options)
+        return await self._servable(prepared, place.folder, place.version)
+
+    async def _servable(self, prepared: Prepared, folder: Path, version: int) -> Servable:
         config = prepared.config
         name = f"{config.name}-{version}"
         adaptive = config.policy is None and prepared.sequences is None
@@ -111,7 +142,7 @@ class Launcher:
             str(version),
             instances,
             prepared.completed.policy,
-            self._statistics_of(config, version),
+            self.statistics(config.name, str(version)),
             config=prepared.completed.json,
             decoupled=config.decoupled,
             sequences=prepared.sequences,
@@ -182,7 +213,7 @@ class Launcher:
             submit=self.submit,
             submit_stream=self.submit_stream,
             broken=partial(self._broken_step, dag, ()),
-            statistics=self._statistics_of(config, version),
+            statistics=self.statistics(config.name, str(version)),
             regions=self._regions,
             fits=fits_of(dag, completed.signature, signatures),
             many=frozenset(at for at, part in enumerate(parts) if part.decoupled),
@@ -218,7 +249,7 @@ class Launcher:
             submit=self.submit,
             submit_stream=self.submit_stream,
             broken=partial(self._broken_step, found.dag, own),
-            statistics=self._statistics_of(config, version),
+            statistics=self.statistics(config.name, str(version)),
             regions=self._regions,
             many=frozenset(
                 at
@@ -286,8 +317,13 @@ class Launcher:
                 return f"model '{step.model}', which it is made of, is {part.broken}"
         return ""
 
-    def _statistics_of(self, config: ModelConfig, version: int) -> Statistics:
-        key = (config.name, str(version))
+    def all_statistics(self) -> list[Statistics]:
+        """What is counted of all versions that there ever were."""
+        return list(self._statistics.values())
+
+    def statistics(self, model: str, version: str) -> Statistics:
+        """What is counted of a version, over all of its loads."""
+        key = (model, version)
         return self._statistics.setdefault(key, Statistics(*key))
 
 

@@ -22,6 +22,7 @@ from tuili.backends import BackendOptions, Executable
 from tuili.errors import InvalidModel, TuiliError, Unsupported
 from tuili.server.execution.hosts import Host, HostSpec
 from tuili.server.loading.completion import Completed, complete, declared_specs, whole_json
+from tuili.server.loading.environments import PARAMETER, environment_of
 from tuili.server.loading.instances import cores_of
 from tuili.server.loading.layouts import batch_input_specs, layout_of
 from tuili.server.loading.stateful import sequence_policy, sequence_specs
@@ -51,6 +52,16 @@ _OWN_CODE: Final = ("tuili", "identity")
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Which file, for which back end."""
+
+    folder: Path
+    version: int
+    backend: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A model version, loaded and warm."""
 
@@ -63,6 +74,7 @@ class Prepared:
     layout: Layout | None
     # Loads one more instance: the one of this number.
     another: Callable[[int], Host | Executable]
+    place: Place
 
 
 OnCalls = Callable[[socket.socket], None]
@@ -79,8 +91,8 @@ def prepare(
     causes: list[TuiliError] = []
     for backend, path in candidates(folder / str(version), config, options, causes):
         try:
-            place = _Place(folder, version, backend, path)
-            return _prepare(place, config, options, on_calls)
+            place = Place(folder, version, backend, path)
+            return prepare_at(place, config, options, on_calls)
         except TuiliError as error:
             # The next candidate may be able to; if there is none, the first cause tells most.
             causes.append(error)
@@ -89,18 +101,8 @@ def prepare(
     raise causes[0]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Which file, for which back end."""
-
-    folder: Path
-    version: int
-    backend: str
-    path: Path
-
-
-def _prepare(
-    place: _Place, config: ModelConfig, options: ServerOptions, on_calls: OnCalls | None
+def prepare_at(
+    place: Place, config: ModelConfig, options: ServerOptions, on_calls: OnCalls | None = None
 ) -> Prepared:
     """Load the instances, complete the configuration from them, warm them up."""
     folder, backend = place.folder, place.backend
@@ -109,13 +111,22 @@ def _prepare(
     models: list[Executable] = []
     try:
         own_process = isolated(backend, config, options)
+        environment = None
+        if backend == "python":
+            environment = environment_of(config, folder, cache_folder(options.cache))
+        if environment is not None and not own_process:
+            raise InvalidModel(
+                f"model '{config.name}': {PARAMETER} needs a process of the model's own, but "
+                "its isolation is 'none'"
+            )
 
         def another(number: int) -> Host | Executable:
             mine = replace(settings, instance=number)
             if not own_process:
                 return backends.load(backend, place.path, mine)
             spec = host_spec(f"{config.name}-{place.version}", backend, place.path, mine)
-            host = Host(replace(spec, cores=cores_of(config, number)), on_calls=on_calls)
+            spec = replace(spec, cores=cores_of(config, number), environment=environment)
+            host = Host(spec, on_calls=on_calls)
             hosts.append(host)
             host.start()
             return host
@@ -141,7 +152,9 @@ def _prepare(
             host.close()
         raise
     own = () if hosts else tuple(models)
-    return Prepared(config, completed, sequences, own, tuple(hosts), placement, layout, another)
+    return Prepared(
+        config, completed, sequences, own, tuple(hosts), placement, layout, another, place
+    )
 
 
 def _completed_by(

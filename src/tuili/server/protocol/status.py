@@ -35,6 +35,14 @@ class Status(NamedTuple):
     grpc: int
 
 
+class Told(TuiliError):
+    """An error with a gRPC status that another process chose."""
+
+    def __init__(self, text: str, grpc: int) -> None:
+        super().__init__(text)
+        self.status = Status(500, grpc)
+
+
 STATUS: dict[type[TuiliError], Status] = {
     NotFound: Status(404, 5),  # NOT_FOUND
     AlreadyExists: Status(400, 6),  # ALREADY_EXISTS
@@ -58,6 +66,8 @@ _INTERNAL = Status(500, 13)
 
 def status_of(error: BaseException) -> Status:
     """The status of the nearest class in the error's ancestry; anything foreign is our own bug."""
+    if isinstance(error, Told):
+        return error.status
     for cls in type(error).__mro__:
         found = STATUS.get(cls)
         if found is not None:

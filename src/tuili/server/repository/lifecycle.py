@@ -70,6 +70,8 @@ class Repository(Generic[Running]):
         self._given: set[str] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self.selection: Selection[Running] = Selection()
+        # Told the name of a model whenever other versions answer than before.
+        self.on_change: Callable[[str], None] = _nobody
 
     # ---- reading
     def index(self, ready_only: bool = False) -> list[dict[str, Any]]:
@@ -204,6 +206,7 @@ class Repository(Generic[Running]):
         if any(versions):
             versions[""] = self.selection.default(name, versions)
             self.live[name] = versions
+            self.on_change(name)
 
     async def unload(self, name: str) -> None:
         """Stop a model: no new requests, those in flight are answered, then it goes."""
@@ -212,6 +215,7 @@ class Repository(Generic[Running]):
             self._seen.pop(name, None)
             self._given.discard(name)
             running = self.live.pop(name, {})
+            self.on_change(name)
             states = self._states.get(name, {})
             await asyncio.gather(
                 *(
@@ -334,6 +338,7 @@ class Repository(Generic[Running]):
             self.live[name] = new
         else:
             self.live.pop(name, None)
+        self.on_change(name)
         self._retire_replaced(old, new, states)
         failed = [states[v] for v, one in zip(versions, results, strict=True) if one is None]
         if failed:
@@ -382,6 +387,10 @@ class Repository(Generic[Running]):
         await asyncio.to_thread(return_memory)
         if entry is not None:
             entry.enter(State.UNAVAILABLE, "unloaded")
+
+
+def _nobody(_name: str) -> None:
+    """Nobody wants to know."""
 
 
 def _refuse_writers(version: Path) -> None:

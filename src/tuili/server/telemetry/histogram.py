@@ -45,6 +45,17 @@ class Histogram:
                 at += 1
             yield bound, total
 
+    def sparse(self) -> tuple[int, dict[int, int]]:
+        """The sum of all durations, and the buckets that have any."""
+        return self.sum_ns, {at: number for at, number in enumerate(self._buckets) if number}
+
+    def add(self, sum_ns: int, buckets: dict[int, int]) -> None:
+        """Count what another histogram counted."""
+        self.sum_ns += sum_ns
+        for at, number in buckets.items():
+            self._buckets[at] += number
+            self.count += number
+
     def quantile_ns(self, share: float) -> int:
         """An upper bound of the duration below which `share` of all lie; 0 when empty."""
         wanted, seen = share * self.count, 0

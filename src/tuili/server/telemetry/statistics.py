@@ -54,6 +54,15 @@ class Statistics:
     def __init__(self, model: str, version: str) -> None:
         self.model = model
         self.version = version
+        self.pending = 0
+        # While only shadow requests come, nothing is counted: they are no client's.
+        self.muted = False
+        # Told (queued, total) nanoseconds of every answer while a roll-out watches.
+        self.watch: Callable[[int, int], None] | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew at nothing."""
         self.last_inference_ms = 0
         self.inference_count = 0
         self.execution_count = 0
@@ -65,11 +74,6 @@ class Statistics:
         self.failures = dict.fromkeys(FAILURE_REASONS, 0)
         self.batches: dict[int, BatchStatistics] = {}
         self.left: dict[str, int] = {}
-        self.pending = 0
-        # While only shadow requests come, nothing is counted: they are no client's.
-        self.muted = False
-        # Told (queued, total) nanoseconds of every answer while a roll-out watches.
-        self.watch: Callable[[int, int], None] | None = None
         # Answered by a smaller model for want of time.
         self.degraded = 0
         self.request_ns, self.queue_ns, self.infer_ns = Histogram(), Histogram(), Histogram()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -70,7 +71,22 @@ class Tracer:
         self._before: _Plain | None = None
         # A request that is to be traced is refused the express way: whose, and since when.
         self._chosen: tuple[object, Sampler, int] | None = None
-        self._arm()
+        # Called when requests begin, or cease, to be traced.
+        self.on_change: Callable[[], None] = _nothing
+
+    def arm(self) -> None:
+        """Stand in the way of requests exactly while one of them may have to be traced."""
+        levels = any(each.levels for each in self._samplers.values())
+        file = any(each.open and each.file for each in self._samplers.values())
+        wanted = levels if self._spans is not None else file
+        if wanted and self._before is None:
+            self._before = _Plain(self._dataplane)
+            self._dataplane.go_by(self)
+            self.on_change()
+        elif not wanted and self._before is not None:
+            before, self._before = self._before, None
+            self._dataplane.go_by(before)
+            self.on_change()
 
     # ---- settings
     def of(self, model: str = "") -> Json:
@@ -87,7 +103,7 @@ class Tracer:
                 self._samplers[name] = Sampler(self.settings.of(name))
             if old is not None:
                 self._flush(old, numbered=old.log_frequency > 0)
-        self._arm()
+        self.arm()
         return self.of(model)
 
     def traces(self, model: str) -> bool:
@@ -168,18 +184,6 @@ class Tracer:
         """Nobody asks."""
 
     # ---- steps
-    def _arm(self) -> None:
-        """Stand in the way of requests exactly while one of them may have to be traced."""
-        levels = any(each.levels for each in self._samplers.values())
-        file = any(each.open and each.file for each in self._samplers.values())
-        wanted = levels if self._spans is not None else file
-        if wanted and self._before is None:
-            self._before = _Plain(self._dataplane)
-            self._dataplane.go_by(self)
-        elif not wanted and self._before is not None:
-            before, self._before = self._before, None
-            self._dataplane.go_by(before)
-
     def _sampler(self, model: str) -> Sampler:
         return self._samplers.get(model) or self._samplers[""]
 
@@ -233,7 +237,7 @@ class Tracer:
         kept.append(trace)
         every = sampler.log_frequency
         if sampler.left == 0:
-            self._arm()
+            self.arm()
             if not self._under_way[sampler]:
                 self._flush(sampler, numbered=True)
         elif (every and len(kept) >= every) or len(kept) >= _MOST_KEPT:
@@ -246,3 +250,7 @@ class Tracer:
             if file is None:
                 file = self._files[sampler.file] = TraceFile(Path(sampler.file))
             file.write(kept, numbered=numbered)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

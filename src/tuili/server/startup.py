@@ -1,0 +1,57 @@
+"""What every process of a server sets up before its loop: log, memory, descriptors, the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import sys
+from collections.abc import Callable
+from typing import Final
+
+# glibc's mallopt parameters; see `keep_memory_warm`.
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_WARM_BYTES: Final = 1 << 30
+_DESCRIPTORS: Final = 65_536
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's loop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def configure_logging(level: str) -> None:
+    """Log to stderr, one line per event."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("tuili")
+    logger.handlers = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
+
+
+def allow_many_connections() -> None:
+    """Raise the soft limit of descriptors, which shells set to 1024, as far as is allowed."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def keep_memory_warm() -> None:
+    """Tell glibc to keep freed memory: fresh pages cost 2 us each, 0.35 ms for a 600 kB tensor."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _WARM_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, _WARM_BYTES)

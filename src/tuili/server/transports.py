@@ -1,0 +1,148 @@
+"""Opens the transports of a server as its options say."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from tuili.errors import InvalidArgument, Unavailable, Unsupported
+from tuili.server.dataplane import DataPlane
+from tuili.server.listening import Address
+from tuili.server.options import ServerOptions
+from tuili.server.protocol.restrictions import Restrictions, read_keys
+from tuili.server.tls import server_context
+from tuili.server.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from tuili.server.grpc import GrpcLimits
+    from tuili.server.http import HttpLimits, Refusals
+
+
+class FrontEnd(Protocol):
+    """A listening transport."""
+
+    @property
+    def port(self) -> int: ...
+    def close(self) -> None: ...
+    async def wait_closed(self, timeout_s: float | None = None) -> None: ...
+
+
+def http_rules(options: ServerOptions) -> tuple[HttpLimits, Refusals]:
+    """What HTTP clients may ask, and how they are refused."""
+    try:
+        from tuili.server import http
+    except ImportError as error:
+        raise _missing_extra(error) from error
+    limits = http.HttpLimits(
+        max_json_bytes=options.max_input_bytes,
+        restrictions=Restrictions(read_keys(options.http_restricted_api)),
+    )
+    refusals = http.Refusals(
+        overload_status=options.overload_status,
+        json_mistake_status=500 if options.compat == "triton" else 400,
+    )
+    return limits, refusals
+
+
+def grpc_rules(options: ServerOptions) -> GrpcLimits:
+    """What gRPC clients may ask."""
+    try:
+        from tuili.server import grpc
+    except ImportError as error:
+        raise _missing_extra(error) from error
+    keys = read_keys(options.grpc_restricted_protocol)
+    return grpc.GrpcLimits(restrictions=Restrictions(keys, "protocol", "triton-grpc-protocol-"))
+
+
+async def start_http(
+    dataplane: DataPlane, options: ServerOptions, address: Address | None = None
+) -> FrontEnd:
+    """HTTP, at the options' address if at no other."""
+    limits, refusals = http_rules(options)
+    from tuili.server import http
+
+    if address is not None and address.path:
+        # Other front ends come this way, whose connections may rest for as long as they like.
+        limits = replace(limits, keep_alive_s=float("inf"), head_timeout_s=float("inf"))
+    try:
+        return await http.start(
+            dataplane,
+            address or http_address(options),
+            limits,
+            refusals=refusals,
+            webhooks=Webhooks(options.allow_webhook),
+            # What comes from another front end was noted there.
+            access_log=None if address is not None else dataplane.access_log,
+        )
+    except OSError as error:
+        raise cannot_listen("http", options.http_port, error) from error
+
+
+async def start_grpc(
+    dataplane: DataPlane, options: ServerOptions, address: Address | None = None
+) -> FrontEnd:
+    """gRPC, at the options' address if at no other."""
+    limits = grpc_rules(options)
+    from tuili.server import grpc
+
+    if options.tls_certificate and options.grpc_impl == "grpcio":
+        raise Unsupported("--grpc-impl grpcio has no TLS; the native implementation has")
+    if options.access_log and options.grpc_impl == "grpcio":
+        raise Unsupported("--grpc-impl grpcio keeps no access log; the native implementation does")
+    try:
+        return await grpc.start(
+            dataplane,
+            address or grpc_address(options),
+            limits,
+            grpc_impl=options.grpc_impl,
+            access_log=None if address is not None else dataplane.access_log,
+        )
+    except (OSError, RuntimeError) as error:
+        raise cannot_listen("grpc", options.grpc_port, error) from error
+
+
+async def start_metrics(dataplane: DataPlane, options: ServerOptions) -> FrontEnd:
+    """`/metrics`."""
+    from tuili.server import http
+
+    try:
+        return await http.start_metrics(dataplane, options.host, options.metrics_port)
+    except OSError as error:
+        raise cannot_listen("metrics", options.metrics_port, error) from error
+
+
+def http_address(options: ServerOptions) -> Address:
+    """Where HTTP listens."""
+    return Address(
+        options.host, options.http_port, _tls(options, "http/1.1"), options.frontends > 1
+    )
+
+
+def grpc_address(options: ServerOptions) -> Address:
+    """Where gRPC listens."""
+    return Address(options.host, options.grpc_port, _tls(options, "h2"), options.frontends > 1)
+
+
+def _tls(options: ServerOptions, protocol: str) -> ssl.SSLContext | None:
+    """The context of a front end; None for plain text."""
+    certificate, key = options.tls_certificate, options.tls_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise InvalidArgument(
+            "--tls-certificate and --tls-key go together, and one of them is missing"
+        )
+    return server_context(certificate, key, protocol=protocol)
+
+
+def _missing_extra(error: ImportError) -> Unsupported:
+    return Unsupported(f"{error}; serving needs `pip install 'tuili[server]'`")
+
+
+def cannot_listen(name: str, port: int, error: Exception) -> Unavailable:
+    """The error of a port that is taken, or of an address that is not ours."""
+    return Unavailable(
+        f"cannot listen on {name} port {port}: {error}; choose another with --{name}-port, "
+        "or -1 to do without"
+    )
