@@ -74,11 +74,11 @@ def tune(
         compiled = _variant(model, options, place, asked)
         subjects.append(ClockedModel(compiled, options, feeds))
     best = best_times(
-        [_timed(subject) for subject in subjects],
+        [timed(subject) for subject in subjects],
         budget_s,
         lambda done: progress("timing", round(100 * done), 100),
     )
-    nodes = [_by_node(subject, times) for subject, times in zip(subjects, best, strict=True)]
+    nodes = [by_node(subject, times) for subject, times in zip(subjects, best, strict=True)]
     entries = _entries(options, answers(asked, nodes))
     add_entries(record, entries)
     return Tuned(record, entries)
@@ -102,7 +102,9 @@ def _variant(model: Path, options: Options, place: int, asked: list[Question]) -
     return generate(import_model(model), options, timed=True, pick=variant(place, asked))
 
 
-def _timed(subject: ClockedModel) -> Callable[[], Array]:
+def timed(subject: ClockedModel) -> Callable[[], Array]:
+    """A run that returns the nanoseconds of each call."""
+
     def run() -> Array:
         subject.run()
         return subject.times.copy()
@@ -110,7 +112,7 @@ def _timed(subject: ClockedModel) -> Callable[[], Array]:
     return run
 
 
-def _by_node(subject: ClockedModel, times: Array) -> dict[str, int]:
+def by_node(subject: ClockedModel, times: Array) -> dict[str, int]:
     """The nanoseconds of each node: one may be several calls."""
     found: dict[str, int] = {}
     for call, ns in zip(subject.calls, times, strict=True):

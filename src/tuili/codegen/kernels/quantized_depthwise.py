@@ -29,6 +29,7 @@ from tuili.tensors import Array, Dim, DType, ceil_div
 
 EXACT = 2**24  # whole floats below it are exact
 ENOUGH_ITEMS = 128
+MOST_NEAR = 5  # taps of a row whose weights may come from memory
 _NO_SHIFT = Dot(1, "", DType.F32, {DType.U8: 0, DType.I8: 0}, "")
 
 
@@ -61,9 +62,9 @@ def emit(node: Node, ctx: Context) -> None:
     k.dims("H W OH OW", (rows.size, columns.size, rows.out, columns.out))
     k.dims("PT PL CB BAND BANDS", (rows.pad, columns.pad, blocks, band, bands))
     load = "v_load_u8" if node.required(0).dtype is DType.U8 else "v_load_i8"
-    most = _pixels(columns.out, ctx.target.registers, columns.taps)
+    tiles = _tiles(columns.out, ctx.target.registers, columns.taps)
     problem = conv_problem("QConv", shape, shape.channels, lanes)
-    pixels = ctx.choose(node, problem, {f"{n} pixels": n for n in (most, -(-most // 2))})
+    pixels = ctx.choose(node, problem, {f"{n} pixels": n for n in tiles})
     plan = _Plan(shape, pixels, load, node.required(0).dtype.c, zero)
     k.body(_Printer(plan, sums).body())
     items = shape.batch * blocks
@@ -85,11 +86,17 @@ def _name(shape: ConvShape) -> str:
     return f"qdepthwise{shape.rows.taps}x{shape.columns.taps}s{shape.columns.stride}_{known}"
 
 
-def _pixels(width: Dim, registers: int, taps: int) -> int:
-    most = max(2, min(14, registers - taps - 3))
-    if not isinstance(width, int):
-        return most
-    return -(-width // max(1, -(-width // most)))
+def _tiles(width: Dim, registers: int, taps: int) -> tuple[int, ...]:
+    """Pixels of a tile, the likely best first.
+
+    Fours, which are stored together: twelve where that leaves no crumbs. Weights then come from
+    memory, which costs nothing as long as a row has few of them.
+    """
+    if taps > MOST_NEAR:
+        most = max(2, min(14, registers - taps - 3))
+        return (-(-width // max(1, -(-width // most))) if isinstance(width, int) else most,)
+    is_crumbly = isinstance(width, int) and width > 12 and 0 < width % 12 < 4
+    return (8, 12) if is_crumbly else (12, 8)
 
 
 def _band(shape: ConvShape, blocks: int) -> Dim:
