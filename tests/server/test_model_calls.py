@@ -233,3 +233,32 @@ def test_a_model_that_calls_itself_needs_no_more_instances_than_it_is_deep(tmp_p
         assert (await infer(dataplane, asked)).outputs[0].data.item() == 2.0
 
     run(tmp_path, scenario)
+
+
+LATER = (
+    HEAD
+    + """
+class TritonPythonModel:
+    async def execute(self, requests):
+        (request,) = requests
+        sender = request.get_response_sender()
+
+        async def answer():
+            await asyncio.sleep(0)
+            sender.send(pb.InferenceResponse([one(request, value_of(request))]), flags=1)
+
+        self.task = asyncio.create_task(answer())
+        return [None]
+"""
+)
+
+
+def test_a_coroutine_may_answer_after_it_returned(tmp_path):
+    add(tmp_path, config=CONFIG, source=LATER)
+
+    async def scenario(dataplane):
+        data = np.full((1, 1), 7, np.float32)
+        asked = InferRequest("m", [InputTensor("x", "FP32", (1, 1), data)])
+        assert (await infer(dataplane, asked)).outputs[0].data.item() == 7.0
+
+    run(tmp_path, scenario)

@@ -36,7 +36,7 @@ class TritonModel:
         self._batched = options.max_batch_size > 0
         self._decoupled = options.decoupled
         self._iterative = False
-        self._loop: asyncio.AbstractEventLoop | None = None  # of coroutines that answer many times
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.config_json = ""
         config = options.config_json or json.dumps({"name": path.parent.parent.name})
         if hasattr(model_class, "auto_complete_config"):
@@ -122,9 +122,6 @@ class TritonModel:
         self, execution: Coroutine[Any, Any, Any], batch: list[InferenceRequest]
     ) -> list[InferenceResponse | None]:
         """Let a coroutine answer while the next requests are taken, as Triton does."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="execute", daemon=True).start()
 
         def ended(future: Future[Any]) -> None:
             error = future.exception()
@@ -139,8 +136,15 @@ class TritonModel:
 
         for request in batch:
             request.in_background = True
-        asyncio.run_coroutine_threadsafe(execution, self._loop).add_done_callback(ended)
+        asyncio.run_coroutine_threadsafe(execution, self._tasks()).add_done_callback(ended)
         return [None] * len(batch)
+
+    def _tasks(self) -> asyncio.AbstractEventLoop:
+        """The loop of the model's coroutines, on a thread of its own."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="execute", daemon=True).start()
+        return self._loop
 
     def close(self) -> None:
         """Tell the model that it ends."""
@@ -194,7 +198,8 @@ class TritonModel:
             if inspect.iscoroutine(responses):
                 if self._decoupled and batch[0].forward is not None:
                     return self._in_background(responses, batch)
-                responses = asyncio.run(responses)
+                # A loop that stays: tasks that a coroutine leaves behind go on.
+                responses = asyncio.run_coroutine_threadsafe(responses, self._tasks()).result()
         except TuiliError as error:
             raise InternalError(self._failed(str(error), error)) from error
         except Exception as error:

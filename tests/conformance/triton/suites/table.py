@@ -22,6 +22,7 @@ from tests.conformance.triton.suites.table_life import LIFE_TESTS, METRICS_TESTS
 from tests.conformance.triton.suites.table_scheduling import SCHEDULING
 
 _GPU = "needs a GPU"
+_OTHER_MODELS = "asks for models that are made for TensorRT or LibTorch only"
 
 _HTTP_MODELS = all_of(
     made(
@@ -96,7 +97,7 @@ SUITES: tuple[Suite, ...] = (
     Suite("infer zero", "L0_infer_zero/infer_zero_test.py",
           all_of(made("qa_identity_model_repository"), made("qa_identity_ensemble_repository")), (SHM,), environment=_ONNX_ONLY, replaced=_NO_OTHERS, limit_s=1200),
     Suite("infer reshape", "L0_infer_reshape/infer_reshape_test.py",
-          all_of(made("qa_reshape_model_repository"), made("qa_reshape_ensemble_repository")), (SHM,), environment=_ONNX_ONLY, replaced=_NO_OTHERS, limit_s=1200),
+          all_of(made("qa_reshape_model_repository"), made("qa_reshape_ensemble_repository")), (SHM,), environment=_ONNX_ONLY, replaced=_NO_OTHERS, skips={"*_ii*": _OTHER_MODELS}, limit_s=1200),
     Suite("shared memory: disabled", "L0_shared_memory/shared_memory_test.py", _SHM_MODELS, only=("*disabled_by_default",)),
     Suite("shared memory: http", "L0_shared_memory/shared_memory_test.py", _SHM_MODELS, (SHM,), environment={"CLIENT_TYPE": "http"},
           own_server=True, only=("SharedMemoryTest*",), skips={"*disabled_by_default": "another row"}),
@@ -105,8 +106,10 @@ SUITES: tuple[Suite, ...] = (
     Suite("parameters", "L0_parameters/parameters_test.py", stored("L0_parameters/model_repository")),
     Suite("class count", "L0_parameters/class_count_test.py", all_of(python("identity_fp32"), identity("identity_bytes", kind="STRING"))),
     Suite("server status", "L0_server_status/server_status_test.py",
-          made("qa_model_repository", "onnx_int32_int8_int8", "onnx_int32_int32_int32", "onnx_nobatch_int32_int32_int32"),
-          own_server=True),
+          all_of(made("qa_model_repository", "onnx_int32_int8_int8", "onnx_int32_int32_int32", "onnx_nobatch_int32_int32_int32"),
+                 renamed("onnx_int32_int8_int8", "libtorch_int32_int8_int8"), renamed("onnx_int32_int32_int32", "libtorch_int32_int32_int32"),
+                 renamed("onnx_int32_int32_int32", "plan_int32_int32_int32")),
+          own_server=True, skips={"*infer_stats_no_model": _OTHER_MODELS, "*versions_added": _OTHER_MODELS}),
     Suite("logging endpoint", "L0_logging/logging_endpoint_test.py", examples("simple")),
     Suite("trace endpoint", "L0_trace/trace_endpoint_test.py", examples("simple"), EXPLICIT,
           skips={"*": "begins with a trace that is written to a file: tracing is not built"}),

@@ -200,7 +200,7 @@ def _sequences(
     }  # fmt: skip
     return Suite(
         f"sequences: {name}", _SEQUENCE_FILE, build, environment=environment, only=_SEQUENCES,
-        settings=_SEQUENCE_HELD, timeout_s=400, issue=6,
+        settings=_SEQUENCE_HELD, timeout_s=400, limit_s=2400, issue=6,
     )  # fmt: skip
 
 
