@@ -33,6 +33,9 @@ are not part of this repository. The C++ back ends that the tests name have stan
 ## What does not pass
 {failing}
 
+## Rows without a result
+{missing}
+
 ## What is not run, and why
 {skipped}
 """
@@ -70,9 +73,13 @@ def share(results: Iterable[Result], issue: int) -> tuple[int, int]:
 
 
 def page(
-    examples: Tests, results: Sequence[Result], targets: dict[int, float], why: dict[str, str]
+    examples: Tests,
+    results: Sequence[Result],
+    targets: dict[int, float],
+    why: dict[str, str],
+    missing: Sequence[Suite],
 ) -> str:
-    """The page of a whole run; `why` has reasons for failures, by the end of a test's name."""
+    """The page of a run; `why` has reasons for failures, by the end of a test's name."""
     count = Counter(how for how, _ in examples.values())
     ran = count["passed"] + count["failed"]
     totals = [
@@ -87,6 +94,7 @@ def page(
         totals="\n".join(totals),
         files="\n".join(_files(results)),
         failing="\n".join(_failing(examples, results, why)) or "Nothing.",
+        missing="\n".join(_missing(missing)) or "None.",
         skipped="\n".join(_skipped(examples, results)),
     )
 
@@ -121,6 +129,11 @@ def _failing(examples: Tests, results: Sequence[Result], why: dict[str, str]) ->
                 reason = next((r for end, r in why.items() if name.endswith(end)), "")
                 lines.append(f"| `{name}` | {result.suite.name} | {reason or _cell(text)} |")
     return lines if len(lines) > 2 else []
+
+
+def _missing(suites: Sequence[Suite]) -> list[str]:
+    rows = dict.fromkeys(f"{suite.name} (`{suite.file}`)" for suite in suites)
+    return [f"- {row}" for row in rows]
 
 
 def _skipped(examples: Tests, results: Sequence[Result]) -> list[str]:

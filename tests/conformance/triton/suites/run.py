@@ -125,7 +125,9 @@ def _summary(folder: Path, page: Path | None) -> int:
         if result is None:
             print(f"no result yet: {each.name} {' '.join(each.only)}")
     if page is not None:
-        page.write_text(results.page(examples, there, _TARGETS, WHY))
+        page.write_text(
+            results.page(examples, there, _TARGETS, WHY, [e for e, r in found if r is None])
+        )
     return 1 if bad else 0
 
 
