@@ -21,7 +21,10 @@ _PAGE = """# Triton's own tests
 its L0 tests against tuili, each row of the table with a server and models of its own, and writes this page. The checkouts
 are not part of this repository. The C++ back ends that the tests name have stand-ins in Python
 (`tests/conformance/triton/suites/standins`); many tests time answers against the clock, so run them on an idle machine.
-`--resume` goes on where a run was stopped, `--match 'batcher*'` runs some rows.
+`--resume` goes on where a run was stopped, `--match 'batcher*'` runs some rows. Of tests that go through several back
+ends, the part for ONNX models runs.
+
+{done}
 
 | part | passed | runnable | rate | target |
 |---|---:|---:|---:|---:|
@@ -90,7 +93,14 @@ def page(
         passed, runnable = share(results, issue)
         rate = _rate(passed, runnable)
         totals.append(f"| {parts[issue]} | {passed} | {runnable} | {rate} | {target:.0%} |")
+    done = "All rows of the table have run."
+    if missing:
+        done = (
+            f"**This run is not whole: {len(results)} of {len(results) + len(missing)} rows have run.** "
+            "The rates say nothing about the others, which are listed below."
+        )
     return _PAGE.format(
+        done=done,
         totals="\n".join(totals),
         files="\n".join(_files(results)),
         failing="\n".join(_failing(examples, results, why)) or "Nothing.",
