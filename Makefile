@@ -58,6 +58,11 @@ bench-unseen: setup
 conformance: setup
 	$(BIN)/python -W ignore -m tests.conformance.run --jobs $(JOBS) --page docs/reference/conformance.md
 
+# The same with every dim of every input open until the run.
+.PHONY: conformance-open
+conformance-open: setup
+	$(BIN)/python -W ignore -m tests.conformance.run --jobs $(JOBS) --open-dims
+
 # 64 stock clients for a minute against the server: no errors, every answer bit-equal.
 clients: setup
 	$(BIN)/python -m benchmarks.parallel_clients

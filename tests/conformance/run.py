@@ -19,7 +19,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tests.conformance.outcome import Outcome
@@ -39,14 +39,15 @@ REST = "## Triton's own tests"
 
 
 @cache
-def suite() -> dict[str, unittest.TestCase]:
-    """All CPU cases by name."""
+def suite(*, open_dims: bool = False) -> dict[str, unittest.TestCase]:
+    """All CPU cases by name; with `open_dims` the models know no size of their inputs."""
     from onnx.backend.test import BackendTest
 
+    from tests.conformance.open_dims import OpenBackend
     from tuili.onnx_backend import TuiliBackend
 
     found: dict[str, unittest.TestCase] = {}
-    tests = BackendTest(TuiliBackend, __name__)
+    tests = BackendTest(OpenBackend if open_dims else TuiliBackend, __name__)
     for case_class in tests.test_cases.values():
         for name in unittest.TestLoader().getTestCaseNames(case_class):
             if name.endswith("_cpu"):
@@ -54,10 +55,10 @@ def suite() -> dict[str, unittest.TestCase]:
     return found
 
 
-def run_chunk(names: list[str]) -> list[Outcome]:
+def run_chunk(names: list[str], *, open_dims: bool = False) -> list[Outcome]:
     """The outcomes of some cases; runs in a process of its own."""
     warnings.simplefilter("ignore")
-    cases = suite()
+    cases = suite(open_dims=open_dims)
     return [run_case(name, cases[name]) for name in names]
 
 
@@ -111,6 +112,7 @@ def main() -> int:
     parser.add_argument("--match", default="")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--every", type=int, default=1, help="only every n-th case")
+    parser.add_argument("--open-dims", action="store_true", help="hide the sizes of all inputs")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--page", type=Path)
     parser.add_argument("--read", type=Path)
@@ -128,7 +130,7 @@ def _run(options: argparse.Namespace) -> list[Outcome]:
     chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
     outcomes: list[Outcome] = []
     with ProcessPoolExecutor(options.jobs) as pool:
-        for found in pool.map(run_chunk, chunks):
+        for found in pool.map(partial(run_chunk, open_dims=options.open_dims), chunks):
             outcomes += found
             sys.stderr.write(f"\r{len(outcomes)}/{len(names)}")
     sys.stderr.write("\n")
