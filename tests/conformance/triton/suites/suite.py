@@ -37,7 +37,7 @@ class Suite:
     # What lies beside the test, where it runs; the repository does as `models`.
     beside: Callable[[Path, Path], None] | None = None
     timeout_s: int = 300  # for the tests that share a server
-    limit_s: int = 900  # for the whole row
+    limit_s: int = 1800  # for the whole row
     issue: int = 5
 
 
