@@ -17,6 +17,7 @@ from tuili.errors import DeadlineExceeded, InternalError
 from tuili.server.execution.pending import Pending
 from tuili.server.execution.running import InstanceDied, Outcome, Runner, execute
 from tuili.server.scheduling.admission import Expectation
+from tuili.server.scheduling.gathering import Gather
 from tuili.server.scheduling.holding import Hold
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.pacing import Pace
@@ -41,6 +42,7 @@ class Policies:
     pace: Pace | None = None
     expectation: Expectation | None = None
     hold: Hold | None = None
+    gather: Gather | None = None
 
 
 class Dispatcher:
@@ -71,6 +73,7 @@ class Dispatcher:
         self._pace = policies.pace
         self._expectation = policies.expectation
         self._hold = policies.hold
+        self._gather = policies.gather
         # Requests that run.
         self.under_way = 0
         # Requests that may be answered any number of times and are not over, by their runner.
@@ -104,6 +107,9 @@ class Dispatcher:
             if self._hold.holds(*queue.gathered()):
                 return
             self._hold = None
+        if self._gather is not None and self._gathers(self._gather, now):
+            self.wake()
+            return
         ran_here = False
         while self._free and not self._better_wait():
             batch = self._next_bound(now) if self._groups else self._next(now)
@@ -251,6 +257,17 @@ class Dispatcher:
         """
         return (
             self._hosts > 0 and len(self._running) >= self._hosts and self._run_s < _OVERLAP_FROM_S
+        )
+
+    def _gathers(self, gather: Gather, now: float) -> bool:
+        """Whether to look at the sockets once more before a batch leaves for a host."""
+        waiting = len(self._queue)
+        return (
+            waiting > 0
+            and bool(self._free)
+            and self._run_s < _OVERLAP_FROM_S
+            and not self._better_wait()
+            and gather.holds(waiting, now)
         )
 
     def _arm(self, now: float) -> None:

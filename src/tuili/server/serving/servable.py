@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from tuili.backends.requests import Answered
 from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unavailable
+from tuili.runtime.cpu import available_threads
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.hosts import Host
 from tuili.server.execution.pending import Pending, Reply, StreamReply, Ticket
@@ -23,6 +24,7 @@ from tuili.server.memory.shared_memory import Regions
 from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.scheduling.cache import ResponseCache
+from tuili.server.scheduling.gathering import Gather
 from tuili.server.scheduling.holding import Hold
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.ordering import Order
@@ -106,10 +108,12 @@ class Servable:
             layout=layout,
         )
         finisher = Finisher(queue, self._answers, statistics, idempotent=idempotent)
+        gather = None
+        if hosts and sequences is None and policy.merge and available_threads() == 1:
+            gather = Gather(policy.max_rows)
+        expectation = door and door.admission.expectation
         self._dispatcher = Dispatcher(
-            Policies(
-                queue, self._placement, layout, pace, door and door.admission.expectation, hold
-            ),
+            Policies(queue, self._placement, layout, pace, expectation, hold, gather),
             instances,
             self._answers,
             finisher,
