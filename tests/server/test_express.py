@@ -1,6 +1,7 @@
 """The express way gives the answers of the long one, and leaves it in time."""
 
 import asyncio
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ TENSORS = {
     "one": [("x", "FP32", [4])],
     "two": [("a", "FP32", [2, 3]), ("b", "INT64", [1])],
     "open": [("x", "INT8", [-1])],
+    "pair": [("a", "FP32", [2]), ("b", "FP32", [2])],
     "alone": [("x", "FP32", [4])],
     "queue": [("x", "FP32", [4])],
     "urgent": [("x", "FP32", [4])],
@@ -187,6 +189,46 @@ def test_every_client_gets_its_own_numbers(repository, gone_the_express_way, pro
     # The first request of each number of rows goes the long way; gRPC knows one input only.
     expected = 0 if protocol is Grpc and model == "two" else 4 * 5 - (1 if model == "alone" else 3)
     assert len(gone_the_express_way) == expected
+
+
+@pytest.mark.parametrize("model", ["one", "pair", "alone"])
+def test_a_host_answers_on_this_way_what_it_was_asked(repository, gone_the_express_way, model):
+    for other in set(TENSORS) - {model}:
+        shutil.rmtree(repository / other)
+    with (repository / model / "config.pbtxt").open("a") as file:
+        file.write(' parameters { key: "isolation" value { string_value: "process" } }')
+
+    async def scenario(dataplane, clients):
+        assert dataplane._live[model][""].hosts
+        for turn in range(4):
+            asked = [inputs(model, 1 + at % 3, 10 * turn + at) for at in range(len(clients))]
+            for client, arrays in zip(clients, asked, strict=True):
+                client.ask(model, arrays)
+            await answered(clients)
+            for client, arrays in zip(clients, asked, strict=True):
+                for name, array in arrays.items():
+                    np.testing.assert_array_equal(client.answer()[name.upper()], array)
+
+    with_clients(repository, Http, 5, scenario)
+    assert len(gone_the_express_way) == 4 * 5 - (1 if model == "alone" else 3)
+
+
+def test_requests_that_name_their_inputs_in_another_order_may_be_joined(
+    repository, gone_the_express_way
+):
+    async def scenario(_, clients):
+        for turn in range(3):
+            asked = [inputs("pair", 1, 10 * turn + at) for at in range(len(clients))]
+            for at, (client, arrays) in enumerate(zip(clients, asked, strict=True)):
+                client.ask("pair", dict(sorted(arrays.items(), reverse=at % 2 == 1)))
+            await answered(clients)
+            for client, arrays in zip(clients, asked, strict=True):
+                found = client.answer()
+                np.testing.assert_array_equal(found["A"], arrays["a"])
+                np.testing.assert_array_equal(found["B"], arrays["b"])
+
+    with_clients(repository, Http, 4, scenario)
+    assert len(gone_the_express_way) == 3 * 4 - 2
 
 
 @pytest.mark.parametrize("protocol", [Http, Grpc])

@@ -87,6 +87,8 @@ def common(
         spans.append((tensor.name, data.dtype, tensor.shape, start, stop))
     if not spans:
         return None
+    # By name, as requests that name their inputs in another order may join the same batch.
+    spans.sort(key=lambda span: span[0])
     try:
         checked = servable.signature.check(request)
     except TuiliError:

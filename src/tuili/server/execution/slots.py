@@ -25,6 +25,7 @@ from tuili.backends.host_messages import (
 )
 from tuili.backends.requests import KINDS, Answered
 from tuili.errors import InternalError, TuiliError
+from tuili.server.execution.express import join_raw
 from tuili.server.execution.pending import Pending
 from tuili.server.execution.running import InstanceDied, Outcome
 from tuili.server.execution.streams import OpenStream
@@ -95,10 +96,8 @@ class HostSlot:
     ) -> None:
         """Write the batch into the slot and ring; `done` is called on the loop."""
         self._started_ns = time.monotonic_ns()
-        arrays = [item.materialized() for item in batch]
-        parts = {name: [each[name] for each in arrays] for name in arrays[0]}
         try:
-            tensors = self._memory.write(parts)
+            tensors = self._memory.write(_parts(batch))
             order = Run(self._index, self._memory.capacity, tensors)
             if batch[0].part is not None:
                 order.stream, order.whole = next(self._numbers), bool(batch[0].sequence)
@@ -244,6 +243,15 @@ class HostSlot:
 
     def _failed(self, error: TuiliError) -> Outcome:
         return Outcome(self._started_ns, self._joined_ns, time.monotonic_ns(), error=error)
+
+
+def _parts(batch: Sequence[Pending]) -> dict[str, list[Array]]:
+    """Of each input, the arrays that lie one after the other in a batch."""
+    joined = join_raw(batch) if len(batch) > 1 else None
+    if joined is not None:
+        return {name: [array] for name, array in joined.items()}
+    arrays = [item.materialized() for item in batch]
+    return {name: [each[name] for each in arrays] for name in arrays[0]}
 
 
 def _error_of(answer: Failed) -> TuiliError:
