@@ -59,11 +59,13 @@ def repository(tmp_path, request):
     return tmp_path
 
 
-def ask(n):
-    return InferRequest("m", [InputTensor("n", "INT32", (1,), np.array([n], np.int32))], id="7")
+def ask(n, shape=(1,)):
+    return InferRequest(
+        "m", [InputTensor("n", "INT32", shape, np.full(shape, n, np.int32))], id="7"
+    )
 
 
-async def stream(dataplane, n, *, stop_after=None):
+async def stream(dataplane, n, *, stop_after=None, shape=(1,)):
     """The values, and whatever came with the final flag."""
     found, ended = [], asyncio.get_running_loop().create_future()
     ticket = None
@@ -73,13 +75,16 @@ async def stream(dataplane, n, *, stop_after=None):
         if final:
             ended.set_result(answer)
             return
-        assert answer.id == "7"
-        found.append(answer.outputs[0].data.item())
+        if isinstance(answer, TuiliError):
+            found.append(str(answer))
+        else:
+            assert answer.id == "7"
+            found.append(answer.outputs[0].data.item())
         if len(found) == stop_after:
             ticket.cancel()
             ended.set_result("cancelled")
 
-    ticket = dataplane.submit_stream(ask(n), reply)
+    ticket = dataplane.submit_stream(ask(n, shape), reply)
     return found, await asyncio.wait_for(ended, 10)
 
 
@@ -269,7 +274,51 @@ def test_coroutines_of_a_model_answer_side_by_side(tmp_path):
     async def scenario(dataplane):
         good, bad = await asyncio.gather(stream(dataplane, 5), stream(dataplane, 13))
         assert good == ([5], None)
-        assert "thirteen" in str(bad[1])
+        assert "thirteen" in bad[0][0]
+
+    run(tmp_path, scenario)
+
+
+NOW_AND_THEN = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            value = pb_utils.get_input_tensor_by_name(request, "n").as_numpy()
+            sender = request.get_response_sender()
+            for at in range(value.item()):
+                if at == 1:
+                    answer = pb_utils.InferenceResponse(error=pb_utils.TritonError("not this one"))
+                else:
+                    tensor = pb_utils.Tensor("y", np.full(value.shape, at, np.int32))
+                    answer = pb_utils.InferenceResponse([tensor])
+                sender.send(answer)
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+
+@pytest.mark.parametrize("extra", ["", IN_PROCESS], ids=["host", "inside"])
+def test_an_error_may_be_one_of_many_answers(tmp_path, extra):
+    add(tmp_path, "m", 1, config=CONFIG + extra)
+    (tmp_path / "m" / "1" / "model.py").write_text(NOW_AND_THEN)
+
+    async def scenario(dataplane):
+        assert await stream(dataplane, 4) == ([0, "not this one", 2, 3], None)
+
+    run(tmp_path, scenario)
+
+
+def test_every_request_of_a_model_that_joins_them_gets_its_answers(tmp_path):
+    batching = "dynamic_batching { max_queue_delay_microseconds: 50000 }"
+    config = CONFIG + "max_batch_size: 8\n" + batching
+    add(tmp_path, "m", 1, config=config)
+    (tmp_path / "m" / "1" / "model.py").write_text(NOW_AND_THEN)
+
+    async def scenario(dataplane):
+        found = await asyncio.gather(*(stream(dataplane, 3, shape=(1, 1)) for _ in range(4)))
+        assert found == [([0, "not this one", 2], None)] * 4
 
     run(tmp_path, scenario)
 

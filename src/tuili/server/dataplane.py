@@ -233,7 +233,7 @@ class DataPlane:
         """As `submit` for models that answer 0..n times: `reply(answer, final)`.
 
         Models that answer once call it once with `final` true. A final call without an answer
-        has None. An error is always final.
+        has None. An error that is not final is one answer of many.
         """
         try:
             servable = self._servable(request.model, request.version)

@@ -193,7 +193,7 @@ class InferStream:
         """Called by the data plane for every response."""
         if self._over:
             return
-        entry.final = final = final or isinstance(answer, TuiliError)
+        entry.final = final
         if isinstance(answer, TuiliError) and self._strict:
             self._end(answer)
             return

@@ -145,6 +145,8 @@ class _Single:
 
     def reply(self, answer: InferResponse | TuiliError | None, final: bool) -> None:
         """Called by the data plane for every response."""
+        if self.done:
+            return  # an error was one of many answers
         if isinstance(answer, TuiliError):
             self._finish(answer)
             return
@@ -181,6 +183,8 @@ class _Stream:
 
     def reply(self, answer: InferResponse | TuiliError | None, final: bool) -> None:
         """Called by the data plane for every response."""
+        if self.done:
+            return
         error = answer if isinstance(answer, TuiliError) else None
         event = b""
         if isinstance(answer, InferResponse):
@@ -189,7 +193,7 @@ class _Stream:
             except TuiliError as refused:
                 error = refused
         if error is not None:
-            if not self._started and isinstance(error, UserError | Unavailable):
+            if final and not self._started and isinstance(error, UserError | Unavailable):
                 self.done = True  # refused before any model saw it: no stream begins
                 self._connection.reply(self._refusals.reply(error))
                 return
@@ -197,7 +201,7 @@ class _Stream:
         self._start(200 if error is None else self._refusals.reply(error).status)
         if event:
             self._connection.send_chunk(b"data: " + event + b"\n\n")
-        if final or error is not None:
+        if final:
             self.done = True
             self._connection.end_stream()
 

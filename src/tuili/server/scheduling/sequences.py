@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, Generic
 
@@ -45,6 +45,10 @@ class SequencePolicy:
     idle_s: float = 1.0
     controls: tuple[Control, ...] = ()
     states: tuple[StateTensor, ...] = ()
+
+    def one_by_one(self) -> SequencePolicy:
+        """The same with batches of one request, for a model whose answers come one by one."""
+        return replace(self, batch=replace(self.batch, merge=False), direct=False)
 
 
 class SequenceQueue(Generic[Item]):

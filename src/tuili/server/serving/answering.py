@@ -157,9 +157,12 @@ class Answers:
         if item.reply is None:
             return False
         request, outputs = item.request, answer.outputs
+        if answer.error is not None:
+            # Of this answer alone: others may follow.
+            item.retried = True
+            reply(answer.error, False)
+            return True
         try:
-            if answer.error is not None:
-                raise answer.error
             found = select_outputs(self._signature, request, outputs, self._regions)
         except Exception as error:  # noqa: BLE001 - as in `_deliver`
             self.fail(item, _of_tree(error), "OTHER")

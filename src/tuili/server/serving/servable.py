@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -90,6 +91,10 @@ class Servable:
         self._stateful = sequences is not None
         iterative = self.config.get("sequence_batching", {}).get("iterative_sequence", False)
         self._own_ids = count(1) if iterative else None
+        if decoupled:
+            # Their answers leave one request at a time: each gets an `execute` of its own.
+            policy = self._policy = replace(policy, merge=False)
+            sequences = sequences and sequences.one_by_one()
         queue: Queue
         if sequences is not None:
             queue = stateful = SequenceQueue[Pending](signature.model, sequences)

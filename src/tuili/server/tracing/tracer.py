@@ -174,7 +174,7 @@ class Tracer:
             trace.stamp(f"{kind}_SEND_START")
             reply(answer, final)
             trace.stamp(f"{kind}_SEND_END")
-            if final or isinstance(answer, TuiliError):
+            if final:
                 trace.stamp("REQUEST_END", trace.stamps[f"{kind}_SEND_START"])
                 self._finished(trace, sampler, fields)
 
