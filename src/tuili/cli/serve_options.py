@@ -34,6 +34,10 @@ Restricted = Annotated[
         show_default=False,
     ),
 ]
+ForwardPattern = Annotated[
+    str,
+    typer.Option(help="Headers that become parameters of their request: a regular expression."),
+]
 ControlMode = Annotated[
     Literal["none", "explicit", "poll", "events", "demand"],
     typer.Option(

@@ -30,6 +30,7 @@ from tuili.server.control.variants import rollout_lines
 from tuili.server.demand import Demand
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.pending import Reply, StreamReply, Ticket
+from tuili.server.forwarding import Forwarding, patterns_of
 from tuili.server.loading.launching import Launcher
 from tuili.server.memory.shared_memory import DISABLED, Regions
 from tuili.server.model_calls import CallAnswerer
@@ -112,6 +113,13 @@ class DataPlane:
         self._tracer = Tracer(self, tracing.read(options.trace_config))
         self.traces = self._tracer.traces
         self._tracer.on_change = self._traces_changed
+        forwarding = patterns_of(
+            options.http_header_forward_pattern, options.grpc_header_forward_pattern
+        )
+        if forwarding:
+            Forwarding(self, forwarding)
+            # Other front ends send whole requests here, with their headers.
+            self.traces = lambda model: True
         self.access_log = AccessLog(options.access_log) if options.access_log else None
         self._logs = LogSettings()
         self._started = False

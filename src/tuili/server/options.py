@@ -61,6 +61,9 @@ class ServerOptions:
     # Parts of the interface that ask for a header: CATEGORY,..:HEADER=VALUE.
     http_restricted_api: tuple[str, ...] = ()
     grpc_restricted_protocol: tuple[str, ...] = ()
+    # Regular expressions: headers with such names become parameters of their request.
+    http_header_forward_pattern: str = ""
+    grpc_header_forward_pattern: str = ""
     # Where every request is noted, a line of JSON each; "-" for standard output, "" for nowhere.
     access_log: str = ""
     # Processes that take connections: this one, and the others beside it.

@@ -166,6 +166,9 @@ class _Origin:
     def header(self, name: str) -> str:
         return str(dict(self._context.invocation_metadata()).get(name, ""))
 
+    def headers(self) -> dict[str, str]:
+        return {str(name): str(value) for name, value in self._context.invocation_metadata()}
+
     def address(self) -> str:
         """From `ipv4:127.0.0.1:5000` or `ipv6:[::1]:5000`."""
         return str(self._context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")

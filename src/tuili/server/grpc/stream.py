@@ -145,6 +145,14 @@ class GrpcStream:
         """A field of the call's metadata, for the router of roll-outs."""
         return (self.head.fields or {}).get(name.encode(), b"").decode("latin-1")
 
+    def headers(self) -> dict[str, str]:
+        """The call's metadata, without the fields that are HTTP/2's own."""
+        return {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in (self.head.fields or {}).items()
+            if not name.startswith(b":")
+        }
+
     def address(self) -> str:
         """The peer's address."""
         return self._connection.address() or self.header("x-tuili-peer")

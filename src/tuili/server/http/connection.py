@@ -245,6 +245,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         head = self._head
         return "" if head is None else head.headers.get(name.encode(), b"").decode("latin-1")
 
+    def headers(self) -> dict[str, str]:
+        """All fields of the request under way."""
+        head = self._head
+        found = {} if head is None else head.headers
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in found.items()}
+
     def address(self) -> str:
         """The peer's address."""
         found = None if self._transport is None else self._transport.get_extra_info("peername")

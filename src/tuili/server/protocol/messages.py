@@ -61,6 +61,10 @@ class Origin(Protocol):
         """A header or metadata field by its lower-case name."""
         ...
 
+    def headers(self) -> dict[str, str]:
+        """All of them, by their lower-case names."""
+        ...
+
     def address(self) -> str:
         """The peer's address."""
         ...

@@ -45,7 +45,7 @@ class Ways(Protocol):
     def go_by(self, ways: Ways) -> None: ...
 
 
-class _Plain:
+class PlainWays:
     """The functions that a data plane had before."""
 
     def __init__(self, dataplane: Ways) -> None:
@@ -68,7 +68,7 @@ class Tracer:
         self._kept: dict[Sampler, list[Trace]] = {}
         self._under_way: dict[Sampler, int] = {}
         self._files: dict[str, TraceFile] = {}
-        self._before: _Plain | None = None
+        self._before: PlainWays | None = None
         # A request that is to be traced is refused the express way: whose, and since when.
         self._chosen: tuple[object, Sampler, int] | None = None
         # Called when requests begin, or cease, to be traced.
@@ -80,7 +80,7 @@ class Tracer:
         file = any(each.open and each.file for each in self._samplers.values())
         wanted = levels if self._spans is not None else file
         if wanted and self._before is None:
-            self._before = _Plain(self._dataplane)
+            self._before = PlainWays(self._dataplane)
             self._dataplane.go_by(self)
             self.on_change()
         elif not wanted and self._before is not None:
