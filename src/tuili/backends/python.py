@@ -15,7 +15,6 @@ Triton's is a class `TritonPythonModel` with `initialize`, `execute` and `finali
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,19 +60,13 @@ def load(path: Path, options: BackendOptions) -> Executable:
     inputs, outputs = options.declared_inputs, options.declared_outputs
     module = import_file(path)
     if hasattr(module, "TritonPythonModel"):
-        model = TritonModel(module.TritonPythonModel, path, options)
-        completed = json.loads(model.config_json) if model.config_json else {}
-        inputs, outputs = inputs or completed.get("input"), outputs or completed.get("output")
-    elif hasattr(module, "Model"):
-        model = PlainModel(inputs, outputs, module.Model(dict(options.parameters)))
-    else:
+        # As in Triton it may declare no input, or nothing: it is asked by its parameters, say.
+        return TritonModel(module.TritonPythonModel, path, options)
+    if not hasattr(module, "Model"):
         raise InvalidModel(f"{path} defines neither class Model nor class TritonPythonModel")
     if not inputs or not outputs:
-        raise InvalidModel(
-            f"{path}: a Python model needs its inputs and outputs in its configuration, or in "
-            "what its auto_complete_config fills in"
-        )
-    return model
+        raise InvalidModel(f"{path}: a class Model needs its inputs and outputs in a configuration")
+    return PlainModel(inputs, outputs, module.Model(dict(options.parameters)))
 
 
 def import_file(path: Path) -> Any:
