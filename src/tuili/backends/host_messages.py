@@ -20,6 +20,7 @@ from tuili.tensors import Array, DType, TensorSpec, parse_shape
 
 ALIGNMENT: Final = 64
 FIRST_CAPACITY: Final = 1 << 20
+_NUMPY: Final = {kind.value: kind.numpy for kind in DType}
 MAX_MESSAGE: Final = 1 << 17
 
 
@@ -177,10 +178,7 @@ class SlotMemory:
 
     def view(self, tensor: Tensor) -> Array:
         """A fixed-size tensor in place."""
-        kind = DType(tensor.dtype)
-        count = tensor.size // kind.itemsize
-        flat = np.frombuffer(self._mapped(), kind.numpy, count, tensor.offset)
-        return flat.reshape(tensor.shape)
+        return np.ndarray(tensor.shape, _NUMPY[tensor.dtype], self._mapped(), tensor.offset)
 
     def read(self, tensor: Tensor) -> Array:
         """A tensor: in place if its elements have a fixed size, else decoded."""

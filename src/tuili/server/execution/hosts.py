@@ -281,6 +281,9 @@ class Host:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+            if not self._streams:
+                # A second answer is rare, and the loop calls again for it.
+                return
 
     def _take(self, answer: Answer, descriptors: Sequence[int]) -> None:
         if isinstance(answer, Loaded):
