@@ -306,6 +306,10 @@ def test_an_error_may_be_one_of_many_answers(tmp_path, extra):
 
     async def scenario(dataplane):
         assert await stream(dataplane, 4) == ([0, "not this one", 2, 3], None)
+        stats = dataplane.model_statistics("m")["model_stats"][0]["response_stats"]
+        assert [each["success"]["count"] for each in stats.values()] == [1, 0, 1, 1]
+        assert [each["fail"]["count"] for each in stats.values()] == [0, 1, 0, 0]
+        assert all(each["compute_infer"]["ns"] > 0 for each in stats.values())
 
     run(tmp_path, scenario)
 

@@ -128,6 +128,9 @@ def test_cancelling_cancels_the_step(repository):
     async def scenario(dataplane):
         ticket = dataplane.submit(ask(), pytest.fail)
         await asyncio.sleep(0)
+        counted = dataplane.metrics_text()
+        assert 'pending_request_count{model="a",version="1"} 1' in counted
+        assert 'pending_request_count{model="e",version="1"} 0' in counted
         ticket.cancel()
         assert dataplane._live["a"][""].pending() == 0
         assert dataplane._live["e"][""].pending() == 0

@@ -467,7 +467,9 @@ class DataPlane:
             if self.front_ends is not None:
                 counted = servable.statistics
                 elsewhere = self.front_ends.pending(counted.model, counted.version)
-            servable.statistics.pending = servable.pending() + elsewhere
+            # What waits in an ensemble, waits for one of its steps and counts there.
+            waiting = servable.pending() if isinstance(servable, Servable) else 0
+            servable.statistics.pending = waiting + elsewhere
         hosts = [
             HostState(host.name, at, host.up, host.policy.deaths, host.rss_bytes())
             for servable in running

@@ -49,6 +49,8 @@ class Pending(msgspec.Struct, eq=False):
     retried: bool = False
     # Of a model that answers any number of times: takes an answer, says whether more are wanted.
     part: Callable[[Answered], bool] | None = None
+    parts: int = 0  # how many answers it got
+    part_ns: int = 0  # when the last of them, or its run, began
     cache_key: bytes = b""
     end: Callable[[], None] | None = None
     sequence: int | str = 0

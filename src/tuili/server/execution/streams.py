@@ -23,7 +23,7 @@ class OpenStream:
         self.released = False
         self.over = False
         self._done = done
-        self._started_ns = time.monotonic_ns()
+        self._started_ns = item.part_ns = time.monotonic_ns()
 
     def take(self, answer: Answered | None) -> bool:
         """One answer, or None after the last; false when no more are wanted."""

@@ -154,22 +154,28 @@ class Answers:
 
     def part(self, item: Pending, reply: StreamReply, answer: Answered) -> bool:
         """One of many answers to a request; false when no more are wanted."""
+        began_ns, item.part_ns = item.part_ns, time.monotonic_ns()
+        made_ns, number = item.part_ns - began_ns, item.parts
         if item.reply is None:
+            self._statistics.record_response(number, "cancel", made_ns, 0)
             return False
-        request, outputs = item.request, answer.outputs
+        item.parts += 1
+        item.retried = True  # What was answered in part must not be answered again.
+        request = item.request
         if answer.error is not None:
             # Of this answer alone: others may follow.
-            item.retried = True
             reply(answer.error, False)
-            return True
-        try:
-            found = select_outputs(self._signature, request, outputs, self._regions)
-        except Exception as error:  # noqa: BLE001 - as in `_deliver`
-            self.fail(item, _of_tree(error), "OTHER")
-            return False
-        item.retried = True  # What was answered in part must not be answered again.
-        told = answer.parameters or None
-        reply(InferResponse(request.model, self._version, found, request.id, told), False)
+        else:
+            try:
+                found = select_outputs(self._signature, request, answer.outputs, self._regions)
+            except Exception as error:  # noqa: BLE001 - as in `_deliver`
+                self.fail(item, _of_tree(error), "OTHER")
+                return False
+            told = answer.parameters or None
+            reply(InferResponse(request.model, self._version, found, request.id, told), False)
+        became = "success" if answer.error is None else "fail"
+        out_ns = time.monotonic_ns() - item.part_ns
+        self._statistics.record_response(number, became, made_ns, out_ns)
         return True
 
     def end_stream(self, item: Pending, outcome: Outcome) -> None:

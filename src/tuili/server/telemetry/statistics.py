@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, Literal
 
 from tuili.server.telemetry.histogram import Histogram
 
+_MOST_RESPONSES: Final = 1000  # told apart; a stream may be endless, memory must not grow with it
 FAILURE_REASONS: tuple[str, ...] = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 
 
@@ -48,6 +49,27 @@ class BatchStatistics:
         }
 
 
+class ResponseStatistics:
+    """What became of the answers with one number, of requests that get any number of them."""
+
+    __slots__ = ("cancel", "fail", "infer", "output", "success")
+
+    def __init__(self) -> None:
+        self.infer, self.output = Duration(), Duration()
+        self.success, self.fail, self.cancel = Duration(), Duration(), Duration()
+
+    def json(self) -> dict[str, Any]:
+        """One entry of `response_stats`."""
+        return {
+            "compute_infer": self.infer.json(),
+            "compute_output": self.output.json(),
+            "success": self.success.json(),
+            "fail": self.fail.json(),
+            "empty_response": Duration().json(),
+            "cancel": self.cancel.json(),
+        }
+
+
 class Statistics:
     """Everything counted about one model version."""
 
@@ -73,6 +95,7 @@ class Statistics:
         self.cache_hit, self.cache_miss = Duration(), Duration()
         self.failures = dict.fromkeys(FAILURE_REASONS, 0)
         self.batches: dict[int, BatchStatistics] = {}
+        self.responses: dict[int, ResponseStatistics] = {}
         self.left: dict[str, int] = {}
         # Answered by a smaller model for want of time.
         self.degraded = 0
@@ -132,6 +155,22 @@ class Statistics:
         self.queue_ns.record_since(arrived_ns, started_ns)
         self.request_ns.record_since(arrived_ns, now_ns)
 
+    def record_response(
+        self, number: int, became: Literal["success", "fail", "cancel"], infer_ns: int, end_ns: int
+    ) -> None:
+        """Answer `number` of a request, from 0: how long the model and its way out took."""
+        if self.muted or number >= _MOST_RESPONSES:
+            return
+        found = self.responses.get(number)
+        if found is None:
+            found = self.responses[number] = ResponseStatistics()
+        if became == "cancel":
+            found.cancel.add(infer_ns)
+            return
+        found.infer.add(infer_ns)
+        found.output.add(end_ns)
+        (found.success if became == "success" else found.fail).add(infer_ns + end_ns)
+
     def record_failure(self, reason: str, total_ns: int) -> None:
         """One request was not answered: REJECTED, CANCELED, BACKEND or OTHER."""
         if self.muted:
@@ -159,5 +198,7 @@ class Statistics:
             },
             "batch_stats": [self.batches[rows].json() for rows in sorted(self.batches)],
             "memory_usage": [],
-            "response_stats": {},
+            "response_stats": {
+                str(number): self.responses[number].json() for number in sorted(self.responses)
+            },
         }
