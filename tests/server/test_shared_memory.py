@@ -110,6 +110,7 @@ def test_regions_that_are_refused(regions, key, name, offset, size, text):
         (at(0, 4, "none"), "Unable to find shared memory region: 'none'"),
         (at(33, 0), "Invalid offset for shared memory region: 'r'"),
         (at(30, 4), r"Invalid offset \+ byte size for shared memory region: 'r'"),
+        (at(1, (1 << 64) - 1), "Integer overflow detected: byte_size"),
         (at(-1, 4), "Invalid offset for shared memory region"),
         (at(0, -4), r"Invalid offset \+ byte size"),
         (at(1 << 63, 1 << 63), "Invalid offset for shared memory region"),

@@ -24,6 +24,7 @@ def test_the_greatest_values_with_index_and_label(scores, top, labels, batched, 
     ("scores", "top", "text"),
     [
         (np.zeros(2), 0, "must be positive, got 0"),
+        (np.zeros((1, 1_000_001), np.int8), 1, "classification output tensor too large"),
         (np.array([b"x"], object), 1, "due to unsupported type 'BYTES'"),
     ],
 )

@@ -26,6 +26,7 @@ DISABLED: Final = (
     "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
 )
 _ROOT: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
+_SIZE_MAX: Final = (1 << 64) - 1
 _KEY: Final = re.compile(r"/?[^/\0]{1,250}")
 # Names of segments that belong to servers, ours and Triton's: never a client's.
 _RESERVED: Final = ("triton_python_backend_shm_region_", "tuili_host_")
@@ -171,6 +172,11 @@ class Regions:
         size = _whole(parameters, "shared_memory_byte_size", -1)
         if offset < 0 or offset > region.byte_size:
             raise InvalidArgument(f"Invalid offset for shared memory region: '{name}'")
+        if size > _SIZE_MAX - offset:
+            raise InvalidArgument(
+                f"Integer overflow detected: byte_size ({size}) + offset ({offset}) exceeds "
+                f"maximum value ({_SIZE_MAX}) for region '{name}'"
+            )
         if size < 0 or offset + size > region.byte_size:
             raise InvalidArgument(f"Invalid offset + byte size for shared memory region: '{name}'")
         start = region.offset + offset

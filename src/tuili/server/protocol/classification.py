@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from tuili.errors import InvalidArgument
 from tuili.server.protocol.messages import Array
+
+# As in Triton: sorting more would keep others waiting.
+_MOST_SCORES: Final = 1_000_000
 
 
 def classify(name: str, scores: Array, top: int, labels: Sequence[str], batched: bool) -> Array:
@@ -21,6 +25,11 @@ def classify(name: str, scores: Array, top: int, labels: Sequence[str], batched:
             f"class result not available for output due to unsupported type 'BYTES' of '{name}'"
         )
     rows = scores.reshape(scores.shape[0], -1) if batched else scores.reshape(1, -1)
+    if rows.shape[1] > _MOST_SCORES:
+        raise InvalidArgument(
+            f"classification output tensor too large: '{name}' has {rows.shape[1]} scores a row, "
+            f"and at most {_MOST_SCORES} are sorted"
+        )
     count = min(top, rows.shape[1])
     found = np.empty((len(rows), count), dtype=object)
     for row, values in enumerate(rows):

@@ -83,7 +83,7 @@ class Servable:
         self._default_level = policy.level_of(0)
         self._broken, self._given_up = "", False
         self._placement = placement or Placement()
-        self._caches = cache is not None
+        self._caches = statistics.caches = cache is not None
         self._shared = shared
         self._layout = layout
         self._door = door

@@ -35,15 +35,18 @@ _FAMILIES: Final[tuple[tuple[str, str, str, Value], ...]] = (
     ("nv_inference_compute_output_duration_us", "counter",
      "Cumulative inference compute output duration in microseconds (excludes cached requests)",
      lambda s: s.compute_output.ns // 1000),
-    ("nv_cache_num_hits_per_model", "counter", "Number of cache hits per model",
-     lambda s: s.cache_hit.count),
-    ("nv_cache_num_misses_per_model", "counter", "Number of cache misses per model",
-     lambda s: s.cache_miss.count),
     ("tuili_requests_degraded", "counter",
      "Number of requests that a smaller model answered for want of time", lambda s: s.degraded),
     ("nv_inference_pending_request_count", "gauge",
      "Instantaneous number of pending requests awaiting execution per-model.",
      lambda s: s.pending),
+)  # fmt: skip
+# Of models that ask for a response cache; as in Triton others have no such lines.
+_CACHE_FAMILIES: Final[tuple[tuple[str, str, str, Value], ...]] = (
+    ("nv_cache_num_hits_per_model", "counter", "Number of cache hits per model",
+     lambda s: s.cache_hit.count),
+    ("nv_cache_num_misses_per_model", "counter", "Number of cache misses per model",
+     lambda s: s.cache_miss.count),
 )  # fmt: skip
 _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Statistics], Histogram]], ...]] = (
     ("tuili_request_duration_seconds", "Requests by total duration", lambda s: s.request_ns),
@@ -59,6 +62,10 @@ def exposition(models: Sequence[Statistics], ready: bool, extra: Iterable[str] =
     for name, kind, text, value in _FAMILIES:
         lines += _head(name, kind, text)
         lines += [f"{name}{{{_labels(model)}}} {value(model)}" for model in models]
+    caching = [model for model in models if model.caches]
+    for name, kind, text, value in _CACHE_FAMILIES if caching else ():
+        lines += _head(name, kind, text)
+        lines += [f"{name}{{{_labels(model)}}} {value(model)}" for model in caching]
     lines += _head(
         "nv_inference_request_failure",
         "counter",

@@ -77,6 +77,7 @@ class Statistics:
         self.model = model
         self.version = version
         self.pending = 0
+        self.caches = False  # whether answers are looked for in a cache
         # While only shadow requests come, nothing is counted: they are no client's.
         self.muted = False
         # Told (queued, total) nanoseconds of every answer while a roll-out watches.

@@ -63,7 +63,8 @@ _NO_OTHERS = tuple(
 EXPLICIT = ("--model-control-mode", "explicit", "--load-model", "*")
 
 _SHM_MODELS = all_of(
-    examples("simple"), python("add_sub"), changed("add_sub", "TYPE_FP32", "TYPE_INT32"), renamed("add_sub", "python_int32_int32_int32"),
+    examples("simple"), python("add_sub"), changed("add_sub", "TYPE_FP32", "TYPE_INT32"), extended("add_sub", "max_batch_size: 8\n"),
+    renamed("add_sub", "python_int32_int32_int32"),
 )  # fmt: skip
 _SHM_SLOW = all_of(
     python("execute_delayed_model"), changed("execute_delayed_model", r'^name: "simple"', 'name: "execute_delayed_model"'),
@@ -99,7 +100,7 @@ SUITES: tuple[Suite, ...] = (
     Suite("infer reshape", "L0_infer_reshape/infer_reshape_test.py",
           all_of(made("qa_reshape_model_repository"), made("qa_reshape_ensemble_repository")), (SHM,), environment=_ONNX_ONLY, replaced=_NO_OTHERS, skips={"*_ii*": _OTHER_MODELS}, limit_s=1200),
     Suite("shared memory: disabled", "L0_shared_memory/shared_memory_test.py", _SHM_MODELS, only=("*disabled_by_default",)),
-    Suite("shared memory: http", "L0_shared_memory/shared_memory_test.py", _SHM_MODELS, (SHM,), environment={"CLIENT_TYPE": "http"},
+    Suite("shared memory: http", "L0_shared_memory/shared_memory_test.py", _SHM_MODELS, (SHM,), environment={"CLIENT_TYPE": "http", "BACKENDS": "python"},
           own_server=True, only=("SharedMemoryTest*",), skips={"*disabled_by_default": "another row"}),
     Suite("shared memory: unregister, http", "L0_shared_memory/shared_memory_test.py", _SHM_SLOW, (SHM,), environment={"CLIENT_TYPE": "http"}, own_server=True, only=("*Unregister*_http",)),
     Suite("shared memory: unregister, grpc", "L0_shared_memory/shared_memory_test.py", _SHM_SLOW, (SHM,), environment={"CLIENT_TYPE": "grpc"}, own_server=True, only=("*Unregister*_grpc",)),
