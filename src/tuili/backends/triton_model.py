@@ -243,19 +243,18 @@ class TritonModel:
     ) -> Answered | None:
         """The one answer to a request; None when it is to be executed once more."""
         wanted = request.requested_output_names()
+        sender = request.sender
         if response is not None:
-            return _answered(response, wanted)
+            before = None if sender is None else sender.sent_so_far()
+            return _answered(before or response, wanted)
         if request.release_flags == _RESCHEDULE:
             return None
-        assert request.sender is not None
-        sent = list(request.sender.sent())
-        if len(sent) != 1:
-            return Answered(
-                error=InternalError(
-                    f"Non-decoupled model '{self._name}' must send exactly one response, "
-                    f"sent {len(sent)}"
-                )
-            )
+        assert sender is not None
+        sent = list(sender.sent())
+        if not sent:
+            text = "Non-decoupled model cannot send complete final before sending a response"
+            return Answered(error=InternalError(self._failed(text)))
+        # As in Triton the first one is the answer, whatever comes after it.
         return _answered(sent[0], wanted)
 
     def _failed(self, text: str, error: BaseException | None = None) -> str:

@@ -236,6 +236,10 @@ class ResponseSender:
         """Whether nobody waits for answers any more."""
         return self._cancelled()
 
+    def sent_so_far(self) -> InferenceResponse | None:
+        """The first answer, if there is one by now."""
+        return None if self._queue.empty() else self._queue.get()
+
     def sent(self) -> Iterator[InferenceResponse]:
         """The answers, until the final flag."""
         while (response := self._queue.get()) is not None:

@@ -93,7 +93,7 @@ def outcomes(output: str, tests: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def _outcome(output: str, blocks: Mapping[str, str], method: str) -> tuple[str, str]:
     found = re.search(
-        rf"^{method} \(.*?\.\.\. .*?(ok|FAIL|ERROR|skipped '(.*)'|skipped \"(.*)\")$",
+        rf"^{method} \(.*?\.\.\. .*?(ok|FAIL|ERROR|skipped '([^\n]*)'|skipped \"([^\n]*)\")$",
         output,
         re.MULTILINE | re.DOTALL,
     )

@@ -81,6 +81,7 @@ def page(
     targets: dict[int, float],
     why: dict[str, str],
     missing: Sequence[Suite],
+    note: str = "",
 ) -> str:
     """The page of a run; `why` has reasons for failures, by the end of a test's name."""
     count = Counter(how for how, _ in examples.values())
@@ -100,7 +101,7 @@ def page(
             "The rates say nothing about the others, which are listed below."
         )
     return _PAGE.format(
-        done=done,
+        done=f"{done}\n{note}" if note else done,
         totals="\n".join(totals),
         files="\n".join(_files(results)),
         failing="\n".join(_failing(examples, results, why)) or "Nothing.",

@@ -6,6 +6,7 @@ TRITON_QA=.. TRITON_CLIENT=.. python -m tests.conformance.triton.suites.run   ev
 ... --failed          only what has a result that is not all passed
 ... --page PATH       write the page of all results there too
 ... --none            run nothing: what the folder of results tells
+... --note TEXT       what the page says of the run: when, where, on how busy a machine
 ... --verbose         why each test failed
 """
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for each in SUITES:
         if fnmatchcase(each.name, options.match):
             _run_row(folder, each, options)
-    return _summary(folder, options.page)
+    return _summary(folder, options.page, options.note)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--failed", action="store_true")
     parser.add_argument("--page", type=Path)
     parser.add_argument("--none", action="store_true")
+    parser.add_argument("--note", default="")
     parser.add_argument("--verbose", action="store_true")
     return parser
 
@@ -105,7 +107,7 @@ def _run_examples(folder: Path, options: argparse.Namespace) -> None:
             print(f"    {each.result} {each.name}: {each.reason}")
 
 
-def _summary(folder: Path, page: Path | None) -> int:
+def _summary(folder: Path, page: Path | None, note: str) -> int:
     """Counts all results of the folder, of this run and of earlier ones."""
     found = [(each, results.read(folder, each)) for each in SUITES]
     there = [result for _, result in found if result is not None]
@@ -126,7 +128,7 @@ def _summary(folder: Path, page: Path | None) -> int:
             print(f"no result yet: {each.name} {' '.join(each.only)}")
     if page is not None:
         page.write_text(
-            results.page(examples, there, _TARGETS, WHY, [e for e, r in found if r is None])
+            results.page(examples, there, _TARGETS, WHY, [e for e, r in found if r is None], note)
         )
     return 1 if bad else 0
 

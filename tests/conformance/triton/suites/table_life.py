@@ -157,7 +157,7 @@ METRICS_TESTS = (
     Suite("metrics", _METRICS, stored("L0_metrics/unit_test_models"), (*_EXPLICIT, "--load-model=identity_cache_off"),
           only=("*counters_missing", "*summaries_exist*", "*quantiles*", "*histograms_exist", "*cache_*exist"),
           skips={"*": "asks for --metrics-config: native histograms stand for its summaries", "*cache_counters_missing": "another row"}),
-    Suite("metrics", _METRICS, python("add_sub"), only=("*namespac*", "*pinned*"), skips={"*": "no namespaces of models, no pinned memory"}),
+    Suite("metrics", _METRICS, python("add_sub"), only=("*namespac*", "*pinned*"), skips={"*": "asks for folders of Triton's image in a label, or for pinned memory"}),
     Suite("metrics: queue", "L0_metrics/metrics_queue_size_test.py", _queue_sizes(),
           environment={"MAX_BATCH_SIZE": "4", "MAX_QUEUE_DELAY_US": "100000"}, own_server=True),
     Suite("time-outs: infer", "L0_client_timeout/client_infer_timeout_test.py", stored("L0_client_timeout/models")),
@@ -173,7 +173,10 @@ METRICS_TESTS = (
     Suite("input size: larger", "L0_http/http_input_size_limit_test.py", all_of(made("qa_identity_model_repository", "onnx_zero_1_float32"), examples("simple_identity")),
           (f"--max-input-size={1 << 27}",), only=("*large_input*",)),
     Suite("many chunks", "L0_http/http_request_many_chunks.py", examples("simple"), (*_EXPLICIT, "--load-model=simple", "--allow-client-shm")),
-    Suite("output names", "L0_output_name/output_name_test.py", made("qa_identity_model_repository", "onnx_nobatch_zero_1_float32")),
+    Suite("output names", "L0_output_name/output_name_test.py", all_of(
+        made("qa_identity_model_repository", "onnx_nobatch_zero_1_float32"),
+        # Whose model it is, is not what the test looks at.
+        *(renamed("onnx_nobatch_zero_1_float32", f"{other}_nobatch_zero_1_float32") for other in ("libtorch", "plan")))),
     Suite("batch input", "L0_batch_input/batch_input_test.py", made("qa_ragged_model_repository"),
           environment={"BACKENDS": "onnx"}, settings={"*": {"TRITONSERVER_DELAY_SCHEDULER": "2"}}, issue=6),
 )  # fmt: skip
