@@ -76,6 +76,15 @@ def is_nonnegative(dim: Dim, least: int = 0) -> bool:
     return bounds(dim, least)[0] >= 0
 
 
+def from_front(index: Dim, size: Dim) -> Dim:
+    """An index that counts from the end when it is negative, as one that counts from the front."""
+    least, most = bounds(index)
+    if least >= 0:
+        return index
+    is_negative = 1 if most < 0 else dim_min(dim_max(0 - index, 0), 1)
+    return index + is_negative * size
+
+
 def at_least(dim: Dim, floor: int) -> Dim:
     """`max(dim, floor)`, without the `max` where it is proved idle."""
     return dim if bounds(dim - floor)[0] >= 0 else dim_max(dim, floor)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuili.ops.bounds import at_least, at_most, bounds
+from tuili.ops.bounds import at_least, at_most, bounds, from_front
 from tuili.ops.op import Result, op
 from tuili.ops.shapes import moved, same
 from tuili.ops.site import Site
@@ -39,40 +39,33 @@ def _slice_shape(site: Site) -> list[Result]:
     return [shape]
 
 
-def sliced(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
-    """The size of a slice; None when the signs of the bounds are not known."""
+def sliced(size: Dim, start: Dim, end: Dim, step: int) -> Dim:
+    """The size of a slice."""
     if step > 0:
         first, last = _from(size, start), _clamped(size, end, 0, size)
     else:
         first, last = _clamped(size, start, -1, size - 1), _clamped(size, end, -1, size - 1)
-    if first is None or last is None:
-        return None
     span = last - first if step > 0 else first - last
     # The size of a tensor is never negative, whatever its expression says.
     return ceil_div(span if span == size else at_least(span, 0), abs(step))
 
 
-def _from(size: Dim, start: Dim) -> Dim | None:
+def _from(size: Dim, start: Dim) -> Dim:
     """Where a slice begins; one beyond the end makes a negative span, which counts as empty."""
     if isinstance(start, int) and start >= _END:
         return size
-    least, most = bounds(start)
-    if least >= 0:
-        return start
-    return at_least(size + start, 0) if most < 0 else None
+    return start if bounds(start)[0] >= 0 else at_least(from_front(start, size), 0)
 
 
-def _clamped(size: Dim, index: Dim, low: int, high: Dim) -> Dim | None:
+def _clamped(size: Dim, index: Dim, low: int, high: Dim) -> Dim:
     if isinstance(index, int) and index >= _END:
         return high
     if isinstance(index, int) and index <= -_END:
         return low
     least, most = bounds(index)
-    if least >= 0:
-        return at_most(index, high)
-    if most < 0:
-        return at_least(size + index, low)
-    return None
+    found = from_front(index, size)
+    above = found if least >= 0 else at_least(found, low)
+    return above if most < 0 else at_most(above, high)
 
 
 def slice_(

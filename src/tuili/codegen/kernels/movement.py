@@ -13,7 +13,7 @@ from tuili.codegen.kernels.strided_copy import UNSIGNED, Copy, emit_copy
 from tuili.codegen.strides import broadcast_strides, contiguous
 from tuili.errors import Unsupported
 from tuili.ir import Node, Value, block_of
-from tuili.ops.bounds import at_least, at_most, bounds
+from tuili.ops.bounds import at_least, at_most, from_front
 from tuili.ops.table import attr
 from tuili.tensors import Dim, DType
 
@@ -101,21 +101,16 @@ def _slice_parts(node: Node, ctx: Context) -> list[tuple[int, Dim, int]]:
         if not isinstance(axis, int) or not isinstance(step, int):
             raise Unsupported(f"{node.label}: axes and steps must be numbers, found {axis}, {step}")
         axis %= len(x.shape)
-        parts.append((axis, _first(node, x.shape[axis], start, step), step))
+        parts.append((axis, _first(x.shape[axis], start, step), step))
     return parts
 
 
-def _first(node: Node, size: Dim, start: Dim, step: int) -> Dim:
+def _first(size: Dim, start: Dim, step: int) -> Dim:
     """The first index of a slice: counted from the end when negative, clamped into the axis."""
-    least, most = bounds(start)
     if isinstance(start, int) and start <= -(10**9):
         return 0
-    if most < 0:
-        start = start + size
-    elif least < 0:
-        raise Unsupported(f"{node.label}: the sign of start {start} is not known")
     highest = size if step > 0 else size - 1
-    return at_least(at_most(start, highest), 0)
+    return at_least(at_most(from_front(start, size), highest), 0)
 
 
 def supports_slice(node: Node, ctx: Context) -> bool:
