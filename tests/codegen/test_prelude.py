@@ -25,6 +25,8 @@ FUNCTIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "erf": (erf, 2.0),
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 2.5),
     "softplus": (lambda x: np.logaddexp(x, 0), 2.0),
+    "sin": (np.sin, 2.0),
+    "cos": (np.cos, 2.0),
     "sqrt": (np.sqrt, 0.5),
     "floor": (np.floor, 0),
     "ceil": (np.ceil, 0),

@@ -41,6 +41,7 @@ static inline int64_t tl_max(int64_t a, int64_t b) { return a > b ? a : b; }
 typedef float vf __attribute__((vector_size({size})));
 typedef int32_t vi __attribute__((vector_size({size})));
 typedef uint32_t vu __attribute__((vector_size({size})));
+typedef double vd __attribute__((vector_size(2 * {size})));
 typedef float vf_any __attribute__((vector_size({size}), aligned(4), may_alias));
 typedef int32_t vi_any __attribute__((vector_size({size}), aligned(4), may_alias));
 typedef uint32_t vu_any __attribute__((vector_size({size}), aligned(4), may_alias));
@@ -59,6 +60,23 @@ static inline vi v_to_int(vf x) { return __builtin_convertvector(x, vi); }
 static inline vf v_fma(vf a, vf b, vf c) { return a * b + c; }
 static inline vf v_select(vi m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
 static inline vf v_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
+/* x - n pi / 2, and the whole number n, below 2^20: in double, which loses nothing there. */
+static inline vf v_turned(vf x, vf *turns)
+{
+    const vd a = __builtin_convertvector(x, vd);
+    const vd n = a * 0.63661977236758134 + 6755399441055744.0 - 6755399441055744.0;
+    *turns = __builtin_convertvector(n, vf);
+    return __builtin_convertvector(a - n * 1.5707963267341256 - n * 6.0771005065061922e-11, vf);
+}
+/* Whether any number is beyond a limit, or none. */
+static inline int v_is_beyond(vf x, float limit)
+{
+    const vi m = ~(v_abs(x) <= v_set1(limit));
+    int any = 0;
+    for (int l = 0; l < V; l++)
+        any |= m[l];
+    return any;
+}
 static inline vf v_copysign(vf x, vf sign)
 {
     return (vf)(((vi)x & 0x7fffffff) | ((vi)sign & INT32_MIN));
@@ -86,6 +104,13 @@ static inline float s_max(float a, float b) { return a > b ? a : b; }
 static inline float s_min(float a, float b) { return a < b ? a : b; }
 static inline float s_select(int32_t m, float a, float b) { return m ? a : b; }
 static inline float s_abs(float x) { return fabsf(x); }
+static inline float s_turned(float x, float *turns)
+{
+    const double a = x, n = a * 0.63661977236758134 + 6755399441055744.0 - 6755399441055744.0;
+    *turns = (float)n;
+    return (float)(a - n * 1.5707963267341256 - n * 6.0771005065061922e-11);
+}
+static inline int s_is_beyond(float x, float limit) { return !(fabsf(x) <= limit); }
 static inline float s_copysign(float x, float sign) { return copysignf(x, sign); }
 static inline float s_sqrt(float x) { return __builtin_sqrtf(x); }
 static inline float s_floor(float x) { return floorf(x); }

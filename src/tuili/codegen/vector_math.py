@@ -102,6 +102,35 @@ static inline vf v_erf(vf x)
     return v_select(a < v_set1(1.0f), small, v_copysign(1.0f - v_exp(p), x));
 }
 
+/* x = n pi / 2 + r, |r| <= pi / 4: the sine or cosine of r, by turns; `shift` is 1 for a cosine. */
+static inline vf v_wave(vf x, int32_t shift)
+{
+    vf n;
+    const vf r = v_turned(x, &n), u = r * r;
+    vf s = u * -0.000195172346f + 0.00833217769f;
+    s = s * u - 0.166666549f;
+    s = s * (u * r) + r;
+    vf c = u * 2.44383793e-05f - 0.00138873669f;
+    c = c * u + 0.0416666469f;
+    c = c * (u * u) + (1.0f - 0.5f * u);
+    const vi turns = v_bits(n + 12582912.0f) + shift;
+    const vf y = v_select((turns & 1) != 0, c, s);
+    return v_select((turns & 2) != 0, -y, y);
+}
+
+/* Beyond a million the C library knows better, and what is no number it leaves so. */
+static inline vf v_sin(vf x)
+{
+    const vf y = v_wave(x, 0);
+    return v_is_beyond(x, 1e6f) ? v_select(v_abs(x) <= v_set1(1e6f), y, v_sin_far(x)) : y;
+}
+
+static inline vf v_cos(vf x)
+{
+    const vf y = v_wave(x, 1);
+    return v_is_beyond(x, 1e6f) ? v_select(v_abs(x) <= v_set1(1e6f), y, v_cos_far(x)) : y;
+}
+
 /* x (1 + erf(x / sqrt 2)) / 2: a quotient of polynomials, a third of the work of v_erf. */
 static inline vf v_gelu(vf x)
 {
@@ -195,10 +224,13 @@ static inline double d_gelu_tanh(double x)
 
 # No vector form of our own: the C library, lane by lane.
 LIBRARY = (
-    "sin", "cos", "tan", "asin", "acos", "atan",
+    "tan", "asin", "acos", "atan",
     "sinh", "cosh", "asinh", "acosh", "atanh",
 )  # fmt: skip
+# For numbers that are too large for a vector form.
+FAR = ("sin", "cos")
 _DOUBLES = (
+    "sin", "cos",
     "exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt", "floor", "ceil", "copysign", "pow",
 )  # fmt: skip
 
@@ -209,14 +241,20 @@ def _twin(text: str, floats: str, ints: str, prefix: str) -> str:
     return re.sub(r"\bv_", prefix, text)
 
 
+def _lane_by_lane(name: str, function: str) -> list[str]:
+    return [
+        f"static inline float s_{name}(float x) {{ return {function}f(x); }}",
+        f"static inline vf v_{name}(vf x) {{ TL_LANES x[l] = {function}f(x[l]); return x; }}",
+    ]
+
+
 def _library() -> str:
     lines: list[str] = []
+    for name in FAR:
+        lines += _lane_by_lane(f"{name}_far", name)
     for name in LIBRARY:
-        lines += [
-            f"static inline float s_{name}(float x) {{ return {name}f(x); }}",
-            f"static inline double d_{name}(double x) {{ return {name}(x); }}",
-            f"static inline vf v_{name}(vf x) {{ TL_LANES x[l] = {name}f(x[l]); return x; }}",
-        ]
+        lines.append(f"static inline double d_{name}(double x) {{ return {name}(x); }}")
+        lines += _lane_by_lane(name, name)
     return "\n".join(
         [
             "#define TL_LANES for (int l = 0; l < V; l++)",
@@ -247,6 +285,6 @@ def vector_math() -> str:
     double = _twin(_COMBINATIONS, "double", "int32_t", "d_")
     double = re.sub(r"(\d\.\d+)f\b", r"\1", double)
     names = "\n".join(f"#define d_{name} {name}" for name in _DOUBLES)
-    parts = [_KERNELS, _COMBINATIONS, scalar, _library(), names, _DOUBLE, double]
+    parts = [_library(), _KERNELS, _COMBINATIONS, scalar, names, _DOUBLE, double]
     parts.append(_DOUBLE_COMBINATIONS)
     return "\n".join(parts)
