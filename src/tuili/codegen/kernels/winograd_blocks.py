@@ -11,13 +11,13 @@ from typing import Protocol
 
 from tuili.codegen.kernels.conv_shape import ConvShape
 from tuili.codegen.kernels.register_tile import Tile
-from tuili.tensors import Dim, ceil_div
+from tuili.tensors import Dim, ceil_div, evaluate, symbols_of
 
 FEW_BLOCKS = 24  # up to so many blocks of tiles, threads share output channels too
 STREAM = 6  # bytes of weights per cycle from beyond the second-level cache
 DIRECT_FACTOR = 0.9  # Winograd must save a tenth to be worth its memory
 RIVAL = 1.7  # the model of costs may be wrong by so much: ways in that range may be measured
-GUESSED_SIZE = 80  # rows and columns when they are not known
+LIKELY_SIZE = 256  # of the model's open dims; what strides leave of it deeper down follows
 
 
 class Transform(Protocol):
@@ -113,4 +113,4 @@ def likely_pixels(shape: ConvShape) -> int:
 
 
 def _known(dim: Dim) -> int:
-    return dim if isinstance(dim, int) else GUESSED_SIZE
+    return max(1, evaluate(dim, dict.fromkeys(symbols_of(dim), LIKELY_SIZE)))
