@@ -30,6 +30,7 @@ from tuili.passes.pads import fold_pads
 from tuili.passes.quantized import KEPT, recognise_quantized, split_dequantize
 from tuili.passes.recognise import recognise
 from tuili.passes.strength import reduce_strength
+from tuili.passes.volume_patches import volume_patches
 from tuili.passes.whole_windows import whole_windows
 from tuili.passes.widen_half import widen_half
 
@@ -88,6 +89,7 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         run("ml_to_core", lambda: on_all(graph, partial(ml_to_core, contents=contents))),
         run("merge_movement", lambda: merge_movement(graph, contents)),
         run("whole_windows", lambda: on_all(graph, whole_windows)),
+        run("volume_patches", lambda: volume_patches(graph)),
         run("fold_pads", lambda: fold_pads(graph, contents)),
         run("split_batch_norm", lambda: on_all(graph, split_batch_norm)),
         run("fold_into_weights", lambda: on_all(graph, fold_into_weights)),
