@@ -71,7 +71,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("pad", {"x": X, "p": [2**40, 0, 0, 0]}, r"limit data_bytes"),
     ("split", {"x": X, "s": [2, 5]}, r"Split node 'y0': the sizes along axis 1 must add up.*= 7 and 3"),
     ("split", {"x": X, "s": [-1, 4]}, r"Split node 'y0': a size of 'y0' is negative: v0 = -1"),
-    ("top", {"x": X, "k": [9]}, r"TopK node 'y0': K is larger than the axis"),
+    ("top", {"x": X, "k": [9]}, r"TopK node 'y0': elements along axis 1 against how many are wanted"),
     ("top", {"x": X, "k": [-9]}, r"TopK node 'y0': a size of 'y\d' is negative: v0 = -9"),
     ("gather", {"x": X, "i": [9]}, r"Gather node 'y0': an index is out of range for an axis of the data"),
     ("range", {"a": 0, "b": 5, "c": 0}, r"Range node 'y0': the delta of a Range is 0; expected a step"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -100,9 +101,16 @@ class Address:
 class Listening:
     """A front end that listens; made by `listen`."""
 
-    def __init__(self, connections: Connections, server: asyncio.Server) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        server: asyncio.Server,
+        welcome: Callable[[socket.socket], Awaitable[object]],
+    ) -> None:
         self._connections = connections
         self._server = server
+        self._welcome = welcome
+        self._late: set[asyncio.Future[object]] = set()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         name = server.sockets[0].getsockname()
@@ -116,13 +124,24 @@ class Listening:
 
     def close(self) -> None:
         """Stop listening; what is under way is answered, idle connections are closed."""
+        self._take_waiting()
         self._server.close()
         self._connections.drain()
+
+    def _take_waiting(self) -> None:
+        """Clients that the kernel has let in, but not the loop: closing would cut them off."""
+        for listener in self._server.sockets:
+            with socket.socket(fileno=os.dup(listener.fileno())) as door:
+                for client in _accepted(door):
+                    task = asyncio.ensure_future(self._welcome(client))
+                    self._late.add(task)
+                    task.add_done_callback(self._late.discard)
 
     async def wait_closed(self, timeout_s: float | None = None) -> None:
         """Wait until every connection is gone, `timeout_s` at most; cut those that are left."""
         try:
             async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*self._late, return_exceptions=True)
                 await self._connections.emptied()
         except TimeoutError:
             self._connections.abort()
@@ -132,6 +151,17 @@ class Listening:
     def _tick(self) -> None:
         more = self._connections.tick(self._loop.time())
         self._timer = self._loop.call_later(_HASTY_TICK_S if more else _TICK_S, self._tick)
+
+
+def _accepted(door: socket.socket) -> Iterator[socket.socket]:
+    door.setblocking(False)
+    while True:
+        try:
+            client, _ = door.accept()
+        except OSError:  # nobody is left, or one that has gone again; the door closes either way
+            return
+        client.setblocking(False)
+        yield client
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
@@ -146,9 +176,13 @@ async def listen(
 ) -> Listening:
     """Begin to listen; every client gets a protocol from `connect`."""
     loop = asyncio.get_running_loop()
+
+    def welcome(client: socket.socket) -> Awaitable[object]:
+        return loop.connect_accepted_socket(connect, client, ssl=address.tls)
+
     if address.path:
         server = await loop.create_unix_server(connect, address.path, backlog=_BACKLOG)
-        return Listening(connections, server)
+        return Listening(connections, server, welcome)
     server = await loop.create_server(
         connect,
         address.host,
@@ -157,4 +191,4 @@ async def listen(
         reuse_port=address.reuse_port,
         ssl=address.tls,
     )
-    return Listening(connections, server)
+    return Listening(connections, server, welcome)

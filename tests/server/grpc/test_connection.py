@@ -664,6 +664,7 @@ def test_draining_finishes_what_is_under_way():
     raw.feed(HELLO + call_bytes(1, "held"))
     raw.listener.connections.drain()
     assert (raw.goaway(), raw.transport.closed) == (0, False)
+    raw.feed(told(raw))
     raw.dataplane.release()
     kinds = [(kind, number) for kind, _, number, _ in raw.frames()]
     answered = [(frames.HEADERS, 1), (frames.DATA, 1), (frames.HEADERS, 1), (frames.GOAWAY, 0)]
@@ -671,11 +672,40 @@ def test_draining_finishes_what_is_under_way():
     assert raw.transport.closed
 
 
-def test_draining_closes_idle_connections():
+def told(raw: Raw) -> bytes:
+    """The answer to the PING that was sent last."""
+    ping = [payload for kind, _, _, payload in raw.frames() if kind == frames.PING][-1]
+    return frame(frames.PING, frames.ACK, 0, ping)
+
+
+def test_draining_closes_idle_connections_that_know_of_it():
     raw = Raw()
     raw.feed(HELLO)
     raw.listener.connections.drain()
-    assert (raw.goaway(), raw.transport.closed) == (0, True)
+    assert (raw.goaway(), raw.transport.closed) == (0, False)
+    raw.feed(told(raw))
+    assert raw.transport.closed
+
+
+def test_a_call_that_crosses_the_goaway_is_answered():
+    raw = Raw()
+    raw.feed(HELLO)
+    raw.listener.connections.drain()
+    raw.feed(call_bytes(1, "held") + told(raw))
+    assert not raw.transport.closed
+    raw.dataplane.release()
+    assert (frames.DATA, 1) in [(kind, number) for kind, _, number, _ in raw.frames()]
+    assert raw.transport.closed
+
+
+def test_a_client_that_does_not_answer_counts_as_told():
+    raw = Raw()
+    raw.feed(HELLO)
+    raw.listener.connections.drain()
+    raw.listener.connections.tick(1.0)
+    assert not raw.transport.closed
+    raw.listener.connections.tick(2.0)
+    assert raw.transport.closed
 
 
 @pytest.mark.parametrize("model", ["raises", "unwritable"])

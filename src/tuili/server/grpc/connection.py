@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tuili.server.grpc.listener import GrpcListener
 
 _FRAME_BYTES: Final = 9
+_LEAVING: Final = b"leaving."  # the PING behind a GOAWAY
+_LEAVE_S: Final = 2.0
 _DRIBBLE: Final = 256  # window updates below make us send crumbs
 _EARNED: Final = 16  # control frames that come with a call of an honest client
 
@@ -66,6 +68,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._unacked = 0
         self._closing = False
         self._draining = False
+        self._leave_by = 0.0  # when a client counts as told, whether it says so or not
         self._deadline = listener.connections.now + limits.preface_timeout_s
         self._resets = self._controls = self._empties = 0
 
@@ -212,7 +215,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._count_control()
         elif kind == h2.GOAWAY:
             expect(number == 0, h2.PROTOCOL_ERROR, "GOAWAY on a stream")
-            self._draining = True
+            self._draining, self._leave_by = True, 0.0
             self._close_if_idle()
         elif kind == h2.PUSH_PROMISE:
             raise ConnectionFault(h2.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
@@ -477,6 +480,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._count_control()
         if not flags & h2.ACK:
             self.outgoing.write(frame_head(h2.PING, h2.ACK, 0, 8) + payload)
+        elif payload == _LEAVING:
+            self._leave_by = 0.0
+            self._close_if_idle()
 
     def _on_window_update(self, number: int, payload: bytes) -> None:
         expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
@@ -537,16 +543,21 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._flush()
 
     def drain(self) -> None:
-        """Ask the client to leave; calls under way are finished first."""
+        """Ask the client to leave; calls under way are finished first.
+
+        So are those that it sends before it hears of it: what it answers to the PING behind the
+        GOAWAY comes after its last call (RFC 9113 section 6.8).
+        """
         if self._draining or self._closing:
             return
-        self._draining = True
+        self._draining, self._leave_by = True, self.now + _LEAVE_S
         self.outgoing.write(h2.goaway_frame(h2.MAX_WINDOW, h2.NO_ERROR))
-        self._close_if_idle()
+        self.outgoing.write(frame_head(h2.PING, 0, 0, 8) + _LEAVING)
         self._flush()
 
     def _close_if_idle(self) -> None:
-        if self._draining and not self._streams and not self._closing:
+        told = self.now >= self._leave_by
+        if self._draining and told and not self._streams and not self._closing:
             self.outgoing.write(h2.goaway_frame(self._last, h2.NO_ERROR))
             self._shut()
 
@@ -558,6 +569,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def check(self, now: float) -> None:
         """Called by the listener's clock: deadlines, and the counters of another second."""
         self._resets = self._controls = self._empties = 0
+        self._close_if_idle()
         if now >= self._deadline:
             if not self.outgoing.advances():
                 self.abort()

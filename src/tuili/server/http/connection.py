@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _NEVER: Final = float("inf")
 _MAX_TAIL: Final = 256 << 10
 _JOIN_BELOW: Final = 16 << 10
+_MOMENT_S: Final = 0.2  # for a request that crosses with the end of the server
 # The field in which another front end tells whose request it passes on.
 PEER: Final = "x-tuili-peer"
 _CLOSE: Final = b"Connection: close\r\n"
@@ -418,7 +419,14 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def drain(self) -> None:
-        """Close as soon as the request under way, if any, is answered."""
+        """Close as soon as the request under way, if any, is answered.
+
+        Others have a moment, for a request that is on its way.
+        """
         idle = not (self._busy or self._tail or self._body is not None or self._chunked)
-        if idle and self._transport is not None:
+        if not idle or self._transport is None:
+            return
+        if self._connections.draining:
+            self._deadline = min(self._deadline, self._connections.now + _MOMENT_S)
+        else:
             self._transport.close()
