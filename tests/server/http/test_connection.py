@@ -295,11 +295,23 @@ def test_a_client_that_never_reads_is_cut_and_a_slow_one_is_not():
     assert wire.transport.aborted
 
 
+def test_a_request_that_crosses_with_the_end_is_answered():
+    wire = Wire()
+    wire.listener.connections.drain()
+    wire.feed(INFER)
+    (answer,) = wire.answers()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert wire.transport.closed
+
+
 def test_draining_answers_and_closes():
     busy, idle = Wire(), Wire()
     busy.feed(INFER.replace(b"identity", b"held"))
     busy.listener.connections.drain()
     idle.listener.connections.drain()
+    for wire in (idle, busy):
+        assert not wire.transport.closed
+        wire.listener.connections.tick(0.5)
     assert idle.transport.closed
     assert not busy.transport.closed
     busy.dataplane.release()
