@@ -25,6 +25,7 @@ class Axis:
     dilation: int = 1
     pad: Dim = 0
     end: Dim = 0
+    over: int = 0  # how far the last window may stick out beyond it (ceil_mode)
 
     @property
     def reach(self) -> int:
@@ -43,7 +44,7 @@ class Axis:
             return False
         if isinstance(self.size, int) and isinstance(self.out, int):
             return (self.out - 1) * self.stride + self.reach - self.pad <= self.size
-        return self.end == 0
+        return self.end == 0 and self.over == 0
 
     def inside(self, first: int, count: int) -> list[tuple[int, int]]:
         """For each tap, which of the outputs first .. first + count - 1 read real input."""
@@ -120,7 +121,9 @@ def window_axes(node: Node, window: Sequence[Dim]) -> list[Axis]:
     for axis in range(rank):
         reach = (taps[axis] - 1) * dilations[axis] + 1
         pad, end = _pads(node, axis, rank, x[axis], reach, strides[axis])
-        axes.append(Axis(x[axis], y[axis], taps[axis], strides[axis], dilations[axis], pad, end))
+        over = strides[axis] - 1 if node.attrs.get("ceil_mode") else 0
+        sizes = (x[axis], y[axis], taps[axis], strides[axis], dilations[axis])
+        axes.append(Axis(*sizes, pad, end, over))
     return axes
 
 
