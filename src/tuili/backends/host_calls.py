@@ -143,6 +143,7 @@ class Caller:
         self._waiting: dict[int, SimpleQueue[tuple[Called, dict[str, Array]]]] = {}
         self._cancelled: set[tuple[int, int]] = set()
         self._reader: threading.Thread | None = None
+        self._is_over = False
 
     def start(self) -> None:
         """Begin to listen."""
@@ -158,6 +159,8 @@ class Caller:
             call.number = self._count
             self._waiting[call.number] = answers
             send(self._server, call, descriptor)
+            if self._is_over:
+                self._give_up()
         return answers.get
 
     def drop(self, call: Call) -> None:
@@ -182,6 +185,9 @@ class Caller:
         while True:
             raw, descriptors = _receive(self._server)
             if not raw:
+                with self._lock:
+                    self._is_over = True
+                    self._give_up()
                 return
             message = _decode_called(raw)
             if isinstance(message, Cancelled):
@@ -190,6 +196,12 @@ class Caller:
                 self._take(message, descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _give_up(self) -> None:
+        """The server is gone: nobody may wait for it, or this process would outlive it."""
+        for number, answers in self._waiting.items():
+            answers.put((Called(number, text="the server is gone", kind="Unavailable"), {}))
+        self._waiting.clear()
 
     def _take(self, message: Called, descriptors: list[int]) -> None:
         with self._lock:
