@@ -227,7 +227,7 @@ LIBRARY = (
     "tan", "asin", "acos", "atan",
     "sinh", "cosh", "asinh", "acosh", "atanh",
 )  # fmt: skip
-# For numbers that are too large for a vector form.
+# Their vector forms leave numbers that are too large to it.
 FAR = ("sin", "cos")
 _DOUBLES = (
     "sin", "cos",
