@@ -83,6 +83,23 @@ def test_servers_pool_their_numbers_and_hand_over(tmp_path, state):
     asyncio.run(scenario())
 
 
+def test_an_entry_that_two_readers_find_counts_once(tmp_path, state):
+    repository, model = tmp_path / "repository", "m"
+    identity(repository)
+
+    async def scenario():
+        first, second = [await server(repository, state, Clock()) for _ in range(2)]
+        await first.rollouts.rollback(model, 2, "ann")
+        conductor = second.conductor
+        before = conductor.events.get((model, "pointer"), 0)
+        await asyncio.gather(*(conductor.read_new() for _ in range(3)))
+        assert conductor.events[model, "pointer"] == before + 1
+        for each in (first, second):
+            await each.close(10)
+
+    asyncio.run(scenario())
+
+
 def test_the_store_keeps_its_promises(state):
     store = open_store(state)
     before = len(store.read(0))

@@ -53,7 +53,7 @@ class Commands:
         numbers = {"plan": msgspec.to_builtins(plan), "stable": stable}
         why = f"version {', '.join(map(str, plan.candidates.values()))} against {stable}"
         await conductor.append(Entry(plan.model, "created", who, why, name, numbers))
-        await conductor.tick()
+        await conductor.tick(read=False)
         return self.show(name)
 
     async def act(self, name: str, action: str, who: str, why: str = "") -> Json:
@@ -74,7 +74,7 @@ class Commands:
         why = why or f"by {who}"
         entry = Entry(rollout.plan.model, event, who, why, name, numbers)
         await conductor.append(entry)
-        await conductor.tick()
+        await conductor.tick(read=False)
         return self.show(name)
 
     def show(self, name: str) -> Json:
@@ -131,7 +131,7 @@ class Commands:
         numbers = {"version": target, "before": before}
         why = why or f"by {who}"
         await conductor.append(Entry(model, "pointer", who, why, "", numbers, digest))
-        await conductor.tick()
+        await conductor.tick(read=False)
         return {"model": model, "version": target, "before": before}
 
     async def label(self, model: str, label: str, version: int | None, who: str) -> Json:
@@ -155,7 +155,7 @@ class Commands:
                 )
             numbers = {"label": label, "version": version}
             await conductor.append(Entry(model, "label", who, numbers=numbers))
-        await conductor.tick()
+        await conductor.tick(read=False)
         return self.labels(model)
 
     def labels(self, model: str) -> Json:

@@ -15,10 +15,11 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from tuili.errors import TuiliError
 from tuili.server.control import webhooks
@@ -81,6 +82,7 @@ class Conductor:
         self._pools: dict[str, Pool] = {}
         self._waits: dict[str, tuple[float, str]] = {}
         self._published: dict[str, str] = {}
+        self._digests: WeakKeyDictionary[Front, str] = WeakKeyDictionary()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,8 +99,11 @@ class Conductor:
             await asyncio.sleep(every_s)
             await self.tick()
 
-    async def tick(self) -> None:
-        """One turn; trouble with the journal is told, and tried again."""
+    async def tick(self, *, read: bool = True) -> None:
+        """One turn; trouble with the journal is told, and tried again.
+
+        `read=False`: the journal was read a moment ago, as `append` does.
+        """
         for split in self.reconciler.splits.values():
             split.second_ended()
             self._protect(split)
@@ -106,7 +111,7 @@ class Conductor:
             return
         try:
             async with self._turn:
-                await self._turn_once()
+                await self._turn_once(read)
         except TuiliError as error:
             if str(error) != self.trouble:
                 _log.error("roll-outs: %s", error)
@@ -137,8 +142,13 @@ class Conductor:
     async def read_new(self) -> None:
         """Take in what the journal has that is not known here."""
         store = await self.store()
+        self._take_in(await asyncio.to_thread(store.read, self.world.seq))
+
+    def _take_in(self, entries: Iterable[Entry]) -> None:
         known = len(self.world.unreadable)
-        for entry in await asyncio.to_thread(store.read, self.world.seq):
+        for entry in entries:
+            if entry.seq <= self.world.seq:
+                continue  # somebody else here read it meanwhile
             self.world.apply(entry)
             key = (entry.model, entry.event)
             self.events[key] = self.events.get(key, 0) + 1
@@ -153,9 +163,12 @@ class Conductor:
         store = await self.store()
         entry = replace(entry, server=self.server, at=time.time())
         after = self.world.model(entry.model).last_seq
-        written = await asyncio.to_thread(store.append, entry, after, epoch)
+        # One turn of a thread for both: each costs the requests beside it.
+        written, entries = await asyncio.to_thread(
+            lambda: (store.append(entry, after, epoch), store.read(self.world.seq))
+        )
         _log.info("%s: %s %s: %s", written.model, written.rollout, written.event, written.why)
-        await self.read_new()
+        self._take_in(entries)
         if entry.rollout and entry.rollout in self.world.rollouts:
             hooks = self.world.rollouts[entry.rollout].plan.webhooks
             if any(hook.when == "event" for hook in hooks):
@@ -163,15 +176,23 @@ class Conductor:
         return written
 
     async def version_digest(self, model: str, version: int) -> str:
-        """The digest of a version's files."""
+        """The digest of a version's files, read once for as long as it stays loaded."""
+        live = self.repository.live.get(model, {}).get(str(version))
+        known = self._digests.get(live) if live is not None else None
+        if known:
+            return known
         folder = find_model(self.folders, model)
         if folder is None:
             return ""
-        return await asyncio.to_thread(digest_of, folder / str(version))
+        digest = await asyncio.to_thread(digest_of, folder / str(version))
+        if live is not None:
+            self._digests[live] = digest
+        return digest
 
     # ---- a turn
-    async def _turn_once(self) -> None:
-        await self.read_new()
+    async def _turn_once(self, read: bool) -> None:
+        if read:
+            await self.read_new()
         now = self._clock()
         self.reconciler.apply(self.world, now)
         active = [rollout for rollout in self.world.rollouts.values() if not rollout.over]
