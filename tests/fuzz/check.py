@@ -180,7 +180,11 @@ def _fits(loaded: Model, parts: Mapping[str, Part], changed: Mapping[str, Resize
     try:
         _feed(loaded, parts, changed)
     except InvalidArgument as error:
-        if "must be equal" in str(error) or "do not fit together" in str(error):
+        if any(text in str(error) for text in ("must be equal", "do not fit together")):
+            return False
+        # Where nothing is taken NumPy does not look at the indices; tuili refuses them first.
+        empty = any(not a.size for arrays, _ in changed.values() for a in arrays.values())
+        if empty and "the first must not be smaller" in str(error):
             return False
         raise
     return True
