@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ def _failures(by: Mapping[str, list[str]], results: Mapping[str, Result]) -> lis
 
 
 def _plain(text: str) -> str:
+    text = re.sub(r"(?<!\S)/\S*/", "", text)  # folders of this machine
     return " ".join(text.replace("|", "/").replace("<", "(").replace(">", ")").split())[:200]
 
 

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _SINGLE_FILE = ".tuiliz"
+# Of the models that `load` and `tuili run` compiled: the least recently used go first.
+_MODELS_LIMIT_BYTES = 16 << 30
 _OPERATORS = "operators"  # the manifest's option that holds the plug-ins' digests
 
 Source: TypeAlias = "str | Path | bytes | Graph | ModelProto"
@@ -181,7 +183,9 @@ def compile_cached(path: Path, options: Options, on_progress: Progress | None = 
             tuning=options.tuning,
             on_progress=on_progress,
         )
-        return open_artifact(cache.keep(key, _SINGLE_FILE, made.path))
+        artifact = open_artifact(cache.keep(key, _SINGLE_FILE, made.path))
+    cache.prune_at_times(_MODELS_LIMIT_BYTES)
+    return artifact
 
 
 def _usable(path: Path | None) -> Artifact | None:

@@ -267,6 +267,19 @@ def test_pruning_removes_what_was_unused_longest(tmp_path: Path) -> None:
     cache.find(keys[0], ".o")
     assert cache.prune(limit_bytes=200) == 2
     assert [cache.find(key, ".o") is not None for key in keys] == [True, False, False, True]
+    assert cache.prune(limit_bytes=1) == 1
+
+
+def test_a_cache_is_pruned_once_in_a_while_not_at_every_build(tmp_path: Path) -> None:
+    cache, left = ObjectCache(tmp_path), tmp_path / "ab/new-old"
+
+    def leaves(every_s: float) -> bool:
+        left.mkdir(parents=True, exist_ok=True)
+        os.utime(left, (1, 1))
+        cache.prune_at_times(every_s=every_s)
+        return left.exists()
+
+    assert [leaves(3600), leaves(3600), leaves(0)] == [False, True, False]
 
 
 def test_a_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:

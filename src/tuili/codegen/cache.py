@@ -17,6 +17,8 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 
 LIMIT_BYTES = 4 << 30
+PRUNE_EVERY_S = 3600.0
+_PRUNED = "pruned"  # an empty file whose date is that of the last time
 _SCRATCH = "new-"
 _ABANDONED_S = 86400
 
@@ -80,8 +82,24 @@ class ObjectCache:
         made.replace(path)
         return path
 
+    def prune_at_times(
+        self, limit_bytes: int = LIMIT_BYTES, every_s: float = PRUNE_EVERY_S
+    ) -> None:
+        """`prune`, unless somebody did within `every_s`: it looks at every entry."""
+        stamp = self.folder / _PRUNED
+        try:
+            if 0 <= time.time() - stamp.stat().st_mtime < every_s:
+                return
+        except FileNotFoundError:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):  # a cache that users share
+            stamp.touch()
+        self.prune(limit_bytes)
+
     def prune(self, limit_bytes: int = LIMIT_BYTES) -> int:
         """Remove the entries unused longest until the rest fits; returns how many went.
+
+        The newest stays, however large.
 
         Scratch folders that a killed process left behind go too, after a day.
         """
@@ -92,7 +110,7 @@ class ObjectCache:
         entries = [(stat.st_mtime, stat.st_size, path) for path, stat in self._entries()]
         excess = sum(size for _, size, _ in entries) - limit_bytes
         removed = 0
-        for _, size, path in sorted(entries, key=lambda entry: entry[0]):
+        for _, size, path in sorted(entries, key=lambda entry: entry[0])[:-1]:
             if excess <= 0:
                 break
             path.unlink(missing_ok=True)

@@ -110,7 +110,7 @@ class Toolchain:
             library = Path(scratch) / "library.so"
             self._link(objects, library, link_flags)
             library.replace(output)
-        cache.prune()
+        cache.prune_at_times()
         return output
 
     def _compile_all(
