@@ -64,6 +64,19 @@ def test_priorities_hold_for_two_that_always_have_work():
     assert [turn.runs for turn in turns] == [60, 30]
 
 
+def test_of_equals_the_more_important_one_runs_first():
+    turns, _ = places(Resources(), ({"r": 1}, 2), ({"r": 1}, 1))
+    for turn in turns:
+        turn.take()
+    order = []
+    for _ in range(6):
+        (running,) = [turn for turn in turns if turn.held]
+        order.append(running.claim.priority)
+        running.use()
+        running.done(again=True)
+    assert order == [2, 1, 1, 1, 1, 2]
+
+
 def test_who_waits_no_more_lets_the_next_one_through():
     (running, waiting, next_one), woken = places(
         Resources({"r": 2}), ({"r": 1}, 1), ({"r": 2}, 1), ({"r": 1}, 1)

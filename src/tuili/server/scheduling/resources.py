@@ -135,5 +135,6 @@ class Resources:
         )
 
 
-def _order(turn: Turn) -> int:
-    return (turn.runs + 1) * turn.claim.priority
+def _order(turn: Turn) -> tuple[int, int]:
+    # Of equals the more important one, or it would be a run short of its share.
+    return (turn.runs + 1) * turn.claim.priority, turn.claim.priority
