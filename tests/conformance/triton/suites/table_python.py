@@ -68,7 +68,7 @@ _WAITS = "dynamic_batching { preferred_batch_size: [8], max_queue_delay_microsec
 _LIVES = all_of(
     python("error_code", "execute_cancel", "execute_return_error", "decoupled_grpc_error", "execute_error", "execute_grpc_error"),
     *(all_of(changed(name, "^max_batch_size:.*", "max_batch_size: 8"), extended(name, _WAITS)) for name in ("execute_error", "execute_grpc_error")),
-    _named("wrong_model", "wrong_model"), changed("wrong_model", "TYPE_FP32", "TYPE_UINT32"),
+    python("wrong_model"), changed("wrong_model", "^name:.*", 'name: "wrong_model"'), changed("wrong_model", "TYPE_FP32", "TYPE_UINT32"),
 )  # fmt: skip
 _STREAMS = (
     *("decoupled_bls_async_cancel", "decoupled_bls_cancel", "decoupled_bls_cancel_after_complete", "decoupled_bls_stream"),
@@ -115,11 +115,21 @@ def _no_monitor(folder: Path, qa: Path) -> None:
     (folder / "triton_shm_monitor.py").write_text(_MONITOR)
 
 
+def _log_as(name: str) -> Build:
+    """As `_no_monitor`, with the server's log beside the test too."""
+
+    def build(folder: Path, qa: Path) -> None:
+        _no_monitor(folder, qa)
+        (folder / name).symlink_to(folder.parent / "server.log")
+
+    return build
+
+
 PYTHON = (
     Suite("python: basics", f"{_HOME}/python_test.py", _BASICS, ("--allow-client-shm",), beside=_no_monitor, issue=6,
           skips={"*growth_error": "measures the memory of Triton's own shared region", "*gpu*": _GPU, "*dlpack*": _TORCH, "*pytorch": _TORCH, "*bf16": _TORCH,
                  "*init_args": "asks for the folder of Triton's own installation"}),
-    Suite("python: decoupled", f"{_HOME}/decoupled/decoupled_test.py", all_of(_DECOUPLED_MODELS), own_server=True, beside=_no_monitor, issue=6,
+    Suite("python: decoupled", f"{_HOME}/decoupled/decoupled_test.py", all_of(_DECOUPLED_MODELS), own_server=True, beside=_log_as("decoupled_server.log"), issue=6,
           skips={"*decoupled_bls": _TORCH}),
     Suite("python: coroutines", f"{_HOME}/async_execute/concurrency_test.py", python("async_execute_decouple", "async_execute_decouple_bls"), beside=_no_monitor, issue=6),
     Suite("python: ensemble", f"{_HOME}/ensemble/ensemble_test.py",
@@ -129,7 +139,7 @@ PYTHON = (
           python("response_parameters", "response_parameters_decoupled", "response_parameters_bls"), beside=_no_monitor, issue=6),
     Suite("python: response sender", f"{_HOME}/response_sender/response_sender_test.py", _SENDERS, beside=_no_monitor, issue=6),
     Suite("python: response sender closed", f"{_HOME}/response_sender/response_sender_complete_final_test.py", python("response_sender_complete_final"), beside=_no_monitor, issue=6),
-    Suite("python: lifecycle", f"{_HOME}/lifecycle/lifecycle_test.py", _LIVES, beside=_no_monitor, issue=6),
+    Suite("python: lifecycle", f"{_HOME}/lifecycle/lifecycle_test.py", _LIVES, beside=_log_as("lifecycle_server.log"), issue=6),
     Suite("python: reschedule", f"{_HOME}/request_rescheduling/grpc_endpoint_test.py",
           python("bls_request_rescheduling", "request_rescheduling_addsub", "iterative_sequence", "wrong_return_type"), beside=_no_monitor, issue=6),
     Suite("python: ensemble of streams", _IO, _io_models("dlpack_io_identity"), only=("*ensemble_io",), environment={"TRIAL": "default"}, skips={"*": _TORCH}, beside=_no_monitor, issue=6),
