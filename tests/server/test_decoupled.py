@@ -274,7 +274,7 @@ def test_coroutines_of_a_model_answer_side_by_side(tmp_path):
     async def scenario(dataplane):
         good, bad = await asyncio.gather(stream(dataplane, 5), stream(dataplane, 13))
         assert good == ([5], None)
-        assert "thirteen" in bad[0][0]
+        assert "thirteen" in str(bad[1])
 
     run(tmp_path, scenario)
 
@@ -323,6 +323,61 @@ def test_every_request_of_a_model_that_joins_them_gets_its_answers(tmp_path):
     async def scenario(dataplane):
         found = await asyncio.gather(*(stream(dataplane, 3, shape=(1, 1)) for _ in range(4)))
         assert found == [([0, "not this one", 2], None)] * 4
+
+    run(tmp_path, scenario)
+
+
+COUNTING = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            value = pb_utils.get_input_tensor_by_name(request, "n").as_numpy()
+            if value.item() == 13:
+                raise ValueError("thirteen")
+            tensor = pb_utils.Tensor("y", np.full(value.shape, len(requests), np.int32))
+            answer = pb_utils.InferenceResponse([tensor])
+            sender = request.get_response_sender()
+            if value.item():
+                sender.send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            else:
+                sender.send(answer)
+                sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+
+@pytest.mark.parametrize("extra", ["", IN_PROCESS], ids=["host", "inside"])
+def test_the_last_answer_may_say_that_it_is_the_last(tmp_path, extra):
+    add(tmp_path, "m", 1, config=CONFIG + extra)
+    (tmp_path / "m" / "1" / "model.py").write_text(COUNTING)
+
+    async def scenario(dataplane):
+        values, last = await stream(dataplane, 1)
+        assert (values, last.outputs[0].data.item()) == ([], 1)
+        assert await stream(dataplane, 0) == ([1], None)
+        stats = dataplane.model_statistics("m")["model_stats"][0]["inference_stats"]
+        assert stats["success"]["count"] == 2
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("extra", ["", IN_PROCESS], ids=["host", "inside"])
+def test_a_batch_is_one_execute_and_fails_as_one(tmp_path, extra):
+    batching = (
+        "dynamic_batching { preferred_batch_size: [3] max_queue_delay_microseconds: 5000000 }"
+    )
+    add(tmp_path, "m", 1, config=CONFIG + extra + "max_batch_size: 8\n" + batching)
+    (tmp_path / "m" / "1" / "model.py").write_text(COUNTING)
+
+    async def scenario(dataplane):
+        good = await asyncio.gather(*(stream(dataplane, n, shape=(1, 1)) for n in (0, 1, 0)))
+        assert [values for values, _ in good] == [[3], [], [3]]
+        stats = dataplane.model_statistics("m")["model_stats"][0]
+        assert (stats["execution_count"], stats["inference_count"]) == (1, 3)
+        bad = await asyncio.gather(*(stream(dataplane, n, shape=(1, 1)) for n in (0, 13, 0)))
+        assert ["thirteen" in str(last) for _, last in bad] == [False, True, True]
 
     run(tmp_path, scenario)
 

@@ -115,8 +115,8 @@ class _Child:
         while isinstance(order := _receive(self._server), Run):
             try:
                 self._slots[order.slot].remap(order.capacity)
-                if order.stream:
-                    answer = self._begin_stream(self._slots[order.slot], order)
+                if order.streams:
+                    answer = self._begin_streams(self._slots[order.slot], order)
                 elif order.told:
                     answer = self._run_each(self._slots[order.slot], order)
                 else:
@@ -143,30 +143,37 @@ class _Child:
             _describe(one, answer)
         return DoneEach(order.slot, slot.capacity, run_ns, laid)
 
-    def _begin_stream(self, slot: SlotMemory, order: Run) -> Answer:
-        """Let the model take a request whose answers leave by themselves."""
+    def _begin_streams(self, slot: SlotMemory, order: Run) -> Answer:
+        """Let the model take requests whose answers leave by themselves."""
         started = time.monotonic_ns()
         # The next run overwrites the inputs.
         inputs = {tensor.name: slot.read(tensor).copy() for tensor in order.tensors}
-        outgoing = Outgoing(self._server, self._caller, order.slot, order.stream)
+        outgoing = [
+            Outgoing(self._server, self._caller, order.slot, number) for number in order.streams
+        ]
 
-        def cancelled(_: int) -> bool:
-            return self._caller.is_cancelled(order.slot, order.stream)
+        def cancelled(at: int) -> bool:
+            return self._caller.is_cancelled(order.slot, order.streams[at])
+
+        def send(at: int, answer: Answered | None, final: bool) -> None:
+            outgoing[at].send(answer, final)
 
         try:
             if order.told:
-                self._by_request.begin_stream(inputs, order.told[0], cancelled, outgoing.send)
+                self._by_request.begin_streams(inputs, order.told, cancelled, send)
             else:
                 for outputs in stream(self._model, inputs):
-                    outgoing.send(Answered(outputs))
+                    send(0, Answered(outputs), False)
                     if cancelled(0):
                         break
-                outgoing.send(None)
+                send(0, None, True)
         except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
             failed = _failure(order.slot, error)
-            outgoing.fail(failed.kind, failed.text)
+            for each in outgoing:
+                each.fail(failed.kind, failed.text)
         if order.whole:
-            outgoing.wait()
+            for each in outgoing:
+                each.wait()
         return Done(order.slot, slot.capacity, time.monotonic_ns() - started, [])
 
     def _cancelled(self, slot: int) -> Callable[[int], bool]:

@@ -41,11 +41,10 @@ class Call(msgspec.Struct, tag=True, array_like=True):
 
 
 class Called(msgspec.Struct, tag=True, array_like=True):
-    """An answer to a call; the last one is `final`, and has no tensors if nothing was left."""
+    """An answer to a call; the last one is `final`, and has no tensors if it only says so."""
 
     number: int
     final: bool = True
-    empty: bool = False
     text: str = ""
     kind: str = ""
     parameters: dict[str, Any] = {}
@@ -163,10 +162,10 @@ class Caller:
                 self._give_up()
         return answers.get
 
-    def drop(self, call: Call) -> None:
-        """The further answers to a call are not wanted."""
+    def cancel(self, call: Call) -> None:
+        """The further answers to a call are not wanted; those that come all the same are told."""
         with self._lock:
-            if self._waiting.pop(call.number, None) is not None:
+            if call.number in self._waiting:
                 send(self._server, Unwanted(call.number))
 
     def is_cancelled(self, slot: int, at: int) -> bool:

@@ -62,15 +62,15 @@ class Load(msgspec.Struct, tag=True, array_like=True):
 class Run(msgspec.Struct, tag=True, array_like=True):
     """Run on the tensors in a slot of `capacity` bytes.
 
-    With a `stream` the request may be answered any number of times: its answers have this number,
-    and the slot is free once the model has taken the request (`whole`: has given all answers).
+    With `streams` each request may be answered any number of times: its answers have its number,
+    and the slot is free once the model has taken the batch (`whole`: has given all answers).
     """
 
     slot: int
     capacity: int
     tensors: list[Tensor]
     told: list[Told] = []
-    stream: int = 0
+    streams: list[int] = []
     whole: bool = False
 
 
@@ -111,12 +111,16 @@ class DoneEach(msgspec.Struct, tag=True, array_like=True):
 
 
 class Part(msgspec.Struct, tag=True, array_like=True):
-    """One of many answers; its tensors lie in a memfd of `capacity` bytes that comes along."""
+    """One of many answers; its tensors lie in a memfd of `capacity` bytes that comes along.
+
+    After a `final` one the stream has ended.
+    """
 
     slot: int
     stream: int
     capacity: int
     answer: One
+    final: bool = False
 
 
 class Ended(msgspec.Struct, tag=True, array_like=True):

@@ -34,8 +34,8 @@ class Outgoing:
         self._lock = threading.Lock()
         self._over = threading.Event()
 
-    def send(self, answer: Answered | None) -> None:
-        """One more answer, or None: there are no more. What comes later is dropped."""
+    def send(self, answer: Answered | None, final: bool) -> None:
+        """One more answer, or None: the one before was the last. What comes later is dropped."""
         with self._lock:
             if self._over.is_set():
                 return
@@ -46,7 +46,11 @@ class Outgoing:
             one = One(laid, answer.parameters)
             if answer.error is not None:
                 one.kind, one.text = kind_of(answer.error), str(answer.error)
-            self._tell(Part(self._slot, self._number, capacity, one), descriptor)
+            part = Part(self._slot, self._number, capacity, one, final)
+            if final:
+                self._end(part, descriptor)
+            else:
+                self._tell(part, descriptor)
 
     def fail(self, kind: str, text: str) -> None:
         """The model failed: unless all answers were given, the stream ends with an error."""
@@ -58,9 +62,9 @@ class Outgoing:
         """Until all answers were given."""
         self._over.wait()
 
-    def _end(self, message: Ended) -> None:
+    def _end(self, message: Part | Ended, descriptor: int = -1) -> None:
         self._over.set()
-        self._tell(message)
+        self._tell(message, descriptor)
         self._caller.forget(self._slot, self._number)
 
     def _tell(self, message: Part | Ended, descriptor: int = -1) -> None:

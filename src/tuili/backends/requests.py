@@ -65,6 +65,11 @@ class Answered(msgspec.Struct):
     error: TuiliError | None = None
 
 
+# Takes an answer, and whether it is the last one; None: there was no answer left to be the last.
+Send = Callable[[Answered | None, bool], None]
+SendTo = Callable[[int, Answered | None, bool], None]
+
+
 class ByRequest(Protocol):
     """An executable that wants to see the requests of a batch.
 
@@ -79,17 +84,16 @@ class ByRequest(Protocol):
         """The answers of a batch whose tensors are joined; `cancelled(i)`: nobody waits for it."""
         ...
 
-    def begin_stream(
+    def begin_streams(
         self,
         inputs: dict[str, Array],
-        told: Told,
+        told: Sequence[Told],
         cancelled: Callable[[int], bool],
-        send: Callable[[Answered | None], None],
+        send: SendTo,
     ) -> None:
-        """Take one request of a model that answers any number of times.
+        """Take a batch of a model that answers each request any number of times.
 
-        `send` gets the answers, and None after the last one, from any thread: before or after this
-        returns.
+        `send` gets the answers of request `at` from any thread, before or after this returns.
         """
         ...
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tuili.backends.host_calls import Call, Called, Caller
 from tuili.backends.triton_tensors import (
+    Forward,
     InferenceResponse,
     ResponseSender,
     Tensor,
@@ -73,7 +74,7 @@ class InferenceRequest:
         self._sender: ResponseSender | None = None
         self.release_flags = 1
         # Where answers go that the model sends by itself; None: they wait to be asked for.
-        self.forward: Callable[[InferenceResponse | None], None] | None = None
+        self.forward: Forward | None = None
         self.in_background = False  # a coroutine of the model goes on with it
 
     # ---- what it says
@@ -168,27 +169,37 @@ class InferenceRequest:
 
 
 class InferenceResponseIterator:
-    """The answers of a model that answers any number of times."""
+    """The answers of a model that answers any number of times.
+
+    As in Triton the last one has no outputs where the model said that it is done after its last
+    answer and not with it, and a second iteration begins with the first answer again.
+    """
 
     def __init__(self, caller: Caller, call: Call, answers: Callable[[], Any]) -> None:
         self._caller, self._call, self._answers = caller, call, answers
         self._ended = False
+        self._got: list[InferenceResponse] = []
+        self._at = 0
 
     def __iter__(self) -> Iterator[InferenceResponse]:
+        if self._ended and self._at == len(self._got):
+            self._at = 0
         return self
 
     def __next__(self) -> InferenceResponse:
-        while not self._ended:
+        if not self._ended:
             called, tensors = self._answers()
             self._ended = called.final
-            if not called.empty:
-                return _response(called, tensors)
-        raise StopIteration
+            self._got.append(_response(called, tensors))
+        elif self._at == len(self._got):
+            raise StopIteration
+        self._at += 1
+        return self._got[self._at - 1]
 
     def cancel(self) -> None:
-        """No more answers are wanted."""
-        self._ended = True
-        self._caller.drop(self._call)
+        """Tell the model that its answers are not wanted; what it does about it is its affair."""
+        if not self._ended:
+            self._caller.cancel(self._call)
 
 
 def _response(called: Called, tensors: Mapping[str, Any]) -> InferenceResponse:

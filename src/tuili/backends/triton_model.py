@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tuili.backends import BackendOptions, Specs, triton_utils
-from tuili.backends.requests import KINDS, Answered, Told, divided
+from tuili.backends.requests import KINDS, Answered, SendTo, Told, divided
 from tuili.backends.triton_calls import InferenceRequest
 from tuili.backends.triton_completion import ModelConfig
-from tuili.backends.triton_tensors import InferenceResponse, Tensor, TritonError
+from tuili.backends.triton_tensors import Forward, InferenceResponse, Tensor, TritonError
 from tuili.errors import InternalError, InvalidModel, TuiliError
 from tuili.tensors import Array
 
@@ -97,26 +97,26 @@ class TritonModel:
             waiting = [at for at in waiting if answers[at] is None]
         return [answer for answer in answers if answer is not None]
 
-    def begin_stream(
+    def begin_streams(
         self,
         inputs: dict[str, Array],
-        told: Told,
+        told: Sequence[Told],
         cancelled: Callable[[int], bool],
-        send: Callable[[Answered | None], None],
+        send: SendTo,
     ) -> None:
-        """One `execute`; what the model sends through the request's sender goes on at once."""
-        (request,) = self._requests(inputs, [told], cancelled)
-        request.forward = lambda response: send(
-            None if response is None else _answered(response, told.outputs)
-        )
-        while True:
-            (response,) = self._execute([request])
-            if response is not None:
-                send(_answered(response, told.outputs))
-            if request.release_flags != _RESCHEDULE:
-                break
-        if request.sender is None and not request.in_background:
-            send(None)
+        """One `execute`; what the model sends through a request's sender goes on at once."""
+        requests = self._requests(inputs, told, cancelled)
+        for at, request in enumerate(requests):
+            request.forward = _forward(at, told[at].outputs, send)
+        waiting = requests
+        while waiting:
+            for request, response in zip(waiting, self._execute(waiting), strict=True):
+                if response is not None and request.forward is not None:
+                    request.forward(response, False)
+            waiting = [each for each in waiting if each.release_flags == _RESCHEDULE]
+        for at, request in enumerate(requests):
+            if request.sender is None and not request.in_background:
+                send(at, None, True)
 
     def _in_background(
         self, execution: Coroutine[Any, Any, Any], batch: list[InferenceRequest]
@@ -129,10 +129,9 @@ class TritonModel:
                 if error is not None and request.forward is not None:
                     text = self._failed(f"{type(error).__name__}: {error}", error)
                     _log.error("%s", text)
-                    request.forward(InferenceResponse(error=TritonError(text)))
-                    request.forward(None)
+                    request.forward(InferenceResponse(error=TritonError(text)), True)
                 elif request.sender is None and request.forward is not None:
-                    request.forward(None)
+                    request.forward(None, True)
 
         for request in batch:
             request.in_background = True
@@ -264,6 +263,13 @@ class TritonModel:
             lines = "".join(f"  {each.filename}({each.lineno}): {each.name}\n" for each in frames)
             where = f"\n\nAt:\n{lines}"
         return f"Failed to process the request(s) for model '{self._name}', message: {text}{where}"
+
+
+def _forward(at: int, wanted: Sequence[str], send: SendTo) -> Forward:
+    def forward(response: InferenceResponse | None, final: bool) -> None:
+        send(at, None if response is None else _answered(response, wanted), final)
+
+    return forward
 
 
 def _answered(response: InferenceResponse, wanted: Sequence[str]) -> Answered:

@@ -199,17 +199,21 @@ def _checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return dict(parameters)
 
 
+# Takes an answer, if there is one, and whether it is the last one.
+Forward = Callable[[InferenceResponse | None, bool], None]
+
+
 class ResponseSender:
     """How a model answers by itself: any number of times, from any thread."""
 
     def __init__(
         self,
         cancelled: Callable[[], bool],
-        forward: Callable[[InferenceResponse | None], None] | None = None,
+        forward: Forward | None = None,
     ) -> None:
-        """Answers, and None after the last one, go to `forward`, or else wait for `sent`."""
+        """Answers go to `forward`, or else wait for `sent`."""
         self._queue: SimpleQueue[InferenceResponse | None] = SimpleQueue()
-        self._forward = forward or self._queue.put
+        self._forward = forward or self._keep
         self._cancelled = cancelled
         self._closed = False
 
@@ -226,15 +230,18 @@ class ResponseSender:
             raise TritonModelException(
                 "Inference Response object must be provided when the response flags is set to zero."
             )
-        if response is not None:
-            self._forward(response)
-        if flags & FINAL:
-            self._closed = True
-            self._forward(None)
+        self._closed = flags == FINAL
+        self._forward(response, self._closed)
 
     def is_cancelled(self) -> bool:
         """Whether nobody waits for answers any more."""
         return self._cancelled()
+
+    def _keep(self, response: InferenceResponse | None, final: bool) -> None:
+        if response is not None:
+            self._queue.put(response)
+        if final:
+            self._queue.put(None)
 
     def sent_so_far(self) -> InferenceResponse | None:
         """The first answer, if there is one by now."""

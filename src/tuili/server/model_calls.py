@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from tuili.backends import host_calls
 from tuili.backends.host_calls import Call, Called, ToServer, Unwanted
 from tuili.backends.requests import kind_of
-from tuili.errors import TuiliError
-from tuili.server.execution.pending import Reply, StreamReply
+from tuili.errors import Cancelled, TuiliError
+from tuili.server.execution.pending import Pending, Reply, StreamReply
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -75,15 +75,26 @@ class CallAnswerer:
     def _take(self, calls: socket.socket, call: ToServer, tensors: dict[str, Array]) -> None:
         """Begin to answer one call."""
         if isinstance(call, Unwanted):
-            ticket = self._open.pop((calls.fileno(), call.number), None)
-            if ticket is not None:
-                ticket.cancel()
+            self._unwanted(calls, call)
         elif call.kind in ("infer", "stream"):
             self._infer(calls, call, tensors)
         elif call.kind == "ready":
             self._ready(calls, call)
         else:
             self._later(calls, call)
+
+    def _unwanted(self, calls: socket.socket, call: Unwanted) -> None:
+        """The model that answers hears of it, and ends the answers in its own way if it can."""
+        key = (calls.fileno(), call.number)
+        ticket = self._open.get(key)
+        if isinstance(ticket, Pending):
+            ticket.withdraw()
+        elif ticket is not None:
+            del self._open[key]
+            ticket.cancel()
+            error = Cancelled("the request was cancelled")
+            told = Called(call.number, text=str(error), kind=kind_of(error))
+            host_calls.send(calls, told)
 
     def _gone(self, calls: socket.socket) -> None:
         """A host went: what it asked for is not wanted any more."""
@@ -162,7 +173,7 @@ def _send(
     if calls.fileno() < 0:
         return  # the host is gone
     if answer is None:
-        host_calls.send(calls, Called(call.number, final, empty=True))
+        host_calls.send(calls, Called(call.number, final))
     elif isinstance(answer, TuiliError):
         told = Called(call.number, final, text=str(answer), kind=kind_of(answer))
         host_calls.send(calls, told)

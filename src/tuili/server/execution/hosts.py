@@ -175,7 +175,7 @@ class Host:
             raise InvalidArgument(f"too many tensors for a model host: {len(raw)} bytes of header")
         if isinstance(order, Run):
             self._sent.append(order.slot)
-            self._streams = self._streams or order.stream > 0
+            self._streams = self._streams or bool(order.streams)
         try:
             self._socket.send(raw)
         except (BrokenPipeError, ConnectionResetError):

@@ -14,8 +14,8 @@ from tuili.backends import Executable
 from tuili.backends.requests import Answered
 from tuili.errors import Cancelled, InternalError, TuiliError
 from tuili.server.execution.pending import Pending
-from tuili.server.execution.running import Outcome, begin_stream, execute
-from tuili.server.execution.streams import OpenStream
+from tuili.server.execution.running import Outcome, begin_streams, execute
+from tuili.server.execution.streams import OpenBatch
 
 
 class Instance:
@@ -30,7 +30,7 @@ class Instance:
         self._cores = cores
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: Thread | None = None
-        self._open: set[OpenStream] = set()
+        self._open: set[OpenBatch] = set()
 
     def run_beside(
         self,
@@ -43,7 +43,7 @@ class Instance:
             self._thread = Thread(target=self._work, name=self.name, daemon=True)
             self._thread.start()
         if batch[0].part is not None:
-            self._stream(loop, batch[0], done)
+            self._stream(loop, batch, done)
             return
 
         def job() -> None:
@@ -62,14 +62,18 @@ class Instance:
     def cancelled(self, item: Pending) -> None:
         """The model sees by itself that nobody waits."""
         for opened in self._open:
-            if opened.item is item:
-                opened.forget()
+            at = opened.find(item)
+            if at is not None:
+                opened.forget(at)
 
     def _stream(
-        self, loop: asyncio.AbstractEventLoop, item: Pending, done: Callable[[Outcome], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Sequence[Pending],
+        done: Callable[[Outcome], None],
     ) -> None:
-        """Run one request whose answers come by themselves."""
-        opened = OpenStream(item, done)
+        """Run requests whose answers come by themselves."""
+        opened = OpenBatch(batch, done)
         self._open = {each for each in self._open if not each.over} | {opened}
         last = Event()
 
@@ -77,24 +81,24 @@ class Instance:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(call)
 
-        def send(answer: Answered | None) -> None:
-            on_loop(partial(opened.take, answer))
-            if answer is None:
+        def send(at: int, answer: Answered | None, final: bool) -> None:
+            on_loop(partial(opened.take, at, answer, final))
+            if final:
                 last.set()
 
         def job() -> None:
+            failed: TuiliError | None = None
             try:
-                if item.reply is not None:
-                    begin_stream(self.model, item, send)
+                if any(item.reply is not None for item in batch):
+                    begin_streams(self.model, batch, send)
             except TuiliError as error:
-                on_loop(partial(opened.end, error))
-            except Exception as error:  # noqa: BLE001 - it must cost this request only
-                wrapped = InternalError(f"{type(error).__name__}: {error}")
-                on_loop(partial(opened.end, wrapped))
+                failed = error
+            except Exception as error:  # noqa: BLE001 - it must cost this batch only
+                failed = InternalError(f"{type(error).__name__}: {error}")
             else:
-                if item.sequence and item.reply is not None:
+                if batch[0].sequence and batch[0].reply is not None:
                     last.wait()  # The sequence goes on when all is known of this request.
-            on_loop(opened.release)
+            on_loop(partial(opened.release, failed))
 
         self._jobs.put(job)
 

@@ -31,6 +31,10 @@ class Canceller(Protocol):
         """Drop the request."""
         ...
 
+    def withdraw(self, item: Pending) -> None:
+        """Ask for an early end of the request."""
+        ...
+
 
 class Pending(msgspec.Struct, eq=False):
     """A checked request on its way through queue, batch and back end."""
@@ -47,8 +51,9 @@ class Pending(msgspec.Struct, eq=False):
     owner: Canceller
     queued: bool = False
     retried: bool = False
-    # Of a model that answers any number of times: takes an answer, says whether more are wanted.
-    part: Callable[[Answered], bool] | None = None
+    # Of a model that answers any number of times: takes an answer, and whether it is the last;
+    # says whether more are wanted.
+    part: Callable[[Answered, bool], bool] | None = None
     parts: int = 0  # how many answers it got
     part_ns: int = 0  # when the last of them, or its run, began
     cache_key: bytes = b""
@@ -63,6 +68,7 @@ class Pending(msgspec.Struct, eq=False):
     admitted: bool = False
     own_reply: Reply | None = None  # the transport's, under what the door put around it
     is_blank: bool = False  # it fills a row for which there is no request
+    withdrawn: bool = False  # its model was asked to end it early
     # Of a request that goes the express way: its bytes, and where the bytes of its answer go.
     express: Express | None = None
     raw: Buffer | None = None
@@ -90,10 +96,20 @@ class Pending(msgspec.Struct, eq=False):
             return self.express.elements
         return sum([array.size for array in self.arrays.values()])
 
+    @property
+    def unwanted(self) -> bool:
+        """Whether its model should end it early."""
+        return self.reply is None or self.withdrawn
+
     def cancel(self) -> None:
         """Forget the request; `reply` is not called any more."""
         if self.reply is not None:
             self.owner.cancel(self)
+
+    def withdraw(self) -> None:
+        """Ask for an early end; `reply` is still called with what comes."""
+        if not self.unwanted:
+            self.owner.withdraw(self)
 
 
 def _zeros(array: Array) -> Array:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from tuili.backends import Executable, stream
-from tuili.backends.requests import Answered, by_request
+from tuili.backends.requests import Answered, SendTo, by_request
 from tuili.errors import InternalError, TuiliError, Unavailable
 from tuili.server.execution.express import join_raw
 from tuili.server.execution.pending import Pending
@@ -35,7 +35,8 @@ class Outcome(msgspec.Struct, gc=False):
     """What came of a batch: outputs or an error, and the moments between its steps.
 
     Where requests are answered any number of times, `frees` tells that the runner may take the next
-    one, and `ends` that all answers were given; else both come at once.
+    batch, and `ends` that all answers were given to request `at` of this one (-1: to all); else
+    both come at once.
     """
 
     started_ns: int
@@ -46,6 +47,7 @@ class Outcome(msgspec.Struct, gc=False):
     error: TuiliError | None = None
     frees: bool = True
     ends: bool = True
+    at: int = -1
 
 
 def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
@@ -57,7 +59,7 @@ def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
         requests = by_request(model)
         if requests is not None:
             told = [told_of(item) for item in batch]
-            answers = requests.run_requests(arrays, told, lambda at: batch[at].reply is None)
+            answers = requests.run_requests(arrays, told, lambda at: batch[at].unwanted)
             return Outcome(started, joined, time.monotonic_ns(), {}, answers)
         outputs = model.run(arrays)
     except TuiliError as error:
@@ -70,17 +72,19 @@ def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
     return Outcome(started, joined, time.monotonic_ns(), outputs)
 
 
-def begin_stream(model: Executable, item: Pending, send: Callable[[Answered | None], None]) -> None:
-    """Let a model take a request; `send` gets its answers, and None after the last one."""
+def begin_streams(model: Executable, batch: Sequence[Pending], send: SendTo) -> None:
+    """Let a model take requests; `send` gets their answers."""
     requests = by_request(model)
     if requests is not None:
-        requests.begin_stream(item.arrays, told_of(item), lambda _: item.reply is None, send)
+        told = [told_of(item) for item in batch]
+        requests.begin_streams(join(batch), told, lambda at: batch[at].unwanted, send)
         return
+    (item,) = batch
     for outputs in stream(model, item.arrays):
-        if item.reply is None:
+        if item.unwanted:
             break
-        send(Answered(outputs))
-    send(None)
+        send(0, Answered(outputs), False)
+    send(0, None, True)
 
 
 def join(batch: Sequence[Pending]) -> dict[str, Array]:

@@ -28,7 +28,7 @@ from tuili.errors import InternalError, TuiliError
 from tuili.server.execution.express import join_raw
 from tuili.server.execution.pending import Pending
 from tuili.server.execution.running import InstanceDied, Outcome
-from tuili.server.execution.streams import OpenStream
+from tuili.server.execution.streams import OpenBatch
 from tuili.server.execution.telling import told_of
 from tuili.server.protocol.messages import Array
 
@@ -65,10 +65,11 @@ class HostSlot:
         self._index = index
         self._memory = SlotMemory(-1)
         self._done: Callable[[Outcome], None] | None = None
-        # Requests that are answered any number of times, by the number that their answers have.
-        self._streams: dict[int, OpenStream] = {}
+        # Requests that are answered any number of times, by the number that their answers have:
+        # their batch, and their place in it.
+        self._streams: dict[int, tuple[OpenBatch, int]] = {}
         self._numbers = count(1)
-        self._taking: OpenStream | None = None  # the one whose run is in the slot
+        self._taking: OpenBatch | None = None  # the one whose run is in the slot
         self._batch: Sequence[Pending] = ()
         self._started_ns = 0
         self._joined_ns = 0
@@ -100,10 +101,11 @@ class HostSlot:
             tensors = self._memory.write(_parts(batch))
             order = Run(self._index, self._memory.capacity, tensors)
             if batch[0].part is not None:
-                order.stream, order.whole = next(self._numbers), bool(batch[0].sequence)
+                order.streams = [next(self._numbers) for _ in batch]
+                order.whole = bool(batch[0].sequence)
             if self._host.by_request:
                 order.told = [told_of(item) for item in batch]
-                self._batch = batch
+                self._batch = () if order.streams else batch
             self._host.send(order)
         except InstanceDied as error:
             loop.call_soon(done, self._failed(error))
@@ -117,8 +119,9 @@ class HostSlot:
             return
         self._joined_ns = time.monotonic_ns()
         self._done = done
-        if order.stream:
-            self._taking = self._streams[order.stream] = OpenStream(batch[0], done)
+        if order.streams:
+            self._taking = opened = OpenBatch(batch, done)
+            self._streams |= {number: (opened, at) for at, number in enumerate(order.streams)}
         if self._host.runs(self._index):
             self.run_begins()
 
@@ -133,45 +136,45 @@ class HostSlot:
         for at, each in enumerate(self._batch):
             if each is item and self._done is not None:
                 self._host.tell_cancelled(self._index, at)
-        for number, opened in list(self._streams.items()):
-            if opened.item is item:
+        for number, (opened, at) in list(self._streams.items()):
+            if opened.find(item) == at:
                 self._host.tell_cancelled(self._index, number)
-                opened.forget()
-                self._settle(number)
+                opened.forget(at)
+        self._settle()
 
     def take_part(self, answer: Part, descriptors: Sequence[int]) -> None:
         """Hand one of many answers on."""
-        opened = self._streams.get(answer.stream)
-        if opened is None:
+        if answer.stream not in self._streams:
             return  # Nobody waited for it any more.
+        opened, at = self._streams[answer.stream]
         one = answer.answer
         if one.kind:
             answered = Answered({}, one.parameters, KINDS[one.kind](one.text))
         else:
             arrays = host_calls.unpack(one.tensors, answer.capacity, list(descriptors))
             answered = Answered(arrays, one.parameters)
-        if not opened.take(answered):
+        if not opened.take(at, answered, answer.final) and not answer.final:
             self._host.tell_cancelled(self._index, answer.stream)
-            opened.forget()
-            self._settle(answer.stream)
+            opened.forget(at)
+        self._settle()
 
     def end_stream(self, answer: Ended) -> None:
         """No more answers with this number come."""
-        opened = self._streams.get(answer.stream)
-        if opened is not None:
-            opened.end(KINDS[answer.kind](answer.text) if answer.kind else None)
-            self._settle(answer.stream)
+        if answer.stream in self._streams:
+            opened, at = self._streams[answer.stream]
+            opened.end(at, KINDS[answer.kind](answer.text) if answer.kind else None)
+            self._settle()
 
-    def _settle(self, number: int) -> None:
-        opened = self._streams.get(number)
-        if opened is not None and opened.over and opened.released:
-            del self._streams[number]
+    def _settle(self) -> None:
+        """Let go of what is over."""
+        if any(opened.over for opened, _ in self._streams.values()):
+            self._streams = {n: each for n, each in self._streams.items() if not each[0].over}
 
     def lost(self, error: InstanceDied) -> None:
         """The child is gone, and what it had of requests that are answered many times with it."""
         streams, self._streams = list(self._streams.values()), {}
-        for opened in streams:
-            opened.fail(error)
+        for opened, _ in streams:
+            opened.release(error)
 
     def finish(self, answer: Done | DoneEach | Failed | InstanceDied) -> None:
         """Hand the outcome to whoever waits."""
@@ -192,15 +195,13 @@ class HostSlot:
         else:
             done(self._failed(answer))
 
-    def _taken(self, opened: OpenStream, answer: Done | DoneEach | Failed | InstanceDied) -> None:
-        """The child took a request that is answered many times, or could not."""
+    def _taken(self, opened: OpenBatch, answer: Done | DoneEach | Failed | InstanceDied) -> None:
+        """The child took requests that are answered many times, or could not."""
         if isinstance(answer, Failed | InstanceDied):
-            opened.fail(_error_of(answer) if isinstance(answer, Failed) else answer)
+            opened.release(_error_of(answer) if isinstance(answer, Failed) else answer)
         else:
             opened.release()
-        for number, each in list(self._streams.items()):
-            if each is opened:
-                self._settle(number)
+        self._settle()
 
     def close(self) -> None:
         """The last slot that closes ends the host."""

@@ -1,13 +1,13 @@
-"""OpenStream: a request of a model that answers any number of times, while answers may come.
+"""OpenBatch: requests of a model that answers any number of times, while answers may come.
 
-Its run and its answers end apart: a model may take a request, answer it from a thread of its own,
-and take the next one meanwhile. Whoever started it hears of both ends; all is on the event loop.
+Their run and their answers end apart: a model may take a batch, answer it from threads of its own,
+and take the next one meanwhile. Whoever started it hears of each end; all is on the event loop.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tuili.backends.requests import Answered
 from tuili.errors import Cancelled, TuiliError
@@ -15,53 +15,61 @@ from tuili.server.execution.pending import Pending
 from tuili.server.execution.running import Outcome
 
 
-class OpenStream:
-    """One request, from its start until both its run and its answers have ended."""
+class OpenBatch:
+    """Requests that run together, until their run and all their answers have ended."""
 
-    def __init__(self, item: Pending, done: Callable[[Outcome], None]) -> None:
-        self.item = item
+    def __init__(self, batch: Sequence[Pending], done: Callable[[Outcome], None]) -> None:
         self.released = False
-        self.over = False
+        self._open = dict(enumerate(batch))
         self._done = done
-        self._started_ns = item.part_ns = time.monotonic_ns()
+        self._started_ns = time.monotonic_ns()
+        for item in batch:
+            item.part_ns = self._started_ns
 
-    def take(self, answer: Answered | None) -> bool:
-        """One answer, or None after the last; false when no more are wanted."""
-        if answer is None:
-            self.end()
-        if self.over or self.item.part is None or answer is None:
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to come of it."""
+        return self.released and not self._open
+
+    def find(self, item: Pending) -> int | None:
+        """The place of a request that may be answered yet."""
+        return next((at for at, each in self._open.items() if each is item), None)
+
+    def take(self, at: int, answer: Answered | None, final: bool) -> bool:
+        """An answer, if there is one, and whether it is the last; false: no more are wanted."""
+        item = self._open.get(at)
+        if item is None or item.part is None:
             return False
-        return self.item.part(answer)
+        wanted = answer is None or item.part(answer, final)
+        if final:
+            self.end(at)
+        return wanted
 
-    def release(self) -> None:
-        """Its runner may take the next request."""
+    def release(self, error: TuiliError | None = None) -> None:
+        """Its runner may take the next batch; with an error the answers end too."""
         if not self.released:
             self.released = True
-            self._tell(frees=True, ends=False)
-            self.forget()
+            self._tell(Outcome(*self._moments(), error=error, ends=False))
+        for at in list(self._open):
+            if error is not None:
+                self.end(at, error)
+            else:
+                self.forget(at)
 
-    def end(self, error: TuiliError | None = None) -> None:
-        """No more answers come, or are waited for."""
-        if not self.over:
-            self.over = True
-            self._tell(frees=False, ends=True, error=error)
+    def end(self, at: int, error: TuiliError | None = None) -> None:
+        """No more answers come to a request, or are waited for."""
+        if self._open.pop(at, None) is not None:
+            self._tell(Outcome(*self._moments(), error=error, frees=False, at=at))
 
-    def fail(self, error: TuiliError) -> None:
-        """Its runner ended, or could not take it."""
-        frees, ends = not self.released, not self.over
-        self.released = self.over = True
-        if frees or ends:
-            self._tell(frees=frees, ends=ends, error=error)
+    def forget(self, at: int) -> None:
+        """End a request for whose answers nobody waits, where the runner is free."""
+        if self.released and self._open[at].reply is None:
+            self.end(at, Cancelled("the request was cancelled"))
 
-    def forget(self) -> None:
-        """End it where nobody waits for answers any more and its runner is free."""
-        if self.released and self.item.reply is None:
-            self.end(Cancelled("the request was cancelled"))
+    def _moments(self) -> tuple[int, int, int]:
+        return self._started_ns, self._started_ns, time.monotonic_ns()
 
-    def _tell(self, *, frees: bool, ends: bool, error: TuiliError | None = None) -> None:
-        now_ns = time.monotonic_ns()
-        started_ns = self._started_ns
-        found = Outcome(started_ns, started_ns, now_ns, error=error, frees=frees, ends=ends)
-        if error is None:
+    def _tell(self, found: Outcome) -> None:
+        if found.error is None:
             found.outputs = {}
         self._done(found)

@@ -152,7 +152,7 @@ class Answers:
             if reply is not None:
                 self._deliver(item, reply, outputs, started_ns, answer.parameters)
 
-    def part(self, item: Pending, reply: StreamReply, answer: Answered) -> bool:
+    def part(self, item: Pending, reply: StreamReply, answer: Answered, final: bool) -> bool:
         """One of many answers to a request; false when no more are wanted."""
         began_ns, item.part_ns = item.part_ns, time.monotonic_ns()
         made_ns, number = item.part_ns - began_ns, item.parts
@@ -164,7 +164,7 @@ class Answers:
         request = item.request
         if answer.error is not None:
             # Of this answer alone: others may follow.
-            reply(answer.error, False)
+            reply(answer.error, final)
         else:
             try:
                 found = select_outputs(self._signature, request, answer.outputs, self._regions)
@@ -172,7 +172,7 @@ class Answers:
                 self.fail(item, _of_tree(error), "OTHER")
                 return False
             told = answer.parameters or None
-            reply(InferResponse(request.model, self._version, found, request.id, told), False)
+            reply(InferResponse(request.model, self._version, found, request.id, told), final)
         became = "success" if answer.error is None else "fail"
         out_ns = time.monotonic_ns() - item.part_ns
         self._statistics.record_response(number, became, made_ns, out_ns)

@@ -66,7 +66,7 @@ class Dispatcher:
         self._turns: dict[Runner, Turn] = {}
         self._queue = policies.queue
         self._answers = answers
-        self._finish_batch = finisher.finish
+        self._finisher = finisher
         self._placement = policies.placement
         self._hosts = hosts
         self._layout = policies.layout
@@ -306,7 +306,7 @@ class Dispatcher:
             return True
         self._running.add(instance)
         if batch[0].part is not None:
-            self._open[instance] += 1
+            self._open[instance] += len(batch)
         self._run_beside(
             instance,
             batch,
@@ -348,10 +348,13 @@ class Dispatcher:
                 self._turns[instance].done(again=len(self._queue) > 0 and instance.available)
             if instance.available:
                 self._free.append(instance)
+            if not outcome.ends and outcome.error is None:
+                self._finisher.taken(batch, left, outcome)
         if outcome.ends:
+            ended = batch if outcome.at < 0 else batch[outcome.at : outcome.at + 1]
             if batch[0].part is not None:
-                self._open[instance] -= 1
-            self._over(instance, batch, left, outcome)
+                self._open[instance] -= len(ended)
+            self._over(instance, ended, left, outcome)
 
     def _over(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
         """A batch has all its answers."""
@@ -363,7 +366,7 @@ class Dispatcher:
         if self._expectation is not None:
             # What the run took, not its wait behind another one in the same host.
             self._expectation.ran(len(batch), (outcome.done_ns - outcome.started_ns) / _NS)
-        self._finish_batch(batch, left, outcome)
+        self._finisher.finish(batch, left, outcome)
 
     def _tell_pace(self, pace: Pace, batch: list[Pending], outcome: Outcome) -> None:
         pace.running = self.under_way

@@ -40,11 +40,15 @@ class Finisher:
         elif outcome.outputs is None:
             self._failed(batch, outcome.error or InternalError("no outputs"))
         elif batch[0].end is not None:
-            ran_ns = outcome.done_ns - outcome.joined_ns
-            self._statistics.record_batch(batch[0].rows, 1, (0, ran_ns, 0), left)
             self._answers.end_stream(batch[0], outcome)
         else:
             self._answer(batch, left, outcome)
+
+    def taken(self, batch: list[Pending], left: str, outcome: Outcome) -> None:
+        """A batch ran whose requests are answered any number of times; its answers may go on."""
+        rows = sum([item.rows for item in batch])
+        ran_ns = outcome.done_ns - outcome.joined_ns
+        self._statistics.record_batch(rows, len(batch), (0, ran_ns, 0), left)
 
     def _answer(self, batch: list[Pending], left: str, outcome: Outcome) -> None:
         rows = sum([item.rows for item in batch])

@@ -14,8 +14,8 @@ from functools import partial
 from itertools import count
 from typing import Any, Final
 
-from tuili.backends.requests import Answered
-from tuili.errors import InvalidArgument, Overloaded, TuiliError, Unavailable
+from tuili.backends.requests import Answered, by_request
+from tuili.errors import Cancelled, InvalidArgument, Overloaded, TuiliError, Unavailable
 from tuili.runtime.cpu import available_threads
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.hosts import Host
@@ -92,8 +92,8 @@ class Servable:
         iterative = self.config.get("sequence_batching", {}).get("iterative_sequence", False)
         self._own_ids = count(1) if iterative else None
         if decoupled:
-            # Their answers leave one request at a time: each gets an `execute` of its own.
-            policy = self._policy = replace(policy, merge=False)
+            if layout is not None or not self._takes_many(instances):
+                policy = self._policy = replace(policy, merge=False)
             sequences = sequences and sequences.one_by_one()
         queue: Queue
         if sequences is not None:
@@ -131,6 +131,14 @@ class Servable:
         self._resources = resources
         if resources is not None and claims:
             self._dispatcher.share(resources, claims)
+
+    def _takes_many(self, instances: Sequence[Runner]) -> bool:
+        """Whether a model that answers any number of times is to get its requests in batches."""
+        return (
+            "dynamic_batching" in self.config
+            and all(host.by_request for host in self.hosts)
+            and all(each.model is None or by_request(each.model) for each in instances)
+        )
 
     # ---- requests
     @property
@@ -281,18 +289,21 @@ class Servable:
         if not isinstance(item, Pending) or item.reply is None:
             return item  # It was answered in a lesser way.
 
-        def part(answer: Answered) -> bool:
-            return self._answers.part(item, reply, answer)
+        def part(answer: Answered, final: bool) -> bool:
+            if final:
+                item.end = partial(self._end, item)  # The last answer itself says so.
+            return self._answers.part(item, reply, answer, final)
 
         item.part = part
         item.end = partial(self._end, item, reply)
         return item
 
-    def _end(self, item: Pending, reply: StreamReply) -> None:
-        """The last of many answers was given."""
+    def _end(self, item: Pending, reply: StreamReply | None = None) -> None:
+        """The last of many answers was given; `reply` is to be told."""
         if self._door is not None and item.admitted:
             self._door.admission.ended(item.client)
-        reply(None, True)
+        if reply is not None:
+            reply(None, True)
 
     def cancel(self, item: Pending) -> None:
         """Drop a request: out of the queue if it waits, its answer ignored if it runs."""
@@ -308,6 +319,15 @@ class Servable:
             self._dispatcher.cancelled(item)
         self.statistics.record_failure("CANCELED", time.monotonic_ns() - item.arrived_ns)
         self._dispatcher.settle()
+
+    def withdraw(self, item: Pending) -> None:
+        """Ask for an early end of a request: now if it waits, as its model likes if it runs."""
+        if self._queue.remove(item):
+            self._answers.fail(item, Cancelled("the request was cancelled"), "CANCELED")
+            self._dispatcher.wake()
+        else:
+            item.withdrawn = True
+            self._dispatcher.cancelled(item)
 
     def pending(self) -> int:
         """How many requests wait."""
