@@ -107,3 +107,18 @@ def test_open_sizes_that_do_not_fit_are_refused_by_the_run(case: str, tmp_path: 
     model.run({f"x{index}": array for index, array in enumerate(right)})
     with pytest.raises(InvalidArgument, match="node 'n'|output 'y'"):
         model.run({f"x{index}": array for index, array in enumerate(wrong)})
+
+
+def test_a_size_that_must_be_enough_for_one_node_and_equal_for_another(tmp_path: Path) -> None:
+    """Both compare the size with 1, and only the second refuses 2."""
+    graph = Graph("g")
+    size = Sym("a")
+    x = graph.add_input("x", TensorType(DType.F32, (1, 2, 3, size)))
+    c = graph.add_input("c", TensorType(DType.F32, (1, 5)))
+    pooled = graph.add("MaxPool", [x], {"kernel_shape": (1, 1)}, outputs=["p"], name="pool")
+    product = graph.add("MatMul", [x, c], {}, outputs=["y"], name="product")
+    graph.set_outputs([pooled.output, product.output])
+    model = tuili.load(tuili.compile(graph, tmp_path / "m.tuili").path)
+    model.run({"x": f32(1, 2, 3, 1), "c": f32(1, 5)})
+    with pytest.raises(InvalidArgument, match="node 'product'.*must be equal"):
+        model.run({"x": f32(1, 2, 3, 2), "c": f32(1, 5)})

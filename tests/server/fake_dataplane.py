@@ -170,6 +170,9 @@ class FakeDataPlane(DataPlane):
     def server_ready(self) -> bool:
         return self.ready
 
+    def not_ready_reasons(self) -> dict[str, str]:
+        return {} if self.ready else {"": "models are still loading", "simple": "no file"}
+
     def server_metadata(self) -> Json:
         return {"name": "tuili", "version": "0.1", "extensions": ["binary_tensor_data"]}
 

@@ -20,6 +20,7 @@ TENSORS = {
     "alone": [("x", "FP32", [4])],
     "queue": [("x", "FP32", [4])],
     "urgent": [("x", "FP32", [4])],
+    "numbers": [("x", "INT64", [1])],  # the model sees no dim but the batch
 }
 MORE = {
     "alone": "max_batch_size: 0",
@@ -35,8 +36,11 @@ def repository(tmp_path):
         (tmp_path / model / "1").mkdir(parents=True)
         text = 'backend: "identity" ' + MORE.get(model, "max_batch_size: 8 dynamic_batching { }")
         for name, kind, dims in tensors:
+            reshape = "reshape { }" if model == "numbers" else ""
             for role, called in (("input", name), ("output", name.upper())):
-                text += f' {role} {{ name: "{called}" data_type: TYPE_{kind} dims: {dims} }}'
+                text += (
+                    f' {role} {{ name: "{called}" data_type: TYPE_{kind} dims: {dims} {reshape} }}'
+                )
         (tmp_path / model / "config.pbtxt").write_text(text)
     return tmp_path
 
@@ -167,7 +171,7 @@ def with_clients(repository, protocol, count, scenario, **options):
 
 
 @pytest.mark.parametrize("protocol", [Http, Grpc])
-@pytest.mark.parametrize("model", ["one", "two", "open", "alone"])
+@pytest.mark.parametrize("model", ["one", "two", "open", "alone", "numbers"])
 def test_every_client_gets_its_own_numbers(repository, gone_the_express_way, protocol, model):
     async def scenario(dataplane, clients):
         for turn in range(4):
@@ -191,7 +195,7 @@ def test_every_client_gets_its_own_numbers(repository, gone_the_express_way, pro
     assert len(gone_the_express_way) == expected
 
 
-@pytest.mark.parametrize("model", ["one", "pair", "alone"])
+@pytest.mark.parametrize("model", ["one", "pair", "alone", "numbers"])
 def test_a_host_answers_on_this_way_what_it_was_asked(repository, gone_the_express_way, model):
     for other in set(TENSORS) - {model}:
         shutil.rmtree(repository / other)

@@ -286,12 +286,15 @@ class Program:
 
     def require(self, requirements: Iterable[Requirement]) -> None:
         """Keep what the shapes of the inputs decide; the first node that asks is named."""
-        asked = {(each.left, each.right, each.or_one) for each in self.requirements}
+        asked = {each.rule for each in self.requirements}
         for each in requirements:
-            key = (each.left, each.right, each.or_one)
-            if key in asked or self.depends_on_data(each.left) or self.depends_on_data(each.right):
+            if (
+                each.rule in asked
+                or self.depends_on_data(each.left)
+                or self.depends_on_data(each.right)
+            ):
                 continue
-            asked.add(key)
+            asked.add(each.rule)
             self.requirements.append(each)
 
     @property

@@ -22,6 +22,11 @@ class Requirement:
     or_more: bool = False
 
     @property
+    def rule(self) -> tuple[Dim, Dim, bool, bool]:
+        """All of it but who asks and how it is told."""
+        return self.left, self.right, self.or_one, self.or_more
+
+    @property
     def expected(self) -> str:
         """The rule, as the end of a sentence."""
         if self.or_more:

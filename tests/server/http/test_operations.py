@@ -77,12 +77,15 @@ def test_a_wrong_method_is_told_the_right_ones():
     assert answer.error == "Method Not Allowed"
 
 
-def test_readiness_is_400_with_an_empty_body():
+def test_readiness_has_an_empty_body_or_tells_why_not():
     wire = Wire()
     assert wire.call("GET", "/v2/health/ready").body == b""
     wire.dataplane.ready = False
     answer = wire.call("GET", "/v2/health/ready")
-    assert (answer.status, answer.body) == (400, b"")
+    assert answer.status == 400
+    assert answer.error == "models are still loading; model 'simple': no file"
+    answer = wire.call("GET", "/v2/models/simple/ready")
+    assert (answer.status, answer.error) == (400, "Model version not ready: no file")
 
 
 def test_index_takes_ready_as_a_boolean():

@@ -40,7 +40,8 @@ class Express(msgspec.Struct, eq=False):
     """What every request with the same words has in common.
 
     `spans` tell of each input its name, type and shape, and where it lies among the bytes that a
-    request brings, which are `size_bytes` in all. `wanted` are the outputs in the answer's order.
+    request brings, which are `size_bytes` in all. `wanted` are the outputs in the answer's order;
+    `added` are the dims of size 1 that each has on the wire beyond the model's, () where none has.
     A transport adds how an answer begins.
     """
 
@@ -52,6 +53,7 @@ class Express(msgspec.Struct, eq=False):
     spans: tuple[Span, ...]
     size_bytes: int
     wanted: tuple[str, ...]
+    added: tuple[Dims, ...]
 
     def send(self, target: Any, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
         """Answer `target` with outputs of these shapes, whose bytes are `parts`."""
@@ -79,29 +81,32 @@ def common(
             return None
     if request.id or request.parameters or size_bytes > MOST_BYTES:
         return None
+    try:
+        arrays = (checked := servable.signature.check(request)).arrays
+    except TuiliError:
+        return None  # The long way tells what is wrong with it.
     spans: list[Span] = []
     for tensor, (start, stop) in zip(request.inputs, places, strict=True):
         data = tensor.data
         if data is None or not data.nbytes or data.dtype.hasobject or tensor.parameters:
             return None
-        spans.append((tensor.name, data.dtype, tensor.shape, start, stop))
+        spans.append((tensor.name, data.dtype, arrays[tensor.name].shape, start, stop))
     if not spans:
         return None
     # By name, as requests that name their inputs in another order may join the same batch.
     spans.sort(key=lambda span: span[0])
-    try:
-        checked = servable.signature.check(request)
-    except TuiliError:
-        return None  # The long way tells what is wrong with it.
+    rules = [servable.signature.outputs[name] for name in wanted]
+    added = tuple([() if rule.reshape is None else rule.dims for rule in rules])
     return {
         "servable": servable,
         "request": InferRequest(request.model, [], request.version, outputs=request.outputs),
         "rows": checked.rows,
         "lane": checked.lane,
-        "elements": sum(array.size for array in checked.arrays.values()),
+        "elements": sum(array.size for array in arrays.values()),
         "spans": tuple(spans),
         "size_bytes": size_bytes,
         "wanted": wanted,
+        "added": added if any(added) else (),
     }
 
 
@@ -153,6 +158,8 @@ def answer_raw(
     statistics.record_successes([item.arrived_ns for item in answering], started_ns, now_ns)
     blobs = [array.tobytes() for array in arrays if array is not None]
     shapes = tuple([array.shape for array in arrays if array is not None])
+    if first.added:
+        shapes = tuple([own + ones for own, ones in zip(shapes, first.added, strict=True)])
     if whole:
         for item in answering:
             _hand_over(item, shapes, blobs)

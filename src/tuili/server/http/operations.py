@@ -20,14 +20,21 @@ def server_metadata(call: Call) -> Reply:
     return json_reply(call.dataplane.server_metadata())
 
 
+_NOT_READY: Final = "Model version not ready"
+
+
 def server_live(call: Call) -> Reply:
     """Whether the process works; the body is empty, as in Triton."""
     return Reply(200 if call.dataplane.server_live() else 400, (), TEXT)
 
 
 def server_ready(call: Call) -> Reply:
-    """Whether requests should be sent here."""
-    return Reply(200 if call.dataplane.server_ready() else 400, (), TEXT)
+    """Whether requests should be sent here; as in Triton empty if so, and why not otherwise."""
+    if call.dataplane.server_ready():
+        return Reply(200, (), TEXT)
+    reasons = call.dataplane.not_ready_reasons()
+    told = [f"model '{model}': {why}" if model else why for model, why in sorted(reasons.items())]
+    return error_reply(400, "; ".join(told) or "not ready")
 
 
 def model_metadata(call: Call) -> Reply | Awaitable[Reply]:
@@ -40,7 +47,8 @@ def model_ready(call: Call) -> Reply:
     """Whether a model version answers."""
     if call.dataplane.model_ready(call.match.model, call.match.version):
         return Reply(200, (), TEXT)
-    return error_reply(400, "Model version not ready")
+    why = call.dataplane.not_ready_reasons().get(call.match.model)
+    return error_reply(400, f"{_NOT_READY}: {why}" if why else _NOT_READY)
 
 
 def model_config(call: Call) -> Reply | Awaitable[Reply]:

@@ -119,9 +119,7 @@ def _rules(
     folder: Path,
 ) -> list[TensorRule]:
     if not declared:
-        return [
-            TensorRule(spec.name, _datatype(spec), _dims(config, spec, limit)) for spec in specs
-        ]
+        return [_derived(config, spec, limit) for spec in specs]
     known = {spec.name: spec for spec in specs}
     entries: list[Json] = config.raw.get("batch_output", [])
     scattered = {name for entry in entries for name in entry.get("target_name", ())}
@@ -156,6 +154,17 @@ def _rules(
             f"{missing[0]!r}"
         )
     return rules
+
+
+def _derived(config: ModelConfig, spec: TensorSpec, limit: int) -> TensorRule:
+    """The rule of a tensor that no configuration declares.
+
+    As in Triton, one number a row is `[1]` on the wire: `dims` are never empty beside a batch dim.
+    """
+    dims = _dims(config, spec, limit)
+    if limit and not dims:
+        return TensorRule(spec.name, _datatype(spec), (1,), reshape=())
+    return TensorRule(spec.name, _datatype(spec), dims)
 
 
 def _check_against(
@@ -298,6 +307,8 @@ def _tensor_json(rule: TensorRule, role: str) -> Json:
         "is_shape_tensor": False,
         "is_non_linear_format_io": False,
     }
+    if rule.reshape is not None:
+        found["reshape"] = {"shape": list(rule.reshape)}
     if role == "input":
         found |= {"format": "FORMAT_NONE", "allow_ragged_batch": False, "optional": rule.optional}
     else:

@@ -146,11 +146,7 @@ class Servable:
         """Whether requests may go the express way."""
         return not (
             self._door or self._caches or self._layout or self._stateful or self.decoupled
-        ) and not any(
-            rule.reshape is not None
-            for rules in (self.signature.inputs, self.signature.outputs)
-            for rule in rules.values()
-        )
+        ) and not any(rule.reshape for rule in self.signature.outputs.values())
 
     def express(
         self, express: Express, raw: Buffer, reply: Reply, target: object, deadline: float | None
