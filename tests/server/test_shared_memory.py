@@ -17,8 +17,8 @@ from tuili.errors import (
     Unsupported,
     UserError,
 )
-from tuili.server.memory.shared_memory import Regions
-from tuili.server.protocol.messages import InputTensor
+from tuili.server.memory.shared_memory import Lease, Regions
+from tuili.server.protocol.messages import InferRequest, InputTensor, RequestedOutput
 
 
 @pytest.fixture
@@ -45,9 +45,16 @@ def at(offset, size, region="r"):
     }
 
 
+def lent(regions, *inputs, outputs=()):
+    wanted = [RequestedOutput(f"y{n}", each) for n, each in enumerate(outputs)] or None
+    request = InferRequest("m", list(inputs), outputs=wanted)
+    return request, regions.lend(request)
+
+
 def test_an_input_is_a_view_of_the_region(regions, key):
     tensor = InputTensor("x", "UINT8", (4,), None, at(2, 4))
-    found = regions.read(tensor)
+    lent(regions, tensor)
+    found = tensor.data
     assert found.tolist() == [18, 19, 20, 21]
     with Path("/dev/shm", key).open("r+b") as stream:
         stream.seek(18)
@@ -56,7 +63,7 @@ def test_an_input_is_a_view_of_the_region(regions, key):
 
 
 def test_an_output_is_written_to_its_place(regions, key):
-    regions.write("y", at(0, 16), np.array([1.5, 2.5], np.float32), "FP32")
+    Lease(regions).write("y", at(0, 16), np.array([1.5, 2.5], np.float32), "FP32")
     raw = Path("/dev/shm", key).read_bytes()
     assert np.frombuffer(raw[16:24], np.float32).tolist() == [1.5, 2.5]
     assert raw[24:] == bytes(range(24, 64))
@@ -72,7 +79,7 @@ def test_status_and_unregister(regions, key):
 
 
 def test_a_view_outlives_its_registration(regions):
-    found = regions.read(InputTensor("x", "UINT8", (1,), None, at(0, 1)))
+    found = Lease(regions).read(InputTensor("x", "UINT8", (1,), None, at(0, 1)))
     regions.unregister()
     assert found.tolist() == [16]
 
@@ -120,18 +127,18 @@ def test_regions_that_are_refused(regions, key, name, offset, size, text):
 )
 def test_places_that_are_refused(regions, parameters, text):
     with pytest.raises(UserError, match=text):
-        regions.read(InputTensor("x", "FP32", (1,), None, parameters), "m")
+        regions.lend(InferRequest("m", [InputTensor("x", "FP32", (1,), None, parameters)]))
 
 
 def test_a_region_too_small_for_the_output(regions):
     with pytest.raises(InvalidArgument, match="should be at least 8 bytes"):
-        regions.write("y", at(0, 4), np.zeros(2, np.float32), "FP32")
+        Lease(regions).write("y", at(0, 4), np.zeros(2, np.float32), "FP32")
 
 
 def test_an_object_that_its_owner_shrank_is_refused_not_touched(regions, key):
     os.truncate(f"/dev/shm/{key}", 8)
     with pytest.raises(InvalidArgument, match="was truncated by its owner"):
-        regions.read(InputTensor("x", "UINT8", (4,), None, at(0, 4)))
+        Lease(regions).read(InputTensor("x", "UINT8", (4,), None, at(0, 4)))
 
 
 def test_an_object_that_shrinks_while_it_is_read_gives_zeros_and_is_refused_from_then_on(key):
@@ -140,15 +147,16 @@ def test_an_object_that_shrinks_while_it_is_read_gives_zeros_and_is_refused_from
     regions = Regions(allowed=True)
     regions.register("r", key, 0, 3 * page)
     tensor = InputTensor("x", "UINT8", (3 * page,), None, at(0, 3 * page))
-    found = regions.read(tensor)
-    regions.require_whole([tensor])
+    lease = Lease(regions)
+    found = lease.read(tensor)
+    lease.require_whole()
     os.truncate(f"/dev/shm/{key}", page)
     assert found.sum() == 7 * page
     with pytest.raises(InvalidArgument, match="was truncated by its owner"):
-        regions.require_whole([tensor])
+        lease.require_whole()
     os.truncate(f"/dev/shm/{key}", 3 * page)
     with pytest.raises(InvalidArgument, match="was truncated by its owner"):
-        regions.read(tensor)
+        lease.read(tensor)
     regions.close()
 
 
@@ -157,23 +165,24 @@ def test_a_write_into_an_object_that_shrank_is_an_error_and_no_crash(key, monkey
     Path("/dev/shm", key).write_bytes(bytes(3 * page))
     regions = Regions(allowed=True)
     regions.register("r", key, 0, 3 * page)
-    take = regions._slice
+    lease = Lease(regions)
+    take = lease.place
 
     def shrink_then(parameters):
         view = take(parameters)
         os.truncate(f"/dev/shm/{key}", 0)
         return view
 
-    monkeypatch.setattr(regions, "_slice", shrink_then)
+    monkeypatch.setattr(lease, "place", shrink_then)
     with pytest.raises(InvalidArgument, match="was truncated by its owner"):
-        regions.write("y", at(0, 3 * page), np.ones(3 * page, np.uint8), "UINT8")
+        lease.write("y", at(0, 3 * page), np.ones(3 * page, np.uint8), "UINT8")
     regions.close()
 
 
 def test_an_unlinked_object_serves_on(regions, key):
     Path("/dev/shm", key).unlink()
     tensor = InputTensor("x", "UINT8", (4,), None, at(2, 4))
-    assert regions.read(tensor).tolist() == [18, 19, 20, 21]
+    assert Lease(regions).read(tensor).tolist() == [18, 19, 20, 21]
 
 
 def test_a_fault_in_memory_that_is_nobodys_ends_the_process_as_ever():
@@ -198,4 +207,55 @@ def test_off_by_default():
     ):
         regions.register("r", "k", 0, 1)
     with pytest.raises(Unsupported, match="disabled"):
-        regions.read(InputTensor("x", "UINT8", (1,), None, at(0, 1)))
+        regions.lend(InferRequest("m", [InputTensor("x", "UINT8", (1,), None, at(0, 1))]))
+
+
+def test_a_region_goes_with_the_last_request_that_holds_it(regions, key):
+    leases = [lent(regions, outputs=[at(0, 4)])[1] for _ in range(2)]
+    regions.unregister()
+    late = lent(regions, outputs=[at(0, 4)])[1]
+    for lease in (*leases, late):
+        assert [each["name"] for each in regions.status()] == ["r"]
+        lease.end()
+        lease.end()
+    assert regions.status() == []
+
+
+def test_a_name_that_is_registered_anew_is_another_region_for_later_requests_only(regions, key):
+    first = lent(regions, outputs=[at(0, 4)])[1]
+    regions.unregister("r")
+    regions.register("r", key, 0, 8)
+    second = lent(regions, outputs=[at(0, 4)])[1]
+    first.write("y0", at(0, 4), np.array([1, 1, 1, 1], np.uint8), "UINT8")
+    second.write("y0", at(0, 4), np.array([2, 2, 2, 2], np.uint8), "UINT8")
+    raw = Path("/dev/shm", key).read_bytes()
+    assert raw[:4] == b"\2\2\2\2"
+    assert raw[16:20] == b"\1\1\1\1"
+    first.end()
+    assert [each["byte_size"] for each in regions.status()] == [8]
+    second.end()
+    assert [each["byte_size"] for each in regions.status()] == [8]
+
+
+def test_a_request_that_is_refused_holds_nothing(regions):
+    good = InputTensor("x", "UINT8", (4,), None, at(0, 4))
+    with pytest.raises(NotFound, match="Unable to find shared memory region: 'none'"):
+        lent(regions, good, outputs=[at(0, 4, "none")])
+    regions.unregister()
+    assert regions.status() == []
+
+
+def test_all_descriptors_and_mappings_are_let_go(regions, key):
+    def mapped():
+        return Path("/proc/self/maps").read_text().count(key)
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for size in range(1, 9):
+        regions.register("more", key, 0, size)
+        request, lease = lent(regions, InputTensor("x", "UINT8", (1,), None, at(0, 1, "more")))
+        regions.unregister("more")
+        assert mapped() == 2
+        lease.end()
+        del request, lease
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert mapped() == 1

@@ -29,13 +29,14 @@ from tuili.server.control.split import Split
 from tuili.server.control.variants import rollout_lines
 from tuili.server.demand import Demand
 from tuili.server.execution.express import Buffer, Express
-from tuili.server.execution.pending import Reply, StreamReply, Ticket
+from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
 from tuili.server.forwarding import Forwarding, patterns_of
+from tuili.server.lending import Lending
 from tuili.server.loading.launching import Launcher
-from tuili.server.memory.shared_memory import DISABLED, Regions
+from tuili.server.memory.shared_memory import DISABLED, Regions, require_data
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import FOLLOWS, ServerOptions
-from tuili.server.protocol.messages import InferRequest, InputTensor
+from tuili.server.protocol.messages import InferRequest
 from tuili.server.protocol.signature import TensorRule
 from tuili.server.remotes import Remotes
 from tuili.server.repository import overrides
@@ -73,16 +74,6 @@ _EXTENSIONS: Final[tuple[str, ...]] = (
 )
 
 
-class _Refused:
-    """The ticket of a request that was answered at once."""
-
-    def cancel(self) -> None:
-        """Nothing is left to cancel."""
-
-
-_REFUSED: Final = _Refused()
-
-
 class DataPlane:
     """Inference, health, metadata, repository, statistics and settings of one server."""
 
@@ -95,7 +86,7 @@ class DataPlane:
         self.options = options
         self._follows = options.model_control_mode in FOLLOWS
         self._regions = Regions(allowed=options.allow_client_shm)
-        self.launcher = launcher = Launcher(options, self._regions, self.submit, self.submit_stream)
+        self.launcher = launcher = Launcher(options, self.submit, self.submit_stream)
         self.repository: Repository[Front] = Repository(
             options.repository, launcher.launch, options.settle_s if self._follows else 0.0
         )
@@ -107,6 +98,8 @@ class DataPlane:
             self.demand = demand = Demand(self, options.memory_budget_bytes)
             self.submit, self.submit_stream = demand.submit, demand.submit_stream
             launcher.submit, launcher.submit_stream = demand.submit, demand.submit_stream
+        if options.allow_client_shm:
+            Lending(self, self._regions)
         self._conducting: asyncio.Task[None] | None = None
         launcher.answerer = CallAnswerer(self)
         self._live = self.repository.live
@@ -201,11 +194,11 @@ class DataPlane:
                 )
             for tensor in request.inputs:
                 if tensor.data is None:
-                    self._read_shared(tensor, request.model)
+                    require_data(tensor)
             return servable.submit(request, reply)
         except TuiliError as error:
             reply(error)
-            return _REFUSED
+            return ENDED
 
     def express(
         self,
@@ -248,11 +241,11 @@ class DataPlane:
             if servable.decoupled:
                 for tensor in request.inputs:
                     if tensor.data is None:
-                        self._read_shared(tensor, request.model)
+                        require_data(tensor)
                 return servable.submit_stream(request, reply)
         except TuiliError as error:
             reply(error, True)
-            return _REFUSED
+            return ENDED
         return self.submit(request, lambda answer: reply(answer, True))
 
     # ---- health and metadata
@@ -519,10 +512,6 @@ class DataPlane:
                 if each.broken:
                     found[name] = each.broken
         return found
-
-    def _read_shared(self, tensor: InputTensor, model: str) -> None:
-        if tensor.parameters and "shared_memory_region" in tensor.parameters:
-            tensor.data = self._regions.read(tensor, model)
 
     def _require_explicit(self) -> None:
         if self.options.model_control_mode not in _AS_ASKED:

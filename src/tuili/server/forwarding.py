@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from tuili.errors import InvalidArgument, TuiliError
 from tuili.server.execution.express import Buffer, Express
-from tuili.server.execution.pending import Reply, StreamReply, Ticket
+from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
 from tuili.server.protocol.messages import InferRequest, Parameters
 from tuili.server.tracing.tracer import PlainWays, Ways
 
@@ -66,7 +66,7 @@ class Forwarding:
         refused = self._add(request)
         if refused is not None:
             reply(refused)
-            return _Refused()
+            return ENDED
         return self._before.submit(request, reply)
 
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket:
@@ -74,7 +74,7 @@ class Forwarding:
         refused = self._add(request)
         if refused is not None:
             reply(refused, True)
-            return _Refused()
+            return ENDED
         return self._before.submit_stream(request, reply)
 
     def express(
@@ -103,10 +103,3 @@ class Forwarding:
             # A header, which a gateway may have set, cannot be replaced by the client's body.
             request.parameters = {**(request.parameters or {}), **found}
         return None
-
-
-class _Refused:
-    """The ticket of a request that was not taken."""
-
-    def cancel(self) -> None:
-        """It is over."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
@@ -22,6 +22,16 @@ class Ticket(Protocol):
 
     def cancel(self) -> None:
         """Forget the request: it leaves the queue, and `reply` is not called any more."""
+
+
+class Ended:
+    """The ticket of a request that was answered at once."""
+
+    def cancel(self) -> None:
+        """Nothing is left to cancel."""
+
+
+ENDED: Final = Ended()
 
 
 class Canceller(Protocol):

@@ -29,7 +29,6 @@ from tuili.server.loading.pipelines import (
     tensor_configs,
 )
 from tuili.server.loading.preparing import Place, Prepared, prepare, prepare_at, warm
-from tuili.server.memory.shared_memory import Regions
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
 from tuili.server.registry.checking import check
@@ -84,11 +83,8 @@ class Launcher:
     repository: Repository[Any]
     answerer: CallAnswerer | None = None
 
-    def __init__(
-        self, options: ServerOptions, regions: Regions, submit: Submit, submit_stream: SubmitStream
-    ) -> None:
+    def __init__(self, options: ServerOptions, submit: Submit, submit_stream: SubmitStream) -> None:
         self._options = options
-        self._regions = regions
         self.submit = submit
         self.submit_stream = submit_stream
         # Two models at a time: compiling and warming take a core each.
@@ -151,7 +147,6 @@ class Launcher:
             shared=await self._shared_answers(folder / str(version), config),
             idempotent=config.parameters.get("idempotent", "true") != "false",
             placement=prepared.placement,
-            regions=self._regions,
             hosts=prepared.hosts,
             resources=self._resources,
             claims=self._claims(config, instances),
@@ -214,7 +209,6 @@ class Launcher:
             submit_stream=self.submit_stream,
             broken=partial(self._broken_step, dag, ()),
             statistics=self.statistics(config.name, str(version)),
-            regions=self._regions,
             fits=fits_of(dag, completed.signature, signatures),
             many=frozenset(at for at, part in enumerate(parts) if part.decoupled),
             most_of_step=int(raw.get("max_inflight_requests", 0)),
@@ -250,7 +244,6 @@ class Launcher:
             submit_stream=self.submit_stream,
             broken=partial(self._broken_step, found.dag, own),
             statistics=self.statistics(config.name, str(version)),
-            regions=self._regions,
             many=frozenset(
                 at
                 for at, step in enumerate(read.steps)

@@ -1,57 +1,33 @@
-"""System shared memory regions of clients: register, read inputs from, write outputs to.
+"""System shared memory of clients: regions by name, and the requests that hold them.
 
-Off unless the server allows it, because a region lets a client name memory of this machine. A
-client may shrink its object after registering it: every access first compares with its present
-size, and what shrinks while a run reads it is caught by `sigbus`.
+Off unless the server allows it, because a region lets a client name memory of this machine.
+
+A request holds the regions that it names from its arrival to its end. As in Triton, a region that
+is unregistered meanwhile stays until the last request that holds it has ended, and new requests may
+still name it. Unlike there, its name can be registered anew at once: requests that came before keep
+what they hold, those that come after get the new one.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from tuili.errors import AlreadyExists, InternalError, InvalidArgument, NotFound, Unsupported
-from tuili.server.memory.sigbus import GUARD, Guarded
+from tuili.errors import AlreadyExists, InvalidArgument, NotFound, Unsupported
+from tuili.server.memory.region import Region
+from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.datatypes import BYTE_SIZE, decode, element_count, encode
-from tuili.server.protocol.messages import Array, InputTensor, Parameters
+from tuili.server.protocol.messages import Array, InferRequest, InputTensor, Parameters
 
 DISABLED: Final = (
     "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
 )
-_ROOT: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
-_SIZE_MAX: Final = (1 << 64) - 1
+_REGION: Final = "shared_memory_region"
 _KEY: Final = re.compile(r"/?[^/\0]{1,250}")
 # Names of segments that belong to servers, ours and Triton's: never a client's.
 _RESERVED: Final = ("triton_python_backend_shm_region_", "tuili_host_")
-
-
-@dataclass(slots=True)
-class Region:
-    """One registered region, mapped."""
-
-    name: str
-    key: str
-    offset: int
-    byte_size: int
-    descriptor: int
-    memory: mmap.mmap
-    guarded: Guarded
-
-    def json(self) -> dict[str, Any]:
-        """As the status extension prints it."""
-        return {
-            "name": self.name,
-            "key": self.key,
-            "offset": self.offset,
-            "byte_size": self.byte_size,
-        }
 
 
 class Regions:
@@ -64,56 +40,34 @@ class Regions:
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Map `byte_size` bytes at `offset` of the POSIX object `key`."""
         self._require_allowed()
-        if name in self._regions:
+        there = self._regions.get(name)
+        if there is not None and not there.unwanted:
             raise AlreadyExists(f"shared memory region '{name}' already in manager")
-        failed = f"failed to register shared memory region '{name}': "
-        bare = key.removeprefix("/")
         reserved = next((prefix for prefix in _RESERVED if key.strip("/").startswith(prefix)), "")
         if reserved:
             raise InvalidArgument(
                 f"cannot register shared memory region '{name}' with key '{key}' as the key "
                 f"contains the reserved prefix '{reserved}'"
             )
-        if not _KEY.fullmatch(key) or bare in (".", ".."):
+        if not _KEY.fullmatch(key) or key.removeprefix("/") in (".", ".."):
             raise InvalidArgument(
                 f"cannot register shared memory region '{name}' - invalid shm key '{key}'"
             )
-        try:
-            descriptor = os.open(_ROOT / bare, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            raise InternalError(f"Unable to open shared memory region: '{key}'") from None
-        try:
-            if offset < 0 or byte_size <= 0 or offset + byte_size > 1 << 62:
-                raise InvalidArgument(
-                    failed + f"invalid args, offset {offset}, byte_size {byte_size}"
-                )
-            size = os.fstat(descriptor).st_size
-            if offset + byte_size > size:
-                raise InvalidArgument(
-                    failed + f"invalid args, it ends at byte {offset + byte_size} of {size}"
-                )
-            memory = mmap.mmap(descriptor, offset + byte_size)
-        except (OSError, ValueError, InvalidArgument) as error:
-            os.close(descriptor)
-            if isinstance(error, InvalidArgument):
-                raise
-            raise InvalidArgument(failed + "invalid args") from error
-        guarded = GUARD.watch(memory)
-        self._regions[name] = Region(name, key, offset, byte_size, descriptor, memory, guarded)
+        self._regions[name] = Region.map(name, key, offset, byte_size)
 
     def unregister(self, name: str = "") -> None:
-        """Forget one region or all; views of requests in flight keep their mapping alive."""
+        """Forget one region or all: at once, or with the last request that holds it."""
         self._require_allowed()
-        names = [name] if name else list(self._regions)
-        for each in names:
-            region = self._regions.pop(each, None)
+        for each in [name] if name else list(self._regions):
+            region = self._regions.get(each)
             if region is not None:
-                os.close(region.descriptor)
+                region.unwanted = True
+                self._let_go(region)
 
     def close(self) -> None:
         """Forget all regions, whether clients may use them or not."""
         for region in self._regions.values():
-            os.close(region.descriptor)
+            region.close()
         self._regions.clear()
 
     def status(self, name: str = "") -> list[dict[str, Any]]:
@@ -124,17 +78,62 @@ class Regions:
             raise NotFound(f"Unable to find system shared memory region: '{name}'")
         return [self._regions[name].json()]
 
-    def require_whole(self, tensors: Sequence[InputTensor]) -> None:
-        """Refuse inputs whose memory was taken away while they were read."""
-        for tensor in tensors:
-            name = str((tensor.parameters or {}).get("shared_memory_region", ""))
-            region = self._regions.get(name)
-            if region is not None and region.guarded.lost:
-                raise _truncated(name)
+    def lend(self, request: InferRequest) -> Lease | None:
+        """Hold what a request names, and read its inputs; None if it names nothing.
+
+        Its inputs become views of the client's memory. Raises what the request is refused for.
+        """
+        inputs = [each for each in request.inputs if each.data is None and _names(each.parameters)]
+        outputs = [each for each in request.outputs or () if _names(each.parameters)]
+        if not inputs and not outputs:
+            return None
+        self._require_allowed()
+        lease = Lease(self)
+        try:
+            for tensor in inputs:
+                tensor.data = lease.read(tensor, request.model)
+            for output in outputs:
+                lease.place(output.parameters or {})
+        except BaseException:
+            lease.end()
+            raise
+        request.shared = lease
+        return lease
+
+    def take(self, name: str) -> Region:
+        """The region of that name, for one more request."""
+        region = self._regions.get(name)
+        if region is None:
+            raise NotFound(f"Unable to find shared memory region: '{name}'")
+        region.holders += 1
+        return region
+
+    def give_back(self, region: Region) -> None:
+        """A request that held a region has ended."""
+        region.holders -= 1
+        self._let_go(region)
+
+    def _let_go(self, region: Region) -> None:
+        if region.unwanted and not region.holders:
+            region.close()
+            if self._regions.get(region.name) is region:
+                del self._regions[region.name]
+
+    def _require_allowed(self) -> None:
+        if not self.allowed:
+            raise Unsupported(DISABLED)
+
+
+class Lease:
+    """The regions that one request holds, until it ends."""
+
+    def __init__(self, regions: Regions) -> None:
+        self._regions = regions
+        self._held: dict[str, Region] = {}
 
     def read(self, tensor: InputTensor, model: str = "") -> Array:
-        """The input for a model that lies in shared memory, as a view of it."""
-        view = self._slice(tensor.parameters or {})
+        """An input that lies in shared memory, as a view of it."""
+        view = self.place(tensor.parameters or {})
         if tensor.datatype in BYTE_SIZE and tensor.datatype != "BYTES":
             expected = element_count(tensor.shape) * BYTE_SIZE[tensor.datatype]
             if len(view) != expected:
@@ -146,7 +145,7 @@ class Regions:
 
     def write(self, name: str, parameters: Parameters, array: Array, datatype: str) -> None:
         """Put the output `name` where the request wants it."""
-        view = self._slice(parameters)
+        view = self.place(parameters)
         data = encode(array, datatype)
         if len(data) > len(view):
             raise InvalidArgument(
@@ -155,46 +154,33 @@ class Regions:
             )
         np.frombuffer(view, np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
         if GUARD.losses:
-            self.require_whole([InputTensor(name, datatype, (), None, parameters)])
+            self.require_whole()
 
-    def _slice(self, parameters: Parameters) -> memoryview:
-        self._require_allowed()
-        name = str(parameters.get("shared_memory_region", ""))
-        region = self._regions.get(name)
+    def place(self, parameters: Parameters) -> memoryview:
+        """The bytes that a tensor's parameters name, in a region that is held from now on."""
+        name = str(parameters.get(_REGION, ""))
+        region = self._held.get(name)
         if region is None:
-            raise NotFound(f"Unable to find shared memory region: '{name}'")
-        if "shared_memory_byte_size" not in parameters:
-            raise InvalidArgument(
-                "'shared_memory_byte_size' must be specified along with 'shared_memory_region' "
-                f"parameter for region '{name}'"
-            )
-        offset = _whole(parameters, "shared_memory_offset", 0)
-        size = _whole(parameters, "shared_memory_byte_size", -1)
-        if offset < 0 or offset > region.byte_size:
-            raise InvalidArgument(f"Invalid offset for shared memory region: '{name}'")
-        if size > _SIZE_MAX - offset:
-            raise InvalidArgument(
-                f"Integer overflow detected: byte_size ({size}) + offset ({offset}) exceeds "
-                f"maximum value ({_SIZE_MAX}) for region '{name}'"
-            )
-        if size < 0 or offset + size > region.byte_size:
-            raise InvalidArgument(f"Invalid offset + byte size for shared memory region: '{name}'")
-        start = region.offset + offset
-        if region.guarded.lost or os.fstat(region.descriptor).st_size < start + size:
-            raise _truncated(name)
-        return memoryview(region.memory)[start : start + size]
+            region = self._held[name] = self._regions.take(name)
+        return region.place(parameters)
 
-    def _require_allowed(self) -> None:
-        if not self.allowed:
-            raise Unsupported(DISABLED)
+    def require_whole(self) -> None:
+        """InvalidArgument where memory was taken away while the request used it."""
+        for region in self._held.values():
+            region.require_whole()
+
+    def end(self) -> None:
+        """The request has ended."""
+        held, self._held = self._held, {}
+        for region in held.values():
+            self._regions.give_back(region)
 
 
-def _truncated(name: str) -> InvalidArgument:
-    return InvalidArgument(f"shared memory region '{name}' was truncated by its owner")
+def require_data(tensor: InputTensor) -> None:
+    """Unsupported for an input in shared memory that nobody was allowed to read."""
+    if _names(tensor.parameters):
+        raise Unsupported(DISABLED)
 
 
-def _whole(parameters: Parameters, key: str, default: int) -> int:
-    value = parameters.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidArgument(f"parameter {key!r} must be a whole number, got {value!r}")
-    return value
+def _names(parameters: Parameters | None) -> bool:
+    return parameters is not None and _REGION in parameters

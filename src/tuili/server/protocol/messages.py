@@ -100,6 +100,18 @@ class Traced(Protocol):
         ...
 
 
+class Shared(Protocol):
+    """The clients' memory that a request holds; only few requests hold any."""
+
+    def write(self, name: str, parameters: Parameters, array: Array, datatype: str) -> None:
+        """Put an output where the request wants it; InvalidArgument where it does not fit."""
+        ...
+
+    def require_whole(self) -> None:
+        """InvalidArgument where memory was taken away while the request used it."""
+        ...
+
+
 class InferRequest(msgspec.Struct, gc=False):
     """One inference request, already parsed, not yet checked against the model.
 
@@ -108,6 +120,7 @@ class InferRequest(msgspec.Struct, gc=False):
     transport-level keys (`binary_data_output`) stay with the transport.
     `variants` are those chosen for the models of a DAG, by model; its steps share it.
     `degraded` marks a request that a larger model had no time for.
+    `shared` is there while its inputs or outputs lie in shared memory of the client.
     """
 
     model: str
@@ -122,6 +135,7 @@ class InferRequest(msgspec.Struct, gc=False):
     uncached: bool = False
     degraded: bool = False
     trace: Traced | None = None
+    shared: Shared | None = None
 
 
 class OutputTensor(msgspec.Struct, gc=False):

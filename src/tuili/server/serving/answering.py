@@ -12,7 +12,6 @@ from tuili.errors import DeadlineExceeded, InternalError, TuiliError
 from tuili.server.execution.express import answer_raw
 from tuili.server.execution.pending import Pending, Reply, StreamReply
 from tuili.server.execution.running import Outcome
-from tuili.server.memory.shared_memory import Regions
 from tuili.server.protocol.messages import Array, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature
 from tuili.server.scheduling.cache import ResponseCache, key_of
@@ -29,7 +28,7 @@ _NS: Final = 1_000_000_000
 class Answers:
     """Answers the requests of one model version, each once, and counts them."""
 
-    def __init__(  # noqa: PLR0913 - made in one place, by name
+    def __init__(
         self,
         signature: Signature,
         version: str,
@@ -38,7 +37,6 @@ class Answers:
         sequences: SequenceQueue[Pending] | None = None,
         cache: ResponseCache | None = None,
         shared: SharedAnswers | None = None,
-        regions: Regions | None = None,
         layout: Layout | None = None,
     ) -> None:
         self._signature = signature
@@ -50,7 +48,6 @@ class Answers:
         self._shared = shared.cache if shared is not None else None
         if shared is not None:
             self._cache_owner = shared.content
-        self._regions = regions
         self._layout = layout
 
     def from_cache(self, item: Pending, run: Callable[[Pending], None]) -> None:
@@ -167,7 +164,7 @@ class Answers:
             reply(answer.error, final)
         else:
             try:
-                found = select_outputs(self._signature, request, answer.outputs, self._regions)
+                found = select_outputs(self._signature, request, answer.outputs)
             except Exception as error:  # noqa: BLE001 - as in `_deliver`
                 self.fail(item, _of_tree(error), "OTHER")
                 return False
@@ -223,7 +220,7 @@ class Answers:
             answer = InferResponse(
                 request.model,
                 self._version,
-                select_outputs(self._signature, request, outputs, self._regions),
+                select_outputs(self._signature, request, outputs),
                 request.id,
                 parameters or None,
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuili.errors import InvalidModel, TuiliError, Unavailable, nearest
 from tuili.server.execution.pending import Reply, StreamReply, Ticket
-from tuili.server.memory.shared_memory import Regions
+from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -118,7 +118,6 @@ class Ensemble:
         submit_stream: SubmitStream,
         broken: Callable[[], str],
         statistics: Statistics,
-        regions: Regions,
         many: frozenset[int] = frozenset(),
         fits: Fits = NO_FITS,
         most_inflight: int = 0,
@@ -144,7 +143,6 @@ class Ensemble:
         self._submit_stream = submit_stream
         self._limits = [StepLimit(most_of_step) for _ in dag.steps] if most_of_step else []
         self._why_broken = broken
-        self._regions = regions
         self._most_inflight = most_inflight
         # Steps that are nobody else's: they live and end with the ensemble.
         self._own = own or {}
@@ -225,13 +223,15 @@ class Ensemble:
         absent: Callable[[str], bool],
     ) -> list[OutputTensor]:
         """The outputs that the request asked for, as far as they are there."""
+        if GUARD.losses and request.shared is not None:
+            request.shared.require_whole()
         wanted = request.outputs or [RequestedOutput(name) for name in self.dag.outputs]
         return [
             finish_output(
                 self.signature,
                 output,
                 self.fits.out(output.name, array_of(output.name)),
-                self._regions,
+                request.shared,
             )
             for output in wanted
             if not absent(output.name)

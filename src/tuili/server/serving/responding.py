@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tuili.errors import InternalError, InvalidArgument
-from tuili.server.memory.shared_memory import Regions
+from tuili.errors import InternalError, InvalidArgument, Unsupported
+from tuili.server.memory.shared_memory import DISABLED
 from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.classification import classify
 from tuili.server.protocol.messages import (
@@ -16,6 +16,7 @@ from tuili.server.protocol.messages import (
     OutputTensor,
     Parameters,
     RequestedOutput,
+    Shared,
 )
 from tuili.server.protocol.signature import Signature, TensorRule
 
@@ -38,16 +39,15 @@ def select_outputs(
     signature: Signature,
     request: InferRequest,
     outputs: Mapping[str, Array],
-    regions: Regions | None,
 ) -> list[OutputTensor]:
     """The outputs that were asked for, in their order; all in the model's order otherwise."""
     rules = signature.outputs
-    if GUARD.losses and regions is not None:
-        regions.require_whole(request.inputs)
+    if GUARD.losses and request.shared is not None:
+        request.shared.require_whole()
     if request.outputs:
         return [
             finish_output(
-                signature, wanted, _array(signature, rules[wanted.name], outputs), regions
+                signature, wanted, _array(signature, rules[wanted.name], outputs), request.shared
             )
             for wanted in request.outputs
             # As in Triton, a model may leave an output out.
@@ -72,7 +72,7 @@ def _array(signature: Signature, rule: TensorRule, outputs: Mapping[str, Array])
 
 
 def finish_output(
-    signature: Signature, wanted: RequestedOutput, array: Array, regions: Regions | None
+    signature: Signature, wanted: RequestedOutput, array: Array, shared: Shared | None
 ) -> OutputTensor:
     """One output as it goes to the transport."""
     rule = signature.outputs[wanted.name]
@@ -81,11 +81,11 @@ def finish_output(
     if not wanted.parameters:
         return OutputTensor(rule.name, rule.datatype, array.shape, array)
     batched = signature.max_batch_size > 0
-    return _with_parameters(rule, array, wanted.parameters, batched, regions)
+    return _with_parameters(rule, array, wanted.parameters, batched, shared)
 
 
 def _with_parameters(
-    rule: TensorRule, array: Array, parameters: Parameters, batched: bool, regions: Regions | None
+    rule: TensorRule, array: Array, parameters: Parameters, batched: bool, shared: Shared | None
 ) -> OutputTensor:
     top = parameters.get("classification")
     region = parameters.get("shared_memory_region")
@@ -99,7 +99,7 @@ def _with_parameters(
         datatype = "BYTES"
     if region is None:
         return OutputTensor(rule.name, datatype, array.shape, array)
-    if regions is None:
-        raise InternalError("an output in shared memory, but no registry of regions")
-    regions.write(rule.name, parameters, array, datatype)
+    if shared is None:
+        raise Unsupported(DISABLED)
+    shared.write(rule.name, parameters, array, datatype)
     return OutputTensor(rule.name, datatype, array.shape, None)

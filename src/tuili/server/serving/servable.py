@@ -21,7 +21,6 @@ from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.hosts import Host
 from tuili.server.execution.pending import Pending, Reply, StreamReply, Ticket
 from tuili.server.execution.running import Runner
-from tuili.server.memory.shared_memory import Regions
 from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.scheduling.cache import ResponseCache
@@ -64,7 +63,6 @@ class Servable:
         cache: ResponseCache | None = None,
         shared: SharedAnswers | None = None,
         placement: Placement | None = None,
-        regions: Regions | None = None,
         hosts: Sequence[Host] = (),
         layout: Layout | None = None,
         pace: Pace | None = None,
@@ -109,7 +107,6 @@ class Servable:
             sequences=stateful,
             cache=cache,
             shared=shared,
-            regions=regions,
             layout=layout,
         )
         finisher = Finisher(queue, self._answers, statistics, idempotent=idempotent)
