@@ -149,7 +149,7 @@ def test_a_failing_step_fails_the_request(repository):
     async def scenario(dataplane):
         with pytest.raises(InternalError, match="b broke"):
             await infer(dataplane, ask())
-        assert dataplane._live["e"][""].statistics.failures["OTHER"] == 1
+        assert dataplane._live["e"][""].statistics.failures["OTHER"] == 2
 
     run(repository, scenario)
 

@@ -190,6 +190,27 @@ def test_a_model_calls_others(tmp_path):
     assert run(tmp_path, scenario) == 42.0
 
 
+HALF = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def execute(self, requests):
+        half = pb.Tensor("y", np.array([[1.5]], np.float16))
+        return [pb.InferenceResponse([half]) for _ in requests]
+"""
+)
+
+
+def test_an_answer_has_the_type_that_the_model_gives_it_whatever_was_declared(tmp_path):
+    add(tmp_path, "m", config=CONFIG, source=HALF)
+
+    async def scenario(dataplane):
+        (output,) = (await infer(dataplane, ask("m"))).outputs
+        assert (output.datatype, output.data.item()) == ("FP16", 1.5)
+
+    run(tmp_path, scenario)
+
+
 def test_a_model_that_raises_says_where(tmp_path):
     broken = (
         HEAD + "class TritonPythonModel:\n    def execute(self, requests):\n        return 1 / 0\n"

@@ -15,6 +15,7 @@ from tuili.backends.triton_tensors import (
     Tensor,
     TritonError,
     TritonModelException,
+    checked_parameters,
 )
 
 _callers: list[Caller] = []
@@ -34,6 +35,13 @@ def _caller() -> Caller:
     return _callers[0]
 
 
+def _a(kind: Any, value: Any) -> Any:
+    """An argument of that kind; TypeError for others, as from Triton's compiled classes."""
+    if not isinstance(value, kind):
+        raise TypeError(f"incompatible constructor arguments: expected {kind}, got {value!r}")
+    return value
+
+
 class InferenceTrace:
     """A trace that a request hands on; traces are the server's affair here."""
 
@@ -45,9 +53,9 @@ class InferenceRequest:
         self,
         request_id: str = "",
         correlation_id: int | str = 0,
-        inputs: Iterable[Tensor] = (),
-        requested_output_names: Sequence[str] = (),
-        model_name: str = "",
+        inputs: Iterable[Tensor] | None = None,
+        requested_output_names: Sequence[str] | None = None,
+        model_name: str | None = None,
         model_version: int = -1,
         flags: int = 0,
         timeout: int = 0,
@@ -56,20 +64,17 @@ class InferenceRequest:
         parameters: Mapping[str, Any] | None = None,
         *,
         cancelled: Callable[[], bool] = lambda: False,
+        received: Mapping[str, Any] | None = None,
     ) -> None:
-        tensors = list(inputs)
-        if any(tensor is None for tensor in tensors):  # pyright: ignore[reportUnnecessaryComparison]
+        """TypeError without inputs, outputs or model; `received` are the parameters of a client."""
+        self._id, self._correlation_id = _a(str, request_id), _a((int, str), correlation_id)
+        self._inputs = list(_a(Iterable, inputs))
+        if any(tensor is None for tensor in self._inputs):  # pyright: ignore[reportUnnecessaryComparison]
             raise TritonModelException("Input tensor for inference request should not be None.")
-        if any(name is None for name in requested_output_names):  # pyright: ignore[reportUnnecessaryComparison]
-            raise TritonModelException(
-                "Requested output name for inference request should not be None."
-            )
-        self._id, self._correlation_id = request_id, correlation_id
-        self._inputs = tensors
-        self._outputs = list(requested_output_names)
-        self._model, self._version = model_name, model_version
-        self._flags, self._timeout = flags, timeout
-        self._parameters = dict(parameters or {})
+        self._outputs = [_a(str, name) for name in _a(Iterable, requested_output_names)]
+        self._model, self._version = _a(str, model_name), _a(int, model_version)
+        self._flags, self._timeout = _a(int, flags), _a(int, timeout)
+        self._parameters = checked_parameters(parameters) if received is None else dict(received)
         self._cancelled = cancelled
         self._sender: ResponseSender | None = None
         self.release_flags = 1

@@ -32,13 +32,14 @@ class TritonModel:
     def __init__(self, model_class: Any, path: Path, options: BackendOptions) -> None:
         self.inputs: Specs = options.declared_inputs
         self.outputs: Specs = options.declared_outputs
-        self._name = f"{path.parent.parent.name}_0_{options.instance}"
+        self._model_name = path.parent.parent.name
+        self._name = f"{self._model_name}_0_{options.instance}"
         self._batched = options.max_batch_size > 0
         self._decoupled = options.decoupled
         self._iterative = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self.config_json = ""
-        config = options.config_json or json.dumps({"name": path.parent.parent.name})
+        config = options.config_json or json.dumps({"name": self._model_name})
         if hasattr(model_class, "auto_complete_config"):
             self._complete(model_class, config)
         sequences = json.loads(self.config_json or config).get("sequence_batching", {})
@@ -164,9 +165,10 @@ class TritonModel:
                     each.sequence,
                     [Tensor(name, array) for name, array in mine.items()],
                     each.outputs or names,
+                    self._model_name,
                     flags=each.flags,
                     timeout=each.timeout_us,
-                    parameters=each.parameters,
+                    received=each.parameters,
                     cancelled=lambda at=at: cancelled(at),
                 )
             )

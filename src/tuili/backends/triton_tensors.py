@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -76,8 +76,10 @@ class Tensor:
     """A named array."""
 
     def __init__(self, name: str, array: Array) -> None:
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"the name of a tensor must be text, got {name!r}")
         if not isinstance(array, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TritonModelException(f"tensor {name!r} must be a NumPy array, got {type(array)}")
+            raise TypeError(f"tensor {name!r} must be a NumPy array, got {type(array)}")
         if array.dtype.kind in "SU":
             array = np.array([_bytes(item) for item in array.reshape(-1)] or [b""], object)[
                 : array.size
@@ -127,6 +129,10 @@ class Tensor:
     @staticmethod
     def from_dlpack(name: str, tensor: Any) -> Tensor:
         """A tensor that shares the memory of a capsule, or of whatever exports one."""
+        if not name:
+            raise TritonModelException("Tensor name shouldn't be empty.")
+        if tensor is None:
+            raise TritonModelException("DLPack capsule should not be None.")
         return Tensor(name, np.from_dlpack(_Exporter(tensor)))
 
 
@@ -156,16 +162,16 @@ class InferenceResponse:
 
     def __init__(
         self,
-        output_tensors: Iterable[Tensor] | None = None,
+        output_tensors: Iterable[Tensor] = (),
         error: TritonError | str | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        tensors = [] if output_tensors is None else list(output_tensors)
+        tensors = list(output_tensors)
         if any(tensor is None for tensor in tensors):  # pyright: ignore[reportUnnecessaryComparison]
             raise TritonModelException("Output tensor for inference response should not be None.")
         self._outputs = tensors
         self._error = TritonError(error) if isinstance(error, str) else error
-        self._parameters = _checked_parameters(parameters or {})
+        self._parameters = checked_parameters(parameters)
 
     def output_tensors(self) -> list[Tensor]:
         """All outputs."""
@@ -189,14 +195,23 @@ class InferenceResponse:
         return self._parameters
 
 
-def _checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in parameters.items():
-        if not isinstance(value, bool | int | float | str):
+def checked_parameters(parameters: object) -> dict[str, Any]:
+    """The parameters that a model sets, or TritonModelException with Triton's words."""
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise TritonModelException(f"Expect dict, got {type(parameters)}")
+    for key, value in cast("dict[object, object]", parameters).items():
+        if not isinstance(key, str):
             raise TritonModelException(
-                f"Expect parameters values to have type bool/int/float/str, found type "
-                f"'{type(value).__name__}' for key {key!r}"
+                f"Expect parameters keys to have type str, found type {type(key)}"
             )
-    return dict(parameters)
+        if not isinstance(value, bool | int | str):
+            raise TritonModelException(
+                "Expect parameters values to have type bool/int/str, found type "
+                f"{type(value)} for key {key!r}"
+            )
+    return dict(cast("dict[str, Any]", parameters))
 
 
 # Takes an answer, if there is one, and whether it is the last one.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final
 
 import ml_dtypes
@@ -66,7 +67,7 @@ class PreferredMemory:
         self.memory_type, self.device_id = memory_type, device_id
 
 
-class LogLevel:
+class LogLevel(Enum):
     """How grave a message is."""
 
     INFO, WARNING, ERROR, VERBOSE = range(4)
@@ -83,14 +84,16 @@ _LEVELS: Final = {
 class Logger:
     """Messages of the model, one line each, to the server's log."""
 
-    INFO, WARNING, ERROR, VERBOSE = range(4)
+    INFO, WARNING, ERROR, VERBOSE = LogLevel
 
     @staticmethod
-    def log(message: str, level: int = LogLevel.INFO) -> None:
-        """Write one line."""
+    def log(message: str, level: LogLevel = LogLevel.INFO) -> None:
+        """Write one line; TypeError for what is no text or no level."""
+        if not isinstance(message, str) or not isinstance(level, LogLevel):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"expected text and a level of Logger, got {message!r} and {level!r}")
         # A line break in a message must not pass for a line of its own.
-        text = str(message).replace("\r", "\\r").replace("\n", "\\n")
-        logging.getLogger("tuili.model").log(_LEVELS.get(level, logging.INFO), "%s", text)
+        text = message.replace("\r", "\\r").replace("\n", "\\n")
+        logging.getLogger("tuili.model").log(_LEVELS[level], "%s", text)
 
     @classmethod
     def log_info(cls, message: str) -> None:

@@ -85,7 +85,7 @@ class OnceRun:
         if self._reply is None:
             return
         try:
-            made = require_answer(answer)
+            made = require_answer(self._parts, answer)
             arrays, left_out = made_by(self._parts.dag, at, made)
         except TuiliError as error:
             self._fail(error)

@@ -151,8 +151,9 @@ def scalar(parts: Parts, request: InferRequest, tensor: str, array: Array) -> Sc
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def require_answer(answer: InferResponse | TuiliError) -> InferResponse:
+def require_answer(parts: Parts, answer: InferResponse | TuiliError) -> InferResponse:
     """The answer of a step, or its error raised."""
     if isinstance(answer, TuiliError):
+        parts.statistics.record_step_failure()
         raise answer
     return answer

@@ -96,7 +96,7 @@ class StreamRun:
             return
 
         def take() -> None:
-            made = require_answer(answer)
+            made = require_answer(self._parts, answer)
             arrays, left_out = made_by(self._parts.dag, at, made)
             self._left_out.note(left_out, made.model)
             self._arrive(branch, arrays, left_out)
@@ -117,7 +117,7 @@ class StreamRun:
 
         def take() -> None:
             if answer is not None:
-                made = require_answer(answer)
+                made = require_answer(self._parts, answer)
                 arrays, left_out = made_by(self._parts.dag, at, made)
                 self._left_out.note(left_out, made.model)
                 self._arrive(branch.opened(at), arrays, left_out)

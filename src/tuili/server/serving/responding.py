@@ -10,6 +10,7 @@ from tuili.errors import InternalError, InvalidArgument, Unsupported
 from tuili.server.memory.shared_memory import DISABLED
 from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.classification import classify
+from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -19,6 +20,7 @@ from tuili.server.protocol.messages import (
     Shared,
 )
 from tuili.server.protocol.signature import Signature, TensorRule
+from tuili.tensors import DType
 
 
 class RowsMixed(InternalError):
@@ -58,8 +60,15 @@ def select_outputs(
         if name in outputs:
             rule = rules[name]
             array = _array(signature, rule, outputs)
-            found.append(OutputTensor(name, rule.datatype, array.shape, array))
+            found.append(OutputTensor(name, _datatype(rule, array), array.shape, array))
     return found
+
+
+def _datatype(rule: TensorRule, array: Array) -> str:
+    """That of the array: as in Triton, a model in Python may give another than it declares."""
+    if array.dtype == NUMPY[rule.datatype]:
+        return rule.datatype
+    return DType.of(array.dtype).kserve
 
 
 def _array(signature: Signature, rule: TensorRule, outputs: Mapping[str, Array]) -> Array:
@@ -79,7 +88,7 @@ def finish_output(
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
     if not wanted.parameters:
-        return OutputTensor(rule.name, rule.datatype, array.shape, array)
+        return OutputTensor(rule.name, _datatype(rule, array), array.shape, array)
     batched = signature.max_batch_size > 0
     return _with_parameters(rule, array, wanted.parameters, batched, shared)
 
@@ -89,7 +98,7 @@ def _with_parameters(
 ) -> OutputTensor:
     top = parameters.get("classification")
     region = parameters.get("shared_memory_region")
-    datatype = rule.datatype
+    datatype = _datatype(rule, array)
     if top:
         if region is not None:
             raise InvalidArgument(

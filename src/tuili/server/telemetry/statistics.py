@@ -179,6 +179,11 @@ class Statistics:
         self.fail.add(total_ns)
         self.failures[reason] += 1
 
+    def record_step_failure(self) -> None:
+        """A step of an ensemble failed: as Triton's, its metric counts that and its own failure."""
+        if not self.muted:
+            self.failures["OTHER"] += 1
+
     def json(self) -> dict[str, Any]:
         """One entry of `model_stats`."""
         return {
