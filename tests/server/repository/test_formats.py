@@ -167,6 +167,21 @@ _VALUES = st.recursive(
 )
 
 
+def test_a_given_configuration_may_leave_quotes_away_as_in_protobuf(tmp_path):
+    given_text = """{"max_batch_size": 8, 'backend': 'identity',
+\t"sequence_batching": {iterative_sequence: true, direct: {"minimum_slot_utilization": 1.0}}}"""
+    found = read(tmp_path, given_text).raw
+    assert found["backend"] == "identity"
+    assert found["sequence_batching"]["iterative_sequence"] is True
+    assert found["sequence_batching"]["direct"] == {"minimum_slot_utilization": 1.0}
+
+
+@pytest.mark.parametrize("text", ["max_batch_size: 8", '"a": {"b": {{"c": 1}}}', "{a: {{b}: c}}"])
+def test_a_given_configuration_that_is_no_such_json_is_refused(tmp_path, text):
+    with pytest.raises(InvalidModel, match="the given config of"):
+        read(tmp_path, text)
+
+
 @given(_VALUES)
 def test_any_json_is_read_or_refused_with_our_error(value):
     text = json.dumps(value)

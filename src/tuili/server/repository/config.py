@@ -76,7 +76,7 @@ def read(folder: Path, override: str | None = None) -> ModelConfig:
     """The configuration in `folder` (or the JSON text `override`), or the default one."""
     if override is not None:
         name = f"the given config of {folder.name!r}"
-        return from_json(folder.name, *formats.parse(override, name, formats.read_json))
+        return from_json(folder.name, *formats.parse(override, name, formats.read_lenient_json))
     path = formats.find(folder)
     if path is None:
         return from_json(folder.name, {}, Source(str(folder)))

@@ -69,13 +69,32 @@ def read_json(text: str) -> tuple[object, Marks]:
         return raw, {}
 
 
+def read_lenient_json(text: str) -> tuple[object, Marks]:
+    """JSON as protobuf's reader takes it: names without quotes, text in single quotes.
+
+    Clients of Triton send configurations in this form with a load; YAML's flow form has it all.
+    """
+    try:
+        return read_json(text)
+    except ParseError as strict:
+        if not text.lstrip().startswith("{"):
+            raise
+        try:
+            return read_yaml(text.replace("\t", " "))
+        except (Unsupported, ParseError):
+            raise strict from None
+
+
 def read_yaml(text: str) -> tuple[object, Marks]:
     """YAML, its plain data only."""
     import yaml
 
     node = _composed(text)
     marks = dict(_yaml_marks(node))
-    return yaml.safe_load(text), marks
+    try:
+        return yaml.safe_load(text), marks
+    except yaml.YAMLError as error:
+        raise ParseError(str(error)) from error
 
 
 def read_toml(text: str) -> tuple[object, Marks]:
@@ -124,10 +143,11 @@ def _yaml_marks(node: Any, place: Place = ()) -> Iterator[tuple[Place, int]]:
         return
     seen: set[str] = set()
     for key, value in node.value:
+        buffer, index = key.start_mark.buffer or "", key.start_mark.index
+        if key.id != "scalar":
+            raise _parse_error("a key must be text", buffer, index)
         if key.value in seen:
-            raise _parse_error(
-                f"{key.value!r} is set twice", key.start_mark.buffer or "", key.start_mark.index
-            )
+            raise _parse_error(f"{key.value!r} is set twice", buffer, index)
         seen.add(key.value)
         below = (*place, snake(str(key.value)))
         yield below, key.start_mark.index
