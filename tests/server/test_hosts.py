@@ -157,6 +157,19 @@ def test_a_hang_ends_at_its_time(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_a_load_that_hangs_fails_at_its_time(tmp_path):
+    slow = MODEL.replace("self.hoard = []", "time.sleep(60)")
+    add(tmp_path, config=CONFIG + parameter("host_load_timeout_s", "0.2"), source=slow)
+
+    async def scenario():
+        dataplane = plane(tmp_path)
+        await dataplane.start()
+        assert "no answer within 0.2 s" in dataplane.repository.failures()["m"]
+        assert await dataplane.close(10)
+
+    asyncio.run(scenario())
+
+
 def test_readiness_is_false_while_a_host_is_down_and_says_why(tmp_path):
     add(tmp_path)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.server.test_dataplane import infer, plane
-from tests.server.test_hosts import add
+from tests.server.test_hosts import add, until
 from tuili.errors import NotFound, TuiliError, UnknownFailure
 from tuili.server.protocol.messages import InferRequest, InputTensor
 
@@ -123,9 +123,9 @@ def ask(model, value=1.0, **more):
     return InferRequest(model, [InputTensor("x", "FP32", (1, 1), data)], **more)
 
 
-def run(repository, scenario):
+def run(repository, scenario, **options):
     async def started():
-        dataplane = plane(repository)
+        dataplane = plane(repository, **options)
         await dataplane.start()
         assert dataplane.repository.failures() == {}
         try:
@@ -188,6 +188,36 @@ def test_a_model_calls_others(tmp_path):
         return value(await infer(dataplane, ask("calls", 21.0)))
 
     assert run(tmp_path, scenario) == 42.0
+
+
+COUNTS = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def initialize(self, args):
+        self.family = pb.MetricFamily("seen", "requests seen", pb.MetricFamily.COUNTER)
+        self.seen = self.family.Metric(labels={"model": args["model_name"]})
+        passing = pb.MetricFamily("passing", "gone at once", pb.MetricFamily.GAUGE)
+
+    def execute(self, requests):
+        self.seen.increment(len(requests))
+        return [pb.InferenceResponse([one(each, self.seen.value())]) for each in requests]
+"""
+)
+
+
+def test_a_model_has_metrics_of_its_own_as_long_as_it_lives(tmp_path):
+    add(tmp_path, "m", config=CONFIG, source=COUNTS)
+
+    async def scenario(dataplane):
+        assert [value(await infer(dataplane, ask("m"))) for _ in range(2)] == [1.0, 2.0]
+        text = dataplane.metrics_text()
+        assert '# HELP seen requests seen\n# TYPE seen counter\nseen{model="m"} 2\n' in text
+        assert "passing" not in text
+        await dataplane.repository_unload("m")
+        await until(lambda: "seen" not in dataplane.metrics_text())
+
+    run(tmp_path, scenario, model_control_mode="explicit", load_models=("m",))
 
 
 HALF = (

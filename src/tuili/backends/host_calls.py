@@ -20,7 +20,7 @@ from tuili.backends.host_messages import MAX_MESSAGE, SlotMemory, Tensor
 from tuili.errors import InternalError
 from tuili.tensors import Array
 
-CallKind = Literal["infer", "stream", "load", "unload", "ready"]
+CallKind = Literal["infer", "stream", "load", "unload", "ready", "metric"]
 
 
 class Call(msgspec.Struct, tag=True, array_like=True):

@@ -214,7 +214,8 @@ def _response(called: Called, tensors: Mapping[str, Any]) -> InferenceResponse:
     return InferenceResponse(made, parameters=called.parameters)
 
 
-def _ask(kind: Any, model: str, version: str = "", parameters: Any = None) -> Called:
+def ask(kind: Any, model: str, version: str = "", parameters: Any = None) -> Called:
+    """What the server says to a call without tensors; its error is raised."""
     called, _ = _caller().call(Call(0, kind, model, version, parameters=parameters or {}), {})()
     if called.kind:
         raise TritonModelException(called.text)
@@ -226,14 +227,14 @@ def load_model(model_name: str, config: str = "", files: Mapping[str, bytes] | N
     parameters: dict[str, Any] = dict(files or {})
     if config:
         parameters["config"] = config
-    _ask("load", model_name, parameters=parameters)
+    ask("load", model_name, parameters=parameters)
 
 
 def unload_model(model_name: str) -> None:
     """Unload a model."""
-    _ask("unload", model_name)
+    ask("unload", model_name)
 
 
 def is_model_ready(model_name: str, model_version: str = "") -> bool:
     """Whether a model answers."""
-    return _ask("ready", model_name, str(model_version)).text == "ready"
+    return ask("ready", model_name, str(model_version)).text == "ready"

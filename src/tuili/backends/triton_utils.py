@@ -23,6 +23,7 @@ from tuili.backends.triton_calls import (
     unload_model,
 )
 from tuili.backends.triton_completion import ModelConfig
+from tuili.backends.triton_metrics import Metric, MetricFamily, MetricKind
 from tuili.backends.triton_tensors import (
     NUMBERED,
     InferenceResponse,
@@ -207,7 +208,8 @@ __all__ = [
     "TRITONSERVER_REQUEST_RELEASE_ALL", "TRITONSERVER_REQUEST_RELEASE_RESCHEDULE",
     "TRITONSERVER_RESPONSE_COMPLETE_FINAL", "TRITON_STRING_TO_NUMPY", "InferenceRequest",
     "InferenceResponse", "InferenceResponseIterator", "InferenceTrace", "LogLevel", "Logger",
-    "ModelConfig", "PreferredMemory", "ResponseSender", "Tensor", "TritonError",
+    "Metric", "MetricFamily", "MetricKind", "ModelConfig", "PreferredMemory", "ResponseSender",
+    "Tensor", "TritonError",
     "TritonModelException", "deserialize_bytes_tensor", "get_input_config_by_name",
     "get_input_tensor_by_name", "get_model_dir", "get_output_config_by_name",
     "get_output_tensor_by_name", "is_model_ready", "load_model", "numpy_to_triton_type",

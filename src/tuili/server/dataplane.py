@@ -46,6 +46,7 @@ from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.servable import Servable
 from tuili.server.settings import LogSettings
 from tuili.server.telemetry.access_log import AccessLog
+from tuili.server.telemetry.custom import CustomMetrics
 from tuili.server.telemetry.host_metrics import HostState, host_lines
 from tuili.server.telemetry.prometheus import exposition
 from tuili.server.tracing import config as tracing
@@ -101,6 +102,7 @@ class DataPlane:
         if options.allow_client_shm:
             Lending(self, self._regions)
         self._conducting: asyncio.Task[None] | None = None
+        self.custom_metrics = CustomMetrics()
         launcher.answerer = CallAnswerer(self)
         self._live = self.repository.live
         self._tracer = Tracer(self, tracing.read(options.trace_config))
@@ -473,6 +475,7 @@ class DataPlane:
             self.server_ready(),
             [
                 *host_lines(hosts),
+                *self.custom_metrics.lines(),
                 *rollout_lines(self.conductor),
                 *(self.demand.lines() if self.demand is not None else ()),
                 *(self.front_ends.lines() if self.front_ends is not None else ()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from tuili.server.protocol.messages import (
     Parameters,
     RequestedOutput,
 )
+from tuili.server.telemetry.custom import CustomMetrics
 from tuili.tensors import DType
 
 
@@ -32,6 +33,9 @@ class Ticket(Protocol):
 
 class Server(Protocol):
     """What a model may ask for."""
+
+    @property
+    def custom_metrics(self) -> CustomMetrics: ...
 
     def submit(self, request: InferRequest, reply: Reply) -> Ticket: ...
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket: ...
@@ -80,6 +84,8 @@ class CallAnswerer:
             self._infer(calls, call, tensors)
         elif call.kind == "ready":
             self._ready(calls, call)
+        elif call.kind == "metric":
+            self._metric(calls, call)
         else:
             self._later(calls, call)
 
@@ -99,6 +105,7 @@ class CallAnswerer:
     def _gone(self, calls: socket.socket) -> None:
         """A host went: what it asked for is not wanted any more."""
         number = calls.fileno()
+        self._server.custom_metrics.gone(number)
         for key in [key for key in self._open if key[0] == number]:
             self._open.pop(key).cancel()
 
@@ -136,6 +143,14 @@ class CallAnswerer:
         else:
             host_calls.send(calls, Called(call.number, text="ready" if ready else ""))
 
+    def _metric(self, calls: socket.socket, call: Call) -> None:
+        try:
+            found = _act(self._server.custom_metrics, calls.fileno(), call.model, call.parameters)
+        except TuiliError as error:
+            _send(calls, call, error, True)
+        else:
+            host_calls.send(calls, Called(call.number, text=repr(found)))
+
     def _later(self, calls: socket.socket, call: Call) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(self._repository(calls, call))
         self._tasks.add(task)
@@ -151,6 +166,22 @@ class CallAnswerer:
             _send(calls, call, error, True)
         else:
             host_calls.send(calls, Called(call.number))
+
+
+def _act(metrics: CustomMetrics, owner: int, name: str, told: Mapping[str, Any]) -> float:
+    """What a model does with metrics of its own; the value of the metric, or 0."""
+    act, labels = told["act"], told.get("labels", {})
+    if act == "join":
+        metrics.join(owner, name, told["kind"], told["text"])
+    elif act == "leave":
+        metrics.leave(owner, name)
+    elif act == "add":
+        metrics.add(owner, name, labels, told["buckets"])
+    elif act == "remove":
+        metrics.remove(owner, name, labels)
+    else:
+        return metrics.act(name, labels, act, told["amount"])
+    return 0.0
 
 
 def _parameters(call: Call) -> Parameters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -58,7 +59,9 @@ def tuili(
     """Our server over `repository`."""
     ports = free_ports()
     line = tuili_command(repository, ports, arguments)
-    with _running("tuili", line, ports, log, environment, start_s) as it:
+    # For models that look at the metrics of their own server.
+    told = {**(environment or os.environ), "METRICS_PORT": str(ports["metrics"])}
+    with _running("tuili", line, ports, log, told, start_s) as it:
         yield it
 
 

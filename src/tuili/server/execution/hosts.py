@@ -66,7 +66,7 @@ class HostSpec:
     path: Path
     options: BackendOptions
     slots: int = 2
-    load_timeout_s: float = 120.0
+    load_timeout_s: float = 1200.0  # a large model takes minutes
     run_timeout_s: float = 0.0
     max_rss_bytes: int = 0
     cores: frozenset[int] = frozenset()

@@ -198,8 +198,8 @@ def isolated(backend: str, config: ModelConfig, options: ServerOptions) -> bool:
 def host_spec(name: str, backend: str, path: Path, settings: BackendOptions) -> HostSpec:
     """The host of a model, with the limits that its configuration sets."""
 
-    def number(key: str) -> float:
-        text = settings.parameters.get(key, "0")
+    def number(key: str, default: str = "0") -> float:
+        text = settings.parameters.get(key, default)
         try:
             return float(text)
         except ValueError:
@@ -210,6 +210,7 @@ def host_spec(name: str, backend: str, path: Path, settings: BackendOptions) -> 
         backend,
         path,
         settings,
+        load_timeout_s=number("host_load_timeout_s", "1200"),
         run_timeout_s=number("host_run_timeout_s"),
         max_rss_bytes=int(number("host_max_rss_mb") * (1 << 20)),
     )

@@ -12,6 +12,7 @@ MODEL_PARAMETERS: Final[Mapping[str, str]] = {
     "isolation": "where the model runs: process, none, or auto",
     "threads": "threads of one run",
     "idempotent": "whether a request whose process died is run again",
+    "host_load_timeout_s": "seconds after which loading or a warm-up run has failed",
     "host_run_timeout_s": "seconds after which a run is ended with its process",
     "host_max_rss_mb": "resident memory above which an idle process is replaced",
     "latency_target_ms": "time that learnt batch delays must leave room in for two runs",

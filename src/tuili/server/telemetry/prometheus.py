@@ -41,6 +41,10 @@ _FAMILIES: Final[tuple[tuple[str, str, str, Value], ...]] = (
      "Instantaneous number of pending requests awaiting execution per-model.",
      lambda s: s.pending),
 )  # fmt: skip
+# The names that models cannot give to metrics of their own.
+FAMILIES: Final = frozenset(name for name, *_ in _FAMILIES) | {
+    "nv_inference_request_failure", "nv_cache_num_hits_per_model", "nv_cache_num_misses_per_model",
+}  # fmt: skip
 # Of models that ask for a response cache; as in Triton others have no such lines.
 _CACHE_FAMILIES: Final[tuple[tuple[str, str, str, Value], ...]] = (
     ("nv_cache_num_hits_per_model", "counter", "Number of cache hits per model",

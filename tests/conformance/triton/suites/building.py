@@ -120,6 +120,19 @@ def edited(name: str, old: str, new: str) -> Build:
     return build
 
 
+def code(name: str, old: str, new: str) -> Build:
+    """Change a Python model; `{repository}` in `new` is the folder of all models."""
+
+    def build(repository: Path, qa: Path) -> None:
+        path = repository / name / "1" / "model.py"
+        written = path.read_text()
+        if old not in written:
+            raise RuntimeError(f"{path} has no {old!r}")
+        path.write_text(written.replace(old, new.replace("{repository}", str(repository))))
+
+    return build
+
+
 def renamed(name: str, to: str) -> Build:
     """A copy of a model under another name."""
 

@@ -70,7 +70,7 @@ def tests_in(source: Path) -> list[str]:
     found: list[str] = []
     current = ""
     for line in source.read_text().splitlines():
-        opened = re.match(r"class (\w+)\(", line)
+        opened = re.match(r"class (\w+)[(:]", line)
         method = re.match(r"    (?:async )?def (test_\w*)\(", line)
         if opened:
             current = opened.group(1)

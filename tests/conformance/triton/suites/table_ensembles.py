@@ -11,6 +11,7 @@ from tests.conformance.triton.suites.building import (
     Build,
     all_of,
     changed,
+    code,
     edited,
     examples,
     extended,
@@ -106,16 +107,6 @@ def _two_steps(name: str, old: str, new: str) -> Build:
     )
 
 
-def _code(name: str, old: str, new: str) -> Build:
-    """Change a Python model."""
-
-    def build(repository: Path, qa: Path) -> None:
-        path = repository / name / "1" / "model.py"
-        path.write_text(path.read_text().replace(old, new))
-
-    return build
-
-
 _QUEUES = all_of(
     _two_steps("ensemble_step1_enabled_max_queue_size", "decoupled_producer", "decoupled_producer_enabled_max_queue_size"),
     _two_steps("ensemble_step2_enabled_max_queue_size", "slow_consumer", "slow_consumer_enabled_max_queue_size"),
@@ -144,10 +135,10 @@ def _chain(name: str, rows: int, *steps: str, limit: str = "") -> Build:
 
 _PARALLEL = all_of(
     _producer("decoupled_producer_parallel_queue"),
-    _code("decoupled_producer_parallel_queue", "0.5", "2.0"),
+    code("decoupled_producer_parallel_queue", "0.5", "2.0"),
     _consumer("slow_consumer_queue_limited", _QUEUE.format(1)),
     _consumer("fast_consumer"),
-    _code("fast_consumer", "time.sleep(delay)", "time.sleep(0)"),
+    code("fast_consumer", "time.sleep(delay)", "time.sleep(0)"),
     python("join_add_sub"),
     _chain(
         "ensemble_parallel_step_failed_enqueue", 0,

@@ -11,7 +11,9 @@ from tests.conformance.triton.suites.building import (
     Build,
     all_of,
     changed,
+    code,
     extended,
+    made,
     python,
     stored,
 )
@@ -125,7 +127,37 @@ def _log_as(name: str) -> Build:
     return build
 
 
+# A test that asks a model to run a test of its own, by pytest in Triton.
+_INSIDE = f"{_HOME}/test_infer_shm_leak.py"
+
+
+def _inside(name: str, model: str, build: Build, *arguments: str, limit_s: int = 120) -> Suite:
+    return Suite(
+        f"python: {name}", _INSIDE, build, arguments, environment={"MODEL_NAME": model}, beside=_no_monitor,
+        replaced=(("class TestInferShmLeak:", "class TestInferShmLeak(unittest.TestCase):"),), timeout_s=limit_s, issue=6,
+    )  # fmt: skip
+
+
+_METRICS = all_of(
+    python("custom_metrics"),
+    code("custom_metrics", "import unittest\n", "import os\nimport unittest\n"),
+    code("custom_metrics", '"http://localhost:8002/metrics"', "f\"http://localhost:{os.environ['METRICS_PORT']}/metrics\""),
+)  # fmt: skip
+_LOADING = all_of(
+    python("bls_model_loading"), made("qa_model_repository", "onnx_int32_int32_int32"),
+    lambda repository, qa: shutil.rmtree(repository / "onnx_int32_int32_int32" / "1"),
+    code("bls_model_loading", '"models/', '"{repository}/'),
+)  # fmt: skip
+
 PYTHON = (
+    _inside("arguments", "argument_validation", stored(f"{_HOME}/argument_validation/models")),
+    _inside("custom metrics", "custom_metrics", _METRICS),
+    _inside("loading from a model", "bls_model_loading", _LOADING, "--model-control-mode", "explicit", "--load-model", "bls_model_loading", limit_s=300),
+    Suite("python: logging", f"{_HOME}/logging/logging_test.py", python("identity_fp32_logging"), beside=_no_monitor, issue=6),
+    Suite("python: model control", f"{_HOME}/model_control/model_control_test.py", python("identity_fp32", "simple_identity_fp32"),
+          ("--model-control-mode", "explicit"), beside=_no_monitor, issue=6),
+    Suite("python: restart", f"{_HOME}/restart/restart_test.py", stored(f"{_HOME}/restart/models"), beside=_no_monitor, issue=6,
+          skips={"*test_restart": "asks for an error after its host was killed: here the request is tried once more"}),
     Suite("python: basics", f"{_HOME}/python_test.py", _BASICS, ("--allow-client-shm",), beside=_no_monitor, issue=6,
           skips={"*growth_error": "measures the memory of Triton's own shared region", "*gpu*": _GPU, "*dlpack*": _TORCH, "*pytorch": _TORCH, "*bf16": _TORCH,
                  "*init_args": "asks for the folder of Triton's own installation"}),
