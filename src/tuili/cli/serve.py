@@ -32,6 +32,7 @@ from tuili.cli.serve_options import (
     PollInterval,
     RateLimit,
     RateLimitResource,
+    Record,
     Repositories,
     RepositoryConfig,
     RequireSignature,
@@ -99,6 +100,7 @@ def serve(
     frontends: Frontends = 1,
     access_log: AccessLog = "",
     trace_config: TraceConfig = None,
+    record: Record = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Serve the models of a repository (Triton's layout) until SIGTERM."""
@@ -131,6 +133,7 @@ _REPEATED = (
     "http_restricted_api",
     "grpc_restricted_protocol",
     "trace_config",
+    "record",
 )
 
 
@@ -144,6 +147,7 @@ def _server_options(given: dict[str, Any]) -> ServerOptions:
     for name in _REPEATED:
         given[name] = tuple(given[name] or ())
     given["rate_limit_resource"] = tuple(map(_resource, given["rate_limit_resource"]))
+    given["record"] = tuple(map(_recorded, given["record"]))
     given["memory_budget_bytes"] = given.pop("memory_budget_mb") << 20
     spaces = given.pop("model_namespacing")
     given["repository"], given["remotes"] = places(given["repository"], given["cache"], spaces)
@@ -156,6 +160,13 @@ def _resource(text: str) -> tuple[str, int]:
     count = count.partition(":")[0]
     if not name or not count.isdigit():
         raise typer.BadParameter(f"expected NAME:COUNT, got {text!r}")
+    return name, int(count)
+
+
+def _recorded(text: str) -> tuple[str, int]:
+    name, _, count = text.rpartition("=")
+    if not name or not count.isdigit() or not int(count):
+        raise typer.BadParameter(f"expected MODEL=COUNT, got {text!r}", param_hint="--record")
     return name, int(count)
 
 

@@ -81,6 +81,13 @@ AccessLog = Annotated[
 Frontends = Annotated[
     int, typer.Option(min=1, help="Processes that take connections on the same ports.")
 ]
+Record = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Requests to keep for the warm-up of a model's next loads: MODEL=COUNT.",
+        show_default=False,
+    ),
+]
 TraceConfig = Annotated[
     list[str] | None,
     typer.Option(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from tuili import __version__
@@ -38,9 +39,10 @@ from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import FOLLOWS, ServerOptions
 from tuili.server.protocol.messages import InferRequest
 from tuili.server.protocol.signature import TensorRule
+from tuili.server.recording import Recorder
 from tuili.server.remotes import Remotes
 from tuili.server.repository import overrides
-from tuili.server.repository.layout import check_whole_name
+from tuili.server.repository.layout import check_whole_name, find_model
 from tuili.server.repository.lifecycle import Repository, not_ready
 from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.servable import Servable
@@ -99,8 +101,6 @@ class DataPlane:
             self.demand = demand = Demand(self, options.memory_budget_bytes)
             self.submit, self.submit_stream = demand.submit, demand.submit_stream
             launcher.submit, launcher.submit_stream = demand.submit, demand.submit_stream
-        if options.allow_client_shm:
-            Lending(self, self._regions)
         self._conducting: asyncio.Task[None] | None = None
         self.custom_metrics = CustomMetrics()
         launcher.answerer = CallAnswerer(self)
@@ -108,17 +108,32 @@ class DataPlane:
         self._tracer = Tracer(self, tracing.read(options.trace_config))
         self.traces = self._tracer.traces
         self._tracer.on_change = self._traces_changed
+        self._recorder: Recorder | None = None
+        self._stand_in_the_way(options)
+        self.access_log = AccessLog(options.access_log) if options.access_log else None
+        self._logs = LogSettings()
+        self._started = False
+        self._draining = False
+
+    def _stand_in_the_way(self, options: ServerOptions) -> None:
+        """What looks at all requests, from the last to the first that does; the tracer is before.
+
+        What other front ends send here whole, they ask `traces` about.
+        """
         forwarding = patterns_of(
             options.http_header_forward_pattern, options.grpc_header_forward_pattern
         )
         if forwarding:
             Forwarding(self, forwarding)
-            # Other front ends send whole requests here, with their headers.
             self.traces = lambda model: True
-        self.access_log = AccessLog(options.access_log) if options.access_log else None
-        self._logs = LogSettings()
-        self._started = False
-        self._draining = False
+        if options.record:
+            # What headers say, which may be secret, is not there yet; shared memory has been read.
+            folder_of = partial(find_model, options.repository)
+            recorder = Recorder(self, dict(options.record), folder_of, self._traces_changed)
+            traces, self._recorder = self.traces, recorder
+            self.traces = lambda model: recorder.records(model) or traces(model)
+        if options.allow_client_shm:
+            Lending(self, self._regions)
 
     # ---- life
     async def start(self) -> None:
@@ -172,6 +187,8 @@ class DataPlane:
         if finished:
             await self.repository.close()
         await self.launcher.close()
+        if self._recorder is not None:
+            await self._recorder.close()
         self._regions.close()
         self._tracer.close()
         if self.access_log is not None:

@@ -72,6 +72,8 @@ class ServerOptions:
     trace_config: tuple[str, ...] = ()
     # How long the loop stays awake after a request, looking for the next; 0 lets it sleep.
     busy_poll_us: int = 0
+    # How many requests to keep in the folder of a model, for the warm-up of its loads.
+    record: tuple[tuple[str, int], ...] = ()
     # URLs below which the answers of jobs may be posted.
     allow_webhook: tuple[str, ...] = ()
     # Queues to take requests from.

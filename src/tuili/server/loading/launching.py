@@ -29,6 +29,7 @@ from tuili.server.loading.pipelines import (
     tensor_configs,
 )
 from tuili.server.loading.preparing import Place, Prepared, prepare, prepare_at, warm
+from tuili.server.loading.rehearsing import rehearse
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
 from tuili.server.registry.checking import check
@@ -100,6 +101,11 @@ class Launcher:
 
     async def launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
         """A running version, warm."""
+        live = await self._launch(folder, config, version)
+        await rehearse(live, folder)
+        return live
+
+    async def _launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
         await asyncio.to_thread(check, folder, version, self._options.require_signature)
         path = folder / str(version) / pipeline.FILE
         if path.exists():
@@ -120,7 +126,9 @@ class Launcher:
         """A version from just the file that another process has found for it."""
         async with self._turns:
             prepared = await asyncio.to_thread(prepare_at, place, config, self._options)
-        return await self._servable(prepared, place.folder, place.version)
+        servable = await self._servable(prepared, place.folder, place.version)
+        await rehearse(servable, place.folder)
+        return servable
 
     async def _servable(self, prepared: Prepared, folder: Path, version: int) -> Servable:
         config = prepared.config

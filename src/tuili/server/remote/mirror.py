@@ -28,6 +28,7 @@ from tuili.server.registry.ledger import ENTRIES, LEDGER, replace
 from tuili.server.registry.record import RECORD, Record
 from tuili.server.remote.blobs import PART_BYTES, Blobs
 from tuili.server.remote.store import Listed, Store
+from tuili.server.repository import recordings
 
 _log = logging.getLogger("tuili.server")
 
@@ -130,6 +131,7 @@ class Mirror:
         kept = {
             *versions,
             *([LEDGER] if decided else ()),
+            recordings.FOLDER,  # what this server recorded, too
             *(path.partition("/")[0] for path in beside),
         }
         for each in [each for each in folder.iterdir() if each.name not in kept]:

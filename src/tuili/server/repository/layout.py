@@ -11,6 +11,7 @@ from typing import Final, Self
 from tuili.errors import InvalidArgument, InvalidModel, NotFound
 from tuili.server.registry import ledger
 from tuili.server.registry.checking import is_whole
+from tuili.server.repository import recordings
 
 _NAME: Final = re.compile(r"[^/\\\0-\x1f\x7f]{1,255}")
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
@@ -125,7 +126,8 @@ def model_file(version: Path, filename: str) -> Path:
 def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes when any file does that may be served: relative path, time of change and size.
 
-    Versions that are half copied or withdrawn are left out, so is the ledger itself.
+    Versions that are half copied or withdrawn are left out, so are the ledger itself and what was
+    recorded, which a load reads but none is made for.
     """
     unserved = _unserved(folder)
     entries: list[tuple[str, int, int]] = []
@@ -154,6 +156,6 @@ def _unserved(folder: Path) -> set[str]:
         served = set(versions_of(folder))
     except InvalidModel:
         return set()  # a damaged ledger: the model is loaded again once that is mended
-    return {ledger.LEDGER} | {
+    return {ledger.LEDGER, recordings.FOLDER} | {
         str(version) for version in version_folders(folder) if version not in served
     }

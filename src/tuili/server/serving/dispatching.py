@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from tuili.errors import DeadlineExceeded, InternalError
@@ -26,6 +27,7 @@ from tuili.server.scheduling.resources import Claim, Resources, Turn
 from tuili.server.scheduling.sequences import SequenceQueue
 from tuili.server.serving.answering import Answers
 from tuili.server.serving.finishing import Finisher, Queue
+from tuili.server.serving.rehearsing import rehearsed
 
 _NS: Final = 1_000_000_000
 _OVERLAP_FROM_S: Final = 300e-6
@@ -167,6 +169,14 @@ class Dispatcher:
         for runner in self.instances:
             if not runner.available:
                 self._lost(runner)
+
+    async def rehearse(self, item: Pending, *, many: bool) -> None:
+        """Run a request on every runner, before there are others; raises what one of them says."""
+        if self._layout is not None:
+            self._layout.prepare([item])
+        for runner in self.instances:
+            outcome = await rehearsed(partial(self._run_beside, runner), item, many=many)
+            self._learn(item.elements, outcome, on_loop=False)
 
     # ---- the end
     async def wait_idle(self, timeout_s: float | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tuili.errors import InvalidModel, TuiliError, Unavailable, nearest
@@ -236,6 +237,29 @@ class Ensemble:
             for output in wanted
             if not absent(output.name)
         ]
+
+    async def rehearse(self, request: InferRequest) -> None:
+        """Send a request through the steps before there are any others; raises what fails.
+
+        It counts for the models of its steps, which others ask as well.
+        """
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: InferResponse | TuiliError | None, final: bool) -> None:
+            if isinstance(answer, TuiliError) and not over.done():
+                over.set_exception(answer)
+            elif final and not over.done():
+                over.set_result(None)
+
+        self.statistics.muted = True
+        try:
+            if self.decoupled:
+                self.submit_stream(request, answered)
+            else:
+                self.submit(request, partial(answered, final=True))
+            await over
+        finally:
+            self.statistics.muted = False
 
     def forget(self, run: Run) -> None:
         """A request has ended."""

@@ -15,7 +15,14 @@ from itertools import count
 from typing import Any, Final
 
 from tuili.backends.requests import Answered, by_request
-from tuili.errors import Cancelled, InvalidArgument, Overloaded, TuiliError, Unavailable
+from tuili.errors import (
+    Cancelled,
+    InvalidArgument,
+    Overloaded,
+    TuiliError,
+    Unavailable,
+    Unsupported,
+)
 from tuili.runtime.cpu import available_threads
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.hosts import Host
@@ -38,6 +45,7 @@ from tuili.server.serving.admitting import CLIENT, CLIENT_HEADER, Door
 from tuili.server.serving.answering import Answers, hand_over
 from tuili.server.serving.dispatching import Dispatcher, Policies
 from tuili.server.serving.finishing import Finisher, Queue
+from tuili.server.serving.rehearsing import unheard
 from tuili.server.serving.shared_cache import SharedAnswers
 from tuili.server.telemetry.statistics import Statistics
 
@@ -185,9 +193,20 @@ class Servable:
     def submit(self, request: InferRequest, reply: Reply) -> Ticket:
         """Check and queue a request; raises what it is refused for."""
         self._require_open(request)
+        item = self._checked(request, reply)
+        if self._own_ids is not None:
+            item.sequence, item.starts = next(self._own_ids), True
+        if self._layout is not None:
+            item.lane = self._layout.lane(item.arrays)
+        if not self._caches or request.uncached:
+            return self._enqueue(item)
+        self._answers.from_cache(item, self._enqueue_or_fail)
+        return item
+
+    def _checked(self, request: InferRequest, reply: Reply) -> Pending:
         checked = self.signature.check(request)
         now_ns = time.monotonic_ns()
-        item = Pending(
+        return Pending(
             request,
             reply,
             checked.arrays,
@@ -199,14 +218,12 @@ class Servable:
             request.deadline or 0.0,
             self,
         )
-        if self._own_ids is not None:
-            item.sequence, item.starts = next(self._own_ids), True
-        if self._layout is not None:
-            item.lane = self._layout.lane(item.arrays)
-        if not self._caches or request.uncached:
-            return self._enqueue(item)
-        self._answers.from_cache(item, self._enqueue_or_fail)
-        return item
+
+    async def rehearse(self, request: InferRequest) -> None:
+        """Run a request on every instance, before there are any others; raises what fails."""
+        if self._stateful:
+            raise Unsupported(f"'{self.signature.model}' answers sequences, not single requests")
+        await self._dispatcher.rehearse(self._checked(request, unheard), many=self.decoupled)
 
     def _enqueue(self, item: Pending) -> Ticket:
         request = item.request
