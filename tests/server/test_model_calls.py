@@ -190,6 +190,27 @@ def test_a_model_calls_others(tmp_path):
     assert run(tmp_path, scenario) == 42.0
 
 
+ARGUMENTS = (
+    HEAD
+    + """
+import sys
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [pb.InferenceResponse([one(each, len(sys.argv))]) for each in requests]
+"""
+)
+
+
+def test_a_model_finds_no_arguments_that_are_not_its_own(tmp_path):
+    add(tmp_path, "m", config=CONFIG, source=ARGUMENTS)
+
+    async def scenario(dataplane):
+        assert value(await infer(dataplane, ask("m"))) == 1.0
+
+    run(tmp_path, scenario)
+
+
 COUNTS = (
     HEAD
     + """

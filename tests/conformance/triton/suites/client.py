@@ -70,10 +70,10 @@ def tests_in(source: Path) -> list[str]:
     found: list[str] = []
     current = ""
     for line in source.read_text().splitlines():
-        opened = re.match(r"class (\w+)[(:]", line)
+        opened = re.match(r"class (?:(\w+)\(|(Test\w*):)", line)
         method = re.match(r"    (?:async )?def (test_\w*)\(", line)
         if opened:
-            current = opened.group(1)
+            current = opened.group(1) or opened.group(2)
         elif method and current:
             found.append(f"{current}.{method.group(1)}")
     return found

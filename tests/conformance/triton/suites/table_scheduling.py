@@ -192,9 +192,10 @@ def _sequences(
     backends: str = "onnx custom python",
     *,
     batched: bool = True,
+    state: Mapping[str, str] = _NO_STATE,
 ) -> Suite:
     environment = {
-        "BACKENDS": backends, "ENSEMBLES": "0", **_NO_STATE,
+        "BACKENDS": backends, "ENSEMBLES": "0", **state,
         "NO_BATCHING": "0" if batched else "1", "MODEL_INSTANCES": str(instances),
         "BATCHER_TYPE": "FIXED",
     }  # fmt: skip
@@ -225,6 +226,20 @@ _DYNA = all_of(
 _CANDIDATES = all_of(
     changed("*", r"max_candidate_sequences:.*", "max_candidate_sequences:4"),
     changed("*", r"max_queue_delay_microseconds:.*", "max_queue_delay_microseconds:5000000"),
+)
+_STATE = _NO_STATE | {"IMPLICIT_STATE": "1"}
+_IMPLICIT = made(
+    "qa_sequence_implicit_model_repository",
+    *(f"onnx_sequence_{kind}" for kind in ("int32", "bool", "object")),
+)
+_IMPLICIT_UNBATCHED = all_of(
+    made("qa_sequence_implicit_model_repository", *(f"onnx_nobatch_sequence_{kind}" for kind in ("int32", "bool", "object"))),
+    changed("*", r"kind: KIND_(CPU|GPU)", r"kind: KIND_CPU\ncount: 4"),
+)  # fmt: skip
+_IMPLICIT_DYNA = made(
+    "qa_dyna_sequence_implicit_model_repository",
+    "onnx_dyna_sequence_int32",
+    "onnx_nobatch_dyna_sequence_int32",
 )
 _DYNA_FILE = "L0_dyna_sequence_batcher/dyna_sequence_batcher_test.py"
 _DYNA_BACKENDS = {"BACKENDS": "onnx custom custom_string", **_NO_STATE}
@@ -261,6 +276,12 @@ _SEQUENCE = (
     Suite("sequences: oldest, ragged", _DYNA_FILE,
           all_of(custom("custom_dyna_sequence_int32"), edited("custom_dyna_sequence_int32", 'name: "INPUT"', 'name: "INPUT"\nallow_ragged_batch: true'), _CANDIDATES),
           environment=_DYNA_BACKENDS | {"NO_BATCHING": "0"}, only=("*allow_ragged",), issue=6),
+    _sequences("implicit state, 1 instance of 4 rows", all_of(_IMPLICIT, _instances(4, 1)), 1, "onnx", state=_STATE),
+    _sequences("implicit state, 4 instances without batches", _IMPLICIT_UNBATCHED, 4, "onnx", batched=False, state=_STATE),
+    Suite("sequences: implicit state, oldest", _DYNA_FILE, _IMPLICIT_DYNA, environment={"BACKENDS": "onnx", **_STATE, "NO_BATCHING": "1"},
+          only=("*simple_sequence", "*length1*"), own_server=True, issue=6),
+    Suite("sequences: implicit state, oldest, batched", _DYNA_FILE, all_of(_IMPLICIT_DYNA, _CANDIDATES), environment={"BACKENDS": "onnx", **_STATE, "NO_BATCHING": "0"},
+          only=("*multi_sequence", "*parallel_sequence", "*backlog*"), own_server=True, issue=6),
     *(_corrid(f"TYPE_{kind}") for kind in ("STRING", "UINT32", "INT32", "UINT64", "INT64")),
     Suite("correlation id: rows", "L0_sequence_corrid_batcher/sequence_corrid_batcher_test.py",
           all_of(made("qa_dyna_sequence_model_repository", "onnx_dyna_sequence_int32"),
