@@ -39,9 +39,11 @@ from tuili.backends.host_messages import (
     to_specs,
 )
 from tuili.backends.host_streams import Outgoing
+from tuili.backends.kept_memory import keep_memory
 from tuili.backends.requests import Answered, ByRequest, kind_of
 from tuili.errors import InternalError, TuiliError
 
+_KEPT_BYTES = 64 << 20
 _decode = msgspec.msgpack.Decoder(Order).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -57,6 +59,7 @@ def run(number: int) -> int:
     # The server decides when it ends; Ctrl-C in a terminal reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prefer_to_be_killed()
+    keep_memory(_KEPT_BYTES)
     with socket.socket(fileno=number) as server:
         order = _receive(server)
         if not isinstance(order, Load):

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tuili.backends.kept_memory import keep_memory
 from tuili.errors import InvalidModel
 from tuili.server.dataplane import DataPlane
 from tuili.server.following import follow
@@ -20,9 +21,9 @@ from tuili.server.polling import BusyPoll
 from tuili.server.queues.consumer import Consumer
 from tuili.server.queues.sources import source_of
 from tuili.server.startup import (
+    KEPT_BYTES,
     allow_many_connections,
     configure_logging,
-    keep_memory_warm,
     loop_factory,
 )
 from tuili.server.transports import FrontEnd, start_grpc, start_http, start_metrics
@@ -49,7 +50,7 @@ class Running:
 def serve(options: ServerOptions, announce: Callable[[Running], None] | None = None) -> bool:
     """Serve until SIGTERM or SIGINT; true when everything in flight was answered before the end."""
     configure_logging(options.log_level)
-    keep_memory_warm()
+    keep_memory(KEPT_BYTES)
     allow_many_connections()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(options, announce))

@@ -15,6 +15,7 @@ import sys
 from dataclasses import replace
 from typing import Any, Final
 
+from tuili.backends.kept_memory import keep_memory
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
 from tuili.server.frontends import grpc_front, http_front
@@ -37,9 +38,9 @@ from tuili.server.options import ServerOptions
 from tuili.server.polling import BusyPoll
 from tuili.server.serving.servable import Servable
 from tuili.server.startup import (
+    KEPT_BYTES,
     allow_many_connections,
     configure_logging,
-    keep_memory_warm,
     loop_factory,
 )
 from tuili.server.telemetry.transfer import Counts, take
@@ -53,7 +54,7 @@ def main() -> None:
     """Serve the socket whose descriptor is the first argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    keep_memory_warm()
+    keep_memory(KEPT_BYTES)
     allow_many_connections()
     owner = socket.socket(fileno=int(sys.argv[1]))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
