@@ -86,50 +86,44 @@ def test_a_caller_gets_all_that_the_model_sends_and_once_more(tmp_path, how, n, 
     run(tmp_path, scenario)
 
 
-WAITS = (
+MANY_AT_ONCE = (
     HEAD
     + """
 class TritonPythonModel:
-    def execute(self, requests):
+    async def execute(self, requests):
         (request,) = requests
         asks = [
             pb.InferenceRequest(
-                model_name="busy", inputs=[one(request, 1.0, "x")], requested_output_names=["y"]
+                model_name="gathers", inputs=[one(request, 1.0, "x")], requested_output_names=["y"]
             )
-            for _ in range(2)
+            for _ in range(40)
         ]
-        first, second = (each.exec(decoupled=True) for each in asks)
-        second.cancel()
-        (refused,) = second
-        first.cancel()
-        got = len(list(first))
-        return [
-            pb.InferenceResponse([one(request, got)], parameters={"code": refused.error().code()})
-        ]
+        iterators = await asyncio.gather(*(each.async_exec(decoupled=True) for each in asks))
+        got = sum(len(list(each)) for each in iterators)
+        return [pb.InferenceResponse([one(request, got)])]
 """
 )
-BUSY = (
+GATHERS = (
     HEAD
     + """
-import time
-
 class TritonPythonModel:
+    def initialize(self, args):
+        self.waiting = []
+
     def execute(self, requests):
-        for request in requests:
-            sender = request.get_response_sender()
-            while not request.is_cancelled():
-                time.sleep(0.001)
-            sender.send(pb.InferenceResponse([one(request, 1.0)]), flags=1)
+        self.waiting += [(each, each.get_response_sender()) for each in requests]
+        if len(self.waiting) == 40:
+            for each, sender in self.waiting:
+                sender.send(pb.InferenceResponse([one(each, 1.0)]), flags=1)
 """
 )
 
 
-def test_a_call_that_waits_is_ended_at_once_when_its_answers_are_not_wanted(tmp_path):
-    add(tmp_path, "busy", config=MANY, source=BUSY)
-    add(tmp_path, "waits", config=CONFIG, source=WAITS)
+def test_any_number_of_calls_of_coroutines_are_under_way_together(tmp_path):
+    add(tmp_path, "gathers", config=MANY, source=GATHERS)
+    add(tmp_path, "asks", config=CONFIG, source=MANY_AT_ONCE)
 
     async def scenario(dataplane):
-        answer = await infer(dataplane, ask("waits"))
-        assert (value(answer), answer.parameters["code"]) == (1.0, 7)
+        assert value(await infer(dataplane, ask("asks"))) == 40.0
 
     run(tmp_path, scenario)

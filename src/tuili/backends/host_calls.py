@@ -139,7 +139,7 @@ class Caller:
         self._server = server
         self._lock = threading.Lock()
         self._count = 0
-        self._waiting: dict[int, SimpleQueue[tuple[Called, dict[str, Array]]]] = {}
+        self._waiting: dict[int, Callable[[tuple[Called, dict[str, Array]]], None]] = {}
         self._cancelled: set[tuple[int, int]] = set()
         self._reader: threading.Thread | None = None
         self._is_over = False
@@ -149,14 +149,25 @@ class Caller:
         self._reader = threading.Thread(target=self._read, name="calls", daemon=True)
         self._reader.start()
 
-    def call(self, call: Call, tensors: Mapping[str, Array]) -> Callable[[], Any]:
-        """Make a call; the result waits for its next answer: `(Called, tensors)`."""
+    def call(
+        self, call: Call, tensors: Mapping[str, Array], told: Callable[[], None] | None = None
+    ) -> Callable[[], Any]:
+        """Make a call; the result waits for its next answer: `(Called, tensors)`.
+
+        `told` is called on another thread when one has come.
+        """
         answers: SimpleQueue[tuple[Called, dict[str, Array]]] = SimpleQueue()
+
+        def put(answer: tuple[Called, dict[str, Array]]) -> None:
+            answers.put(answer)
+            if told is not None:
+                told()
+
         call.tensors, call.capacity, descriptor = pack(tensors)
         with self._lock:
             self._count += 1
             call.number = self._count
-            self._waiting[call.number] = answers
+            self._waiting[call.number] = put
             send(self._server, call, descriptor)
             if self._is_over:
                 self._give_up()
@@ -198,14 +209,14 @@ class Caller:
 
     def _give_up(self) -> None:
         """The server is gone: nobody may wait for it, or this process would outlive it."""
-        for number, answers in self._waiting.items():
-            answers.put((Called(number, text="the server is gone", kind="Unavailable"), {}))
+        for number, put in self._waiting.items():
+            put((Called(number, text="the server is gone", kind="Unavailable"), {}))
         self._waiting.clear()
 
     def _take(self, message: Called, descriptors: list[int]) -> None:
         with self._lock:
-            waiting = self._waiting.get(message.number)
+            put = self._waiting.get(message.number)
             if message.final:
                 self._waiting.pop(message.number, None)
-        if waiting is not None:
-            waiting.put((message, unpack(message.tensors, message.capacity, descriptors)))
+        if put is not None:
+            put((message, unpack(message.tensors, message.capacity, descriptors)))

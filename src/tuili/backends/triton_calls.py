@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -148,7 +149,30 @@ class InferenceRequest:
 
     # ---- to another model
     def exec(self, decoupled: bool = False, execution_timeout: float | None = None) -> Any:
-        """The answer of the model that this request is for; `decoupled`: an iterator of answers."""
+        """The answer of the model that this request is for; `decoupled`: an iterator of answers.
+
+        As in Triton the iterator is there when the first answer is.
+        """
+        return self._begin(decoupled)()
+
+    def async_exec(self, decoupled: bool = False) -> Awaitable[Any]:
+        """As `exec`, to be awaited; the request is sent now."""
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+        def told() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(arrived.set)
+
+        take = self._begin(decoupled, told)
+
+        async def first() -> Any:
+            await arrived.wait()
+            return take()
+
+        return asyncio.ensure_future(first())
+
+    def _begin(self, decoupled: bool, told: Callable[[], None] | None = None) -> Callable[[], Any]:
+        """Send it; the result waits for the first answer, and `told` is called with each."""
         call = Call(
             0,
             "stream" if decoupled else "infer",
@@ -163,14 +187,10 @@ class InferenceRequest:
         )
         tensors = {tensor.name(): tensor.as_numpy() for tensor in self._inputs}
         caller = _caller()
-        answers = caller.call(call, tensors)
+        answers = caller.call(call, tensors, told)
         if decoupled:
-            return InferenceResponseIterator(caller, call, answers)
-        return _response(*answers())
-
-    def async_exec(self, decoupled: bool = False) -> Awaitable[Any]:
-        """As `exec`, to be awaited."""
-        return asyncio.get_running_loop().run_in_executor(None, self.exec, decoupled)
+            return lambda: InferenceResponseIterator(caller, call, answers)
+        return lambda: _response(*answers())
 
 
 class InferenceResponseIterator:
@@ -185,6 +205,7 @@ class InferenceResponseIterator:
         self._ended = False
         self._got: list[InferenceResponse] = []
         self._at = 0
+        self._take()
 
     def __iter__(self) -> Iterator[InferenceResponse]:
         if self._ended and self._at == len(self._got):
@@ -192,14 +213,17 @@ class InferenceResponseIterator:
         return self
 
     def __next__(self) -> InferenceResponse:
-        if not self._ended:
-            called, tensors = self._answers()
-            self._ended = called.final
-            self._got.append(_response(called, tensors))
-        elif self._at == len(self._got):
-            raise StopIteration
+        if self._at == len(self._got):
+            if self._ended:
+                raise StopIteration
+            self._take()
         self._at += 1
         return self._got[self._at - 1]
+
+    def _take(self) -> None:
+        called, tensors = self._answers()
+        self._ended = called.final
+        self._got.append(_response(called, tensors))
 
     def cancel(self) -> None:
         """Tell the model that its answers are not wanted; what it does about it is its affair."""

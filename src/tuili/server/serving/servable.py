@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from tuili.backends.requests import Answered, by_request
 from tuili.errors import (
-    Cancelled,
     InvalidArgument,
     Overloaded,
     TuiliError,
@@ -331,13 +330,9 @@ class Servable:
         self._dispatcher.settle()
 
     def withdraw(self, item: Pending) -> None:
-        """Ask for an early end of a request: now if it waits, as its model likes if it runs."""
-        if self._queue.remove(item):
-            self._answers.fail(item, Cancelled("the request was cancelled"), "CANCELED")
-            self._dispatcher.wake()
-        else:
-            item.withdrawn = True
-            self._dispatcher.cancelled(item)
+        """Tell the model that it may end a request early."""
+        item.withdrawn = True
+        self._dispatcher.cancelled(item)
 
     def pending(self) -> int:
         """How many requests wait."""
