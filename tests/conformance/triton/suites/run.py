@@ -1,7 +1,8 @@
 """Runs Triton's client examples and its own tests against tuili, and counts.
 
 TRITON_QA=.. TRITON_CLIENT=.. python -m tests.conformance.triton.suites.run   everything
-... --match 'http*'   some rows of the table; 'examples' are the client examples
+... --match 'http*'   some rows, by their names or those of their files of results; 'examples' are
+                      the client examples
 ... --resume          only what has no result yet in the folder of results
 ... --failed          only what has a result that is not all passed
 ... --page PATH       write the page of all results there too
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if fnmatchcase("examples", options.match):
         _run_examples(folder, options)
     for each in SUITES:
-        if fnmatchcase(each.name, options.match):
+        if any(fnmatchcase(name, options.match) for name in (each.name, results.key(each))):
             _run_row(folder, each, options)
     return _summary(folder, options.page, options.note)
 

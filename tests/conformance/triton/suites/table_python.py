@@ -149,6 +149,14 @@ _LOADING = all_of(
     code("bls_model_loading", '"models/', '"{repository}/'),
 )  # fmt: skip
 
+_AGAIN = python(
+    "bls_request_rescheduling",
+    "request_rescheduling_addsub",
+    "iterative_sequence",
+    "wrong_return_type",
+)
+_ALL = ("--model-control-mode", "explicit", "--load-model", "*")
+
 PYTHON = (
     _inside("arguments", "argument_validation", stored(f"{_HOME}/argument_validation/models")),
     _inside("custom metrics", "custom_metrics", _METRICS),
@@ -172,8 +180,8 @@ PYTHON = (
     Suite("python: response sender", f"{_HOME}/response_sender/response_sender_test.py", _SENDERS, beside=_no_monitor, issue=6),
     Suite("python: response sender closed", f"{_HOME}/response_sender/response_sender_complete_final_test.py", python("response_sender_complete_final"), beside=_no_monitor, issue=6),
     Suite("python: lifecycle", f"{_HOME}/lifecycle/lifecycle_test.py", _LIVES, beside=_log_as("lifecycle_server.log"), issue=6),
-    Suite("python: reschedule", f"{_HOME}/request_rescheduling/grpc_endpoint_test.py",
-          python("bls_request_rescheduling", "request_rescheduling_addsub", "iterative_sequence", "wrong_return_type"), beside=_no_monitor, issue=6),
+    Suite("python: reschedule", f"{_HOME}/request_rescheduling/grpc_endpoint_test.py", _AGAIN, _ALL, beside=_no_monitor, issue=6),
+    _inside("rescheduling of a model's calls", "bls_request_rescheduling", _AGAIN, *_ALL),
     Suite("python: ensemble of streams", _IO, _io_models("dlpack_io_identity"), only=("*ensemble_io",), environment={"TRIAL": "default"}, skips={"*": _TORCH}, beside=_no_monitor, issue=6),
     Suite("python: outputs", _IO, python("add_sub"), only=("*output_default",), beside=_no_monitor, issue=6),
     Suite("python: outputs", _IO, python("add_sub"), only=("*gpu*", "*output_decoupled"), skips={"*gpu*": _GPU, "*": _TORCH}, beside=_no_monitor, issue=6),
