@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
 
 import tuili
@@ -52,8 +53,17 @@ def reshape_to_a_given_shape(graph: Graph) -> list[Array]:
     return [x, shape]
 
 
+def sums_of_nothing(graph: Graph) -> list[Array]:
+    """How many there are is known only by the run: none, and no memory is made for them."""
+    x, axis = np.array(3, np.float32), graph.add_constant(np.array(1, np.int64))
+    found = graph.add("NonZero", [given(graph, x)]).output
+    graph.set_outputs(graph.add("CumSum", [found, axis], {"reverse": 1}).outputs)
+    return [x]
+
+
 CASES: tuple[Callable[[Graph], list[Array]], ...] = (
     gru_without_bias, non_zero_of_a_scalar, shrunk_integers, reshape_to_a_given_shape,
+    sums_of_nothing,
 )  # fmt: skip
 
 
@@ -70,3 +80,24 @@ def test_native_answers_are_those_of_numpy(tmp_path, case):
         assert got[name].shape == array.shape
         assert got[name].dtype == array.dtype
         np.testing.assert_allclose(got[name], array, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loop_in_python_knows_the_sizes_of_the_graph_around_it(tmp_path):
+    """The carried value changes its rank; its new size has no name among the loop's inputs."""
+    text = """<ir_version: 8, opset_import: ["": 18]> net (float[N] x) => (float[M] y)
+    {
+        xx = Concat <axis = 0> (x, x)
+        rounds = Constant <value = int64 {2}> ()
+        go = Constant <value = bool {1}> ()
+        one = Constant <value = float {1.0}> ()
+        y = Loop (rounds, go, one) <body = round (int64 at, bool on, float[] v) => (bool still, float[K] next)
+        {
+            still = Identity (on)
+            shape = Shape (xx)
+            wide = Expand (v, shape)
+            next = Add (wide, xx)
+        }>
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    model = tuili.load(tmp_path / "m.onnx")
+    assert model.run({"x": np.ones(3, np.float32)})["y"].tolist() == [3.0] * 6

@@ -55,6 +55,11 @@ CASES: dict[str, tuple[str, dict[str, Any], list[Array], list[Array]]] = {
         "GatherElements", {"axis": 1}, [f32(3, 4), i64(0, 1).reshape(2, 1)],
         [f32(1, 4), i64(0, 1).reshape(2, 1)],
     ),
+    "square": ("Det", {}, [f32(2, 3, 3)], [f32(2, 3, 2)]),
+    "keys": (
+        "com.microsoft::MultiHeadAttention", {"num_heads": 2},
+        [f32(1, 3, 8), f32(1, 4, 8), f32(1, 4, 6)], [f32(1, 3, 8), f32(1, 4, 8), f32(1, 5, 6)],
+    ),
     "batches": (
         "GatherND", {"batch_dims": 1}, [f32(2, 4), i64(0, 1).reshape(2, 1)],
         [f32(3, 4), i64(0, 1).reshape(2, 1)],

@@ -15,6 +15,7 @@ import numpy as np
 
 from tuili.errors import InvalidArgument
 from tuili.ir import Graph, TensorType, Value
+from tuili.ops.contents import symbols_in
 from tuili.ops.interpret import fixed_node, run
 from tuili.runtime.objects import current_objects, handle_of
 from tuili.tensors import Array, Expr, evaluate, symbols_of
@@ -36,6 +37,9 @@ class HostStep:
         self._inputs = (ctypes.c_void_p * len(graph.inputs)).from_address
         self._run_dims = (ctypes.c_int64 * max(len(symbols), 1)).from_address
         self._found = self._dims.keys() - set(bound)
+        # What nested graphs compute with, though no edge of this node may have it alone.
+        nested = _nested_symbols(graph) & set(bound)
+        self._inner = {name: index for index, name in enumerate(symbols) if name in nested}
         self._function = _function(graph)
 
     def compute(self, inputs: int, dims: int) -> list[Array]:
@@ -50,7 +54,8 @@ class HostStep:
             for value, address in zip(self._graph.inputs, self._inputs(inputs), strict=True)
         ]
         # A meaning gives all of its results, also those that the node leaves out.
-        found = self._function(given)[: len(self._graph.outputs)]
+        sizes = {name: values[index] for name, index in self._inner.items()}
+        found = self._function(given, sizes)[: len(self._graph.outputs)]
         if self._found:
             self._find(found, env)
             for name in self._found:
@@ -68,17 +73,19 @@ class HostStep:
                     env[dim.symbol] = size
 
 
-def _function(graph: Graph) -> Callable[[list[Any]], list[Any]]:
-    """The graph as a function of its inputs' values."""
+def _function(graph: Graph) -> Callable[[list[Any], Env], list[Any]]:
+    """The graph as a function of its inputs' values, and of sizes in nested graphs."""
     (node,) = graph.nodes
     fixed = fixed_node(node)
     if fixed is None:
         names = [value.name for value in graph.inputs]
-        return lambda given: [*run(graph, dict(zip(names, given, strict=True))).values()]
+        return lambda given, sizes: [
+            *run(graph, dict(zip(names, given, strict=True)), sizes).values()
+        ]
     places = {value: index for index, value in enumerate(graph.inputs)}
     direct = [None if value is None else places.get(value) for value in node.inputs]
     constants = [None if value is None else value.constant for value in node.inputs]
-    return lambda given: fixed(
+    return lambda given, _: fixed(
         [
             constant if place is None else given[place]
             for place, constant in zip(direct, constants, strict=True)
@@ -93,6 +100,15 @@ def _has_shape(value: Value) -> bool:
 def _symbols(value: Value) -> set[str]:
     dims = value.shape if _has_shape(value) else ()
     return {name for dim in dims for name in symbols_of(dim)}
+
+
+def _nested_symbols(graph: Graph) -> set[str]:
+    """Symbols among the attributes of all nodes, and the dims of nested values."""
+    attrs = (attr for node in graph.walk() for attr in node.attrs.values())
+    dims = (attr if isinstance(attr, tuple) else (attr,) for attr in attrs)
+    found = {name for each in dims for name in symbols_in(each)}
+    inner = (value for node in graph.walk() for each in node.graphs() for value in each.defined())
+    return found | {name for value in inner for name in _symbols(value)}
 
 
 def _native(value: Value, result: Any) -> Array:

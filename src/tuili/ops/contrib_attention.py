@@ -227,6 +227,7 @@ def _heads_shape(site: Site, past: int, *, shares: bool) -> list[Result]:
     new = _key_length(site, length)
     if site.has(2):
         value = site.shape(2)
+        _check_keys(site, batch, width, size)
         width = value[2] if len(value) == 3 else heads * value[3]
     old = site.shape(past)[2] if site.has(past) else 0
     total = site.fresh(3, 3) if shares else new + old
@@ -235,6 +236,19 @@ def _heads_shape(site: Site, past: int, *, shares: bool) -> list[Result]:
         (batch, length, width), (batch, heads, kept, size), (batch, heads, kept, width // heads),
         (batch, heads, length, total),
     ]  # fmt: skip
+
+
+def _check_keys(site: Site, batch: Dim, width: Dim, size: Dim) -> None:
+    """Keys are as wide as queries, and as many as values; rank 4 has its heads apart."""
+    key, value = site.shape(1), site.shape(2)
+    for each, what in ((key, "keys"), (value, "values")):
+        site.same(each[0], batch, f"the batch of {what}")
+    if len(key) == len(value) == 3:
+        site.same(key[2], width, "the width of keys")
+        site.same(value[1], key[1], "as many values as keys")
+    if len(key) == len(value) == 4:
+        site.same(key[3], size, "the width of a head of keys")
+        site.same(value[2], key[2], "as many values as keys")
 
 
 def _key_length(site: Site, length: Dim) -> Dim:

@@ -18,9 +18,14 @@ from tuili.ops.verify import slot_at
 from tuili.tensors import Array, Dim, DType, Expr, evaluate, shape_text, symbols_of
 
 
-def run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Any]:
-    """The outputs of a graph by name; raises InvalidArgument for wrong feeds."""
-    machine = _Machine(graph)
+def run(
+    graph: Graph, feeds: Mapping[str, Array], sizes: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """The outputs of a graph by name; raises InvalidArgument for wrong feeds.
+
+    `sizes` are of symbols that the shapes of the inputs do not tell.
+    """
+    machine = _Machine(graph, sizes)
     _check_names(graph, feeds)
     for value in graph.inputs:
         machine.feed(value, feeds[value.name])
@@ -84,9 +89,9 @@ def _evaluated(node: Node, op: Op, attrs: dict[str, Any], inputs: Sequence[Any])
 class _Machine:
     """Values and symbols while a graph runs."""
 
-    def __init__(self, root: Graph | None) -> None:
+    def __init__(self, root: Graph | None, sizes: Mapping[str, int] | None = None) -> None:
         self._values: dict[Value, Any] = {}
-        self._symbols: dict[str, int] = {}
+        self._symbols = dict(sizes or {})
         self._origins: dict[str, list[tuple[str, str]]] = {}
         for symbol, origin in origins(root.metadata if root else {}).items():
             name, _, element = origin.removesuffix("]").rpartition("[")

@@ -130,6 +130,12 @@ def matmul_integer(
     return np.matmul(left.astype(np.float64), right.astype(np.float64)).astype(np.int32)
 
 
+def _det_shape(site: Site) -> list[Result]:
+    *batch, rows, columns = site.shape(0)
+    site.same(rows, columns, "a matrix is not square")
+    return [tuple(batch)]
+
+
 def _det(X: Array) -> Any:
     return np.linalg.det(_wide(X))
 
@@ -146,7 +152,7 @@ ROWS = (
         attrs={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
     ),
     op("Einsum", "inputs*", "output", _einsum_shape, _einsum, attrs={"equation": REQUIRED}),
-    op("Det", "X", "Y", lambda site: [site.shape(0)[:-2]], _det, allow="float"),
+    op("Det", "X", "Y", _det_shape, _det, allow="float"),
     op(
         "MatMulInteger",
         "A:A B:B a_zero_point?:A b_zero_point?:B",

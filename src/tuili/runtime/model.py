@@ -183,13 +183,17 @@ class Model:
         env = {**plan.env, **dict(zip(self._symbols, context.dims, strict=False))}
         for index, spec in enumerate(self.outputs):
             address = context.outputs[index]
-            if results[spec.name] is not None or address is None:
+            if results[spec.name] is not None:
                 continue
             if failed:
-                free(address)
+                if address is not None:
+                    free(address)
                 continue
-            shape = output_shape(spec, env, self._where)
-            results[spec.name] = adopt(address, shape, spec.dtype.numpy, free)
+            shape, dtype = output_shape(spec, env, self._where), spec.dtype.numpy
+            # Nothing is allocated for an output without elements.
+            results[spec.name] = (
+                np.empty(shape, dtype) if address is None else adopt(address, shape, dtype, free)
+            )
 
     # -- plans and contexts ------------------------------------------------------------------
 
