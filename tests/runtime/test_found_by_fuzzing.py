@@ -90,7 +90,8 @@ def test_a_loop_in_python_knows_the_sizes_of_the_graph_around_it(tmp_path):
         rounds = Constant <value = int64 {2}> ()
         go = Constant <value = bool {1}> ()
         one = Constant <value = float {1.0}> ()
-        y = Loop (rounds, go, one) <body = round (int64 at, bool on, float[] v) => (bool still, float[K] next)
+        y = Loop (rounds, go, one) <body = round (int64 at, bool on, float[] v)
+            => (bool still, float[K] next)
         {
             still = Identity (on)
             shape = Shape (xx)
