@@ -7,7 +7,8 @@
 `overload`: a model of 5 ms a request; goodput and p99 of what is accepted at 0.5 to
 5 times its capacity, with and without `max_wait_ms`. `delays`: answers per second and p99, a closed
 loop; tuili with nothing configured, with each delay of a grid, and Triton where it is installed
-(python -m benchmarks.peers.install triton), in interleaved rounds, medians of the rounds.
+(python -m benchmarks.peers.install triton), all servers at once and asked in turns, medians of the
+rounds; the learnt delay beside the best of the grid in each round.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -212,11 +214,21 @@ def delays(options: argparse.Namespace) -> None:
     numbers = [int(text) for text in options.concurrency.split(",")]
     settings = Settings(warm_up_s=options.warm_up, window_s=options.seconds, windows=1)
     samples: dict[tuple[str, str, int], list[Level]] = defaultdict(list)
-    for _ in range(options.rounds):
-        for model in models:
+    for model in models:
+        with ExitStack() as stack:
+            running: dict[str, Any] = {}
             for name, server in ways(model):
-                with tempfile.TemporaryDirectory() as folder:
-                    measure(name, server, model, numbers, settings, Path(folder), samples)
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                # Triton has both models, and is asked for the first until it answers.
+                first = "mlp" if name == "triton" else model
+                running[name] = stack.enter_context(started(server, first, folder, ""))
+            for at in range(options.rounds):
+                names = list(running)
+                for number in numbers:
+                    # Nobody is always first after another load, nor always after the same one.
+                    for name in names[at % len(names) :] + names[: at % len(names)]:
+                        level = measure(name, running[name], model, number, settings)
+                        samples[model, name, number].append(level)
     report_delays(samples, models, numbers, options)
 
 
@@ -244,17 +256,13 @@ def with_minilm(model: str, folder: Path, http: int, grpc: int) -> tuple[list[st
     return command, environment
 
 
-def measure(name, server, model, numbers, settings, folder, samples) -> None:
-    """One way over all concurrencies."""
-    # Triton has both models, and is asked for the first until it answers.
-    with started(server, "mlp" if name == "triton" else model, folder, "") as running:
-        for number in numbers:
-            if name == "triton" and model == "mlp":
-                with running.load(Case(model, "http", number), settings) as load:
-                    samples[model, name, number].append(load.closed(number))
-            else:
-                with asking(running, model, question(model), settings) as session:
-                    samples[model, name, number].append(session.closed(number))
+def measure(name: str, running: Any, model: str, number: int, settings: Settings) -> Level:
+    """One way at one concurrency."""
+    if name == "triton" and model == "mlp":
+        with running.load(Case(model, "http", number), settings) as load:
+            return load.closed(number)
+    with asking(running, model, question(model), settings) as session:
+        return session.closed(number)
 
 
 def report_delays(samples, models, numbers, options) -> None:
@@ -276,12 +284,19 @@ def report_delays(samples, models, numbers, options) -> None:
             grid.add_row(*row)
         Console().print(grid)
         for number in numbers:
-            best = max(rates[f"{delay} us", number] for delay in GRID_US)
+            best = max((f"{delay} us" for delay in GRID_US), key=lambda way: rates[way, number])
+            ratios = [
+                learnt.window.rate / hand.window.rate
+                for learnt, hand in zip(
+                    samples[model, "learnt", number], samples[model, best, number], strict=True
+                )
+            ]
             beside = f", / triton {rates['learnt', number] / rates['triton', number]:.2f}" * (
                 "triton" in names
             )
             print(
-                f"{model} c={number}: learnt / best: {rates['learnt', number] / best:.2f}{beside}"
+                f"{model} c={number}: learnt / best ({best}): {statistics.median(ratios):.2f}, "
+                f"rounds {min(ratios):.2f}-{max(ratios):.2f}{beside}"
             )
     if options.json:
         kept = {" ".join(map(str, key)): [asdict(x) for x in v] for key, v in samples.items()}
