@@ -93,6 +93,15 @@ def test_unknown_public_name_is_an_attribute_error():
         _ = tuili.compyle
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_structs_are_decoded_by_decoders_that_are_made_on_import(path):
+    # msgspec learns a type at its first use; when two threads do that at once, the process ends.
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".decode"):
+            given = [ast.unparse(each.value) for each in node.keywords if each.arg == "type"]
+            assert all("msgspec.Raw" in text or text.islower() for text in given), given
+
+
 def test_version_is_the_newest_in_the_changelog():
     headings = [s for s in (ROOT / "CHANGELOG.md").read_text().splitlines() if s[:4] == "## ["]
     versions = [s.split("[")[1].split("]")[0] for s in headings]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -106,6 +106,11 @@ class _Head(msgspec.Struct):
     abi: int = 0
 
 
+# Made on import: the first use of a type from two threads at once ends the process (msgspec).
+_decode_head: Final = msgspec.json.Decoder(_Head).decode
+_decode: Final = msgspec.json.Decoder(Manifest).decode
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as indented JSON, the same bytes every time."""
     return (
@@ -116,12 +121,12 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(data: bytes, where: str) -> Manifest:
     """The manifest in `data`; raises InvalidArtifact that starts with `where`."""
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        head = _decode_head(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArtifact(f"{where}: not a manifest: {error}") from None
     _check_head(head, where)
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArtifact(f"{where}: {_explain(str(error))}") from None
     check_manifest(manifest, where)

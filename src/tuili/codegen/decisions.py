@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -24,6 +25,10 @@ class Told(msgspec.Struct, frozen=True):
         """For people."""
         where = self.nodes[0] + (f" and {len(self.nodes) - 1} more" if self.nodes[1:] else "")
         return f"{self.problem}: {self.chosen}; {self.why} ({where})"
+
+
+# Made on import: the first use of a type from two threads at once ends the process (msgspec).
+_decode: Final = msgspec.json.Decoder(list[Told]).decode
 
 
 def tell(decisions: Mapping[str, Decision]) -> list[Told]:
@@ -55,7 +60,7 @@ def decisions_files(decisions: Mapping[str, Decision]) -> dict[str, bytes]:
 
 def read_decisions(text: bytes) -> list[Told]:
     """What `decisions_files` wrote."""
-    return msgspec.json.decode(text, type=list[Told])
+    return _decode(text)
 
 
 def tuned_option(decisions: Mapping[str, Decision]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -73,6 +73,10 @@ class Times:
         return best, f"measured: {_time(found[best])} against {_time(found[other])} of {other}"
 
 
+# Made on import: the first use of a type from two threads at once ends the process (msgspec).
+_decode: Final = msgspec.json.Decoder(Entry).decode
+
+
 def _time(ns: int) -> str:
     return f"{ns / 1e6:.3f} ms" if ns >= 100_000 else f"{ns / 1e3:.2f} us"
 
@@ -110,7 +114,7 @@ def read_record(path: Path) -> list[Entry]:
 
 def _read_line(line: bytes, where: str) -> Entry:
     try:
-        return msgspec.json.decode(line, type=Entry)
+        return _decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument(
             f"{where}: no entry of a tuning record: {error}; "

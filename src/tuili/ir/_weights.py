@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -20,6 +21,10 @@ class _Entry(msgspec.Struct):
     dtype: str
     shape: list[int]
     data_offsets: tuple[int, int]
+
+
+# Made on import: the first use of a type from two threads at once ends the process (msgspec).
+_decode_entry: Final = msgspec.json.Decoder(_Entry).decode
 
 
 def write_weights(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -55,7 +60,7 @@ def _entries(header: bytes, path: Path) -> dict[str, _Entry]:
     try:
         raw = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
         raw.pop("__metadata__", None)
-        return {key: msgspec.json.decode(text, type=_Entry) for key, text in raw.items()}
+        return {key: _decode_entry(text) for key, text in raw.items()}
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InvalidModel(f"{path} is no safetensors file: {error}") from error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -19,6 +20,10 @@ from tuili.ir._saving import Saver
 from tuili.ir._schema import FORMAT, VERSION, SavedHead, SavedModel
 from tuili.ir._weights import map_weights, write_weights
 from tuili.ir.graph import Graph
+
+# Made on import: the first use of a type from two threads at once ends the process (msgspec).
+_decode: Final = msgspec.json.Decoder(SavedModel).decode
+_decode_head: Final = msgspec.json.Decoder(SavedHead).decode
 
 
 def save(graph: Graph, path: Path) -> None:
@@ -37,7 +42,7 @@ def load(path: Path) -> Graph:
     data = path.read_bytes()
     try:
         _check_version(data)
-        model = msgspec.json.decode(data, type=SavedModel)
+        model = _decode(data)
         return Restorer(map_weights(path.parent / model.weights)).read(model.graph)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise InvalidModel(f"{path} is not a saved graph: {error}") from error
@@ -46,7 +51,7 @@ def load(path: Path) -> Graph:
 
 
 def _check_version(data: bytes) -> None:
-    head = msgspec.json.decode(data, type=SavedHead)
+    head = _decode_head(data)
     if head.format != FORMAT:
         raise InvalidModel(f"its format is {head.format!r}; expected {FORMAT!r}")
     if head.version != VERSION:

@@ -10,7 +10,7 @@ from tuili.server.repository.overrides import parse
 
 def test_files_replace_the_folder_until_discarded():
     text = base64.b64encode(b"two").decode()
-    found = parse("m", {"config": "{}", "file:1/model.onnx": b"one", "file:2/model.onnx": text})
+    found = parse("m", {"config": "{}", "file:1/model.onnx": b"one", "file:/2/model.onnx": text})
     assert found.folder is not None
     assert found.folder.name == "m"
     assert (found.folder / "1" / "model.onnx").read_bytes() == b"one"
@@ -31,7 +31,8 @@ def test_a_config_alone_keeps_the_folder():
         ({"config": 5}, "'config' must be JSON text, got 5"),
         ({"confg": "{}"}, "unrecognized load parameter 'confg'"),
         ({"config": "{}", "file:../../etc/x": b""}, "must stay inside the model's folder"),
-        ({"config": "{}", "file:/etc/x": b""}, "must stay inside the model's folder"),
+        ({"config": "{}", "file:/../x": b""}, "must stay inside the model's folder"),
+        ({"config": "{}", "file:/": b""}, "must stay inside the model's folder"),
         ({"config": "{}", "file:": b""}, "must stay inside the model's folder"),
         ({"config": "{}", "file:1/x": "no base64!"}, "is not base64"),
         ({"config": "{}", "file:1/x": 5}, "must be bytes, got int"),

@@ -137,8 +137,11 @@ def options_text(options: ServerOptions) -> str:
 
 def options_of(text: str) -> ServerOptions:
     """The options in such a text."""
-    return msgspec.json.decode(text, type=ServerOptions, dec_hook=_path)
+    return _decode_options(text)
 
 
 def _path(kind: type, value: Any) -> Any:
     return Path(value) if issubclass(kind, Path) else value
+
+
+_decode_options: Final = msgspec.json.Decoder(ServerOptions, dec_hook=_path).decode

@@ -7,6 +7,8 @@ of the inputs (KServe v2, extension_binary_data.md). With the length of that lin
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from tuili.errors import InvalidArgument, TuiliError
@@ -39,6 +41,10 @@ class _Head(msgspec.Struct, omit_defaults=True):
 Shapes = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
+# Made on import: the first use of a type from two threads at once ends the process (msgspec).
+_decode_head: Final = msgspec.json.Decoder(_Head).decode
+
+
 def shapes_of(request: InferRequest) -> Shapes:
     """What tells a request from others that are worth keeping."""
     return tuple(sorted([(each.name, each.datatype, each.shape) for each in request.inputs]))
@@ -63,7 +69,7 @@ def parse(data: bytes, model: str) -> InferRequest:
     if not newline:
         raise InvalidArgument("it has no line of JSON with tensors behind it")
     try:
-        head = msgspec.json.decode(line, type=_Head)
+        head = _decode_head(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"its first line is not the JSON of a request: {error}") from error
     expected = sum(each.parameters.binary_data_size for each in head.inputs)

@@ -67,6 +67,10 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return frozenset(found)
 
 
+# Made on import: the first use of a type from two threads at once ends the process (msgspec).
+_decode: Final = msgspec.json.Decoder(Ledger).decode
+
+
 def read(folder: Path) -> Ledger:
     """The ledger of a model's folder; an empty one if there is none; raises InvalidModel."""
     path = folder / LEDGER
@@ -81,7 +85,7 @@ def read(folder: Path) -> Ledger:
 def decode(text: bytes, where: str) -> Ledger:
     """The ledger in `text`; raises InvalidModel."""
     try:
-        return msgspec.json.decode(text, type=Ledger)
+        return _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidModel(f"{where} cannot be read: {error}") from error
 

@@ -81,6 +81,10 @@ class Record(_Entry, frozen=True, kw_only=True, omit_defaults=True):
         return sum(entry.bytes for entry in self.files.values())
 
 
+# Made on import: the first use of a type from two threads at once ends the process (msgspec).
+_decode: Final = msgspec.json.Decoder(Record).decode
+
+
 def encode(record: Record) -> bytes:
     """The record as indented JSON, the same bytes every time."""
     text = msgspec.json.encode(record, order="deterministic")
@@ -90,7 +94,7 @@ def encode(record: Record) -> bytes:
 def decode(text: bytes, where: str) -> Record:
     """The record in `text`; raises InvalidArtifact."""
     try:
-        record = msgspec.json.decode(text, type=Record)
+        record = _decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArtifact(f"{where} is no record of a version: {error}") from error
     for name in record.files:

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -25,6 +25,10 @@ class Seal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     """The SHA-256 of the public key's 32 bytes, to name it in errors."""
     signature: str
+
+
+# Made on import: the first use of a type from two threads at once ends the process (msgspec).
+_decode: Final = msgspec.json.Decoder(Seal).decode
 
 
 def sign(record: bytes, key: Path) -> bytes:
@@ -72,7 +76,7 @@ def require_signature(version: Path, trusted: Sequence[Path]) -> None:
     keys = public_keys(trusted)
     try:
         record = (version / RECORD).read_bytes()
-        seal = msgspec.json.decode((version / SEAL).read_bytes(), type=Seal)
+        seal = _decode((version / SEAL).read_bytes())
         signature = base64.b64decode(seal.signature, validate=True)
     except FileNotFoundError as error:
         raise InvalidArtifact(

@@ -64,8 +64,8 @@ def parse(model: str, parameters: Mapping[str, object]) -> Overrides:
 
 
 def _write(folder: Path, name: str, value: object) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in name:
+    relative = PurePosixPath(name.lstrip("/"))  # as in Triton "/1/model.py" is in the folder too
+    if ".." in relative.parts or not relative.parts or "\0" in name:
         raise InvalidArgument(f"file override {name!r} must stay inside the model's folder")
     if isinstance(value, str):
         try:
