@@ -190,6 +190,29 @@ def test_a_model_calls_others(tmp_path):
     assert run(tmp_path, scenario) == 42.0
 
 
+AGAIN_WITH_AN_ANSWER = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            request.set_release_flags(pb.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+        return [pb.InferenceResponse([one(request, 1.0)]) for request in requests]
+"""
+)
+
+
+def test_who_asks_for_another_round_has_no_answer_yet(tmp_path):
+    config = CONFIG.replace("dynamic_batching { }", ITERATIVE)
+    add(tmp_path, "m", config=config, source=AGAIN_WITH_AN_ANSWER)
+
+    async def scenario(dataplane):
+        with pytest.raises(TuiliError, match="Expected a None object in the execute function"):
+            await infer(dataplane, ask("m"))
+
+    run(tmp_path, scenario)
+
+
 ARGUMENTS = (
     HEAD
     + """

@@ -229,15 +229,21 @@ class TritonModel:
                 )
             )
         for request, response in zip(batch, responses, strict=True):
-            released = request.release_flags == _RESCHEDULE or request.sender is not None
-            if not isinstance(response, InferenceResponse) and not (response is None and released):
-                raise InternalError(
-                    self._failed(
-                        "Expected an 'InferenceResponse' object in the execute function return "
-                        f"list, found type '{type(response).__name__}'."
-                    )
-                )
+            self._check_response(request, response)
         return responses
+
+    def _check_response(self, request: InferenceRequest, response: object) -> None:
+        found = f"found type '{type(response).__name__}'."
+        again = request.release_flags == _RESCHEDULE
+        if again and response is not None:
+            text = (
+                "Expected a None object in the execute function return list for reschduled request"
+            )
+            raise InternalError(self._failed(f"{text}, {found}"))
+        released = again or request.sender is not None
+        if not isinstance(response, InferenceResponse) and not (response is None and released):
+            text = "Expected an 'InferenceResponse' object in the execute function return list, "
+            raise InternalError(self._failed(text + found))
 
     def _answer(
         self, request: InferenceRequest, response: InferenceResponse | None

@@ -141,6 +141,20 @@ def test_requests_expire_at_the_earliest_of_their_limits(limits, asked_s, deadli
     assert len(queue) == 0
 
 
+def test_a_delayed_request_goes_before_lower_levels():
+    levels = {1: LevelPolicy(timeout_s=1, on_timeout="delay"), 2: LevelPolicy()}
+    queue: RequestQueue[Item] = RequestQueue(BatchPolicy(levels=levels))
+    low, late = Item(level=2), Item(level=1)
+    queue.push(low)
+    queue.push(late)
+    assert queue.expire(2.0) == []
+    in_time = Item(level=1, arrived=2.0)
+    queue.push(in_time)
+    assert queue.ahead(1) == 1
+    assert queue.ahead(2) == 3
+    assert [queue.take(2.0)[0] for _ in range(3)] == [in_time, late, low]
+
+
 def test_a_delayed_request_goes_behind_all_others():
     policy = BatchPolicy(level=LevelPolicy(timeout_s=1, on_timeout="delay"))
     queue: RequestQueue[Item] = RequestQueue(policy)

@@ -52,7 +52,6 @@ class Left(Enum):
 Item = TypeVar("Item", bound=Waiting)
 # How far behind the oldest a small request is looked for.
 _LOOK_AHEAD: Final = 64
-_DELAYED: Final = 1 << 62  # the level below all levels: timed out under policy "delay"
 
 
 class RequestQueue(Generic[Item]):
@@ -85,7 +84,8 @@ class RequestQueue(Generic[Item]):
         """How many requests leave before one of this level that comes now."""
         if len(self._order) <= 1:
             return self._size
-        return sum(count for other, count in self._sizes.items() if other <= level)
+        rank = _rank(level)
+        return sum(count for other, count in self._sizes.items() if _rank(other) <= rank)
 
     def push(self, item: Item, timeout_s: float = 0.0) -> None:
         """Let `item` wait; Overloaded when its level is full. `timeout_s` is the request's own."""
@@ -115,15 +115,15 @@ class RequestQueue(Generic[Item]):
         return True
 
     def expire(self, now: float) -> list[Item]:
-        """The items whose time ran out, taken out; a "delay" level's go behind all others."""
+        """The items whose time ran out, taken out; a "delay" level's go behind its others."""
         expired: list[Item] = []
         while self._expiries and self._expiries[0][0] <= now:
             item = heapq.heappop(self._expiries)[2]
             if not item.queued or item.expires > now:
                 continue
             self.remove(item)
-            if item.level != _DELAYED and self.policy.policy_of(item.level).on_timeout == "delay":
-                item.level = _DELAYED
+            if item.level >= 0 and self.policy.policy_of(item.level).on_timeout == "delay":
+                item.level = ~item.level
                 item.expires = 0.0
                 self._append(item)
             else:
@@ -191,7 +191,7 @@ class RequestQueue(Generic[Item]):
         lanes = self._levels.get(level)
         if lanes is None:
             lanes = self._levels[level] = {}
-            self._order = sorted(self._levels)
+            self._order = sorted(self._levels, key=_rank)
         lane = lanes.get(item.lane)
         if lane is None:
             lane = lanes[item.lane] = deque()
@@ -211,7 +211,7 @@ class RequestQueue(Generic[Item]):
             del lanes[item.lane]
             if not lanes and len(self._order) > 1:
                 del self._levels[item.level]
-                self._order = sorted(self._levels)
+                self._order = sorted(self._levels, key=_rank)
 
     def _oldest(self) -> tuple[int, object]:
         """Level and lane of the most urgent, oldest request."""
@@ -291,7 +291,7 @@ class RequestQueue(Generic[Item]):
         candidates = [
             item
             for level in self._order
-            if level >= first_level
+            if _rank(level) >= _rank(first_level)
             for item in self._levels[level].get(head.lane, ())
         ]
         most_preferred = max(policy.preferred_rows, default=policy.max_rows)
@@ -324,3 +324,8 @@ class RequestQueue(Generic[Item]):
         for item in batch:
             self.remove(item)
         return batch
+
+
+def _rank(level: int) -> int:
+    """In which order levels leave: those of level L whose time ran out, as ~L, right behind it."""
+    return 2 * level if level >= 0 else 2 * ~level + 1
