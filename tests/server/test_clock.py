@@ -11,8 +11,7 @@ WALL = re.compile(r"\btime\.time(_ns)?\(|datetime\.(now|utcnow)\(|\btime\.localt
 MEANT = {
     "server/serving/answering.py": "last_inference of the statistics extension",
     "server/loading/elastic.py": "the hour of the day, for the forecast of the load",
-    "server/serving/ensemble_once.py": "last_inference of the statistics extension",
-    "server/serving/ensemble_stream.py": "last_inference of the statistics extension",
+    "server/serving/ensemble_steps.py": "last_inference of the statistics extension",
     "server/telemetry/access_log.py": "when a request came, for people",
     "server/tracing/spans.py": "spans have the time of day",
     "server/repository/lifecycle.py": "how long ago the file system says a version was changed",

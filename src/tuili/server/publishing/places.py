@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -54,24 +55,7 @@ class _Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-
-    def publish(
-        self,
-        model: str,
-        draft: Draft,
-        *,
-        version: int | None = None,
-        allow_signature_change: bool = False,
-        key: Path | None = None,
-    ) -> Record:
-        return publishing.publish(
-            self._path,
-            model,
-            draft,
-            version=version,
-            allow_signature_change=allow_signature_change,
-            key=key,
-        )
+        self.publish = partial(publishing.publish, path)
 
     def decide(self, model: str, decision: Callable[[Path], Found]) -> Found:
         return decision(self.whole(model))
@@ -87,24 +71,7 @@ class _Remote:
         self._url = url
         self._store = store
         self._config = config
-
-    def publish(
-        self,
-        model: str,
-        draft: Draft,
-        *,
-        version: int | None = None,
-        allow_signature_change: bool = False,
-        key: Path | None = None,
-    ) -> Record:
-        return remote.publish(
-            self._store,
-            model,
-            draft,
-            version=version,
-            allow_signature_change=allow_signature_change,
-            key=key,
-        )
+        self.publish = partial(remote.publish, store)
 
     def decide(self, model: str, decision: Callable[[Path], Found]) -> Found:
         return remote.decide(self._store, model, decision)

@@ -15,10 +15,12 @@ from tuili.server.serving.ensemble_steps import (
     LeftOut,
     Parts,
     made_by,
+    record_answered,
     require_answer,
     response,
     scalar,
     step_request,
+    wanted_of,
 )
 
 
@@ -31,8 +33,7 @@ class OnceRun:
         self._reply: Reply | None = reply
         self._rows = rows
         self._started_ns = time.monotonic_ns()
-        wanted = [output.name for output in request.outputs or ()] or parts.dag.outputs
-        self._flow = Flow(parts.dag, wanted, self._value_of)
+        self._flow = Flow(parts.dag, wanted_of(parts, request), self._value_of)
         self._tensors: dict[str, Array] = {}
         self._tickets: dict[int, Ticket] = {}
         self._left_out = LeftOut()
@@ -104,10 +105,7 @@ class OnceRun:
                 "skipped; give it another source that is always there"
             )
         outputs = parts.respond(request, self._array_of, self._flow.is_absent)
-        age_ns = self._age_ns()
-        parts.statistics.record_batch(self._rows, 1, (0, age_ns, 0), "alone")
-        parts.statistics.record_success(0, age_ns)
-        parts.statistics.last_inference_ms = time.time_ns() // 1_000_000
+        record_answered(parts, self._rows, self._age_ns())
         self._end()
         assert reply is not None
         reply(response(parts, request, outputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -52,6 +53,19 @@ class Parts(Protocol):
         self, request: InferRequest, array_of: Callable[[str], Array], absent: Callable[[str], bool]
     ) -> list[OutputTensor]: ...
     def forget(self, run: Run) -> None: ...
+
+
+def wanted_of(parts: Parts, request: InferRequest) -> list[str]:
+    """The outputs of the ensemble that a request asks for."""
+    return [output.name for output in request.outputs or ()] or parts.dag.outputs
+
+
+def record_answered(parts: Parts, rows: int, age_ns: int) -> None:
+    """A request of so many rows was answered after so long."""
+    statistics = parts.statistics
+    statistics.record_batch(rows, 1, (0, age_ns, 0), "alone")
+    statistics.record_success(0, age_ns)
+    statistics.last_inference_ms = time.time_ns() // 1_000_000
 
 
 def step_request(

@@ -20,10 +20,12 @@ from tuili.server.serving.ensemble_steps import (
     LeftOut,
     Parts,
     made_by,
+    record_answered,
     require_answer,
     response,
     scalar,
     step_request,
+    wanted_of,
 )
 
 _Where = tuple[Branch[Array], int]
@@ -38,8 +40,7 @@ class StreamRun:
         self._reply: StreamReply | None = reply
         self._rows = rows
         self._started_ns = time.monotonic_ns()
-        wanted = [output.name for output in request.outputs or ()] or parts.dag.outputs
-        self._root: Branch[Array] = Branch(parts.dag, wanted, self._scalar)
+        self._root: Branch[Array] = Branch(parts.dag, wanted_of(parts, request), self._scalar)
         self._tickets: dict[_Where, Ticket] = {}
         self._left_out = LeftOut()
         self._under_way = 0
@@ -141,10 +142,7 @@ class StreamRun:
         self._send()
 
     def _succeeded(self) -> None:
-        statistics, age_ns = self._parts.statistics, self._age_ns()
-        statistics.record_batch(self._rows, 1, (0, age_ns, 0), "alone")
-        statistics.record_success(0, age_ns)
-        statistics.last_inference_ms = time.time_ns() // 1_000_000
+        record_answered(self._parts, self._rows, self._age_ns())
         self._end()
 
     # ---- answers
