@@ -193,3 +193,8 @@ fuzz-models: setup
 .PHONY: architectures
 architectures: setup
 	$(BIN)/python -m benchmarks.architectures
+
+# The ONNX files that other people's packages bring, beside onnxruntime.
+.PHONY: packaged-models
+packaged-models: setup
+	$(BIN)/python -m benchmarks.packaged_models
