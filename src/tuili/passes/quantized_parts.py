@@ -78,7 +78,7 @@ class Product:
     x_zero: Array | Value | None
     weights: Array
     bias: Array | None
-    multiplier: Array | Value
+    multiplier: Array | Value | None
     attrs: Mapping[str, Attr]
 
 

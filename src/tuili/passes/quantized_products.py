@@ -3,6 +3,7 @@
 Conv(DequantizeLinear(x), DequantizeLinear(w), DequantizeLinear(b))  ->  QConv
 MatMul and Gemm alike                                                ->  QMatMul
 Mul(Cast(MatMulInteger(x, w)), scale), and ConvInteger               ->  QMatMul, QConv
+Cast(Add(MatMulInteger(x, w), whole bias)), and ConvInteger          ->  Add(QMatMul, Cast(bias))
 """
 
 from __future__ import annotations
@@ -128,16 +129,42 @@ def _scaled(graph: Graph, node: Node) -> Value | None:
         if cast is None or cast.op != "Cast" or cast.output.dtype is not DType.F32:
             continue
         product = cast.required(0).producer
-        form = None if product is None else INTEGERS.get(product.op)
-        if product is None or form is None or product.graph is not graph:
-            continue
-        found = _integer_product(product, scale, *form)
-        if found is not None:
+        multiplier = None if product is None else _multiplier(scale, product)
+        found = None if multiplier is None else _integer_product(graph, product, multiplier)
+        if product is not None and found is not None:
             return add_product(graph, found, node, product.name)
     return None
 
 
-def _integer_product(node: Node, scale: Value, op: str, axis: int, channel: int) -> Product | None:
+def _added(graph: Graph, node: Node) -> Value | None:
+    """Cast(Add(integer product, whole numbers)), as onnxruntime's older quantizer has it.
+
+    Both become f32 before they are added: the same number while each is below 2^24, where f32
+    holds every whole one.
+    """
+    add = node.required(0).producer
+    if node.output.dtype is not DType.F32 or add is None or add.op != "Add":
+        return None
+    for slot in (0, 1):
+        product, bias = add.required(slot).producer, add.required(1 - slot)
+        if product is None or product.output.type != add.output.type:
+            continue
+        found = _integer_product(graph, product, None)
+        if found is not None:
+            real = add_product(graph, found, node, product.name)
+            whole = graph.add("Cast", [bias], {"to": DType.F32}, before=node).output
+            return graph.add("Add", [real, whole], before=node).output
+    return None
+
+
+def _integer_product(
+    graph: Graph, node: Node | None, multiplier: Array | Value | None
+) -> Product | None:
+    """The product that a node of whole numbers is; None where it is none, or not of known bytes."""
+    form = None if node is None else INTEGERS.get(node.op)
+    if node is None or form is None or node.graph is not graph:
+        return None
+    op, axis, _ = form
     x, w = node.required(0), node.required(1)
     x_zero, w_zero = node.input(2), node.input(3)
     weights, known = w.constant, w_zero is None or w_zero.is_constant
@@ -146,23 +173,21 @@ def _integer_product(node: Node, scale: Value, op: str, axis: int, channel: int)
         return None
     if x_zero is not None and numel(x_zero.shape) != 1:
         return None
-    multiplier = _multiplier(scale, node.output, channel)
-    if multiplier is None:
-        return None
     shift = None if w_zero is None else w_zero.constant
     attrs = node.attrs if op == "QConv" else {}
     return Product(op, x, x_zero, centred(weights, shift, axis), None, multiplier, attrs)
 
 
-def _multiplier(scale: Value, product: Value, axis: int) -> Array | Value | None:
+def _multiplier(scale: Value, product: Node) -> Array | Value | None:
     """The scale as one number or a vector along the channels."""
-    if scale.dtype is not DType.F32:
+    if scale.dtype is not DType.F32 or product.op not in INTEGERS:
         return None
-    channels, shape = product.shape[axis], scale.shape
+    axis, rank = INTEGERS[product.op][2], len(product.output.shape)
+    channels, shape = product.output.shape[axis], scale.shape
     if numel(shape) == 1:
-        fits = len(shape) <= len(product.shape)
+        fits = len(shape) <= rank
     else:
-        padded = (1,) * (len(product.shape) - len(shape)) + tuple(shape)
+        padded = (1,) * (rank - len(shape)) + tuple(shape)
         fits = padded[axis] == numel(shape) == channels
     if not fits:
         return None
@@ -175,4 +200,10 @@ def _multiplier(scale: Value, product: Value, axis: int) -> Array | Value | None
 INTEGERS = {"MatMulInteger": ("QMatMul", 1, -1), "ConvInteger": ("QConv", 0, 1)}
 
 Rule = Callable[[Graph, Node], "Value | None"]
-RULES: dict[str, Rule] = {"Conv": _conv, "MatMul": _matmul, "Gemm": _gemm, "Mul": _scaled}
+RULES: dict[str, Rule] = {
+    "Conv": _conv,
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Mul": _scaled,
+    "Cast": _added,
+}
