@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from tuili.server.grpc import frames as h2
 from tuili.server.grpc.assembly import is_one_message
+from tuili.server.grpc.conduct import Conduct
 from tuili.server.grpc.frames import ConnectionFault, expect, frame_head
 from tuili.server.grpc.heads import HeadDecoder
 from tuili.server.grpc.outgoing import Outgoing
@@ -31,7 +32,6 @@ _FRAME_BYTES: Final = 9
 _LEAVING: Final = b"leaving."  # the PING behind a GOAWAY
 _LEAVE_S: Final = 2.0
 _DRIBBLE: Final = 256  # window updates below make us send crumbs
-_EARNED: Final = 16  # control frames that come with a call of an honest client
 
 
 class GrpcConnection(asyncio.BufferedProtocol):
@@ -70,7 +70,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._draining = False
         self._leave_by = 0.0  # when a client counts as told, whether it says so or not
         self._deadline = listener.connections.now + limits.preface_timeout_s
-        self._resets = self._controls = self._empties = 0
+        self._conduct = Conduct(limits)
 
     @property
     def now(self) -> float:
@@ -212,7 +212,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         elif kind == h2.PRIORITY:
             expect(len(payload) == 5, h2.FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
             expect(number != 0, h2.PROTOCOL_ERROR, "PRIORITY on stream 0")
-            self._count_control()
+            self._conduct.control()
         elif kind == h2.GOAWAY:
             expect(number == 0, h2.PROTOCOL_ERROR, "GOAWAY on a stream")
             self._draining, self._leave_by = True, 0.0
@@ -220,13 +220,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         elif kind == h2.PUSH_PROMISE:
             raise ConnectionFault(h2.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         else:
-            self._count_control()  # RFC 9113 section 4.1: unknown types are ignored
-
-    def _count_control(self) -> None:
-        """Frames that make work and carry none are counted against floods."""
-        self._controls += 1
-        if self._controls > self._limits.max_control_frames:
-            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many control frames")
+            self._conduct.control()  # RFC 9113 section 4.1: unknown types are ignored
 
     def _express(self, flags: int, number: int, data: bytes, start: int, stop: int) -> int:
         """Begin a small unary inference that came whole, as most do; where it ends, or 0.
@@ -277,7 +271,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._credit(stream, length, ends)
         size = length - taken - pad
         if not size and not ends:
-            self._count_empty()
+            self._conduct.empty()
         if pad or size > len(data) - start - taken:
             self._data, self._data_left, self._pad_left = stream, size, pad
             self._data_ends = ends
@@ -289,11 +283,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
             if ends:
                 self._half_close(stream)
         return length
-
-    def _count_empty(self) -> None:
-        self._empties += 1
-        if self._empties > self._limits.max_empty_frames:
-            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many empty DATA frames")
 
     def _take_data(self, data: bytes, at: int, end: int) -> int:
         """Consume payload and padding of the DATA frame under way."""
@@ -377,7 +366,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if len(self._block) > self._limits.max_header_bytes:
             raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "header block too large")
         if not payload:
-            self._count_control()
+            self._conduct.control()
         if flags & h2.END_HEADERS:
             block, self._block, self._block_stream = self._block, b"", 0
             self._open(number, block, self._block_ends)
@@ -413,7 +402,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _reset(self, number: int, code: int) -> None:
         """Refuse a stream; a peer that provokes many is attacking."""
         if code != h2.NO_ERROR:
-            self._count_reset()
+            self._conduct.reset()
         self.outgoing.write(h2.rst_frame(number, code))
 
     def _drop(self, number: int, code: int) -> None:
@@ -425,11 +414,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._reset(number, code)
         self._close_if_idle()
 
-    def _count_reset(self) -> None:
-        self._resets += 1
-        if self._resets > self._limits.max_resets:
-            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many resets")
-
     # Control frames --------------------------------------------------------------------------
 
     def _on_reset(self, number: int, payload: bytes) -> None:
@@ -439,10 +423,10 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self.outgoing.waiting.pop(number, None)
         if stream is not None:
             if not stream.over:
-                self._count_reset()  # rapid reset: work started only to be taken back
+                self._conduct.reset()  # rapid reset: work started only to be taken back
             stream.cancel()
         else:
-            self._count_control()
+            self._conduct.control()
         self._close_if_idle()
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
@@ -451,7 +435,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             expect(not payload, h2.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
             return
         expect(len(payload) % 6 == 0, h2.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
-        self._count_control()
+        self._conduct.control()
         for key, value in h2.read_settings(payload):
             self._apply_setting(key, value)
         if not self._configured:
@@ -477,7 +461,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
         expect(len(payload) == 8, h2.FRAME_SIZE_ERROR, "PING of a wrong size")
         expect(number == 0, h2.PROTOCOL_ERROR, "PING on a stream")
-        self._count_control()
+        self._conduct.control()
         if not flags & h2.ACK:
             self.outgoing.write(frame_head(h2.PING, h2.ACK, 0, 8) + payload)
         elif payload == _LEAVING:
@@ -499,7 +483,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 self._drop(number, h2.FLOW_CONTROL_ERROR if amount else h2.PROTOCOL_ERROR)
                 return
         if amount < _DRIBBLE:
-            self._count_control()
+            self._conduct.control()
         if self.outgoing.waiting:
             self.outgoing.pump()
 
@@ -507,7 +491,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def earned(self) -> None:
         """An answer: an honest client acknowledges it and opens its window again."""
-        self._controls = max(self._controls - _EARNED, 0)
+        self._conduct.earned()
 
     def _ended(self, stream: GrpcStream) -> None:
         """Our side of the stream is done."""
@@ -568,7 +552,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def check(self, now: float) -> None:
         """Called by the listener's clock: deadlines, and the counters of another second."""
-        self._resets = self._controls = self._empties = 0
+        self._conduct.next_second()
         self._close_if_idle()
         if now >= self._deadline:
             if not self.outgoing.advances():

@@ -55,7 +55,7 @@ class Parts(Protocol):
     def forget(self, run: Run) -> None: ...
 
 
-def wanted_of(parts: Parts, request: InferRequest) -> list[str]:
+def wanted_of(parts: Parts, request: InferRequest) -> Sequence[str]:
     """The outputs of the ensemble that a request asks for."""
     return [output.name for output in request.outputs or ()] or parts.dag.outputs
 
