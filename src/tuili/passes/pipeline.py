@@ -29,6 +29,7 @@ from tuili.passes.movement import merge_movement
 from tuili.passes.pads import fold_pads
 from tuili.passes.quantized import KEPT, recognise_quantized, split_dequantize
 from tuili.passes.recognise import recognise
+from tuili.passes.settle_ranks import settle_ranks
 from tuili.passes.strength import reduce_strength
 from tuili.passes.volume_patches import volume_patches
 from tuili.passes.whole_windows import whole_windows
@@ -50,6 +51,7 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass, exact: bool = False) 
         run("widen_lstm", lambda: on_all(graph, widen_lstm))
     run("fold_constants_but_codes", lambda: fold_constants(graph, KEPT))
     run("recognise_quantized", lambda: recognise_quantized(graph))
+    run("settle_ranks", lambda: settle_ranks(graph))
     for _ in range(MOST_ROUNDS):
         if not _simplify(graph, run):
             break
