@@ -28,7 +28,7 @@ def lay_out(
     replaced: Sequence[tuple[str, str]] = (),
 ) -> None:
     """The test and what it imports, with the ports of our server instead of the usual ones."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in files:
         text = path.read_text()
         for name, usual in _PORTS.items():
