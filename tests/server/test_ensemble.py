@@ -40,6 +40,18 @@ def repository(tmp_path):
     return tmp_path
 
 
+def test_outputs_have_the_dims_that_are_declared_not_those_of_the_steps(repository):
+    folder = repository / "e"
+    reshaped = "dims: [ 1, 2 ] reshape { shape: [ 2 ] }"
+    (folder / "config.pbtxt").write_text(TWO_STEPS.replace("dims: [ 2 ]", reshaped))
+
+    async def scenario(dataplane):
+        answer = await infer(dataplane, ask(shape=(3, 1, 2)))
+        assert [each.shape for each in answer.outputs] == [(3, 1, 2)] * 2
+
+    run(repository, scenario)
+
+
 OPTIONAL = """
 max_batch_size: 4
 input { name: "a" data_type: TYPE_FP32 dims: [ 1 ] optional: true }

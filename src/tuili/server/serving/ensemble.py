@@ -24,7 +24,7 @@ from tuili.server.serving.ensemble_fits import NO_FITS, Fits
 from tuili.server.serving.ensemble_once import OnceRun
 from tuili.server.serving.ensemble_steps import Run
 from tuili.server.serving.ensemble_stream import StreamRun
-from tuili.server.serving.responding import finish_output
+from tuili.server.serving.responding import as_declared, finish_output
 from tuili.server.serving.servable import Servable
 from tuili.server.serving.step_limits import StepLimit, Turn
 from tuili.server.telemetry.statistics import Statistics
@@ -227,16 +227,13 @@ class Ensemble:
         if GUARD.losses and request.shared is not None:
             request.shared.require_whole()
         wanted = request.outputs or [RequestedOutput(name) for name in self.dag.outputs]
-        return [
-            finish_output(
-                self.signature,
-                output,
-                self.fits.out(output.name, array_of(output.name)),
-                request.shared,
-            )
-            for output in wanted
-            if not absent(output.name)
-        ]
+        found: list[OutputTensor] = []
+        for output in wanted:
+            if not absent(output.name):
+                array = self.fits.out(output.name, array_of(output.name))
+                array = as_declared(self.signature, self.signature.outputs[output.name], array)
+                found.append(finish_output(self.signature, output, array, request.shared))
+        return found
 
     async def rehearse(self, request: InferRequest) -> None:
         """Send a request through the steps before there are any others; raises what fails.

@@ -49,7 +49,10 @@ def select_outputs(
     if request.outputs:
         return [
             finish_output(
-                signature, wanted, _array(signature, rules[wanted.name], outputs), request.shared
+                signature,
+                wanted,
+                as_declared(signature, rules[wanted.name], outputs[wanted.name]),
+                request.shared,
             )
             for wanted in request.outputs
             # As in Triton, a model may leave an output out.
@@ -59,7 +62,7 @@ def select_outputs(
     for name in signature.output_order:
         if name in outputs:
             rule = rules[name]
-            array = _array(signature, rule, outputs)
+            array = as_declared(signature, rule, outputs[name])
             found.append(OutputTensor(name, _datatype(rule, array), array.shape, array))
     return found
 
@@ -71,8 +74,8 @@ def _datatype(rule: TensorRule, array: Array) -> str:
     return DType.of(array.dtype).kserve
 
 
-def _array(signature: Signature, rule: TensorRule, outputs: Mapping[str, Array]) -> Array:
-    array = outputs[rule.name]
+def as_declared(signature: Signature, rule: TensorRule, array: Array) -> Array:
+    """An output with the dims that clients see, where the back end has others."""
     if rule.reshape is not None and array.size and rule.dims.count(-1) <= 1:
         # The back end's dims to the configured ones.
         lead = array.shape[:1] if signature.max_batch_size else ()
