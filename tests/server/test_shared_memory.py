@@ -17,6 +17,7 @@ from tuili.errors import (
     Unsupported,
     UserError,
 )
+from tuili.server.memory import asked
 from tuili.server.memory.shared_memory import Lease, Regions
 from tuili.server.protocol.messages import InferRequest, InputTensor, RequestedOutput
 
@@ -259,3 +260,27 @@ def test_all_descriptors_and_mappings_are_let_go(regions, key):
         del request, lease
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert mapped() == 1
+
+
+def test_of_cuda_there_is_nothing(regions):
+    assert asked.status(regions, "cuda", "") == []
+    with pytest.raises(NotFound, match="Unable to find cuda shared memory region: 'c'"):
+        asked.status(regions, "cuda", "c")
+    with pytest.raises(InvalidArgument, match="this server has no CUDA"):
+        asked.register(regions, "cuda", "c", {"key": "k", "byte_size": 1})
+    asked.unregister(regions, "cuda", "")
+    with pytest.raises(Unsupported, match="disabled"):
+        asked.unregister(Regions(allowed=False), "cuda", "")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"byte_size": 1}, "region 'n' needs a 'key', got None"),
+        ({"key": "k", "byte_size": "1"}, "region 'n': 'byte_size' must be a number, got '1'"),
+        ({"key": "k", "byte_size": 1, "offset": True}, "'offset' must be a number, got True"),
+    ],
+)
+def test_what_is_no_region_is_told(regions, parameters, text):
+    with pytest.raises(InvalidArgument, match=text):
+        asked.register(regions, "system", "n", parameters)

@@ -12,7 +12,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from tuili import __version__
 from tuili.errors import (
@@ -34,7 +34,9 @@ from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
 from tuili.server.forwarding import Forwarding, patterns_of
 from tuili.server.lending import Lending
 from tuili.server.loading.launching import Launcher
-from tuili.server.memory.shared_memory import DISABLED, Regions, require_data
+from tuili.server.memory import asked
+from tuili.server.memory.asked import Kind
+from tuili.server.memory.shared_memory import Regions, require_data
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import FOLLOWS, ServerOptions
 from tuili.server.protocol.messages import InferRequest
@@ -55,7 +57,6 @@ from tuili.server.tracing import config as tracing
 from tuili.server.tracing.tracer import Tracer, Ways
 
 Json = dict[str, Any]
-Kind = Literal["system", "cuda"]
 
 Answer = TypeVar("Answer")
 # The modes in which models are loaded one by one.
@@ -435,35 +436,18 @@ class DataPlane:
             self.front_ends.log_settings_changed(settings)
         return self._logs.update(settings)
 
-    # ---- shared memory ("cuda" is always Unsupported)
+    # ---- shared memory
     def shared_memory_status(self, kind: Kind, region: str = "") -> list[Json]:
         """`[{"name", "key", "offset", "byte_size"}]`; NotFound for an unknown region."""
-        if kind == "cuda":
-            if region:
-                raise NotFound(f"Unable to find cuda shared memory region: '{region}'")
-            return []
-        return self._regions.status(region)
+        return asked.status(self._regions, kind, region)
 
     def shared_memory_register(self, kind: Kind, region: str, parameters: Json) -> None:
         """Map a client's region: `{"key", "offset", "byte_size"}`."""
-        self._require_shared(kind)
-        key = parameters.get("key")
-        if not isinstance(key, str):
-            raise InvalidArgument(f"region '{region}' needs a 'key', got {key!r}")
-        offset, byte_size = parameters.get("offset", 0), parameters.get("byte_size")
-        for name, value in (("offset", offset), ("byte_size", byte_size)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise InvalidArgument(
-                    f"region '{region}': {name!r} must be a number, got {value!r}"
-                )
-        self._regions.register(region, key, offset, int(byte_size or 0))
+        asked.register(self._regions, kind, region, parameters)
 
     def shared_memory_unregister(self, kind: Kind, region: str = "") -> None:
         """Forget one region or ("") all; unknown ones are no error."""
-        if kind == "cuda" and self._regions.allowed:
-            return  # there are none
-        self._require_shared(kind)
-        self._regions.unregister(region)
+        asked.unregister(self._regions, kind, region)
 
     # ---- telemetry
     def metrics_text(self) -> str:
@@ -540,14 +524,6 @@ class DataPlane:
     def _require_known(self, model: str) -> None:
         if model and model not in self._live:
             raise InvalidArgument(f"Request for unknown model : {model}")
-
-    def _require_shared(self, kind: Kind) -> None:
-        if not self._regions.allowed:
-            raise Unsupported(DISABLED)
-        if kind == "cuda":
-            raise InvalidArgument(
-                "failed to register shared memory region: invalid args, this server has no CUDA"
-            )
 
 
 def _checked_version(version: str) -> str:
