@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.architectures.report import is_good, write_page
+from benchmarks.architectures.report import is_good, without_folders, write_page
 from benchmarks.architectures.table import CASES
 from benchmarks.fetch import cache_dir, locked
 from benchmarks.models import torch_python
@@ -119,6 +119,8 @@ def main() -> None:
                 results[name] = {"failure": f"torch: {said[name]['error']}"}
             else:
                 results[name] = check(name)
+            if "failure" in results[name]:
+                results[name]["failure"] = without_folders(results[name]["failure"])
             console.log(f"{name}: {_line(results[name])}")
             record = {"machine": machine(), "cases": dict(sorted(results.items()))}
             options.results.write_text(json.dumps(record, indent=1) + "\n")

@@ -106,8 +106,12 @@ def _failures(by: Mapping[str, list[str]], results: Mapping[str, Result]) -> lis
     return ["| file | outcome | why |", "|---|---|---|", *lines, ""]
 
 
+def without_folders(text: str) -> str:
+    """What an exporter or an engine said, without the folders of this machine."""
+    return re.sub(re.escape(str(Path.home())) + r"/\S*/", "", text)
+
+
 def _plain(text: str) -> str:
-    text = re.sub(r"(?<!\S)/\S*/", "", text)  # folders of this machine
     return " ".join(text.replace("|", "/").replace("<", "(").replace(">", ")").split())[:200]
 
 
