@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     cache = tmp_path_factory.getbasetemp() / "tuili-cache"
     monkeypatch.setenv("TUILI_CACHE", str(cache))
     return cache
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """What a command that a test calls configures of tuili's logger ends with the test."""
+    logger = logging.getLogger("tuili")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -35,14 +35,6 @@ def test_trace_settings_that_are_refused(settings, kind, text):
         TraceSettings().update(settings)
 
 
-@pytest.fixture
-def logger():
-    found = logging.getLogger("tuili")
-    level = found.level
-    yield found
-    found.setLevel(level)
-
-
 @pytest.mark.parametrize(
     ("settings", "level"),
     [
@@ -52,9 +44,9 @@ def logger():
         ({"log_info": False, "log_warning": False}, logging.ERROR),
     ],
 )
-def test_log_settings_are_applied(logger, settings, level):
+def test_log_settings_are_applied(settings, level):
     assert LogSettings().update(settings) | settings == LogSettings().get() | settings
-    assert logger.level == level
+    assert logging.getLogger("tuili").level == level
 
 
 @pytest.mark.parametrize(
