@@ -363,6 +363,11 @@ def test_the_last_answer_may_say_that_it_is_the_last(tmp_path, extra):
     run(tmp_path, scenario)
 
 
+def counted(dataplane):
+    """The statistics of the only model."""
+    return dataplane.model_statistics("m")["model_stats"][0]
+
+
 @pytest.mark.parametrize("extra", ["", IN_PROCESS], ids=["host", "inside"])
 def test_a_batch_is_one_execute_and_fails_as_one(tmp_path, extra):
     batching = (
@@ -374,7 +379,11 @@ def test_a_batch_is_one_execute_and_fails_as_one(tmp_path, extra):
     async def scenario(dataplane):
         good = await asyncio.gather(*(stream(dataplane, n, shape=(1, 1)) for n in (0, 1, 0)))
         assert [values for values, _ in good] == [[3], [], [3]]
-        stats = dataplane.model_statistics("m")["model_stats"][0]
+        # What ran is counted when `execute` has ended, a moment after its last answer.
+        async with asyncio.timeout(20):
+            while not counted(dataplane)["execution_count"]:  # noqa: ASYNC110 - it is no event
+                await asyncio.sleep(0)
+        stats = counted(dataplane)
         assert (stats["execution_count"], stats["inference_count"]) == (1, 3)
         bad = await asyncio.gather(*(stream(dataplane, n, shape=(1, 1)) for n in (0, 13, 0)))
         assert ["thirteen" in str(last) for _, last in bad] == [False, True, True]
