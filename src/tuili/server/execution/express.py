@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from tuili.errors import TuiliError
-from tuili.server.protocol.messages import Array, InferRequest
+from tuili.server.protocol.messages import Array, InferRequest, InputTensor
 from tuili.server.telemetry.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -81,18 +81,17 @@ def common(
             return None
     if request.id or request.parameters or size_bytes > MOST_BYTES:
         return None
+    if not request.inputs or any(map(_is_special, request.inputs)):
+        return None
     try:
-        arrays = (checked := servable.signature.check(request)).arrays
+        checked = servable.signature.check(request)
     except TuiliError:
         return None  # The long way tells what is wrong with it.
-    spans: list[Span] = []
-    for tensor, (start, stop) in zip(request.inputs, places, strict=True):
-        data = tensor.data
-        if data is None or not data.nbytes or data.dtype.hasobject or tensor.parameters:
-            return None
-        spans.append((tensor.name, data.dtype, arrays[tensor.name].shape, start, stop))
-    if not spans:
-        return None
+    arrays = checked.arrays
+    spans = [
+        (tensor.name, arrays[tensor.name].dtype, arrays[tensor.name].shape, start, stop)
+        for tensor, (start, stop) in zip(request.inputs, places, strict=True)
+    ]
     # By name, as requests that name their inputs in another order may join the same batch.
     spans.sort(key=lambda span: span[0])
     rules = [servable.signature.outputs[name] for name in wanted]
@@ -108,6 +107,12 @@ def common(
         "wanted": wanted,
         "added": added if any(added) else (),
     }
+
+
+def _is_special(tensor: InputTensor) -> bool:
+    """Whether an input brings no bytes of its own, or says more than its shape."""
+    data = tensor.data
+    return data is None or not data.nbytes or data.dtype.hasobject or bool(tensor.parameters)
 
 
 def join_raw(batch: Sequence[Pending]) -> dict[str, Array] | None:
