@@ -15,7 +15,7 @@ import numpy as np
 
 from tuili.errors import InvalidArgument
 from tuili.ir import Graph, TensorType, Value
-from tuili.ops.contents import symbols_in
+from tuili.ops.contents import symbols_of_attributes
 from tuili.ops.interpret import fixed_node, run
 from tuili.runtime.objects import current_objects, handle_of
 from tuili.tensors import Array, Expr, evaluate, symbols_of
@@ -104,11 +104,8 @@ def _symbols(value: Value) -> set[str]:
 
 def _nested_symbols(graph: Graph) -> set[str]:
     """Symbols among the attributes of all nodes, and the dims of nested values."""
-    attrs = (attr for node in graph.walk() for attr in node.attrs.values())
-    dims = (attr if isinstance(attr, tuple) else (attr,) for attr in attrs)
-    found = {name for each in dims for name in symbols_in(each)}
     inner = (value for node in graph.walk() for each in node.graphs() for value in each.defined())
-    return found | {name for value in inner for name in _symbols(value)}
+    return symbols_of_attributes(graph) | {name for value in inner for name in _symbols(value)}
 
 
 def _native(value: Value, result: Any) -> Array:

@@ -161,3 +161,10 @@ def concrete(elements: Array, dtype: DType) -> Array | None:
 def symbols_in(dims: Iterable[object]) -> set[str]:
     """The names of all symbols in dims."""
     return {name for dim in dims if isinstance(dim, Expr) for name in symbols_of(dim)}
+
+
+def symbols_of_attributes(graph: Graph) -> set[str]:
+    """The names of all symbols among the attributes of nodes, nested ones too."""
+    attrs = (attr for node in graph.walk() for attr in node.attrs.values())
+    dims = (attr if isinstance(attr, tuple) else (attr,) for attr in attrs)
+    return {name for each in dims for name in symbols_in(each)}

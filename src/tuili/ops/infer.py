@@ -11,7 +11,14 @@ import numpy as np
 from tuili.errors import InternalError, InvalidArgument
 from tuili.ir import Graph, Node, TensorType, Value, ValueType
 from tuili.ops.bounds import bounds, has_element
-from tuili.ops.contents import MOST_ELEMENTS, Contents, as_dims, concrete, symbols_in
+from tuili.ops.contents import (
+    MOST_ELEMENTS,
+    Contents,
+    as_dims,
+    concrete,
+    symbols_in,
+    symbols_of_attributes,
+)
 from tuili.ops.op import Op, Result
 from tuili.ops.requirements import Requirement
 from tuili.ops.site import Site, UnknownRank
@@ -41,11 +48,7 @@ def _symbols(graph: Graph) -> Iterator[str]:
     for value in graph.inputs:
         if isinstance(value.type, TensorType):
             yield from symbols_in(value.type.shape or ())
-    for node in graph.walk():
-        yield from symbols_in(attr for attr in node.attrs.values())
-        if node.op == "Dims":
-            values: Any = node.attrs.get("values", ())
-            yield from symbols_in(values)
+    yield from symbols_of_attributes(graph)
 
 
 def infer_graph(graph: Graph, contents: Contents) -> None:
