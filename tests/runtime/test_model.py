@@ -493,6 +493,16 @@ def test_many_callers_at_once_get_their_own_answers(shelf: Path, threads: int) -
 
 
 @pytest.mark.usefixtures("eight_cpus")
+def test_a_run_alone_keeps_to_the_calling_thread_and_gives_the_same(shelf: Path) -> None:
+    model, x = load(shelf / "twice.tuili", threads=3), rows(1000)
+    seen: list[int] = []
+    for run in (model.run, model.run_alone, model.run):
+        np.testing.assert_array_equal(run({"x": x})["y"], 2 * x)
+        seen += [context.run.threads for context in model._contexts]
+    assert seen == [3, 1, 3]
+
+
+@pytest.mark.usefixtures("eight_cpus")
 def test_models_share_one_pool_that_grows(shelf: Path) -> None:
     models = [load(shelf / "twice.tuili", threads=threads) for threads in (2, 5, 3)]
     assert len({model._pool for model in models}) == 1

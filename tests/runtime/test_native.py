@@ -163,6 +163,27 @@ TL_EXPORT int64_t stress_nested(tl_pool *pool, int32_t threads, int64_t calls)
     return work.wrong + (work.calls < calls);
 }
 
+typedef struct { tl_pool *pool; int32_t depth, sizes[8]; } levels_t;
+
+/* A call inside a call; only tid 0 goes deeper. */
+static void level(void *arg, int32_t tid, int32_t n)
+{
+    levels_t *levels = arg;
+    if (tid)
+        return;
+    levels->sizes[levels->depth++] = n;
+    if (levels->depth < 4)
+        levels->pool->parallel(levels->pool, levels->depth == 1 ? 1 : 64, level, levels);
+}
+
+/* Team sizes of calls that are under way at once: the first two want one thread, the others all. */
+TL_EXPORT void nested_sizes(tl_pool *pool, int32_t *sizes)
+{
+    levels_t levels = {.pool = pool};
+    pool->parallel(pool, 1, level, &levels);
+    memcpy(sizes, levels.sizes, 4 * sizeof *sizes);
+}
+
 static int64_t cpu_ns(void)
 {
     struct timespec now;
@@ -234,6 +255,12 @@ def test_callers_at_once_share_the_workers(probes: ctypes.CDLL) -> None:
 
 def test_calls_inside_calls_do_not_wait_for_each_other(probes: ctypes.CDLL) -> None:
     assert probes.stress_nested(make_pool(probes, 3), 3, I64(50)) == 0
+
+
+def test_a_call_among_others_takes_no_more_than_its_share(probes: ctypes.CDLL) -> None:
+    sizes = (ctypes.c_int32 * 4)()
+    probes.nested_sizes(make_pool(probes, 12), sizes)
+    assert list(sizes) == [1, 1, 12 // 3, 12 // 4]
 
 
 def test_a_team_is_never_larger_than_the_pool(probes: ctypes.CDLL) -> None:

@@ -63,6 +63,10 @@ Isolation = Annotated[
     Literal["auto", "process", "none"],
     typer.Option(help="Processes for models: those of foreign engines, all, none."),
 ]
+Threads = Annotated[
+    int,
+    typer.Option(min=0, help="Threads of one model run; 0: all cores, for runs that are worth it."),
+]
 StrictReadiness = Annotated[bool, typer.Option(help="Ready only while every wanted model is.")]
 ExitTimeout = Annotated[
     float, typer.Option(min=0, help="Seconds for requests in flight at the end.")

@@ -27,6 +27,7 @@ class Context:
         "outputs",
         "plan",
         "run",
+        "threads",
     )
 
     def __init__(
@@ -48,6 +49,7 @@ class Context:
         self.dims = (ctypes.c_int64 * max(num_dims, 1))()
         self.error = ctypes.create_string_buffer(ERROR_BYTES)
         self.plan: Plan | None = None
+        self.threads = 0
         self._own_dims = own_dims  # because a run writes data-dependent dims
         self.run = NativeRun()
         self.run.inputs = ctypes.addressof(self.inputs)
@@ -56,6 +58,10 @@ class Context:
         self.run.error_size = ERROR_BYTES
         self.run.weights = address_of(weights)
         self.address = ctypes.addressof(self.run)
+
+    def use_threads(self, threads: int) -> None:
+        """Let the next runs take up to so many; memory is planned for the most there were."""
+        self.run.threads = self.threads = threads
 
     def bind(self, plan: Plan) -> None:
         """Prepare for the runs of a plan; raises MemoryError."""

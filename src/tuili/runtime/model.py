@@ -92,13 +92,23 @@ class Model:
         """
         arrays = self._gather(feeds)
         plan = self._plan(tuple([array.shape for array in arrays]))
+        return self._execute(arrays, plan, self._room_for(plan), self.threads)
+
+    def run_alone(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """`run` on the calling thread only: for a caller whose other threads have work to do."""
+        arrays = self._gather(feeds)
+        plan = self._plan(tuple([array.shape for array in arrays]))
+        return self._execute(arrays, plan, self._room_for(plan), 1)
+
+    def _room_for(self, plan: Plan) -> dict[str, Array | None]:
+        """Memory for the outputs whose shapes are known."""
         results: dict[str, Array | None] = {}
         try:
             for name, shape, dtype in plan.outputs:
                 results[name] = None if shape is None else _empty(shape, dtype)
         except (MemoryError, ValueError) as error:
             raise self._too_large(error) from None
-        return self._execute(arrays, plan, results)
+        return results
 
     def run_into(
         self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]
@@ -107,7 +117,7 @@ class Model:
         arrays = self._gather(feeds)
         plan = self._plan(tuple([array.shape for array in arrays]))
         results = native_results(plan, outputs, arrays, self._where)
-        return self._execute(arrays, plan, with_room(plan, results))
+        return self._execute(arrays, plan, with_room(plan, results), self.threads)
 
     def bind(
         self, feeds: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
@@ -146,7 +156,7 @@ class Model:
         return arrays
 
     def _execute(
-        self, arrays: list[Array], plan: Plan, results: dict[str, Array | None]
+        self, arrays: list[Array], plan: Plan, results: dict[str, Array | None], threads: int
     ) -> dict[str, Array]:
         contexts = self._contexts
         try:
@@ -155,6 +165,8 @@ class Model:
             context = self._new_context()
         if context.plan is not plan:
             self._bind(context, plan)
+        if context.threads != threads:
+            context.use_threads(threads)
         pointers, index = context.inputs, 0
         for array in arrays:
             pointers[index] = address_of(array)
@@ -236,7 +248,7 @@ class Model:
         with self._lock:
             self._all_contexts.add(context)
         context.run.pool = self._pool
-        context.run.threads = self.threads
+        context.use_threads(self.threads)
         context.run.most_rounds = self.limits.loop_rounds
         context.run.most_loop_ns = int(self.limits.loop_seconds * 1e9)
         context.run.most_bytes = self.limits.data_bytes or usable_bytes() // 4 * 3

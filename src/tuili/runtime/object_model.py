@@ -20,6 +20,10 @@ class ObjectModel(Model):
         """The outputs for some inputs, by name; raises InvalidArgument."""
         return self.run_into(feeds, {})
 
+    def run_alone(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """As `run`: objects are made and read by one thread anyway."""
+        return self.run(feeds)
+
     def run_into(self, feeds: Mapping[str, Any], outputs: Mapping[str, Array]) -> dict[str, Any]:
         """`run`, with the given arrays filled instead of new ones where `outputs` names them."""
         self._check_given(outputs)
@@ -32,7 +36,7 @@ class ObjectModel(Model):
             handles = [
                 handle_of(value, objects) if spec.is_object else value for spec, value in pairs
             ]
-            answers: dict[str, Any] = self._execute(handles, plan, results)
+            answers: dict[str, Any] = self._execute(handles, plan, results, self.threads)
             for spec in self.outputs:
                 if spec.is_object:
                     answers[spec.name] = objects[int(answers[spec.name])]

@@ -31,7 +31,8 @@ class ServerOptions:
     poll_interval_s: float = 15.0
     # How long nothing must change in a version without a record before it counts as whole.
     settle_s: float = 1.0
-    threads: int = 1
+    # Of one model run; 0: as many as this process may use.
+    threads: int = 0
     exit_on_error: bool = True
     strict_readiness: bool = True
     exit_timeout_s: float = 30.0

@@ -3,8 +3,8 @@
  * Theory of operation. Free workers form a stack. A call takes up to n - 1 of them (its team), hands
  * each its part through the worker's own ticket word, works as tid 0 itself and waits until the
  * team's count of unfinished members is zero. Calls from several threads, or from inside a body,
- * take what is free and else run alone: nothing waits for another call, so nothing can deadlock.
- * The number of threads at work, callers included, stays within pool->threads. A waiting thread
+ * take what is free, up to an equal share for each call, and else run alone: nothing waits for another
+ * call, so nothing can deadlock. Threads at work, callers included, stay within pool->threads. A waiting thread
  * spins for TL_SPIN_NS, then sleeps, so that an idle pool takes no CPU. Threads start on first use,
  * which also heals a forked child: it forgets the parent's threads and starts its own.
  */
@@ -33,6 +33,7 @@ typedef struct tl_threads {
     tl_worker *free;
     int32_t workers;                    /* started and alive */
     int32_t busy;                       /* threads at work, callers included */
+    int32_t calls;                      /* callers at work */
     struct tl_threads *next_pool;
 } tl_threads;
 
@@ -118,15 +119,19 @@ static int tl_start_worker(tl_threads *pool)
     return 1;
 }
 
-/* Takes up to `wanted` free workers as a list; counts them and the caller as busy. */
+/* Takes up to `wanted` free workers as a list; counts them and the caller as busy. A call among others
+ * takes no more than its share, so that none of them is left alone for long. */
 static tl_worker *tl_take_team(tl_threads *pool, int32_t wanted, int32_t *size)
 {
     tl_worker *team = NULL, **end = &team;
     int32_t taken = 0;
     pthread_mutex_lock(&pool->lock);
     const int32_t room = pool->pool.threads - pool->busy - 1;
+    const int32_t share = pool->pool.threads / ++pool->calls - 1;
     if (wanted > room)
         wanted = room;
+    if (wanted > share)
+        wanted = share;
     for (; taken < wanted && (pool->free || tl_start_worker(pool)); taken++) {
         *end = pool->free;
         end = &pool->free->next;
@@ -143,6 +148,7 @@ static void tl_return_team(tl_threads *pool, tl_worker *team, int32_t size)
 {
     pthread_mutex_lock(&pool->lock);
     pool->busy -= size;
+    pool->calls--;
     if (team) {
         tl_worker *last = team;
         while (last->next)
@@ -228,6 +234,7 @@ static void tl_after_fork_child(void)
         pool->free = NULL;
         pool->workers = 0;
         pool->busy = 0;
+        pool->calls = 0;
         pthread_mutex_init(&pool->lock, NULL);
     }
     pthread_mutex_init(&tl_pools_lock, NULL);

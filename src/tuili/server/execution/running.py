@@ -50,8 +50,12 @@ class Outcome(msgspec.Struct, gc=False):
     at: int = -1
 
 
-def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
-    """Run one batch; whatever goes wrong becomes an error of the tree."""
+def execute(model: Executable, batch: Sequence[Pending], *, alone: bool = False) -> Outcome:
+    """Run one batch; whatever goes wrong becomes an error of the tree.
+
+    `alone` keeps it to the calling thread: a run that is short enough for the loop is too short to
+    be worth another core, which a client may need.
+    """
     started = joined = time.monotonic_ns()
     try:
         arrays = join(batch)
@@ -61,7 +65,8 @@ def execute(model: Executable, batch: Sequence[Pending]) -> Outcome:
             told = [told_of(item) for item in batch]
             answers = requests.run_requests(arrays, told, lambda at: batch[at].unwanted)
             return Outcome(started, joined, time.monotonic_ns(), {}, answers)
-        outputs = model.run(arrays)
+        run = getattr(model, "run_alone", model.run) if alone else model.run
+        outputs = run(arrays)
     except TuiliError as error:
         return Outcome(started, joined, time.monotonic_ns(), error=error)
     except Exception as error:  # noqa: BLE001 - see below

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from tuili.backends.kept_memory import keep_memory
 from tuili.errors import TuiliError
+from tuili.runtime.cpu import available_threads
 from tuili.server.dataplane import DataPlane
 from tuili.server.frontends import grpc_front, http_front
 from tuili.server.frontends.lane import made_again
@@ -155,7 +156,9 @@ class _Lane:
     """The models that this process answers; its data plane knows no others, and loads none."""
 
     def __init__(self, options: ServerOptions) -> None:
-        self.dataplane = DataPlane(replace(options, frontends=1))
+        # The cores are shared by all front ends; a run takes this one's.
+        threads = options.threads or max(available_threads() // options.frontends, 1)
+        self.dataplane = DataPlane(replace(options, frontends=1, threads=threads))
         self._live = self.dataplane.repository.live
         # The offer that stands for each model; one that was retracted meanwhile does not.
         self._offers: dict[str, Offer] = {}

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from tuili.backends import Executable
 from tuili.errors import InvalidModel
+from tuili.runtime.cpu import available_threads
+from tuili.server.execution.instances import Instance
+from tuili.server.options import ServerOptions
 from tuili.server.repository.config import ModelConfig
 from tuili.server.scheduling.resources import Claim
 from tuili.server.scheduling.scaling import Elasticity
@@ -13,6 +17,7 @@ from tuili.server.scheduling.scaling import Elasticity
 # Entries of `parameters` in a configuration.
 CPU_CORES: Final = "cpu_cores"
 MOST: Final = "max_instances"
+THREADS: Final = "threads"
 
 
 def claims_of(config: ModelConfig) -> tuple[Claim, ...]:
@@ -54,6 +59,43 @@ def cores_of(config: ModelConfig, instance: int) -> frozenset[int]:
             f"part per instance, got {text!r}"
         )
     return frozenset(cores)
+
+
+def threads_of(config: ModelConfig, options: ServerOptions) -> int:
+    """Threads of one run; where nobody says so, this process's share of the cores."""
+    text = config.parameters.get(THREADS, str(options.threads))
+    if not text.isdecimal():
+        raise InvalidModel(
+            f"model '{config.name}': parameter {THREADS!r} must be a number of threads, or 0 for "
+            f"all cores, got {text!r}"
+        )
+    return int(text) or max(available_threads() // options.frontends, 1)
+
+
+def instances_of(
+    config: ModelConfig, models: Sequence[Executable], name: str, options: ServerOptions
+) -> list[Instance]:
+    """What runs loaded models in this process.
+
+    A model that nobody configured is loaded once and has a runner per core. As long as one run is
+    there it takes all cores; runs at once share them, which wastes less than threads that wait for
+    each other.
+    """
+    found = [Instance(each, name, cores_of(config, at)) for at, each in enumerate(models)]
+    if _configured(config, options) or not hasattr(models[0], "run_alone"):
+        return found
+    return found + [Instance(models[0], name) for _ in range(threads_of(config, options) - 1)]
+
+
+def _configured(config: ModelConfig, options: ServerOptions) -> bool:
+    """Whether somebody has said how many runs there are at once, or what each may take."""
+    keys = ("instance_group", "dynamic_batching", "sequence_batching")
+    return (
+        options.rate_limit != "off"
+        or config.parameters.get(THREADS, str(options.threads)) != "0"
+        or any(config.raw.get(key) is not None for key in keys)
+        or any(key in config.parameters for key in (CPU_CORES, MOST))
+    )
 
 
 def elasticity_of(config: ModelConfig) -> Elasticity | None:

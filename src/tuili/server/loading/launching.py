@@ -20,7 +20,7 @@ from tuili.server.execution.instances import Instance
 from tuili.server.execution.running import Runner
 from tuili.server.loading.completion import complete_ensemble
 from tuili.server.loading.elastic import Added, Elastic, remembered
-from tuili.server.loading.instances import claims_of, cores_of, elasticity_of
+from tuili.server.loading.instances import claims_of, cores_of, elasticity_of, instances_of
 from tuili.server.loading.pipeline_plan import plan
 from tuili.server.loading.pipelines import (
     function_servable,
@@ -137,10 +137,7 @@ class Launcher:
         slots = [slot for host in prepared.hosts for slot in host.slots]
         instances: list[Runner] = list(slots)
         if not slots:
-            instances += [
-                Instance(model, name, cores_of(config, number))
-                for number, model in enumerate(prepared.instances)
-            ]
+            instances += instances_of(config, prepared.instances, name, self._options)
         servable = Servable(
             prepared.completed.signature,
             str(version),

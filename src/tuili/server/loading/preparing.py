@@ -23,7 +23,7 @@ from tuili.errors import InvalidModel, TuiliError, Unsupported
 from tuili.server.execution.hosts import Host, HostSpec
 from tuili.server.loading.completion import Completed, complete, declared_specs, whole_json
 from tuili.server.loading.environments import PARAMETER, environment_of
-from tuili.server.loading.instances import cores_of
+from tuili.server.loading.instances import cores_of, threads_of
 from tuili.server.loading.layouts import batch_input_specs, layout_of
 from tuili.server.loading.stateful import sequence_policy, sequence_specs
 from tuili.server.options import ServerOptions
@@ -174,7 +174,7 @@ def backend_options(config: ModelConfig, options: ServerOptions) -> BackendOptio
     extra_inputs, extra_outputs = sequence_specs(config)
     extra_inputs += batch_input_specs(config)
     return BackendOptions(
-        threads=int(config.parameters.get("threads", options.threads)),
+        threads=threads_of(config, options),
         parameters=config.parameters,
         declared_inputs=declared_specs(config.inputs, config.max_batch_size) + extra_inputs,
         declared_outputs=declared_specs(config.outputs, config.max_batch_size) + extra_outputs,

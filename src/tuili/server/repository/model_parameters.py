@@ -10,7 +10,7 @@ from tuili.errors import nearest
 MODEL_PARAMETERS: Final[Mapping[str, str]] = {
     "executor": "who runs an ONNX file: tuili, onnxruntime, or auto",
     "isolation": "where the model runs: process, none, or auto",
-    "threads": "threads of one run",
+    "threads": "threads of one run; 0: all cores",
     "idempotent": "whether a request whose process died is run again",
     "host_load_timeout_s": "seconds after which loading or a warm-up run has failed",
     "host_run_timeout_s": "seconds after which a run is ended with its process",

@@ -31,6 +31,7 @@ from tuili.server.serving.rehearsing import rehearsed
 
 _NS: Final = 1_000_000_000
 _OVERLAP_FROM_S: Final = 300e-6
+_SHARED_FROM_S: Final = 1e-3  # runs at once of one model in this process pay from here
 _LOOP_S: Final = 100e-6  # how long one tick may run models before it looks at the sockets again
 
 
@@ -71,6 +72,8 @@ class Dispatcher:
         self._finisher = finisher
         self._placement = policies.placement
         self._hosts = hosts
+        models = [each.model for each in instances]
+        self._shared = len(models) > 1 and models[0] is not None and models[0] is models[-1]
         self._layout = policies.layout
         self._pace = policies.pace
         self._expectation = policies.expectation
@@ -174,7 +177,7 @@ class Dispatcher:
         """Run a request on every runner, before there are others; raises what one of them says."""
         if self._layout is not None:
             self._layout.prepare([item])
-        for runner in self.instances:
+        for runner in self.instances[:1] if self._shared else self.instances:
             outcome = await rehearsed(partial(self._run_beside, runner), item, many=many)
             self._learn(item.elements, outcome, on_loop=False)
 
@@ -261,10 +264,13 @@ class Dispatcher:
                 return
 
     def _better_wait(self) -> bool:
-        """Whether a second batch in the same host would only make both small.
+        """Whether a second batch, in the same host or of one model, would only make both small.
 
-        Writing a batch while the last one runs hides the hop, which pays for runs longer than it.
+        Writing a batch while the last one runs hides the hop, which pays for runs longer than it;
+        two of one model wait for each other in Python, which takes a short run's time.
         """
+        if self._shared:
+            return len(self._running) > 0 and self._run_s < _SHARED_FROM_S
         return (
             self._hosts > 0 and len(self._running) >= self._hosts and self._run_s < _OVERLAP_FROM_S
         )
@@ -310,7 +316,7 @@ class Dispatcher:
             self._pace.running = self.under_way
         model = instance.model
         if model is not None and batch[0].part is None and self._placement.inline(size):
-            outcome = execute(model, batch)
+            outcome = execute(model, batch, alone=True)
             self._learn(size, outcome, on_loop=True)
             self._finish(instance, batch, left, outcome)
             return True
@@ -374,6 +380,9 @@ class Dispatcher:
         if self._pace is not None:
             self._tell_pace(self._pace, batch, outcome)
         if self._expectation is not None:
+            if self._shared:
+                short = self._run_s < _SHARED_FROM_S
+                self._expectation.instances = 1 if short else len(self.instances)
             # What the run took, not its wait behind another one in the same host.
             self._expectation.ran(len(batch), (outcome.done_ns - outcome.started_ns) / _NS)
         self._finisher.finish(batch, left, outcome)
