@@ -206,7 +206,7 @@ class Engine:
 
 def _own(path: Path, folder: Path) -> Engine:
     artifact = compile_model(path, folder / "model.tuili")
-    model = load(artifact.path)
+    model = load(artifact.path, threads=1)
     return Engine(
         lambda feeds: list(model.run(feeds).values()), [spec.name for spec in model.outputs]
     )

@@ -67,7 +67,7 @@ def measure(count: int, seed: int = 0) -> list[tuple[int, int]]:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory(prefix="tuili-shapes-") as folder:
         artifact = tuili.compile(parser.parse_model(TEXT), Path(folder) / "m.tuili")
-        model = tuili.load(artifact.path)
+        model = tuili.load(artifact.path, threads=1)
         for _ in range(3):
             run_shape(model, LARGEST, 3)
         largest = resident_bytes(), held_bytes()

@@ -44,7 +44,7 @@ def check(path: Path) -> dict[str, Any]:
     try:
         artifact = compile_cached(path, Options())
         found |= _facts(artifact, time.perf_counter() - start)
-        model = load(artifact.path)
+        model = load(artifact.path, threads=1)
         found["error"] = difference(model.run(first), expected)
         found |= _other_size(session, model, second)
         if max(found["error"], found["error_other_size"] or 0.0) > CLOSE:

@@ -144,7 +144,7 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
 
 def load(
     path: str | Path,
-    threads: int = 1,
+    threads: int = 0,
     *,
     shapes: Shapes | None = None,
     limits: Limits | None = None,
@@ -152,6 +152,7 @@ def load(
 ) -> Model:
     """A model ready to run; an ONNX file is compiled once and found in the cache afterwards.
 
+    A run takes up to `threads` cores, 0 for all that this process may use, if it is worth them.
     `limits` bound loops and the memory of data-dependent shapes; see `tuili.Limits`. `operators`
     are plug-in operators, beside those of installed packages; see `tuili.operator`.
     """

@@ -41,7 +41,7 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Save the outputs to this .npz file.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the run.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the run; 0: all cores.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
 ) -> None:
     """Run a model once and print its outputs, or save them."""

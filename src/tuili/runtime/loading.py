@@ -21,7 +21,7 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 def load(
     path: str | Path,
-    threads: int = 1,
+    threads: int = 0,
     *,
     verify: bool = True,
     host: Callable[[Artifact], HostSteps] | None = None,
