@@ -55,6 +55,7 @@ CASES: dict[str, tuple[str, dict[str, Any], list[Array], list[Array]]] = {
         "GatherElements", {"axis": 1}, [f32(3, 4), i64(0, 1).reshape(2, 1)],
         [f32(1, 4), i64(0, 1).reshape(2, 1)],
     ),
+    "lengths": ("ReverseSequence", {}, [f32(4, 2), i64(1, 3)], [f32(4, 3), i64(1, 3)]),
     "square": ("Det", {}, [f32(2, 3, 3)], [f32(2, 3, 2)]),
     "keys": (
         "com.microsoft::MultiHeadAttention", {"num_heads": 2},

@@ -9,6 +9,7 @@ import numpy as np
 
 from tuili.errors import InvalidModel
 from tuili.ir import Graph, TensorType
+from tuili.ops.attention import masked_softmax
 from tuili.ops.op import REQUIRED, Result, op
 from tuili.ops.shapes import same
 from tuili.ops.site import Site
@@ -65,7 +66,7 @@ def _attention(
     q: Array,
     k: Array,
     v: Array,
-    mask: Array | None,
+    mask: Array | None = None,
     *,
     scale: float,
     q_order: str,
@@ -73,16 +74,19 @@ def _attention(
     v_order: str,
     y_order: str,
 ) -> Array:
-    """softmax(q k^T * scale + mask) v; each operand in its own order of axes."""
+    """softmax(q k^T * scale + mask) v; each operand in its own order of axes.
+
+    Several heads of queries may share one of keys and values; a row that sees no key is 0.
+    """
     q, k, v = (
         array.transpose([order.index(axis) for axis in "bhsd"])
         for array, order in ((q, q_order), (k, k_order), (v, v_order))
     )
+    k, v = (np.repeat(x, q.shape[1] // x.shape[1], 1) for x in (k, v))
     scores = q @ k.swapaxes(2, 3) * np.float32(scale)
     if mask is not None:
         scores = scores + mask
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    result = weights @ v / weights.sum(axis=-1, keepdims=True)
+    result = masked_softmax(scores) @ v
     return result.transpose(["bhsd".index(axis) for axis in y_order]).astype(np.float32)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from tuili.ops.activations import elu, hard_sigmoid, leaky_relu, sigmoid, softplus
 from tuili.ops.op import Op, Result, op
-from tuili.ops.shapes import same
 from tuili.ops.site import Site
 from tuili.tensors import Array
 
@@ -276,6 +275,14 @@ def _reverse_sequence(x: Array, sequence_lens: Array, batch_axis: int, time_axis
     return np.moveaxis(result, (0, 1), (batch_axis, time_axis))
 
 
+def _reverse_sequence_shape(site: Site) -> list[Result]:
+    shape = site.shape(0)
+    (rows,) = site.need_rank(1, 1)
+    axis = site.axis(site.attr("batch_axis"), len(shape))
+    site.same(rows, shape[axis], "a length a row of the batch")
+    return [shape]
+
+
 RECURRENT_ATTRS: dict[str, Any] = {
     "activation_alpha": None,
     "activation_beta": None,
@@ -308,7 +315,7 @@ ROWS = (
         "ReverseSequence",
         "input sequence_lens:i64",
         "Y",
-        same,
+        _reverse_sequence_shape,
         _reverse_sequence,
         attrs={"batch_axis": 1, "time_axis": 0},
     ),

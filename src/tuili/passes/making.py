@@ -10,7 +10,7 @@ from tuili.ir import Attr, Graph, Node, Value
 from tuili.ops.contents import Contents
 from tuili.ops.infer import infer_node
 from tuili.passes.fold import give_way
-from tuili.tensors import Array
+from tuili.tensors import Array, Shape
 
 
 class Making:
@@ -44,6 +44,12 @@ class Making:
         )
         infer_node(made, self._contents)
         return made.outputs
+
+    def dims(self, shape: Shape) -> Value:
+        """A shape as a vector; a constant when it is known."""
+        if all(isinstance(dim, int) for dim in shape):
+            return self.constant(np.array(shape, np.int64))
+        return self("Dims", values=tuple(shape), rank0=0)
 
     def constant(self, array: Array) -> Value:
         """A constant."""

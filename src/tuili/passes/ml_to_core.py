@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 
 from tuili.ir import Graph, Node, TensorType, Value
@@ -13,26 +10,13 @@ from tuili.passes import ml_features as features
 from tuili.passes import ml_linear as linear
 from tuili.passes import ml_trees as trees
 from tuili.passes.making import Making
+from tuili.passes.rewrite import Rewrite, rewrite_nodes
 from tuili.tensors import DType, Shape, numel
-
-
-class Rewrite(NamedTuple):
-    """How an operator is spelt out, and when it can be."""
-
-    write: Callable[[Making], None]
-    fits: Callable[[Node], bool]
 
 
 def ml_to_core(graph: Graph, contents: Contents) -> bool:
     """Rewrite every such node whose types are known."""
-    found = [
-        (node, rewrite)
-        for node in graph.nodes
-        if (rewrite := REWRITES.get(node.op)) is not None and rewrite.fits(node)
-    ]
-    for node, rewrite in found:
-        rewrite.write(Making(graph, node, contents))
-    return bool(found)
+    return rewrite_nodes(graph, contents, REWRITES)
 
 
 def _is_extractor(node: Node) -> bool:

@@ -10,6 +10,7 @@ from tuili.ir import Graph
 from tuili.ops.infer import infer
 from tuili.passes.affine import fold_into_weights, split_batch_norm
 from tuili.passes.attention import fuse_attention
+from tuili.passes.attention_to_core import attention_to_core
 from tuili.passes.branches import inline_branches
 from tuili.passes.casts import plain_casts
 from tuili.passes.cse import share_equal_nodes
@@ -91,6 +92,10 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         run("gemm_to_matmul", lambda: on_all(graph, gemm_to_matmul)),
         run("einsum_to_matmul", lambda: on_all(graph, einsum_to_matmul)),
         run("ml_to_core", lambda: on_all(graph, partial(ml_to_core, contents=contents))),
+        run(
+            "attention_to_core",
+            lambda: on_all(graph, partial(attention_to_core, contents=contents)),
+        ),
         run("merge_movement", lambda: merge_movement(graph, contents)),
         run("whole_windows", lambda: on_all(graph, whole_windows)),
         run("volume_patches", lambda: volume_patches(graph)),

@@ -53,6 +53,18 @@ CASES = {
     },
     "many rows": attention(HEADS_FIRST, rows=150, keys=130, depth=32, width=40),
     "one row": attention(HEADS_FIRST, rows=1, keys=70),
+    "heads that share keys": Case(
+        "FusedAttention",
+        [normal("bhsd", b=2, h=6, s=9, d=8), *(normal("bshd", b=2, h=2, s=7, d=8) for _ in "kv")],
+        {"scale": 0.25, "k_order": "bshd", "v_order": "bshd"},
+    ),
+    "rows that see nothing": Case(
+        "FusedAttention",
+        [
+            *(normal("bhsd", b=2, h=3, s=9, d=8) for _ in "qkv"),
+            np.where(np.arange(9)[:, None] % 4 == 1, -np.inf, np.zeros((9, 9))).astype(np.float32),
+        ],
+    ),
     "full mask": attention(HEADS_FIRST, mask=(2, 3, 9, 9)),
     "mask of keys": attention(HEADS_FIRST, keys=37, mask=(2, 1, 1, 37)),
     "mask of rows": attention(HEADS_FIRST, mask=(9, 1)),

@@ -52,6 +52,7 @@ def emit(node: Node, ctx: Context) -> None:
     width = ceil_div(keys["s"], columns) * columns
     value_width = ceil_div(values["d"], columns) * columns
     k.dims("B H S D T E", (*(sizes[axis] for axis in AXES), keys["s"], values["d"]))
+    k.dim("SHARED", sizes["h"] // keys["h"] if sizes["h"] != keys["h"] else 1)
     k.dims("BLOCKS WIDTH VALUES", (blocks, width, value_width))
     _strides(k, "Q", sizes, attr(node, "q_order"))
     _strides(k, "K", keys, attr(node, "k_order"))
@@ -213,11 +214,12 @@ int64_t packed_for = -1;
 for (int64_t item = begin; item < end; item++) {{
     const int64_t head = item / BLOCKS, b = head / H, h = head % H;
     const int64_t first = item % BLOCKS * {rows}, count = tl_min({rows}, S - first);
+    const int64_t key_head = h / SHARED, source = b * H + key_head;
     const float *const q_rows = q + b * QB + h * QH + first * QS;
     float *const out = y + b * YB + h * YH + first * YS;
-    if (head != packed_for) {{
+    if (source != packed_for) {{
         /* keys as panels of {columns} columns, values as rows, both zero padded */
-        const float *const k0 = k + b * KB + h * KH, *const v0 = v + b * UB + h * UH;
+        const float *const k0 = k + b * KB + key_head * KH, *const v0 = v + b * UB + key_head * UH;
         int64_t whole = 0;
         if (KD == 1 && D % V == 0)
             for (; whole + V <= T; whole += V)
@@ -239,7 +241,7 @@ for (int64_t item = begin; item < end; item++) {{
             for (; e < VALUES; e++)
                 packed_v[t * VALUES + e] = e < E ? v0[t * US + e * UD] : 0.0f;
         }}
-        packed_for = head;
+        packed_for = source;
     }}
     for (int64_t col = 0; col < WIDTH; col += {columns}) {{
         const float *const panel = packed_k + col * D;
@@ -257,6 +259,8 @@ for (int64_t item = begin; item < end; item++) {{
         }}
         for (; t < T; t++)
             top = w[t] > top ? w[t] : top;
+        const int sees = !(top < -3.40282347e38f); /* else minus infinity masks every key */
+        if (!sees) top = 0.0f;
         vf sums = v_set1(0.0f);
         for (t = 0; t + V <= T; t += V) {{
             const vf e = v_exp(v_load(w + t) - v_set1(top));
@@ -269,7 +273,7 @@ for (int64_t item = begin; item < end; item++) {{
             sums += e;
         }}
         sum = v_sum(sums);
-        inverse[row] = 1.0f / sum;
+        inverse[row] = sees ? 1.0f / sum : 0.0f;
     }}
     for (int64_t col = 0; col < E; col += {columns})
         for (int64_t k0 = 0; k0 == 0 || k0 < T; k0 += {depth}) {{
