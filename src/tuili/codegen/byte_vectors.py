@@ -10,7 +10,8 @@ from tuili.codegen.targets import Target
 _COMMON = """
 typedef int8_t vc_any __attribute__((vector_size({lanes}), aligned(1), may_alias));
 
-{loads}static inline vf v_loadn_u8(const uint8_t *p, int64_t n)
+{loads}static inline vf v_load_u8(const uint8_t *p) { return v_to_float(v_load_bytes(p)); }
+static inline vf v_loadn_u8(const uint8_t *p, int64_t n)
 {
     uint8_t x[V] = {0};
     memcpy(x, p, (size_t)n);
@@ -42,9 +43,9 @@ static inline float s_exact(float x) { volatile float y = x; return y; }
 """
 
 _LOADS = """
-static inline vf v_load_u8(const uint8_t *p)
+static inline vi v_load_bytes(const uint8_t *p)
 {
-    return v_to_float(__builtin_convertvector(*(const vb_any *)p, vi));
+    return __builtin_convertvector(*(const vb_any *)p, vi);
 }
 static inline vf v_load_i8(const int8_t *p)
 {
@@ -56,11 +57,11 @@ static inline vf v_load_i8(const int8_t *p)
 _LOADS_8 = """
 typedef char tl_v16qi __attribute__((vector_size(16)));
 typedef long long tl_v2di __attribute__((vector_size(16)));
-static inline vf v_load_u8(const uint8_t *p)
+static inline vi v_load_bytes(const uint8_t *p)
 {
     long long x;
     memcpy(&x, p, 8);
-    return v_to_float((vi)__builtin_ia32_pmovzxbd256((tl_v16qi)(tl_v2di){x, 0}));
+    return (vi)__builtin_ia32_pmovzxbd256((tl_v16qi)(tl_v2di){x, 0});
 }
 static inline vf v_load_i8(const int8_t *p)
 {

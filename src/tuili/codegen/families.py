@@ -11,6 +11,7 @@ from tuili.codegen.kernels import (
     fault,
     loop,
     matmul,
+    matmul_codes,
     matmul_plain,
     plugin,
     quantized_matmul,
@@ -28,6 +29,9 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("matmul_packed", matmul.emit_packed, matmul.supports_packed),
         Family("matmul_batched", matmul.emit_batched, matmul.supports_batched),
         Family("matmul_plain", matmul_plain.emit_plain, matmul_plain.supports_plain),
+    ),
+    "com.microsoft::MatMulNBits": (
+        Family("matmul_codes", matmul_codes.emit, matmul_codes.supports),
     ),
     "QMatMul": (Family("qmatmul", quantized_matmul.emit, quantized_matmul.supports),),
     **dict.fromkeys(

@@ -12,9 +12,10 @@ from tuili.passes.body import Body, is_elementwise
 from tuili.passes.quantized_parts import BYTES
 from tuili.tensors import DType, numel
 
-OWN_SLOTS = {"Conv": 3, "ConvTranspose": 3, "MatMul": 3, "QConv": 5, "QMatMul": 5}
+CODES = "com.microsoft::MatMulNBits"
+OWN_SLOTS = {"Conv": 3, "ConvTranspose": 3, "MatMul": 3, "QConv": 5, "QMatMul": 5, CODES: 6}
 QUANTIZED = ("QConv", "QMatMul")  # their kernels store bytes, too
-PER_COLUMN = ("MatMul", "QMatMul")
+PER_COLUMN = ("MatMul", "QMatMul", CODES)
 MOST_NODES = 12  # in one set; longer chains are taken up set by set
 
 

@@ -12,11 +12,10 @@ from tuili.codegen.decisions import tell
 from tuili.codegen.families import FAMILIES
 from tuili.ir import Graph, Node
 from tuili.passes.body import is_elementwise
+from tuili.passes.fuse_epilogue import OWN_SLOTS
 
 _SHORT_NS: Final = 5_000
 _GOOD: Final = 0.7
-# Epilogues are taken up by these; see passes/fuse_epilogue.py.
-_ANCHORS: Final = ("Conv", "ConvTranspose", "MatMul", "QConv", "QMatMul")
 _FUSED: Final = "Fused"
 
 
@@ -126,7 +125,7 @@ def _unfused(graph: Graph) -> Iterator[tuple[str, str]]:
             continue
         for value in node.inputs:
             anchor = value.producer if value is not None else None
-            if anchor is not None and anchor.op in _ANCHORS:
+            if anchor is not None and anchor.op in OWN_SLOTS:
                 yield node.label, _why_apart(node, anchor)
 
 

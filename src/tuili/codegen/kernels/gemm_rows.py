@@ -48,6 +48,7 @@ class RowLoop:
     ldb: str
     prefetch: bool = False  # the next panel, while this one is worked on
     depth: int = 0  # steps of k whose columns of b stay near while the rows pass; 0: all
+    fill: str = ""  # C that makes `columns` for the steps k0 to k0 + DEPTH; else `panel` has them
 
     @property
     def columns(self) -> int:
@@ -73,7 +74,7 @@ class RowLoop:
         sums = f"(float *)scratch + (row - block * ROWS) * {self.columns}"
         return "\n".join(
             [
-                f"const float *const columns = panel + k0 * {self.ldb};",
+                self.fill or f"const float *const columns = panel + k0 * {self.ldb};",
                 "for (int64_t row = block * ROWS; row < last;) {",
                 f"    const int64_t left = last - row, tiles = (left + {most - 1}) / {most};",
                 "    const int64_t height = (left + tiles - 1) / tiles;",
@@ -103,7 +104,7 @@ class RowLoop:
         sums = "sums" if self.depth else ""
         source = Source("rows", "K", "columns", self.ldb, "DEPTH", prefetch, sums)
         tile = print_tile(rows, self.tile.vectors, source)
-        store = self._store(rows)
+        store = self.store(rows)
         if self.depth:
             kept = "\n".join(self._keep(rows))
             store = f"if (k0 + DEPTH < K) {{\n{kept}\n}} else {{\n{store}\n}}"
@@ -114,7 +115,8 @@ class RowLoop:
         names = [f"acc{r}_{v}" for r in range(rows) for v in range(self.tile.vectors)]
         return [f"    v_store(sums + {i} * V, {name});" for i, name in enumerate(names)]
 
-    def _store(self, rows: int) -> str:
+    def store(self, rows: int) -> str:
+        """C that stores the sums `acc{r}_{v}` of so many rows from `row` on."""
         if self.width is not None and self.width % self.columns == 0:
             return self._store_vectors(rows)
         if self.width is not None and self.width < self.columns:

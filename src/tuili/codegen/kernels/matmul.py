@@ -26,7 +26,8 @@ PREFETCH_DEPTH = 512  # two longer panels and their rows of x overflow the secon
 L2_FLOATS = 96 * 1024  # rows of x that stay in the second-level cache
 
 
-def _is_plain_f32(value: Value) -> bool:
+def is_plain_f32(value: Value) -> bool:
+    """Whether a value is a row-major tensor of f32."""
     return value.dtype is DType.F32 and not value.layout
 
 
@@ -38,7 +39,7 @@ def supports_packed(node: Node, ctx: Context) -> bool:
 
 def supports_batched(node: Node, ctx: Context) -> bool:
     """Whether both operands are f32 tensors in plain layout."""
-    return all(_is_plain_f32(value) for value in (node.required(0), node.required(1), node.output))
+    return all(is_plain_f32(value) for value in (node.required(0), node.required(1), node.output))
 
 
 def pack_columns(matrix: Array, columns: int) -> Array:
@@ -64,7 +65,7 @@ def emit_packed(node: Node, ctx: Context) -> None:
     k.read("x", x)
     k.write("y", node.output)
     k.weight("w", pack_columns(weights, columns))
-    bias = _read_bias(k, node, width, panels * columns)
+    bias = read_bias(k, node.input(2), panels * columns)
     epilogue = Epilogue(k, node, OWN_SLOTS)
     k.dims("M K N PANELS ROWS", (total, depth, width, panels, cut.block))
     loop = RowLoop(
@@ -98,7 +99,7 @@ class _Plan:
 
 def _plan_packed(node: Node, ctx: Context, total: Dim, depth: int, width: int) -> _Plan:
     """In the tiles that fit; in the first also with all of k at once, where pieces are cut."""
-    most = max(ROW_BLOCK, L2_FLOATS // max(depth, 1) // ROW_BLOCK * ROW_BLOCK)
+    most = most_rows(depth)
     tiles = rank_tiles(ctx.target, known_stride=True, columns=width, rows=total)
     plans: dict[str, _Plan] = {}
     for tile in tiles:
@@ -113,6 +114,11 @@ def _plan_packed(node: Node, ctx: Context, total: Dim, depth: int, width: int) -
     return ctx.choose(node, problem, plans)
 
 
+def most_rows(depth: int) -> int:
+    """Rows of a grid item, at most."""
+    return max(ROW_BLOCK, L2_FLOATS // max(depth, 1) // ROW_BLOCK * ROW_BLOCK)
+
+
 def _near_depth(most: int, depth: int, is_shared: bool) -> int:
     """How many steps of k stay in the nearest cache together, in equal pieces; 0: all."""
     if not is_shared or most == 0 or depth <= 2 * most:
@@ -124,15 +130,15 @@ def _name(*dims: Dim) -> str:
     return "matmul_" + "x".join(str(dim) for dim in dims if isinstance(dim, int))
 
 
-def _read_bias(k: KernelBuilder, node: Node, width: int, padded_width: int) -> bool:
-    bias = node.input(2)
+def read_bias(k: KernelBuilder, bias: Value | None, padded_width: int) -> bool:
+    """Whether there is a bias, which the kernel then reads; a constant one is zero padded."""
     if bias is None:
         return False
     if bias.constant is None:
         k.read("bias", bias)
         return True
     padded = np.zeros(padded_width, np.float32)
-    padded[:width] = bias.constant.reshape(-1)
+    padded[: bias.constant.size] = bias.constant.reshape(-1)
     k.weight("bias", padded)
     return True
 

@@ -1,0 +1,146 @@
+"""Products with weights of a few bits against their meaning, on every target."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.codegen.compiled import HERE, Case, Cases, Const, Library
+from tuili.codegen.kernels.code_panels import Panels
+from tuili.codegen.targets import Target, find_target
+from tuili.codegen.translate import translate
+from tuili.ir import Graph, TensorType
+from tuili.ops.infer import infer
+from tuili.ops.interpret import run
+from tuili.passes.fuse_epilogue import fuse_epilogues
+from tuili.tensors import Array, DType, Sym
+
+RNG = np.random.default_rng(3)
+OP = "com.microsoft::MatMulNBits"
+
+
+def normal(*shape: int) -> Array:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def weights(
+    depth: int, width: int, block: int = 16, bits: int = 4, zeros: str = ""
+) -> tuple[list[Any], dict[str, Any]]:
+    """Drawn codes, scales and zero points (`codes` or `floats`), and the attributes."""
+    blocks = -(-depth // block)
+    codes = RNG.integers(0, 256, (width, blocks, -(-block * bits // 8))).astype(np.uint8)
+    scales = (RNG.uniform(0.5, 1.5, (width, blocks)) / 2**bits).astype(np.float32)
+    points = {
+        "": None,
+        "codes": Const(RNG.integers(0, 256, (width, -(-blocks * bits // 8))).astype(np.uint8)),
+        "floats": Const((RNG.uniform(0, 1, (width, blocks)) * 2**bits).astype(np.float32)),
+    }
+    attrs = {"K": depth, "N": width, "block_size": block, "bits": bits}
+    return [Const(codes), Const(scales), points[zeros], None, None], attrs
+
+
+def case(x: Array, weights: tuple[list[Any], dict[str, Any]], bias: Any = None, **more: Any):
+    inputs, attrs = weights
+    return Case(OP, [x, *inputs[:4], bias], attrs, tolerance=5e-5, **more)
+
+
+CASES = {
+    **{
+        f"{bits} bits, {zeros or 'no'} zero points, {rows} rows": case(
+            normal(rows, 70), weights(70, 43, 16, bits, zeros)
+        )
+        for bits in (2, 4, 8)
+        for zeros in ("", "codes", "floats")
+        for rows in (1, 9)
+    },
+    **{
+        f"{bits} bits": case(normal(3, 37), weights(37, 21, 32, bits, "codes"))
+        for bits in (1, 3, 5, 6, 7)
+    },
+    "many rows": case(normal(500, 40), weights(40, 96)),
+    "deep": case(normal(20, 1100), weights(1100, 70, 128)),
+    "deep, blocks across pieces": case(normal(20, 1100), weights(1100, 33, 1024, 4, "codes")),
+    "deep, one row": case(normal(1, 1100), weights(1100, 70, 256)),
+    "open rows": case(normal(37, 600), weights(600, 40, 32), dims={0: ["M", 600]}),
+    "open rows, few": case(normal(2, 600), weights(600, 40, 32), dims={0: ["M", 600]}),
+    "open batch": case(normal(2, 9, 24), weights(24, 64), dims={0: ["B", "S", 24]}),
+    "a block of many rows and one of one": case(normal(2577, 40), weights(40, 9)),
+    "known bias": case(normal(5, 32), weights(32, 70), Const(normal(70))),
+    "bias": case(normal(5, 32), weights(32, 70), normal(70)),
+    "bias, one row": case(normal(1, 32), weights(32, 128), normal(128)),
+    "one vector": case(normal(32), weights(32, 5)),
+    "no rows": case(normal(0, 32), weights(32, 5)),
+}  # fmt: skip
+
+
+@cache
+def compiled(target: Target, threads: int) -> Cases:
+    return Cases(CASES, target, threads)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+@pytest.mark.parametrize("name", CASES)
+def test_products_with_codes_equal_their_meaning(name: str, target: Target, threads: int) -> None:
+    cases = compiled(target, threads)
+    assert not cases.library.program.host
+    cases.check(name)
+
+
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+def test_threads_change_no_bit(target: Target) -> None:
+    one, three = compiled(target, 1), compiled(target, 3)
+    for name, array in one.got.items():
+        np.testing.assert_array_equal(array, three.got[name])
+
+
+def _product(x: Any, graph: Graph, depth: int, width: int) -> Any:
+    inputs, attrs = weights(depth, width, 32, 4, "codes")
+    values = [None if each is None else graph.add_constant(each.array) for each in inputs]
+    return graph.add(OP, [x, *values], attrs).output
+
+
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(target: Target) -> None:
+    graph = Graph("rows")
+    x = graph.add_input("x", TensorType(DType.F32, (Sym("N"), 700)))
+    graph.set_outputs([_product(x, graph, 700, 70)])
+    library = Library(translate(graph, infer(graph), target), target)
+    rows, name = normal(33, 700), graph.outputs[0].name
+    alone = np.concatenate([library.run({"x": rows[i : i + 1]})[name] for i in range(33)])
+    for count in (2, 3, 5, 7, 14, 15, 33):
+        together = library.run({"x": rows[:count]})[name]
+        np.testing.assert_array_equal(together, alone[:count])
+
+
+@pytest.mark.parametrize("rows", [1, 13])
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+def test_what_follows_a_product_is_applied_in_its_store(target: Target, rows: int) -> None:
+    graph = Graph("gate")
+    feeds = {"x": normal(rows, 64), "up": normal(rows, 37)}
+    x, up = (graph.add_input(name, TensorType(DType.F32, a.shape)) for name, a in feeds.items())
+    biased = graph.add(
+        "Add", [_product(x, graph, 64, 37), graph.add_constant(normal(37), "b")]
+    ).output
+    gate = graph.add("Mul", [biased, graph.add("Sigmoid", [biased]).output]).output
+    graph.set_outputs([graph.add("Mul", [gate, up], outputs=["z"]).output])
+    infer(graph)
+    expected = run(graph, feeds)["z"]
+    assert fuse_epilogues(graph)
+    assert [node.op for node in graph.nodes] == [OP]
+    library = Library(translate(graph, infer(graph), target), target)
+    assert not library.program.host
+    np.testing.assert_allclose(library.run(feeds)["z"], expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_panels_take_as_many_bits_as_codes_have(bits: int) -> None:
+    lanes = find_target("x86-64-avx2").lanes
+    panels = Panels(bits, lanes, 32, has_zeros=False)
+    codes = RNG.integers(0, 2**bits, (2 * panels.columns, 50)).astype(np.uint8)
+    packed = panels.pack(codes)
+    assert packed.shape == (2, 50, panels.columns * bits // 8)
+    assert packed.nbytes == codes.size * bits // 8
