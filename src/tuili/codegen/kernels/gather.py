@@ -22,7 +22,7 @@ def supports(node: Node, ctx: Context) -> bool:
     return is_movable(node.required(0)) and all(not value.layout for value in values)
 
 
-def _wrap(k: KernelBuilder, name: str, index: str, size: str) -> list[str]:
+def wrap_index(k: KernelBuilder, name: str, index: str, size: str) -> list[str]:
     """C for an index that may count from the end; out of range is a fault, and row 0."""
     known = f" of size {size}" if size.isdigit() else ""
     fault = k.fault(f"an index is out of range for an axis{known} of the data")
@@ -62,7 +62,7 @@ def emit_gather(node: Node, ctx: Context) -> None:
     k.read("indices", indices)
     k.write("y", y, word)
     k.dims("SIZE COUNT INNER", (x.shape[axis], count, inner * many))
-    lines = _wrap(k, "at", "indices[item % COUNT]", "SIZE")
+    lines = wrap_index(k, "at", "indices[item % COUNT]", "SIZE")
     size = x.dtype.itemsize // many
     k.body(
         "\n".join(
@@ -129,7 +129,7 @@ def emit_gather_elements(node: Node, ctx: Context) -> None:
     lines = [
         *_row_offset(k, y.shape, steps, axis),
         "for (int64_t j = 0; j < LENGTH; j++) {",
-        *(f"    {line}" for line in _wrap(k, "at", "indices[item * LENGTH + j]", "SIZE")),
+        *(f"    {line}" for line in wrap_index(k, "at", "indices[item * LENGTH + j]", "SIZE")),
         f"    y[item * LENGTH + j] = x[base{beside} + at * STEP];",
         "}",
     ]
@@ -178,7 +178,7 @@ def _position(k: KernelBuilder, shape: Sequence[Dim], depth: int, name: str) -> 
     steps = contiguous(shape)
     for axis in range(depth):
         k.dims(f"N{axis} S{axis}", (shape[axis], steps[axis]))
-        lines += _wrap(k, f"at{axis}", f"indices[item * {depth} + {axis}]", f"N{axis}")
+        lines += wrap_index(k, f"at{axis}", f"indices[item * {depth} + {axis}]", f"N{axis}")
         lines.append(f"{name} += at{axis} * S{axis};")
     return lines
 
@@ -247,7 +247,7 @@ def emit_scatter_elements(node: Node, ctx: Context) -> None:
     lines = [
         *_row_offset(k, indices.shape, steps, axis),
         "for (int64_t j = 0; j < LENGTH; j++) {",
-        *(f"    {line}" for line in _wrap(k, "at", "indices[item * LENGTH + j]", "SIZE")),
+        *(f"    {line}" for line in wrap_index(k, "at", "indices[item * LENGTH + j]", "SIZE")),
         f"    const int64_t to = base{beside} + at * STEP;",
         f"    {_store(node, 'to', 'updates[item * LENGTH + j]')}",
         "}",

@@ -10,6 +10,7 @@ from tuili.codegen.kernels import (
     fill,
     found,
     gather,
+    gather_codes,
     known,
     line_norm,
     movement,
@@ -66,6 +67,9 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("strided copy", movement.emit_space_to_depth, movement.supports_plain),
     ),
     "Gather": (Family("gather", gather.emit_gather, gather.supports),),
+    "com.microsoft::GatherBlockQuantized": (
+        Family("gather codes", gather_codes.emit, gather_codes.supports),
+    ),
     "GatherElements": (Family("gather", gather.emit_gather_elements, gather.supports),),
     "GatherND": (Family("gather", gather.emit_gather_nd, gather.supports),),
     **dict.fromkeys(("ScatterElements", "Scatter"), (_SCATTER_ELEMENTS,)),
