@@ -11,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tuili
+from tests.ops.test_contrib_attention import CASES as CONTRIB_CASES
+from tests.ops.test_contrib_attention import GROUPED
 from tuili.importers.onnx import import_model
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
@@ -40,8 +42,6 @@ class Case:
     weights: tuple[int, ...] = ()
     # Of an open batch nobody knows whether so many numbers are ends, or ends and begins.
     ambiguous: bool = False
-    # onnxruntime's own kernel has no such form.
-    alone: bool = False
 
     @property
     def domain(self) -> str:
@@ -57,7 +57,7 @@ NEW = [f32(W, 3 * W), f32(3 * W)]
 PAST = [f32(B, H, P, D), f32(B, H, P, D)]
 COS, SIN = f32(16, D // 2), f32(16, D // 2)
 STANDARD = {"q_num_heads": H, "kv_num_heads": H}
-GROUPED = {"q_num_heads": H, "kv_num_heads": 2}
+SHARING = {"q_num_heads": H, "kv_num_heads": 2}
 SHARED = [f32(B, S, 2 * D), f32(B, S, 2 * D)]
 DEAD_ROW = np.tri(S, S, dtype=bool) & (np.arange(S)[:, None] != 2)
 FLAGS = i32([1, 1, 1, 0, 0], [1, 1, 1, 1, 1])
@@ -92,9 +92,9 @@ CASES = {
     "cross": Case(MULTI, [f32(B, S, W), f32(B, 7, W), f32(B, 7, W)], HEADS),
     "heads apart": Case(MULTI, [f32(B, S, W), f32(B, H, 7, D), f32(B, H, 7, D)], HEADS),
     "keys and values together": Case(
-        MULTI, [f32(B, S, W), f32(B, 7, H, 2, D)], HEADS, alone=True
+        MULTI, [f32(B, S, W), f32(B, 7, H, 2, D)], HEADS
     ),
-    "all together": Case(MULTI, [f32(B, S, H, 3, D)], HEADS, alone=True),
+    "all together": Case(MULTI, [f32(B, S, H, 3, D)], HEADS),
     "key padding": Case(MULTI, [*QKV, None, FLAGS], HEADS),
     "cache": Case(MULTI, [*QKV, None, None, None, *PAST], {**HEADS, "unidirectional": 1}, 3),
     "cache, bias of scores": Case(
@@ -110,13 +110,13 @@ CASES = {
         {"num_heads": H, "rotary_embedding_dim": D},
     ),
     "standard": Case("Attention", QKV, STANDARD),
-    "standard, shared heads": Case("Attention", [QKV[0], *SHARED], {**GROUPED, "is_causal": 1}),
+    "standard, shared heads": Case("Attention", [QKV[0], *SHARED], {**SHARING, "is_causal": 1}),
     "standard, mask of truths with a row of none": Case("Attention", [*QKV, DEAD_ROW], STANDARD),
     "standard, cache": Case(
         "Attention", [*QKV, f32(S, S + P), *PAST], {**STANDARD, "is_causal": 1}, 3
     ),
     "standard, capped": Case(
-        "Attention", [QKV[0], *SHARED, DEAD_ROW], {**GROUPED, "softcap": 2.0}
+        "Attention", [QKV[0], *SHARED, DEAD_ROW], {**SHARING, "softcap": 2.0}
     ),
     "standard, scores": Case("Attention", QKV, {**STANDARD, "qk_matmul_output_mode": 3}, 4),
     "standard, turned": Case(
@@ -156,32 +156,125 @@ def model_of(case: Case, *, open_dims: bool) -> tuple[Any, dict[str, Array]]:
     return helper.make_model(graph, opset_imports=opsets, ir_version=10), feeds
 
 
+def check(name: str, model: Any, feeds: dict[str, Array], folder: Path, *, native: bool) -> None:
+    graph = import_model(model)
+    infer(graph)
+    wanted = run(graph, feeds)
+    artifact = tuili.compile(model, folder / "model.tuili")
+    assert bool(artifact.manifest.host_steps) != native, name
+    got = tuili.load(artifact.path).run(feeds)
+    for output, right in wanted.items():
+        np.testing.assert_allclose(
+            got[output], right, rtol=2e-5, atol=2e-5, err_msg=f"{name}: {output}"
+        )
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUILI_CFLAGS", "-O1")  # half the time; what is computed is the same
+
+
 @pytest.mark.parametrize("open_dims", [False, True], ids=["known", "open"])
+@pytest.mark.usefixtures("quick_compiler")
 def test_they_run_natively_and_mean_what_they_meant(open_dims: bool, tmp_path: Path) -> None:
     """All cases in one go: each C compiler call costs more than its case."""
     for name, case in CASES.items():
         model, feeds = model_of(case, open_dims=open_dims)
-        graph = import_model(model)
-        infer(graph)
-        wanted = run(graph, feeds)
-        artifact = tuili.compile(model, tmp_path / f"{name}.tuili")
-        assert bool(artifact.manifest.host_steps) == (open_dims and case.ambiguous), name
-        got = tuili.load(artifact.path).run(feeds)
-        for output, right in wanted.items():
-            np.testing.assert_allclose(
-                got[output], right, rtol=2e-5, atol=2e-5, err_msg=f"{name}: {output}"
-            )
+        check(name, model, feeds, tmp_path, native=not (open_dims and case.ambiguous))
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, case in CASES.items() if case.domain and not case.alone]
-)
-def test_com_microsoft_means_what_onnxruntime_computes(name: str) -> None:
+GROUP_QUERY = [
+    ("com.microsoft::GroupQueryAttention", inputs, {"num_heads": 4, "kv_num_heads": 2, **attrs}, n)
+    for inputs, attrs, n in GROUPED
+]
+CONTRIB = [(f"com.microsoft::{op}", *rest) for op, *rest, _ in CONTRIB_CASES]
+# What stays with the operator: buffers that are shared or beams, integers, packed rows.
+HOST = {"QAttention", "DecoderMaskedMultiHeadAttention"}
+
+
+def stays(op: str, inputs: list[Any], attrs: dict[str, Any], outputs: int) -> bool:
+    """Whether a case is one that only the operator's own meaning can say."""
+    multi = op.endswith("::MultiHeadAttention")
+    buffered = multi and len(inputs) > 8
+    packed = multi and any(x is not None and x.shape == (8,) for x in inputs[4:5])
+    listed = op.rpartition("::")[2] in HOST
+    return listed or buffered or packed or "sliding_window_cache" in attrs or outputs == 4
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_the_cases_compared_with_onnxruntime_run_natively(tmp_path: Path) -> None:
+    for number, (op, inputs, attrs, outputs) in enumerate([*CONTRIB, *GROUP_QUERY]):
+        total = (6,) if "GroupQuery" in op else ()
+        case = Case(op, inputs, attrs, outputs, weights=total)
+        model, feeds = model_of(case, open_dims=False)
+        native = not stays(op, inputs, attrs, outputs)
+        check(f"{number} {op}", model, feeds, tmp_path, native=native)
+
+
+WIDE = 16  # of a head: onnxruntime asks for a multiple
+
+
+def language_model() -> Any:
+    """One layer as generators of text have it: lengths come from the attention mask."""
+    info = helper.make_tensor_value_info
+    kept = ["b", 2, "past", WIDE]
+    inputs = [
+        info("x", TensorProto.FLOAT, ["b", "s", (H + 4) * WIDE]),
+        info("mask", TensorProto.INT64, ["b", "total"]),
+        info("k", TensorProto.FLOAT, kept),
+        info("v", TensorProto.FLOAT, kept),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array(1, np.int64), "one"),
+        numpy_helper.from_array(np.array([1], np.int64), "axis"),
+        numpy_helper.from_array(f32(16, WIDE // 2), "cos"),
+        numpy_helper.from_array(f32(16, WIDE // 2), "sin"),
+    ]
+    nodes = [
+        helper.make_node("ReduceSum", ["mask", "axis"], ["sum"], keepdims=0),
+        helper.make_node("Sub", ["sum", "one"], ["last"]),
+        helper.make_node("Cast", ["last"], ["seqlens"], to=TensorProto.INT32),
+        helper.make_node("Shape", ["mask"], ["dims"]),
+        helper.make_node("Gather", ["dims", "one"], ["wide"], axis=0),
+        helper.make_node("Cast", ["wide"], ["total_length"], to=TensorProto.INT32),
+        helper.make_node(
+            "GroupQueryAttention",
+            ["x", "", "", "k", "v", "seqlens", "total_length", "cos", "sin"],
+            ["y", "new_k", "new_v"],
+            domain="com.microsoft",
+            num_heads=H,
+            kv_num_heads=2,
+            do_rotary=1,
+        ),
+    ]
+    outputs = [info(name, TensorProto.FLOAT, None) for name in ("y", "new_k", "new_v")]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+@pytest.mark.parametrize("room", [0, 16], ids=["growing cache", "cache with room"])
+def test_text_is_generated_step_by_step_as_in_onnxruntime(room: int, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    model, feeds = model_of(CASES[name], open_dims=False)
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    graph = import_model(model)
-    infer(graph)
-    found = run(graph, feeds)
-    for right, (output, array) in zip(session.run(None, feeds), found.items(), strict=True):
-        np.testing.assert_allclose(array, right, rtol=1e-4, atol=1e-4, err_msg=output)
+    model = language_model()
+    artifact = tuili.compile(model, tmp_path / "model.tuili")
+    assert not artifact.manifest.host_steps
+    ours, theirs = (
+        tuili.load(artifact.path),
+        onnxruntime.InferenceSession(model.SerializeToString()),
+    )
+    cache = [np.zeros((B, 2, room, WIDE), np.float32)] * 2
+    known = 0
+    for tokens in (5, 1, 1):
+        feeds = {
+            "x": f32(B, tokens, (H + 4) * WIDE),
+            "mask": np.ones((B, known + tokens), np.int64),
+        }
+        feeds |= dict(zip("kv", cache, strict=True))
+        wanted = dict(zip(("y", "new_k", "new_v"), theirs.run(None, feeds), strict=True))
+        got, known = ours.run(feeds), known + tokens
+        np.testing.assert_allclose(got["y"], wanted["y"], rtol=1e-4, atol=1e-5)
+        for name in ("new_k", "new_v"):
+            used = np.s_[:, :, :known]
+            np.testing.assert_allclose(got[name][used], wanted[name][used], rtol=1e-4, atol=1e-5)
+        cache = [got["new_k"], got["new_v"]]

@@ -192,6 +192,24 @@ def attended(m: Making, q: Heads, k: Heads, v: Heads, mask: Value | None, scale:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """What is made of the products of queries and keys.
+
+    `softcap` bounds them, if it is not 0; `sink` [heads] is one more score of every row, whose key
+    has no value.
+    """
+
+    scale: float
+    softcap: float = 0.0
+    sink: Value | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the fused operator says it."""
+        return not self.softcap and self.sink is None
+
+
+@dataclass(frozen=True, slots=True)
 class Spelt:
     """Attention step by step: [B, heads, S, D], and the scores at four moments."""
 
@@ -199,23 +217,28 @@ class Spelt:
     scores: tuple[Value, Value, Value, Value]  # raw, capped, biased, after the softmax
 
 
-def spelt_out(
-    m: Making, q: Heads, k: Heads, v: Heads, mask: Value | None, scale: float, softcap: float
-) -> Spelt:
+def spelt_out(m: Making, q: Heads, k: Heads, v: Heads, mask: Value | None, kind: Scores) -> Spelt:
     """As `attended`, for what the fused operator does not say."""
     keys = m("Transpose", repeated(m, k, q.dim("h")), perm=(0, 1, 3, 2))
-    raw = m("MatMul", m("Mul", heads_first(m, q), np.float32(scale)), keys)
+    raw = m("MatMul", m("Mul", heads_first(m, q), np.float32(kind.scale)), keys)
     capped = raw
-    if softcap:
-        cap = np.float32(softcap)
+    if kind.softcap:
+        cap = np.float32(kind.softcap)
         capped = m("Mul", m("Tanh", m("Div", raw, cap)), cap)
     biased = capped if mask is None else m("Add", capped, mask)
-    odds = m("Softmax", biased, axis=3)
+    odds = m("Softmax", biased, axis=3) if kind.sink is None else _with_sink(m, biased, kind.sink)
     if mask is not None:
         most = m("ReduceMax", mask, np.array([-1]), keepdims=1)
         odds = m("Where", m("Equal", most, MINUS_INF), np.float32(0), odds)
     y = m("MatMul", odds, repeated(m, v, q.dim("h")))
     return Spelt(Heads(y), (raw, capped, biased, odds))
+
+
+def _with_sink(m: Making, scores: Value, sink: Value) -> Value:
+    batch, heads, rows, _ = scores.shape
+    column = m("Expand", shaped(m, sink, (1, heads, 1, 1)), m.dims((batch, heads, rows, 1)))
+    odds = m("Softmax", m("Concat", scores, column, axis=3), axis=3)
+    return m("Slice", odds, np.array([0]), np.array([-1]), np.array([3]))
 
 
 def repeated(m: Making, x: Heads, heads: Dim) -> Value:

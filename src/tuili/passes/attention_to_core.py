@@ -6,6 +6,7 @@ heads, caches and masks in all their forms are core operators around `FusedAtten
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -13,9 +14,11 @@ import numpy as np
 from tuili.ir import Graph, Node, Value
 from tuili.ops.contents import Contents
 from tuili.ops.table import attr
+from tuili.passes import attention_group_query
 from tuili.passes.attention_contrib import CONTRIB
 from tuili.passes.attention_parts import (
     Heads,
+    Scores,
     all_of,
     at_least,
     attended,
@@ -45,7 +48,11 @@ from tuili.tensors import Dim, DType
 
 def attention_to_core(graph: Graph, contents: Contents) -> bool:
     """Rewrite every such node whose types are known."""
-    return rewrite_nodes(graph, contents, REWRITES)
+    group_query = Rewrite(
+        partial(attention_group_query.spell, contents=contents),
+        partial(attention_group_query.can_spell, contents=contents),
+    )
+    return rewrite_nodes(graph, contents, {**REWRITES, attention_group_query.NAME: group_query})
 
 
 # -- the standard's ----------------------------------------------------------------------------
@@ -71,13 +78,13 @@ def _attention(m: Making) -> None:
     past = node.input(4)
     k, v = extended(m, past, k), extended(m, node.input(5), v)
     mask = _mask(m, q, k, 0 if past is None else past.shape[2])
-    scale, softcap = scale_of(m, q.dim("d")), float(attr(node, "softcap"))
+    kind = Scores(scale_of(m, q.dim("d")), float(attr(node, "softcap")))
     shown: Value | None = None
-    if softcap or is_read(node, 3):
-        spelt = spelt_out(m, q, k, v, mask, scale, softcap)
+    if not kind.is_plain or is_read(node, 3):
+        spelt = spelt_out(m, q, k, v, mask, kind)
         y, shown = spelt.y, spelt.scores[attr(node, "qk_matmul_output_mode")]
     else:
-        y = attended(m, q, k, v, mask, scale)
+        y = attended(m, q, k, v, mask, kind.scale)
     flat = len(node.required(0).shape) == 3
     result = merged(m, y) if flat else heads_first(m, y)
     finish(m, result, k, v, shown)
