@@ -41,13 +41,16 @@ def _cubic_weights(t: Array, a: float = -0.75) -> list[Array]:
     return [far(t + 1), near(t), near(1 - t), far(2 - t)]
 
 
+_CUBIC = ("cubic", "bicubic")
+
+
 def _axis_taps(places: Array, mode: str) -> list[tuple[Array, Array]]:
     """(indices, weights) along one axis."""
     if mode == "nearest":
         return [(np.rint(places).astype(int), np.ones_like(places))]
     base = np.floor(places).astype(int)
     t = places - base
-    if mode in ("cubic", "bicubic"):
+    if mode in _CUBIC:
         return [(base + k - 1, weight) for k, weight in enumerate(_cubic_weights(t))]
     return [(base, 1 - t), (base + 1, t)]
 
@@ -62,7 +65,8 @@ def _grid_sample(
         # The grid names x first, the last spatial axis.
         g = grid[..., len(sizes) - 1 - axis].astype(np.float64)
         places = (g + 1) / 2 * (size - 1) if align_corners else ((g + 1) * size - 1) / 2
-        if padding_mode == "border":
+        if padding_mode == "border" and mode not in _CUBIC:
+            # As in PyTorch: between four elements, each of them is taken from inside instead.
             places = np.clip(places, 0, size - 1)
         elif padding_mode == "reflection":
             edges = (0.0, size - 1.0) if align_corners else (-0.5, size - 0.5)

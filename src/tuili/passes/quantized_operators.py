@@ -170,6 +170,19 @@ def _softmax(graph: Graph, node: Node) -> Value | None:
     return _one("Softmax", "axis")(graph, node)
 
 
+def _mean(graph: Graph, node: Node) -> Value | None:
+    """The axes are an attribute; none are all."""
+    x, y, axes = _codes(node, 0), _result(node, 3), attr(node, "axes")
+    if x is None or y is None or not x.is_scalar:
+        return None
+    real = [dequantize(graph, x, node)]
+    if axes:
+        real.append(graph.add_constant(np.array(axes, np.int64), "axes"))
+    attrs = {"keepdims": attr(node, "keepdims")}
+    made = graph.add("ReduceMean", real, attrs, before=node, name=node.name).output
+    return quantize(graph, made, *y, node)
+
+
 def _concat(graph: Graph, node: Node) -> Value | None:
     y = _result(node, 0)
     pieces = [_codes(node, slot) for slot in range(2, len(node.inputs), 3)]
@@ -213,6 +226,7 @@ SPELLINGS: dict[str, Spelling] = {
     "com.microsoft::QLinearGlobalAveragePool": _one("GlobalAveragePool"),
     "com.microsoft::QLinearAveragePool": _one("AveragePool", *_POOL, "strides"),
     "com.microsoft::QLinearConcat": _concat,
+    "com.microsoft::QLinearReduceMean": _mean,
     "com.microsoft::QLinearWhere": _where,
     "com.microsoft::QuantizeLinear": _renamed("QuantizeLinear"),
     "com.microsoft::DequantizeLinear": _renamed("DequantizeLinear"),

@@ -11,7 +11,7 @@ from onnx import AttributeProto, NodeProto
 
 from tuili.errors import InvalidModel
 from tuili.ir import Attr, Graph, TensorType, Value
-from tuili.tensors import Array, DType
+from tuili.tensors import Array, DType, Shape
 
 
 @dataclass(slots=True)
@@ -78,6 +78,19 @@ class Call:
         """A node beside this one; its output."""
         return self.graph.add(op, inputs, attrs, outputs=[f"{self.title}.{op.lower()}"]).output
 
+    def given(self, index: int) -> Value | None:
+        """An optional input; None when it is left out."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def wants(self, index: int) -> bool:
+        """Whether an output has a name."""
+        return index < len(self.outputs) and bool(self.outputs[index])
+
+    def plus(self, value: Value, index: int) -> Value:
+        """The value, plus an input where it is given."""
+        term = self.given(index)
+        return value if term is None else self.add("Add", [value, term])
+
     def finish(
         self, op: str, inputs: Sequence[Value | None], attrs: Mapping[str, Attr] | None = None
     ) -> Sequence[Value]:
@@ -92,14 +105,33 @@ class Call:
         dtype = first.type.dtype if isinstance(first.type, TensorType) else DType.F32
         return self.constant(np.array(number).astype(dtype.numpy), hint)
 
-    def rank(self, index: int) -> int:
-        """The rank of an input; raises InvalidModel when it cannot be known."""
-        value = self.input(index)
+    def tensor(self, value: Value) -> TensorType | None:
+        """The type of a value as far as it is known; None when even its rank is not."""
         if not isinstance(value.type, TensorType) or value.type.shape is None:
             self.infer()
-        if not isinstance(value.type, TensorType) or value.type.shape is None:
+        found = value.type
+        return found if isinstance(found, TensorType) and found.shape is not None else None
+
+    def shape(self, value: Value) -> Shape | None:
+        """The shape of a value, with open dims; None when its rank is not known."""
+        found = self.tensor(value)
+        return None if found is None else found.shape
+
+    def rank(self, index: int) -> int:
+        """The rank of an input; raises InvalidModel when it cannot be known."""
+        shape = self.shape(self.input(index))
+        if shape is None:
             self.fail(
                 f"the rank of input {index} must be known to read this operator of operator set"
                 f" {self.opset}; export the model with operator set 13 or newer"
             )
-        return len(value.type.shape)
+        return len(shape)
+
+
+Results = Sequence[Value]
+
+# An operator, its inputs and its attributes: what `Call.add` and `Call.finish` take.
+Step = tuple[str, Sequence[Value | None], Mapping[str, Attr]]
+
+# None: the call, changed in place or not, becomes a node.
+Converter = Callable[[Call], "Results | None"]
