@@ -31,6 +31,7 @@ from tuili.passes.pads import fold_pads
 from tuili.passes.quantized import KEPT, recognise_quantized, split_dequantize
 from tuili.passes.recognise import recognise
 from tuili.passes.settle_ranks import settle_ranks
+from tuili.passes.sink_transposes import sink_transposes
 from tuili.passes.strength import reduce_strength
 from tuili.passes.volume_patches import volume_patches
 from tuili.passes.whole_windows import whole_windows
@@ -96,6 +97,7 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
             "attention_to_core",
             lambda: on_all(graph, partial(attention_to_core, contents=contents)),
         ),
+        run("sink_transposes", lambda: on_all(graph, sink_transposes)),
         run("merge_movement", lambda: merge_movement(graph, contents)),
         run("whole_windows", lambda: on_all(graph, whole_windows)),
         run("volume_patches", lambda: volume_patches(graph)),

@@ -1,4 +1,4 @@
-"""Converters of the fused operators that ONNX Runtime's optimizer writes (domain com.microsoft).
+"""Converters of the fused operators that ONNX Runtime's optimizer writes (domains com.microsoft*).
 
 Each becomes operators of the standard; the passes fuse them again in their own way. A converter
 returns None, and leaves the call as it is, where only the fused operator can say what the node
@@ -10,6 +10,7 @@ from __future__ import annotations
 from tuili.importers.onnx.call import Converter
 from tuili.importers.onnx.contrib_elementwise import ELEMENTWISE
 from tuili.importers.onnx.contrib_embeddings import EMBEDDINGS
+from tuili.importers.onnx.contrib_nchwc import NCHWC
 from tuili.importers.onnx.contrib_nhwc import NHWC
 from tuili.importers.onnx.contrib_norms import NORMS
 from tuili.importers.onnx.contrib_products import PRODUCTS
@@ -19,6 +20,7 @@ from tuili.importers.onnx.contrib_renamed import RENAMED
 CONTRIB: dict[str, Converter] = {
     **ELEMENTWISE,
     **EMBEDDINGS,
+    **NCHWC,
     **NHWC,
     **NORMS,
     **PRODUCTS,

@@ -15,6 +15,21 @@ from tuili.ops.table import hint
 
 _SHOWN = 5
 
+_FOR_ONE_MACHINE = (
+    "ONNX Runtime's layout optimiser wrote the operators of {} for the processor it ran on, with"
+    " weights in that processor's blocks. Save the optimised model with graph_optimization_level ="
+    " ORT_ENABLE_EXTENDED, or give the model as it was before"
+)
+# Operators, by what their names start with, that no model says of itself, and what to do.
+_ADVICE = {
+    "com.microsoft.nchwc::": _FOR_ONE_MACHINE,
+    "com.ms.internal.nhwc::": _FOR_ONE_MACHINE,
+    "com.microsoft::EPContext": (
+        "{} holds what another runtime has compiled for its own device. Give the model as it was"
+        " before"
+    ),
+}
+
 
 def check(nodes: Iterable[NodeProto], opsets: Mapping[str, int], functions: Functions) -> None:
     """Raise UnsupportedOperator that lists every unknown operator with its nodes."""
@@ -22,11 +37,19 @@ def check(nodes: Iterable[NodeProto], opsets: Mapping[str, int], functions: Func
     _Search(functions, missing).visit(nodes, opsets)
     if not missing:
         return
-    lines = [f"  {op}: {_nodes(found)}.{hint(op)}" for op, found in sorted(missing.items())]
+    lines = [f"  {op}: {_nodes(found)}.{_hint(op)}" for op, found in sorted(missing.items())]
+    for start, advice in _ADVICE.items():
+        if any(op.startswith(start) for op in missing):
+            lines.append(advice.format(start.removesuffix("::")))
     count = f"{len(missing)} operator{'s are' if len(missing) > 1 else ' is'} not supported"
     raise UnsupportedOperator(
         f"{count}:\n" + "\n".join(lines), [(op, found) for op, found in sorted(missing.items())]
     )
+
+
+def _hint(op: str) -> str:
+    """The nearest known operator, where no advice is given."""
+    return "" if any(op.startswith(start) for start in _ADVICE) else hint(op)
 
 
 def _nodes(names: list[str]) -> str:
