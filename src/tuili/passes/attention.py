@@ -2,7 +2,8 @@
 
 softmax(q @ k * scale + mask) @ v, heads in axis 1. The node reads and writes its operands in the
 order of axes that they already have: `bhsd`, `bshd` (before the usual transpose of heads and
-rows), or for keys `bhds` (already transposed for the matmul).
+rows), or for keys `bhds` (already transposed for the matmul). PyTorch's exporter scales queries and
+keys, turns keys flatly, and clears rows that see nothing: all of that is in the node, too.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ from dataclasses import dataclass
 
 from tuili.ir import Graph, Node, Value
 from tuili.ops.table import attr
+from tuili.passes.attention_operands import ORDERS, before_sharing, keys_and_values, plain, unscaled
 from tuili.passes.fold import give_way
 from tuili.tensors import DType, broadcast_dim
-
-ORDERS: dict[tuple[int, ...], str] = {(0, 2, 1, 3): "bshd", (0, 1, 2, 3): "bhsd"}
-KEY_ORDERS: dict[tuple[int, ...], str] = {(0, 2, 3, 1): "bshd", (0, 1, 3, 2): "bhsd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,22 @@ def fuse_attention(graph: Graph) -> bool:
         if scores is not None:
             _fuse(graph, node, scores)
             changed = True
+        elif node.op == "FusedAttention":
+            changed |= _share(node)
     return changed
+
+
+def _share(node: Node) -> bool:
+    """Let the node read the fewer heads that were repeated for it."""
+    if (attr(node, "k_order"), attr(node, "v_order")) != ("bhsd", "bhsd"):
+        return False
+    before = before_sharing(node.required(1), node.required(2))
+    if before is None:
+        return False
+    for slot, name, operand in ((1, "k_order", before[0]), (2, "v_order", before[1])):
+        node.set_input(slot, operand.value)
+        node.attrs[name] = operand.order
+    return True
 
 
 def _is_matmul(node: Node) -> bool:
@@ -50,9 +64,8 @@ def _only_use(value: Value) -> bool:
 
 def _scores_of(node: Node) -> _Scores | None:
     """The scores whose softmax is the first operand; None when there is no such thing."""
-    weights = node.required(0)
-    softmax = weights.producer
-    if softmax is None or softmax.op != "Softmax" or not _only_use(weights):
+    softmax = _softmax_of(node.required(0))
+    if softmax is None:
         return None
     if attr(softmax, "axis") % 4 != 3:
         return None
@@ -66,6 +79,25 @@ def _scores_of(node: Node) -> _Scores | None:
     same_batch = product.required(0).shape[:2] == product.required(1).shape[:2]
     same_values = product.output.shape[:2] == node.required(1).shape[:2]
     return _Scores(product, scale, mask) if same_batch and same_values else None
+
+
+def _softmax_of(weights: Value) -> Node | None:
+    """The softmax that makes the weights, or whose NaN, of rows that see nothing, become 0."""
+    node = weights.producer
+    if node is None or not _only_use(weights):
+        return None
+    if node.op == "Softmax":
+        return node
+    if node.op != "Where":
+        return None
+    blank, odds = node.required(1).constant, node.required(2)
+    test, softmax = node.required(0).producer, odds.producer
+    is_zero = blank is not None and blank.size == 1 and not blank.any()
+    if not is_zero or test is None or test.op != "IsNaN" or test.required(0) is not odds:
+        return None
+    alone = {user for user, _ in odds.uses} == {node, test} and not odds.is_output
+    named = softmax is not None and softmax.op == "Softmax"
+    return softmax if alone and named and _only_use(test.output) else None
 
 
 def _masked(value: Value) -> tuple[Value, Value | None]:
@@ -83,17 +115,7 @@ def _is_product(value: Value) -> bool:
 
 
 def _scaled(value: Value) -> tuple[Value, float]:
-    node = value.producer
-    if node is None or node.op not in ("Mul", "Div") or not _only_use(value):
-        return value, 1.0
-    operands = [node.required(0), node.required(1)]
-    if node.op == "Mul" and operands[0].is_constant:
-        operands.reverse()
-    factor = operands[1].constant
-    if factor is None or factor.size != 1:
-        return value, 1.0
-    number = float(factor.reshape(()))
-    return operands[0], number if node.op == "Mul" else 1 / number
+    return unscaled(value) if _only_use(value) else (value, 1.0)
 
 
 def _broadcasts(mask: Value, scores: Value) -> bool:
@@ -104,30 +126,20 @@ def _broadcasts(mask: Value, scores: Value) -> bool:
     return all(broadcast_dim(a, b) == b for a, b in zip(mask.shape, wanted, strict=True))
 
 
-def _untransposed(
-    value: Value, orders: dict[tuple[int, ...], str], default: str
-) -> tuple[Value, str]:
-    node = value.producer
-    if node is not None and node.op == "Transpose":
-        order = orders.get(tuple(attr(node, "perm") or (3, 2, 1, 0)))
-        if order is not None:
-            return node.required(0), order
-    return value, default
-
-
 def _fuse(graph: Graph, node: Node, scores: _Scores) -> None:
-    q, q_order = _untransposed(scores.product.required(0), ORDERS, "bhsd")
-    k, k_order = _untransposed(scores.product.required(1), KEY_ORDERS, "bhds")
-    v, v_order = _untransposed(node.required(1), ORDERS, "bhsd")
+    left, left_scale = unscaled(scores.product.required(0))
+    right, right_scale = unscaled(scores.product.required(1))
+    q = plain(left)
+    k, v = keys_and_values(right, node.required(1))
     last, y_order = _result(node)
     fused = graph.add(
         "FusedAttention",
-        [q, k, v, scores.mask],
+        [q.value, k.value, v.value, scores.mask],
         {
-            "scale": scores.scale,
-            "q_order": q_order,
-            "k_order": k_order,
-            "v_order": v_order,
+            "scale": scores.scale * left_scale * right_scale,
+            "q_order": q.order,
+            "k_order": k.order,
+            "v_order": v.order,
             "y_order": y_order,
         },
         outputs=[last.output.name],

@@ -135,3 +135,71 @@ def test_spelt_out_attention_becomes_one_node(scores: str) -> None:
 def test_scores_that_are_read_elsewhere_stay() -> None:
     text = TEXT.format(scores="%a = Add(%s, %m)").replace("return %yt", "return %yt, %w")
     assert not fuse_attention(load(text))
+
+
+# As PyTorch's exporter writes scaled_dot_product_attention with fewer heads of keys.
+SHARED = """
+graph main(%q: f32[2, 6, 5, 4], %k: f32[2, 3, 7, 4], %v: f32[2, 3, 7, 4], %m: f32[2, 1, 5, 7]) {
+  %root = constant f32[] [0.5]
+  %zero = constant f32[] [0.0]
+  %at = constant i64[1] [2]
+  %five = constant i64[5] [2, 3, 2, 7, 4]
+  %four = constant i64[4] [2, 6, 7, 4]
+  %flat = constant i64[3] [12, 7, 4]
+  %apart = constant i64[4] [2, 6, 4, 7]
+  %k1 = Unsqueeze(%k, %at)
+  %k2 = Expand(%k1, %five)
+  %k3 = Reshape(%k2, %flat)
+  %k4 = Transpose(%k3) {perm=[0, 2, 1]}
+  %k5 = Reshape(%k4, %apart)
+  %v1 = Unsqueeze(%v, %at)
+  %v2 = Expand(%v1, %five)
+  %v3 = Reshape(%v2, %four)
+  %qs = Mul(%q, %root)
+  %ks = Mul(%k5, %root)
+  %s = MatMul(%qs, %ks)
+  %a = Add(%s, %m)
+  %w = Softmax(%a) {axis=-1}
+  %nan = IsNaN(%w)
+  %clean = Where(%nan, %zero, %w)
+  %y = MatMul(%clean, %v3)
+  return %y
+}
+"""
+
+
+@pytest.mark.parametrize("weights", ["%clean", "%w"])
+def test_what_pytorch_scales_turns_and_repeats_is_in_the_node(weights: str) -> None:
+    text = SHARED.replace("MatMul(%clean", f"MatMul({weights}")
+    if weights == "%w":
+        text = "\n".join(line for line in text.splitlines() if "%nan" not in line)
+    before, after = load(text), load(text)
+    assert fuse_attention(after)
+    remove_dead(after)
+    verify(after)
+    assert [node.op for node in after.nodes] == ["FusedAttention"]
+    assert {value.name for value in after.nodes[0].inputs} == {"q", "k", "v", "m"}
+    np.testing.assert_allclose(run_on_random(after)[0], run_on_random(before)[0], rtol=1e-5)
+
+
+def test_an_attention_node_reads_the_heads_before_they_were_repeated() -> None:
+    text = """
+    graph main(%q: f32[2, 6, 5, 4], %k: f32[2, 3, 7, 4], %v: f32[2, 3, 7, 4]) {
+      %at = constant i64[1] [2]
+      %five = constant i64[5] [2, 3, 2, 7, 4]
+      %four = constant i64[4] [2, 6, 7, 4]
+      %k1 = Unsqueeze(%k, %at)
+      %k2 = Expand(%k1, %five)
+      %k3 = Reshape(%k2, %four)
+      %v1 = Unsqueeze(%v, %at)
+      %v2 = Expand(%v1, %five)
+      %v3 = Reshape(%v2, %four)
+      %y = FusedAttention(%q, %k3, %v3) {scale=0.5}
+      return %y
+    }
+    """
+    before, after = load(text), load(text)
+    assert fuse_attention(after)
+    remove_dead(after)
+    assert [node.op for node in after.nodes] == ["FusedAttention"]
+    np.testing.assert_allclose(run_on_random(after)[0], run_on_random(before)[0], rtol=1e-5)
