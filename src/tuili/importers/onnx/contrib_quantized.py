@@ -5,37 +5,76 @@
 
 from __future__ import annotations
 
-from tuili.importers.onnx.call import Call, Converter, Results
+import numpy as np
+
+from tuili.importers.onnx.call import Call, Converter, Results, Step
 from tuili.ir import Value
 from tuili.tensors import DType
 
 
-def _real_product(call: Call, operands: list[Value | None], scale: Value) -> Results:
-    """Codes and zero points multiplied, scaled and added to the last input, where it is given."""
+def _real_product(
+    call: Call, operands: list[Value | None], scale: Value, bias: Value | None
+) -> Step:
+    """Codes and zero points multiplied, scaled, and added to a bias."""
     total = call.add("MatMulInteger", operands)
     kind = call.tensor(scale)
     real = call.add("Cast", [total], {"to": DType.F32 if kind is None else kind.dtype})
-    bias = call.given(_BIAS[call.op])
     if bias is None:
-        return call.finish("Mul", [real, scale])
-    return call.finish("Add", [call.add("Mul", [real, scale]), bias])
-
-
-_BIAS = {"com.microsoft::MatMulIntegerToFloat": 6, "com.microsoft::DynamicQuantizeMatMul": 4}
+        return "Mul", [real, scale], {}
+    return "Add", [call.add("Mul", [real, scale]), bias], {}
 
 
 def _integer_to_float(call: Call) -> Results:
-    scale = call.add("Mul", [call.input(2), call.input(3)])
-    return _real_product(call, [*call.inputs[:2], call.given(4), call.given(5)], scale)
+    scale = call.add("Mul", call.inputs[2:4])
+    operands = [*call.inputs[:2], call.given(4), call.given(5)]
+    return call.finish(*_real_product(call, operands, scale, call.given(6)))
 
 
 def _dynamic_matmul(call: Call) -> Results:
     names = [f"{call.title}.{part}" for part in ("codes", "scale", "zero")]
-    codes, scale, zero = call.graph.add(
-        "DynamicQuantizeLinear", [call.input(0)], outputs=names
-    ).outputs
+    made = call.graph.add("DynamicQuantizeLinear", [call.input(0)], outputs=names)
+    codes, scale, zero = made.outputs
     scale = call.add("Mul", [scale, call.input(2)])
-    return _real_product(call, [codes, call.input(1), zero, call.given(3)], scale)
+    operands = [codes, call.input(1), zero, call.given(3)]
+    return call.finish(*_real_product(call, operands, scale, call.given(4)))
+
+
+_MASK, _PAST = 5, 8
+
+
+def _attention(call: Call) -> Results | None:
+    """The projection of codes, then attention over what it gives: queries, keys and values."""
+    if call.attrs.get("do_rotary") or call.attrs.get("past_present_share_buffer"):
+        return None
+    call.drop("do_rotary", "past_present_share_buffer")
+    scale = call.add("Mul", call.inputs[3:5])
+    operands = [*call.inputs[:2], call.given(6), call.given(7)]
+    packed = call.add(*_real_product(call, operands, scale, call.input(2)))
+    inputs = [packed, None, None, None, call.given(_MASK), None, *_halves(call, call.given(_PAST))]
+    while inputs[-1] is None:
+        inputs.pop()
+    names = [call.outputs[0], f"{call.title}.key", f"{call.title}.value"]
+    count = 3 if call.wants(1) else 1
+    made = call.graph.add(
+        "com.microsoft::MultiHeadAttention",
+        inputs,
+        call.attrs,
+        outputs=names[:count],
+        name=call.name,
+    )
+    if count == 1:
+        return made.outputs
+    first = call.ints([0], "first")
+    both = [call.add("Unsqueeze", [value, first]) for value in made.outputs[1:]]
+    return [made.output, call.add("Concat", both, {"axis": 0})]
+
+
+def _halves(call: Call, past: Value | None) -> list[Value | None]:
+    """Old keys and old values out of [2, batch, heads, length, size]."""
+    if past is None:
+        return [None, None]
+    places = (call.constant(np.array(at, np.int64), "place") for at in (0, 1))
+    return [call.add("Gather", [past, place], {"axis": 0}) for place in places]
 
 
 # -- whole numbers -------------------------------------------------------------------------
@@ -66,5 +105,6 @@ QUANTIZED: dict[str, Converter] = {
     "com.microsoft::DynamicQuantizeMatMul": _dynamic_matmul,
     "com.microsoft::MatMulIntegerToFloat": _integer_to_float,
     "com.microsoft::MulInteger": _mul_integer,
+    "com.microsoft::QAttention": _attention,
     "com.microsoft::ReduceSumInteger": _sum_integer,
 }
