@@ -6,6 +6,7 @@ from tuili.codegen.family import Family
 from tuili.codegen.kernel import Context
 from tuili.codegen.kernels import (
     attention,
+    attention_plain,
     branch,
     copy,
     fault,
@@ -38,7 +39,10 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
         ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"),
         (Family("view", copy.emit_view),),
     ),
-    "FusedAttention": (Family("attention", attention.emit, attention.supports),),
+    "FusedAttention": (
+        Family("attention", attention.emit, attention.supports),
+        Family("attention_rows", attention_plain.emit, attention.supports_rows),
+    ),
     "If": (Family("branch", branch.emit_if),),
     "Loop": (Family("rounds", loop.emit_loop, loop.supports),),
     "Scan": (Family("rounds", loop.emit_scan, loop.supports),),

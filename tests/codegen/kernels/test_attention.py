@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tuili
 from tests.codegen.compiled import HERE, Case, Cases
 from tests.passes.support import load, run_on_random
 from tuili.codegen.targets import Target
 from tuili.ir import verify
+from tuili.ops.infer import infer
+from tuili.ops.interpret import run
 from tuili.passes.attention import fuse_attention
 from tuili.passes.dead import remove_dead
 from tuili.tensors import Array
@@ -203,3 +207,29 @@ def test_an_attention_node_reads_the_heads_before_they_were_repeated() -> None:
     remove_dead(after)
     assert [node.op for node in after.nodes] == ["FusedAttention"]
     np.testing.assert_allclose(run_on_random(after)[0], run_on_random(before)[0], rtol=1e-5)
+
+
+def test_attention_over_as_many_keys_as_data_decides(tmp_path: Path) -> None:
+    text = """
+    graph main(%q: f32[1, 4, 5, 8], %k: f32[9, 16], %m: f32[9], %b: f32[5, 1]) {
+      %apart = constant i64[4] [1, -1, 2, 8]
+      %turn = constant i64[1] [-1]
+      %where = NonZero(%m)
+      %at = Reshape(%where, %turn)
+      %kept = Gather(%k, %at) {axis=0}
+      %kv = Reshape(%kept, %apart)
+      %y = FusedAttention(%q, %kv, %kv, %b) {scale=0.5, k_order="bshd", v_order="bshd"}
+      return %y
+    }
+    """
+    artifact = tuili.compile(load(text), tmp_path / "model.tuili")
+    assert not artifact.manifest.host_steps
+    model = tuili.load(artifact.path)
+    feeds = {"q": normal("bhsd", b=1, h=4, s=5, d=8), "k": normal("bd", b=9, d=16)}
+    feeds["b"] = np.array([[0], [1], [-np.inf], [0], [0]], np.float32)
+    graph = load(text)
+    infer(graph)
+    for count in (9, 3, 1):
+        feeds["m"] = (np.arange(9) < count).astype(np.float32)
+        got, want = model.run(feeds)["y"], run(graph, feeds)["y"]
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)

@@ -103,6 +103,9 @@ CASES["rsu8"] = Case(
     {"mode": "linear"},
 )
 CASES["rs3d"] = Case("Resize", [floats(1, 2, 3, 4, 5), None, scales(1, 1, 2, 2, 2)], {})
+CASES["same"] = Case(
+    "Resize", [floats(1, 2, 3, 4), None, None, whole(1, 2, 3, 4)], {"mode": "linear"}
+)
 CASES["rsc"] = Case("Resize", [floats(1, 2, 3), None, scales(1, 2, 2)], {"mode": "nearest"})
 
 

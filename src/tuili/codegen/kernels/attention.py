@@ -26,6 +26,12 @@ AXES = "bhsd"
 
 
 def supports(node: Node, ctx: Context) -> bool:
+    """f32 in plain layout, of sizes that are known before the run."""
+    known = not any(ctx.program.depends_on_data(numel(v.shape)) for v in node.inputs[:3] if v)
+    return known and supports_rows(node, ctx)
+
+
+def supports_rows(node: Node, ctx: Context) -> bool:
     """f32 in plain layout."""
     values = [value for value in (*node.inputs, node.output) if value is not None]
     return all(value.dtype is DType.F32 and not value.layout for value in values)
@@ -34,8 +40,8 @@ def supports(node: Node, ctx: Context) -> bool:
 def emit(node: Node, ctx: Context) -> None:
     """One call over all heads and blocks of rows."""
     q, k_in, v = (node.required(slot) for slot in range(3))
-    sizes = _sizes(node, q, "q_order")
-    keys, values = _sizes(node, k_in, "k_order"), _sizes(node, v, "v_order")
+    sizes = sizes_of(node, q, "q_order")
+    keys, values = sizes_of(node, k_in, "k_order"), sizes_of(node, v, "v_order")
     lanes = ctx.target.lanes
     tile = Tile(10 if ctx.target.registers >= 32 else 6, 2)
     columns = tile.columns(lanes)
@@ -54,12 +60,12 @@ def emit(node: Node, ctx: Context) -> None:
     k.dims("B H S D T E", (*(sizes[axis] for axis in AXES), keys["s"], values["d"]))
     k.dim("SHARED", sizes["h"] // keys["h"] if sizes["h"] != keys["h"] else 1)
     k.dims("BLOCKS WIDTH VALUES", (blocks, width, value_width))
-    _strides(k, "Q", sizes, attr(node, "q_order"))
-    _strides(k, "K", keys, attr(node, "k_order"))
-    _strides(k, "U", values, attr(node, "v_order"))
-    _strides(k, "Y", {**sizes, "d": values["d"]}, attr(node, "y_order"))
+    strides(k, "Q", sizes, attr(node, "q_order"))
+    strides(k, "K", keys, attr(node, "k_order"))
+    strides(k, "U", values, attr(node, "v_order"))
+    strides(k, "Y", {**sizes, "d": values["d"]}, attr(node, "y_order"))
     if mask is not None:
-        _mask_strides(k, mask)
+        mask_strides(k, mask)
     rows = dim_min(sizes["s"], most) if isinstance(sizes["s"], int) else most
     floats = width * sizes["d"] + rows * width + keys["s"] * value_width + rows * columns
     k.scratch(floats * 4)
@@ -79,11 +85,12 @@ def _rows(target: Target, tile: Tile, keys: Dim) -> int:
     return min(most, max(fitting, 2 * tile.rows))
 
 
-def _sizes(node: Node, value: Value, order: str) -> dict[str, Dim]:
+def sizes_of(node: Node, value: Value, order: str) -> dict[str, Dim]:
+    """The size of each axis of an operand, by the attribute that names their order."""
     return dict(zip(attr(node, order), value.shape, strict=True))
 
 
-def _strides(k: KernelBuilder, name: str, sizes: dict[str, Dim], order: str) -> None:
+def strides(k: KernelBuilder, name: str, sizes: dict[str, Dim], order: str) -> None:
     """Distances in floats: `QB QH QS QD` for an operand called Q."""
     step: Dim = 1
     strides: dict[str, Dim] = {}
@@ -94,7 +101,7 @@ def _strides(k: KernelBuilder, name: str, sizes: dict[str, Dim], order: str) -> 
         k.dim(f"{name}{axis.upper()}", strides[axis])
 
 
-def _mask_strides(k: KernelBuilder, mask: Value) -> None:
+def mask_strides(k: KernelBuilder, mask: Value) -> None:
     """Distances in the mask; 0 along an axis that is 1 at run time."""
     shape = (1,) * (4 - len(mask.shape)) + tuple(mask.shape)
     k.dims("MB_SIZE MH_SIZE MS_SIZE MT_SIZE", shape)
