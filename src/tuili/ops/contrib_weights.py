@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,28 +28,28 @@ def unpack_bits(packed: Array, bits: int, count: int) -> Array:
     return single.reshape(*packed.shape[:-1], count, bits) @ weights
 
 
+def pack_bits(codes: Array, bits: int) -> Array:
+    """What `unpack_bits` takes apart; a byte must be a whole number of codes."""
+    each = 8 // bits
+    codes = codes.reshape(*codes.shape[:-1], -1, each)
+    packed = codes[..., 0]
+    for place in range(1, each):
+        packed = packed | codes[..., place] << np.uint8(place * bits)
+    return packed
+
+
 # -- products ------------------------------------------------------------------------------
 
 
-def _matmul_nbits(
-    A: Array,
+def nbits_weights(
     B: Array,
     scales: Array,
-    zero_points: Array | None = None,
-    g_idx: Array | None = None,
-    bias: Array | None = None,
-    *,
-    K: int,
-    N: int,
-    block_size: int,
-    bits: int,
-    accuracy_level: int,
-    weight_prepacked: int,
+    zero_points: Array | None,
+    g_idx: Array | None,
+    attrs: Mapping[str, Any],
 ) -> Array:
-    if not B.size:
-        # A projection that is left out.
-        nothing = np.zeros((*A.shape[:-1], N), np.float32)
-        return nothing if bias is None else nothing + bias
+    """The weights [N, K] of a MatMulNBits, in f32."""
+    K, N, block_size, bits = (attrs[name] for name in ("K", "N", "block_size", "bits"))
     blocks = -(-K // block_size)
     codes = unpack_bits(B.reshape(N, blocks, -1), bits, block_size).astype(np.float32)
     if zero_points is None:
@@ -59,10 +60,25 @@ def _matmul_nbits(
         zeros = zero_points.reshape(N, blocks).astype(np.float32)
     factors = scales.reshape(N, blocks).astype(np.float32)
     if g_idx is None:
-        weights = ((codes - zeros[..., None]) * factors[..., None]).reshape(N, -1)[:, :K]
-    else:
-        flat = codes.reshape(N, -1)[:, :K]
-        weights = (flat - zeros[:, g_idx[:K]]) * factors[:, g_idx[:K]]
+        return ((codes - zeros[..., None]) * factors[..., None]).reshape(N, -1)[:, :K]
+    flat = codes.reshape(N, -1)[:, :K]
+    return (flat - zeros[:, g_idx[:K]]) * factors[:, g_idx[:K]]
+
+
+def _matmul_nbits(
+    A: Array,
+    B: Array,
+    scales: Array,
+    zero_points: Array | None = None,
+    g_idx: Array | None = None,
+    bias: Array | None = None,
+    **attrs: Any,
+) -> Array:
+    if not B.size:
+        # A projection that is left out.
+        nothing = np.zeros((*A.shape[:-1], attrs["N"]), np.float32)
+        return nothing if bias is None else nothing + bias
+    weights = nbits_weights(B, scales, zero_points, g_idx, attrs)
     product = A.astype(np.float32) @ weights.T
     return product if bias is None else product + bias
 
@@ -82,14 +98,18 @@ _NF4 = (
 _VALUES_OF_4_BITS = (np.array([*_FP4, *(-x for x in _FP4)], np.float32), np.array(_NF4, np.float32))
 
 
-def _matmul_bnb4(A: Array, B: Array, absmax: Array, **attrs: Any) -> Array:
-    """Weights as bitsandbytes keeps them: flat, the high bits first, a scale a block."""
+def bnb4_weights(B: Array, absmax: Array, attrs: Mapping[str, Any]) -> Array:
+    """The weights [K, N] of a MatMulBnb4, which are flat: the high bits first, a scale a block."""
     rows, columns, block = attrs["N"], attrs["K"], attrs["block_size"]
     codes = np.stack([B.ravel() >> 4, B.ravel() & 15], -1).ravel()[: rows * columns]
     values = _VALUES_OF_4_BITS[attrs["quant_type"]][codes]
     scales = np.repeat(absmax.astype(np.float32), block)[: rows * columns]
     weights = (values * scales).reshape(rows, columns)
-    return A.astype(np.float32) @ (weights.T if attrs["transB"] else weights)
+    return weights.T if attrs["transB"] else weights
+
+
+def _matmul_bnb4(A: Array, B: Array, absmax: Array, **attrs: Any) -> Array:
+    return A.astype(np.float32) @ bnb4_weights(B, absmax, attrs)
 
 
 def _bnb4_shape(site: Site) -> list[Result]:

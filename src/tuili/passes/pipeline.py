@@ -34,6 +34,7 @@ from tuili.passes.settle_ranks import settle_ranks
 from tuili.passes.sink_transposes import sink_transposes
 from tuili.passes.strength import reduce_strength
 from tuili.passes.volume_patches import volume_patches
+from tuili.passes.weight_codes import plain_weight_codes
 from tuili.passes.whole_windows import whole_windows
 from tuili.passes.widen_half import widen_half
 from tuili.passes.widen_lstm import widen_lstm
@@ -93,6 +94,7 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         run("gemm_to_matmul", lambda: on_all(graph, gemm_to_matmul)),
         run("einsum_to_matmul", lambda: on_all(graph, einsum_to_matmul)),
         run("ml_to_core", lambda: on_all(graph, partial(ml_to_core, contents=contents))),
+        run("weight_codes", lambda: on_all(graph, partial(plain_weight_codes, contents=contents))),
         run(
             "attention_to_core",
             lambda: on_all(graph, partial(attention_to_core, contents=contents)),
