@@ -24,19 +24,20 @@ def _drawn(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-_CODES = RNG.integers(0, 256, (21, 3, 8)).astype(np.uint8)
+_CODES = (Const(RNG.integers(0, 256, (21, 3, 8)).astype(np.uint8)), Const(_drawn(21, 3)))
 REAL = {
     "softmax": Case("Softmax", [_drawn(3, 37)], {"axis": -1}),
     "matmul": Case("MatMul", [_drawn(7, 33), Const(_drawn(33, 21))], tolerance=2e-5),
     "gelu": Case("Gelu", [_drawn(3, 21)]),
     **{
-        f"codes, {rows} rows": Case(
+        f"codes, {rows} rows, level {level}": Case(
             "com.microsoft::MatMulNBits",
-            [_drawn(rows, 40), Const(_CODES), Const(_drawn(21, 3))],
-            {"K": 40, "N": 21, "block_size": 16, "bits": 4},
+            [np.sign(_drawn(rows, 40)) if level else _drawn(rows, 40), *_CODES],
+            {"K": 40, "N": 21, "block_size": 16, "bits": 4, "accuracy_level": level},
             tolerance=1e-4,
         )
         for rows in (1, 9)
+        for level in (0, 4)
     },
 }
 

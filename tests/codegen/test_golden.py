@@ -36,6 +36,20 @@ graph main(%x: f32[3, 4]) {
   %y = Relu(%a)
   return %y
 }""",
+    "matmul_codes": """
+graph main(%x: f32[9, 4]) {
+  %w = constant u8[2, 1, 2] [16, 50, 84, 118]
+  %s = constant f32[2, 1] [0.5, 0.25]
+  %y = com.microsoft::MatMulNBits(%x, %w, %s) {K=4, N=2, bits=4, block_size=4}
+  return %y
+}""",
+    "matmul_dots": """
+graph main(%x: f32[1, 16]) {
+  %w = constant u8[1, 1, 8] [16, 50, 84, 118, 1, 2, 3, 4]
+  %s = constant f32[1, 1] [0.5]
+  %y = com.microsoft::MatMulNBits(%x, %w, %s) {K=16, N=1, accuracy_level=4, bits=4, block_size=16}
+  return %y
+}""",
     "convolution": """
 graph main(%x: f32[1, 2, 4, 4]) {
   %w = constant f32[2, 2, 1, 1] [1.0, 2.0, 3.0, 4.0]

@@ -13,6 +13,7 @@ from tuili.codegen.kernels import (
     loop,
     matmul,
     matmul_codes,
+    matmul_dots,
     matmul_plain,
     plugin,
     quantized_matmul,
@@ -32,6 +33,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("matmul_plain", matmul_plain.emit_plain, matmul_plain.supports_plain),
     ),
     "com.microsoft::MatMulNBits": (
+        Family("matmul_dots", matmul_dots.emit, matmul_dots.supports),
         Family("matmul_codes", matmul_codes.emit, matmul_codes.supports),
     ),
     "QMatMul": (Family("qmatmul", quantized_matmul.emit, quantized_matmul.supports),),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import HERE, Case, Cases, Const, Library
+from tuili.codegen.kernels.code_dots import CODE_DOTS
 from tuili.codegen.kernels.code_panels import Panels
 from tuili.codegen.targets import Target, find_target
 from tuili.codegen.translate import translate
@@ -26,8 +27,15 @@ def normal(*shape: int) -> Array:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
+def whole(*shape: int) -> Array:
+    """Numbers that are 8-bit codes already, with a largest one in every chunk of 16."""
+    codes = RNG.integers(-127, 128, shape).astype(np.float32)
+    codes[..., ::16] = 127
+    return codes / 64
+
+
 def weights(
-    depth: int, width: int, block: int = 16, bits: int = 4, zeros: str = ""
+    depth: int, width: int, block: int = 16, bits: int = 4, zeros: str = "", level: int = 0
 ) -> tuple[list[Any], dict[str, Any]]:
     """Drawn codes, scales and zero points (`codes` or `floats`), and the attributes."""
     blocks = -(-depth // block)
@@ -39,6 +47,7 @@ def weights(
         "floats": Const((RNG.uniform(0, 1, (width, blocks)) * 2**bits).astype(np.float32)),
     }
     attrs = {"K": depth, "N": width, "block_size": block, "bits": bits}
+    attrs |= {"accuracy_level": level} if level else {}
     return [Const(codes), Const(scales), points[zeros], None, None], attrs
 
 
@@ -47,18 +56,23 @@ def case(x: Array, weights: tuple[list[Any], dict[str, Any]], bias: Any = None, 
     return Case(OP, [x, *inputs[:4], bias], attrs, tolerance=5e-5, **more)
 
 
+FORMS = [
+    *[(4, 32, zeros, rows) for zeros in ("", "codes", "floats") for rows in (1, 9)],
+    (1, 16, "", 3),
+    (2, 32, "codes", 1),
+    (2, 16, "", 9),
+    (3, 64, "floats", 3),
+    (4, 48, "codes", 3),
+    (6, 32, "codes", 2),
+    (8, 32, "", 1),
+    (8, 16, "codes", 9),
+]  # bits, block, zero points, rows
 CASES = {
     **{
-        f"{bits} bits, {zeros or 'no'} zero points, {rows} rows": case(
-            normal(rows, 70), weights(70, 43, 16, bits, zeros)
-        )
-        for bits in (2, 4, 8)
-        for zeros in ("", "codes", "floats")
-        for rows in (1, 9)
-    },
-    **{
-        f"{bits} bits": case(normal(3, 37), weights(37, 21, 32, bits, "codes"))
-        for bits in (1, 3, 5, 6, 7)
+        f"{bits} bits, blocks of {block}, {zeros or 'no'} zero points, {rows} rows, level {level}":
+        case(x(rows, 70), weights(70, 43, block, bits, zeros, level))
+        for bits, block, zeros, rows in FORMS
+        for level, x in ((0, normal), (4, whole))
     },
     "many rows": case(normal(500, 40), weights(40, 96)),
     "deep": case(normal(20, 1100), weights(1100, 70, 128)),
@@ -73,6 +87,13 @@ CASES = {
     "bias, one row": case(normal(1, 32), weights(32, 128), normal(128)),
     "one vector": case(normal(32), weights(32, 5)),
     "no rows": case(normal(0, 32), weights(32, 5)),
+    "level 4, open rows": case(
+        whole(37, 600), weights(600, 40, 128, level=4), dims={0: ["M", 600]}
+    ),
+    "level 4, bias": case(whole(5, 32), weights(32, 70, level=4), normal(70)),
+    "level 4, many rows": case(whole(300, 64), weights(64, 70, 32, level=4), Const(normal(70))),
+    "level 4, odd blocks": case(whole(5, 60), weights(60, 20, 20, level=4)),
+    "level 4, no rows": case(whole(0, 32), weights(32, 5, level=4)),
 }  # fmt: skip
 
 
@@ -97,23 +118,62 @@ def test_threads_change_no_bit(target: Target) -> None:
         np.testing.assert_array_equal(array, three.got[name])
 
 
-def _product(x: Any, graph: Graph, depth: int, width: int) -> Any:
-    inputs, attrs = weights(depth, width, 32, 4, "codes")
+def _product(x: Any, graph: Graph, depth: int, width: int, level: int = 0) -> Any:
+    inputs, attrs = weights(depth, width, 32, 4, "codes", level)
     values = [None if each is None else graph.add_constant(each.array) for each in inputs]
     return graph.add(OP, [x, *values], attrs).output
 
 
+@pytest.mark.parametrize("level", [0, 4])
 @pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
-def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(target: Target) -> None:
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(target: Target, level: int) -> None:
     graph = Graph("rows")
     x = graph.add_input("x", TensorType(DType.F32, (Sym("N"), 700)))
-    graph.set_outputs([_product(x, graph, 700, 70)])
+    graph.set_outputs([_product(x, graph, 700, 70, level)])
     library = Library(translate(graph, infer(graph), target), target)
     rows, name = normal(33, 700), graph.outputs[0].name
     alone = np.concatenate([library.run({"x": rows[i : i + 1]})[name] for i in range(33)])
     for count in (2, 3, 5, 7, 14, 15, 33):
         together = library.run({"x": rows[:count]})[name]
         np.testing.assert_array_equal(together, alone[:count])
+
+
+def _rounded(x: Array) -> Array:
+    """What is left of rows in 8 bits, a scale for every 32 numbers."""
+    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % 32))).reshape(len(x), -1, 32)
+    top = np.abs(padded).max(-1, keepdims=True)
+    codes = np.rint(padded * (np.float32(127) / np.where(top > 0, top, 1)))
+    return (codes * (top / 127)).reshape(len(x), -1)[:, : x.shape[1]].astype(np.float32)
+
+
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+def test_level_4_rounds_rows_to_8_bits_unless_exact(target: Target) -> None:
+    graph = Graph("level")
+    x = graph.add_input("x", TensorType(DType.F32, (6, 200)))
+    graph.set_outputs([_product(x, graph, 200, 37, level=4)])
+    rows, contents, name = normal(6, 200), infer(graph), graph.outputs[0].name
+    rows[2] = 0
+    rows[3] *= 1e-20
+    for exact in (False, True):
+        program = translate(graph, contents, target, exact=exact)
+        rounds = target.name in CODE_DOTS and not exact
+        expected = run(graph, {"x": _rounded(rows) if rounds else rows})[name]
+        found = Library(program, target).run({"x": rows})[name]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+def test_what_is_no_number_stays_in_its_row(target: Target, odd: float) -> None:
+    graph = Graph("odd")
+    x = graph.add_input("x", TensorType(DType.F32, (3, 64)))
+    graph.set_outputs([_product(x, graph, 64, 20, level=4)])
+    rows = normal(3, 64)
+    rows[1, 40] = odd
+    found = Library(translate(graph, infer(graph), target), target).run({"x": rows})
+    (y,) = found.values()
+    assert not np.isfinite(y[1]).any()
+    assert np.isfinite(y[::2]).all()
 
 
 @pytest.mark.parametrize("rows", [1, 13])

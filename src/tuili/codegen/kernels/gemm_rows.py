@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuili.codegen.epilogue import Epilogue
@@ -33,6 +34,24 @@ def cut_rows(total: Dim, tile: Tile, most: int) -> RowCut:
     blocks = [block] * (total // block) + ([total % block] if total % block else [])
     heights = {height for rows in blocks for height in split_rows(rows, tile.rows)}
     return RowCut(total, block, tuple(sorted(heights)))
+
+
+def print_tiles(most: int, cases: Mapping[int, str], before: Sequence[str] = ()) -> str:
+    """C for the rows from `block * ROWS` to `last`, in tiles of at most `most` rows.
+
+    `cases` are by the height of the tile, from `row` on; `before` is printed in front of them.
+    """
+    lines = [
+        "for (int64_t row = block * ROWS; row < last;) {",
+        f"    const int64_t left = last - row, tiles = (left + {most - 1}) / {most};",
+        "    const int64_t height = (left + tiles - 1) / tiles;",
+        *(f"    {line}" for line in before),
+        "    switch (height) {",
+    ]
+    for height, case in cases.items():
+        inner = textwrap.indent(case, "        ")
+        lines += [f"    case {height}: {{", inner, "        break;", "    }"]
+    return "\n".join([*lines, "    }", "    row += height;", "}"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,34 +88,24 @@ class RowLoop:
         )
 
     def _rows(self) -> str:
-        cases = "\n".join(self._case(rows) for rows in self.heights)
-        most = self.tile.rows
         sums = f"(float *)scratch + (row - block * ROWS) * {self.columns}"
-        return "\n".join(
-            [
-                self.fill or f"const float *const columns = panel + k0 * {self.ldb};",
-                "for (int64_t row = block * ROWS; row < last;) {",
-                f"    const int64_t left = last - row, tiles = (left + {most - 1}) / {most};",
-                "    const int64_t height = (left + tiles - 1) / tiles;",
-                "    const float *const rows = a + row * K + k0;",
-                *([f"    float *const sums = {sums};"] if self.depth else ()),
-                *(self._share() if self.prefetch else ()),
-                "    switch (height) {",
-                textwrap.indent(cases, "    "),
-                "    }",
-                "    row += height;",
-                "}",
-            ]
-        )
+        before = [
+            "const float *const rows = a + row * K + k0;",
+            *([f"float *const sums = {sums};"] if self.depth else ()),
+            *(self._share() if self.prefetch else ()),
+        ]
+        columns = self.fill or f"const float *const columns = panel + k0 * {self.ldb};"
+        cases = {rows: self._case(rows) for rows in self.heights}
+        return f"{columns}\n{print_tiles(self.tile.rows, cases, before)}"
 
     def _share(self) -> list[str]:
         """Each tile asks for its share, `ahead` to `ahead + share`, of the panel that follows."""
         return [
-            f"    const int64_t first = block * ROWS, whole = DEPTH * {self.columns};",
-            "    const int64_t share = whole * height / (last - first);",
-            "    const int64_t asked = whole * (row - first) / (last - first);",
-            "    const float *const next = columns + whole + asked;",
-            "    int64_t ahead = 0;",
+            f"const int64_t first = block * ROWS, whole = DEPTH * {self.columns};",
+            "const int64_t share = whole * height / (last - first);",
+            "const int64_t asked = whole * (row - first) / (last - first);",
+            "const float *const next = columns + whole + asked;",
+            "int64_t ahead = 0;",
         ]
 
     def _case(self, rows: int) -> str:
@@ -108,8 +117,7 @@ class RowLoop:
         if self.depth:
             kept = "\n".join(self._keep(rows))
             store = f"if (k0 + DEPTH < K) {{\n{kept}\n}} else {{\n{store}\n}}"
-        inner = textwrap.indent("\n".join([*tile, store]), "    ")
-        return f"case {rows}: {{\n{inner}\n    break;\n}}"
+        return "\n".join([*tile, store])
 
     def _keep(self, rows: int) -> list[str]:
         names = [f"acc{r}_{v}" for r in range(rows) for v in range(self.tile.vectors)]

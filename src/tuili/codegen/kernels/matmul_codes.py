@@ -11,97 +11,29 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.code_panels import HALF, VECTORS, Panels
+from tuili.codegen.kernels.coded_weights import OWN_SLOTS, CodedWeights, coded_weights
 from tuili.codegen.kernels.gemm_rows import RowCut, RowLoop, cut_rows
 from tuili.codegen.kernels.gemm_tile import Tile, usual_tile
-from tuili.codegen.kernels.matmul import is_plain_f32, most_rows, read_bias
+from tuili.codegen.kernels.matmul import most_rows, read_bias
 from tuili.codegen.targets import Target
 from tuili.ir import Node
-from tuili.ops.contrib_weights import unpack_bits
-from tuili.ops.table import attr
 from tuili.tensors import Array, ceil_div, numel
 
-OWN_SLOTS = 6  # x, codes, scales, zero points, order of k, bias
 NEAR_FLOATS = 4 * 1024  # numbers that stay in the first-level cache beside the rows
 _SPARE = 6  # registers that a pass of few rows needs beside its sums
-_MOST_BITS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Weights:
-    """The constants of a node, and their sizes."""
-
-    codes: Array
-    scales: Array
-    zeros: Array | None
-    depth: int
-    width: int
-    block: int
-    bits: int
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.depth // self.block)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all sizes are as the attributes say: a projection may be left out."""
-        factors = self.width * self.blocks
-        codes = factors * -(-self.block * self.bits // 8)
-        zeros = self.width * -(-self.blocks * self.bits // 8) if self.has_codes else factors
-        return (
-            0 < self.bits <= _MOST_BITS
-            and self.width * self.depth > 0
-            and self.codes.dtype == np.uint8
-            and (self.codes.size, self.scales.size) == (codes, factors)
-            and (self.zeros is None or self.zeros.size == zeros)
-        )
-
-    @property
-    def has_codes(self) -> bool:
-        """Whether zero points are packed, like the codes."""
-        return self.zeros is not None and self.zeros.dtype == np.uint8
-
-    def arrays(self, panels: Panels) -> dict[str, Array]:
-        """What a kernel reads."""
-        packed = self.codes.reshape(self.width, self.blocks, -1)
-        codes = unpack_bits(packed, self.bits, self.block).reshape(self.width, -1)
-        scales = self.scales.reshape(self.width, -1)
-        found = {"w": panels.pack(codes[:, : self.depth]), "scale": panels.pack_blocks(scales)}
-        if self.zeros is not None:
-            rows = self.zeros.reshape(self.width, -1)
-            rows = unpack_bits(rows, self.bits, self.blocks) if self.has_codes else rows
-            found["zero"] = panels.pack_blocks(rows * scales)
-        return found
-
-
-def _weights(node: Node) -> _Weights | None:
-    """The weights of a node, when they are known."""
-    codes, scales = node.required(1).constant, node.required(2).constant
-    zeros = node.input(3)
-    if codes is None or scales is None or (zeros is not None and zeros.constant is None):
-        return None
-    sizes = (int(attr(node, name)) for name in ("K", "N", "block_size", "bits"))
-    return _Weights(codes, scales, None if zeros is None else zeros.constant, *sizes)
 
 
 def supports(node: Node, ctx: Context) -> bool:
     """Whether x is f32, and the weights are known, whole, and in the order of k."""
-    plain = is_plain_f32(node.required(0)) and is_plain_f32(node.output)
-    weights, bias = _weights(node), node.input(5)
-    if weights is None or not plain or node.input(4) is not None:
-        return False
-    fits = bias is None or (is_plain_f32(bias) and bias.shape == (weights.width,))
-    return fits and weights.is_whole
+    return coded_weights(node) is not None
 
 
 def emit(node: Node, ctx: Context) -> None:
     """The product; a grid item is one panel times one block of rows."""
-    x, weights = node.required(0), _weights(node)
+    x, weights = node.required(0), coded_weights(node)
     assert weights is not None  # supports
     depth, width = weights.depth, weights.width
     total = numel(x.shape[:-1])
@@ -113,7 +45,7 @@ def emit(node: Node, ctx: Context) -> None:
     k = KernelBuilder(ctx, node, f"matmul_codes_{weights.bits}_{depth}x{width}")
     k.read("x", x)
     k.write("y", node.output)
-    arrays = weights.arrays(panels)
+    arrays = _arrays(weights, panels)
     for name, array in arrays.items():
         k.weight(name, array)
     bias = read_bias(k, node.input(5), count * panels.columns)
@@ -141,6 +73,14 @@ def emit(node: Node, ctx: Context) -> None:
     k.emit(
         grid=ceil_div(total, cut.block) * count, flops=total * (2 * depth * width), bytes=traffic
     )
+
+
+def _arrays(weights: CodedWeights, panels: Panels) -> dict[str, Array]:
+    """What a kernel reads."""
+    arrays = {"w": panels.pack(weights.codes), "scale": panels.pack_blocks(weights.scales)}
+    if weights.zeros is not None:
+        arrays["zero"] = panels.pack_blocks(weights.zeros * weights.scales)
+    return arrays
 
 
 def _near_depth(depth: int, columns: int) -> int:
