@@ -77,6 +77,12 @@ def test_only_a_model_that_nobody_configured_has_a_runner_per_core(config, optio
     assert len({id(each.model) for each in found}) == 1
 
 
+def test_more_cores_than_runs_that_are_worth_their_memory(monkeypatch):
+    monkeypatch.setattr("tuili.server.loading.instances.available_threads", lambda: 64)
+    assert threads_of(PLAIN, OPTIONS) == 64
+    assert len(instances_of(PLAIN, [Native()], "m-1", OPTIONS)) == 8
+
+
 @pytest.mark.parametrize(("from_s", "at_once"), [(0.0, [1, 2]), (1e9, [2])])
 def test_runs_of_one_model_overlap_only_where_they_are_long(monkeypatch, from_s, at_once):
     monkeypatch.setattr("tuili.server.serving.dispatching._SHARED_FROM_S", from_s)

@@ -18,6 +18,8 @@ from tuili.server.scheduling.scaling import Elasticity
 CPU_CORES: Final = "cpu_cores"
 MOST: Final = "max_instances"
 THREADS: Final = "threads"
+# Each run has memory of its own for what lies between its layers.
+_MOST_AT_ONCE: Final = 8
 
 
 def claims_of(config: ModelConfig) -> tuple[Claim, ...]:
@@ -77,14 +79,15 @@ def instances_of(
 ) -> list[Instance]:
     """What runs loaded models in this process.
 
-    A model that nobody configured is loaded once and has a runner per core. As long as one run is
-    there it takes all cores; runs at once share them, which wastes less than threads that wait for
-    each other.
+    A model that nobody configured is loaded once and has a runner per core, 8 at most. As long as
+    one run is there it takes all cores; runs at once share them, which wastes less than threads
+    that wait for each other.
     """
     found = [Instance(each, name, cores_of(config, at)) for at, each in enumerate(models)]
     if _configured(config, options) or not hasattr(models[0], "run_alone"):
         return found
-    return found + [Instance(models[0], name) for _ in range(threads_of(config, options) - 1)]
+    at_once = min(threads_of(config, options), _MOST_AT_ONCE)
+    return found + [Instance(models[0], name) for _ in range(at_once - 1)]
 
 
 def _configured(config: ModelConfig, options: ServerOptions) -> bool:
