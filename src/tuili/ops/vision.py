@@ -114,7 +114,8 @@ def _affine_grid(theta: Array, size: Array, align_corners: int) -> Array:
     lines: list[Array] = []
     for dim in spatial:
         if align_corners:
-            lines.append(np.linspace(-1, 1, dim))
+            # A lone element lies in the middle, as in PyTorch.
+            lines.append(np.linspace(-1, 1, dim) if dim > 1 else np.zeros(1))
         else:
             lines.append((2 * np.arange(dim) + 1) / dim - 1)
     mesh = np.meshgrid(*lines, indexing="ij")[::-1]

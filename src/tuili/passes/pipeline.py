@@ -13,6 +13,7 @@ from tuili.passes.attention import fuse_attention
 from tuili.passes.attention_to_core import attention_to_core
 from tuili.passes.branches import inline_branches
 from tuili.passes.casts import plain_casts
+from tuili.passes.composites import composites_to_core
 from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
 from tuili.passes.einsum import einsum_to_matmul
@@ -98,6 +99,10 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         run(
             "attention_to_core",
             lambda: on_all(graph, partial(attention_to_core, contents=contents)),
+        ),
+        run(
+            "composites_to_core",
+            lambda: on_all(graph, partial(composites_to_core, contents=contents)),
         ),
         run("sink_transposes", lambda: on_all(graph, sink_transposes)),
         run("merge_movement", lambda: merge_movement(graph, contents)),
