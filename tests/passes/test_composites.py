@@ -71,6 +71,9 @@ CASES = {
     ),
     "AffineGrid": case("AffineGrid", [f32(2, 2, 3), ints(2, 3, 4, 5)], {0: "_ _ _"}),
     "AffineGrid to the corners": case(
+        "AffineGrid", [f32(2, 2, 3), ints(2, 3, 4, 5)], {0: "_ _ _"}, align_corners=1
+    ),
+    "AffineGrid to the corners of one row": case(
         "AffineGrid", [f32(2, 2, 3), ints(2, 3, 1, 5)], {0: "_ _ _"}, align_corners=1
     ),
     "AffineGrid of a volume": case("AffineGrid", [f32(2, 3, 4), ints(2, 1, 2, 3, 4)], {0: "_ _ _"}),
