@@ -198,3 +198,8 @@ architectures: setup
 .PHONY: packaged-models
 packaged-models: setup
 	$(BIN)/python -m benchmarks.packaged_models
+
+# Weights of a few bits: tuili, onnxruntime and openvino turn about.
+.PHONY: bench-few-bits
+bench-few-bits: setup
+	$(BIN)/python -m benchmarks.few_bits

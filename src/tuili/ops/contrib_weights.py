@@ -20,9 +20,12 @@ def unpack_bits(packed: Array, bits: int, count: int) -> Array:
     if bits == 8:
         return packed[..., :count]
     if 8 % bits == 0:
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        codes = packed[..., None] >> shifts & np.uint8(2**bits - 1)
-        return codes.reshape(*packed.shape[:-1], -1)[..., :count]
+        each = 8 // bits
+        codes = np.empty((*packed.shape, each), np.uint8)
+        for place in range(each):
+            np.right_shift(packed, np.uint8(place * bits), out=codes[..., place])
+        codes &= np.uint8(2**bits - 1)
+        return codes.reshape(*packed.shape[:-1], each * packed.shape[-1])[..., :count]
     single = np.unpackbits(packed, axis=-1, count=count * bits, bitorder="little")
     weights = (1 << np.arange(bits)).astype(np.uint8)
     return single.reshape(*packed.shape[:-1], count, bits) @ weights
