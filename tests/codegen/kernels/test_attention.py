@@ -56,6 +56,21 @@ CASES = {
         )
     },
     "many rows": attention(HEADS_FIRST, rows=150, keys=130, depth=32, width=40),
+    "few rows": attention(
+        ("bshd", "bshd", "bshd", "bshd"), rows=3, keys=37, depth=20, width=76, mask=(2, 1, 3, 37)
+    ),
+    "few rows, keys already turned": attention(("bshd", "bhds", "bhsd", "bhsd"), rows=2),
+    "a row for heads that share keys": Case(
+        "FusedAttention",
+        [normal("bhsd", b=2, h=6, s=1, d=8), *(normal("bhsd", b=2, h=2, s=7, d=8) for _ in "kv")],
+    ),
+    "a row that sees nothing": Case(
+        "FusedAttention",
+        [
+            *(normal("bhsd", b=1, h=2, s=2, d=8) for _ in "qkv"),
+            np.array([[0, 0], [-np.inf, -np.inf]], np.float32),
+        ],
+    ),
     "one row": attention(HEADS_FIRST, rows=1, keys=70),
     "heads that share keys": Case(
         "FusedAttention",

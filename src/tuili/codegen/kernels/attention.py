@@ -23,6 +23,8 @@ from tuili.tensors import Dim, DType, ceil_div, dim_min, numel
 ROWS = 64  # of a block, about
 SCORE_BYTES = 256 * 1024  # of a block: what its thread keeps in the second-level cache
 AXES = "bhsd"
+# Up to so many rows, as in steps of decoding, packing takes longer than it saves.
+FEW_ROWS = 3
 
 
 def supports(node: Node, ctx: Context) -> bool:
@@ -130,6 +132,9 @@ def _body(tile: Tile, columns: int, rows: int, depth: int, scale: float, *, mask
         columns=columns,
         rows=rows,
         depth=depth or "T",
+        few=FEW_ROWS,
+        direct_scores=textwrap.indent(_direct_scores(scale, masked=masked), " " * 12).lstrip(),
+        direct_results=textwrap.indent(_DIRECT_RESULTS.strip(), " " * 12).lstrip(),
         scores=textwrap.indent(_tiles(tile, heights, scores), " " * 8).lstrip(),
         results=textwrap.indent(_tiles(tile, heights, results), " " * 12).lstrip(),
     )
@@ -211,6 +216,58 @@ def _store_result(r: int, v: int) -> list[str]:
     ]
 
 
+def _direct_scores(scale: float, *, masked: bool) -> str:
+    """C for one row of scores, keys as they lie."""
+    head = "const float *const m = mask + MB * b + MH * h + MS * (first + row);\n" if masked else ""
+    term = " + m[MT * t]" if masked else ""
+    return head + _DIRECT_SCORES.strip().replace("SCALE", f"{scale!r}f").replace(" TERM", term)
+
+
+_DIRECT_SCORES = """
+const float *const q_row = q_rows + row * QS;
+float *const w = weights + row * WIDTH;
+for (int64_t t = 0; t < T; t++) {
+    const float *const key = k0 + t * KS;
+    vf dots = v_set1(0.0f);
+    int64_t d = 0;
+    if (QD == 1)
+        for (; d + V <= D; d += V)
+            dots += v_load(q_row + d) * v_load(key + d);
+    float dot = v_sum(dots);
+    for (; d < D; d++)
+        dot += q_row[d * QD] * key[d];
+    w[t] = dot * SCALE TERM;
+}
+"""
+
+_DIRECT_RESULTS = """
+const float *const w = weights + row * WIDTH;
+float *const to = out + row * YS;
+const vf last = v_set1(inverse[row]);
+int64_t e = 0;
+for (; e + 4 * V <= E; e += 4 * V) {
+    vf sum0 = v_set1(0.0f), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    for (int64_t t = 0; t < T; t++) {
+        const float *const value = v0 + t * US + e;
+        const vf weight = v_set1(w[t]);
+        sum0 += weight * v_load(value), sum1 += weight * v_load(value + V);
+        sum2 += weight * v_load(value + 2 * V), sum3 += weight * v_load(value + 3 * V);
+    }
+    v_store(to + e, sum0 * last), v_store(to + e + V, sum1 * last);
+    v_store(to + e + 2 * V, sum2 * last), v_store(to + e + 3 * V, sum3 * last);
+}
+for (; e < E; e += V) {
+    const int64_t room = E - e;
+    vf sum = v_set1(0.0f);
+    for (int64_t t = 0; t < T; t++) {
+        const float *const value = v0 + t * US + e;
+        sum += v_set1(w[t]) * (room >= V ? v_load(value) : v_loadn(value, room));
+    }
+    if (room >= V) v_store(to + e, sum * last);
+    else v_storen(to + e, sum * last, room);
+}
+"""
+
 _TEMPLATE = """
 float *const packed_k = (float *)scratch;
 float *const packed_v = packed_k + WIDTH * D;
@@ -224,7 +281,8 @@ for (int64_t item = begin; item < end; item++) {{
     const int64_t key_head = h / SHARED, source = b * H + key_head;
     const float *const q_rows = q + b * QB + h * QH + first * QS;
     float *const out = y + b * YB + h * YH + first * YS;
-    if (source != packed_for) {{
+    const int few = S <= {few} && KD == 1 && UD == 1;
+    if (!few && source != packed_for) {{
         /* keys as panels of {columns} columns, values as rows, both zero padded */
         const float *const k0 = k + b * KB + key_head * KH, *const v0 = v + b * UB + key_head * UH;
         int64_t whole = 0;
@@ -250,7 +308,12 @@ for (int64_t item = begin; item < end; item++) {{
         }}
         packed_for = source;
     }}
-    for (int64_t col = 0; col < WIDTH; col += {columns}) {{
+    if (few) {{
+        const float *const k0 = k + b * KB + key_head * KH;
+        for (int64_t row = 0; row < count; row++) {{
+            {direct_scores}
+        }}
+    }} else for (int64_t col = 0; col < WIDTH; col += {columns}) {{
         const float *const panel = packed_k + col * D;
         {scores}
     }}
@@ -282,7 +345,12 @@ for (int64_t item = begin; item < end; item++) {{
         sum = v_sum(sums);
         inverse[row] = sees ? 1.0f / sum : 0.0f;
     }}
-    for (int64_t col = 0; col < E; col += {columns})
+    if (few) {{
+        const float *const v0 = v + b * UB + key_head * UH;
+        for (int64_t row = 0; row < count; row++) {{
+            {direct_results}
+        }}
+    }} else for (int64_t col = 0; col < E; col += {columns})
         for (int64_t k0 = 0; k0 == 0 || k0 < T; k0 += {depth}) {{
             const int64_t DEPTH = tl_min({depth}, T - k0);
             {results}
