@@ -90,6 +90,28 @@ def _attention(
     return result.transpose(["bhsd".index(axis) for axis in y_order]).astype(np.float32)
 
 
+def _cache_rows_shape(site: Site) -> list[Result]:
+    batch, heads, _, size = site.need_rank(1, 4)
+    room = site.contents.dims(site.node.input(4))
+    if room is None:
+        site.fail("its room must be a shape; a pass writes this operator")
+    return [(batch, heads, room[0], size)]
+
+
+def _cache_rows(
+    past: Array | None, fresh: Array, starts: Array, counts: Array, room: Array
+) -> Array:
+    """What was, with the first of what is new at each row's own place, and zeros elsewhere."""
+    batch, heads, _, size = fresh.shape
+    cache = np.zeros((batch, heads, int(room[0]), size), fresh.dtype)
+    if past is not None:
+        cache[:, :, : past.shape[2]] = past
+    for row, (start, count) in enumerate(zip(starts.ravel(), counts.ravel(), strict=True)):
+        first, end = max(start, 0), min(start + count, cache.shape[2])
+        cache[row, :, first:end] = fresh[row, :, first - start : end - start]
+    return cache
+
+
 _ATTENTION_ATTRS = {
     "scale": 1.0,
     "q_order": "bhsd",
@@ -126,6 +148,13 @@ ROWS = (
         _attention,
         attrs=_ATTENTION_ATTRS,
         allow="float",
+    ),
+    op(
+        "CacheRows",
+        "past? fresh starts:i64 counts:i64 room:i64",
+        "cache",
+        _cache_rows_shape,
+        _cache_rows,
     ),
     op("Dims", "", "dims:i64", _dims_shape, _dims, attrs={"values": REQUIRED, "rank0": 0}),
     op("Fused", "xs*:any", "y:any", _fused_shape, _fused, attrs={"body": REQUIRED}),

@@ -1,8 +1,8 @@
 """com.microsoft::GroupQueryAttention, the attention of exported language models, as core operators.
 
 Each row of the batch has its own number of keys; a step's tokens stand at the end of them. The new
-cache is gathered row by row out of the old one, the step's keys and a row of zeros, so that old
-keys, a buffer with room to spare and padded prompts are all one case.
+cache is made row by row out of the old one and the step's keys, so that a cache that grows, a
+buffer with room to spare and padded prompts are all one case.
 """
 
 from __future__ import annotations
@@ -170,24 +170,9 @@ def _elements(value: Value) -> Dim:
 
 def _grown(m: Making, past: Value | None, new: Heads, step: _Step) -> Heads:
     """The cache after the step: [B, heads, room, D], zeros where there is no key."""
+    room = step.keys if past is None else dim_max(past.shape[2], step.keys)
     fresh = heads_first(m, new)
-    batch, heads, rows, size = fresh.shape
-    old: Dim = 0 if past is None else past.shape[2]
-    room = step.keys if past is None else dim_max(old, step.keys)
-    blank = m("Expand", np.zeros((1, 1, 1, 1), np.float32), m.dims((batch, heads, 1, size)))
-    held = [each for each in (past, fresh, blank) if each is not None]
-    rows_of = m("Concat", *held, axis=2)
-    depth = old + rows + 1
-    place = counted(m, room)
-    at = m("Sub", place, step.starts)  # [B, room]: which token of the step
-    is_new = m("And", at_least(m, at, 0), m("Less", at, step.counts))
-    kept = m("Where", m("Less", place, m.dims((old,))), place, m.dims((old + rows,)))
-    source = m("Where", is_new, m("Add", at, m.dims((old,))), kept)
-    first = m("Mul", counted(m, batch * heads), m.dims((depth,)))
-    first = shaped(m, first, (batch, heads, 1))
-    source = m("Add", shaped(m, source, (batch, 1, room)), first)
-    flat = shaped(m, rows_of, (batch * heads * depth, size))
-    return Heads(m("Gather", flat, source, axis=0))
+    return Heads(m("CacheRows", past, fresh, step.starts, step.counts, m.dims((room,))))
 
 
 def _first(m: Making, cache: Heads, keys: Dim) -> Heads:

@@ -26,6 +26,11 @@ CASES["gather2"] = Case(
 CASES["gatherone"] = Case(
     "Gather", [floats(10, 5, 7), Const(np.array(-2))], {"axis": 1}, dims={0: ["A", "B", 7]}
 )
+# Old keys, a step of three tokens of which not all are real, and what lies beyond.
+STEP = [floats(2, 3, 3, 5), np.array([[2], [4]]), np.array([[3], [2]])]
+CASES["cache grows"] = Case("CacheRows", [floats(2, 3, 4, 5), *STEP, Const(np.array([7]))])
+CASES["cache has room"] = Case("CacheRows", [floats(2, 3, 9, 5), *STEP, Const(np.array([9]))])
+CASES["cache is new"] = Case("CacheRows", [None, *STEP, Const(np.array([6]))])
 CASES["ge"] = Case(
     "GatherElements", [floats(4, 5, 6), RANDOM.integers(-4, 4, (3, 2, 5))], {"axis": 0}
 )
