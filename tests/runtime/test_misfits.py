@@ -61,6 +61,30 @@ CASES: dict[str, tuple[str, dict[str, Any], list[Array], list[Array]]] = {
         "com.microsoft::MultiHeadAttention", {"num_heads": 2},
         [f32(1, 3, 8), f32(1, 4, 8), f32(1, 4, 6)], [f32(1, 3, 8), f32(1, 4, 8), f32(1, 5, 6)],
     ),
+    "keys of the standard": (
+        "Attention", {"q_num_heads": 2, "kv_num_heads": 2},
+        [f32(1, 3, 8), f32(1, 4, 8), f32(1, 4, 6)], [f32(1, 3, 8), f32(1, 4, 8), f32(1, 5, 6)],
+    ),
+    "batches of the standard": (
+        "Attention", {},
+        [f32(2, 2, 3, 8), f32(2, 2, 4, 8), f32(2, 2, 4, 8)],
+        [f32(2, 2, 3, 8), f32(1, 2, 4, 8), f32(1, 2, 4, 8)],
+    ),
+    "widths of the standard": (
+        "Attention", {},
+        [f32(2, 2, 3, 8), f32(2, 2, 4, 8), f32(2, 2, 4, 8)],
+        [f32(2, 2, 3, 8), f32(2, 2, 4, 6), f32(2, 2, 4, 8)],
+    ),
+    "mask of fused attention": (
+        "FusedAttention", {},
+        [f32(2, 2, 3, 8), f32(2, 2, 4, 8), f32(2, 2, 4, 8), f32(3, 4)],
+        [f32(2, 2, 3, 8), f32(2, 2, 4, 8), f32(2, 2, 4, 8), f32(3, 3)],
+    ),
+    "values of fused attention": (
+        "FusedAttention", {},
+        [f32(2, 2, 3, 8), f32(2, 2, 4, 8), f32(2, 2, 4, 8)],
+        [f32(2, 2, 3, 8), f32(2, 2, 4, 8), f32(2, 2, 3, 8)],
+    ),
     "batches": (
         "GatherND", {"batch_dims": 1}, [f32(2, 4), i64(0, 1).reshape(2, 1)],
         [f32(3, 4), i64(0, 1).reshape(2, 1)],

@@ -134,8 +134,11 @@ def _heads(site: Site, index: int, name: str) -> tuple[Dim, Dim, Dim, Dim]:
 
 def _attention_shape(site: Site) -> list[Result]:
     batch, heads, rows, _ = _heads(site, 0, "q_num_heads")
-    _, kv_heads, keys, size = _heads(site, 1, "kv_num_heads")
-    _, _, _, value_size = _heads(site, 2, "kv_num_heads")
+    key_batch, kv_heads, keys, size = _heads(site, 1, "kv_num_heads")
+    value_batch, _, values, value_size = _heads(site, 2, "kv_num_heads")
+    site.same(key_batch, batch, "the batch of keys")
+    site.same(value_batch, batch, "the batch of values")
+    site.same(values, keys, "as many values as keys")
     total = keys + (site.shape(4)[2] if site.has(4) else 0)
     y: Sequence[Dim] = (batch, heads, rows, value_size)
     if site.rank(0) == 3:

@@ -53,7 +53,20 @@ def _reorder_shape(site: Site) -> list[Result]:
 
 
 def _attention_shape(site: Site) -> list[Result]:
-    q, v = _axes_of(site, 0, "q_order"), _axes_of(site, 2, "v_order")
+    q, k, v = (_axes_of(site, at, f"{name}_order") for at, name in enumerate("qkv"))
+    for axis, what in (("b", "the batch of keys"), ("d", "the width of a head of keys")):
+        site.same(k[axis], q[axis], what)
+    site.same(v["b"], q["b"], "the batch of values")
+    site.same(v["s"], k["s"], "as many values as keys")
+    site.same(v["h"], k["h"], "as many heads of values as of keys")
+    if isinstance(q["h"], int) and isinstance(k["h"], int) and k["h"]:
+        site.divides(k["h"], q["h"], "the number of heads of queries")
+    else:
+        site.same(k["h"], q["h"], "as many heads of keys as of queries")
+    if site.has(3):
+        scores = (q["b"], q["h"], q["s"], k["s"])
+        joined = site.broadcast(scores, site.shape(3))
+        site.same_shape(joined, scores, "the scores with their mask")
     sizes = {"b": q["b"], "h": q["h"], "s": q["s"], "d": v["d"]}
     return [[sizes[axis] for axis in site.attr("y_order")]]
 
