@@ -3,8 +3,8 @@
     make soak                   python -m benchmarks.soak --seconds 1200
 
 Load over both protocols, while models are loaded and unloaded, model hosts are killed and clients
-come and go, some of them rudely. The server's resident memory and open descriptors are sampled each
-second; after a warm-up (a fifth of the time) their slope must be zero within the noise, by Theil
+come and go, some of them rudely. The server's resident memory and open descriptors (beside those
+of connections that a client holds, too) are sampled each second; after a warm-up (a fifth of the time) their slope must be zero within the noise, by Theil
 and Sen's estimator. Exits with 1 if not, or if an answer was wrong or lost.
 """
 
@@ -47,7 +47,16 @@ class Samples:
         self.at.append(time.monotonic())
         fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
         self.rss.append(int(fields[1]) * 4096)
-        self.descriptors.append(len(list(Path(f"/proc/{pid}/fd").iterdir())))
+        # The load opens connections as it needs them, and keeps them: both ends are there.
+        theirs = sum(_is_socket(each) for each in Path("/proc/self/fd").iterdir())
+        self.descriptors.append(len(list(Path(f"/proc/{pid}/fd").iterdir())) - theirs)
+
+
+def _is_socket(descriptor: Path) -> bool:
+    try:
+        return str(descriptor.readlink()).startswith("socket:")
+    except FileNotFoundError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

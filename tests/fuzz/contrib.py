@@ -47,12 +47,45 @@ def skip_norm(p: Part) -> None:
 def heads(p: Part) -> None:
     batch, queries, keys = p.one((1, 2)), p.one((1, 3, 5)), p.one((1, 4))
     count, size = p.one((1, 2)), p.one((4, 8))
-    q, k, v = (p.leaf(DType.F32, (batch, n, count * size)) for n in (queries, keys, keys))
+    shared = p.one((1, count))
+    q = p.leaf(DType.F32, (batch, queries, count * size))
+    if p.chance(40):
+        k, v = (p.leaf(DType.F32, (batch, keys, count * size)) for _ in "kv")
+        inputs: list[Value | None] = [q, k, v]
+        if p.chance(50):
+            inputs += [None, p.leaf(DType.I32, (batch, keys), 0, 1)]
+        p.node("com.microsoft::MultiHeadAttention", inputs, {"num_heads": count})
+        return
+    k, v = (p.leaf(DType.F32, (batch, keys, shared * size)) for _ in "kv")
+    inputs = [q, k, v]
     if p.chance(50):
-        p.node("com.microsoft::MultiHeadAttention", [q, k, v], {"num_heads": count})
-    else:
-        attrs = {"q_num_heads": count, "kv_num_heads": count, "is_causal": p.below(2)}
-        p.node("Attention", [q, k, v], attrs)
+        shape = p.one(((queries, keys), (batch, 1, 1, keys)))
+        inputs.append(p.leaf(p.one((DType.BOOL, DType.F32)), shape))
+    attrs = {"q_num_heads": count, "kv_num_heads": shared, "is_causal": p.below(2)}
+    p.node("Attention", inputs, attrs)
+
+
+def projected_heads(p: Part) -> None:
+    batch, length, count, size = p.one((1, 2)), p.one((1, 3)), p.one((1, 2)), p.one((4, 8))
+    width = count * size
+    x = p.leaf(DType.F32, (batch, length, 6))
+    inputs: list[Value | None] = [x, weights(p, 6, 3 * width), weights(p, 3 * width)]
+    if p.chance(50):
+        inputs.append(p.leaf(DType.I32, (batch, length), 0, 1))
+    attrs = {"num_heads": count, "unidirectional": p.below(2)}
+    p.node("com.microsoft::Attention", inputs, attrs)
+
+
+def grouped_heads(p: Part) -> None:
+    batch, length, past, shared = p.one((1, 2)), p.one((1, 3)), p.one((0, 4)), p.one((1, 2))
+    count, size = 2 * shared, 16
+    q = p.leaf(DType.F32, (batch, length, count * size))
+    k, v = (p.leaf(DType.F32, (batch, length, shared * size)) for _ in "kv")
+    old = [p.leaf(DType.F32, (batch, shared, past, size)) for _ in "kv"]
+    last = p.given(np.full(batch, past + length - 1, np.int32), 50)
+    total = p.constant(np.array(past + length, np.int32))
+    attrs = {"num_heads": count, "kv_num_heads": shared}
+    p.node("com.microsoft::GroupQueryAttention", [q, k, v, *old, last, total], attrs, outputs=3)
 
 
 def rotary(p: Part) -> None:
@@ -143,6 +176,8 @@ def features(p: Part) -> None:
 STEPS: dict[str, Callable[[Part], None]] = {
     "com.microsoft::FusedMatMul": fused_matmul, "Gelu of com.microsoft": gelus,
     "com.microsoft::SkipLayerNormalization": skip_norm, "Attention": heads,
+    "com.microsoft::Attention": projected_heads,
+    "com.microsoft::GroupQueryAttention": grouped_heads,
     "RotaryEmbedding": rotary, "GridSample": grid_sample, "RoiAlign": roi_align,
     "SoftmaxCrossEntropyLoss": loss, "Det": determinant, "DFT": fourier, "Col2Im": column,
     "MaxUnpool": unpool, "ai.onnx.ml": features,

@@ -9,7 +9,6 @@ import numpy as np
 
 from tuili.ir import Graph, TensorType
 from tuili.ops.op import REQUIRED, Result, op
-from tuili.ops.shapes import same
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim, DType
 
@@ -132,14 +131,43 @@ def _heads(site: Site, index: int, name: str) -> tuple[Dim, Dim, Dim, Dim]:
     return shape[0], heads, shape[1], shape[2] // heads
 
 
+def shared_heads(site: Site, heads: Dim, kv_heads: Dim) -> None:
+    """Each head of keys belongs to as many of queries."""
+    if isinstance(kv_heads, int) and kv_heads:
+        site.divides(kv_heads, heads, "the number of heads of queries")
+    else:
+        site.same(kv_heads, heads, "as many heads of keys as of queries")
+
+
+def past_length(site: Site, index: int, sizes: tuple[Dim, Dim, Dim, Dim]) -> Dim:
+    """How many keys inputs `index` and `index + 1` hold: [B, heads, P, D] of the given sizes."""
+    if not site.has(index):
+        return 0
+    batch, heads, size, value_size = sizes
+    past = site.need_rank(index, 4)[2]
+    site.same_shape(site.shape(index), (batch, heads, past, size), "old keys for the new ones")
+    if site.has(index + 1):
+        wanted = (batch, heads, past, value_size)
+        site.same_shape(site.shape(index + 1), wanted, "old values for the new ones")
+    return past
+
+
 def _attention_shape(site: Site) -> list[Result]:
-    batch, heads, rows, _ = _heads(site, 0, "q_num_heads")
-    key_batch, kv_heads, keys, size = _heads(site, 1, "kv_num_heads")
-    value_batch, _, values, value_size = _heads(site, 2, "kv_num_heads")
-    site.same(key_batch, batch, "the batch of keys")
-    site.same(value_batch, batch, "the batch of values")
-    site.same(values, keys, "as many values as keys")
-    total = keys + (site.shape(4)[2] if site.has(4) else 0)
+    batch, heads, rows, depth = _heads(site, 0, "q_num_heads")
+    kv = _heads(site, 1, "kv_num_heads")
+    _, kv_heads, keys, size = kv
+    value_size = _heads(site, 2, "kv_num_heads")[3]
+    site.same_shape(kv, (batch, kv_heads, keys, depth), "keys for the queries")
+    wanted = (batch, kv_heads, keys, value_size)
+    site.same_shape(_heads(site, 2, "kv_num_heads"), wanted, "values for the keys")
+    shared_heads(site, heads, kv_heads)
+    total = keys + past_length(site, 4, (batch, kv_heads, size, value_size))
+    if site.has(3):
+        mask = site.shape(3)
+        site.broadcasts_to(mask[:-1], (batch, heads, rows), "the mask for the scores")
+        site.at_least(total, mask[-1], "keys for the mask")
+    if site.has(6):
+        site.same_shape(site.shape(6), (batch,), "a length a row of the batch")
     y: Sequence[Dim] = (batch, heads, rows, value_size)
     if site.rank(0) == 3:
         y = (batch, rows, heads * value_size)
@@ -240,6 +268,26 @@ def _linear_shape(site: Site) -> list[Result]:
 # -- rotary --------------------------------------------------------------------------------
 
 
+def _rotary_shape(site: Site) -> list[Result]:
+    batch, _, length, size = _heads(site, 0, "num_heads")
+    width = site.attr("rotary_embedding_dim") or size
+    turned_by(site, (1, 2), width)
+    site.at_least(size, width, "elements of a head for those that are turned")
+    if site.has(3):
+        site.broadcasts_to(site.shape(3), (batch, length), "positions for the tokens")
+    else:
+        for index in (1, 2):
+            places = site.need_rank(index, 3)[:2]
+            site.broadcasts_to(places, (batch, length), "angles for the tokens")
+    return [site.shape(0)]
+
+
+def turned_by(site: Site, caches: tuple[int, int], width: Dim) -> None:
+    """Both caches have an angle for each pair of elements."""
+    for index in caches:
+        site.same(site.shape(index)[-1] * 2, width, "twice the angles for the elements turned")
+
+
 def rotary(
     X: Array,
     cos_cache: Array,
@@ -313,7 +361,7 @@ ROWS = (
         "RotaryEmbedding",
         "X cos_cache sin_cache position_ids?:i64",
         "Y",
-        same,
+        _rotary_shape,
         rotary,
         attrs={"interleaved": 0, "num_heads": None, "rotary_embedding_dim": 0},
     ),

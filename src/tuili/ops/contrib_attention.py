@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuili.ops.attention import merge_heads, rotary, split_heads
+from tuili.ops.attention import merge_heads, past_length, rotary, split_heads
 from tuili.ops.contrib_quantized import integer_to_float
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.site import Site
@@ -122,11 +122,41 @@ def _sizes(width: int, attrs: Any) -> list[int]:
 
 
 def _attention_shape(site: Site) -> list[Result]:
-    batch, length, _ = site.need_rank(0, 3)
-    width = site.shape(1)[1]
+    batch, length, depth = site.need_rank(0, 3)
+    rows, width = site.need_rank(1, 2)
     heads = site.attr("num_heads")
     sizes: Sequence[Dim] = site.attr("qkv_hidden_sizes") or (width // 3,) * 3
+    site.same(rows, depth, "the width of the input against the weights")
+    site.same(sizes[0] + sizes[1] + sizes[2], width, "queries, keys and values of the weights")
+    if site.has(2):
+        site.same_shape(site.shape(2), (width,), "the bias for the weights")
+    keys = length
+    if site.has(4) and not site.attr("past_present_share_buffer"):
+        past = site.need_rank(4, 5)
+        wanted = (2, batch, heads, past[3], sizes[1] // heads)
+        site.same_shape(past, wanted, "old keys and values for the new ones")
+        keys = length + past[3]
+    if not site.attr("past_present_share_buffer"):
+        _check_masks(site, 3, 5, (batch, heads, length, keys))
     return [(batch, length, sizes[2]), _present(site, 4, batch, length, sizes[1] // heads)]
+
+
+def _check_masks(site: Site, mask: int, bias: int, scores: tuple[Dim, Dim, Dim, Dim]) -> None:
+    """The inputs of these numbers are flags or lengths of keys, and what is added to scores."""
+    batch, _, rows, keys = scores
+    if site.has(mask):
+        shape = site.need_rank(mask, 1, 2, 3, 4)
+        what = "the mask for the keys"
+        if len(shape) == 2:
+            site.broadcasts_to(shape, (batch, keys), what)
+        elif len(shape) == 3:
+            site.broadcasts_to(shape, (batch, rows, keys), what)
+        elif len(shape) == 4:
+            site.broadcasts_to(shape[:1], (batch,), what)
+            site.at_least(shape[2], keys, what)
+            site.at_least(shape[3], keys, what)
+    if site.has(bias):
+        site.broadcasts_to(site.shape(bias), scores, "what is added to the scores")
 
 
 def _present(site: Site, index: int, batch: Dim, length: Dim, size: Dim) -> Result:
@@ -225,6 +255,8 @@ def _heads_shape(site: Site, past: int, *, shares: bool) -> list[Result]:
         width = width if site.has(1) else width // 3
         size = width // heads
     new = _key_length(site, length)
+    if site.has(1) and not site.has(2):
+        site.same(site.shape(1)[0], batch, "the batch of keys")
     if site.has(2):
         value = site.shape(2)
         _check_keys(site, batch, width, size)
@@ -232,6 +264,11 @@ def _heads_shape(site: Site, past: int, *, shares: bool) -> list[Result]:
     old = site.shape(past)[2] if site.has(past) else 0
     total = site.fresh(3, 3) if shares else new + old
     kept = old if shares else total
+    if not shares:
+        if site.has(past):
+            past_length(site, past, (batch, heads, size, width // heads))
+        mask, bias = (4, 5) if past == 6 else (3, 4)
+        _check_masks(site, mask, bias, (batch, heads, length, total))
     return [
         (batch, length, width), (batch, heads, kept, size), (batch, heads, kept, width // heads),
         (batch, heads, length, total),

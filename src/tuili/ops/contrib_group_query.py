@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from tuili.ir import TensorType
-from tuili.ops.attention import merge_heads, rotary, split_heads
+from tuili.ops.attention import merge_heads, past_length, rotary, split_heads
 from tuili.ops.contrib_attention import attend
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.site import Site
-from tuili.tensors import Array, Dim, DType, dim_max
+from tuili.tensors import Array, Dim, DType, dim_max, numel
 
 _MASKED = np.float32(-np.inf)
 
@@ -132,6 +132,7 @@ def _group_query_shape(site: Site) -> list[Result]:
     keys: Dim = site.fresh(2, 1) if total is None else total[0]
     kind = site.dtype(3) if site.has(3) else site.dtype(0)
     kept = keys
+    _check_group(site, (batch, length, size), keys)
     if site.has(3):
         past = site.shape(3)[2]
         kept = past if site.attr("sliding_window_cache") else dim_max(past, keys)
@@ -140,6 +141,29 @@ def _group_query_shape(site: Site) -> list[Result]:
     present = TensorType(kind, (batch, shared, kept, stored))
     results: list[Result] = [(batch, length, heads * size), present, present]
     return [*results, (batch, heads, length, keys)]
+
+
+def _check_group(site: Site, queries: tuple[Dim, Dim, Dim], keys: Dim) -> None:
+    """Keys, values, caches, lengths and angles for queries of [B, S] and a head of D."""
+    batch, length, size = queries
+    heads, shared = site.attr("num_heads"), site.attr("kv_num_heads")
+    if isinstance(heads, int) and isinstance(shared, int):
+        site.divides(shared, heads, "the number of heads of queries")
+    for index, what in ((1, "keys"), (2, "values")):
+        if site.has(index):
+            wanted = (batch, length, shared * size)
+            site.same_shape(site.shape(index), wanted, f"{what} for the queries")
+    if site.has(3) and site.attr("kv_cache_bit_width") == 0:
+        past_length(site, 3, (batch, shared, size, size))
+    site.same(numel(site.shape(5)), batch, "a length a row of the batch")
+    if site.attr("do_rotary") and site.has(7) and site.has(8):
+        angles = site.need_rank(7, 2)
+        site.same_shape(site.shape(8), angles, "sines for the cosines")
+        site.at_least(size, angles[1] * 2, "elements of a head for those that are turned")
+    if site.has(10):
+        bias = site.need_rank(10, 4)
+        site.broadcasts_to(bias[:3], (batch, heads, length), "what is added to the scores")
+        site.at_least(bias[3], keys, "what is added to the scores")
 
 
 def _parts(

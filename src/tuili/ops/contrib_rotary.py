@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuili.ops.attention import rotary
+from tuili.ops.attention import rotary, turned_by
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.shapes import same
 from tuili.ops.site import Site
@@ -23,6 +23,24 @@ def _rotary(
     if position_ids.ndim == 1:
         places = np.broadcast_to(position_ids + np.arange(length), (x.shape[0], length))
     return _turned(x, cos[places], sin[places], interleaved, num_heads, rotary_embedding_dim)
+
+
+def _rotary_shape(site: Site) -> list[Result]:
+    shape = site.need_rank(0, 3, 4)
+    width = site.attr("rotary_embedding_dim") or site.shape(2)[-1] * 2
+    turned_by(site, (2, 3), width)
+    if len(shape) == 4:
+        batch, _, length, size = shape
+    else:
+        batch, length, total = shape
+        size = total // (site.attr("num_heads") or total // width)
+    site.at_least(size, width, "elements of a head for those that are turned")
+    places = site.need_rank(1, 1, 2)
+    if len(places) == 1:
+        site.same(places[0], 1, "a position for the first token")
+    else:
+        site.broadcasts_to(places, (batch, length), "positions for the tokens")
+    return [shape]
 
 
 def _turned(
@@ -82,7 +100,7 @@ _ATTRS = {
 _INPUTS = "input position_ids:i64 cos_cache sin_cache"
 
 ROWS = (
-    _row("RotaryEmbedding", _INPUTS, "output", same, _rotary, **_ATTRS),
+    _row("RotaryEmbedding", _INPUTS, "output", _rotary_shape, _rotary, **_ATTRS),
     _row(
         "MRotaryEmbedding",
         _INPUTS,

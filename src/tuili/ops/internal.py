@@ -65,8 +65,7 @@ def _attention_shape(site: Site) -> list[Result]:
         site.same(k["h"], q["h"], "as many heads of keys as of queries")
     if site.has(3):
         scores = (q["b"], q["h"], q["s"], k["s"])
-        joined = site.broadcast(scores, site.shape(3))
-        site.same_shape(joined, scores, "the scores with their mask")
+        site.broadcasts_to(site.shape(3), scores, "the mask for the scores")
     sizes = {"b": q["b"], "h": q["h"], "s": q["s"], "d": v["d"]}
     return [[sizes[axis] for axis in site.attr("y_order")]]
 

@@ -210,6 +210,10 @@ class Site:
             )
         return tuple(self.same(a, b, what) for a, b in zip(left, right, strict=True))
 
+    def broadcasts_to(self, shape: Sequence[Dim], target: Sequence[Dim], what: str) -> None:
+        """Refuse a shape that does not broadcast to another one."""
+        self.same_shape(self.broadcast(target, shape), target, what)
+
     def divides(self, by: int, dim: Dim, what: str) -> None:
         """Refuse a size that is no multiple of a number."""
         if isinstance(dim, int) and dim % by:
