@@ -4,8 +4,9 @@
 
 Load over both protocols, while models are loaded and unloaded, model hosts are killed and clients
 come and go, some of them rudely. The server's resident memory and open descriptors (beside those
-of connections that a client holds, too) are sampled each second; after a warm-up (a fifth of the time) their slope must be zero within the noise, by Theil
-and Sen's estimator. Exits with 1 if not, or if an answer was wrong or lost.
+of connections that a client holds, too) are sampled each second; after a warm-up (a fifth of the
+time) their slope must be zero within the noise, by Theil and Sen's estimator. Exits with 1 if not,
+or if an answer was wrong or lost.
 """
 
 from __future__ import annotations
