@@ -30,16 +30,6 @@ def one(item: int) -> Any:
 
 HANN = np.hanning(8).astype(np.float32)
 CASES = {
-    "DFT of a real signal": case("DFT", [f32(2, 6, 1), None, one(1)], {0: "batch _ _"}, onesided=1),
-    "DFT of all frequencies": case("DFT", [f32(2, 7, 1)], {0: "batch _ _"}),
-    "DFT of a complex signal, cut": case(
-        "DFT", [f32(2, 6, 3, 2), one(4), one(1)], {0: "batch _ width _"}
-    ),
-    "DFT of a complex signal, longer": case(
-        "DFT", [f32(3, 6, 2), one(9), one(-2)], {0: "batch _ _"}
-    ),
-    "DFT back": case("DFT", [f32(2, 6, 2), None, one(1)], {0: "batch _ _"}, inverse=1),
-    "DFT along the first axis": case("DFT", [f32(6, 5, 1), None, one(0)], {0: "_ width _"}),
     "STFT": case("STFT", [f32(2, 50), one(3), HANN, one(8)], {0: "batch time"}),
     "STFT of all frequencies": case(
         "STFT", [f32(2, 50, 1), one(4), None, one(10)], {0: "batch time _"}, onesided=0

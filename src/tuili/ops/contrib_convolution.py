@@ -54,18 +54,28 @@ def _fused_conv(
 
 
 class _ChannelsFirst(Site):
-    """A site whose first input has its channels last, seen with them in front."""
+    """A site some of whose inputs have their channels last, seen with them in front."""
+
+    turned: tuple[int, ...] = (0,)
 
     def shape(self, index: int = 0) -> Shape:
         shape = super().shape(index)
-        return (shape[0], shape[-1], *shape[1:-1]) if index == 0 else shape
+        return (shape[0], shape[-1], *shape[1:-1]) if index in self.turned else shape
 
 
-def channels_last(rule: Any, weight: int | None = None) -> Any:
+class _AllChannelsFirst(_ChannelsFirst):
+    """The same of data and weights."""
+
+    turned = (0, 1)
+
+
+def channels_last(
+    rule: Any, weight: int | None = None, view: type[_ChannelsFirst] = _ChannelsFirst
+) -> Any:
     """A shape rule for the same operator over [N, ..., C]."""
 
     def turned(site: Site) -> list[Result]:
-        front = _ChannelsFirst(site.node, site.op, site.contents, site.infer_graph)
+        front = view(site.node, site.op, site.contents, site.infer_graph)
         results = rule(front) if weight is None else rule(front, weight)
         return [(shape[0], *shape[2:], shape[1]) for shape in results]
 
@@ -83,7 +93,8 @@ def to_back(x: Array) -> Array:
 
 
 def _nhwc_conv(X: Array, W: Array, B: Array | None = None, **attrs: Any) -> Array:
-    return to_back(conv(to_front(X), W, B, **attrs))
+    """Weights are [M, ..., C / group], unlike those of NhwcFusedConv."""
+    return to_back(conv(to_front(X), to_front(W), B, **attrs))
 
 
 def _nhwc_fused_conv(
@@ -104,7 +115,14 @@ _FUSED = {**CONV_ATTRS, "activation": None, "activation_params": None}
 
 ROWS = (
     _row("FusedConv", "X W B? Z?", "Y", conv_shape, _fused_conv, **_FUSED),
-    _row("NhwcConv", "X W B?", "Y", channels_last(conv_shape), _nhwc_conv, **CONV_ATTRS),
+    _row(
+        "NhwcConv",
+        "X W B?",
+        "Y",
+        channels_last(conv_shape, view=_AllChannelsFirst),
+        _nhwc_conv,
+        **CONV_ATTRS,
+    ),
     _row("NhwcFusedConv", "X W B? Z?", "Y", channels_last(conv_shape), _nhwc_fused_conv, **_FUSED),
     _row("NhwcMaxPool", "x", "y", channels_last(pool_shape), _nhwc_max_pool, **POOL_ATTRS),
 )

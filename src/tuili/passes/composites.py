@@ -11,7 +11,7 @@ from tuili.ops.contents import Contents
 from tuili.ops.table import attr
 from tuili.passes.making import Making
 from tuili.passes.rewrite import Rewrite, rewrite_nodes
-from tuili.passes.signals import dft, is_dft, is_stft, stft
+from tuili.passes.signals import is_stft, stft
 from tuili.tensors import Dim, DType, dim_max
 
 
@@ -135,7 +135,6 @@ def _line(m: Making, size: Dim) -> Value:
 REWRITES: Final = {
     "AffineGrid": Rewrite(_affine_grid, _is_affine),
     "Col2Im": Rewrite(_col2im, _is_folded),
-    "DFT": Rewrite(dft, is_dft),
     "ReverseSequence": Rewrite(_reverse_sequence, _is_reversal),
     "STFT": Rewrite(stft, is_stft),
 }

@@ -1,7 +1,7 @@
 """com.microsoft: operators with the channels last, as ONNX Runtime's NHWC transformer writes them.
 
 Each becomes the operator of the standard between two transpositions; those between two such
-operators cancel each other (`passes/movement.py`). Weights are [M, C / group, ...] in both.
+operators cancel each other (`passes/movement.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,18 @@ def finish_at_back(call: Call, value: Value, rank: int) -> Results:
 
 
 def _conv(call: Call) -> Results | None:
+    """From the optimiser for Stable Diffusion: weights are [M, ..., C / group]."""
+    shape = call.shape(call.input(1))
+    if shape is None:
+        return None
+    rank = len(shape)
+    operands = [to_front(call, call.input(at), rank) for at in (0, 1)]
+    made = call.add("Conv", [*operands, call.given(2)], call.attrs)
+    return finish_at_back(call, made, rank)
+
+
+def _fused_conv(call: Call) -> Results | None:
+    """From the NHWC transformer of a session: weights are [M, C / group, ...]."""
     shape = call.shape(call.input(1))
     if shape is None:
         return None
@@ -33,8 +45,7 @@ def _conv(call: Call) -> Results | None:
     made = call.add("Conv", operands, call.attrs)
     if call.given(3) is not None:
         made = call.add("Add", [made, to_front(call, call.input(3), rank)])
-    made = call.add(*activation(call, made, name, parameters))
-    return finish_at_back(call, made, rank)
+    return finish_at_back(call, call.add(*activation(call, made, name, parameters)), rank)
 
 
 def _max_pool(call: Call) -> Results:
@@ -62,7 +73,7 @@ def _last(slot: int) -> Converter:
 
 NHWC: dict[str, Converter] = {
     "com.microsoft::NhwcConv": _conv,
-    "com.microsoft::NhwcFusedConv": _conv,
+    "com.microsoft::NhwcFusedConv": _fused_conv,
     "com.microsoft::NhwcMaxPool": _max_pool,
     "com.microsoft::QLinearAveragePool": _last(0),
     "com.microsoft::QLinearConv": _last(3),
