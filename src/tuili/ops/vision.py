@@ -129,6 +129,8 @@ def _affine_grid(theta: Array, size: Array, align_corners: int) -> Array:
 
 def _roi_shape(site: Site) -> list[Result]:
     x, rois = site.need_rank(0, 4), site.need_rank(1, 2)
+    site.same(rois[1], 4, "the corners of a region")
+    site.same_shape(site.shape(2), rois[:1], "a picture for each region")
     return [(rois[0], x[1], site.attr("output_height"), site.attr("output_width"))]
 
 
@@ -138,6 +140,12 @@ def _roi_samples(start: float, size: float, bins: int, ratio: int, limit: int) -
     step = size / bins
     offsets = (np.arange(count) + 0.5) * step / count
     return start + np.arange(bins)[:, None] * step + offsets
+
+
+def _picture(index: Array, count: int) -> int:
+    if not 0 <= index < count:
+        raise IndexError(f"a region of picture {index}; there are {count}")
+    return int(index)
 
 
 def _edge_taps(places: Array, limit: int) -> list[tuple[Array, Array]]:
@@ -170,10 +178,12 @@ def _roi_align(
             width, height = max(width, 1.0), max(height, 1.0)
         rows = _roi_samples(y1, height, output_height, sampling_ratio, X.shape[2])
         columns = _roi_samples(x1, width, output_width, sampling_ratio, X.shape[3])
+        if not rows.size or not columns.size:
+            continue
         corners: list[Array] = []
         down, across = _edge_taps(rows, X.shape[2]), _edge_taps(columns, X.shape[3])
         for (i, wi), (j, wj) in product(down, across):
-            picked = X[int(batch)][:, i[:, None, :, None], j[None, :, None, :]]
+            picked = X[_picture(batch, len(X))][:, i[:, None, :, None], j[None, :, None, :]]
             corners.append(picked * (wi[:, None, :, None] * wj[None, :, None, :]))
         if mode == "max":
             result[index] = np.max(corners, 0).max((-1, -2))
