@@ -1,6 +1,7 @@
 """What a dying, hanging or growing model host may cost: its own run, never those behind it."""
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,28 @@ def test_a_request_that_waited_behind_a_crash_survives_even_if_it_may_run_only_o
         with pytest.raises(Unavailable, match="the model host died: signal 11"):
             await crash
         assert (await behind).outputs[0].data.tolist() == [[0.0, 2.0]]
+
+    run(tmp_path, scenario)
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_host_that_died_leaves_no_descriptor_behind(tmp_path):
+    add(tmp_path, config=ALONE, source=SLOW)
+
+    async def scenario(dataplane):
+        host = host_of(dataplane)
+        counts = []
+        for _ in range(3):
+            found = await infer(dataplane, ask(0.0, 2))
+            assert found.outputs[0].data.tolist() == [[0.0, 2.0]]
+            counts.append(descriptors())
+            host.kill()
+            deaths = host.policy.deaths
+            await until(lambda deaths=deaths: host.up and host.policy.deaths > deaths)
+        assert max(counts) <= counts[0]
 
     run(tmp_path, scenario)
 

@@ -56,16 +56,22 @@ class Forked:
     def poll(self) -> int | None:
         """Its exit status (negative: the signal that ended it), None while it runs."""
         if self._status is None and self.pid:
-            self._status = self._number(0.0)
+            self._ended(self._number(0.0))
         return self._status
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; `subprocess.TimeoutExpired` when that takes too long."""
         if self._status is None and self.pid:
-            self._status = self._number(timeout)
+            self._ended(self._number(timeout))
         if self._status is None:
             raise subprocess.TimeoutExpired("model host", timeout or 0.0)
         return self._status
+
+    def _ended(self, status: int | None) -> None:
+        """Remember the status, after which nothing more is told."""
+        self._status = status
+        if status is not None:
+            self._told.close()
 
     def kill(self) -> None:
         """End it at once."""

@@ -100,6 +100,7 @@ class Host:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: Callable[[], None] = _nothing
         self._timers: list[asyncio.TimerHandle] = []
+        self._patience: asyncio.TimerHandle | None = None  # with a child that loads
         self._closed = False
         self._retiring = False  # over its memory limit: killed when its slots are empty
         self._sent: list[int] = []  # slots whose runs the child has, the present one first
@@ -310,6 +311,7 @@ class Host:
     def _loaded(self, answer: Answer) -> None:
         assert isinstance(answer, Loaded)
         self.inputs, self.outputs = from_specs(answer.inputs), from_specs(answer.outputs)
+        self._loads_no_more()
         self.up, self.reason, self._retiring = True, "", False
         self.by_request, self.config_json = answer.by_request, answer.config_json
         self.policy.started(time.monotonic())
@@ -352,9 +354,15 @@ class Host:
                 _log.error("%s: not loaded in %g s", self.spec.name, self.spec.load_timeout_s)
                 self.kill()
 
-        self._later(self.spec.load_timeout_s, give_up)
+        self._patience = self._later(self.spec.load_timeout_s, give_up)
+
+    def _loads_no_more(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _hang_up(self) -> None:
+        self._loads_no_more()
         if self._socket is None:
             return
         if self._loop is not None:
@@ -412,11 +420,13 @@ class Host:
             return 0
         return int(fields[1]) * _PAGE
 
-    def _later(self, delay_s: float, call: Callable[[], Any]) -> None:
+    def _later(self, delay_s: float, call: Callable[[], Any]) -> asyncio.TimerHandle:
         assert self._loop is not None
         now = self._loop.time()
         self._timers = [each for each in self._timers if each.when() > now and not each.cancelled()]
-        self._timers.append(self._loop.call_later(delay_s, call))
+        timer = self._loop.call_later(delay_s, call)
+        self._timers.append(timer)
+        return timer
 
 
 def _slot_memory(at: int) -> int:
