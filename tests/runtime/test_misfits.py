@@ -152,3 +152,25 @@ def test_a_size_that_must_be_enough_for_one_node_and_equal_for_another(tmp_path:
     model.run({"x": f32(1, 2, 3, 1), "c": f32(1, 5)})
     with pytest.raises(InvalidArgument, match="node 'product'.*must be equal"):
         model.run({"x": f32(1, 2, 3, 2), "c": f32(1, 5)})
+
+
+# What is known of the second operand on decides: inputs that fit, inputs that do not.
+KNOWN: dict[str, tuple[str, list[Array], list[Array]]] = {
+    "columns of blocks": ("Col2Im", [f32(1, 8, 9), i64(4, 4), i64(2, 2)], [f32(1, 8, 4)]),
+    "matrices of a grid": ("AffineGrid", [f32(2, 2, 3), i64(2, 3, 4, 5)], [f32(1, 2, 3)]),
+    "frames of a signal": ("STFT", [f32(1, 16, 1), np.array(4), f32(8)], [f32(1, 7, 1)]),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_open_sizes_are_held_against_what_constants_say(case: str, tmp_path: Path) -> None:
+    op, (first, *rest), (wrong,) = KNOWN[case]
+    graph = Graph("g")
+    dims = tuple(Sym(f"d{axis}") if axis != 1 or op != "Col2Im" else 8 for axis in range(3))
+    x = graph.add_input("x", TensorType(DType.F32, dims))
+    known = [graph.add_constant(each, f"c{at}") for at, each in enumerate(rest)]
+    graph.set_outputs([graph.add(op, [x, *known], {}, outputs=["y"], name="n").output])
+    model = tuili.load(tuili.compile(graph, tmp_path / "m.tuili").path)
+    model.run({"x": first})
+    with pytest.raises(InvalidArgument, match="node 'n': "):
+        model.run({"x": wrong})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tuili.ops.windows import (
     window_attributes,
     window_shape,
 )
-from tuili.tensors import Array, Dim, shape_text
+from tuili.tensors import Array, Dim, floor_div, shape_text
 
 CONV_ATTRS: dict[str, Any] = {
     "auto_pad": "NOTSET",
@@ -274,12 +275,27 @@ def _causal_conv(
 
 
 def _col2im_shape(site: Site) -> list[Result]:
-    n, rows, _ = site.need_rank(0, 3)
+    n, rows, places = site.need_rank(0, 3)
     image, block = site.dims(1), site.ints(2)
     if image is None or block is None:
         rank = site.shape(1)[0]
         return [site.open(2 + rank) if isinstance(rank, int) else None]
-    return [(n, rows // int(np.prod(block)), *image)]
+    taps = int(np.prod(block))
+    site.divides(taps, rows, "the rows of blocks")
+    site.same(places, _num_blocks(site, image, block), "the columns against the places of a block")
+    return [(n, rows // taps, *image)]
+
+
+def _num_blocks(site: Site, image: Sequence[Dim], block: Sequence[int]) -> Dim:
+    rank = len(block)
+    count: Dim = 1
+    strides, dilations = (site.attr(name) or (1,) * rank for name in ("strides", "dilations"))
+    pads = site.attr("pads") or (0,) * 2 * rank
+    for axis, size in enumerate(image):
+        reach = dilations[axis] * (block[axis] - 1) + 1
+        room = size + pads[axis] + pads[axis + rank] - reach
+        count = count * (floor_div(room, strides[axis]) + 1)
+    return count
 
 
 def _col2im(data: Array, image_shape: Array, block_shape: Array, **attrs: Any) -> Array:

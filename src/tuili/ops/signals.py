@@ -72,6 +72,9 @@ def _stft_shape(site: Site) -> list[Result]:
         length = (site.shape(2)[0],)
     if step is None or length is None:
         return [(batch, site.fresh(1), site.fresh(2), 2)]
+    if site.has(2):
+        site.same(site.shape(2)[0], length[0], "a window as long as a frame")
+    site.at_least(total, length[0], "a signal as long as a frame")
     frames = floor_div(total - length[0], step[0]) + 1
     bins = floor_div(length[0], 2) + 1 if site.attr("onesided") else length[0]
     return [(batch, frames, bins, 2)]

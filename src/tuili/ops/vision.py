@@ -102,8 +102,11 @@ def _settled(index: Array, size: int, padding_mode: str, align_corners: int) -> 
 
 
 def _affine_shape(site: Site) -> list[Result]:
-    count = site.shape(1)[0]
+    theta, count = site.need_rank(0, 3), site.shape(1)[0]
     sizes = site.dims(1)
+    if sizes is not None:
+        rank = len(sizes) - 2
+        site.same_shape(theta, (sizes[0], rank, rank + 1), "matrices for the size")
     if sizes is None:
         return [site.open(count) if isinstance(count, int) else None]
     return [(sizes[0], *sizes[2:], len(sizes) - 2)]
