@@ -13,6 +13,10 @@ from tuili.tensors import Array
 
 
 def _loss_shape(site: Site) -> list[Result]:
+    batch, classes, *inner = site.shape(0)
+    site.same_shape(site.shape(1), (batch, *inner), "a label for each row of scores")
+    if site.has(2):
+        site.same_shape(site.shape(2), (classes,), "a weight for each class")
     loss = site.shape(1) if site.attr("reduction") == "none" else ()
     results: list[Result] = [loss, site.shape(0)]
     return results[: len(site.op.outputs)]

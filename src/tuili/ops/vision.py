@@ -20,6 +20,8 @@ from tuili.tensors import Array, Dim, floor_div
 def _grid_shape(site: Site) -> list[Result]:
     x, grid = site.shape(0), site.shape(1)
     site.same(len(x), len(grid), "ranks of the input and the grid")
+    site.same(grid[0], x[0], "the batch of the grid")
+    site.same(grid[-1], len(x) - 2, "coordinates of a place")
     return [(*x[:2], *grid[1:-1])]
 
 
