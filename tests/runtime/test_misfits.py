@@ -56,6 +56,16 @@ CASES: dict[str, tuple[str, dict[str, Any], list[Array], list[Array]]] = {
         [f32(1, 4), i64(0, 1).reshape(2, 1)],
     ),
     "lengths": ("ReverseSequence", {}, [f32(4, 2), i64(1, 3)], [f32(4, 3), i64(1, 3)]),
+    "batch of a grid": (
+        "GridSample", {}, [f32(2, 1, 4, 4), f32(2, 3, 3, 2)], [f32(2, 1, 4, 4), f32(3, 3, 3, 2)],
+    ),
+    "places of a grid": (
+        "GridSample", {}, [f32(2, 1, 4, 4), f32(2, 3, 3, 2)], [f32(2, 1, 4, 4), f32(2, 3, 3, 3)],
+    ),
+    "labels": (
+        "NegativeLogLikelihoodLoss", {"reduction": "none"},
+        [f32(3, 4), i64(0, 1, 2)], [f32(2, 4), i64(0, 1, 2)],
+    ),
     "square": ("Det", {}, [f32(2, 3, 3)], [f32(2, 3, 2)]),
     "keys": (
         "com.microsoft::MultiHeadAttention", {"num_heads": 2},
