@@ -75,6 +75,10 @@ CASES: dict[str, tuple[str, dict[str, Any], list[Array], list[Array]]] = {
         "Attention", {"q_num_heads": 2, "kv_num_heads": 2},
         [f32(1, 3, 8), f32(1, 4, 8), f32(1, 4, 6)], [f32(1, 3, 8), f32(1, 4, 8), f32(1, 5, 6)],
     ),
+    "heads of the standard": (
+        "Attention", {"q_num_heads": 2, "kv_num_heads": 2},
+        [f32(1, 3, 8), f32(1, 4, 8), f32(1, 4, 6)], [f32(1, 3, 8), f32(1, 4, 8), f32(1, 4, 5)],
+    ),
     "batches of the standard": (
         "Attention", {},
         [f32(2, 2, 3, 8), f32(2, 2, 4, 8), f32(2, 2, 4, 8)],

@@ -128,6 +128,7 @@ def _heads(site: Site, index: int, name: str) -> tuple[Dim, Dim, Dim, Dim]:
     heads = site.attr(name)
     if not heads:
         site.fail(f"input {index} has rank 3, so attribute {name!r} is required")
+    site.divides(heads, shape[2], f"the width of input {index}")
     return shape[0], heads, shape[1], shape[2] // heads
 
 

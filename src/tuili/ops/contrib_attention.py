@@ -261,6 +261,7 @@ def _heads_shape(site: Site, past: int, *, shares: bool) -> list[Result]:
         value = site.shape(2)
         _check_keys(site, batch, width, size)
         width = value[2] if len(value) == 3 else heads * value[3]
+    site.divides(heads, width, "the width of all heads")
     old = site.shape(past)[2] if site.has(past) else 0
     total = site.fresh(3, 3) if shares else new + old
     kept = old if shares else total
