@@ -13,13 +13,11 @@ from tuili.passes.attention_parts import (
     at_least,
     attended,
     causal_offset,
-    counted,
     extended,
     filled,
     finish,
     grid_of,
     heads_first,
-    is_known,
     is_known_f32,
     is_number,
     is_read,
@@ -30,7 +28,7 @@ from tuili.passes.attention_parts import (
     split_heads,
     total,
 )
-from tuili.passes.making import Making
+from tuili.passes.making import Making, counted, is_known
 from tuili.passes.rewrite import Rewrite
 from tuili.tensors import Dim, DType
 

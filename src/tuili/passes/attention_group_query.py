@@ -21,11 +21,9 @@ from tuili.passes.attention_parts import (
     all_of,
     at_least,
     attended,
-    counted,
     filled,
     finish,
     heads_first,
-    is_known,
     is_known_f32,
     is_number,
     is_read,
@@ -37,9 +35,9 @@ from tuili.passes.attention_parts import (
     split_heads,
     total,
 )
-from tuili.passes.making import Making
+from tuili.passes.making import Making, counted, is_known
 from tuili.passes.rotary_to_core import turned
-from tuili.tensors import Dim, DType, dim_max, symbols_of
+from tuili.tensors import Dim, DType, dim_max, numel, symbols_of
 
 NAME: Final = "com.microsoft::GroupQueryAttention"
 _TENSORS: Final = (0, 1, 2, 3, 4, 7, 8, 10, 11, 14, 15)
@@ -148,7 +146,7 @@ def _angles_of(m: Making, q: Heads, step: _Step) -> Value:
     if given is None:
         return step.places
     rows = q.dim("s")
-    first = m("Gather", shaped(m, given, (_elements(given),)), np.array([0]), axis=0)
+    first = m("Gather", shaped(m, given, (numel(given.shape),)), np.array([0]), axis=0)
     prompt = m("Add", first, counted(m, rows))
     if given.shape != (q.dim("b"), rows):
         return m("Add", prompt, m("Mul", step.starts, np.int64(0)))
@@ -156,13 +154,6 @@ def _angles_of(m: Making, q: Heads, step: _Step) -> Value:
         return m("Add", prompt, m("Mul", step.places, np.int64(0)))
     is_first = m("Equal", m.dims((rows,)), m.dims((step.keys,)))
     return m("Where", is_first, prompt, given)
-
-
-def _elements(value: Value) -> Dim:
-    count: Dim = 1
-    for dim in value.shape:
-        count = count * dim
-    return count
 
 
 # -- the cache ---------------------------------------------------------------------------------

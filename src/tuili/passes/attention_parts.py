@@ -11,7 +11,7 @@ import numpy as np
 
 from tuili.ir import Node, TensorType, Value
 from tuili.ops.table import attr
-from tuili.passes.making import Making
+from tuili.passes.making import Making, counted
 from tuili.tensors import Array, Dim, DType, Shape
 
 MINUS_INF: Final = np.float32(-np.inf)
@@ -37,11 +37,6 @@ def is_known_f32(value: Value | None, *ranks: int) -> bool:
     type_ = value.type
     known = isinstance(type_, TensorType) and type_.shape is not None and type_.dtype is DType.F32
     return known and (not ranks or len(value.shape) in ranks)
-
-
-def is_known(value: Value | None) -> bool:
-    """Whether a value that is there is a tensor of a known shape."""
-    return value is None or (isinstance(value.type, TensorType) and value.type.shape is not None)
 
 
 def is_read(node: Node, index: int) -> bool:
@@ -123,13 +118,6 @@ class Grid:
     def distance(self, m: Making) -> Value:
         """How far a key lies before a query."""
         return m("Sub", self.rows, self.keys)
-
-
-def counted(m: Making, size: Dim) -> Value:
-    """0, 1 ... size - 1."""
-    if isinstance(size, int):
-        return m.constant(np.arange(size))
-    return m("Range", np.int64(0), m("Dims", values=(size,), rank0=1), np.int64(1))
 
 
 def grid_of(m: Making, rows: Dim, keys: Dim, offset: Dim | Value) -> Grid:

@@ -22,13 +22,11 @@ from tuili.passes.attention_parts import (
     all_of,
     at_least,
     attended,
-    counted,
     extended,
     filled,
     finish,
     grid_of,
     heads_first,
-    is_known,
     is_known_f32,
     is_number,
     is_read,
@@ -40,7 +38,7 @@ from tuili.passes.attention_parts import (
     split_heads,
     total,
 )
-from tuili.passes.making import Making
+from tuili.passes.making import Making, counted, is_known
 from tuili.passes.rewrite import Rewrite, rewrite_nodes
 from tuili.passes.rotary_to_core import ROTARY
 from tuili.tensors import Dim, DType

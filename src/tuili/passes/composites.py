@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from tuili.ir import Graph, Node, TensorType, Value
+from tuili.ir import Graph, Node, Value
 from tuili.ops.contents import Contents
 from tuili.ops.table import attr
-from tuili.passes.making import Making
+from tuili.passes.making import Making, counted, is_known
 from tuili.passes.rewrite import Rewrite, rewrite_nodes
 from tuili.passes.signals import is_stft, stft
 from tuili.tensors import Dim, DType, dim_max
@@ -20,22 +20,11 @@ def composites_to_core(graph: Graph, contents: Contents) -> bool:
     return rewrite_nodes(graph, contents, REWRITES)
 
 
-def _are_known(*values: Value) -> bool:
-    return all(isinstance(each.type, TensorType) and each.type.shape is not None for each in values)
-
-
-def _counted(m: Making, size: Dim) -> Value:
-    """0, 1 ... size - 1."""
-    if isinstance(size, int):
-        return m.constant(np.arange(size))
-    return m("Range", np.int64(0), m("Dims", values=(size,), rank0=1), np.int64(1))
-
-
 # -- ReverseSequence -----------------------------------------------------------------------------
 
 
 def _is_reversal(node: Node) -> bool:
-    return _are_known(node.required(0), node.required(1), node.output)
+    return all(map(is_known, (node.required(0), node.required(1), node.output)))
 
 
 def _reverse_sequence(m: Making) -> None:
@@ -44,7 +33,7 @@ def _reverse_sequence(m: Making) -> None:
     rank = len(x.shape)
     batch, time = (int(attr(m.node, name)) % rank for name in ("batch_axis", "time_axis"))
     order = (batch, time, *(axis for axis in range(rank) if axis not in (batch, time)))
-    places = _counted(m, x.shape[time])
+    places = counted(m, x.shape[time])
     ends = m("Reshape", m("Min", lengths, m.dims((x.shape[time],))), np.array([-1, 1], np.int64))
     turned = m("Sub", m("Sub", ends, places), np.int64(1))
     taken = m("Where", m("Less", places, ends), turned, places)
@@ -60,7 +49,7 @@ def _reverse_sequence(m: Making) -> None:
 def _is_folded(node: Node) -> bool:
     """f32 columns of a picture of known size."""
     x, image, block = (node.required(at) for at in range(3))
-    known = _are_known(x, node.output) and image.is_constant and block.is_constant
+    known = is_known(x) and is_known(node.output) and image.is_constant and block.is_constant
     return known and x.dtype is DType.F32 and isinstance(x.shape[1], int)
 
 
@@ -101,7 +90,8 @@ def _col2im(m: Making) -> None:
 
 
 def _is_affine(node: Node) -> bool:
-    return _are_known(node.required(0), node.output) and node.output.dtype is DType.F32
+    known = is_known(node.required(0)) and is_known(node.output)
+    return known and node.output.dtype is DType.F32
 
 
 def _affine_grid(m: Making) -> None:
@@ -128,7 +118,7 @@ def _line(m: Making, size: Dim) -> Value:
     last, width = (
         m("Cast", m("Dims", values=(dim,), rank0=1), to=DType.F32) for dim in (size - 1, steps)
     )
-    twice = m("Mul", m("Cast", _counted(m, size), to=DType.F32), np.float32(2))
+    twice = m("Mul", m("Cast", counted(m, size), to=DType.F32), np.float32(2))
     return m("Div", m("Sub", twice, last), width)
 
 

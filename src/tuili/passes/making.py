@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tuili.ir import Attr, Graph, Node, Value
+from tuili.ir import Attr, Graph, Node, TensorType, Value
 from tuili.ops.contents import Contents
 from tuili.ops.infer import infer_node
 from tuili.passes.fold import give_way
-from tuili.tensors import Array, Shape
+from tuili.tensors import Array, Dim, Shape
 
 
 class Making:
@@ -60,3 +60,15 @@ class Making:
         for old, new in zip(self.node.outputs, values, strict=True):
             give_way(self._graph, old, new)
         self._graph.remove(self.node)
+
+
+def is_known(value: Value | None) -> bool:
+    """Whether a value that is there is a tensor of a known shape."""
+    return value is None or (isinstance(value.type, TensorType) and value.type.shape is not None)
+
+
+def counted(m: Making, size: Dim) -> Value:
+    """0, 1 ... size - 1."""
+    if isinstance(size, int):
+        return m.constant(np.arange(size))
+    return m("Range", np.int64(0), m("Dims", values=(size,), rank0=1), np.int64(1))

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from tuili.backends.kept_memory import keep_memory
 from tuili.errors import TuiliError
-from tuili.runtime.cpu import available_threads
 from tuili.server.dataplane import DataPlane
 from tuili.server.frontends import grpc_front, http_front
 from tuili.server.frontends.lane import made_again
@@ -35,6 +34,7 @@ from tuili.server.frontends.messages import (
     Up,
     options_of,
 )
+from tuili.server.loading.instances import share_of_cores
 from tuili.server.options import ServerOptions
 from tuili.server.polling import BusyPoll
 from tuili.server.serving.servable import Servable
@@ -157,7 +157,7 @@ class _Lane:
 
     def __init__(self, options: ServerOptions) -> None:
         # The cores are shared by all front ends; a run takes this one's.
-        threads = options.threads or max(available_threads() // options.frontends, 1)
+        threads = options.threads or share_of_cores(options)
         self.dataplane = DataPlane(replace(options, frontends=1, threads=threads))
         self._live = self.dataplane.repository.live
         # The offer that stands for each model; one that was retracted meanwhile does not.

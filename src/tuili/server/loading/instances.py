@@ -71,7 +71,12 @@ def threads_of(config: ModelConfig, options: ServerOptions) -> int:
             f"model '{config.name}': parameter {THREADS!r} must be a number of threads, or 0 for "
             f"all cores, got {text!r}"
         )
-    return int(text) or max(available_threads() // options.frontends, 1)
+    return int(text) or share_of_cores(options)
+
+
+def share_of_cores(options: ServerOptions) -> int:
+    """The threads of this process, of those that all front ends have together."""
+    return max(available_threads() // options.frontends, 1)
 
 
 def instances_of(
