@@ -11,7 +11,7 @@ from tuili.errors import InvalidModel
 from tuili.ir import Graph, TensorType
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
-from tuili.passes.ml_to_core import ml_to_core
+from tuili.passes.ml.to_core import ml_to_core
 from tuili.tensors import Array, DType, parse_shape
 
 CHANCE = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from tuili.ops.interpret import run
 from tuili.passes.dead import remove_dead
 from tuili.passes.fold import fold_constants
 from tuili.passes.pipeline import optimise
-from tuili.passes.quantized import KEPT, recognise_quantized
+from tuili.passes.quantized.recognise import KEPT, recognise_quantized
 from tuili.tensors import Array, DType
 
 RNG = np.random.default_rng(5)

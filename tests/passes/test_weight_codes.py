@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tuili.ir import Graph, TensorType
-from tuili.ops.contrib_weights import pack_bits, unpack_bits
+from tuili.ops.contrib.weights import pack_bits, unpack_bits
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
-from tuili.passes.weight_codes import plain_weight_codes
+from tuili.passes.quantized.weight_codes import plain_weight_codes
 from tuili.tensors import Array, DType
 
 RNG = np.random.default_rng(6)

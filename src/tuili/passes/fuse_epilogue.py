@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tuili.ir import Graph, Node, Value
 from tuili.passes.body import Body, is_elementwise
-from tuili.passes.quantized_parts import BYTES
+from tuili.passes.quantized.parts import BYTES
 from tuili.tensors import DType, numel
 
 CODES = "com.microsoft::MatMulNBits"

@@ -15,7 +15,7 @@ from enum import Enum
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.passes.fuse_epilogue import OWN_SLOTS
 from tuili.passes.min_cut import INFINITE, SINK, SOURCE, MinCut
-from tuili.passes.quantized_parts import BYTES
+from tuili.passes.quantized.parts import BYTES
 from tuili.tensors import DType, evaluate, numel, symbols_of
 
 FEW_CHANNELS = 4  # a convolution reads an image of so few channels as it is

@@ -9,8 +9,8 @@ from tuili.errors import InternalError, TuiliError
 from tuili.ir import Graph
 from tuili.ops.infer import infer
 from tuili.passes.affine import fold_into_weights, split_batch_norm
-from tuili.passes.attention import fuse_attention
-from tuili.passes.attention_to_core import attention_to_core
+from tuili.passes.attention.fuse import fuse_attention
+from tuili.passes.attention.to_core import attention_to_core
 from tuili.passes.branches import inline_branches
 from tuili.passes.casts import plain_casts
 from tuili.passes.composites import composites_to_core
@@ -26,16 +26,16 @@ from tuili.passes.gemm import gemm_to_matmul
 from tuili.passes.identities import remove_identities
 from tuili.passes.layout import assign_layouts
 from tuili.passes.merge_groups import merge_groups
-from tuili.passes.ml_to_core import ml_to_core
+from tuili.passes.ml.to_core import ml_to_core
 from tuili.passes.movement import merge_movement
 from tuili.passes.pads import fold_pads
-from tuili.passes.quantized import KEPT, recognise_quantized, split_dequantize
+from tuili.passes.quantized.recognise import KEPT, recognise_quantized, split_dequantize
+from tuili.passes.quantized.weight_codes import plain_weight_codes
 from tuili.passes.recognise import recognise
 from tuili.passes.settle_ranks import settle_ranks
 from tuili.passes.sink_transposes import sink_transposes
 from tuili.passes.strength import reduce_strength
 from tuili.passes.volume_patches import volume_patches
-from tuili.passes.weight_codes import plain_weight_codes
 from tuili.passes.whole_windows import whole_windows
 from tuili.passes.widen_half import widen_half
 from tuili.passes.widen_lstm import widen_lstm

@@ -16,7 +16,7 @@ from tuili.codegen.targets import Target
 from tuili.ir import verify
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
-from tuili.passes.attention import fuse_attention
+from tuili.passes.attention.fuse import fuse_attention
 from tuili.passes.dead import remove_dead
 from tuili.tensors import Array
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tuili.codegen.kernels.matmul import is_plain_f32
 from tuili.ir import Node, Value
-from tuili.ops.contrib_weights import unpack_bits
+from tuili.ops.contrib.weights import unpack_bits
 from tuili.ops.table import attr
 from tuili.tensors import Array
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuili.codegen.kernel import Context, KernelBuilder, size_of
 from tuili.ir import Node
-from tuili.ops.ml_linear import coupling_rounds
+from tuili.ops.ml.linear import coupling_rounds
 from tuili.tensors import DType
 
 

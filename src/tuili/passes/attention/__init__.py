@@ -1,0 +1,1 @@
+"""Attention: every operator and spelling of it becomes the one core form that kernels compute."""

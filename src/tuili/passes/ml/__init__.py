@@ -1,0 +1,1 @@
+"""ai.onnx.ml in core operators: trees, linear models, features and their scores."""
