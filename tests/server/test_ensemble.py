@@ -115,6 +115,40 @@ def test_only_the_steps_that_are_needed_run(repository):
     run(repository, scenario)
 
 
+_FAN = """
+platform: "ensemble"
+max_batch_size: 8
+input { name: "IN" data_type: TYPE_FP32 dims: [ 2 ] }
+output { name: "LEFT" data_type: TYPE_FP32 dims: [ 2 ] }
+output { name: "RIGHT" data_type: TYPE_FP32 dims: [ 2 ] }
+ensemble_scheduling {
+  step { model_name: "b" model_version: -1
+         input_map { key: "x" value: "IN" } output_map { key: "y" value: "LEFT" } }
+  step { model_name: "a" model_version: -1
+         input_map { key: "x" value: "IN" } output_map { key: "y" value: "RIGHT" } }
+}
+"""
+_FAN_OF_A_MIDDLE = _FAN.replace(
+    "ensemble_scheduling {",
+    """ensemble_scheduling {
+  step { model_name: "a" model_version: -1
+         input_map { key: "x" value: "FIRST" } output_map { key: "y" value: "IN" } }""",
+).replace('input { name: "IN"', 'input { name: "FIRST"')
+
+
+@pytest.mark.parametrize(("config", "given"), [(_FAN, "IN"), (_FAN_OF_A_MIDDLE, "FIRST")])
+def test_several_steps_read_one_tensor(repository, config, given):
+    (repository / "e" / "config.pbtxt").write_text(config)
+    data = np.arange(4, dtype=np.float32).reshape(2, 2)
+
+    async def scenario(dataplane):
+        asked = InferRequest("e", [InputTensor(given, "FP32", (2, 2), data)])
+        found = await infer(dataplane, asked)
+        assert [output.data.tolist() for output in found.outputs] == [data.tolist()] * 2
+
+    run(repository, scenario)
+
+
 def test_many_at_once(repository):
     async def scenario(dataplane):
         found = await asyncio.gather(*(infer(dataplane, ask(id_=str(at))) for at in range(20)))

@@ -58,8 +58,11 @@ class OnceRun:
             if self._flow.done():
                 self._answer()
                 return
-            for at in ready:
-                self._call(at)
+            # Before any is called: one that answers at once frees what those after it need.
+            gathered = [(at, self._gather(at)) for at in ready]
+            self._free(ready)
+            for at, tensors in gathered:
+                self._call(at, tensors)
                 if self._reply is None:
                     return
         except TuiliError as error:
@@ -71,11 +74,16 @@ class OnceRun:
     def _value_of(self, tensor: str) -> Scalar:
         return scalar(self._parts, self._request, tensor, self._array_of(tensor))
 
-    def _call(self, at: int) -> None:
+    def _gather(self, at: int) -> dict[str, Array]:
         needs = self._parts.dag.steps[at].needs.values()
-        arrays = {name: self._array_of(name) for name in needs if not self._flow.is_absent(name)}
-        for tensor in self._flow.free(at):
-            self._tensors.pop(tensor, None)
+        return {name: self._array_of(name) for name in needs if not self._flow.is_absent(name)}
+
+    def _free(self, started: Sequence[int]) -> None:
+        for at in started:
+            for tensor in self._flow.free(at):
+                self._tensors.pop(tensor, None)
+
+    def _call(self, at: int, arrays: dict[str, Array]) -> None:
         request = step_request(self._parts, at, self._request, arrays, self._variants)
         ticket = self._parts.call(at, request, partial(self._step_done, at))
         if self._reply is not None:
