@@ -242,6 +242,7 @@ def test_server_metadata_advertises_what_is_on(tmp_path):
     async def scenario():
         assert "system_shared_memory" not in extensions()
         assert "system_shared_memory" in extensions(allow_client_shm=True)
+        assert "system_shared_memory" in extensions(compat="triton")
         with pytest.raises(Unsupported, match="Client shared memory is disabled"):
             plane(tmp_path).shared_memory_register("system", "r", {"key": "k", "byte_size": 1})
         with pytest.raises(InvalidArgument, match="CUDA"):

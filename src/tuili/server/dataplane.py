@@ -292,7 +292,7 @@ class DataPlane:
     def server_metadata(self) -> Json:
         """`{"name", "version", "extensions"}`."""
         extensions: list[str] = list(_EXTENSIONS)
-        if self._regions.allowed:
+        if self._regions.allowed or self.options.compat == "triton":
             extensions.append("system_shared_memory")
         return {"name": self.options.server_id, "version": __version__, "extensions": extensions}
 

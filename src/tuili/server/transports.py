@@ -38,6 +38,9 @@ def http_rules(options: ServerOptions) -> tuple[HttpLimits, Refusals]:
         max_json_bytes=options.max_input_bytes,
         restrictions=Restrictions(read_keys(options.http_restricted_api)),
     )
+    if options.compat == "triton":
+        # Its clients keep their connections until the exit timeout is over.
+        limits = replace(limits, parting_s=options.exit_timeout_s)
     refusals = http.Refusals(
         overload_status=options.overload_status,
         json_mistake_status=500 if options.compat == "triton" else 400,

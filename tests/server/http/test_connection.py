@@ -304,6 +304,14 @@ def test_a_request_that_crosses_with_the_end_is_answered():
     assert wire.transport.closed
 
 
+def test_how_long_an_idle_client_may_stay_when_the_server_ends():
+    idle = Wire(limits=HttpLimits(parting_s=10.0))
+    idle.listener.connections.drain()
+    for now, closed in ((0.5, False), (9.5, False), (10.0, True)):
+        idle.listener.connections.tick(now)
+        assert idle.transport.closed == closed
+
+
 def test_draining_answers_and_closes():
     busy, idle = Wire(), Wire()
     busy.feed(INFER.replace(b"identity", b"held"))

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _NEVER: Final = float("inf")
 _MAX_TAIL: Final = 256 << 10
 _JOIN_BELOW: Final = 16 << 10
-_MOMENT_S: Final = 0.2  # for a request that crosses with the end of the server
 # The field in which another front end tells whose request it passes on.
 PEER: Final = "x-tuili-peer"
 _CLOSE: Final = b"Connection: close\r\n"
@@ -427,6 +426,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if not idle or self._transport is None:
             return
         if self._connections.draining:
-            self._deadline = min(self._deadline, self._connections.now + _MOMENT_S)
+            leaves = self._connections.now + self._listener.limits.parting_s
+            self._deadline = min(self._deadline, leaves)
         else:
             self._transport.close()

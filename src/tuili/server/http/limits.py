@@ -24,5 +24,7 @@ class HttpLimits:
     # A body may take `body_timeout_s` plus its size at this rate, however it drips.
     body_timeout_s: float = 30.0
     min_body_rate: float = 16 << 10
+    # How long an idle client is listened to once the server ends: its request may be on the way.
+    parting_s: float = 0.2
     linger_s: float = 2.0  # how long a refused client is listened to before the door shuts
     restrictions: Restrictions = field(default_factory=Restrictions)

@@ -144,6 +144,16 @@ def renamed(name: str, to: str) -> Build:
     return build
 
 
+def moved(name: str, to: str) -> Build:
+    """A model under another name."""
+
+    def build(repository: Path, qa: Path) -> None:
+        renamed(name, to)(repository, qa)
+        shutil.rmtree(repository / name)
+
+    return build
+
+
 def extended(name: str, more: str) -> Build:
     """Add to a configuration."""
 

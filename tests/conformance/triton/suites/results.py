@@ -22,7 +22,7 @@ its L0 tests against tuili, each row of the table with a server and models of it
 are not part of this repository. The C++ back ends that the tests name have stand-ins in Python
 (`tests/conformance/triton/suites/standins`); many tests time answers against the clock, so run them on an idle machine.
 `--resume` goes on where a run was stopped, `--match 'batcher*'` runs some rows. Of tests that go through several back
-ends, the part for ONNX models runs.
+ends, the part for ONNX models runs, and what only a build for GPUs lists is not asked for.
 
 {done}
 

@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from pathlib import Path
+
 from tests.conformance.triton.suites.building import (
     all_of,
     changed,
@@ -12,6 +16,7 @@ from tests.conformance.triton.suites.building import (
     extended,
     identity,
     made,
+    moved,
     on_new_numpy,
     python,
     renamed,
@@ -20,6 +25,7 @@ from tests.conformance.triton.suites.building import (
 from tests.conformance.triton.suites.suite import Suite
 from tests.conformance.triton.suites.table_life import LIFE_TESTS, METRICS_TESTS
 from tests.conformance.triton.suites.table_scheduling import SCHEDULING
+from tuili import __version__
 
 _GPU = "needs a GPU"
 _OTHER_MODELS = "asks for models that are made for TensorRT or LibTorch only"
@@ -71,6 +77,32 @@ _SHM_SLOW = all_of(
     renamed("execute_delayed_model", "simple"),
 )  # fmt: skip
 
+_STATUS_MODELS = all_of(
+    made("qa_model_repository", "onnx_int32_int8_int8", "onnx_int32_int32_int32", "onnx_float32_float32_float32", "onnx_float16_float32_float32"),
+    *(renamed(f"onnx_{kinds}", f"libtorch_{kinds}") for kinds in ("int32_int8_int8", "int32_int32_int32")),
+    moved("onnx_float16_float32_float32", "plan_float16_float32_float32"),
+)  # fmt: skip
+_STATUS_VERSION = {"TRITON_SERVER_VERSION": __version__}
+_STATUS_OF_ONNX = (
+    ('("plan", "onnx")', '("onnx",)'), ('("libtorch", "onnx", "plan")', '("onnx",)'),
+    ('"cuda_shared_memory",', ""),  # what a build for GPUs lists
+)  # fmt: skip
+_POLL = ("--model-control-mode", "poll", "--poll-interval", "1")
+
+
+def _change_versions(folder: Path, qa: Path) -> None:
+    """What its script does to the models while the server polls, and how long it waits then."""
+    models = folder / "models"
+    for backend in ("libtorch", "onnx"):
+        for version in ("2", "3"):
+            shutil.rmtree(models / f"{backend}_int32_int32_int32" / version)
+    changed_one = models / "plan_float16_float32_float32"
+    shutil.copytree(changed_one / "1", changed_one / "7")
+    time.sleep(
+        10
+    )  # Triton has 3 s; here a folder must have been still for a while, and is compiled
+
+
 SUITES: tuple[Suite, ...] = (
     Suite("http aio", "L0_http/python_http_aio_test.py",
           all_of(_DOCUMENTED, renamed("simple_string", "another")), (SHM,)),
@@ -112,11 +144,10 @@ SUITES: tuple[Suite, ...] = (
     Suite("parameters: all headers", "L0_parameters/parameters_test.py", stored("L0_parameters/model_repository"),
           ("--grpc-header-forward-pattern", ".*", "--http-header-forward-pattern", ".*"), only=("*headers_reserved*",)),
     Suite("class count", "L0_parameters/class_count_test.py", all_of(python("identity_fp32"), identity("identity_bytes", kind="STRING"))),
-    Suite("server status", "L0_server_status/server_status_test.py",
-          all_of(made("qa_model_repository", "onnx_int32_int8_int8", "onnx_int32_int32_int32", "onnx_nobatch_int32_int32_int32"),
-                 renamed("onnx_int32_int8_int8", "libtorch_int32_int8_int8"), renamed("onnx_int32_int32_int32", "libtorch_int32_int32_int32"),
-                 renamed("onnx_int32_int32_int32", "plan_int32_int32_int32")),
-          own_server=True, skips={"*infer_stats_no_model": _OTHER_MODELS, "*versions_added": _OTHER_MODELS}),
+    Suite("server status", "L0_server_status/server_status_test.py", _STATUS_MODELS, environment=_STATUS_VERSION, replaced=_STATUS_OF_ONNX, only=("ServerMetadataTest*",)),
+    Suite("server status: versions", "L0_server_status/server_status_test.py", _STATUS_MODELS, _POLL, environment=_STATUS_VERSION,
+          replaced=(*_STATUS_OF_ONNX, ("EXPECTED_MODEL_STATS: int = 144", "EXPECTED_MODEL_STATS: int = 7")),
+          beside=_change_versions, only=("ModelMetadataTest*",)),
     Suite("logging endpoint", "L0_logging/logging_endpoint_test.py", examples("simple")),
     Suite("trace endpoint", "L0_trace/trace_endpoint_test.py", examples("simple"),
           ("--trace-config", "triton,file=global_unittest.log", "--trace-config", "level=TIMESTAMPS", "--trace-config", "rate=1")),
