@@ -16,7 +16,6 @@ WHY: dict[str, str] = {
     "test_response_statistics_cancel": _BY_PYTHON,
     "test_concurrent_same_model_load_unload_stress": "did not end within 300 s on a machine that other work kept busy",
     "test_concurrent_model_instance_load_speedup": "times two loads of 10 s; the machine was kept busy by other work",
-    "MetricsPendingRequestCountTest.test_ensemble_scheduler": "the queue of one of two steps was empty after a second; why was not looked into",
     "HttpTest.test_content_encoding_unsupported_client": _STARTING,
     "HttpTest.test_negative_dimensions": _STARTING,
     "SequenceBatcherTest.test_no_sequence_end": _STARTING,

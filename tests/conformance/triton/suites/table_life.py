@@ -204,7 +204,8 @@ METRICS_TESTS = (
           only=("*default_limit*",)),
     Suite("input size: larger", "L0_http/http_input_size_limit_test.py", all_of(made("qa_identity_model_repository", "onnx_zero_1_float32"), examples("simple_identity")),
           (f"--max-input-size={1 << 27}",), only=("*large_input*",)),
-    Suite("many chunks", "L0_http/http_request_many_chunks.py", examples("simple"), (*_EXPLICIT, "--load-model=simple", "--allow-client-shm")),
+    # A hundred times a million chunks, one a write: the client alone takes minutes.
+    Suite("many chunks", "L0_http/http_request_many_chunks.py", examples("simple"), (*_EXPLICIT, "--load-model=simple", "--allow-client-shm"), timeout_s=1200),
     Suite("output names", "L0_output_name/output_name_test.py", all_of(
         made("qa_identity_model_repository", "onnx_nobatch_zero_1_float32"),
         # Whose model it is, is not what the test looks at.
