@@ -21,7 +21,7 @@ from typing import cast
 import msgspec
 
 from tuili import backends
-from tuili.backends import BackendOptions, Executable, stream
+from tuili.backends import BackendOptions, Executable, host_letters, stream
 from tuili.backends.host_calls import Caller
 from tuili.backends.host_messages import (
     MAX_MESSAGE,
@@ -35,17 +35,17 @@ from tuili.backends.host_messages import (
     Order,
     Run,
     SlotMemory,
+    Spilled,
     from_specs,
     to_specs,
 )
 from tuili.backends.host_streams import Outgoing
 from tuili.backends.kept_memory import keep_memory
 from tuili.backends.requests import Answered, ByRequest, kind_of
-from tuili.errors import InternalError, TuiliError
+from tuili.errors import TuiliError
 
 _KEPT_BYTES = 64 << 20
-_decode = msgspec.msgpack.Decoder(Order).decode
-_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Order | Spilled).decode
 
 
 def main() -> None:
@@ -69,12 +69,12 @@ def run(number: int) -> int:
             with _in_the_background():
                 model = _load(order, caller)
         except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
-            _send(server, _failure(-1, error))
+            _send(server, host_letters.encode(_failure(-1, error)))
             return 0
         by_request = hasattr(model, "run_requests")
         loaded = Loaded(to_specs(model.inputs), to_specs(model.outputs), by_request)
         loaded.config_json = getattr(model, "config_json", "")
-        _send(server, loaded)
+        _send(server, host_letters.encode(loaded))
         child = _Child(server, model, [SlotMemory(each) for each in order.slots], caller)
         child.serve()
     return 0
@@ -116,18 +116,37 @@ class _Child:
 
     def serve(self) -> None:
         """Until the server is gone."""
-        while isinstance(order := _receive(self._server), Run):
-            try:
-                self._slots[order.slot].remap(order.capacity)
-                if order.streams:
-                    answer = self._begin_streams(self._slots[order.slot], order)
-                elif order.told:
-                    answer = self._run_each(self._slots[order.slot], order)
-                else:
-                    answer = self._run(self._slots[order.slot], order)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
-                answer = _failure(order.slot, error)
-            _send(self._server, answer)
+        while (order := _receive(self._server)) is not None:
+            if isinstance(order, Spilled):
+                order = _decode(self._slots[order.slot].spilled(order))
+            assert isinstance(order, Run)
+            self._send(order.slot, self._answer(order))
+
+    def _answer(self, order: Run) -> Answer:
+        try:
+            self._slots[order.slot].remap(order.capacity)
+            if order.streams:
+                return self._begin_streams(self._slots[order.slot], order)
+            if order.told:
+                return self._run_each(self._slots[order.slot], order)
+            return self._run(self._slots[order.slot], order)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
+            return _failure(order.slot, error)
+
+    def _send(self, slot: int, answer: Answer) -> None:
+        try:
+            raw = self._encoded(self._slots[slot], answer)
+        except Exception as error:  # noqa: BLE001 - what cannot be sent, such as parameters
+            raw = host_letters.encode(_failure(slot, error))
+        _send(self._server, raw)
+
+    def _encoded(self, memory: SlotMemory, answer: Answer) -> bytes:
+        if isinstance(answer, Done):
+            return host_letters.laid(answer, answer.tensors, memory)
+        if isinstance(answer, DoneEach):
+            tensors = [tensor for one in answer.answers for tensor in one.tensors]
+            return host_letters.laid(answer, tensors, memory)
+        return host_letters.encode(answer)
 
     def _run(self, slot: SlotMemory, order: Run) -> Answer:
         inputs = {tensor.name: slot.read(tensor) for tensor in order.tensors}
@@ -193,17 +212,18 @@ def _end(order: Run) -> int:
 def _describe(one: One, answer: Answered) -> None:
     one.parameters = answer.parameters
     if answer.error is not None:
-        one.kind, one.text = kind_of(answer.error), str(answer.error)
+        one.kind, one.text = kind_of(answer.error), host_letters.text_of(answer.error)
 
 
 def _failure(slot: int, error: Exception) -> Failed:
     if isinstance(error, TuiliError):
-        return Failed(slot, str(error), kind_of(error))
+        return Failed(slot, host_letters.text_of(error), kind_of(error))
     text = "".join(traceback.format_exception(error)[-3:])
-    return Failed(slot, f"{type(error).__name__}: {error}\n{text}"[:4000], "InternalError")
+    text = f"{type(error).__name__}: {error}\n{text}"[:4000]
+    return Failed(slot, host_letters.text_of(text), "InternalError")
 
 
-def _receive(server: socket.socket) -> Order | None:
+def _receive(server: socket.socket) -> Order | Spilled | None:
     try:
         raw = server.recv(MAX_MESSAGE)
     except ConnectionResetError:
@@ -211,10 +231,7 @@ def _receive(server: socket.socket) -> Order | None:
     return _decode(raw) if raw else None
 
 
-def _send(server: socket.socket, answer: Answer) -> None:
-    raw = _encode(answer)
-    if len(raw) > MAX_MESSAGE:
-        raise InternalError(f"an answer of {len(raw)} bytes does not fit in a message")
+def _send(server: socket.socket, raw: bytes) -> None:
     try:
         server.send(raw)
     except (BrokenPipeError, ConnectionResetError):

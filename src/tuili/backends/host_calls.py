@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tuili.backends import host_letters
 from tuili.backends.host_messages import MAX_MESSAGE, SlotMemory, Tensor
 from tuili.errors import InternalError
 from tuili.tensors import Array
@@ -69,7 +70,6 @@ class Unwanted(msgspec.Struct, tag=True, array_like=True):
 ToServer = Call | Unwanted
 ToHost = Called | Cancelled
 
-_encode: Final = msgspec.msgpack.Encoder().encode
 _decode_call: Final = msgspec.msgpack.Decoder(ToServer).decode
 _decode_called: Final = msgspec.msgpack.Decoder(ToHost).decode
 
@@ -97,16 +97,9 @@ def unpack(tensors: list[Tensor], capacity: int, descriptors: list[int]) -> dict
 
 def send(to: socket.socket, message: ToServer | ToHost, descriptor: int = -1) -> None:
     """Send a message and the descriptor of its tensors, which is closed here."""
-    raw = _encode(message)
-    try:
-        if len(raw) > MAX_MESSAGE:
-            raise InternalError(f"a call of {len(raw)} bytes does not fit in a message")
-        # A side that is gone needs no answer.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(to, [raw], [descriptor] if descriptor >= 0 else [])
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+    # A side that is gone needs no answer.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        host_letters.send(to, message, descriptor)
 
 
 def receive_call(at: socket.socket) -> tuple[ToServer, dict[str, Array]] | None:
@@ -129,7 +122,7 @@ def _receive(at: socket.socket) -> tuple[bytes, list[int]]:
         raw, descriptors, _, _ = socket.recv_fds(at, MAX_MESSAGE, 4)
     except ConnectionResetError:
         return b"", []
-    return raw, list(descriptors)
+    return host_letters.opened(raw, descriptors), list(descriptors)
 
 
 class Caller:

@@ -132,6 +132,15 @@ class Ended(msgspec.Struct, tag=True, array_like=True):
     text: str = ""
 
 
+class Spilled(msgspec.Struct, tag=True, array_like=True):
+    """A message that the socket does not take: it lies in the memory of the slot."""
+
+    slot: int
+    capacity: int
+    offset: int
+    size: int
+
+
 class Failed(msgspec.Struct, tag=True, array_like=True):
     """Loading (slot -1) or a run failed; `kind` is the name of the error of the tree."""
 
@@ -179,6 +188,15 @@ class SlotMemory:
             # The former mapping lives as long as views of it do.
             self._map = mmap.mmap(self.descriptor, capacity)
             self.capacity = capacity
+
+    def put(self, start: int, raw: bytes) -> None:
+        """Write bytes where there is room for them."""
+        self._mapped()[start : start + len(raw)] = raw
+
+    def spilled(self, at: Spilled) -> bytes:
+        """The message that the other side has put here."""
+        self.remap(at.capacity)
+        return self._mapped()[at.offset : at.offset + at.size]
 
     def view(self, tensor: Tensor) -> Array:
         """A fixed-size tensor in place."""

@@ -6,20 +6,13 @@ so that many requests may be answered at once while the host takes the next ones
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import threading
-from typing import Final
 
-import msgspec
-
-from tuili.backends import host_calls
-from tuili.backends.host_messages import MAX_MESSAGE, Ended, One, Part
+from tuili.backends import host_calls, host_letters
+from tuili.backends.host_messages import Ended, One, Part
 from tuili.backends.requests import Answered, kind_of
-from tuili.errors import InternalError
-
-_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class Outgoing:
@@ -45,7 +38,7 @@ class Outgoing:
             laid, capacity, descriptor = host_calls.pack(answer.outputs)
             one = One(laid, answer.parameters)
             if answer.error is not None:
-                one.kind, one.text = kind_of(answer.error), str(answer.error)
+                one.kind, one.text = kind_of(answer.error), host_letters.text_of(answer.error)
             part = Part(self._slot, self._number, capacity, one, final)
             if final:
                 self._end(part, descriptor)
@@ -68,14 +61,8 @@ class Outgoing:
         self._caller.forget(self._slot, self._number)
 
     def _tell(self, message: Part | Ended, descriptor: int = -1) -> None:
-        raw = _encode(message)
         try:
-            if len(raw) > MAX_MESSAGE:
-                raise InternalError(f"an answer of {len(raw)} bytes does not fit in a message")
-            socket.send_fds(self._server, [raw], [descriptor] if descriptor >= 0 else [])
+            host_letters.send(self._server, message, descriptor)
         except (BrokenPipeError, ConnectionResetError):
             # The server is gone; the loop of the host sees it too.
             sys.exit(0)
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)

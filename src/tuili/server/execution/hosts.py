@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tuili.backends import BackendOptions, Specs, host_calls
+from tuili.backends import BackendOptions, Specs, host_calls, host_letters
 from tuili.backends.host_messages import (
     MAX_MESSAGE,
     Answer,
@@ -39,6 +39,7 @@ from tuili.backends.host_messages import (
     Part,
     Run,
     SlotMemory,
+    Spilled,
     from_specs,
     to_specs,
 )
@@ -51,8 +52,7 @@ from tuili.server.scheduling.restarts import RestartPolicy
 
 _log = logging.getLogger("tuili.server")
 
-_decode: Final = msgspec.msgpack.Decoder(Answer).decode
-_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Answer | Spilled).decode
 _WATCH_S: Final = 1.0
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -156,7 +156,7 @@ class Host:
         if not raw:
             raise InstanceDied(self._cause_of_death())
         self._sent.clear()
-        return _decode(raw)
+        return self._opened(_decode(raw))
 
     # ---- on the loop
     def attach(self, changed: Callable[[], None]) -> None:
@@ -171,9 +171,12 @@ class Host:
         """Send an order; a child that is gone is noticed by its closed socket."""
         if self._socket is None:
             raise InstanceDied("the model host is not running", started=False)
-        raw = _encode(order)
+        if isinstance(order, Run):
+            raw = host_letters.laid(order, order.tensors, self.slots[order.slot].memory)
+        else:
+            raw = host_letters.encode(order)
         if len(raw) > MAX_MESSAGE:
-            raise InvalidArgument(f"too many tensors for a model host: {len(raw)} bytes of header")
+            raise InvalidArgument(f"a configuration of {len(raw)} bytes is too long for a host")
         if isinstance(order, Run):
             self._sent.append(order.slot)
             self._streams = self._streams or bool(order.streams)
@@ -278,13 +281,20 @@ class Host:
                 self._died()
                 return
             try:
-                self._take(_decode(raw), descriptors)
+                message = _decode(host_letters.opened(raw, descriptors))
+                self._take(self._opened(message), descriptors)
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
             if not self._streams:
                 # A second answer is rare, and the loop calls again for it.
                 return
+
+    def _opened(self, answer: Answer | Spilled) -> Answer:
+        """The answer itself, where it came by the memory of its slot."""
+        while isinstance(answer, Spilled):
+            answer = _decode(self.slots[answer.slot].memory.spilled(answer))
+        return answer
 
     def _take(self, answer: Answer, descriptors: Sequence[int]) -> None:
         if isinstance(answer, Loaded):

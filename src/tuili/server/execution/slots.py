@@ -63,7 +63,7 @@ class HostSlot:
         self.available = True
         self._host = host
         self._index = index
-        self._memory = SlotMemory(-1)
+        self.memory = SlotMemory(-1)
         self._done: Callable[[Outcome], None] | None = None
         # Requests that are answered any number of times, by the number that their answers have:
         # their batch, and their place in it.
@@ -87,7 +87,7 @@ class HostSlot:
 
     def attach(self, memory: SlotMemory) -> None:
         """Use the memory that a new child shares."""
-        self._memory = memory
+        self.memory = memory
 
     def run_beside(
         self,
@@ -98,8 +98,8 @@ class HostSlot:
         """Write the batch into the slot and ring; `done` is called on the loop."""
         self._started_ns = time.monotonic_ns()
         try:
-            tensors = self._memory.write(_parts(batch))
-            order = Run(self._index, self._memory.capacity, tensors)
+            tensors = self.memory.write(_parts(batch))
+            order = Run(self._index, self.memory.capacity, tensors)
             if batch[0].part is not None:
                 order.streams = [next(self._numbers) for _ in batch]
                 order.whole = bool(batch[0].sequence)
@@ -209,8 +209,8 @@ class HostSlot:
 
     def run_now(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Run and wait: for warm-up, before the loop takes over."""
-        tensors = self._memory.write({name: [array] for name, array in inputs.items()})
-        self._host.send(Run(self._index, self._memory.capacity, tensors))
+        tensors = self.memory.write({name: [array] for name, array in inputs.items()})
+        self._host.send(Run(self._index, self.memory.capacity, tensors))
         answer = self._host.receive(self._host.load_timeout_s)
         if isinstance(answer, Failed):
             raise _error_of(answer)
@@ -220,10 +220,10 @@ class HostSlot:
 
     def _outputs(self, tensors: Sequence[Tensor], capacity: int) -> dict[str, Array]:
         """Copies of the outputs: the slot is used again at once."""
-        self._memory.remap(capacity)
+        self.memory.remap(capacity)
         found: dict[str, Array] = {}
         for tensor in tensors:
-            array = self._memory.read(tensor)
+            array = self.memory.read(tensor)
             found[tensor.name] = array if array.dtype == object else np.array(array)
         return found
 

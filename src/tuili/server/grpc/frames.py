@@ -114,7 +114,9 @@ def status_frame(stream: int, code: int, text: str, opened: bool) -> bytes:
     block += literal(b"grpc-status", b"%d" % code)
     if text:
         # gRPC: percent-encoded UTF-8; bounded, since it may quote what the client sent.
-        escaped = quote(text[:_MAX_STATUS_TEXT], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+        escaped = quote(
+            text[:_MAX_STATUS_TEXT], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~", errors="replace"
+        )
         block += literal(b"grpc-message", escaped.encode())
     if code == 12:
         block += literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
