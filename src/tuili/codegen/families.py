@@ -15,6 +15,7 @@ from tuili.codegen.kernels import (
     matmul,
     matmul_codes,
     matmul_dots,
+    matmul_halves,
     matmul_plain,
     plugin,
     quantized_matmul,
@@ -29,6 +30,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     **TENSOR_FAMILIES,
     **CONV_FAMILIES,
     "MatMul": (
+        Family("matmul_halves", matmul_halves.emit, matmul_halves.supports),
         Family("matmul_packed", matmul.emit_packed, matmul.supports_packed),
         Family("matmul_batched", matmul.emit_batched, matmul.supports_batched),
         Family("matmul_plain", matmul_plain.emit_plain, matmul_plain.supports_plain),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.codegen.compiled import HERE, Case, Cases, Const, Library
 from tuili.codegen.kernels.code_dots import CODE_DOTS
-from tuili.codegen.kernels.code_panels import Panels
+from tuili.codegen.kernels.code_panels import CodePanels
 from tuili.codegen.targets import Target, find_target
 from tuili.codegen.translate import translate
 from tuili.ir import Graph, TensorType
@@ -199,7 +199,7 @@ def test_what_follows_a_product_is_applied_in_its_store(target: Target, rows: in
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_panels_take_as_many_bits_as_codes_have(bits: int) -> None:
     lanes = find_target("x86-64-avx2").lanes
-    panels = Panels(bits, lanes, 32, has_zeros=False)
+    panels = CodePanels(bits, lanes, 32, has_zeros=False, depth=50)
     codes = RNG.integers(0, 2**bits, (2 * panels.columns, 50)).astype(np.uint8)
     packed = panels.pack(codes)
     assert packed.shape == (2, 50, panels.columns * bits // 8)

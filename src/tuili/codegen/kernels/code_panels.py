@@ -19,22 +19,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuili.codegen.kernels.panel_rows import VECTORS
 from tuili.tensors import Array
 
-VECTORS = 4  # columns of a panel, in vectors
-HALF = VECTORS // 2  # the columns that many rows meet together
 _BYTE = 8
 _WIDTHS = (2, 4, 8)  # bits that a code may take in a panel
 
 
 @dataclass(frozen=True, slots=True)
-class Panels:
+class CodePanels:
     """How codes of `bits` lie in the panels of a target with so many lanes."""
 
     bits: int
     lanes: int
     block: int  # steps of k that share a scale
     has_zeros: bool  # else the middle code is zero
+    depth: int  # steps of k
 
     @property
     def columns(self) -> int:
@@ -67,6 +67,22 @@ class Panels:
 
     def _padded(self, rows: Array) -> Array:
         return np.pad(rows, ((0, -len(rows) % self.columns), (0, 0)))
+
+    @property
+    def parameters(self) -> list[str]:
+        """Pointers to a panel's codes, scales and zero points."""
+        names = ("scales", "zeros") if self.has_zeros else ("scales",)
+        return ["const uint8_t *restrict codes", *(f"const float *restrict {n}" for n in names)]
+
+    def print_pointers(self) -> list[str]:
+        """C that declares them for `panel`."""
+        step = -(-self.depth // self.block) * self.columns
+        zeros = [f"const float *const zeros = zero + panel * {step};"] if self.has_zeros else []
+        return [
+            f"const uint8_t *const codes = w + panel * K * {self.bytes};",
+            f"const float *const scales = scale + panel * {step};",
+            *zeros,
+        ]
 
     def print_steps(self, vectors: range, each: list[str]) -> list[str]:
         """C for the steps from `k` until `stop`: numbers `w{v}` of some vectors, then `each`.
@@ -109,21 +125,3 @@ class Panels:
         moved = f"{source} >> {shift}" if shift else source
         is_last = shift + self.width == _BYTE
         return moved if is_last else f"({moved}) & {2**self.width - 1}"
-
-    def print_halves(self) -> str:
-        """C functions that write the numbers of half a panel for steps of k, row by row."""
-        return "\n".join(self._print_half(half) for half in range(2))
-
-    def _print_half(self, half: int) -> str:
-        vectors = range(half * HALF, half * HALF + HALF)
-        zeros = ", const float *restrict zeros" if self.has_zeros else ""
-        stores = [f"v_store(to + {v - half * HALF} * V, w{v});" for v in vectors]
-        lines = [
-            f"static void tl_numbers_{half}(",
-            f"    const uint8_t *restrict codes, const float *restrict scales{zeros},",
-            "    int64_t k, int64_t stop, float *restrict to)",
-            "{",
-            *(f"    {line}" for line in self.print_steps(vectors, [*stores, f"to += {HALF} * V;"])),
-            "}",
-        ]
-        return "\n".join(lines)

@@ -11,6 +11,7 @@ from tuili.codegen.kernels import (
     found,
     gather,
     gather_codes,
+    gather_halves,
     grid_sample,
     known,
     line_norm,
@@ -68,7 +69,10 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     "SpaceToDepth": (
         Family("strided copy", movement.emit_space_to_depth, movement.supports_plain),
     ),
-    "Gather": (Family("gather", gather.emit_gather, gather.supports),),
+    "Gather": (
+        Family("gather_halves", gather_halves.emit, gather_halves.supports),
+        Family("gather", gather.emit_gather, gather.supports),
+    ),
     "com.microsoft::GatherBlockQuantized": (
         Family("gather codes", gather_codes.emit, gather_codes.supports),
     ),

@@ -1,0 +1,74 @@
+"""Half floats as vectors of floats: loads that widen, exactly."""
+
+from __future__ import annotations
+
+from tuili.codegen.targets import Target
+
+_BITS = """
+typedef uint16_t vh_any __attribute__((vector_size(2 * V), aligned(2), may_alias));
+static inline vi v_load_halves(const uint16_t *p)
+{
+    return __builtin_convertvector(*(const vh_any *)p, vi);
+}
+"""
+
+_BITS_8 = """
+static inline vi v_load_halves(const uint16_t *p)
+{
+    short __attribute__((vector_size(16))) x;
+    memcpy(&x, p, 16);
+    return (vi)__builtin_ia32_pmovzxwd256(x);
+}
+"""
+
+_BF16 = """
+static inline vf v_load_bf16(const uint16_t *p) { return v_from_bits(v_load_halves(p) << 16); }
+"""
+
+# Numbers below 2^-14 have an implied bit too few: it is put there, and taken away again.
+_F16 = """
+static inline vf v_load_f16(const uint16_t *p)
+{
+    const vi x = v_load_halves(p), m = (x & 0x7fff) << 13;
+    const vf tiny = v_from_bits(m + (113 << 23)) - v_from_bits(v_iset1(113 << 23));
+    const vi wide = v_bits(v_select(m < 1 << 23, tiny, v_from_bits(m + (112 << 23))));
+    return v_from_bits(wide | (x & 0x8000) << 16);
+}
+"""
+
+_F16_ARM = """
+static inline vf v_load_f16(const uint16_t *p)
+{
+    __fp16 __attribute__((vector_size(2 * V))) x;
+    memcpy(&x, p, 2 * V);
+    return __builtin_convertvector(x, vf);
+}
+"""
+
+_F16_8 = """
+static inline vf v_load_f16(const uint16_t *p)
+{
+    short __attribute__((vector_size(16))) x;
+    memcpy(&x, p, 16);
+    return __builtin_ia32_vcvtph2ps256(x);
+}
+"""
+
+_F16_16 = """
+static inline vf v_load_f16(const uint16_t *p)
+{
+    short __attribute__((vector_size(32))) x;
+    memcpy(&x, p, 32);
+    return __builtin_ia32_vcvtph2ps512_mask(x, (vf){0}, -1, 4);
+}
+"""
+
+_OF_GCC = {8: (_BITS_8, _F16_8), 16: (_BITS, _F16_16)}
+
+
+def half_vectors(target: Target) -> str:
+    """C of `v_load_f16` and `v_load_bf16`, for finite numbers."""
+    plain = f"{_BITS}{_F16_ARM if target.machine == 'aarch64' else _F16}"
+    if target.machine != "x86_64" or target.lanes not in _OF_GCC:
+        return f"{plain}{_BF16}"
+    return f"#ifdef TL_GCC_X86{''.join(_OF_GCC[target.lanes])}#else{plain}#endif{_BF16}"
