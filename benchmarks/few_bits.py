@@ -2,6 +2,7 @@
 
 One MatMulNBits of drawn weights to a file, for numbers of rows from one (a language model that
 writes) to many (one that reads), with activations in f32 (level 0) and in 8 bits (level 4).
+`--bits 16` and `--bits 32` are MatMul with weights that float16 can hold, and with others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from onnx import helper, numpy_helper
 from tuili.bench.engines import Settings
 from tuili.bench.rounds import OWN, compare
 
+_FLOATS = 16  # bits from which weights are floats
 ENGINES = ("tuili", "onnxruntime", "openvino")
 
 
@@ -62,6 +64,10 @@ def _measure(path: Path, rows: int, size: int, level: int, options: argparse.Nam
 def product(size: int, bits: int, block: int, level: int) -> onnx.ModelProto:
     """A model of one product."""
     rng = np.random.default_rng(0)
+    if bits >= _FLOATS:
+        weights = rng.standard_normal((size, size)).astype(np.float16 if bits == _FLOATS else "f4")
+        node = helper.make_node("MatMul", ["x", "w"], ["y"])
+        return _model(node, {"w": weights.astype(np.float32)}, size)
     blocks = -(-size // block)
     arrays = {
         "codes": rng.integers(0, 256, (size, blocks, block * bits // 8)).astype(np.uint8),
@@ -69,6 +75,10 @@ def product(size: int, bits: int, block: int, level: int) -> onnx.ModelProto:
     }
     attrs = {"K": size, "N": size, "bits": bits, "block_size": block, "accuracy_level": level}
     node = helper.make_node("MatMulNBits", ["x", *arrays], ["y"], domain="com.microsoft", **attrs)
+    return _model(node, arrays, size)
+
+
+def _model(node: onnx.NodeProto, arrays: dict[str, np.ndarray], size: int) -> onnx.ModelProto:
     edges = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows", size]) for name in "xy"
     ]

@@ -69,6 +69,11 @@ class CodePanels:
         return np.pad(rows, ((0, -len(rows) % self.columns), (0, 0)))
 
     @property
+    def most_tiles(self) -> int:
+        """Tiles of rows that had better make the numbers anew than share them: by measurement."""
+        return 2
+
+    @property
     def parameters(self) -> list[str]:
         """Pointers to a panel's codes, scales and zero points."""
         names = ("scales", "zeros") if self.has_zeros else ("scales",)

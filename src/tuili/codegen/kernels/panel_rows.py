@@ -1,9 +1,9 @@
 """Rows times panels of weights that become numbers on the way: codes of a few bits, half floats.
 
-A few rows meet a panel in one pass: its codes become numbers in registers, and memory is read at
-the speed of the codes. More rows share the numbers: those of a piece of k are written to private
-memory that stays in the nearest cache, and the rows pass over them as in `matmul`. Either way
-every sum is one chain over the same numbers, so results are the same to the last bit.
+Codes become numbers in registers where a few rows meet a panel, in one pass or in a few tiles, and
+memory is read at the speed of the codes. More rows share the numbers: those of a piece of k are
+written to private memory that stays in the nearest cache, and the rows pass over them as in
+`matmul`. Each way every sum is one chain over the same numbers: results are the same to the bit.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Protocol
 
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.gemm_rows import RowCut, RowLoop, cut_rows
-from tuili.codegen.kernels.gemm_tile import Tile, usual_tile
+from tuili.codegen.kernels.gemm_rows import RowCut, RowLoop, cut_rows, print_tiles
+from tuili.codegen.kernels.gemm_tile import Tile, split_rows, usual_tile
 from tuili.codegen.kernels.matmul import most_rows, read_bias
 from tuili.codegen.targets import Target
 from tuili.ir import Value
@@ -25,7 +25,7 @@ from tuili.tensors import ceil_div, numel
 VECTORS = 4  # columns of a panel, in vectors
 HALF = VECTORS // 2  # the columns that many rows meet together
 NEAR_FLOATS = 4 * 1024  # numbers that stay in the first-level cache beside the rows
-_SPARE = 6  # registers that a pass of few rows needs beside its sums
+_SPARE = 6  # registers that a pass needs beside its sums
 
 
 class NumberPanels(Protocol):
@@ -34,6 +34,11 @@ class NumberPanels(Protocol):
     @property
     def columns(self) -> int:
         """Columns of a panel."""
+        ...
+
+    @property
+    def most_tiles(self) -> int | None:
+        """Tiles of rows that had better make the numbers anew than share them; None: all."""
         ...
 
     @property
@@ -76,8 +81,9 @@ def emit_panels(k: KernelBuilder, ctx: Context, panels: NumberPanels, product: P
     near = _near_depth(depth, HALF * ctx.target.lanes)
     lanes, ldb = ctx.target.lanes, str(HALF * ctx.target.lanes)
     loop = RowLoop(tile, lanes, cut.heights, width, bias, epilogue, ldb, depth=near)
-    printer = _Printer(panels, loop, _few(ctx.target, cut))
-    if printer.shares:
+    ways = _ways(ctx.target, cut, panels.most_tiles)
+    printer = _Printer(panels, loop, ways)
+    if ways.share:
         k.support(printer.halves())
         sums = cut.block if near else 0
         k.scratch((sums + (near or depth)) * HALF * lanes * 4)
@@ -95,21 +101,32 @@ def _near_depth(depth: int, columns: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Few:
-    """Numbers of rows in a block that meet a panel in one pass, and whether blocks have others."""
+class _Ways:
+    """Which numbers of rows occur in a block, by how they meet a panel."""
 
-    most: int
-    heights: tuple[int, ...]
-    are_all: bool
+    at_once: tuple[int, ...]  # the whole panel, in one pass
+    tiles: tuple[int, ...]  # heights of tiles that make numbers in registers, half a panel wide
+    most_at_once: int
+    most_in_tiles: int
+    share: bool
 
 
-def _few(target: Target, cut: RowCut) -> _Few:
-    most = (target.registers - _SPARE) // VECTORS
-    if not isinstance(cut.total, int):
-        return _Few(most, tuple(range(1, most + 1)), are_all=False)
-    blocks = {min(cut.block, cut.total), cut.total % cut.block} - {0}
-    heights = tuple(sorted(rows for rows in blocks if rows <= most))
-    return _Few(most, heights, are_all=len(heights) == len(blocks))
+def _ways(target: Target, cut: RowCut, most_tiles: int | None) -> _Ways:
+    at_once = (target.registers - _SPARE) // VECTORS
+    tile = (target.registers - _SPARE) // HALF
+    in_tiles = cut.block if most_tiles is None else most_tiles * tile
+    if isinstance(cut.total, int):
+        sizes = {min(cut.block, cut.total), cut.total % cut.block} - {0} or {1}
+    else:
+        sizes = set(range(1, cut.block + 1))
+    few = [rows for rows in sizes if at_once < rows <= in_tiles]
+    return _Ways(
+        tuple(sorted(rows for rows in sizes if rows <= at_once)),
+        tuple(sorted({height for rows in few for height in split_rows(rows, tile)})),
+        at_once,
+        in_tiles,
+        share=any(rows > in_tiles for rows in sizes),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +135,22 @@ class _Printer:
 
     panels: NumberPanels
     loop: RowLoop
-    few: _Few
-
-    @property
-    def shares(self) -> bool:
-        """Whether rows share numbers in private memory."""
-        return not self.few.are_all
+    ways: _Ways
 
     def body(self) -> str:
-        few, near = self._few_rows(), self._near_rows()
-        if self.few.are_all:
-            ways = few
-        elif not self.few.heights:
-            ways = near
-        else:
-            check = f"if (last - block * ROWS <= {self.few.most}) {{"
-            ways = [check, *_indent(few), "} else {", *_indent(near), "}"]
+        ways = [
+            *(
+                [(f"count <= {self.ways.most_at_once}", self._at_once())]
+                if self.ways.at_once
+                else ()
+            ),
+            *(
+                [(f"count <= {self.ways.most_in_tiles}", self._in_tiles())]
+                if self.ways.tiles
+                else ()
+            ),
+            *([("", self._share())] if self.ways.share else ()),
+        ]
         return "\n".join(
             [
                 "const float *const a = x;",
@@ -144,13 +161,13 @@ class _Printer:
                 "    const int64_t block = item / PANELS, panel = item % PANELS;",
                 "    const int64_t last = tl_min((block + 1) * ROWS, M);",
                 *_indent(self.panels.print_pointers()),
-                *_indent(ways),
+                *_indent(_choice("const int64_t count = last - block * ROWS;", ways)),
                 "}",
             ]
         )
 
-    def _near_rows(self) -> list[str]:
-        """Halves of the panel one after the other."""
+    def _share(self) -> list[str]:
+        """Many rows, with numbers in private memory."""
         columns, sums = self.loop.columns, "ROWS" if self.loop.depth else "0"
         names = [text.replace("*", " ").split()[-1] for text in self.panels.parameters]
         args = f"{', '.join(names)}, k0, k0 + DEPTH, columns"
@@ -158,12 +175,13 @@ class _Printer:
             f"float *const columns = (float *)scratch + {sums} * {columns};",
             f"(half ? tl_numbers_1 : tl_numbers_0)({args});",
         ]
+        rows = replace(self.loop, fill="\n".join(fill)).print().splitlines()
         return [
             "for (int64_t half = 0; half < 2; half++) {",
             f"    const int64_t col = panel * {self.panels.columns} + half * {columns};",
             "    if (col >= N)",
             "        break;",
-            *_indent(replace(self.loop, fill="\n".join(fill)).print().splitlines()),
+            *_indent(rows),
             "}",
         ]
 
@@ -185,30 +203,69 @@ class _Printer:
         ]
         return "\n".join(lines)
 
-    def _few_rows(self) -> list[str]:
-        """The whole panel at once."""
-        wide = replace(self.loop, tile=Tile(self.few.most, VECTORS))
+    def _at_once(self) -> list[str]:
+        """The rows of a block and the whole panel."""
+        wide = replace(self.loop, tile=Tile(max(self.ways.at_once), VECTORS))
         lines = [
             f"const int64_t row = block * ROWS, col = panel * {self.panels.columns}, stop = K;",
             "int64_t k = 0;",
             "switch (last - row) {",
         ]
-        for rows in self.few.heights:
-            store = wide.store(rows).splitlines()
-            lines += [f"case {rows}: {{", *_indent([*self._pass(rows), *store, "break;"]), "}"]
+        for rows in self.ways.at_once:
+            case = [*self._pass(rows, range(VECTORS)), *wide.store(rows).splitlines(), "break;"]
+            lines += [f"case {rows}: {{", *_indent(case), "}"]
         return [*lines, "}"]
 
-    def _pass(self, rows: int) -> list[str]:
-        sums = [f"acc{r}_{v} = {{0}}" for r in range(rows) for v in range(VECTORS)]
+    def _in_tiles(self) -> list[str]:
+        """A few tiles of rows, half a panel after the other."""
+        tile = Tile(max(self.ways.tiles), HALF)
+        lines: list[str] = []
+        for first in range(0, VECTORS, HALF):
+            store = replace(self.loop, tile=tile)
+            cases = {
+                rows: "\n".join([*self._pass(rows, range(first, first + HALF)), store.store(rows)])
+                for rows in self.ways.tiles
+            }
+            before = ["const int64_t stop = K;", "int64_t k = 0;"]
+            tiles = print_tiles(tile.rows, cases, before).splitlines()
+            col = f"const int64_t col = panel * {self.panels.columns} + {first} * V;"
+            lines += [
+                "{",
+                f"    {col}",
+                "    if (col < N) {",
+                *_indent(_indent(tiles)),
+                "    }",
+                "}",
+            ]
+        return lines
+
+    def _pass(self, rows: int, vectors: range) -> list[str]:
+        places = range(len(vectors))
+        sums = [f"acc{r}_{v} = {{0}}" for r in range(rows) for v in places]
         each: list[str] = []
         for r in range(rows):
             each.append(f"const vf x{r} = v_set1(a{r}[k]);")
-            each += [f"acc{r}_{v} += x{r} * w{v};" for v in range(VECTORS)]
+            each += [f"acc{r}_{v} += x{r} * w{vectors[v]};" for v in places]
         return [
             f"vf {', '.join(sums)};",
             *(f"const float *const a{r} = a + (row + {r}) * K;" for r in range(rows)),
-            *self.panels.print_steps(range(VECTORS), each),
+            *self.panels.print_steps(vectors, each),
         ]
+
+
+def _choice(first: str, ways: Sequence[tuple[str, list[str]]]) -> list[str]:
+    """C that goes the first way whose condition holds; the last has no need of one."""
+    if len(ways) == 1:
+        return ways[0][1]
+    lines = [first]
+    for place, (condition, body) in enumerate(ways):
+        head = (
+            "} else {"
+            if place == len(ways) - 1
+            else f"{'} else ' * bool(place)}if ({condition}) {{"
+        )
+        lines += [head, *_indent(body)]
+    return [*lines, "}"]
 
 
 def _indent(lines: list[str]) -> list[str]:
