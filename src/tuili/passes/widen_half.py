@@ -4,7 +4,7 @@ A processor without their arithmetic widens every operand and rounds every resul
 the edges, leaves a graph for which every f32 kernel and fusion exists, and whose results are at
 least as close to the exact ones. Where the model itself casts to a half-precision type, its values
 are rounded as before. Overflow is the one difference that may show: 65504 + 65504 is infinite in
-f16 only. Weights stay in 16 bits where kernels widen them on the way (`codegen/kernels/half_panels`).
+f16 only. Weights stay in 16 bits where kernels widen them (`codegen/kernels/half_panels`).
 """
 
 from __future__ import annotations
