@@ -54,6 +54,7 @@ def told(host):
 def test_a_forked_host_is_a_process_of_its_own(model, monkeypatch):
     first = started(model)
     monkeypatch.setenv("TUILI_TEST_MARK", "here")
+    monkeypatch.setenv("TUILI_TEST_NO_TEXT", "caf\udce9")
     second = started(model)
     one, two = told(first), told(second)
     assert one["drawn"] != two["drawn"]

@@ -40,8 +40,8 @@ class Fork(msgspec.Struct, array_like=True):
 
     name: str
     numbers: list[int]
-    environment: dict[str, str]
-    folder: str
+    environment: dict[bytes, bytes]  # which, as the folder, need not be UTF-8
+    folder: bytes
     cores: list[int]
 
 
@@ -117,10 +117,10 @@ class _Server:
             _place(descriptors, order.numbers)
             # A terminal's Ctrl-C is for the server, which then ends its hosts.
             os.setsid()
-            os.environ.clear()
-            os.environ.update(order.environment)
+            os.environb.clear()
+            os.environb.update(order.environment)
             os.chdir(order.folder)
-            sys.path[0] = order.folder
+            sys.path[0] = os.fsdecode(order.folder)
             if order.cores:
                 os.sched_setaffinity(0, order.cores)
             with contextlib.suppress(OSError):

@@ -99,7 +99,7 @@ def _load(order: Load, caller: Caller) -> Executable:
         order.instance,
         order.config_json,
     )
-    return backends.load(order.backend, Path(order.path), options)
+    return backends.load(order.backend, Path(os.fsdecode(order.path)), options)
 
 
 class _Child:

@@ -46,7 +46,7 @@ class Load(msgspec.Struct, tag=True, array_like=True):
     """Load this model; `slots` are descriptors of shared memory, `calls` of a socket for calls."""
 
     backend: str
-    path: str
+    path: bytes  # need not be UTF-8
     threads: int
     parameters: dict[str, str]
     inputs: list[Spec]

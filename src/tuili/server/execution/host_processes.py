@@ -148,7 +148,8 @@ class ForkServer:
 
     def fork(self, name: str, descriptors: Sequence[int], cores: frozenset[int]) -> Process:
         """A host with these descriptors under the same numbers; the first is its socket."""
-        order = _encode([name, descriptors, dict(os.environ), str(Path.cwd()), sorted(cores)])
+        folder = os.fsencode(Path.cwd())
+        order = _encode([name, descriptors, dict(os.environb), folder, sorted(cores)])
         if len(order) > MAX_MESSAGE or len(descriptors) > MAX_DESCRIPTORS - 3:
             return start(descriptors, cores)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

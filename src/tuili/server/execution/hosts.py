@@ -240,11 +240,12 @@ class Host:
             self._on_calls(calls)
         for slot, descriptor in zip(self.slots, memories, strict=True):
             slot.attach(SlotMemory(descriptor))
+        self._memories = memories
         options = self.spec.options
         self.send(
             Load(
                 self.spec.backend,
-                str(self.spec.path),
+                os.fsencode(self.spec.path),
                 options.threads,
                 dict(options.parameters),
                 to_specs(options.declared_inputs),
@@ -257,7 +258,6 @@ class Host:
                 calls_number,
             )
         )
-        self._memories = memories
 
     def _listen(self) -> None:
         assert self._loop is not None
