@@ -389,6 +389,9 @@ class Host:
         if self._closed:
             for timer in self._timers:
                 timer.cancel()
+            for slot in self.slots:
+                # Now, not when the collector finds the host: the memory is as large as a batch.
+                slot.attach(SlotMemory(-1))
 
     def _cause_of_death(self) -> str:
         """How the child ended; it has closed its socket, so it is ending if it has not yet."""

@@ -42,7 +42,7 @@ def offer_of(model: str, versions: dict[str, Any], launcher: Launcher) -> Offer:
 
 def is_shared(servable: Servable, origin: Origin) -> bool:
     """Whether it makes no difference which process answers: no state, no bound, no process."""
-    config = origin.prepared.config
+    config = origin.config
     return (
         servable.plain
         and not servable.hosts
@@ -53,13 +53,13 @@ def is_shared(servable: Servable, origin: Origin) -> bool:
 
 
 def _place(origin: Origin) -> Place:
-    found = origin.prepared.place
+    found = origin.place
     return Place(
-        str(origin.folder),
-        origin.version,
+        str(found.folder),
+        found.version,
         found.backend,
         str(found.path),
-        json.dumps(origin.prepared.config.raw),
+        json.dumps(origin.config.raw),
         origin.digest,
     )
 

@@ -65,11 +65,13 @@ Live = Servable | Ensemble
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a running version came from; `digest` is of its folder's state before it was read."""
+    """Where a running version came from; `digest` is of its folder's state before it was read.
 
-    folder: Path
-    version: int
-    prepared: Prepared
+    It leads to nothing that runs: it is kept by the version, which would then be kept by itself.
+    """
+
+    config: ModelConfig
+    place: Place
     digest: str
 
 
@@ -119,7 +121,7 @@ class Launcher:
                 prepare, folder, config, version, self._options, listener
             )
         servable = await self._servable(prepared, folder, version)
-        self.origins[servable] = Origin(folder, version, prepared, digest)
+        self.origins[servable] = Origin(prepared.config, prepared.place, digest)
         return servable
 
     async def again(self, place: Place, config: ModelConfig) -> Servable:
@@ -298,10 +300,10 @@ class Launcher:
     def _part(self, ensemble: str, model: str, version: str) -> Live:
         versions = self.repository.live.get(model, {})
         if version not in versions:
-            there = ", ".join(sorted(each for each in versions if each))
+            there = ", ".join(sorted(each for each in versions if each)) or "none"
             raise InvalidModel(
-                f"ensemble '{ensemble}' asks for version {version} of model '{model}', which "
-                f"has {there}"
+                f"ensemble '{ensemble}' asks for version {version or '-1 (the newest)'} of model "
+                f"'{model}'; those that are live: {there}"
             )
         return versions[version]
 
