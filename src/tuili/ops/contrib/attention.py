@@ -8,111 +8,11 @@ from typing import Any
 import numpy as np
 
 from tuili.ops.attention import merge_heads, past_length, rotary, split_heads
+from tuili.ops.contrib.attending import added, attend, causal_bias, extended, padding_bias
 from tuili.ops.contrib.quantized import integer_to_float
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim
-
-# -- the product, with what may be added to it ---------------------------------------------
-
-
-def attend(
-    q: Array, k: Array, v: Array, bias: Array | None, *, scale: float | None,
-    softcap: float = 0.0, sink: Array | None = None,
-) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Attention over [B, heads, S, D]; also the scores before the softmax, and after it.
-
-    `sink` [heads] is one more score of every row, whose key has no value.
-    """
-    groups = q.shape[1] // k.shape[1]
-    k, v = (np.repeat(x, groups, 1).astype(np.float32) for x in (k, v))
-    factor = scale or 1 / np.sqrt(q.shape[-1])
-    scores = np.matmul(q.astype(np.float32), k.swapaxes(-1, -2)) * np.float32(factor)
-    if softcap:
-        scores = softcap * np.tanh(scores / softcap)
-    if bias is not None:
-        scores = scores + bias
-    odds = _odds(scores, sink)
-    return np.matmul(odds, v), scores, odds
-
-
-def _odds(scores: Array, sink: Array | None) -> Array:
-    """Softmax along the last axis; a row of -inf only becomes zeros."""
-    top = scores.max(-1, keepdims=True, initial=-np.inf)
-    if sink is not None:
-        sink = sink.astype(np.float32).reshape(-1, 1, 1)
-        top = np.maximum(top, sink)
-    top = np.where(np.isneginf(top), 0, top)
-    powers = np.exp(scores - top)
-    total = powers.sum(-1, keepdims=True)
-    if sink is not None:
-        total = total + np.exp(sink - top)
-    return powers / np.where(total == 0, 1, total)
-
-
-def added(*terms: Array | None) -> Array | None:
-    """The sum of the terms that are given."""
-    total: Array | None = None
-    for term in terms:
-        if term is not None:
-            total = term if total is None else total + term
-    return total
-
-
-def _causal_bias(rows: int, keys: int) -> Array:
-    """Queries stand at the end of the keys and see none that come later."""
-    seen = np.tri(rows, keys, keys - rows, bool)
-    return np.where(seen, np.float32(0), np.float32(-np.inf))
-
-
-def _padding_bias(
-    mask: Array | None, shape: tuple[int, int, int], past: int, filler: float
-) -> Array | None:
-    """What a mask adds to the scores of `shape`: batch, queries, keys.
-
-    It holds key lengths [B], ends and begins [2B], lengths and cumulated lengths [3B + 2], or a
-    flag a key: [B, L], [B, S, L], or [B, 1, M, M] for all positions of which these are some.
-    """
-    if mask is None:
-        return None
-    batch, rows, keys = shape
-    if mask.ndim == 1:
-        place = np.arange(keys)
-        kept = place < mask[:batch, None]
-        if len(mask) == 2 * batch:
-            kept &= place >= mask[batch:, None]
-        kept = kept[:, None, None]
-    elif mask.ndim == 4:
-        kept = mask[:, :, past : past + rows, :keys] != 0
-    else:
-        kept = mask.reshape(len(mask), 1, -1, mask.shape[-1]) != 0
-    return np.where(kept, np.float32(0), np.float32(filler))
-
-
-def _extended(
-    past: Array | None, new: Array, used: Array | None, beams: Array | None
-) -> tuple[Array, Array]:
-    """All keys or values, and the cache that holds them.
-
-    With `used`, the cache is a buffer for more positions than it holds, and `used` of them count.
-    `beams` [B / W, W, L] says which of W beams each position of the past is taken from.
-    """
-    if past is None:
-        return new, new
-    count = past.shape[2] if used is None else int(np.ravel(used)[0])
-    seen = past[:, :, :count]
-    if beams is not None:
-        width = beams.shape[1]
-        first = np.arange(len(past)) // width * width
-        rows = first[:, None] + beams.reshape(len(past), -1)[:, :count]
-        seen = seen[rows, :, np.arange(count)].swapaxes(1, 2)
-    full = np.concatenate([seen, new], 2)
-    if used is None:
-        return full, full
-    cache = past.copy()
-    cache[:, :, count : count + new.shape[2]] = new
-    return full, cache
-
 
 # -- Attention -----------------------------------------------------------------------------
 
@@ -188,12 +88,12 @@ def _self_attention(
     if attrs["do_rotary"]:
         q, k = (_turned(x, count, attrs["rotary_embedding_dim"]) for x in (q, k))
     old_k, old_v = (None, None) if past is None else past
-    k, cache_k = _extended(old_k, k, used, None)
-    v, cache_v = _extended(old_v, v, used, None)
+    k, cache_k = extended(old_k, k, used, None)
+    v, cache_v = extended(old_v, v, used, None)
     shape = (q.shape[0], q.shape[2], k.shape[2])
-    total = added(_padding_bias(mask, shape, count, attrs["mask_filter_value"]), bias)
+    total = added(padding_bias(mask, shape, count, attrs["mask_filter_value"]), bias)
     if attrs["unidirectional"]:
-        total = added(total, _causal_bias(*shape[1:]))
+        total = added(total, causal_bias(*shape[1:]))
     y, _, _ = attend(q, k, v, total, scale=attrs["scale"])
     # Keys and values of different sizes have no common tensor; nobody reads it then.
     present = np.stack([cache_k, cache_v]) if cache_k.shape == cache_v.shape else cache_k[None]
@@ -306,13 +206,13 @@ def _multi_head(
     q, k, v = _biased(_unpacked(query, key, value), bias)
     q, k, v = (split_heads(x, heads) for x in (q, k, v))
     count = _past_length(past_key, past_length)
-    k, cache_k = _extended(past_key, k, past_length, beams)
-    v, cache_v = _extended(past_value, v, past_length, beams)
+    k, cache_k = extended(past_key, k, past_length, beams)
+    v, cache_v = extended(past_value, v, past_length, beams)
     shape = (q.shape[0], q.shape[2], k.shape[2])
     filler = attrs["mask_filter_value"]
-    total = added(_padding_bias(padding, shape, count, filler), attention_bias)
+    total = added(padding_bias(padding, shape, count, filler), attention_bias)
     if attrs["unidirectional"]:
-        total = added(total, _causal_bias(*shape[1:]))
+        total = added(total, causal_bias(*shape[1:]))
     y, scores, _ = attend(q, k, v, total, scale=attrs["scale"])
     return merge_heads(y), cache_k, cache_v, scores
 

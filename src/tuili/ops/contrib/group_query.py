@@ -13,7 +13,7 @@ import numpy as np
 
 from tuili.ir import TensorType
 from tuili.ops.attention import merge_heads, past_length, rotary, split_heads
-from tuili.ops.contrib.attention import attend
+from tuili.ops.contrib.attending import attend
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim, DType, dim_max, numel

@@ -10,7 +10,7 @@ import numpy as np
 
 from tuili.ops.activations import sigmoid
 from tuili.ops.attention import merge_heads, split_heads
-from tuili.ops.contrib.attention import attend
+from tuili.ops.contrib.attending import attend
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim
