@@ -28,6 +28,7 @@ async def follow(dataplane: DataPlane, options: ServerOptions) -> None:
         return
     changed = asyncio.Event()
     watching = asyncio.create_task(_watch(options, changed))
+    told = ""
     settled = False  # look once more soon: models were loaded before the watch began
     try:
         while True:
@@ -36,8 +37,12 @@ async def follow(dataplane: DataPlane, options: ServerOptions) -> None:
             changed.clear()
             try:
                 settled = await dataplane.poll()
-            except TuiliError as error:
-                _log.error("polling the repository: %s", error)
+                told = ""
+            except Exception as error:  # noqa: BLE001 - a model that goes while it is looked at
+                # Whatever it is, the next look may find it gone; no look finds nothing ever after.
+                bug = not isinstance(error, TuiliError | OSError)
+                if told != (told := str(error)):
+                    _log.error("polling the repository: %s", error, exc_info=bug)
     finally:
         watching.cancel()
 

@@ -12,6 +12,7 @@ from tuili.errors import InvalidArgument, InvalidModel, NotFound
 from tuili.server.registry import ledger
 from tuili.server.registry.checking import is_whole
 from tuili.server.repository import recordings
+from tuili.server.repository.statuses import status_of
 
 _NAME: Final = re.compile(r"[^/\\\0-\x1f\x7f]{1,255}")
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
@@ -140,11 +141,8 @@ def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
             path = Path(parent, name)
             if name.startswith(".") or (top and name in unserved):
                 continue
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            entries.append((str(path.relative_to(folder)), status.st_mtime_ns, status.st_size))
+            if (status := status_of(path)) is not None:
+                entries.append((str(path.relative_to(folder)), status.st_mtime_ns, status.st_size))
         if not files and not folders:
             entries.append((str(Path(parent).relative_to(folder)) + "/", 0, 0))
     return tuple(entries)

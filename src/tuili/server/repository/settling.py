@@ -11,12 +11,12 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from tuili.server.registry.record import RECORD
 from tuili.server.repository.layout import version_folders
+from tuili.server.repository.statuses import status_of
 
 # A file system without leases says of every file that it is written: after this time nobody
 # believes it any more.
@@ -58,8 +58,9 @@ def _changes(version: Path) -> Iterator[tuple[float, Path]]:
     """When each file and folder of a version changed last."""
     for parent, _, names in os.walk(version):
         for path in (Path(parent), *(Path(parent, name) for name in names)):
-            with suppress(FileNotFoundError):  # the temporary name of a copy
-                yield path.stat().st_ctime, path
+            # None: the temporary name of a copy, for one.
+            if (status := status_of(path)) is not None:
+                yield status.st_ctime, path
 
 
 def _has_writer(path: Path) -> bool:
