@@ -493,10 +493,10 @@ def test_many_callers_at_once_get_their_own_answers(shelf: Path, threads: int) -
 
 
 @pytest.mark.usefixtures("eight_cpus")
-def test_a_run_alone_keeps_to_the_calling_thread_and_gives_the_same(shelf: Path) -> None:
+def test_a_run_on_fewer_threads_keeps_to_them_and_gives_the_same(shelf: Path) -> None:
     model, x = load(shelf / "twice.tuili", threads=3), rows(1000)
     seen: list[int] = []
-    for run in (model.run, model.run_alone, model.run):
+    for run in (model.run, lambda feeds: model.run_on(feeds, 1), model.run):
         np.testing.assert_array_equal(run({"x": x})["y"], 2 * x)
         seen += [context.run.threads for context in model._contexts]
     assert seen == [3, 1, 3]

@@ -25,6 +25,7 @@ from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.scheduling.controls import Control, StateTensor
 from tuili.server.scheduling.layout import Layout, Padding
 from tuili.server.scheduling.pacing import Pace
+from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 from tuili.server.scheduling.sequences import SequencePolicy
 from tuili.server.serving.servable import Servable
@@ -34,10 +35,11 @@ from tuili.server.telemetry.statistics import Statistics
 class Runner:
     """An instance whose batches end when the test says so."""
 
-    model = None
     behind = False
+    threads = 0
 
-    def __init__(self):
+    def __init__(self, model=None):
+        self.model = model
         self.available = True
         self.batch = None
         self.refuses = False
@@ -85,6 +87,7 @@ class Machine(RuleBasedStateMachine):
                     levels={1: LEVEL, 2: DELAYS}),
         BatchPolicy(0),
         BatchPolicy(4, merge=True, pack=True, level=LEVEL),
+        BatchPolicy(4, merge=True, level=LEVEL),
     )  # fmt: skip
 
     def __init__(self):
@@ -93,6 +96,7 @@ class Machine(RuleBasedStateMachine):
         self.clock.__enter__()
         self.loop = asyncio.new_event_loop()
         self.answers, self.tickets, self.cancelled = {}, {}, set()
+        self.sharing = False
         self.count = 0
 
     def signature(self, limit):
@@ -100,17 +104,21 @@ class Machine(RuleBasedStateMachine):
             "m", [TensorRule("x", "FP32", (-1,))], [TensorRule("y", "FP32", (-1,))], limit
         )
 
-    @initialize(which=st.sampled_from(range(5)))
+    @initialize(which=st.sampled_from(range(6)))
     def make(self, which):
         self.policy = self.POLICIES[which]
-        self.runners = [Runner(), Runner()]
+        # The last: both run one model, which takes all cores or shares them.
+        self.sharing = which == 5
+        model = object() if self.sharing else None
+        self.runners = [Runner(model), Runner(model)]
         pace, layout = None, None
         if which == 4:
             # A learnt delay, the longest; and all widths share a batch by padding.
             pace = Pace()
             pace._most, pace.delay_s = 9.0, 0.01
             layout = Layout(padding=Padding((2,), {"x": 1}, {"y": 1}), row_buckets=(4,))
-        self.serve(pace=pace, layout=layout)
+        beside = Placement(allowed=False)
+        self.serve(pace=pace, layout=layout, placement=beside, adaptive=self.sharing)
 
     def serve(self, **more):
         async def make():
@@ -208,6 +216,8 @@ class Machine(RuleBasedStateMachine):
         return self.served.pending()
 
     def starving(self):
+        if self.sharing and any(runner.batch is not None for runner in self.runners):
+            return False  # It may wait for the one that runs.
         idle = any(runner.available and runner.batch is None for runner in self.runners)
         return idle and self.competing()
 

@@ -11,6 +11,7 @@ from tuili.errors import InvalidModel
 from tuili.server.loading.instances import instances_of, threads_of
 from tuili.server.options import ServerOptions
 from tuili.server.repository.config import ModelConfig
+from tuili.server.scheduling.overlap import Overlap
 
 PLAIN = ModelConfig("m")
 OPTIONS = ServerOptions((Path("models"),))
@@ -20,7 +21,9 @@ CORES = 6
 class Native(Doubler):
     """A model whose runs may take several threads."""
 
-    def run_alone(self, inputs):
+    threads = CORES
+
+    def run_on(self, inputs, threads):
         return self.run(inputs)
 
 
@@ -83,9 +86,9 @@ def test_more_cores_than_runs_that_are_worth_their_memory(monkeypatch):
     assert len(instances_of(PLAIN, [Native()], "m-1", OPTIONS)) == 8
 
 
-@pytest.mark.parametrize(("from_s", "at_once"), [(0.0, [1, 2]), (1e9, [2])])
-def test_runs_of_one_model_overlap_only_where_they_are_long(monkeypatch, from_s, at_once):
-    monkeypatch.setattr("tuili.server.serving.dispatching._SHARED_FROM_S", from_s)
+@pytest.mark.parametrize(("at_once", "entered"), [(2, [1, 2]), (1, [2])])
+def test_as_many_runs_of_one_model_are_under_way_as_is_better(monkeypatch, at_once, entered):
+    monkeypatch.setattr(Overlap, "at_once", at_once)
 
     class Noted(Doubler):
         def __init__(self):
@@ -103,10 +106,10 @@ def test_runs_of_one_model_overlap_only_where_they_are_long(monkeypatch, from_s,
         for at in range(3):
             served.submit(ask(at), answers.take(at))
         async with asyncio.timeout(10):
-            while len(model.entered) < len(at_once):  # noqa: ASYNC110 - the loop is what is tested
+            while len(model.entered) < len(entered):  # noqa: ASYNC110 - the loop is what is tested
                 await asyncio.sleep(0)
-        assert sorted(model.entered) == at_once
-        assert served.pending() == 3 - sum(at_once)
+        assert sorted(model.entered) == entered
+        assert served.pending() == 3 - sum(entered)
         model.gate.set()
         await answers.wait(3)
         for at in range(3):
@@ -121,7 +124,8 @@ def test_what_runs_on_the_loop_keeps_to_its_thread():
         def run(self, inputs):
             raise AssertionError("took other threads")
 
-        def run_alone(self, inputs):
+        def run_on(self, inputs, threads):
+            assert threads == 1
             return super().run(inputs)
 
     async def scenario():

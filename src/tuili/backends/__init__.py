@@ -18,8 +18,8 @@ class Executable(Protocol):
     """A loaded model. `run` is called by one thread at a time; outputs are the caller's to keep.
 
     A model that may answer any number of times also has `stream(inputs)`, an iterator of answers.
-    One whose runs may take several threads, and may be under way at once, has `run_alone(inputs)`,
-    which takes only the caller's thread.
+    One whose runs may take several `threads`, and may be under way at once, has
+    `run_on(inputs, threads)`, which takes so many at most, the caller's included.
     A back end that keeps resources beyond the object's life also has `close()`; one whose runs keep
     memory in this process, `held_bytes`.
     """

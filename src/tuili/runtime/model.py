@@ -94,11 +94,11 @@ class Model:
         plan = self._plan(tuple([array.shape for array in arrays]))
         return self._execute(arrays, plan, self._room_for(plan), self.threads)
 
-    def run_alone(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """`run` on the calling thread only: for a caller whose other threads have work to do."""
+    def run_on(self, feeds: Mapping[str, Array], threads: int) -> dict[str, Array]:
+        """`run` on up to so many threads, the calling one included, and no more than it has."""
         arrays = self._gather(feeds)
         plan = self._plan(tuple([array.shape for array in arrays]))
-        return self._execute(arrays, plan, self._room_for(plan), 1)
+        return self._execute(arrays, plan, self._room_for(plan), min(threads, self.threads))
 
     def _room_for(self, plan: Plan) -> dict[str, Array | None]:
         """Memory for the outputs whose shapes are known."""

@@ -20,7 +20,7 @@ class ObjectModel(Model):
         """The outputs for some inputs, by name; raises InvalidArgument."""
         return self.run_into(feeds, {})
 
-    def run_alone(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    def run_on(self, feeds: Mapping[str, Any], threads: int) -> dict[str, Any]:
         """As `run`: objects are made and read by one thread anyway."""
         return self.run(feeds)
 

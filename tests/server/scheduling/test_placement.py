@@ -94,14 +94,25 @@ def test_batches_grow_as_far_as_it_pays():
 def test_unseen_sizes_are_tried_step_by_step():
     placement = grown(lambda size: size * 1e-6, [1000])
     assert placement.rows_worth(1000, 128) == 2
-    assert Placement().rows_worth(1000, 128) == 2
+    assert Placement().rows_worth(1000, 128) == 1
 
 
 def test_a_verdict_is_questioned_now_and_then():
     placement = grown(lambda size: size * 1e-6, [1024 << at for at in range(6)])
-    asked = [placement.rows_worth(1024, 128) for _ in range(400)]
-    assert asked.count(1) > 390
-    assert set(asked) > {1, 7, 15}
+    asked = [placement.rows_worth(1024, 128) for _ in range(10_000)]
+    assert set(asked) > {1, 7, 15, 31}
+    assert asked[:400].count(1) > 380
+    assert asked[-5000:].count(1) > 4980
+
+
+def test_a_small_size_that_was_slow_at_first_is_found_out():
+    placement = grown(lambda size: size * 1e-6, [1024 << at for at in range(6)])
+    for _ in range(3):
+        placement.record(1024, 1.0)
+    for _ in range(300):
+        rows = placement.rows_worth(1024, 128)
+        placement.record(1024 * rows, 1024 * rows * 1e-6)
+    assert placement.rows_worth(1024, 128) == 1
 
 
 def test_a_step_that_gains_nothing_does_not_hide_a_larger_one_that_does():

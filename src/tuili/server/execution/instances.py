@@ -27,6 +27,7 @@ class Instance:
         self.model = model
         self.available = True
         self.name = name
+        self.threads = 0
         self._cores = cores
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: Thread | None = None
@@ -45,6 +46,7 @@ class Instance:
         if batch[0].part is not None:
             self._stream(loop, batch, done)
             return
+        threads = self.threads
 
         def job() -> None:
             if all(item.reply is None for item in batch):
@@ -53,7 +55,7 @@ class Instance:
                 error = Cancelled("all of its requests were cancelled")
                 outcome = Outcome(now_ns, now_ns, now_ns, error=error)
             else:
-                outcome = execute(self.model, batch)
+                outcome = execute(self.model, batch, threads)
             if not loop.is_closed():
                 loop.call_soon_threadsafe(done, outcome)
 

@@ -50,11 +50,10 @@ class Outcome(msgspec.Struct, gc=False):
     at: int = -1
 
 
-def execute(model: Executable, batch: Sequence[Pending], *, alone: bool = False) -> Outcome:
-    """Run one batch; whatever goes wrong becomes an error of the tree.
+def execute(model: Executable, batch: Sequence[Pending], threads: int = 0) -> Outcome:
+    """Run one batch, on so many threads (0: all that the model has) where it can take several.
 
-    `alone` keeps it to the calling thread: a run that is short enough for the loop is too short to
-    be worth another core, which a client may need.
+    Whatever goes wrong becomes an error of the tree.
     """
     started = joined = time.monotonic_ns()
     try:
@@ -65,8 +64,8 @@ def execute(model: Executable, batch: Sequence[Pending], *, alone: bool = False)
             told = [told_of(item) for item in batch]
             answers = requests.run_requests(arrays, told, lambda at: batch[at].unwanted)
             return Outcome(started, joined, time.monotonic_ns(), {}, answers)
-        run = getattr(model, "run_alone", model.run) if alone else model.run
-        outputs = run(arrays)
+        run_on = getattr(model, "run_on", None) if threads else None
+        outputs = model.run(arrays) if run_on is None else run_on(arrays, threads)
     except TuiliError as error:
         return Outcome(started, joined, time.monotonic_ns(), error=error)
     except Exception as error:  # noqa: BLE001 - see below
@@ -107,10 +106,12 @@ class Runner(Protocol):
     """What runs batches, one at a time: an instance in this process, or a slot of a model host.
 
     `model` is None when nothing can run on the loop itself. `behind` tells that a batch would wait
-    for another one in the same process.
+    for another one in the same process. `threads` is what the next run may take of a model that can
+    take several; 0: all.
     """
 
     available: bool
+    threads: int
 
     @property
     def model(self) -> Executable | None: ...

@@ -58,6 +58,7 @@ class HostSlot:
     """One place for a batch in a host; an instance to the batcher."""
 
     model: None = None
+    threads = 0
 
     def __init__(self, host: SlotOwner, index: int) -> None:
         self.available = True

@@ -89,7 +89,7 @@ def instances_of(
     that wait for each other.
     """
     found = [Instance(each, name, cores_of(config, at)) for at, each in enumerate(models)]
-    if _configured(config, options) or not hasattr(models[0], "run_alone"):
+    if _configured(config, options) or not hasattr(models[0], "run_on"):
         return found
     at_once = min(threads_of(config, options), _MOST_AT_ONCE)
     return found + [Instance(models[0], name) for _ in range(at_once - 1)]

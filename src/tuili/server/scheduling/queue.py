@@ -87,6 +87,11 @@ class RequestQueue(Generic[Item]):
         rank = _rank(level)
         return sum(count for other, count in self._sizes.items() if _rank(other) <= rank)
 
+    def head(self) -> Item:
+        """Who is first in a queue that is not empty."""
+        level, lane = self._oldest()
+        return self._levels[level][lane][0]
+
     def push(self, item: Item, timeout_s: float = 0.0) -> None:
         """Let `item` wait; Overloaded when its level is full. `timeout_s` is the request's own."""
         limits = self.policy.policy_of(item.level)

@@ -21,8 +21,10 @@ from tuili.server.scheduling.admission import Expectation
 from tuili.server.scheduling.gathering import Gather
 from tuili.server.scheduling.holding import Hold
 from tuili.server.scheduling.layout import Layout
+from tuili.server.scheduling.overlap import Overlap, Run
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.placement import Placement
+from tuili.server.scheduling.queue import RequestQueue
 from tuili.server.scheduling.resources import Claim, Resources, Turn
 from tuili.server.scheduling.sequences import SequenceQueue
 from tuili.server.serving.answering import Answers
@@ -31,7 +33,6 @@ from tuili.server.serving.rehearsing import rehearsed
 
 _NS: Final = 1_000_000_000
 _OVERLAP_FROM_S: Final = 300e-6
-_SHARED_FROM_S: Final = 1e-3  # runs at once of one model in this process pay from here
 _LOOP_S: Final = 100e-6  # how long one tick may run models before it looks at the sockets again
 
 
@@ -46,6 +47,7 @@ class Policies:
     expectation: Expectation | None = None
     hold: Hold | None = None
     gather: Gather | None = None
+    overlap: Overlap | None = None  # all instances run one model in this process
 
 
 class Dispatcher:
@@ -72,8 +74,9 @@ class Dispatcher:
         self._finisher = finisher
         self._placement = policies.placement
         self._hosts = hosts
-        models = [each.model for each in instances]
-        self._shared = len(models) > 1 and models[0] is not None and models[0] is models[-1]
+        self._overlap = policies.overlap
+        # Runs of one model that share the cores.
+        self._sharing: dict[Runner, Run] = {}
         self._layout = policies.layout
         self._pace = policies.pace
         self._expectation = policies.expectation
@@ -116,7 +119,7 @@ class Dispatcher:
             self.wake()
             return
         ran_here = False
-        while self._free and not self._better_wait():
+        while self._free and not self._better_wait(now):
             batch = self._next_bound(now) if self._groups else self._next(now)
             if not batch:
                 break
@@ -177,7 +180,7 @@ class Dispatcher:
         """Run a request on every runner, before there are others; raises what one of them says."""
         if self._layout is not None:
             self._layout.prepare([item])
-        for runner in self.instances[:1] if self._shared else self.instances:
+        for runner in self.instances[:1] if self._overlap else self.instances:
             outcome = await rehearsed(partial(self._run_beside, runner), item, many=many)
             self._learn(item.elements, outcome, on_loop=False)
 
@@ -263,14 +266,16 @@ class Dispatcher:
                 self._free.append(self._free.pop(at))
                 return
 
-    def _better_wait(self) -> bool:
+    def _better_wait(self, now: float) -> bool:
         """Whether a second batch, in the same host or of one model, would only make both small.
 
-        Writing a batch while the last one runs hides the hop, which pays for runs longer than it;
-        two of one model wait for each other in Python, which takes a short run's time.
+        Writing a batch while the last one runs hides the hop, which pays for runs longer than it.
         """
-        if self._shared:
-            return len(self._running) > 0 and self._run_s < _SHARED_FROM_S
+        if self._overlap is not None:
+            queue = self._queue
+            assert isinstance(queue, RequestQueue)
+            head = queue.head().elements if len(queue) and self._running else 0
+            return not self._overlap.allows(len(queue), head, now)
         return (
             self._hosts > 0 and len(self._running) >= self._hosts and self._run_s < _OVERLAP_FROM_S
         )
@@ -282,7 +287,7 @@ class Dispatcher:
             waiting > 0
             and bool(self._free)
             and self._run_s < _OVERLAP_FROM_S
-            and not self._better_wait()
+            and not self._better_wait(now)
             and gather.holds(waiting, now)
         )
 
@@ -316,11 +321,17 @@ class Dispatcher:
             self._pace.running = self.under_way
         model = instance.model
         if model is not None and batch[0].part is None and self._placement.inline(size):
-            outcome = execute(model, batch, alone=True)
+            # What is short enough for the loop is too short to be worth another core, which a
+            # client may need.
+            outcome = execute(model, batch, threads=1)
             self._learn(size, outcome, on_loop=True)
             self._finish(instance, batch, left, outcome)
             return True
         self._running.add(instance)
+        if self._overlap is not None:
+            now, waiting = time.monotonic(), len(self._queue)
+            run = self._overlap.started(size, len(batch), now, waiting=waiting)
+            self._sharing[instance], instance.threads = run, run.threads
         if batch[0].part is not None:
             self._open[instance] += len(batch)
         self._run_beside(
@@ -356,10 +367,16 @@ class Dispatcher:
             seconds = (outcome.done_ns - outcome.joined_ns) / _NS
             self._run_s += 0.1 * (seconds - self._run_s)
             self._placement.record(size, seconds, on_loop=on_loop)
+            if on_loop and self._overlap is not None:
+                self._overlap.ran_alone(size, seconds)
 
     def _finish(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
         if outcome.frees:
             self._running.discard(instance)
+            if self._overlap is not None and instance in self._sharing:
+                run, well = self._sharing.pop(instance), outcome.outputs is not None
+                waiting = len(self._queue)
+                self._overlap.ended(run, time.monotonic(), waiting=waiting, well=well)
             if self._turns:
                 self._turns[instance].done(again=len(self._queue) > 0 and instance.available)
             if instance.available:
@@ -380,9 +397,8 @@ class Dispatcher:
         if self._pace is not None:
             self._tell_pace(self._pace, batch, outcome)
         if self._expectation is not None:
-            if self._shared:
-                short = self._run_s < _SHARED_FROM_S
-                self._expectation.instances = 1 if short else len(self.instances)
+            if self._overlap is not None:
+                self._expectation.instances = self._overlap.at_once
             # What the run took, not its wait behind another one in the same host.
             self._expectation.ran(len(batch), (outcome.done_ns - outcome.started_ns) / _NS)
         self._finisher.finish(batch, left, outcome)

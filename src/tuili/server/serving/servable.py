@@ -46,6 +46,7 @@ from tuili.server.serving.dispatching import Dispatcher, Policies
 from tuili.server.serving.finishing import Finisher, Queue
 from tuili.server.serving.rehearsing import unheard
 from tuili.server.serving.shared_cache import SharedAnswers
+from tuili.server.serving.sharing import overlap_of
 from tuili.server.telemetry.statistics import Statistics
 
 _NS: Final = 1_000_000_000
@@ -117,12 +118,15 @@ class Servable:
             layout=layout,
         )
         finisher = Finisher(queue, self._answers, statistics, idempotent=idempotent)
+        self._overlap = overlap_of(instances) if sequences is None else None
         gather = None
         if hosts and sequences is None and policy.merge and available_threads() == 1:
             gather = Gather(policy.max_rows)
         expectation = door and door.admission.expectation
         self._dispatcher = Dispatcher(
-            Policies(queue, self._placement, layout, pace, expectation, hold, gather),
+            Policies(
+                queue, self._placement, layout, pace, expectation, hold, gather, self._overlap
+            ),
             instances,
             self._answers,
             finisher,
@@ -358,7 +362,8 @@ class Servable:
         return timeout_s
 
     def _rows_worth(self, item: Pending) -> int:
-        return self._placement.rows_worth(item.elements // item.rows, self._policy.max_rows)
+        judge = self._overlap or self._placement
+        return judge.rows_worth(item.elements // item.rows, self._policy.max_rows)
 
     # ---- life
     @property
