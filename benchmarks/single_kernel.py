@@ -78,7 +78,8 @@ class SingleKernel:
         self.buffers: list[Buffer] = []
         for index, call in enumerate(self.program.steps):
             name = f"{call.kernel.name}_{index}"
-            parts += [f"#define support support_{index}", call.kernel.support]
+            parts += [f"#define {each} {each}_{index}" for each in ("support", "pad_borders")]
+            parts.append(call.kernel.support)
             parts += [_signature(name, call), "{", "(void)begin, (void)end, (void)scratch;"]
             parts += [call.kernel.body, "}"]
             args = ", ".join(self._argument(call, i) for i in range(len(call.args)))

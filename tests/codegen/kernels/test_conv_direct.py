@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.codegen.kernels.conv_cases import (
     check,
@@ -11,6 +13,8 @@ from tests.codegen.kernels.conv_cases import (
     weights_of,
     window_node,
 )
+from tuili.codegen.kernels.conv_rows import even_tiles, full_tiles
+from tuili.codegen.kernels.register_tile import Tile, cut_row
 from tuili.codegen.targets import Target
 
 targets = pytest.mark.parametrize("target", targets_here(), ids=lambda t: t.name)
@@ -26,6 +30,8 @@ CASES = {
     "same": ((1, 8, 9, 10), (9, 4, 4), {"auto_pad": "SAME_LOWER", "strides": [2, 3]}),
     "1x1": ((2, 40, 7, 7), (72, 1, 1), {}),
     "1x1 stride 2": ((1, 32, 9, 9), (64, 1, 1), {"strides": [2, 2]}),
+    "1x1 strided": ((2, 40, 9, 11), (136, 1, 1), {"strides": [2, 3]}),
+    "1x1 strided groups": ((1, 64, 6, 7), (128, 1, 1), {"group": 2, "strides": [2, 2]}),
     "1x1 padded": ((1, 16, 4, 5), (16, 1, 1), {"pads": [1, 2, 0, 1]}),
     "one pixel": ((3, 100, 1, 1), (24, 1, 1), {}),
     "one row": ((1, 24, 1, 40), (24, 1, 5), {"pads": [0, 2, 0, 2]}),
@@ -116,3 +122,22 @@ def test_long_windows_are_loops(blocked: bool) -> None:
         weights=weights_of(20, 2, 200), layout=None if blocked else "", out_layout=target.layout,
     )  # fmt: skip
     assert len(check(node, target, values, exact=True).source) < 80_000
+
+
+@given(st.integers(1, 300), st.integers(1, 16))
+def test_even_tiles_cover_a_row_with_as_few_as_full_ones(width: int, pixels: int) -> None:
+    widths = even_tiles(width, pixels)
+    assert sum(widths) == width
+    assert len(widths) == len(full_tiles(width, pixels))
+    assert max(widths) - min(widths) <= 1
+
+
+@pytest.mark.parametrize(
+    ("width", "widths"),
+    [
+        (49, [6, 6, 6, 6, 5, 5, 5, 5, 5]),  # a last tile of one pixel would cost four
+        (196, [6] * 32 + [4]),
+    ],
+)
+def test_a_row_is_cut_evenly_where_its_rest_is_small(width: int, widths: list[int]) -> None:
+    assert cut_row(Tile(6, 2), width) == widths

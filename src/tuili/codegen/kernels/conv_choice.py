@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from tuili.codegen.kernel import Context
+from tuili.codegen.kernels.conv_gather import gathered
 from tuili.codegen.kernels.conv_plan import L2_BYTES, DirectPlan, direct_tiles, plan_direct
 from tuili.codegen.kernels.conv_shape import ConvShape, conv_problem, conv_shape
 from tuili.codegen.kernels.winograd_plan import (
@@ -34,6 +35,13 @@ def plan_conv(node: Node, ctx: Context) -> ConvPlan:
     shape = conv_shape(node, weights.shape[2:])
     groups, block = attr(node, "group"), block_of(node.required(0).layout)
     ways = rank_winograd(shape, ctx.target) if _may_transform(node, ctx) else [None]
+    packed = gathered(shape, block, ctx.target.lanes)
+    if packed is not None:
+        plans = {
+            f"gathered, {name}": replace(plan, is_gathered=True)
+            for name, plan in islice(_direct(packed, groups, block, ctx.target), MOST_PLANS)
+        }
+        return ctx.choose(node, conv_problem("Conv", shape, groups, block), plans)
     sets = [_in_tiles(way, shape, groups, block, ctx.target) for way in ways]
     plans = {**dict(islice(sets[0], MOST_PLANS)), **dict(next(others) for others in sets[1:])}
     return ctx.choose(node, conv_problem("Conv", shape.flat(), groups, block), plans)

@@ -16,8 +16,10 @@ from __future__ import annotations
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_choice import plan_conv
+from tuili.codegen.kernels.conv_gather import emit_gather
 from tuili.codegen.kernels.conv_plan import DirectPlan, pack_panels
 from tuili.codegen.kernels.conv_rows import (
+    equal_tiles,
     indent,
     known_tiles,
     print_panels,
@@ -36,6 +38,7 @@ from tuili.tensors import Array, DType, ceil_div
 
 OWN_SLOTS = 3  # x, w, bias
 CACHE_LINE = 16  # floats
+FEW_WIDTHS = 8  # of a tile, to print all of them
 INLINE_STATEMENTS = 4  # longer epilogues become a loop over the tile
 
 
@@ -58,9 +61,9 @@ def emit_direct(node: Node, ctx: Context) -> None:
 
 def emit_plan(node: Node, ctx: Context, plan: DirectPlan, packed: Array, name: str) -> None:
     """The call that a plan describes, for a node with inputs x, w and bias."""
-    shape = plan.shape
+    shape, x = plan.shape, emit_gather(node, ctx) if plan.is_gathered else node.required(0)
     k = KernelBuilder(ctx, node, name)
-    k.read("x", node.required(0))
+    k.read("x", x)
     k.write("y", node.output)
     k.weight("w", packed)
     bias = node.input(2)
@@ -68,6 +71,8 @@ def emit_plan(node: Node, ctx: Context, plan: DirectPlan, packed: Array, name: s
         k.weight("bias", pad_to_multiple(bias.constant, plan.tile.vectors * plan.lanes))
     epilogue = Epilogue(k, node, OWN_SLOTS)
     _dims(k, plan)
+    if plan.has_borders:
+        k.support(_pad(plan))
     k.body(_Printer(plan, epilogue, plan.tile.vectors, has_bias=bias is not None).body())
     bands = ceil_div(shape.columns.out if plan.is_row else shape.rows.out, plan.band)
     depth = shape.taps * min(shape.channels, plan.blocks * plan.block)
@@ -94,6 +99,32 @@ def _dims(k: KernelBuilder, plan: DirectPlan) -> None:
     if plan.has_borders:
         span = (plan.tile.pixels - 1) * columns.stride + columns.reach
         k.scratch(plan.chunk * rows.taps * span * plan.block * 4)
+
+
+def _pad(plan: DirectPlan) -> str:
+    """C that copies what a tile at a border reads, padded with zeros.
+
+    A function of its own, for inlined it would take registers that the sums need.
+    """
+    block = plan.block
+    copy = "*to = in ? *from : 0.0f;" if block == 1 else "v_store(to, in ? v_load(from) : (vf){0});"
+    return f"""
+        static __attribute__((noinline)) void pad_borders(
+            float *restrict to, const float *restrict xs, int64_t row, int64_t plane,
+            int64_t blocks, int64_t kh0, int64_t kh1, int64_t left, int64_t width, int64_t span)
+        {{
+            for (int64_t cb = 0; cb < blocks; cb++, xs += plane) {{
+                to += kh0 * span * {block};
+                for (int64_t kh = kh0; kh < kh1; kh++)
+                    for (int64_t q = 0; q < span; q++, to += {block}) {{
+                        const float *const from = xs + kh * row + q * {block};
+                        const int in = left + q >= 0 && left + q < width;
+                        {copy}
+                    }}
+                to += ({plan.shape.rows.taps} - kh1) * span * {block};
+            }}
+        }}
+        """
 
 
 class _Printer:
@@ -156,15 +187,21 @@ class _Printer:
         if plan.is_row:
             return [*head, *self._band_of_one_row()]
         if plan.shape.is_static:
-            return [*head, *known_tiles(plan.shape.columns, plan.tile.pixels, self._tile)]
-        return [*head, "int64_t ow = 0;", *unknown_tiles(plan.tile.pixels, self._tile, "OW")]
+            return [*head, *known_tiles(plan.shape.columns, plan.widths, self._tile)]
+        return [*head, "int64_t ow = 0;", *self._open_row("OW")]
 
     def _band_of_one_row(self) -> list[str]:
-        columns, pixels = self.plan.shape.columns, self.plan.tile.pixels
         limits = ["const int64_t left = band * BAND, right = tl_min(left + BAND, OW);"]
         if not self.plan.shape.is_static:
-            return [*limits, "int64_t ow = left;", *unknown_tiles(pixels, self._tile, "right")]
-        return [*limits, *known_tiles(columns, pixels, self._tile, limited=True)]
+            return [*limits, "int64_t ow = left;", *self._open_row("right")]
+        columns, widths = self.plan.shape.columns, self.plan.widths
+        return [*limits, *known_tiles(columns, widths, self._tile, limited=True)]
+
+    def _open_row(self, stop: str) -> list[str]:
+        """Tiles up to `stop`, nearly equal where that does not take much text."""
+        pixels = self.plan.tile.pixels
+        print_tiles = equal_tiles if pixels <= FEW_WIDTHS else unknown_tiles
+        return print_tiles(pixels, self._tile, stop)
 
     # -- one tile ------------------------------------------------------------------------------
 
@@ -229,17 +266,11 @@ class _Printer:
             f"int64_t {steps};",
             f"const int64_t left_edge = ow * {columns.stride} - PL;",
             *self._columns_of_taps(pixels),
-            f"if (left_edge < 0 || left_edge + {span} > W) {{  /* a copy, padded with zeros */",
+            f"if (left_edge < 0 || left_edge + {span} > W) {{",
             "    float *const patch = (float *)scratch;",
-            "    for (int64_t cb = block; cb < stop; cb++)",
-            "        for (int64_t kh = kh0; kh < kh1; kh++)",
-            f"            for (int64_t q = 0; q < {span}; q++) {{",
-            f"                const float *const from = xs + cb * XB + kh * XR + q * {block};",
-            "                const int inside = left_edge + q >= 0 && left_edge + q < W;",
-            f"                const int64_t line = (cb - block) * {rows.taps} + kh;",
-            f"                float *const to = patch + (line * {span} + q) * {block};",
-            f"                {self._copy_pixel()}",
-            "            }",
+            "    const float *const from = xs + block * XB;",
+            "    const int64_t blocks = stop - block;",
+            f"    pad_borders(patch, from, XR, XB, blocks, kh0, kh1, left_edge, W, {span});",
             f"    XR = {span * block}, XB = {rows.taps * span * block};",
             "    xs = patch - block * XB;",
             "}",
@@ -255,11 +286,6 @@ class _Printer:
             f"const int64_t kw1 = tl_max(kw0, tl_min({columns.taps}, {room}));",
             "(void)kw0, (void)kw1;",
         ]
-
-    def _copy_pixel(self) -> str:
-        if self.plan.block == 1:
-            return "*to = inside ? *from : 0.0f;"
-        return "v_store(to, inside ? v_load(from) : (vf){0});"
 
     def _rows_of_taps(self, pixels: int, taps: list[tuple[int, int]] | None) -> list[str]:
         plan = self.plan

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuili.codegen.kernels.conv_rows import full_tiles
 from tuili.codegen.kernels.conv_shape import ConvShape
-from tuili.codegen.kernels.register_tile import Steps, Tile, rank_tiles
+from tuili.codegen.kernels.register_tile import Steps, Tile, cut_row, rank_tiles
 from tuili.codegen.targets import Target
-from tuili.tensors import Array, Dim
+from tuili.tensors import Array, Dim, ceil_div, dim_max, dim_min
 
 L2_BYTES = 512 * 1024  # of the second-level cache, for one core to rely on
 FAR_BYTES = 128 * 1024  # larger weights are asked for one chunk early
@@ -54,6 +55,7 @@ class DirectPlan:
     chunk: int  # input blocks whose weights stay in the cache together
     band: Dim  # rows of a grid item; pixels when the map is one row
     scatter: Scatter
+    is_gathered: bool = False  # whether x is a copy of the pixels that a stride leaves
 
     @property
     def steps(self) -> Steps:
@@ -82,6 +84,15 @@ class DirectPlan:
         if not (isinstance(width, int) and isinstance(rows, int)):
             return GUESSED_TILES
         return -(-width // self.tile.pixels) * rows
+
+    @property
+    def widths(self) -> list[int]:
+        """The tiles of a row of known width; bands of one row end where full tiles do."""
+        width, band = self.shape.columns.out, self.band
+        assert isinstance(width, int)
+        if self.is_row and isinstance(band, int) and band < width:
+            return full_tiles(width, self.tile.pixels)
+        return cut_row(self.tile, width)
 
     @property
     def channel_blocks(self) -> int:
@@ -171,19 +182,15 @@ def _band(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int) -> Dim:
     """Rows (or pixels) of a grid item: input that stays in the cache, and enough items."""
     is_row = shape.rows.out == 1
     unit = tile.pixels if is_row else 1
-    row = tile.pixels if is_row else shape.columns.size
-    bytes_each = shape.channels * 4 * (row if isinstance(row, int) else 160)
+    row = tile.pixels if is_row else dim_max(shape.columns.size, 1)
     room = L2_BYTES // 2 if weight_bytes > L2_BYTES else L2_BYTES // 4
-    count = max(1, room // (bytes_each * shape.rows.stride))
-    total = shape.columns.out if is_row else shape.rows.out
-    if not isinstance(total, int):
-        return count * unit
-    units = -(-total // unit)
+    count = dim_max(room // (row * (shape.channels * 4 * shape.rows.stride)), 1)
+    units = ceil_div(shape.columns.out if is_row else shape.rows.out, unit)
     images = shape.batch if isinstance(shape.batch, int) else 1
     wanted = -(-ENOUGH_ITEMS // (panels * images))
     # Small weights cost nothing when they are read again: there bands may be short.
-    least = 1 if weight_bytes <= L2_BYTES else min(count, -(-units // 4))
-    return max(min(count, units // wanted, units), least) * unit
+    least = 1 if weight_bytes <= L2_BYTES else dim_min(count, ceil_div(units, 4))
+    return dim_max(dim_max(dim_min(count, units // wanted), least), 1) * unit
 
 
 def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from tuili.codegen.kernels.conv_shape import Axis
@@ -37,20 +37,34 @@ def tap_range(low: str, high: str, start: str, size: str, axis: Axis) -> list[st
     ]
 
 
-def known_tiles(columns: Axis, pixels: int, tile: PrintTile, *, limited: bool = False) -> list[str]:
+def full_tiles(width: int, pixels: int) -> list[int]:
+    """The widths of tiles: all of `pixels`, the last of what is left."""
+    whole, rest = divmod(width, pixels)
+    return [pixels] * whole + [rest] * bool(rest)
+
+
+def even_tiles(width: int, pixels: int) -> list[int]:
+    """The widths of as few tiles of at most `pixels`, nearly equal, wide ones first."""
+    count = max(1, -(-width // pixels))
+    return [width // count + (at < width % count) for at in range(count)]
+
+
+def known_tiles(
+    columns: Axis, widths: Sequence[int], tile: PrintTile, *, limited: bool = False
+) -> list[str]:
     """Tiles of a row of known width; equal neighbours share their text.
 
     `limited`: only those that begin in left .. right - 1.
     """
-    width = int(columns.out)  # pyright: ignore[reportArgumentType]
     runs: list[tuple[int, int, int, list[tuple[int, int]]]] = []
-    for start in range(0, width, pixels):
-        count = min(pixels, width - start)
+    start = 0
+    for count in widths:
         taps = columns.inside(start, count)
         if runs and runs[-1][2:] == (count, taps):
             runs[-1] = (runs[-1][0], start + count, count, taps)
         else:
             runs.append((start, start + count, count, taps))
+        start += count
     lines: list[str] = []
     for start, stop, count, taps in runs:
         full = all(pair == (0, count) for pair in taps)
@@ -69,6 +83,19 @@ def tail_widths(pixels: int) -> list[int]:
     while widths[-1] > 1:
         widths.append(1 << ((widths[-1] - 1).bit_length() - 1))
     return widths
+
+
+def equal_tiles(pixels: int, tile: PrintTile, stop: str) -> list[str]:
+    """Tiles from `ow` up to `stop`, as few as possible and nearly equal: every width is printed."""
+    lines = [
+        f"while (ow < {stop}) {{",
+        f"    const int64_t tiles = ({stop} - ow + {pixels - 1}) / {pixels};",
+        f"    const int64_t wide = ({stop} - ow + tiles - 1) / tiles;",
+        "    switch (wide) {",
+    ]
+    for count in range(1, pixels + 1):
+        lines += [f"    case {count}: {{", *indent(tile(count, None), 2), "        break;", "    }"]
+    return [*lines, "    }", "    ow += wide;", "}"]
 
 
 def unknown_tiles(pixels: int, tile: PrintTile, stop: str) -> list[str]:

@@ -16,6 +16,7 @@ from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_rows import (
     Taps,
     bordered_tiles,
+    full_tiles,
     indent,
     known_tiles,
     tap_range,
@@ -216,7 +217,8 @@ class _WindowPrinter:
         columns = self.shape.columns
         at = "const int64_t at = ((n * CB + cb) * OH + oh) * OW * V;"
         if self.shape.is_static:
-            return [at, *known_tiles(columns, self.pixels, self._tile)]
+            assert isinstance(columns.out, int)
+            return [at, *known_tiles(columns, full_tiles(columns.out, self.pixels), self._tile)]
         return [
             at,
             *bordered_tiles(columns, self.pixels, self._tile, self._tile(1, None, at_border=True)),

@@ -15,6 +15,7 @@ from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_rows import (
     Taps,
     bordered_tiles,
+    full_tiles,
     indent,
     known_tiles,
     tap_range,
@@ -149,7 +150,11 @@ class _Printer:
         columns = self.shape.columns
         at = "const int64_t at = ((n * CB + cb) * OH + oh) * OW * V;"
         if self.shape.is_static:
-            return [at, *known_tiles(columns, self.plan.pixels, self._tile)]
+            assert isinstance(columns.out, int)
+            return [
+                at,
+                *known_tiles(columns, full_tiles(columns.out, self.plan.pixels), self._tile),
+            ]
         return [at, *bordered_tiles(columns, self.plan.pixels, self._tile, self._border())]
 
     def _tile(self, pixels: int, taps: Taps) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuili.codegen.kernels.conv_rows import indent
+from tuili.codegen.kernels.conv_rows import even_tiles, full_tiles, indent
 from tuili.codegen.targets import Target
 from tuili.tensors import Dim
 
@@ -111,8 +111,13 @@ def _whole_cost(tile: Tile, width: int, blocks: int) -> float:
 
 
 def _row_cycles(tile: Tile, width: int) -> float:
-    whole, rest = divmod(width, tile.pixels)
-    return whole * tile.cycles(tile.pixels) + (tile.cycles(rest) if rest else 0)
+    return sum(map(tile.cycles, cut_row(tile, width)))
+
+
+def cut_row(tile: Tile, width: int) -> list[int]:
+    """The widths of the tiles of a row: full ones and a rest, or nearly equal ones if cheaper."""
+    ways = full_tiles(width, tile.pixels), even_tiles(width, tile.pixels)
+    return min(ways, key=lambda widths: round(sum(map(tile.cycles, widths)), 6))
 
 
 @dataclass(frozen=True, slots=True)
