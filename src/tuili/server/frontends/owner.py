@@ -118,19 +118,21 @@ class FrontEnds:
         """A front end died: its connections are lost, all others go on."""
         if self._stopping:
             return
-        delay_s = self._policies[at].died(time.monotonic())
         for each in self._pending.values():
             each[at] = 0
-        _log.error(
-            "front end %d died (%s); it restarts in %g s", at + 1, self._processes[at].trouble,
-            delay_s,
-        )  # fmt: skip
-        self._later(self._again(at, delay_s))
+        self._later(self._again(at))
 
-    async def _again(self, at: int, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
-        await self._launch(at)
-        if self._processes[at].up:
+    async def _again(self, at: int) -> None:
+        """Start it until it is up: it may die of what it died of before, or as it starts."""
+        process = self._processes[at]
+        while not process.up and not self._stopping:
+            delay_s = self._policies[at].died(time.monotonic())
+            _log.error(
+                "front end %d died (%s); it restarts in %g s", at + 1, process.trouble, delay_s
+            )
+            await asyncio.sleep(delay_s)
+            await self._launch(at)
+        if process.up:
             _log.info("front end %d is up again", at + 1)
 
     # ---- what front ends may answer

@@ -54,6 +54,7 @@ class FrontEndProcess:
         """Start it, and wait until it listens or cannot."""
         loop = asyncio.get_running_loop()
         self._starting = loop.create_future()
+        self.trouble = ""
         self._asked = self._done = 0
         ours, theirs = socket.socketpair()
         with theirs:
@@ -66,6 +67,7 @@ class FrontEndProcess:
         except TimeoutError:
             self.trouble = f"it did not listen within {timeout_s:g} s"
             self._kill()
+            await asyncio.to_thread(self._process.wait)
 
     def send(self, message: Offer | Retract | Count | LogSettings) -> None:
         """Tell it something, if it is there; a fresh one is told of all offers anyway."""
