@@ -19,7 +19,8 @@ An error is one line on stderr and exit code 1; a wrong option is exit code 2. `
 the same as `tuili`.
 
 `--shape NAME=1x3x224x224` gives an input its dims; a word instead of a number (`batchx3x224x224`)
-leaves that dim open. Names may hold any character; the last `=` counts.
+leaves that dim open, and `NAME=*` lets its open dims differ from others that the file calls alike.
+Names may hold any character; the last `=` counts.
 """
 
 

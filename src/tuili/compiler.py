@@ -38,7 +38,7 @@ from tuili.passes.pipeline import optimise
 from tuili.runtime import Model
 from tuili.runtime import load as load_artifact
 from tuili.runtime.cpu import host_features, processor
-from tuili.tensors import Dim, parse_dim, shape_text
+from tuili.tensors import Dim, Shape, Sym, parse_dim, shape_text
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -83,20 +83,35 @@ class Options:
 
 
 def set_shapes(graph: Graph, shapes: Shapes) -> None:
-    """Give inputs other shapes; raises InvalidArgument for unknown names and impossible shapes."""
+    """Give inputs other shapes; raises InvalidArgument for unknown names and impossible shapes.
+
+    `*` as the only dim gives the open ones of an input names of their own.
+    """
     inputs = {value.name: value for value in graph.inputs}
     for name, dims in shapes.items():
         if name not in inputs:
             known = ", ".join(inputs)
             raise InvalidArgument(f"no input {name!r}.{nearest(name, inputs)} Inputs: {known}")
         old = inputs[name].tensor
-        new = tuple(parse_dim(dim) for dim in dims)
-        if old.shape is not None and not _fits(old.shape, new):
+        if tuple(dims) == ("*",):
+            new = _apart(old.shape, list(inputs).index(name))
+        else:
+            new = tuple(parse_dim(dim) for dim in dims)
+        if old.shape is not None and new is not None and not _fits(old.shape, new):
             raise InvalidArgument(
                 f"input {name!r} has shape {shape_text(old.shape)}, "
                 f"which {shape_text(new)} does not fit"
             )
         inputs[name].type = TensorType(old.dtype, new)
+
+
+def _apart(shape: Shape | None, at: int) -> Shape | None:
+    """The shape of input number `at`, its open dims named after it alone."""
+    if shape is None:
+        return None
+    return tuple(
+        dim if isinstance(dim, int) else Sym(f"input{at}_{axis}") for axis, dim in enumerate(shape)
+    )
 
 
 def _fits(old: Sequence[Dim], new: Sequence[Dim]) -> bool:
@@ -123,13 +138,13 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     """Compile a model file (or bytes, ModelProto, Graph) to an artifact.
 
     `output` is a folder, or one file when it ends in `.tuiliz`; by default a folder beside the
-    model. `shapes` fixes or renames dims of inputs: `{"x": [1, 3, "H", "W"]}`. `exact` forbids
-    transformations that change the order of arithmetic. `plain_maps` lets outputs that are a
-    dictionary per row (`ZipMap`, which classifiers of scikit-learn end in) be tensors of
-    [rows, classes], as a server needs them. `tuning` is a record of `tune`, in the place of the
-    user's own. `operators` are plug-in operators that
-    the model uses, beside those of installed packages; see `tuili.operator`. Raises InvalidModel,
-    UnsupportedOperator, InvalidArgument, ToolchainError.
+    model. `shapes` fixes or renames dims of inputs: `{"x": [1, 3, "H", "W"]}`; `{"x": ["*"]}` lets
+    its open dims differ from those that the file calls alike. `exact` forbids transformations that
+    change the order of arithmetic. `plain_maps` lets outputs that are a dictionary per row
+    (`ZipMap`, which classifiers of scikit-learn end in) be tensors of [rows, classes], as a server
+    needs them. `tuning` is a record of `tune`, in the place of the user's own. `operators` are
+    plug-in operators that the model uses, beside those of installed packages; see `tuili.operator`.
+    Raises InvalidModel, UnsupportedOperator, InvalidArgument, ToolchainError.
     """
     record = Path(tuning) if tuning is not None else None
     options = Options(target, shapes or {}, exact, plain_maps, record)

@@ -14,6 +14,7 @@ from tuili.errors import InvalidArgument
         ("scalar=", {"scalar": ()}),
         ("a:0/b=2", {"a:0/b": (2,)}),
         ("odd=name=7", {"odd=name": (7,)}),
+        ("x=*", {"x": ("*",)}),
     ],
 )
 def test_shapes_are_parsed(option, expected):
@@ -30,6 +31,7 @@ def test_no_option_is_no_shape():
         ("1x3x224", "expected NAME=DIMS"),
         ("=1x3", "expected NAME=DIMS"),
         ("x=1x-3", "'-3' is neither a number nor a word"),
+        ("x=1x*", "'\\*' is neither a number nor a word"),
         ("x=1xx3", "'' is neither a number nor a word"),
     ],
 )

@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tests.server.test_dataplane import add, infer, plane, run
 from tuili.server.protocol.messages import InferRequest, InputTensor
@@ -73,6 +74,17 @@ input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true }
 output { name: "same" data_type: TYPE_FP32 dims: [ -1 ] }
 """
 
+ALIKE = """
+max_batch_size: 8
+dynamic_batching { max_queue_delay_microseconds: 20000 preferred_batch_size: [ 3 ] }
+input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true }
+output { name: "same" data_type: TYPE_FP32 dims: [ -1 ] }
+output { name: "sizes" data_type: TYPE_FP32 dims: [ 1 ] }
+batch_input { kind: BATCH_ELEMENT_COUNT target_name: "counts" data_type: TYPE_FP32
+              source_input: "x" }
+batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "same" source_input: "x" }
+"""
+
 
 def ask(size):
     data = np.arange(1, size + 1, dtype=np.float32)[None]
@@ -111,6 +123,39 @@ def test_requests_of_different_lengths_are_one_batch(tmp_path, config, model):
         assert (stats["inference_count"], stats["execution_count"]) == (3, 1)
 
     run(put(tmp_path, config, model), scenario)
+
+
+def test_what_tells_of_a_ragged_input_may_be_as_long_as_the_file_does_not_say(tmp_path):
+    """The file names both dims alike, as Triton's own test models do."""
+    nodes = [
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Unsqueeze", ["counts", "axis"], ["sizes"]),
+    ]
+    described = {"x": ["n"], "counts": ["n"], "same": ["a"], "sizes": ["b", 1]}
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        for name, dims in described.items()
+    }
+    axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(
+        nodes, "g", [values["x"], values["counts"]], [values["same"], values["sizes"]], [axis]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    repository = put(tmp_path, ALIKE, "")
+    (repository / "m" / "1" / "model.onnx").write_bytes(model.SerializeToString())
+
+    async def scenario(dataplane):
+        answers = await asyncio.gather(*(infer(dataplane, ask(size)) for size in (2, 3, 4)))
+        for size, answer in zip((2, 3, 4), answers, strict=True):
+            found = {output.name: output.data.tolist() for output in answer.outputs}
+            assert found == {
+                "same": [[float(at) for at in range(1, size + 1)]],
+                "sizes": [[float(size)]],
+            }
+        (stats,) = dataplane.model_statistics("m")["model_stats"]
+        assert stats["execution_count"] == 1
+
+    run(repository, scenario)
 
 
 @pytest.mark.parametrize(

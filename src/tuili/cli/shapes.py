@@ -45,6 +45,6 @@ def concrete_shapes(options: Iterable[str] | None) -> dict[str, tuple[int, ...]]
 def _dim(text: str, option: str) -> int | str:
     if text.isdecimal():
         return int(text)
-    if text.isidentifier():
+    if text.isidentifier() or option.endswith("=*"):
         return text
     raise InvalidArgument(f"--shape {option!r}: {text!r} is neither a number nor a word")

@@ -46,6 +46,14 @@ def test_a_model_is_compiled_once_per_content(tmp_path, compiler, source):
     assert log.read_text().count("run") == 2
 
 
+def test_inputs_that_may_differ_are_told_to_the_compiler(tmp_path, compiler, source):
+    compiler('echo "$*" > "$7"')
+    plain = compiling.compiled(source, tmp_path / "cache")
+    apart = compiling.compiled(source, tmp_path / "cache", ("x", "count"))
+    assert "--shape" not in plain.read_text()
+    assert apart.read_text().strip().endswith("--shape count=* --shape x=*")
+
+
 def test_external_weights_are_part_of_the_content(source):
     before = compiling.content_key(source)
     (source.parent / "weights.data").write_bytes(b"w")

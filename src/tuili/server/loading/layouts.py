@@ -58,6 +58,17 @@ def _scattered(
     return found
 
 
+def apart(config: ModelConfig) -> tuple[str, ...]:
+    """The inputs that are as long as their requests make them.
+
+    What tells of a ragged input is not as long as it, though files may name their dims alike, which
+    other engines do not mind.
+    """
+    entries = config.raw.get("batch_input", ())
+    made = [name for entry in entries for name in entry.get("target_name", ())]
+    return (*(tensor.name for tensor in config.inputs if tensor.ragged), *made)
+
+
 def batch_input_specs(config: ModelConfig) -> tuple[TensorSpec, ...]:
     """The inputs that the server makes, for models that do not describe themselves."""
     return tuple(

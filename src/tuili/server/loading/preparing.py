@@ -24,7 +24,7 @@ from tuili.server.execution.hosts import Host, HostSpec
 from tuili.server.loading.completion import Completed, complete, declared_specs, whole_json
 from tuili.server.loading.environments import PARAMETER, environment_of
 from tuili.server.loading.instances import cores_of, threads_of
-from tuili.server.loading.layouts import batch_input_specs, layout_of
+from tuili.server.loading.layouts import apart, batch_input_specs, layout_of
 from tuili.server.loading.stateful import sequence_policy, sequence_specs
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.datatypes import NUMPY
@@ -250,7 +250,7 @@ def _onnx_candidates(
         )
     if executor != "onnxruntime":
         try:
-            artifact = compiled(source, cache_folder(options.cache))
+            artifact = compiled(source, cache_folder(options.cache), apart(config))
         except TuiliError as error:
             causes.append(error)
         else:

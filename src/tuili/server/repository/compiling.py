@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -39,22 +39,26 @@ def cache_folder(wanted: Path | None = None) -> Path:
     return Path(base) / "tuili" / "served"
 
 
-def compiled(source: Path, cache: Path) -> Path:
-    """The artifact of `source`, from the cache or freshly compiled."""
-    folder = cache / content_key(source)
+def compiled(source: Path, cache: Path, apart: Sequence[str] = ()) -> Path:
+    """The artifact of `source`, from the cache or freshly compiled.
+
+    The open dims of the inputs `apart` differ from others, whatever the file calls them.
+    """
+    folder = cache / content_key(source, apart)
     artifact = folder / "model.tuili"
     if artifact.exists():
         return artifact
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
         if not artifact.exists():
-            _compile(source, artifact)
+            _compile(source, artifact, apart)
     return artifact
 
 
-def content_key(source: Path) -> str:
+def content_key(source: Path, apart: Sequence[str] = ()) -> str:
     """A hash of the model, of the files beside it (external weights) and of tuili itself."""
     digest = hashlib.sha256(producer_digest().encode())
+    digest.update(repr(sorted(apart)).encode() if apart else b"")
     files = sorted(each for each in source.parent.rglob("*") if each.is_file())
     for path in files:
         digest.update(f"{path.relative_to(source.parent)}\0{path.stat().st_size}\0".encode())
@@ -64,12 +68,13 @@ def content_key(source: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def _compile(source: Path, artifact: Path) -> None:
+def _compile(source: Path, artifact: Path, apart: Sequence[str]) -> None:
     scratch = Path(tempfile.mkdtemp(dir=artifact.parent, prefix="compiling-"))
     try:
         made = scratch / artifact.name
+        shapes = [option for name in sorted(apart) for option in ("--shape", f"{name}=*")]
         done = subprocess.run(
-            [sys.executable, *_COMPILE, str(source), "-o", str(made), "--plain-maps"],
+            [sys.executable, *_COMPILE, str(source), "-o", str(made), "--plain-maps", *shapes],
             capture_output=True,
             text=True,
             check=False,

@@ -168,8 +168,6 @@ def _batch_input(name: str, kind: str) -> Build:
 
 _BATCH_INPUTS = all_of(
     made("qa_ragged_model_repository", "onnx_batch_input", "onnx_batch_item"),
-    # Their files give one name to dims that differ, which onnxruntime alone lets pass.
-    changed("*", r"\Z", '\nparameters { key: "executor" value: { string_value: "onnxruntime" } }\n'),
     renamed("onnx_batch_input", _RAGGED),
     _batch_input("ragged_acc_shape", "BATCH_MAX_ELEMENT_COUNT_AS_SHAPE"),
     _batch_input("batch_item_flatten", "BATCH_ITEM_SHAPE_FLATTEN"),
