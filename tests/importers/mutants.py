@@ -1,4 +1,6 @@
-"""Damaged models: small changes to the models of the ONNX backend suite, one for each seed.
+"""Damaged models: small changes to those of the ONNX backend suite, one for each seed.
+
+One in four is a node of com.microsoft instead, which no schema describes.
 
 python -m tests.importers.mutants                 5,000 seeds, read and interpreted
 python -m tests.importers.mutants --seed 17       one, printed
@@ -32,6 +34,7 @@ from tuili.ops.interpret import run
 NUMBERS = (-(2**63), -(2**31), -7, -2, -1, 0, 1, 2, 3, 5, 17, 255, 2**31, 2**40, 2**63 - 1)
 REALS = (float("nan"), float("inf"), -float("inf"), 0.0, -1.0, 1e-30, 1e30, 0.5)
 KINDS = tuple(range(29))
+_CONTRIB = 0.25
 Mutation = Callable[[ModelProto, random.Random], None]
 Feeds = dict[str, Any]
 
@@ -62,6 +65,34 @@ def read(folder: Path) -> tuple[ModelProto, Feeds]:
             except Exception:  # noqa: BLE001 - a sequence or an optional
                 continue
     return model, feeds
+
+
+@cache
+def contrib() -> list[tuple[str, ModelProto, Feeds]]:
+    """The cases of com.microsoft, with all inputs open and with all but the first known."""
+    from tests.ops import test_contrib, test_contrib_attention, test_contrib_layers
+    from tests.ops.beside_onnxruntime import model_of
+
+    found: list[tuple[str, ModelProto, Feeds]] = []
+    for family in (test_contrib, test_contrib_attention, test_contrib_layers):
+        for op, inputs, attrs, outputs, _ in family.CASES:
+            for weights in (False, True):
+                model = model_of(op, inputs, attrs, outputs, weights)
+                asked = {info.name for info in model.graph.input}
+                feeds = {f"i{k}": item for k, item in enumerate(inputs) if f"i{k}" in asked}
+                found.append((op, model, feeds))
+    return found
+
+
+def drawn(rng: random.Random) -> tuple[str, ModelProto, Feeds]:
+    """A model that nothing is wrong with yet."""
+    if rng.random() < _CONTRIB:
+        name, model, feeds = rng.choice(contrib())
+        copied = ModelProto()
+        copied.CopyFrom(model)
+        return name, copied, dict(feeds)
+    folder = rng.choice(folders())
+    return folder.name, *read(folder)
 
 
 # -- the damage ----------------------------------------------------------------------------
@@ -253,23 +284,22 @@ def _other_feeds(feeds: Feeds, rng: random.Random) -> None:
 def mutant(seed: int) -> tuple[str, bytes, Feeds]:
     """What was damaged, the bytes of a model, and inputs for it."""
     rng = random.Random(seed)
-    folder = rng.choice(folders())
-    model, feeds = read(folder)
+    name, model, feeds = drawn(rng)
     action = rng.random()
     if action < 0.12 and feeds:
         _other_feeds(feeds, rng)
-        return f"{folder.name}: other inputs", model.SerializeToString(), feeds
+        return f"{name}: other inputs", model.SerializeToString(), feeds
     if action < 0.2:
         data = bytearray(model.SerializeToString())
         if rng.random() < 0.5:
             del data[rng.randrange(len(data)) :]
         else:
             data[rng.randrange(len(data))] = rng.randrange(256)
-        return f"{folder.name}: other bytes", bytes(data), feeds
+        return f"{name}: other bytes", bytes(data), feeds
     mutation = rng.choice(MUTATIONS)
     if model.graph.node:
         mutation(model, rng)
-    return f"{folder.name}: {mutation.__name__.strip('_')}", model.SerializeToString(), feeds
+    return f"{name}: {mutation.__name__.strip('_')}", model.SerializeToString(), feeds
 
 
 # -- what must not happen ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The words that text attributes may be, where the standard lists them."""
+"""What attributes may be: words where the standard lists them, kinds and least numbers by name."""
 
 from __future__ import annotations
 
@@ -83,3 +83,33 @@ CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "com.microsoft::MoE": _EXPERTS,
     "com.microsoft::QMoE": _EXPERTS,
 }  # fmt: skip
+
+_WHOLE = (
+    "K", "N", "axis", "block_size", "dim", "groups", "keepdims", "kv_num_heads", "max_distance",
+    "ngram_size", "num_heads", "opset", "q_num_heads", "signal_ndim", "size", "sparse_block_size",
+)  # fmt: skip
+_WHOLES = (
+    "activation_params",
+    "axes",
+    "dilations",
+    "kernel_shape",
+    "mrope_section",
+    "pads",
+    "pooled_shape",
+    "qkv_hidden_sizes",
+    "strides",
+)
+
+# The kinds of attributes of com.microsoft whose default does not show them.
+KIND_OF: dict[str, type] = {
+    **dict.fromkeys(_WHOLE, int),
+    **dict.fromkeys(_WHOLES, tuple),
+    "mask_filter_value": float,
+    "scale": float,
+}
+
+# Numbers of things that there must be, unless the default says that none are given.
+RANGES: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(("K", "N", "groups", "kv_num_heads", "num_heads", "q_num_heads"), (1, 2**31)),
+    "bits": (1, 8),
+}

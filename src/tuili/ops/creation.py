@@ -76,7 +76,8 @@ def _range_length(start: Any, limit: Any, delta: Any) -> int:
     return max(int(np.ceil(span / float(delta))), 0)
 
 
-def _range(start: Array, limit: Array, delta: Array) -> Array:
+def range_of(start: Array, limit: Array, delta: Array) -> Array:
+    """The numbers from `start` on, `delta` apart, before `limit`."""
     first, last, step = (np.asarray(item).ravel()[0] for item in (start, limit, delta))
     count = np.arange(_range_length(first, last, step))
     kind = start.dtype
@@ -177,7 +178,7 @@ ROWS = (
         _fill,
         attrs={"value": np.zeros(1, np.float32)},
     ),
-    op("Range", "start limit delta", "output", _range_shape, _range, allow="number"),
+    op("Range", "start limit delta", "output", _range_shape, range_of, allow="number"),
     op(
         "EyeLike",
         "input",

@@ -9,7 +9,7 @@ import numpy as np
 from tuili.ops.op import REQUIRED, Op, Result, op
 from tuili.ops.shapes import same
 from tuili.ops.site import Site
-from tuili.tensors import Array
+from tuili.tensors import Array, shape_text
 
 
 def _wide(array: Array) -> Array:
@@ -84,6 +84,8 @@ def _group_norm(
 def _channels_shape(site: Site) -> list[Result]:
     """The input's shape; scale and bias have one element per channel."""
     shape = site.shape(0)
+    if len(shape) < 2:
+        site.fail(f"input 0 has shape {shape_text(shape)}; expected rank 2 or more: [N, C, ...]")
     for index in (1, 2):
         site.same(site.need_rank(index, 1)[0], shape[1], "scale and bias against the channels")
     return [shape]

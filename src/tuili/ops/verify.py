@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from tuili.errors import InvalidModel, nearest
-from tuili.ir import Node, TensorType
-from tuili.ops.choices import CHOICES
+from tuili.ir import Attr, Node, TensorType, Value
+from tuili.ops.choices import CHOICES, KIND_OF, RANGES
 from tuili.ops.op import KINDS, REQUIRED, Op, Slot
 from tuili.tensors import DType
 
@@ -17,15 +19,53 @@ MAY_BE_NAN = frozenset(
     {"replaced_value_float", "default_float", "extrapolation_value", "constant_value"}
 )
 
+_NAMES: dict[type | None, str] = {
+    bool: "a flag",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list",
+}
+_LONGEST = 40  # characters of a value in an error
+
+
+class Form(Protocol):
+    """What is written down of a node."""
+
+    @property
+    def label(self) -> str:
+        """The node as errors name it."""
+        ...
+
+    @property
+    def inputs(self) -> Sequence[Value | None]:
+        """Values; None where one is left out."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[object]:
+        """Values, or their names."""
+        ...
+
+    @property
+    def attrs(self) -> Mapping[str, Attr]:
+        """What is given."""
+        ...
+
 
 def check(node: Node, op: Op) -> dict[str, DType]:
     """Check a node against its row; the element types of the signature's type variables."""
-    _check_arity(node, op)
-    _check_attrs(node, op)
+    check_form(node, op)
     return _bind_types(node, op)
 
 
-def _check_arity(node: Node, op: Op) -> None:
+def check_form(node: Form, op: Op) -> None:
+    """Check how many inputs and outputs there are, and the attributes."""
+    _check_arity(node, op)
+    _check_attrs(node, op)
+
+
+def _check_arity(node: Form, op: Op) -> None:
     slots = op.inputs
     variadic = bool(slots) and slots[-1].variadic
     given = len(node.inputs)
@@ -35,18 +75,21 @@ def _check_arity(node: Node, op: Op) -> None:
             f"{node.label}: {given} inputs are given; it takes {len(slots)} ({names})"
         )
     for index, slot in enumerate(slots):
-        if not slot.optional and not slot.variadic and node.input(index) is None:
+        is_given = index < given and node.inputs[index] is not None
+        if not slot.optional and not slot.variadic and not is_given:
             raise InvalidModel(
                 f"{node.label}: input {index} ({slot.name!r}) is missing; it is required"
             )
     outputs = op.outputs
+    if outputs and not outputs[0].variadic and not node.outputs:
+        raise InvalidModel(f"{node.label}: no output is named; it has {len(outputs)}")
     if len(node.outputs) > len(outputs) and not (outputs and outputs[-1].variadic):
         raise InvalidModel(
             f"{node.label}: {len(node.outputs)} outputs are named; it has {len(outputs)} at most"
         )
 
 
-def _check_attrs(node: Node, op: Op) -> None:
+def _check_attrs(node: Form, op: Op) -> None:
     for name in node.attrs:
         if name not in op.attrs and name not in COMMON_ATTRS:
             known = ", ".join(op.attrs) or "none"
@@ -59,6 +102,7 @@ def _check_attrs(node: Node, op: Op) -> None:
             raise InvalidModel(
                 f"{node.label}: attribute {name!r} is {value!r}; expected one of {_listed(words)}"
             )
+        _check_kind(node, name, value, op)
         if isinstance(value, float) and math.isnan(value) and name not in MAY_BE_NAN:
             raise InvalidModel(f"{node.label}: attribute {name!r} is NaN; expected a number")
     for slot in op.outputs:
@@ -72,11 +116,34 @@ def _check_attrs(node: Node, op: Op) -> None:
             raise InvalidModel(f"{node.label}: attribute {name!r} is missing; it is required")
 
 
+def _check_kind(node: Form, name: str, value: object, op: Op) -> None:
+    """A value is of the kind of its default; where no schema tells, of its name's."""
+    default = op.attrs.get(name)
+    named = KIND_OF.get(name) if op.name.startswith("com.microsoft") else None
+    kind = type(default) if isinstance(default, (int, float, str, tuple)) else named
+    kinds = (int, float) if kind is float else kind
+    if kinds is not None and value is not None and not isinstance(value, kinds):
+        raise InvalidModel(
+            f"{node.label}: attribute {name!r} is {_short(value)}; expected {_NAMES[kind]}"
+        )
+    if name in RANGES and isinstance(value, int) and value != default:
+        least, most = RANGES[name]
+        if not least <= value <= most:
+            raise InvalidModel(
+                f"{node.label}: attribute {name!r} is {value}; expected {least} to {most}"
+            )
+
+
+def _short(value: object) -> str:
+    text = repr(value) if isinstance(value, (int, float, str, tuple)) else type(value).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 def _listed(words: tuple[str, ...]) -> str:
     return ", ".join(repr(word) for word in words if word)
 
 
-def _type_attr(node: Node, op: Op, slot: Slot) -> object:
+def _type_attr(node: Form, op: Op, slot: Slot) -> object:
     found = node.attrs.get(slot.type[1:], op.attrs[slot.type[1:]])
     return DType.F32 if found is REQUIRED else found
 

@@ -18,6 +18,7 @@ from tuili.importers.onnx.early import EARLY
 from tuili.importers.onnx.tensors import dtype_of
 from tuili.ir import Attr, Graph, Value
 from tuili.ops.table import TABLE, find
+from tuili.ops.verify import check_form
 from tuili.tensors import DType
 
 Converter: TypeAlias = "Callable[[Call], Sequence[Value] | None]"
@@ -35,9 +36,13 @@ def upgrade(call: Call) -> Sequence[Value] | None:
     """Bring a call to the newest signature; the outputs' values when they are already built."""
     if call.opset < 7:
         call.drop("consumed_inputs")
-    for converters in (CONTRIB, EARLY):
-        if call.op in converters:
-            return converters[call.op](call)
+    if call.op in CONTRIB:
+        row = find(call.op)  # no schema has checked it
+        if row is not None:
+            check_form(call, row)
+        return CONTRIB[call.op](call)
+    if call.op in EARLY:
+        return EARLY[call.op](call)
     for until, convert in TABLE_OF_UPGRADES.get(call.op, ()):
         if call.opset < until:
             results = convert(call)

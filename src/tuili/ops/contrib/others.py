@@ -20,6 +20,15 @@ def _alias(family: Any, name: str) -> Op:
     return replace(row, name=f"com.microsoft::{name}")
 
 
+def _range_shape(site: Site) -> list[Result]:
+    return [(site.fresh(0),)]
+
+
+def _range(start: Array, limit: Array, delta: Array | None) -> Array:
+    """Its step may be left out."""
+    return creation.range_of(start, limit, np.ones_like(start) if delta is None else delta)
+
+
 # -- language models -----------------------------------------------------------------------
 
 
@@ -200,7 +209,7 @@ def _row(name: str, inputs: str, outputs: str, infer: Any, meaning: Any, **attrs
 
 
 ROWS = (
-    _alias(creation, "Range"),
+    _row("Range", "start limit delta?", "Y", _range_shape, _range),
     _alias(gathers, "GatherND"),
     _alias(slicing, "Pad"),
     _alias(vision, "GridSample"),
