@@ -12,6 +12,7 @@ from tuili.errors import InvalidModel
 from tuili.server.execution.instances import Instance
 from tuili.server.loading.elastic import Elastic, remembered
 from tuili.server.loading.instances import claims_of, cores_of
+from tuili.server.loading.rehearsing import NewInstances
 from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.repository.config import ModelConfig
 from tuili.server.scheduling.forecast import Forecast
@@ -69,6 +70,33 @@ def test_instances_come_with_the_load_and_go_without_it(tmp_path):
         await elastic.stop()
         assert json.loads(memory.read_text())["usual"]
         assert remembered(memory).dump() == scaler.forecast.dump()
+        await served.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_instance_answers_what_was_recorded_before_it_takes_requests():
+    async def scenario():
+        first, second = Doubler(), Doubler()
+        served = servable([first])
+        seen = []
+
+        def another(number):
+            return [Instance(second, "m")], None
+
+        async def recorded(runners):
+            seen.append(len(served._dispatcher.instances))
+            await NewInstances(served, runners).rehearse(ask(1, 3))
+
+        scaler = Scaler(Elasticity(1, 2))
+        elastic = Elastic(served, scaler, another, rehearse=recorded)
+        for at in range(3):
+            served.statistics.success.count += 10
+            served.statistics.infer_ns.record(int(1.8e9))
+            await elastic.tick(float(at), float(at))
+        assert elastic.instances == 2
+        assert seen == [1]
+        assert (first.rows, second.rows) == ([], [3])
         await served.close()
 
     asyncio.run(scenario())

@@ -1,5 +1,6 @@
 """Which back end runs a version, and what is tried when one cannot."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def parameter(key, value):
 
 @pytest.fixture
 def version(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparing, "compiled", lambda source, cache: Path("compiled.tuili"))
+    monkeypatch.setattr(preparing, "compiled", lambda source, cache, apart: Path("compiled.tuili"))
     return tmp_path
 
 
@@ -57,7 +58,7 @@ def test_candidates(version, files, config, options, found):
 def test_what_does_not_compile_runs_in_onnxruntime_where_it_is_installed(version, monkeypatch):
     pytest.importorskip("onnxruntime")
 
-    def fails(source, cache):
+    def fails(source, cache, apart):
         raise InvalidModel("no kernel")
 
     monkeypatch.setattr(preparing, "compiled", fails)
@@ -105,3 +106,49 @@ def test_the_next_candidate_is_tried_only_where_it_may_help(
         with pytest.raises(TuiliError, match=expected):
             prepare(tmp_path, config, 1, options)
     assert len(made) == attempts
+
+
+COUNTS = """
+class Model:
+    def __init__(self, parameters):
+        self.rows = []
+
+    def run(self, inputs):
+        self.rows.append(len(inputs["x"]))
+        return {"y": inputs["x"]}
+
+    def close(self):
+        self.rows.append("closed")
+"""
+
+
+def counting(tmp_path, rows):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "model.py").write_text(COUNTS)
+    tensor = {"data_type": "TYPE_FP32", "dims": [2]}
+    sample = {"inputs": {"x": {**tensor, "zero_data": True}}, "batch_size": rows, "count": 2}
+    config = {
+        "max_batch_size": 8,
+        "input": [{"name": "x", **tensor}],
+        "output": [{"name": "y", **tensor}],
+        "model_warmup": [{"name": "zeros", **sample}],
+        **parameter("isolation", "none"),
+    }
+    return from_json("m", config, Source("config.pbtxt"))
+
+
+def test_an_instance_that_comes_later_is_as_warm_as_the_first(tmp_path):
+    options = ServerOptions(repository=(tmp_path,))
+    prepared = prepare(tmp_path, counting(tmp_path, 3), 1, options)
+    later = prepared.warm_another(1)
+    assert later._model.rows == prepared.instances[0]._model.rows == [3, 3]
+
+
+def test_an_instance_that_cannot_be_warmed_is_closed(tmp_path, monkeypatch):
+    options = ServerOptions(repository=(tmp_path,))
+    prepared = prepare(tmp_path, counting(tmp_path, 3), 1, options)
+    made = prepared.another(1)
+    monkeypatch.setattr(made._model, "run", lambda inputs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        replace(prepared, another=lambda number: made).warm_another(1)
+    assert made._model.rows == ["closed"]

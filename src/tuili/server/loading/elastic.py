@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,11 +40,14 @@ class Elastic:
         scaler: Scaler,
         another: Callable[[int], Added],
         memory: Path | None = None,
+        rehearse: Callable[[Sequence[Runner]], Awaitable[None]] | None = None,
     ) -> None:
+        """`another` loads the instance of a number; `rehearse` lets it run before others use it."""
         self._servable = servable
         self._scaler = scaler
         self._another = another
         self._memory = memory
+        self._rehearse = rehearse
         self._added: list[Added] = []
         self._seen = (0, 0, 0)
         self._ticks = 0
@@ -106,6 +109,8 @@ class Elastic:
         except TuiliError as error:
             _log.error("%s: no instance %d: %s", self._servable.signature.model, number + 1, error)
             return
+        if self._rehearse is not None:
+            await self._rehearse(added[0])
         self._added.append(added)
         self._servable.grow(*added)
         _log.info("%s: %d instances", self._servable.signature.model, self.instances)

@@ -28,8 +28,8 @@ from tuili.server.loading.pipelines import (
     start_functions,
     tensor_configs,
 )
-from tuili.server.loading.preparing import Place, Prepared, prepare, prepare_at, warm
-from tuili.server.loading.rehearsing import rehearse
+from tuili.server.loading.preparing import Place, Prepared, prepare, prepare_at
+from tuili.server.loading.rehearsing import NewInstances, rehearse
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
 from tuili.server.registry.checking import check
@@ -164,11 +164,11 @@ class Launcher:
         )
         for host in prepared.hosts:
             host.attach(partial(host_changed, servable, host))
-        self._make_elastic(config, servable, prepared, name)
+        self._make_elastic(config, servable, prepared, name, folder)
         return servable
 
     def _make_elastic(
-        self, config: ModelConfig, servable: Servable, prepared: Prepared, name: str
+        self, config: ModelConfig, servable: Servable, prepared: Prepared, name: str, folder: Path
     ) -> None:
         """Let the number of instances follow the load, where the configuration says so."""
         elasticity = elasticity_of(config)
@@ -182,16 +182,20 @@ class Launcher:
         loop = asyncio.get_running_loop()
 
         def another(number: int) -> Added:
-            model = prepared.another(number)
-            warm(model, servable.signature, prepared.placement)
+            model = prepared.warm_another(number)
             if not isinstance(model, Host):
                 return [Instance(model, name, cores_of(config, number))], None
             changed = partial(host_changed, servable, model)
             loop.call_soon_threadsafe(model.attach, changed)
             return list(model.slots), model
 
+        async def rehearsed(runners: Sequence[Runner]) -> None:
+            await rehearse(NewInstances(servable, runners), folder)
+
         memory = cache_folder(self._options.cache) / "arrivals" / f"{quote(config.name, '')}.json"
-        elastic = Elastic(servable, Scaler(elasticity, remembered(memory)), another, memory)
+        elastic = Elastic(
+            servable, Scaler(elasticity, remembered(memory)), another, memory, rehearsed
+        )
         servable.before_close = elastic.stop
         elastic.start()
 

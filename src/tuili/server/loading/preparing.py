@@ -76,6 +76,18 @@ class Prepared:
     another: Callable[[int], Host | Executable]
     place: Place
 
+    def warm_another(self, number: int) -> Host | Executable:
+        """One more instance, that of this number, as warm as the first ones were."""
+        model = self.another(number)
+        try:
+            warm_all(self.place, self.config, self.completed.signature, self.placement, [model])
+        except BaseException:
+            close = getattr(model, "close", None)
+            if close is not None:
+                close()
+            raise
+        return model
+
 
 OnCalls = Callable[[socket.socket], None]
 
@@ -141,12 +153,7 @@ def prepare_at(
         layout = layout_of(config, inputs, outputs)
         sequences = sequence_policy(config, completed.policy, folder)
         placement = Placement(allowed=not hosts)
-        if backend != "python":
-            # A user's code may count its runs, or call other models: it runs when it is asked.
-            for model in models:
-                warm(model, completed.signature, placement)
-        for entry in config.warmups:
-            run_warmup(folder, config, completed.signature, entry, models)
+        warm_all(place, config, completed.signature, placement, models)
     except BaseException:
         for host in hosts:
             host.close()
@@ -261,6 +268,22 @@ def _onnx_candidates(
         _log.warning("%s runs in ONNX Runtime, as tuili cannot: %s", source, causes[0])
     if fallback or executor == "onnxruntime":
         yield "onnxruntime", source
+
+
+def warm_all(
+    place: Place,
+    config: ModelConfig,
+    signature: Signature,
+    placement: Placement,
+    models: Sequence[Executable],
+) -> None:
+    """Let instances run on zeros and on what the configuration gives; its failure is theirs."""
+    if place.backend != "python":
+        # A user's code may count its runs, or call other models: it runs when it is asked.
+        for model in models:
+            warm(model, signature, placement)
+    for entry in config.warmups:
+        run_warmup(place.folder, config, signature, entry, models)
 
 
 def warm(model: Executable, signature: Signature, placement: Placement) -> None:

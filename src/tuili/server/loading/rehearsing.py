@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from tuili.errors import TuiliError
+from tuili.server.execution.running import Runner
 from tuili.server.protocol.messages import InferRequest
 from tuili.server.protocol.recorded import parse
 from tuili.server.protocol.signature import Signature
@@ -22,6 +24,29 @@ class Actor(Protocol):
     signature: Signature
 
     async def rehearse(self, request: InferRequest) -> None: ...
+
+
+class Understudy(Protocol):
+    """A version that answers, to which instances are to be added."""
+
+    signature: Signature
+
+    async def rehearse(
+        self, request: InferRequest, runners: Sequence[Runner] | None = None
+    ) -> None: ...
+
+
+class NewInstances:
+    """The instances that are to be added to a version, as what rehearses."""
+
+    def __init__(self, live: Understudy, runners: Sequence[Runner]) -> None:
+        self.signature = live.signature
+        self._live = live
+        self._runners = runners
+
+    async def rehearse(self, request: InferRequest) -> None:
+        """Run a request on all of them; raises what fails."""
+        await self._live.rehearse(request, self._runners)
 
 
 async def rehearse(live: Actor, folder: Path) -> None:

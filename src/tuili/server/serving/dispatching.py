@@ -176,11 +176,18 @@ class Dispatcher:
             if not runner.available:
                 self._lost(runner)
 
-    async def rehearse(self, item: Pending, *, many: bool) -> None:
-        """Run a request on every runner, before there are others; raises what one of them says."""
+    async def rehearse(
+        self, item: Pending, runners: Sequence[Runner] | None = None, *, many: bool
+    ) -> None:
+        """Run a request on all `runners`, before there are others; raises what one of them says.
+
+        They may be ones that are to be added; by default they are all that there are.
+        """
         if self._layout is not None:
             self._layout.prepare([item])
-        for runner in self.instances[:1] if self._overlap else self.instances:
+        if runners is None:
+            runners = self.instances[:1] if self._overlap else self.instances
+        for runner in runners:
             outcome = await rehearsed(partial(self._run_beside, runner), item, many=many)
             self._learn(item.elements, outcome, on_loop=False)
 

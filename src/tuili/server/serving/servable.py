@@ -222,11 +222,17 @@ class Servable:
             self,
         )
 
-    async def rehearse(self, request: InferRequest) -> None:
-        """Run a request on every instance, before there are any others; raises what fails."""
+    async def rehearse(
+        self, request: InferRequest, runners: Sequence[Runner] | None = None
+    ) -> None:
+        """Run a request on every instance, before there are any others; raises what fails.
+
+        `runners` are instances that are still to come, by default those there are.
+        """
         if self._stateful:
             raise Unsupported(f"'{self.signature.model}' answers sequences, not single requests")
-        await self._dispatcher.rehearse(self._checked(request, unheard), many=self.decoupled)
+        item = self._checked(request, unheard)
+        await self._dispatcher.rehearse(item, runners, many=self.decoupled)
 
     def _enqueue(self, item: Pending) -> Ticket:
         request = item.request
