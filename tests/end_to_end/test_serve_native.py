@@ -70,10 +70,13 @@ def test_parallel_answers_are_those_of_the_model(server, repository):
 
 
 @pytest.mark.parametrize("name", ["model.tuili", "model.tuiliz"])
-def test_an_artifact_is_served_without_compiling(repository, tmp_path, name):
+def test_an_artifact_is_served_without_compiling_even_when_it_is_overwritten(
+    repository, tmp_path, name
+):
     source = repository / "dense" / "1" / "model.onnx"
     (tmp_path / "dense" / "1").mkdir(parents=True)
-    tuili.compile(source, tmp_path / "dense" / "1" / name)
+    artifact = tmp_path / "dense" / "1" / name
+    tuili.compile(source, artifact)
     cache = tmp_path / "cache"
     with (
         serving(tmp_path, f"--cache={cache}") as server,
@@ -82,7 +85,11 @@ def test_an_artifact_is_served_without_compiling(repository, tmp_path, name):
         x = np.ones((2, 16), np.float32)
         expected = tuili.load(source).run({"x": x})["y"]
         np.testing.assert_allclose(infer(client, x), expected, rtol=1e-5)
-    assert not cache.exists()
+        # As `cp` begins.
+        for path in artifact.iterdir() if artifact.is_dir() else [artifact]:
+            path.write_bytes(b"")
+        np.testing.assert_allclose(infer(client, x), expected, rtol=1e-5)
+    assert [each.name for each in cache.iterdir()] == ["kept"]
 
 
 def test_a_model_that_does_not_compile_is_named_with_the_compilers_words(tmp_path):

@@ -33,6 +33,7 @@ from tuili.server.protocol.signature import Signature
 from tuili.server.repository import config as configuration
 from tuili.server.repository.compiling import cache_folder, compiled
 from tuili.server.repository.config import ModelConfig
+from tuili.server.repository.keeping import kept
 from tuili.server.repository.layout import model_file
 from tuili.server.repository.source import Source
 from tuili.server.scheduling.layout import Layout
@@ -47,6 +48,8 @@ _WARM_BUDGET_S: Final = 5e-3
 _WARM_LIMIT_S: Final = 1e-3
 # Back ends whose models are wholly described by their configuration.
 _FILELESS: Final = ("identity",)
+# Back ends that map their files, for as long as they serve them.
+_MAPPED: Final = ("tuili", "mixed")
 # Back ends whose code is ours: they run in the server's own process unless asked otherwise.
 _OWN_CODE: Final = ("tuili", "identity")
 
@@ -102,11 +105,15 @@ def prepare(
     """Everything between a folder and a model that can answer; `on_calls` is for its hosts."""
     causes: list[TuiliError] = []
     for backend, path in candidates(folder / str(version), config, options, causes):
+        served = path
+        if backend in _MAPPED and path.is_relative_to(folder):
+            served = kept(path, folder / str(version), cache_folder(options.cache))
         try:
-            place = Place(folder, version, backend, path)
+            place = Place(folder, version, backend, served)
             return prepare_at(place, config, options, on_calls)
         except TuiliError as error:
             # The next candidate may be able to; if there is none, the first cause tells most.
+            error.args = (str(error).replace(str(served), str(path)),)
             causes.append(error)
             if backend != "mixed" and not isinstance(error, Unsupported):
                 break
