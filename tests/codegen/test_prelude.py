@@ -51,11 +51,16 @@ def sample() -> np.ndarray:
     return all_of_them[: len(all_of_them) // 16 * 16].copy()
 
 
-def _loops(name: str) -> str:
+def _vectors(name: str) -> str:
     return (
         f"void vector_{name}(const float *x, float *y, int64_t n)\n{{\n"
         f"    for (int64_t i = 0; i < n; i += V)\n"
         f"        v_store(y + i, v_{name}(v_load(x + i)));\n}}\n"
+    )
+
+
+def _loops(name: str) -> str:
+    return _vectors(name) + (
         f"void scalar_{name}(const float *x, float *y, int64_t n)\n{{\n"
         f"    for (int64_t i = 0; i < n; i++)\n        y[i] = s_{name}(x[i]);\n}}\n"
     )
@@ -66,6 +71,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     target = request.param
     text = [prelude(target)]
     text += [_loops(name) for name in (*FUNCTIONS, *FADING)]
+    text.append(_vectors("exp_below"))
     text.append(
         "void tails(const float *x, float *y)\n{\n"
         "    for (int64_t n = 1; n < V; n++)\n"
@@ -111,6 +117,20 @@ def test_error_stays_below_the_stated_one(library: ctypes.CDLL, name: str) -> No
     if name == "sigmoid":
         error = error[x[finite] > -87]  # further left e^-x overflows and the result is 0
     assert error.max() <= most
+
+
+@np.errstate(all="ignore")
+def test_powers_below_one_are_those_of_exp_down_to_where_they_are_nothing(
+    library: ctypes.CDLL,
+) -> None:
+    x = sample()
+    x = np.where(x <= 0, x, np.float32(np.nan))
+    got, (want, _) = np.empty_like(x), both_forms(library, "exp", x)
+    call(library.vector_exp_below, x, got, count=len(x))
+    want[x < -87.6] = got[x < -87.6]
+    np.testing.assert_allclose(got, want, rtol=2e-7)
+    assert got[x < -87.6].max() < 1e-37
+    assert not got[x < -87.8].any()
 
 
 @np.errstate(all="ignore")

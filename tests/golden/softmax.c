@@ -35,12 +35,12 @@ TL_HIDDEN void k_softmax(int64_t begin, int64_t end, uint8_t *scratch, const flo
         vf total = v_set1(0.0f);
         int64_t i = 0;
         for (; i + V <= LENGTH; i += V) {
-            const vf power = v_exp(v_load(from + i) - top);
+            const vf power = v_exp_below(v_load(from + i) - top);
             v_store(to + i, power);
             total += power;
         }
         if (i < LENGTH) {
-            const vf power = v_exp(v_loadn(from + i, LENGTH - i) - top);
+            const vf power = v_exp_below(v_loadn(from + i, LENGTH - i) - top);
             v_storen(to + i, power, LENGTH - i);
             total += v_select(v_head(LENGTH - i), power, v_set1(0.0f));
         }

@@ -333,12 +333,13 @@ for (int64_t item = begin; item < end; item++) {{
         if (!sees) top = 0.0f;
         vf sums = v_set1(0.0f);
         for (t = 0; t + V <= T; t += V) {{
-            const vf e = v_exp(v_load(w + t) - v_set1(top));
+            const vf e = v_exp_below(v_load(w + t) - v_set1(top));
             v_store(w + t, e);
             sums += e;
         }}
         if (t < T) {{
-            const vf e = v_select(v_head(T - t), v_exp(v_load(w + t) - v_set1(top)), v_set1(0.0f));
+            const vf power = v_exp_below(v_load(w + t) - v_set1(top));
+            const vf e = v_select(v_head(T - t), power, v_set1(0.0f));
             v_store(w + t, e);
             sums += e;
         }}

@@ -51,7 +51,8 @@ ROWS: dict[str, str] = {
     ),
     # The sum of exponentials below `top`.
     "exponentials": _row(
-        "exponentials", "{0} + v_exp({1} - v_set1(top))", *_SUM, "-INFINITY", extra=", float top",
+        "exponentials", "{0} + v_exp_below({1} - v_set1(top))", *_SUM, "-INFINITY",
+        extra=", float top",
     ),
     "product": _row(
         "product", "{0} * {1}", "{0} * {1}", "tl_lanes_product(ab * cd)", "1.0f", "1.0f"

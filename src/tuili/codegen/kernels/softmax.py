@@ -68,12 +68,12 @@ for (int64_t row = begin; row < end; row++) {
     vf total = v_set1(0.0f);
     int64_t i = 0;
     for (; i + V <= LENGTH; i += V) {
-        const vf power = v_exp(v_load(from + i) - top);
+        const vf power = v_exp_below(v_load(from + i) - top);
         v_store(to + i, power);
         total += power;
     }
     if (i < LENGTH) {
-        const vf power = v_exp(v_loadn(from + i, LENGTH - i) - top);
+        const vf power = v_exp_below(v_loadn(from + i, LENGTH - i) - top);
         v_storen(to + i, power, LENGTH - i);
         total += v_select(v_head(LENGTH - i), power, v_set1(0.0f));
     }
@@ -108,7 +108,7 @@ vf total = v_set1(0.0f);
 
 _COLUMN_SOFTMAX = """
 for (int64_t l = 0; l < LENGTH; l++) {
-    const vf power = v_exp(LOAD(from + l * INNER) - top);
+    const vf power = v_exp_below(LOAD(from + l * INNER) - top);
     STORE(to + l * INNER, power);
     total += power;
 }
@@ -119,7 +119,7 @@ for (int64_t l = 0; l < LENGTH; l++)
 
 _COLUMN_LOG = """
 for (int64_t l = 0; l < LENGTH; l++)
-    total += v_exp(LOAD(from + l * INNER) - top);
+    total += v_exp_below(LOAD(from + l * INNER) - top);
 const vf size = v_log(total);
 for (int64_t l = 0; l < LENGTH; l++)
     STORE(to + l * INNER, LOAD(from + l * INNER) - top - size);
