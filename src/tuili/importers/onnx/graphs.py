@@ -24,7 +24,7 @@ from tuili.ir import Graph, TensorType, Value
 from tuili.ops.contents import Contents
 from tuili.ops.infer import infer_node
 from tuili.ops.table import find
-from tuili.tensors import DType
+from tuili.tensors import Array, DType
 
 _MOST_NESTED = 64
 Scope = dict[str, "Value | None"]
@@ -193,18 +193,7 @@ class GraphReader:
         given = list(call.attrs)
         if len(given) != 1:
             call.fail(f"it has {len(given)} values; a Constant has exactly one")
-        value: Any = call.attrs[given[0]]
-        if not isinstance(value, np.ndarray):
-            if given[0].startswith("value_string"):
-                array = (
-                    np.empty((), object) if isinstance(value, str) else np.empty(len(value), object)
-                )
-                array[...] = value
-                value = array
-            else:
-                kind = DType.F32 if given[0].startswith("value_float") else DType.I64
-                value = np.array(value, kind.numpy)
-        return self.graph.add_constant(value, call.outputs[0])
+        return self.graph.add_constant(_constant_array(call, given[0]), call.outputs[0])
 
     # -- functions -------------------------------------------------------------------------
 
@@ -240,3 +229,29 @@ class _Frame:
     prefix: str = ""
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     depth: int = 0
+
+
+# The attributes of Constant that are no arrays: the type of their elements, and how many there are.
+_CONSTANTS: dict[str, tuple[DType, type]] = {
+    "value_int": (DType.I64, int),
+    "value_ints": (DType.I64, tuple),
+    "value_float": (DType.F32, float),
+    "value_floats": (DType.F32, tuple),
+    "value_string": (DType.STR, str),
+    "value_strings": (DType.STR, tuple),
+}
+
+
+def _constant_array(call: Call, name: str) -> Array:
+    """The value of a Constant, from its one attribute."""
+    value: Any = call.attrs[name]
+    if isinstance(value, np.ndarray):
+        return value
+    dtype, kind = _CONSTANTS.get(name, (DType.I64, np.ndarray))
+    if not isinstance(value, kind):
+        call.fail(f"attribute {name!r} is a {type(value).__name__}, which it cannot be")
+    if dtype is not DType.STR:
+        return np.array(value, dtype.numpy)
+    array = np.empty(() if isinstance(value, str) else len(value), object)
+    array[...] = value
+    return array
