@@ -192,7 +192,7 @@ def _check_keys(site: Site, batch: Dim, width: Dim, size: Dim) -> None:
 def _key_length(site: Site, length: Dim) -> Dim:
     if not site.has(1):
         return length
-    key = site.shape(1)
+    key = site.need_rank(1, 3, 4, 5)
     return key[2] if len(key) == 4 else key[1]
 
 
