@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import HERE, Case, Cases, Const
+from tuili.codegen.kernels.recurrent_project import project_tile
 
 RANDOM = np.random.default_rng(0)
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -85,3 +86,12 @@ def cases(request: pytest.FixtureRequest) -> Cases:
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_gives_what_the_operator_means(cases: Cases, name: str) -> None:
     cases.check(name)
+
+
+@pytest.mark.parametrize("registers", [16, 32])
+@pytest.mark.parametrize("gates", GATES.values())
+def test_sums_weights_and_a_broadcast_fit_the_registers(gates: int, registers: int) -> None:
+    rows, together = project_tile(gates, registers)
+    assert gates % together == 0
+    assert rows >= 4
+    assert rows * together + together + 1 <= registers

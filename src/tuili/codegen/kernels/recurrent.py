@@ -8,13 +8,14 @@ per grid item, with the state in the thread's own memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv_rows import indent
 from tuili.codegen.kernels.recurrent_cells import GATES, Cell, activations
+from tuili.codegen.kernels.recurrent_project import project
+from tuili.codegen.kernels.recurrent_sizes import Sizes, sizes_of
 from tuili.codegen.strides import contiguous
 from tuili.ir import Node, Value
 from tuili.lower.program import View
@@ -22,29 +23,6 @@ from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, DType, ceil_div
 
 ROWS = 4  # rows of the batch that share the weights' way through the registers
-
-
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """The sizes of a node; strides of X and Y follow its `layout`."""
-
-    time: Dim
-    batch: Dim
-    inputs: int
-    hidden: int
-    directions: int
-    batch_first: bool
-
-
-def _sizes(node: Node) -> _Sizes:
-    x, r = node.required(0).shape, node.required(2).shape
-    batch_first = bool(attr(node, "layout"))
-    time, batch = (x[1], x[0]) if batch_first else (x[0], x[1])
-    directions = 2 if attr(node, "direction") == "bidirectional" else 1
-    inputs, hidden = x[2], r[2]
-    assert isinstance(inputs, int)
-    assert isinstance(hidden, int)
-    return _Sizes(time, batch, inputs, hidden, directions, batch_first)
 
 
 def supports(node: Node, ctx: Context) -> bool:
@@ -62,7 +40,7 @@ def emit(node: Node, ctx: Context) -> None:
     """Pack, project, step."""
     if any(0 in value.shape for value in node.outputs if value.uses):
         return
-    sizes = _sizes(node)
+    sizes = sizes_of(node)
     gates = GATES[node.op]
     names = tuple(range(gates))
     weights = _packed(node, ctx, "w", node.required(1), names, sizes.inputs)
@@ -75,7 +53,7 @@ def emit(node: Node, ctx: Context) -> None:
         zeros = np.zeros((sizes.directions, 2 * gates * sizes.hidden), np.float32)
         packed = pack_gates(zeros, tuple(range(2 * gates)), sizes.hidden, ctx.target.lanes)
         bias = View(ctx.add_weight(f"{node.output.name}.bias", packed))
-    parts = _project(node, ctx, sizes, weights, bias)
+    parts = project(node, ctx, sizes, weights, bias)
     _steps(node, ctx, sizes, parts, bias)
 
 
@@ -86,7 +64,7 @@ def _packed(
     node: Node, ctx: Context, name: str, value: Value, gates: Sequence[int], depth: int
 ) -> View:
     """[D, gates * H, depth] as [D][blocks][depth][gates][V]; a bias has depth 1."""
-    sizes = _sizes(node)
+    sizes = sizes_of(node)
     lanes = ctx.target.lanes
     if value.constant is not None:
         array = pack_gates(value.constant, gates, sizes.hidden, lanes)
@@ -130,93 +108,10 @@ for (int64_t item = begin; item < end; item++) {
 """
 
 
-# -- the inputs' share --------------------------------------------------------------------------
-
-
-def _project(node: Node, ctx: Context, sizes: _Sizes, weights: View, bias: View | None) -> View:
-    """Parts [T][B][D][blocks][gates][V] (or [B][T]..., as X lies)."""
-    gates, lanes = GATES[node.op], ctx.target.lanes
-    blocks = -(-sizes.hidden // lanes)
-    k = KernelBuilder(ctx, node, f"{node.op.lower()}_project")
-    count = sizes.time * sizes.batch
-    parts = k.temp("parts", DType.F32, count * (sizes.directions * blocks * gates * lanes))
-    k.read("x", node.required(0))
-    k.read("w", weights)
-    if bias is not None:
-        k.read("bias", bias)
-    k.write("parts", parts)
-    k.dims("M I BLOCKS ITEMS", (count, sizes.inputs, blocks, sizes.directions * blocks))
-    linear = node.op == "GRU" and bool(attr(node, "linear_before_reset"))
-    start: list[str] = []
-    for gate in range(gates):
-        terms = [f"v_load(b + {gate} * V)"] if bias is not None else ["v_set1(0.0f)"]
-        # With linear_before_reset the recurrent bias of the candidate is behind the reset gate.
-        if bias is not None and not (linear and gate == 2):
-            terms.append(f"v_load(b + {gates + gate} * V)")
-        start.append(f"const vf start{gate} = {' + '.join(terms)};")
-    lines = [
-        "for (int64_t item = begin; item < end; item++) {",
-        f"    const float *const panel = w + item * I * {gates} * V;",
-        *([f"    const float *const b = bias + item * {2 * gates} * V;"] if bias else []),
-        *(f"    {line}" for line in start),
-        "    int64_t row = 0;",
-        f"    for (; row + {ROWS} <= M; row += {ROWS}) {{",
-        *(f"        {line}" for line in _project_rows(gates, ROWS)),
-        "    }",
-        "    for (; row < M; row++) {",
-        *(f"        {line}" for line in _project_rows(gates, 1)),
-        "    }",
-        "}",
-    ]
-    k.body("\n".join(lines))
-    work = count * (sizes.inputs * gates * blocks * lanes * sizes.directions * 2)
-    k.emit(
-        grid=sizes.directions * blocks, flops=work, bytes=work // 8 if isinstance(work, int) else 0
-    )
-    return parts
-
-
-def _project_rows(gates: int, rows: int) -> list[str]:
-    copies = max(1, 8 // (rows * gates))
-    lines: list[str] = []
-    for row in range(rows):
-        lines.append(f"const float *const x{row} = x + (row + {row}) * I;")
-        for gate in range(gates):
-            spare = "".join(f", s{row}_{gate}_{c} = {{0}}" for c in range(1, copies))
-            lines.append(f"vf s{row}_{gate} = start{gate}{spare};")
-    lines += ["const float *at = panel;", "int64_t k = 0;"]
-
-    def inner(count: int) -> list[str]:
-        text: list[str] = []
-        for copy in range(count):
-            mark = f"_{copy}" if copy else ""
-            for gate in range(gates):
-                place = copy * gates + gate
-                text.append(f"    const vf w{copy}_{gate} = v_load(at + {place} * V);")
-                text += [
-                    f"    s{row}_{gate}{mark} += w{copy}_{gate} * x{row}[k + {copy}];"
-                    for row in range(rows)
-                ]
-        return text
-
-    lines.append(f"for (; k + {copies} <= I; k += {copies}, at += {copies * gates} * V) {{")
-    lines += [*inner(copies), "}"]
-    if copies > 1:
-        lines += [f"for (; k < I; k++, at += {gates} * V) {{", *inner(1), "}"]
-    for row in range(rows):
-        lines.append(
-            f"float *const to{row} = parts + ((row + {row}) * ITEMS + item) * {gates} * V;"
-        )
-        for gate in range(gates):
-            names = [f"s{row}_{gate}", *(f"s{row}_{gate}_{c}" for c in range(1, copies))]
-            lines.append(f"v_store(to{row} + {gate} * V, {' + '.join(names)});")
-    return lines
-
-
 # -- the steps ----------------------------------------------------------------------------------
 
 
-def _steps(node: Node, ctx: Context, sizes: _Sizes, parts: View, bias: View | None) -> None:
+def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | None) -> None:
     gates, lanes = GATES[node.op], ctx.target.lanes
     blocks = -(-sizes.hidden // lanes)
     two_phases = node.op == "GRU" and not attr(node, "linear_before_reset")
@@ -262,7 +157,7 @@ def _read_states(k: KernelBuilder, node: Node) -> None:
             k.write(name, value)
 
 
-def _declare_strides(k: KernelBuilder, node: Node, sizes: _Sizes) -> None:
+def _declare_strides(k: KernelBuilder, node: Node, sizes: Sizes) -> None:
     """Distances in parts, Y and states along time, batch and direction."""
     d, h = sizes.directions, sizes.hidden
     if sizes.batch_first:
@@ -280,7 +175,7 @@ def _declare_strides(k: KernelBuilder, node: Node, sizes: _Sizes) -> None:
 
 
 def _steps_body(
-    node: Node, sizes: _Sizes, *, single: bool, optional: tuple[View | None, ...], fault: str
+    node: Node, sizes: Sizes, *, single: bool, optional: tuple[View | None, ...], fault: str
 ) -> str:
     """The loops over items, steps and rows; `optional`: second weights, bias and peepholes."""
     given = {name for name, slot in (("len", 4), ("h0", 5), ("c0", 6)) if node.input(slot)}
