@@ -22,6 +22,7 @@ COMMANDS = {
     "profile": "tuili.cli.explain:profile",
     "bench": "tuili.cli.bench:bench",
     "serve": "tuili.cli.serve:serve",
+    "tritonserver": "tuili.cli.tritonserver:tritonserver",
     "config": "tuili.cli.config:config",
     "publish": "tuili.cli.publish:publish",
     "history": "tuili.cli.registry:history",
@@ -32,6 +33,8 @@ COMMANDS = {
     "label": "tuili.cli.rollout:label",
     "mirror": "tuili.cli.mirror:mirror",
 }
+# Whose options are another program's.
+_FOREIGN = {"tritonserver": {"ignore_unknown_options": True}}
 
 
 class _Commands(TyperGroup):
@@ -53,7 +56,7 @@ class _Commands(TyperGroup):
             group.name = cmd_name
             return group
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        alone.command(cmd_name)(found)
+        alone.command(cmd_name, context_settings=_FOREIGN.get(cmd_name))(found)
         return typer.main.get_command(alone)
 
     def invoke(self, ctx: Any) -> object:
