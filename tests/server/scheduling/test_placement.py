@@ -85,10 +85,15 @@ def test_a_model_whose_time_is_its_size_is_run_request_by_request():
 
 def test_batches_grow_as_far_as_it_pays():
     def seconds(size):
-        return max(100e-6, size * 1e-6)
+        return max(1e-3, size * 10e-6)
 
     placement = grown(seconds, [16 << at for at in range(8)])
     assert 6 <= placement.rows_worth(16, 128) <= 31
+
+
+def test_rows_that_take_less_than_their_requests_are_not_divided():
+    placement = grown(lambda size: size * 0.1e-6, [16 << at for at in range(8)])
+    assert placement.rows_worth(16, 128) == 128
 
 
 def test_unseen_sizes_are_tried_step_by_step():

@@ -20,6 +20,9 @@ _LOOKS: Final = 3  # batches of that size
 _OLD: Final = 32  # batches; what was measured before them is forgotten once there is news of it
 # What a batch costs beside its run: queue, join, split, statistics.
 _BATCH_OVERHEAD_S: Final = 10e-6
+# What a request costs beside its run: where its row takes less of a batch, nobody gains by being
+# left out of it.
+_REQUEST_S: Final = 20e-6
 
 
 class Costs:
@@ -82,6 +85,7 @@ class Costs:
         else:
             limit = min(self._seconds[at] for at in seen) * (1 + _WORTH_SAVING)
             at = next(at for at in seen if self._seconds[at] <= limit)
+            at = max([at, *(each for each in seen if self._seconds[each] * row_size < _REQUEST_S)])
             if at == seen[-1]:
                 at += 1
             elif self._looks_again(at, first, seen):
