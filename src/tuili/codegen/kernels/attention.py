@@ -22,6 +22,8 @@ from tuili.tensors import Dim, DType, ceil_div, dim_min, numel
 
 ROWS = 64  # of a block, about
 SCORE_BYTES = 256 * 1024  # of a block: what its thread keeps in the second-level cache
+AHEAD_FLOATS = 32 * 1024  # keys and values of the next head that fit the caches beside this one's
+CACHE_LINE = 16  # floats
 AXES = "bhsd"
 # Up to so many rows, as in steps of decoding, packing takes longer than it saves.
 FEW_ROWS = 3
@@ -133,6 +135,8 @@ def _body(tile: Tile, columns: int, rows: int, depth: int, scale: float, *, mask
         rows=rows,
         depth=depth or "T",
         few=FEW_ROWS,
+        ahead=AHEAD_FLOATS,
+        line=CACHE_LINE,
         direct_scores=textwrap.indent(_direct_scores(scale, masked=masked), " " * 12).lstrip(),
         direct_results=textwrap.indent(_DIRECT_RESULTS.strip(), " " * 12).lstrip(),
         scores=textwrap.indent(_tiles(tile, heights, scores), " " * 8).lstrip(),
@@ -317,9 +321,23 @@ for (int64_t item = begin; item < end; item++) {{
         const float *const panel = packed_k + col * D;
         {scores}
     }}
+    /* rows of the next head are asked for while exponentials take their time */
+    const int64_t next = head + 1, nb = next / H, nh = next % H;
+    const int ask = next < B * H && T * (D + E) <= {ahead};
+    const float *const next_q = q + nb * QB + nh * QH + first * QS;
+    const float *const next_k = k + nb * KB + nh / SHARED * KH + first * KS;
+    const float *const next_v = v + nb * UB + nh / SHARED * UH + first * US;
     for (int64_t row = 0; row < count; row++) {{
         float *const w = weights + row * WIDTH;
         int64_t t = 0;
+        if (ask) {{
+            for (int64_t d = 0; d < D; d += {line})
+                __builtin_prefetch(next_q + row * QS + d, 0, 2);
+            for (int64_t d = 0; d < D && first + row < T; d += {line})
+                __builtin_prefetch(next_k + row * KS + d, 0, 2);
+            for (int64_t e = 0; e < E && first + row < T; e += {line})
+                __builtin_prefetch(next_v + row * US + e, 0, 2);
+        }}
         float top = w[0], sum = 0.0f;
         if (T >= V) {{
             vf tops = v_load(w);
