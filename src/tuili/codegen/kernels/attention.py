@@ -25,6 +25,7 @@ SCORE_BYTES = 256 * 1024  # of a block: what its thread keeps in the second-leve
 AHEAD_FLOATS = 32 * 1024  # keys and values of the next head that fit the caches beside this one's
 CACHE_LINE = 16  # floats
 AXES = "bhsd"
+Sizes = dict[str, Dim]  # of each axis
 # Up to so many rows, as in steps of decoding, packing takes longer than it saves.
 FEW_ROWS = 3
 
@@ -52,24 +53,13 @@ def emit(node: Node, ctx: Context) -> None:
     most = _rows(ctx.target, tile, keys["s"])
     depth = ctx.target.near_bytes // (4 * columns)  # values that stay near
     k = KernelBuilder(ctx, node, "attention")
-    for name, value in (("q", q), ("k", k_in), ("v", v)):
-        k.read(name, value)
-    mask = node.input(3)
-    if mask is not None:
-        k.read("mask", mask)
-    k.write("y", node.output)
+    mask = read_operands(k, node)
     blocks = ceil_div(sizes["s"], most)
     width = ceil_div(keys["s"], columns) * columns
     value_width = ceil_div(values["d"], columns) * columns
     k.dims("B H S D T E", (*(sizes[axis] for axis in AXES), keys["s"], values["d"]))
-    k.dim("SHARED", sizes["h"] // keys["h"] if sizes["h"] != keys["h"] else 1)
     k.dims("BLOCKS WIDTH VALUES", (blocks, width, value_width))
-    strides(k, "Q", sizes, attr(node, "q_order"))
-    strides(k, "K", keys, attr(node, "k_order"))
-    strides(k, "U", values, attr(node, "v_order"))
-    strides(k, "Y", {**sizes, "d": values["d"]}, attr(node, "y_order"))
-    if mask is not None:
-        mask_strides(k, mask)
+    read_distances(k, node, sizes, keys, values)
     rows = dim_min(sizes["s"], most) if isinstance(sizes["s"], int) else most
     floats = width * sizes["d"] + rows * width + keys["s"] * value_width + rows * columns
     k.scratch(floats * 4)
@@ -89,12 +79,35 @@ def _rows(target: Target, tile: Tile, keys: Dim) -> int:
     return min(most, max(fitting, 2 * tile.rows))
 
 
-def sizes_of(node: Node, value: Value, order: str) -> dict[str, Dim]:
+def sizes_of(node: Node, value: Value, order: str) -> Sizes:
     """The size of each axis of an operand, by the attribute that names their order."""
     return dict(zip(attr(node, order), value.shape, strict=True))
 
 
-def strides(k: KernelBuilder, name: str, sizes: dict[str, Dim], order: str) -> None:
+def read_operands(k: KernelBuilder, node: Node) -> Value | None:
+    """The parameters `q k v mask y`; the mask, if there is one."""
+    for slot, name in enumerate(("q", "k", "v")):
+        k.read(name, node.required(slot))
+    mask = node.input(3)
+    if mask is not None:
+        k.read("mask", mask)
+    k.write("y", node.output)
+    return mask
+
+
+def read_distances(k: KernelBuilder, node: Node, sizes: Sizes, keys: Sizes, values: Sizes) -> None:
+    """How many heads share keys, and the distances in all operands."""
+    k.dim("SHARED", sizes["h"] // keys["h"] if sizes["h"] != keys["h"] else 1)
+    _strides(k, "Q", sizes, attr(node, "q_order"))
+    _strides(k, "K", keys, attr(node, "k_order"))
+    _strides(k, "U", values, attr(node, "v_order"))
+    _strides(k, "Y", {**sizes, "d": values["d"]}, attr(node, "y_order"))
+    mask = node.input(3)
+    if mask is not None:
+        _mask_strides(k, mask)
+
+
+def _strides(k: KernelBuilder, name: str, sizes: Sizes, order: str) -> None:
     """Distances in floats: `QB QH QS QD` for an operand called Q."""
     step: Dim = 1
     strides: dict[str, Dim] = {}
@@ -105,7 +118,7 @@ def strides(k: KernelBuilder, name: str, sizes: dict[str, Dim], order: str) -> N
         k.dim(f"{name}{axis.upper()}", strides[axis])
 
 
-def mask_strides(k: KernelBuilder, mask: Value) -> None:
+def _mask_strides(k: KernelBuilder, mask: Value) -> None:
     """Distances in the mask; 0 along an axis that is 1 at run time."""
     shape = (1,) * (4 - len(mask.shape)) + tuple(mask.shape)
     k.dims("MB_SIZE MH_SIZE MS_SIZE MT_SIZE", shape)

@@ -6,7 +6,7 @@ A grid item is one row of queries of one head. Its scores lie in a buffer of the
 from __future__ import annotations
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.attention import AXES, mask_strides, sizes_of, strides
+from tuili.codegen.kernels.attention import AXES, read_distances, read_operands, sizes_of
 from tuili.ir import Node
 from tuili.lower.program import View
 from tuili.ops.table import attr
@@ -21,22 +21,11 @@ def emit(node: Node, ctx: Context) -> None:
     batch, heads, rows, depth = (sizes[axis] for axis in AXES)
     count, width = key_sizes["s"], value_sizes["d"]
     k = KernelBuilder(ctx, node, "attention_rows")
-    for name, value in (("q", q), ("k", keys), ("v", v)):
-        k.read(name, value)
-    mask = node.input(3)
-    if mask is not None:
-        k.read("mask", mask)
-    k.write("y", node.output)
+    mask = read_operands(k, node)
     scores: View = k.temp("scores", DType.F32, batch * heads * rows * count)
     k.write("scores", scores)
     k.dims("H S D T E", (heads, rows, depth, count, width))
-    k.dim("SHARED", heads // key_sizes["h"] if heads != key_sizes["h"] else 1)
-    strides(k, "Q", sizes, attr(node, "q_order"))
-    strides(k, "K", key_sizes, attr(node, "k_order"))
-    strides(k, "U", value_sizes, attr(node, "v_order"))
-    strides(k, "Y", {**sizes, "d": width}, attr(node, "y_order"))
-    if mask is not None:
-        mask_strides(k, mask)
+    read_distances(k, node, sizes, key_sizes, value_sizes)
     term = " + mask[MB * b + MH * h + MS * s + MT * t]" if mask is not None else ""
     k.body(_BODY.replace("TERM", term).replace("SCALE", f"{attr(node, 'scale')!r}f"))
     pairs = batch * heads * rows * count
