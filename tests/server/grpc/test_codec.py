@@ -9,12 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuili.errors import TuiliError
-from tuili.server.grpc.codec import (
-    RequestDecoder,
-    ResponseEncoder,
-    stream_error,
-    wrap_stream_response,
-)
+from tuili.server.grpc.decoding import RequestDecoder
+from tuili.server.grpc.encoding import ResponseEncoder, stream_error, wrap_stream_response
+from tuili.server.grpc.frames import status_frame
 from tuili.server.grpc.schema import INFERENCE
 from tuili.server.protocol.datatypes import NUMPY, encode
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
@@ -256,3 +253,9 @@ def test_stream_messages_wrap_responses_and_errors():
     message = Stream.FromString(b"".join(stream_error(InferRequest("m", [], id="i"), "bad", True)))
     assert (message.error_message, message.infer_response.id) == ("bad", "i")
     assert message.infer_response.parameters["triton_final_response"].bool_param
+
+
+def test_errors_with_halves_of_characters_can_be_told():
+    (raw,) = stream_error(InferRequest("m", []), "caf\udce9", True)
+    assert INFERENCE["ModelStreamInferResponse"].FromString(raw).error_message == "caf?"
+    assert b"grpc-message" in status_frame(1, 13, "caf\udce9", opened=False)

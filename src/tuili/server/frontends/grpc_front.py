@@ -11,11 +11,11 @@ import grpc
 
 from tuili.errors import InternalError, TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
-from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.inference import Done, Inference, Stream
 from tuili.server.grpc.listener import GrpcListener
 from tuili.server.grpc.service import INFER_PATH, STREAM_PATH, Message, Method
 from tuili.server.grpc.stream import GrpcStream
+from tuili.server.grpc.varints import Buffer
 from tuili.server.http.connection import PEER
 from tuili.server.listening import Listening, listen
 from tuili.server.options import ServerOptions

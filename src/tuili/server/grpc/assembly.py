@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from tuili.errors import InvalidArgument, TuiliError, Unsupported
-from tuili.server.grpc.codec import Buffer, tensor_offset
+from tuili.server.grpc.decoding import tensor_offset
+from tuili.server.grpc.varints import Buffer
 
 _PREFIX: Final = struct.Struct(">BI")
 _LARGE: Final = 32 << 10

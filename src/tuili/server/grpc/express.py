@@ -9,7 +9,8 @@ from typing import Any, Final, Protocol, runtime_checkable
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
 from tuili.server.execution.express import Buffer, Dims, Express, common
-from tuili.server.grpc.codec import Plan, front_of, raw_head
+from tuili.server.grpc.encoding import front_of, raw_head
+from tuili.server.grpc.plans import Plan
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
 
 _MAX_KNOWN: Final = 1024

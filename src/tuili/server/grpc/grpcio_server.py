@@ -12,10 +12,10 @@ import grpc.aio
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
-from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.inference import Inference, InferStream
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
+from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import status_of
 

@@ -10,16 +10,11 @@ from typing import Final, Protocol
 
 from tuili.errors import InternalError, TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
-from tuili.server.grpc.codec import (
-    Buffer,
-    RequestDecoder,
-    ResponseEncoder,
-    request_id,
-    stream_error,
-    wrap_stream_response,
-)
+from tuili.server.grpc.decoding import RequestDecoder, request_id
+from tuili.server.grpc.encoding import ResponseEncoder, stream_error, wrap_stream_response
 from tuili.server.grpc.express import ExpressDesk
 from tuili.server.grpc.service import Message, Method
+from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, Parameters
 
 Done = Callable[["list[Buffer] | TuiliError"], None]

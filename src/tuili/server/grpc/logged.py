@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from tuili.errors import TuiliError
-from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.stream import GrpcStream
+from tuili.server.grpc.varints import Buffer
 from tuili.server.telemetry.access_log import AccessLog
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Final
 
 from tuili.server.grpc import frames as h2
-from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.frames import FLOW_CONTROL_ERROR, ConnectionFault, frame_head
 from tuili.server.grpc.stream import GrpcStream
+from tuili.server.grpc.varints import Buffer
 
 _DIRECT_ABOVE: Final = 16 << 10  # replies below are joined into one write
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tuili.errors import Cancelled, InternalError, TuiliError, Unsupported
 from tuili.server.grpc.assembly import Assembler, MessageTooLarge, is_one_message
-from tuili.server.grpc.codec import Buffer
 from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.inference import Stream
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
+from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import status_of
 

@@ -1,0 +1,31 @@
+"""Varints, as protobuf writes the sizes of its fields."""
+
+from __future__ import annotations
+
+from tuili.errors import InvalidArgument
+
+Buffer = bytes | bytearray | memoryview
+
+
+def varint(data: Buffer, at: int) -> tuple[int, int]:
+    """The varint at `at` and the place after it."""
+    byte = data[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value, shift = byte & 0x7F, 7
+    while True:
+        at += 1
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at + 1
+        shift += 7
+        if shift > 63:
+            raise InvalidArgument("malformed ModelInferRequest: varint too long")
+
+
+def append_varint(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
