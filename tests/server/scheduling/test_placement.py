@@ -105,7 +105,7 @@ def test_unseen_sizes_are_tried_step_by_step():
 def test_a_verdict_is_questioned_now_and_then():
     placement = grown(lambda size: size * 1e-6, [1024 << at for at in range(6)])
     asked = [placement.rows_worth(1024, 128) for _ in range(10_000)]
-    assert set(asked) > {1, 7, 15, 31}
+    assert set(asked) == {1, 3, 7}
     assert asked[:400].count(1) > 380
     assert asked[-5000:].count(1) > 4980
 
@@ -114,7 +114,7 @@ def test_a_small_size_that_was_slow_at_first_is_found_out():
     placement = grown(lambda size: size * 1e-6, [1024 << at for at in range(6)])
     for _ in range(3):
         placement.record(1024, 1.0)
-    for _ in range(300):
+    for _ in range(600):
         rows = placement.rows_worth(1024, 128)
         placement.record(1024 * rows, 1024 * rows * 1e-6)
     assert placement.rows_worth(1024, 128) == 1

@@ -14,9 +14,10 @@ _WEIGHT: Final = 0.2
 _WORTH_SAVING: Final = 0.05
 # Another size is tried again after so many batches, later and later while nothing changes: all
 # that wait behind a larger one wait longer, and must be too few to make the 99th percentile.
-_LOOK_AGAIN: Final = 64
-_LOOK_AGAIN_MOST: Final = 2048
-_LOOKS: Final = 3  # batches of that size
+_LOOK_AGAIN: Final = 128
+_LOOK_AGAIN_MOST: Final = 8192
+_LOOKS: Final = 2  # batches of that size
+_NEXT: Final = 2  # which of the larger sizes: a much larger one would take too long
 _OLD: Final = 32  # batches; what was measured before them is forgotten once there is news of it
 # What a batch costs beside its run: queue, join, split, statistics.
 _BATCH_OVERHEAD_S: Final = 10e-6
@@ -105,7 +106,7 @@ class Costs:
         self._asked = 0
         self._looks += 1
         # In turns a larger one, which makes others wait, and the next smaller, which does not.
-        larger = [size for size in seen if size > best]
+        larger = [size for size in seen if size > best][:_NEXT]
         smaller = best > first and self._looks % 2
         self._look_at = best - 1 if smaller else larger[self._looks // 2 % len(larger)]
         self._looks_left = _LOOKS - 1
