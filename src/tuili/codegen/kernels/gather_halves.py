@@ -7,7 +7,7 @@ import numpy as np
 from tuili.codegen.half_vectors import half_vectors
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.gather import wrap_index
-from tuili.codegen.kernels.half_panels import half_type, is_large
+from tuili.codegen.kernels.half_panels import kept_type
 from tuili.codegen.kernels.matmul import is_plain_f32
 from tuili.ir import Node
 from tuili.ops.table import attr
@@ -18,15 +18,15 @@ def supports(node: Node, ctx: Context) -> bool:
     """Whether the data is a large constant of numbers that 16 bits can hold."""
     data = node.required(0)
     plain = is_plain_f32(data) and not node.required(1).layout and not node.output.layout
-    return plain and is_large(data.constant) and half_type(data.constant) is not None
+    return plain and kept_type(data.constant) is not None
 
 
 def emit(node: Node, ctx: Context) -> None:
     """A grid item is one index."""
     data, indices, y = node.required(0), node.required(1), node.output
+    dtype = kept_type(data.constant)
     assert data.constant is not None  # supports
-    dtype = half_type(data.constant)
-    assert dtype is not None  # supports
+    assert dtype is not None
     if 0 in y.shape:
         return
     axis = int(attr(node, "axis")) % len(data.shape)

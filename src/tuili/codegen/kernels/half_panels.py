@@ -7,7 +7,6 @@ the same weights in f32, in half of the memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeGuard
 
 import numpy as np
 
@@ -64,9 +63,9 @@ class HalfPanels:
         ]
 
 
-def is_large(weights: Array | None) -> TypeGuard[Array]:
-    """Whether these are known, and enough to be worth it."""
-    return weights is not None and weights.size >= _LEAST_WEIGHTS
+def kept_type(weights: Array | None) -> DType | None:
+    """The type of 16 bits that weights are kept in: where they are known, and enough for it."""
+    return None if weights is None or weights.size < _LEAST_WEIGHTS else half_type(weights)
 
 
 def half_type(weights: Array) -> DType | None:

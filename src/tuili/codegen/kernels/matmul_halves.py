@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tuili.codegen.half_vectors import half_vectors
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.half_panels import HalfPanels, half_type, is_large
+from tuili.codegen.kernels.half_panels import HalfPanels, kept_type
 from tuili.codegen.kernels.matmul import OWN_SLOTS, supports_packed
 from tuili.codegen.kernels.panel_rows import Product, emit_panels
 from tuili.ir import Node
@@ -17,16 +17,15 @@ from tuili.ir import Node
 
 def supports(node: Node, ctx: Context) -> bool:
     """Whether the second operand is a large constant matrix of numbers that 16 bits can hold."""
-    weights = node.required(1).constant
-    return is_large(weights) and supports_packed(node, ctx) and half_type(weights) is not None
+    return supports_packed(node, ctx) and kept_type(node.required(1).constant) is not None
 
 
 def emit(node: Node, ctx: Context) -> None:
     """x @ constant weights; a grid item is one panel times one block of rows."""
     x, weights = node.required(0), node.required(1).constant
+    dtype = kept_type(weights)
     assert weights is not None  # supports
-    dtype = half_type(weights)
-    assert dtype is not None  # supports
+    assert dtype is not None
     depth, width = weights.shape
     panels = HalfPanels(dtype, ctx.target.lanes)
     k = KernelBuilder(ctx, node, f"matmul_{dtype.value}_{depth}x{width}")
