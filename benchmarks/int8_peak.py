@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tuili.codegen.kernels.quantized_dot import dots_for
+from tuili.codegen.kernels.quantized.dot import dots_for
 from tuili.codegen.prelude import prelude
 from tuili.codegen.targets import Target
 from tuili.codegen.toolchain import Toolchain, Unit

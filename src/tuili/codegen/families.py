@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernel import Context
-from tuili.codegen.kernels import (
-    attention,
-    attention_plain,
-    branch,
-    cache_rows,
-    copy,
-    fault,
-    loop,
-    matmul,
-    matmul_codes,
-    matmul_dots,
-    matmul_halves,
-    matmul_plain,
-    plugin,
-    quantized_matmul,
-)
+from tuili.codegen.kernels.attention import cache_rows
+from tuili.codegen.kernels.attention import plain as attention_plain
+from tuili.codegen.kernels.attention import tiled as attention
+from tuili.codegen.kernels.control import branch, fault, loop, plugin
 from tuili.codegen.kernels.conv_families import CONV_FAMILIES
+from tuili.codegen.kernels.gemm import codes as matmul_codes
+from tuili.codegen.kernels.gemm import dots as matmul_dots
+from tuili.codegen.kernels.gemm import halves as matmul_halves
+from tuili.codegen.kernels.gemm import matmul
+from tuili.codegen.kernels.gemm import plain as matmul_plain
+from tuili.codegen.kernels.movement import copy
+from tuili.codegen.kernels.quantized import matmul as quantized_matmul
 from tuili.codegen.kernels.tensor_families import TENSOR_FAMILIES
 from tuili.errors import UnsupportedOperator
 from tuili.ir import Node

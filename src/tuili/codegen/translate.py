@@ -7,8 +7,13 @@ from dataclasses import replace
 
 from tuili.codegen.families import choose
 from tuili.codegen.kernel import Context, memory_of
-from tuili.codegen.kernels.copy import copy_call
-from tuili.codegen.kernels.host import can_run_on_host, emit_constant, emit_on_host, meets_objects
+from tuili.codegen.kernels.control.host import (
+    can_run_on_host,
+    emit_constant,
+    emit_on_host,
+    meets_objects,
+)
+from tuili.codegen.kernels.movement.copy import copy_call
 from tuili.codegen.targets import Target
 from tuili.errors import InternalError, Unsupported, UnsupportedOperator
 from tuili.ir import Graph, MapType, Node, TensorType, Value, reads

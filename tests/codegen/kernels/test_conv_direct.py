@@ -13,8 +13,8 @@ from tests.codegen.kernels.conv_cases import (
     weights_of,
     window_node,
 )
-from tuili.codegen.kernels.conv_rows import even_tiles, full_tiles
-from tuili.codegen.kernels.register_tile import Tile, cut_row
+from tuili.codegen.kernels.conv.register_tile import Tile, cut_row
+from tuili.codegen.kernels.conv.rows import even_tiles, full_tiles
 from tuili.codegen.targets import Target
 
 targets = pytest.mark.parametrize("target", targets_here(), ids=lambda t: t.name)

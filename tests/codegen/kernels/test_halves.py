@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import BEST, HERE, Case, Cases, Const, Library
-from tuili.codegen.kernels.half_panels import half_type
+from tuili.codegen.kernels.gemm.half_panels import half_type
 from tuili.codegen.targets import TARGETS, Target
 from tuili.codegen.translate import translate
 from tuili.ir import Graph, TensorType

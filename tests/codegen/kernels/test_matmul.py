@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codegen.compiled import HERE, Case, Cases, Const, Library
-from tuili.codegen.kernels.gemm_tile import rank_tiles, split_rows
-from tuili.codegen.kernels.matmul import pack_columns
+from tuili.codegen.kernels.gemm.matmul import pack_columns
+from tuili.codegen.kernels.gemm.tile import rank_tiles, split_rows
 from tuili.codegen.targets import Target, find_target
 from tuili.codegen.translate import translate
 from tuili.ir import Graph, TensorType

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import HERE, Case, Cases, Const, Library
-from tuili.codegen.kernels.code_dots import CODE_DOTS
-from tuili.codegen.kernels.code_panels import CodePanels
+from tuili.codegen.kernels.gemm.code_dots import CODE_DOTS
+from tuili.codegen.kernels.gemm.code_panels import CodePanels
 from tuili.codegen.targets import Target, find_target
 from tuili.codegen.translate import translate
 from tuili.ir import Graph, TensorType

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.codegen.kernels.conv_cases import targets_here
 from tests.codegen.kernels.quantized_cases import Product, QuantizedCases
-from tuili.codegen.kernels.quantized_dot import clamp_pairs
+from tuili.codegen.kernels.quantized.dot import clamp_pairs
 from tuili.codegen.targets import Target, find_target
 
 PADS = {"pads": [1, 1, 1, 1]}

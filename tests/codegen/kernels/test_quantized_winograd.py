@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuili.codegen.kernels.quantized_winograd_transforms import WHOLE_F2, WHOLE_F4, WholeWinograd
+from tuili.codegen.kernels.quantized.winograd_transforms import WHOLE_F2, WHOLE_F4, WholeWinograd
 
 
 @pytest.mark.parametrize("winograd", [WHOLE_F2, WHOLE_F4], ids=["F(2, 3)", "F(4, 3)"])

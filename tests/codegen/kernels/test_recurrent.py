@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import HERE, Case, Cases, Const
-from tuili.codegen.kernels.recurrent_project import project_tile
+from tuili.codegen.kernels.recurrent.project import project_tile
 
 RANDOM = np.random.default_rng(0)
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}

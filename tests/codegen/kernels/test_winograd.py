@@ -13,9 +13,9 @@ from tests.codegen.kernels.conv_cases import (
     weights_of,
     window_node,
 )
-from tuili.codegen.kernels.conv_shape import conv_shape
-from tuili.codegen.kernels.winograd_plan import rank_winograd
-from tuili.codegen.kernels.winograd_transforms import F2, F4, S2, S4, Winograd
+from tuili.codegen.kernels.conv.shape import conv_shape
+from tuili.codegen.kernels.conv.winograd_plan import rank_winograd
+from tuili.codegen.kernels.conv.winograd_transforms import F2, F4, S2, S4, Winograd
 from tuili.codegen.targets import Target
 
 CASES = {
@@ -38,7 +38,7 @@ ALL = {"F2": F2, "F4": F4, "S2": S2, "S4": S4}
 def test_agrees(
     winograd: Winograd, case: str, is_open: bool, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuili.codegen.kernels.conv_choice.rank_winograd", lambda *_: [winograd])
+    monkeypatch.setattr("tuili.codegen.kernels.conv.choice.rank_winograd", lambda *_: [winograd])
     shape, outputs, attrs = CASES[case]
     taps = (3,) * (len(shape) - 2)
     attrs = attrs | {"strides": [winograd.stride] * len(taps)}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from tuili.codegen.family import Family
-from tuili.codegen.kernels import (
-    conv_direct,
-    conv_single,
-    conv_transposed,
-    conv_window,
-    pool_global,
-    quantized_conv,
-    quantized_depthwise,
-    quantized_winograd,
-    window_plain,
-    winograd,
-)
+from tuili.codegen.kernels.conv import direct as conv_direct
+from tuili.codegen.kernels.conv import global_pool as pool_global
+from tuili.codegen.kernels.conv import plain as window_plain
+from tuili.codegen.kernels.conv import single as conv_single
+from tuili.codegen.kernels.conv import transposed as conv_transposed
+from tuili.codegen.kernels.conv import window as conv_window
+from tuili.codegen.kernels.conv import winograd
+from tuili.codegen.kernels.quantized import conv as quantized_conv
+from tuili.codegen.kernels.quantized import depthwise as quantized_depthwise
+from tuili.codegen.kernels.quantized import winograd as quantized_winograd
 
 _GLOBAL = (
     Family("pool_global", pool_global.emit_blocked, pool_global.supports_blocked),

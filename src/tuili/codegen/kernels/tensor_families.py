@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from tuili.codegen.family import Family
-from tuili.codegen.kernels import (
-    coupling,
-    distance,
-    elementwise,
+from tuili.codegen.kernels import elementwise
+from tuili.codegen.kernels.ml import coupling, distance, trees
+from tuili.codegen.kernels.movement import (
     fill,
     found,
     gather,
     gather_codes,
     gather_halves,
-    grid_sample,
     known,
-    line_norm,
-    movement,
-    norm,
     pad,
-    quantize,
-    recurrent,
-    reduce,
     reorder,
-    resize,
-    roi_align,
-    search,
-    softmax,
-    trees,
 )
+from tuili.codegen.kernels.movement import strided as movement
+from tuili.codegen.kernels.quantized import dynamic as quantize
+from tuili.codegen.kernels.recurrent import steps as recurrent
+from tuili.codegen.kernels.reductions import line_norm, norm, reduce, search, softmax
+from tuili.codegen.kernels.sampling import grid_sample, resize, roi_align
 
 _ELEMENTWISE = Family("elementwise", elementwise.emit, elementwise.supports)
 _KNOWN = Family("known contents", known.emit, known.supports)

@@ -1,0 +1,1 @@
+"""What decides which steps run: branches, loops, host steps, plug-ins, faults."""

@@ -1,0 +1,1 @@
+"""Convolutions and pools: direct, Winograd, transposed, depthwise, in one register tile."""

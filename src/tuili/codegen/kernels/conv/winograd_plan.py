@@ -1,0 +1,114 @@
+"""What Winograd convolution decides before it prints: which F(m, 3) pays, tiles, packing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tuili.codegen.kernels.conv.register_tile import Tile, rank_tiles
+from tuili.codegen.kernels.conv.shape import ConvShape
+from tuili.codegen.kernels.conv.winograd_blocks import (
+    DIRECT_FACTOR,
+    RIVAL,
+    STREAM,
+    Blocks,
+    likely_pixels,
+    likely_tiles,
+    products_of,
+)
+from tuili.codegen.kernels.conv.winograd_transforms import F2, F4, S2, S4, Winograd
+from tuili.codegen.targets import Target
+from tuili.tensors import Array
+
+L2_BYTES = 768 * 1024  # of the second-level cache, for one core to rely on
+AHEAD = 2048  # floats that transformed weights are prefetched ahead, when they are large
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradPlan(Blocks):
+    """Everything that the printer decides from."""
+
+    winograd: Winograd
+
+    @property
+    def is_line(self) -> bool:
+        """Whether windows go along one row only."""
+        return self.shape.rows.taps == 1
+
+    @property
+    def weight_bytes(self) -> int:
+        """All transformed weights."""
+        return self.products * self.shape.channels * self.out_blocks * self.lanes * 4
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether weights are so large, and tiles so few, that products are made one by one."""
+        return self.is_shared and self.weight_bytes > L2_BYTES
+
+    @property
+    def v_step(self) -> int:
+        """Floats from one product to the next in V; an odd number of vectors spreads the sets."""
+        return (self.channel_blocks * self.tile.pixels + 1) * self.lanes
+
+    @property
+    def v_group(self) -> int:
+        """Floats of V for one register tile."""
+        return self.products * self.v_step
+
+    @property
+    def m_step(self) -> int:
+        """Floats from one product to the next in M."""
+        return (self.tile.pixels * self.tile.vectors + 1) * self.lanes
+
+    @property
+    def panel_floats(self) -> int:
+        """Transformed weights of a panel."""
+        return self.products * self.shape.channels * self.tile.vectors * self.lanes
+
+
+def rank_winograd(shape: ConvShape, target: Target) -> list[Winograd | None]:
+    """Two and four outputs a tile, and None for direct convolution: what may pay, best first."""
+    lanes, taps = target.lanes, shape.taps
+    ins, outs = -(-shape.channels // lanes), -(-shape.outputs // lanes)
+    pairs = shape.channels * outs
+    direct = max(likely_pixels(shape) * taps * pairs / 2, taps * pairs * lanes * 4 / STREAM)
+    costs: list[tuple[float, Winograd | None]] = [(direct * DIRECT_FACTOR, None)]
+    for winograd in (F4, F2) if shape.columns.stride == 1 else (S4, S2):
+        tiles, products = likely_tiles(winograd, shape), products_of(winograd, shape)
+        compute = tiles * products * pairs / 2 * 1.08
+        # About one cycle for each load, store and sum of the transforms.
+        transforms = tiles * (ins * 3.5 * products + outs * 3 * products)
+        cost = max(compute, products * pairs * lanes * 4 / STREAM) + transforms
+        costs.append((cost, winograd))
+    costs.sort(key=lambda each: each[0])
+    return [way for cost, way in costs if cost <= RIVAL * costs[0][0]]
+
+
+def winograd_tiles(shape: ConvShape, target: Target, winograd: Winograd) -> list[Tile]:
+    """The register tiles that fit, the cost model's first."""
+    first = WinogradPlan(winograd, shape, target.lanes, Tile(1, 1), 1)
+    return rank_tiles(target, likely_tiles(winograd, shape), first.out_blocks, whole=True)
+
+
+def plan_winograd(shape: ConvShape, target: Target, winograd: Winograd, tile: Tile) -> WinogradPlan:
+    """The plan of a tile: blocks of one register tile or two."""
+    first = WinogradPlan(winograd, shape, target.lanes, tile, 1)
+    return replace(first, groups=_groups(first, tile))
+
+
+def _groups(plan: WinogradPlan, tile: Tile) -> int:
+    """Register tiles in a block: two share weights that come from beyond the caches."""
+    v_bytes = plan.products * plan.shape.channels * tile.pixels * 4
+    alone = plan.likely_tiles <= tile.pixels
+    return 1 if alone or plan.weight_bytes <= L2_BYTES or 2 * v_bytes > L2_BYTES else 2
+
+
+def pack_transformed(weights: Array, plan: WinogradPlan) -> Array:
+    """[OC, C, (3,) 3] as [panel][i][C][NV * V]."""
+    outputs, channels = weights.shape[:2]
+    wide = plan.tile.vectors * plan.lanes
+    packed = np.zeros((plan.panels * wide, channels, plan.products), np.float32)
+    packed[:outputs] = plan.winograd.transform_filters(weights)
+    panels = packed.reshape(plan.panels, wide, channels, plan.products)
+    return np.ascontiguousarray(panels.transpose(0, 3, 2, 1))

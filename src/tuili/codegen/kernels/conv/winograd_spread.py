@@ -1,0 +1,103 @@
+"""Winograd convolution of maps with few tiles and large weights: product by product.
+
+    V[g][i][c / V][p][V] = B d B'                     a kernel of its own, see `winograd`
+    M[panel][g][i][v][p][V] = sum over c of V * U     a grid item is one product and one panel
+    y = A M A' + bias, epilogue                       a grid item is one panel and one group
+
+The weights of an item are read from memory once, whatever the number of tiles; every group of tiles
+asks for its share of those of the next item, so that memory answers while arithmetic goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tuili.codegen.kernel import KernelBuilder
+from tuili.codegen.kernels.conv.register_tile import Steps, print_accumulate
+from tuili.codegen.kernels.conv.rows import indent
+from tuili.codegen.kernels.conv.winograd_plan import WinogradPlan
+from tuili.lower.program import View
+from tuili.tensors import Array, Dim, DType, ceil_div
+
+CACHE_LINE = 16  # floats
+NewKernel = Callable[[str], KernelBuilder]
+
+
+def spread_order(panels: Array) -> Array:
+    """[panel][i][C][NV * V] as [i][panel][C][NV * V]."""
+    return np.ascontiguousarray(panels.swapaxes(0, 1))
+
+
+def groups_of(plan: WinogradPlan) -> Dim:
+    """Groups of tiles, each as many as a register tile holds."""
+    return ceil_div(plan.tiles, plan.tile.pixels)
+
+
+def emit_products(new: NewKernel, plan: WinogradPlan, v: View, packed: Array, near: int) -> View:
+    """The call that multiplies; returns where the products lie."""
+    k = new("multiply")
+    groups = groups_of(plan)
+    m_group = plan.products * plan.m_step
+    m = k.temp("m", DType.F32, groups * (plan.panels * m_group))
+    k.read("v", v)
+    k.write("m", m)
+    k.weight("u", spread_order(packed))
+    k.dims("PANELS GROUPS", (plan.panels, groups))
+    k.dims("CB CHUNK", (plan.channel_blocks, _chunk(plan, near)))
+    channels, slice_floats = plan.shape.channels, plan.panel_floats // plan.products
+    body = [
+        "for (int64_t item = begin; item < end; item++) {",
+        "    const int64_t i = item / PANELS, panel = item % PANELS;",
+        f"    const float *const ui = u + item * {slice_floats};",
+        f"    const float *ahead = ui + {slice_floats};",
+        "    for (int64_t first = 0; first < CB; first += CHUNK) {",
+        "        const int64_t stop = tl_min(first + CHUNK, CB);",
+        "        for (int64_t g = 0; g < GROUPS; g++) {",
+        f"            const float *const vg = v + g * {plan.v_group} + i * {plan.v_step};",
+        f"            float *const mg = m + (panel * GROUPS + g) * {m_group} + i * {plan.m_step};",
+        *indent(_multiply(plan), 3),
+        "        }",
+        "    }",
+        "}",
+    ]
+    k.body("\n".join(body))
+    flops = plan.tiles * (2 * plan.products * channels * plan.shape.outputs)
+    moved = packed.size + plan.tiles * (plan.products * channels)
+    k.emit(grid=plan.products * plan.panels, flops=flops, bytes=moved * 4)
+    return m
+
+
+def _chunk(plan: WinogradPlan, near: int) -> int:
+    """Input blocks whose weights stay in the nearest cache together."""
+    each = plan.lanes * plan.tile.vectors * plan.lanes * 4
+    most = max(1, near // each) if near else plan.channel_blocks
+    return -(-plan.channel_blocks // -(-plan.channel_blocks // most))
+
+
+def _multiply(plan: WinogradPlan) -> list[str]:
+    """The register tile of group `g`, product `i`, input blocks first .. stop - 1."""
+    pixels, vectors, lanes = plan.tile.pixels, plan.tile.vectors, plan.lanes
+    names = [f"acc{p}_{v}" for p in range(pixels) for v in range(vectors)]
+    places = [f"mg + {v * pixels + p} * V" for p in range(pixels) for v in range(vectors)]
+    pairs = list(zip(names, places, strict=True))
+    rest = plan.shape.channels % lanes
+    count = f"b + 1 < CB ? {lanes} : {rest}" if rest else str(lanes)
+    groups = max(1, -(-plan.likely_tiles // pixels))
+    share = -(-lanes * vectors * lanes // groups)
+    return [
+        f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
+        "if (first > 0) {",
+        *(f"    {name} = v_load({place});" for name, place in pairs),
+        "}",
+        "for (int64_t b = first; b < stop; b++) {",
+        f"    const int64_t lanes = {count};",
+        f"    const float *const xr = vg + b * {pixels} * V;",
+        f"    const float *const wr = ui + b * {lanes * vectors} * V;",
+        *(f"    __builtin_prefetch(ahead + {at}, 0, 2);" for at in range(0, share, CACHE_LINE)),
+        f"    ahead += {share};",
+        *indent(print_accumulate(plan.tile, pixels, Steps(lanes, 0, lanes), 1)),
+        "}",
+        *(f"v_store({place}, {name});" for name, place in pairs),
+    ]

@@ -1,0 +1,1 @@
+"""Kernels of classical machine learning: trees, pair coupling, distances."""

@@ -1,0 +1,1 @@
+"""Operators that move, pick or make elements and calculate none."""

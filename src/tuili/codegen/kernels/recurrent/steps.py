@@ -1,0 +1,304 @@
+"""RNN, GRU, LSTM: the inputs' share of the gates for all times at once, then step by step.
+
+Three kernels: weights that are not constants are packed; `project` multiplies all inputs, V hidden
+units of one direction per grid item; `steps` walks time, a few rows of the batch of one direction
+per grid item, with the state in the thread's own memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.conv.rows import indent
+from tuili.codegen.kernels.recurrent.cells import GATES, Cell, activations
+from tuili.codegen.kernels.recurrent.project import project
+from tuili.codegen.kernels.recurrent.sizes import Sizes, sizes_of
+from tuili.codegen.strides import contiguous
+from tuili.ir import Node, Value
+from tuili.lower.program import View
+from tuili.ops.table import attr
+from tuili.tensors import Array, Dim, DType, ceil_div
+
+ROWS = 4  # rows of the batch that share the weights' way through the registers
+
+
+def supports(node: Node, ctx: Context) -> bool:
+    """f32 with known input and hidden sizes."""
+    floats = [node.input(slot) for slot in (0, 1, 2, 3, 5, 6, 7)]
+    plain = all(v is None or (v.dtype is DType.F32 and not v.layout) for v in floats)
+    return plain and isinstance(node.required(0).shape[2], int) and _has_hidden(node)
+
+
+def _has_hidden(node: Node) -> bool:
+    return isinstance(node.required(2).shape[2], int)
+
+
+def emit(node: Node, ctx: Context) -> None:
+    """Pack, project, step."""
+    if any(0 in value.shape for value in node.outputs if value.uses):
+        return
+    sizes = sizes_of(node)
+    gates = GATES[node.op]
+    names = tuple(range(gates))
+    weights = _packed(node, ctx, "w", node.required(1), names, sizes.inputs)
+    bias_value = node.input(3)
+    bias = None
+    if bias_value is not None:
+        bias = _packed(node, ctx, "bias", bias_value, tuple(range(2 * gates)), 1)
+    elif node.op == "GRU" and attr(node, "linear_before_reset"):
+        # Its candidate adds a bias between the product and the gate: without one, zeros.
+        zeros = np.zeros((sizes.directions, 2 * gates * sizes.hidden), np.float32)
+        packed = pack_gates(zeros, tuple(range(2 * gates)), sizes.hidden, ctx.target.lanes)
+        bias = View(ctx.add_weight(f"{node.output.name}.bias", packed))
+    parts = project(node, ctx, sizes, weights, bias)
+    _steps(node, ctx, sizes, parts, bias)
+
+
+# -- packing ------------------------------------------------------------------------------------
+
+
+def _packed(
+    node: Node, ctx: Context, name: str, value: Value, gates: Sequence[int], depth: int
+) -> View:
+    """[D, gates * H, depth] as [D][blocks][depth][gates][V]; a bias has depth 1."""
+    sizes = sizes_of(node)
+    lanes = ctx.target.lanes
+    if value.constant is not None:
+        array = pack_gates(value.constant, gates, sizes.hidden, lanes)
+        return View(ctx.add_weight(f"{node.output.name}.{name}", array))
+    k = KernelBuilder(ctx, node, "pack_gates")
+    blocks = -(-sizes.hidden // lanes)
+    count = sizes.directions * blocks * depth * len(gates) * lanes
+    view = k.temp(name, DType.F32, count)
+    k.read("x", value)
+    k.write("y", view)
+    rows = value.shape[1] if len(value.shape) > 1 else 0
+    k.dims("ROWS DEPTH H BLOCKS", (rows, depth, sizes.hidden, blocks))
+    k.body(_PACK.replace("COUNT", str(len(gates))).replace("FIRST", str(gates[0])))
+    k.emit(grid=sizes.directions * blocks, bytes=count * 8)
+    return view
+
+
+def pack_gates(array: Array, gates: Sequence[int], hidden: int, lanes: int) -> Array:
+    """[D, gates * H, depth] as [D][blocks][depth][gates][V], zero padded."""
+    directions = array.shape[0]
+    depth = array.shape[2] if array.ndim == 3 else 1
+    blocks = -(-hidden // lanes)
+    cut = array.reshape(directions, -1, hidden, depth)[:, list(gates)]
+    padded = np.zeros((directions, len(gates), blocks * lanes, depth), np.float32)
+    padded[:, :, :hidden] = cut
+    split = padded.reshape(directions, len(gates), blocks, lanes, depth)
+    return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3))
+
+
+_PACK = """
+for (int64_t item = begin; item < end; item++) {
+    const int64_t direction = item / BLOCKS, block = item % BLOCKS;
+    float *to = y + item * DEPTH * COUNT * V;
+    for (int64_t k = 0; k < DEPTH; k++)
+        for (int64_t g = 0; g < COUNT; g++)
+            for (int64_t l = 0; l < V; l++, to++) {
+                const int64_t unit = block * V + l, row = (FIRST + g) * H + unit;
+                *to = unit < H ? x[(direction * ROWS + row) * DEPTH + k] : 0.0f;
+            }
+}
+"""
+
+
+# -- the steps ----------------------------------------------------------------------------------
+
+
+def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | None) -> None:
+    gates, lanes = GATES[node.op], ctx.target.lanes
+    blocks = -(-sizes.hidden // lanes)
+    two_phases = node.op == "GRU" and not attr(node, "linear_before_reset")
+    k = KernelBuilder(ctx, node, f"{node.op.lower()}_steps")
+    recurrent = node.required(2)
+    first = (0, 1) if two_phases else tuple(range(gates))
+    w = _packed(node, ctx, "r", recurrent, first, sizes.hidden)
+    w2 = _packed(node, ctx, "r2", recurrent, (2,), sizes.hidden) if two_phases else None
+    peep_value = node.input(7)
+    peep = None
+    if peep_value is not None:
+        peep = _packed(node, ctx, "peep", peep_value, (0, 1, 2), 1)
+    k.read("parts", parts)
+    k.read("w", w)
+    for name, view in (("w2", w2), ("bias", bias), ("peep", peep)):
+        if view is not None:
+            k.read(name, view)
+    _read_states(k, node)
+    groups = ceil_div(sizes.batch, ROWS)
+    k.dims("T B H BLOCKS GROUPS", (sizes.time, sizes.batch, sizes.hidden, blocks, groups))
+    _declare_strides(k, node, sizes)
+    single = sizes.batch == 1
+    directions = [activations(node, direction) for direction in range(sizes.directions)]
+    for direction, functions in enumerate(directions):
+        for rows in (1,) if single else (1, ROWS):
+            cell = Cell(node, functions, rows, peep is not None)
+            k.support(cell.step(f"tl_step{rows}_{direction}", sizes.hidden, blocks))
+    # State, next state (twice for LSTM) and two spare lines for GRU, for each row.
+    k.scratch(ROWS * 6 * blocks * lanes * 4)
+    fault = k.fault("a sequence length is not from 0 to the steps of X") if node.input(4) else ""
+    k.body(_steps_body(node, sizes, single=single, optional=(w2, bias, peep), fault=fault))
+    work = sizes.time * sizes.batch * (2 * gates * blocks * lanes * sizes.hidden)
+    k.emit(grid=groups * sizes.directions, flops=work * sizes.directions, bytes=0)
+
+
+def _read_states(k: KernelBuilder, node: Node) -> None:
+    for name, slot in (("lengths", 4), ("h0", 5), ("c0", 6)):
+        value = node.input(slot)
+        if value is not None:
+            k.read(name, value)
+    for name, value in zip(("y", "last_h", "last_c"), node.outputs, strict=False):
+        if value.uses:
+            k.write(name, value)
+
+
+def _declare_strides(k: KernelBuilder, node: Node, sizes: Sizes) -> None:
+    """Distances in parts, Y and states along time, batch and direction."""
+    d, h = sizes.directions, sizes.hidden
+    if sizes.batch_first:
+        shape, order = (sizes.batch, sizes.time, d, h), (1, 2, 0)
+        state = {"b": d * h, "d": h}
+        part: tuple[Dim, Dim] = (1, sizes.time)
+    else:
+        shape, order = (sizes.time, d, sizes.batch, h), (0, 1, 2)
+        state = {"b": h, "d": sizes.batch * h}
+        part = (sizes.batch, 1)
+    steps = contiguous(shape)
+    k.dims("Y_T Y_D Y_B", [steps[axis] for axis in order])
+    k.dims("S_B S_D", (state["b"], state["d"]))
+    k.dims("P_T P_B", part)
+
+
+def _steps_body(
+    node: Node, sizes: Sizes, *, single: bool, optional: tuple[View | None, ...], fault: str
+) -> str:
+    """The loops over items, steps and rows; `optional`: second weights, bias and peepholes."""
+    given = {name for name, slot in (("len", 4), ("h0", 5), ("c0", 6)) if node.input(slot)}
+    used = [value.uses != [] for value in node.outputs] + [False] * 3
+    end = "ends[r]" if "len" in given else "T"
+    return "\n".join(
+        [
+            "for (int64_t item = begin; item < end; item++) {",
+            "    const int64_t direction = item / GROUPS, b = item % GROUPS * 4;",
+            "    const int64_t rows = tl_min(4, B - b);",
+            *indent(_first_states(given, fault)),
+            "    for (int64_t t = 0; t < T; t++) {",
+            *indent(_place_rows(node, sizes.directions, end), 2),
+            *indent(_step_rows(node, sizes.directions, optional, single=single), 2),
+            *indent(_keep_rows(end, is_kept=used[0]), 2),
+            "    }",
+            *indent(_last_states(used)),
+            "}",
+        ]
+    )
+
+
+_LINE = "BLOCKS * V"  # floats of a state
+
+
+def _first_states(given: set[str], fault: str) -> list[str]:
+    """Four states for each row: old and new h and c; the old ones are given, or zero."""
+    length = [
+        "    ends[r] = lengths[b + r];",
+        "    if (ends[r] < 0 || ends[r] > T) {",
+        f"        {fault}",
+        "        ends[r] = 0;",
+        "    }",
+    ]
+    return [
+        *(["int64_t ends[4];"] if "len" in given else []),
+        "const float *part[4];",
+        "float *h[4], *n[4], *c[4], *m[4];",
+        f"float *const spare = (float *)scratch + 16 * {_LINE};",
+        "for (int64_t r = 0; r < rows; r++) {",
+        f"    float *const own = (float *)scratch + 4 * r * {_LINE};",
+        f"    h[r] = own, n[r] = own + {_LINE};",
+        f"    c[r] = own + 2 * {_LINE}, m[r] = own + 3 * {_LINE};",
+        f"    memset(own, 0, 4 * {_LINE} * sizeof *own);",
+        "    const int64_t state = (b + r) * S_B + direction * S_D;",
+        "    (void)state;",
+        *(length if "len" in given else []),
+        *(["    memcpy(h[r], h0 + state, (size_t)H * 4);"] if "h0" in given else []),
+        *(["    memcpy(c[r], c0 + state, (size_t)H * 4);"] if "c0" in given else []),
+        "}",
+    ]
+
+
+def _place_rows(node: Node, directions: int, end: str) -> list[str]:
+    """Where each row is in time at step `t`, and what its input amounts to there."""
+    always_back = attr(node, "direction") == "reverse"
+    backward = "1" if always_back else "direction" if directions == 2 else "0"
+    return [
+        "int64_t place[4];",
+        "for (int64_t r = 0; r < rows; r++) {",
+        f"    place[r] = {backward} && t < {end} ? {end} - 1 - t : t;",
+        "    const int64_t row = place[r] * P_T + (b + r) * P_B;",
+        f"    part[r] = parts + (row * {directions} + direction) * BLOCKS * {GATES[node.op]} * V;",
+        "}",
+    ]
+
+
+def _step_rows(
+    node: Node, directions: int, optional: tuple[View | None, ...], *, single: bool
+) -> list[str]:
+    """Four rows together where there are four, else one after another."""
+    gates, (w2, bias, peep) = GATES[node.op], optional
+    args = ", ".join(
+        [
+            "part + r", "h + r", "n + r", "c + r", "m + r",
+            f"w + direction * BLOCKS * H * {2 if w2 else gates} * V",
+            "w2 + direction * BLOCKS * H * V" if w2 else "0",
+            f"bias + direction * BLOCKS * {2 * gates} * V" if bias else "0",
+            "peep + direction * BLOCKS * 3 * V" if peep else "0",
+            "spare",
+        ]
+    )  # fmt: skip
+
+    def call(rows: int) -> str:
+        choice = [f"tl_step{rows}_{direction}({args});" for direction in range(directions)]
+        if directions == 1:
+            return choice[0]
+        return f"if (direction == 0)     {choice[0]} else     {choice[1]}"
+
+    return [
+        "int64_t r = 0;",
+        *([] if single else [f"if (rows == 4) {{ {call(4)} r = 4; }}"]),
+        f"for (; r < rows; r++) {{ {call(1)} }}",
+    ]
+
+
+def _keep_rows(end: str, *, is_kept: bool) -> list[str]:
+    """New states become old ones in rows that have not ended; Y has them, and zeros after that."""
+    kept = [
+        "    float *const to = y + place[r] * Y_T + direction * Y_D + (b + r) * Y_B;",
+        "    if (live)",
+        "        memcpy(to, h[r], (size_t)H * 4);",
+        "    else",
+        "        memset(to, 0, (size_t)H * 4);",
+    ]
+    return [
+        "for (r = 0; r < rows; r++) {",
+        f"    const int live = t < {end};",
+        "    if (live) {",
+        "        float *const old_h = h[r], *const old_c = c[r];",
+        "        h[r] = n[r], n[r] = old_h, c[r] = m[r], m[r] = old_c;",
+        "    }",
+        *(kept if is_kept else []),
+        "}",
+    ]
+
+
+def _last_states(used: list[bool]) -> list[str]:
+    return [
+        "for (int64_t r = 0; r < rows; r++) {",
+        "    const int64_t state = (b + r) * S_B + direction * S_D;",
+        "    (void)state;",
+        *(["    memcpy(last_h + state, h[r], (size_t)H * 4);"] if used[1] else []),
+        *(["    memcpy(last_c + state, c[r], (size_t)H * 4);"] if used[2] else []),
+        "}",
+    ]

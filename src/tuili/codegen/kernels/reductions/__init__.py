@@ -1,0 +1,1 @@
+"""Operators that walk along axes: sums, norms, softmax, searches."""

@@ -1,0 +1,1 @@
+"""Operators that read between elements: resize, grid sample, regions."""
