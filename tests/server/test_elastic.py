@@ -21,6 +21,7 @@ from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.resources import Claim, Resources
 from tuili.server.scheduling.scaling import Elasticity, Scaler
 from tuili.server.serving.servable import Servable
+from tuili.server.serving.terms import Terms
 from tuili.server.telemetry.statistics import Statistics
 
 
@@ -32,7 +33,7 @@ def servable(models, *, resources=None, amount=1):
         signature,
         "1",
         instances,
-        BatchPolicy(8),
+        Terms(BatchPolicy(8)),
         Statistics("m", "1"),
         placement=Placement(allowed=False),
         resources=resources,

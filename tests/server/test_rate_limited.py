@@ -11,6 +11,7 @@ from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.resources import Claim, Resources
 from tuili.server.serving.servable import Servable
+from tuili.server.serving.terms import Terms
 from tuili.server.telemetry.statistics import Statistics
 
 
@@ -22,7 +23,7 @@ def served(name, runner, resources):
         signature,
         "1",
         [runner],
-        BatchPolicy(4, merge=True),
+        Terms(BatchPolicy(4, merge=True)),
         Statistics(name, "1"),
         resources=resources,
         claims={runner: Claim({"memory": 1})},

@@ -22,6 +22,7 @@ from tuili.server.protocol.signature import Signature, TensorRule
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 from tuili.server.serving.servable import Servable
+from tuili.server.serving.terms import Terms
 from tuili.server.telemetry.statistics import Statistics
 
 MERGE = BatchPolicy(max_rows=8, merge=True)
@@ -72,7 +73,7 @@ def servable(model, policy=MERGE, *, inline=True, dims=(2,), reshape=None):
         signature,
         "1",
         [Instance(each, "m-1") for each in models],
-        policy,
+        Terms(policy),
         Statistics("m", "1"),
         placement=Always(inline),
     )

@@ -29,6 +29,7 @@ from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 from tuili.server.scheduling.sequences import SequencePolicy
 from tuili.server.serving.servable import Servable
+from tuili.server.serving.terms import Terms
 from tuili.server.telemetry.statistics import Statistics
 
 
@@ -118,12 +119,17 @@ class Machine(RuleBasedStateMachine):
             pace._most, pace.delay_s = 9.0, 0.01
             layout = Layout(padding=Padding((2,), {"x": 1}, {"y": 1}), row_buckets=(4,))
         beside = Placement(allowed=False)
-        self.serve(pace=pace, layout=layout, placement=beside, adaptive=self.sharing)
+        self.serve(beside, pace=pace, layout=layout, adaptive=self.sharing)
 
-    def serve(self, **more):
+    def serve(self, placement=None, **terms):
         async def make():
             return Servable(
-                self.signature(4), "1", self.runners, self.policy, Statistics("m", "1"), **more
+                self.signature(4),
+                "1",
+                self.runners,
+                Terms(self.policy, **terms),
+                Statistics("m", "1"),
+                placement=placement,
             )
 
         self.served = self.loop.run_until_complete(make())

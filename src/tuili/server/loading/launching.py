@@ -58,6 +58,7 @@ from tuili.server.serving.ensemble import (
 from tuili.server.serving.ensemble_fits import fits_of
 from tuili.server.serving.servable import Servable
 from tuili.server.serving.shared_cache import SharedAnswers, SharedCache, content_digest
+from tuili.server.serving.terms import Terms
 from tuili.server.telemetry.statistics import Statistics
 
 Live = Servable | Ensemble
@@ -135,7 +136,6 @@ class Launcher:
     async def _servable(self, prepared: Prepared, folder: Path, version: int) -> Servable:
         config = prepared.config
         name = f"{config.name}-{version}"
-        adaptive = config.policy is None and prepared.sequences is None
         slots = [slot for host in prepared.hosts for slot in host.slots]
         instances: list[Runner] = list(slots)
         if not slots:
@@ -144,28 +144,36 @@ class Launcher:
             prepared.completed.signature,
             str(version),
             instances,
-            prepared.completed.policy,
+            await self._terms(prepared, folder / str(version)),
             self.statistics(config.name, str(version)),
             config=prepared.completed.json,
-            decoupled=config.decoupled,
-            sequences=prepared.sequences,
-            adaptive=adaptive,
-            cache=self._cache if self._caches(config) else None,
-            shared=await self._shared_answers(folder / str(version), config),
-            idempotent=config.parameters.get("idempotent", "true") != "false",
             placement=prepared.placement,
             hosts=prepared.hosts,
             resources=self._resources,
             claims=self._claims(config, instances),
-            door=door_of(config, config.instances, self.submit),
-            layout=prepared.layout,
-            pace=Pace(_number(config, "latency_target_ms") / 1e3) if adaptive else None,
-            hold=hold_of(os.environ),
         )
         for host in prepared.hosts:
             host.attach(partial(host_changed, servable, host))
         self._make_elastic(config, servable, prepared, name, folder)
         return servable
+
+    async def _terms(self, prepared: Prepared, folder: Path) -> Terms:
+        """On which terms the version in that folder takes requests."""
+        config = prepared.config
+        adaptive = config.policy is None and prepared.sequences is None
+        return Terms(
+            prepared.completed.policy,
+            decoupled=config.decoupled,
+            idempotent=config.parameters.get("idempotent", "true") != "false",
+            sequences=prepared.sequences,
+            adaptive=adaptive,
+            cache=self._cache if self._caches(config) else None,
+            shared=await self._shared_answers(folder, config),
+            layout=prepared.layout,
+            pace=Pace(_number(config, "latency_target_ms") / 1e3) if adaptive else None,
+            door=door_of(config, config.instances, self.submit),
+            hold=hold_of(os.environ),
+        )
 
     def _make_elastic(
         self, config: ModelConfig, servable: Servable, prepared: Prepared, name: str, folder: Path

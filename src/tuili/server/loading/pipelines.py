@@ -15,6 +15,7 @@ from tuili.server.repository.config import ModelConfig, TensorConfig
 from tuili.server.repository.pipeline import PipelineStep, TensorType
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.serving.servable import Servable
+from tuili.server.serving.terms import Terms
 from tuili.server.telemetry.statistics import Statistics
 
 
@@ -44,7 +45,7 @@ def function_servable(plan: PipelinePlan, at: int, hosts: Sequence[Host], versio
         signature_of(name, plan.step_inputs(at), step.outputs),
         version,
         [slot for host in hosts for slot in host.slots],
-        BatchPolicy(),
+        Terms(BatchPolicy()),
         Statistics(name, version),
         hosts=hosts,
     )

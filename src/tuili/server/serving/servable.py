@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -29,24 +28,19 @@ from tuili.server.execution.pending import Pending, Reply, StreamReply, Ticket
 from tuili.server.execution.running import Runner
 from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
-from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.gathering import Gather
-from tuili.server.scheduling.holding import Hold
-from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.ordering import Order
-from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.placement import Placement
-from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.queue import RequestQueue
 from tuili.server.scheduling.resources import Claim, Resources
-from tuili.server.scheduling.sequences import SequencePolicy, SequenceQueue
+from tuili.server.scheduling.sequences import SequenceQueue
 from tuili.server.serving.admitting import CLIENT, CLIENT_HEADER, Door
 from tuili.server.serving.answering import Answers, hand_over
 from tuili.server.serving.dispatching import Dispatcher, Policies
 from tuili.server.serving.finishing import Finisher, Queue
 from tuili.server.serving.rehearsing import unheard
-from tuili.server.serving.shared_cache import SharedAnswers
 from tuili.server.serving.sharing import overlap_of
+from tuili.server.serving.terms import Terms
 from tuili.server.telemetry.statistics import Statistics
 
 _NS: Final = 1_000_000_000
@@ -60,85 +54,89 @@ class Servable:
         signature: Signature,
         version: str,
         instances: Sequence[Runner],
-        policy: BatchPolicy,
+        terms: Terms,
         statistics: Statistics,
         *,
         config: dict[str, Any] | None = None,
-        decoupled: bool = False,
-        idempotent: bool = True,
-        sequences: SequencePolicy | None = None,
-        adaptive: bool = False,
-        cache: ResponseCache | None = None,
-        shared: SharedAnswers | None = None,
         placement: Placement | None = None,
         hosts: Sequence[Host] = (),
-        layout: Layout | None = None,
-        pace: Pace | None = None,
-        door: Door | None = None,
         resources: Resources | None = None,
         claims: Mapping[Runner, Claim] | None = None,
-        hold: Hold | None = None,
     ) -> None:
         self.signature = signature
         self.version = version
         self.statistics = statistics
         self.config = config or {}
-        self.decoupled = decoupled
         self.hosts = list(hosts)
-        self._policy = policy
-        self._default_level = policy.level_of(0)
+        self.decoupled = terms.decoupled
+        if terms.decoupled:
+            batched = terms.layout is None and self._takes_many(instances)
+            terms = terms.for_streams(batched=batched)
+        self._terms = terms
+        self._default_level = terms.policy.level_of(0)
         self._broken, self._given_up = "", False
-        self._placement = placement or Placement()
-        self._caches = statistics.caches = cache is not None
-        self._shared = shared
-        self._layout = layout
-        self._door = door
         self._draining = False
-        self._stateful = sequences is not None
-        iterative = self.config.get("sequence_batching", {}).get("iterative_sequence", False)
-        self._own_ids = count(1) if iterative else None
-        if decoupled:
-            if layout is not None or not self._takes_many(instances):
-                policy = self._policy = replace(policy, merge=False)
-            sequences = sequences and sequences.one_by_one()
-        queue: Queue
-        if sequences is not None:
-            queue = stateful = SequenceQueue[Pending](signature.model, sequences)
-        else:
-            stateful = None
-            queue = RequestQueue[Pending](policy, self._rows_worth if adaptive else None, pace)
-        self._queue: Queue = queue
-        self._answers = Answers(
-            signature,
-            version,
-            statistics,
-            sequences=stateful,
-            cache=cache,
-            shared=shared,
-            layout=layout,
-        )
-        finisher = Finisher(queue, self._answers, statistics, idempotent=idempotent)
-        self._overlap = overlap_of(instances) if sequences is None else None
-        gather = None
-        if hosts and sequences is None and policy.merge and available_threads() == 1:
-            gather = Gather(policy.max_rows)
-        expectation = door and door.admission.expectation
-        self._dispatcher = Dispatcher(
-            Policies(
-                queue, self._placement, layout, pace, expectation, hold, gather, self._overlap
-            ),
-            instances,
-            self._answers,
-            finisher,
-            hosts=len(hosts),
-            groups=sequences.instances if sequences and not sequences.states else 0,
-        )
-        in_order = sequences.batch.in_order if sequences else policy.in_order
-        self._order = Order[InferResponse | TuiliError]() if in_order and not decoupled else None
-        self.before_close: Callable[[], Awaitable[None]] = _nothing
+        self._caches = statistics.caches = terms.cache is not None
+        self._door = terms.door
+        self._stateful = terms.sequences is not None
+        self._own_ids = count(1) if self._is_iterative() else None
+        self._order = Order[InferResponse | TuiliError]() if terms.in_order else None
+        self._overlap = None if self._stateful else overlap_of(instances)
+        self._placement = placement or Placement()
+        self._queue = self._new_queue()
+        self._answers = self._new_answers()
+        self._dispatcher = self._new_dispatcher(instances)
         self._resources = resources
         if resources is not None and claims:
             self._dispatcher.share(resources, claims)
+        self.before_close: Callable[[], Awaitable[None]] = _nothing
+
+    def _new_queue(self) -> Queue:
+        terms = self._terms
+        if terms.sequences is not None:
+            return SequenceQueue[Pending](self.signature.model, terms.sequences)
+        worth = self._rows_worth if terms.adaptive else None
+        return RequestQueue[Pending](terms.policy, worth, terms.pace)
+
+    def _new_answers(self) -> Answers:
+        return Answers(
+            self.signature,
+            self.version,
+            self.statistics,
+            sequences=self._queue if isinstance(self._queue, SequenceQueue) else None,
+            cache=self._terms.cache,
+            shared=self._terms.shared,
+            layout=self._terms.layout,
+        )
+
+    def _new_dispatcher(self, instances: Sequence[Runner]) -> Dispatcher:
+        terms, gather = self._terms, None
+        if self.hosts and not self._stateful and terms.policy.merge and available_threads() == 1:
+            gather = Gather(terms.policy.max_rows)
+        policies = Policies(
+            self._queue,
+            self._placement,
+            terms.layout,
+            terms.pace,
+            terms.door and terms.door.admission.expectation,
+            terms.hold,
+            gather,
+            self._overlap,
+        )
+        idempotent = terms.idempotent
+        finisher = Finisher(self._queue, self._answers, self.statistics, idempotent=idempotent)
+        return Dispatcher(
+            policies,
+            instances,
+            self._answers,
+            finisher,
+            hosts=len(self.hosts),
+            groups=terms.groups,
+        )
+
+    def _is_iterative(self) -> bool:
+        """Whether each request is a sequence of its own, run until its model ends it."""
+        return bool(self.config.get("sequence_batching", {}).get("iterative_sequence", False))
 
     def _takes_many(self, instances: Sequence[Runner]) -> bool:
         """Whether a model that answers any number of times is to get its requests in batches."""
@@ -153,7 +151,7 @@ class Servable:
     def plain(self) -> bool:
         """Whether requests may go the express way."""
         return not (
-            self._door or self._caches or self._layout or self._stateful or self.decoupled
+            self._door or self._caches or self._terms.layout or self._stateful or self.decoupled
         ) and not any(rule.reshape for rule in self.signature.outputs.values())
 
     def express(
@@ -199,8 +197,8 @@ class Servable:
         item = self._checked(request, reply)
         if self._own_ids is not None:
             item.sequence, item.starts = next(self._own_ids), True
-        if self._layout is not None:
-            item.lane = self._layout.lane(item.arrays)
+        if self._terms.layout is not None:
+            item.lane = self._terms.layout.lane(item.arrays)
         if not self._caches or request.uncached:
             return self._enqueue(item)
         self._answers.from_cache(item, self._enqueue_or_fail)
@@ -356,20 +354,20 @@ class Servable:
     def _apply_parameters(self, item: Pending, parameters: Parameters) -> float:
         """Set the priority level; returns the request's own timeout in seconds."""
         priority = parameters.get("priority", 0)
-        item.level = self._policy.level_of(int(priority))
+        item.level = self._terms.policy.level_of(int(priority))
         if self._stateful:
             item.sequence = _sequence_id(parameters.get("sequence_id", 0))
             item.starts = bool(parameters.get("sequence_start", False))
             item.ends = bool(parameters.get("sequence_end", False))
         timeout_s = int(parameters.get("timeout", 0)) / 1e6
-        if timeout_s and self._policy.end_to_end and not self._stateful:
+        if timeout_s and self._terms.policy.end_to_end and not self._stateful:
             moment = item.arrived + timeout_s
             item.deadline = min(item.deadline, moment) if item.deadline else moment
         return timeout_s
 
     def _rows_worth(self, item: Pending) -> int:
         judge = self._overlap or self._placement
-        return judge.rows_worth(item.elements // item.rows, self._policy.max_rows)
+        return judge.rows_worth(item.elements // item.rows, self._terms.policy.max_rows)
 
     # ---- life
     @property
@@ -410,8 +408,8 @@ class Servable:
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Refuse new requests and wait for those here; false when time ran out first."""
         self._draining = True
-        if self._shared is not None:
-            await self._shared.cache.settle()
+        if self._terms.shared is not None:
+            await self._terms.shared.cache.settle()
         return await self._dispatcher.wait_idle(timeout_s)
 
     async def close(self) -> None:
