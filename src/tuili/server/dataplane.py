@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from tuili import __version__
 from tuili.errors import (
     InvalidArgument,
     NotFound,
@@ -29,6 +28,13 @@ from tuili.server.control.reconciler import Front
 from tuili.server.control.split import Split
 from tuili.server.control.variants import rollout_lines
 from tuili.server.demand import Demand
+from tuili.server.describing import (
+    checked_version,
+    metrics_text,
+    model_metadata,
+    server_metadata,
+    statistics_of,
+)
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
 from tuili.server.forwarding import Forwarding, patterns_of
@@ -40,7 +46,6 @@ from tuili.server.memory.shared_memory import Regions, require_data
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import FOLLOWS, ServerOptions
 from tuili.server.protocol.messages import InferRequest
-from tuili.server.protocol.signature import TensorRule
 from tuili.server.recording import Recorder
 from tuili.server.remotes import Remotes
 from tuili.server.repository import overrides
@@ -51,8 +56,6 @@ from tuili.server.serving.servable import Servable
 from tuili.server.settings import LogSettings
 from tuili.server.telemetry.access_log import AccessLog
 from tuili.server.telemetry.custom import CustomMetrics
-from tuili.server.telemetry.host_metrics import HostState, host_lines
-from tuili.server.telemetry.prometheus import exposition
 from tuili.server.tracing import config as tracing
 from tuili.server.tracing.tracer import Tracer, Ways
 
@@ -63,19 +66,6 @@ Answer = TypeVar("Answer")
 _AS_ASKED: Final = ("explicit", "demand")
 _LOOKS: Final = 10
 _VERSION: Final = re.compile(r"[0-9]{1,19}")
-_EXTENSIONS: Final[tuple[str, ...]] = (
-    "classification",
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "sequence",
-    "schedule_policy",
-    "model_configuration",
-    "binary_tensor_data",
-    "parameters",
-    "statistics",
-    "trace",
-    "logging",
-)
 
 
 class DataPlane:
@@ -291,17 +281,15 @@ class DataPlane:
 
     def server_metadata(self) -> Json:
         """`{"name", "version", "extensions"}`."""
-        extensions: list[str] = list(_EXTENSIONS)
-        if self._regions.allowed or self.options.compat == "triton":
-            extensions.append("system_shared_memory")
-        return {"name": self.options.server_id, "version": __version__, "extensions": extensions}
+        lends = self._regions.allowed or self.options.compat == "triton"
+        return server_metadata(self.options.server_id, lends=lends)
 
     def model_ready(self, model: str, version: str = "") -> bool:
         """Whether that model version answers; false for unknown ones.
 
         InvalidArgument for a version that is no number.
         """
-        servable = self._live.get(model, {}).get(_checked_version(version))
+        servable = self._live.get(model, {}).get(checked_version(version))
         if servable is None and self.demand is not None and model not in self._live:
             return self.demand.is_ready(model)
         return servable is not None and not servable.broken
@@ -321,15 +309,8 @@ class DataPlane:
     def model_metadata(self, model: str, version: str = "") -> Json:
         """`{"name", "versions", "platform", "inputs", "outputs"}` as KServe v2 has it."""
         servable = self._servable(model, version)
-        signature = servable.signature
-        batched = signature.max_batch_size > 0
-        return {
-            "name": model,
-            "versions": [version] if version else self._versions(model),
-            "platform": servable.config["platform"] or servable.config["backend"],
-            "inputs": [_tensor_json(rule, batched) for rule in signature.inputs.values()],
-            "outputs": [_tensor_json(rule, batched) for rule in signature.outputs.values()],
-        }
+        versions = [version] if version else self._versions(model)
+        return model_metadata(model, servable, versions)
 
     def model_config(self, model: str, version: str = "") -> Json:
         """The model's configuration as the JSON form of Triton's `ModelConfig`."""
@@ -337,22 +318,7 @@ class DataPlane:
 
     def model_statistics(self, model: str = "", version: str = "") -> Json:
         """`{"model_stats": [...]}` of one model, one version or ("") all."""
-        if model:
-            servable = self._live.get(model)
-            if servable is None or (version and version not in servable):
-                _checked_version(version)
-                what = f"'{model}' is not available"
-                if servable is not None:
-                    what = f"version is not available for model '{model}'"
-                raise InvalidArgument(f"requested model {what}")
-        found = [
-            servable.statistics.json()
-            for name, versions in sorted(self._live.items())
-            if model in ("", name)
-            for number, servable in sorted(versions.items())
-            if number and version in ("", number)
-        ]
-        return {"model_stats": found}
+        return {"model_stats": statistics_of(self._live, model, version)}
 
     def is_decoupled(self, model: str, version: str = "") -> bool:
         """Whether the model may answer a request any number of times."""
@@ -452,35 +418,16 @@ class DataPlane:
     # ---- telemetry
     def metrics_text(self) -> str:
         """The Prometheus exposition of everything that is counted."""
-        running = [
-            servable
-            for _, versions in sorted(self._live.items())
-            for number, servable in sorted(versions.items())
-            if number
-        ]
-        for servable in running:
-            elsewhere = 0
-            if self.front_ends is not None:
-                counted = servable.statistics
-                elsewhere = self.front_ends.pending(counted.model, counted.version)
-            # What waits in an ensemble, waits for one of its steps and counts there.
-            waiting = servable.pending() if isinstance(servable, Servable) else 0
-            servable.statistics.pending = waiting + elsewhere
-        hosts = [
-            HostState(host.name, at, host.up, host.policy.deaths, host.rss_bytes())
-            for servable in running
-            for at, host in enumerate(servable.hosts)
-        ]
-        return exposition(
-            [each.statistics for each in running],
-            self.server_ready(),
+        return metrics_text(
+            self._live,
+            self.front_ends,
             [
-                *host_lines(hosts),
                 *self.custom_metrics.lines(),
                 *rollout_lines(self.conductor),
                 *(self.demand.lines() if self.demand is not None else ()),
                 *(self.front_ends.lines() if self.front_ends is not None else ()),
             ],
+            ready=self.server_ready(),
         )
 
     # ---- steps
@@ -493,7 +440,7 @@ class DataPlane:
             labelled = str(self.rollouts.labels(model)["labels"].get(version, ""))
             if labelled and labelled in versions:
                 return versions[labelled]
-        _checked_version(version)
+        checked_version(version)
         states = self.repository.states_of(model)
         if version and int(version) in states:
             raise not_ready(model, int(version), states[int(version)])
@@ -524,17 +471,3 @@ class DataPlane:
     def _require_known(self, model: str) -> None:
         if model and model not in self._live:
             raise InvalidArgument(f"Request for unknown model : {model}")
-
-
-def _checked_version(version: str) -> str:
-    if version and not _VERSION.fullmatch(version):
-        raise InvalidArgument(
-            f"failed to get model version from specified version string '{version}' (details: "
-            "it must be a whole number), version should be an integral value > 0"
-        )
-    return version
-
-
-def _tensor_json(rule: TensorRule, batched: bool) -> Json:
-    dims = [-1, *rule.dims] if batched else list(rule.dims)
-    return {"name": rule.name, "datatype": rule.datatype, "shape": dims}
