@@ -17,6 +17,7 @@ from tuili.server.protocol.messages import (
     OutputTensor,
     Parameters,
 )
+from tuili.server.readiness import Verdict
 
 DATATYPES = [
     "BOOL",
@@ -172,6 +173,14 @@ class FakeDataPlane(DataPlane):
 
     def not_ready_reasons(self) -> dict[str, str]:
         return {} if self.ready else {"": "models are still loading", "simple": "no file"}
+
+    def server_verdict(self) -> Verdict:
+        reasons = sorted(self.not_ready_reasons().items())
+        told = [f"model '{model}': {why}" if model else why for model, why in reasons]
+        return Verdict(self.ready, "; ".join(told))
+
+    def model_verdict(self, model: str, version: str = "") -> Verdict:
+        return Verdict(self.model_ready(model, version), self.not_ready_reasons().get(model, ""))
 
     def server_metadata(self) -> Json:
         return {"name": "tuili", "version": "0.1", "extensions": ["binary_tensor_data"]}

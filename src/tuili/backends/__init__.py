@@ -21,7 +21,8 @@ class Executable(Protocol):
     One whose runs may take several `threads`, and may be under way at once, has
     `run_on(inputs, threads)`, which takes so many at most, the caller's included.
     A back end that keeps resources beyond the object's life also has `close()`; one whose runs keep
-    memory in this process, `held_bytes`.
+    memory in this process, `held_bytes`; one that can tell, `why_not_ready() -> str`, or None: ""
+    when it is ready.
     """
 
     @property

@@ -33,6 +33,7 @@ from tuili.backends.host_messages import (
     Loaded,
     One,
     Order,
+    Readied,
     Run,
     SlotMemory,
     Spilled,
@@ -41,6 +42,7 @@ from tuili.backends.host_messages import (
 )
 from tuili.backends.host_streams import Outgoing
 from tuili.backends.kept_memory import keep_memory
+from tuili.backends.readiness import answer_beside
 from tuili.backends.requests import Answered, ByRequest, kind_of
 from tuili.errors import TuiliError
 
@@ -74,6 +76,7 @@ def run(number: int) -> int:
         by_request = hasattr(model, "run_requests")
         loaded = Loaded(to_specs(model.inputs), to_specs(model.outputs), by_request)
         loaded.config_json = getattr(model, "config_json", "")
+        loaded.says_ready = _answers_readiness(server, model, caller)
         _send(server, host_letters.encode(loaded))
         child = _Child(server, model, [SlotMemory(each) for each in order.slots], caller)
         child.serve()
@@ -100,6 +103,21 @@ def _load(order: Load, caller: Caller) -> Executable:
         order.config_json,
     )
     return backends.load(order.backend, Path(os.fsdecode(order.path)), options)
+
+
+def _answers_readiness(server: socket.socket, model: Executable, caller: Caller) -> bool:
+    """Answer when the model is asked whether it is ready; false when it cannot tell."""
+    reason: Callable[[], str] | None = getattr(model, "why_not_ready", None)
+    if reason is None:
+        return False
+
+    def tell(why: str) -> None:
+        # When the server is gone, the loop of the host sees it too.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            host_letters.send(server, Readied(why))
+
+    caller.on_ask_ready = lambda: answer_beside(reason, tell)
+    return True
 
 
 class _Child:

@@ -67,8 +67,12 @@ class Unwanted(msgspec.Struct, tag=True, array_like=True):
     number: int
 
 
+class AskReady(msgspec.Struct, tag=True, array_like=True):
+    """Is the model ready, as far as it can tell? `Readied` answers, on the socket of orders."""
+
+
 ToServer = Call | Unwanted
-ToHost = Called | Cancelled
+ToHost = Called | Cancelled | AskReady
 
 _decode_call: Final = msgspec.msgpack.Decoder(ToServer).decode
 _decode_called: Final = msgspec.msgpack.Decoder(ToHost).decode
@@ -136,6 +140,7 @@ class Caller:
         self._cancelled: set[tuple[int, int]] = set()
         self._reader: threading.Thread | None = None
         self._is_over = False
+        self.on_ask_ready: Callable[[], None] | None = None  # called by the thread that listens
 
     def start(self) -> None:
         """Begin to listen."""
@@ -195,6 +200,9 @@ class Caller:
             message = _decode_called(raw)
             if isinstance(message, Cancelled):
                 self._cancelled.add((message.slot, message.at))
+            elif isinstance(message, AskReady):
+                if self.on_ask_ready is not None:
+                    self.on_ask_ready()
             else:
                 self._take(message, descriptors)
             for descriptor in descriptors:

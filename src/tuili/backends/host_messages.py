@@ -75,12 +75,22 @@ class Run(msgspec.Struct, tag=True, array_like=True):
 
 
 class Loaded(msgspec.Struct, tag=True, array_like=True):
-    """The model is loaded; `by_request`: it wants to be told what the requests of a batch say."""
+    """The model is loaded; `by_request`: it wants to be told what the requests of a batch say.
+
+    With `says_ready` it may be asked whether it is ready.
+    """
 
     inputs: list[Spec]
     outputs: list[Spec]
     by_request: bool = False
     config_json: str = ""
+    says_ready: bool = False
+
+
+class Readied(msgspec.Struct, tag=True, array_like=True):
+    """Why the model is not ready, as it says itself; "" when it is."""
+
+    reason: str
 
 
 class Done(msgspec.Struct, tag=True, array_like=True):
@@ -163,7 +173,7 @@ def from_specs(specs: Iterable[Spec]) -> tuple[TensorSpec, ...]:
 
 
 Order = Load | Run
-Answer = Loaded | Done | DoneEach | Part | Ended | Failed
+Answer = Loaded | Done | DoneEach | Part | Ended | Failed | Readied
 
 
 class SlotMemory:

@@ -6,7 +6,7 @@ Two forms are understood. Ours is a class `Model` with `run(inputs) -> outputs` 
         def __init__(self, parameters: dict[str, str]): ...
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
 
-(of a decoupled model a generator of such dictionaries).
+(of a decoupled model a generator of such dictionaries). It may have `is_ready() -> bool`, too.
 
 Triton's is a class `TritonPythonModel` with `initialize`, `execute` and `finalize`; it imports
 `triton_python_backend_utils`, which is `tuili.backends.triton_utils` here.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from tuili.backends import BackendOptions, Executable, Specs, triton_utils
+from tuili.backends.readiness import readiness_of
 from tuili.backends.triton_model import TritonModel
 from tuili.errors import InvalidModel
 from tuili.tensors import Array
@@ -35,6 +36,7 @@ class PlainModel:
         self.inputs = inputs
         self.outputs = outputs
         self._model = model
+        self.why_not_ready = readiness_of(model)
 
     def run(self, inputs: dict[str, Array], /) -> dict[str, Array]:
         """Whatever the class answers."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuili.backends import BackendOptions, Specs, triton_utils
+from tuili.backends.readiness import readiness_of
 from tuili.backends.requests import KINDS, Answered, SendTo, Told, divided
 from tuili.backends.triton_calls import InferenceRequest
 from tuili.backends.triton_completion import ModelConfig
@@ -38,6 +39,7 @@ class TritonModel:
         self._decoupled = options.decoupled
         self._iterative = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_begins = threading.Lock()
         self.config_json = ""
         config = options.config_json or json.dumps({"name": self._model_name})
         if hasattr(model_class, "auto_complete_config"):
@@ -48,6 +50,7 @@ class TritonModel:
         triton_utils.set_model_dir(str(path.parent))
         if hasattr(self._model, "initialize"):
             self._model.initialize(self._arguments(path, self.config_json or config))
+        self.why_not_ready = readiness_of(self._model, self._wait)
 
     def _complete(self, model_class: Any, config: str) -> None:
         completing = ModelConfig(config)
@@ -141,10 +144,15 @@ class TritonModel:
 
     def _tasks(self) -> asyncio.AbstractEventLoop:
         """The loop of the model's coroutines, on a thread of its own."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="execute", daemon=True).start()
-        return self._loop
+        with self._loop_begins:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="execute", daemon=True).start()
+            return self._loop
+
+    def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """The result of a coroutine on a loop that stays: tasks that it leaves behind go on."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._tasks()).result()
 
     def close(self) -> None:
         """Tell the model that it ends."""
@@ -199,8 +207,7 @@ class TritonModel:
             if inspect.iscoroutine(responses):
                 if self._decoupled and batch[0].forward is not None:
                     return self._in_background(responses, batch)
-                # A loop that stays: tasks that a coroutine leaves behind go on.
-                responses = asyncio.run_coroutine_threadsafe(responses, self._tasks()).result()
+                responses = self._wait(responses)
         except TuiliError as error:
             raise InternalError(self._failed(str(error), error)) from error
         except Exception as error:

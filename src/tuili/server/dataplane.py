@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -46,6 +46,7 @@ from tuili.server.memory.shared_memory import Regions, require_data
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import FOLLOWS, ServerOptions
 from tuili.server.protocol.messages import InferRequest
+from tuili.server.readiness import Judged, Verdict, judged
 from tuili.server.recording import Recorder
 from tuili.server.remotes import Remotes
 from tuili.server.repository import overrides
@@ -270,6 +271,14 @@ class DataPlane:
         wanted = {} if self.demand is not None else self.repository.failures()
         return not (self.options.strict_readiness and (wanted or self._broken()))
 
+    def server_verdict(self) -> Judged:
+        """As `server_ready`, with why not; models that can tell are asked, too."""
+        if not self.server_ready():
+            reasons = sorted(self.not_ready_reasons().items())
+            told = [f"model '{model}': {why}" if model else why for model, why in reasons]
+            return Verdict(False, "; ".join(told))
+        return judged(Verdict(True), self._fronts() if self.options.strict_readiness else ())
+
     def not_ready_reasons(self) -> dict[str, str]:
         """Why the server is not ready, by model ("" for the server itself)."""
         reasons = self._broken() | self.repository.failures()
@@ -293,6 +302,17 @@ class DataPlane:
         if servable is None and self.demand is not None and model not in self._live:
             return self.demand.is_ready(model)
         return servable is not None and not servable.broken
+
+    def model_verdict(self, model: str, version: str = "") -> Judged:
+        """As `model_ready`, with why not; the model and what it is made of are asked, too."""
+        if not self.model_ready(model, version):
+            return Verdict(False, self.not_ready_reasons().get(model, ""))
+        names = [model]
+        for name in names:  # grows: parts have parts
+            names += [part for part in self.parts_of(name) if part not in names]
+        found = [(name, self._live.get(name, {}).get("")) for name in names[1:]]
+        found.append((model, self._live.get(model, {}).get(version)))
+        return judged(Verdict(True), [(name, each) for name, each in found if each is not None])
 
     def when_live(self, model: str, answer: Callable[[], Answer]) -> Answer | Awaitable[Answer]:
         """What `answer` says of a model, after its load where that is on demand."""
@@ -455,14 +475,15 @@ class DataPlane:
 
     def _broken(self) -> dict[str, str]:
         """Live models that cannot answer now, with the cause."""
-        found: dict[str, str] = {}
+        return {name: front.broken for name, front in self._fronts() if front.broken}
+
+    def _fronts(self) -> Iterator[tuple[str, Front]]:
+        """What clients may be answered by, with the names of the models."""
         for name, versions in self._live.items():
             # A candidate that cannot answer is the roll-out's concern, not the clients'.
             front = versions.get("")
-            for each in (front,) if isinstance(front, Split) else versions.values():
-                if each.broken:
-                    found[name] = each.broken
-        return found
+            fronts = (front,) if isinstance(front, Split) else dict.fromkeys(versions.values())
+            yield from ((name, each) for each in fronts)
 
     def _require_explicit(self) -> None:
         if self.options.model_control_mode not in _AS_ASKED:

@@ -21,6 +21,7 @@ from tuili.server.protocol.messages import (
     Parameters,
     RequestedOutput,
 )
+from tuili.server.readiness import Judged, Verdict, then
 from tuili.server.telemetry.custom import CustomMetrics
 from tuili.tensors import DType
 
@@ -39,7 +40,7 @@ class Server(Protocol):
 
     def submit(self, request: InferRequest, reply: Reply) -> Ticket: ...
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket: ...
-    def model_ready(self, model: str, version: str = "") -> bool: ...
+    def model_verdict(self, model: str, version: str = "") -> Judged: ...
     async def repository_load(
         self, model: str, parameters: dict[str, Any] | None = None
     ) -> None: ...
@@ -52,7 +53,7 @@ class CallAnswerer:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._open: dict[tuple[int, int], Ticket] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
 
     def listener(self) -> Callable[[socket.socket], None]:
         """What to give the socket of a host, from any thread; it is listened to on this loop."""
@@ -100,7 +101,7 @@ class CallAnswerer:
             ticket.cancel()
             error = Cancelled("the request was cancelled")
             told = Called(call.number, text=str(error), kind=kind_of(error))
-            host_calls.send(calls, told)
+            _tell(calls, told)
 
     def _gone(self, calls: socket.socket) -> None:
         """A host went: what it asked for is not wanted any more."""
@@ -136,12 +137,17 @@ class CallAnswerer:
             self._open[key] = ticket
 
     def _ready(self, calls: socket.socket, call: Call) -> None:
+        def answer(found: Verdict) -> None:
+            _tell(calls, Called(call.number, text="ready" if found.ready else ""))
+
         try:
-            ready = self._server.model_ready(call.model, call.version)
+            found = self._server.model_verdict(call.model, call.version)
         except TuiliError as error:
             _send(calls, call, error, True)
         else:
-            host_calls.send(calls, Called(call.number, text="ready" if ready else ""))
+            coming = then(found, answer)
+            if coming is not None:
+                self._keep(coming)
 
     def _metric(self, calls: socket.socket, call: Call) -> None:
         try:
@@ -149,10 +155,13 @@ class CallAnswerer:
         except TuiliError as error:
             _send(calls, call, error, True)
         else:
-            host_calls.send(calls, Called(call.number, text=repr(found)))
+            _tell(calls, Called(call.number, text=repr(found)))
 
     def _later(self, calls: socket.socket, call: Call) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(self._repository(calls, call))
+        self._keep(self._repository(calls, call))
+
+    def _keep(self, work: Awaitable[None]) -> None:
+        task: asyncio.Future[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -165,7 +174,7 @@ class CallAnswerer:
         except TuiliError as error:
             _send(calls, call, error, True)
         else:
-            host_calls.send(calls, Called(call.number))
+            _tell(calls, Called(call.number))
 
 
 def _act(metrics: CustomMetrics, owner: int, name: str, told: Mapping[str, Any]) -> float:
@@ -201,14 +210,11 @@ def _parameters(call: Call) -> Parameters:
 def _send(
     calls: socket.socket, call: Call, answer: InferResponse | TuiliError | None, final: bool
 ) -> None:
-    if calls.fileno() < 0:
-        return  # the host is gone
     if answer is None:
-        host_calls.send(calls, Called(call.number, final))
+        _tell(calls, Called(call.number, final))
     elif isinstance(answer, TuiliError):
-        told = Called(call.number, final, text=str(answer), kind=kind_of(answer))
-        host_calls.send(calls, told)
-    else:
+        _tell(calls, Called(call.number, final, text=str(answer), kind=kind_of(answer)))
+    elif calls.fileno() >= 0:
         arrays = {o.name: o.data for o in answer.outputs if o.data is not None}
         laid, capacity, descriptor = host_calls.pack(arrays)
         told = Called(
@@ -216,3 +222,9 @@ def _send(
             capacity=capacity, version=answer.version,
         )  # fmt: skip
         host_calls.send(calls, told, descriptor)
+
+
+def _tell(calls: socket.socket, told: Called) -> None:
+    """Answer a host, unless it is gone meanwhile."""
+    if calls.fileno() >= 0:
+        host_calls.send(calls, told)

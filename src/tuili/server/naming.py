@@ -16,6 +16,7 @@ from tuili.server.dataplane import DataPlane
 from tuili.server.execution.pending import Reply, StreamReply, Ticket
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.messages import InferRequest, InferResponse
+from tuili.server.readiness import Judged
 from tuili.server.repository.layout import Namespaced, find_models
 from tuili.server.repository.namespaces import ambiguous, whole_names
 
@@ -115,6 +116,9 @@ class NamingDataPlane(DataPlane):
 
     def model_ready(self, model: str, version: str = "") -> bool:
         return super().model_ready(self._names.one(model), version)
+
+    def model_verdict(self, model: str, version: str = "") -> Judged:
+        return super().model_verdict(self._names.one(model), version)
 
     def when_live(self, model: str, answer: Callable[[], Answer]) -> Answer | Awaitable[Answer]:
         return super().when_live(self._names.one(model), answer)

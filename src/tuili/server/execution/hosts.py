@@ -37,6 +37,7 @@ from tuili.backends.host_messages import (
     Load,
     Loaded,
     Part,
+    Readied,
     Run,
     SlotMemory,
     Spilled,
@@ -45,6 +46,7 @@ from tuili.backends.host_messages import (
 )
 from tuili.errors import InvalidArgument, InvalidModel
 from tuili.server.execution.host_processes import FORK_SERVER, Process, start_in
+from tuili.server.execution.readying import Readying
 from tuili.server.execution.running import InstanceDied
 from tuili.server.execution.slots import HostSlot
 from tuili.server.protocol.messages import Array
@@ -90,6 +92,7 @@ class Host:
         self.outputs: Specs = ()
         self.by_request = False
         self.config_json = ""
+        self.readying: Readying | None = None  # of a model that can tell
         self.up = False
         self.reason = ""
         self.slots = [HostSlot(self, index) for index in range(spec.slots)]
@@ -195,6 +198,10 @@ class Host:
         if self._calls is not None:
             host_calls.send(self._calls, host_calls.Cancelled(slot, at))
 
+    def _ask_ready(self) -> None:
+        if self._calls is not None:
+            host_calls.send(self._calls, host_calls.AskReady())
+
     def hung(self) -> None:
         """A run took longer than allowed: the child is killed, and so declared dead."""
         _log.error("%s: no answer within %g s", self.spec.name, self.spec.run_timeout_s)
@@ -297,7 +304,10 @@ class Host:
         return answer
 
     def _take(self, answer: Answer, descriptors: Sequence[int]) -> None:
-        if isinstance(answer, Loaded):
+        if isinstance(answer, Readied):
+            if self.readying is not None:
+                self.readying.answered(answer.reason)
+        elif isinstance(answer, Loaded):
             self._loaded(answer)
             _log.info("%s: model host is up again", self.spec.name)
             self._changed()
@@ -324,6 +334,7 @@ class Host:
         self._loads_no_more()
         self.up, self.reason, self._retiring = True, "", False
         self.by_request, self.config_json = answer.by_request, answer.config_json
+        self.readying = Readying(self.spec.name, self._ask_ready) if answer.says_ready else None
         self.policy.started(time.monotonic())
         for slot in self.slots:
             slot.available = True
@@ -373,6 +384,8 @@ class Host:
 
     def _hang_up(self) -> None:
         self._loads_no_more()
+        if self.readying is not None:
+            self.readying.answered("its model host has ended")
         if self._socket is None:
             return
         if self._loop is not None:

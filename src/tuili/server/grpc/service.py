@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from tuili.errors import InternalError, InvalidArgument, NotFound, Unsupported
 from tuili.server.dataplane import DataPlane, Json
 from tuili.server.grpc.schema import HEALTH_V1, INFERENCE
+from tuili.server.readiness import Verdict, then
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 HEALTH_NAME: Final = "grpc.health.v1.Health"
@@ -32,13 +33,18 @@ def _server_live(dataplane: DataPlane, request: Message) -> Message:
     return INFERENCE["ServerLiveResponse"](live=dataplane.server_live())
 
 
-def _server_ready(dataplane: DataPlane, request: Message) -> Message:
-    return INFERENCE["ServerReadyResponse"](ready=dataplane.server_ready())
+def _server_ready(dataplane: DataPlane, request: Message) -> Message | Awaitable[Message]:
+    def answer(found: Verdict) -> Message:
+        return INFERENCE["ServerReadyResponse"](ready=found.ready)
+
+    return then(dataplane.server_verdict(), answer)
 
 
-def _model_ready(dataplane: DataPlane, request: Message) -> Message:
-    ready = dataplane.model_ready(request.name, request.version)
-    return INFERENCE["ModelReadyResponse"](ready=ready)
+def _model_ready(dataplane: DataPlane, request: Message) -> Message | Awaitable[Message]:
+    def answer(found: Verdict) -> Message:
+        return INFERENCE["ModelReadyResponse"](ready=found.ready)
+
+    return then(dataplane.model_verdict(request.name, request.version), answer)
 
 
 def _server_metadata(dataplane: DataPlane, request: Message) -> Message:
@@ -188,11 +194,15 @@ def _log_settings(dataplane: DataPlane, request: Message) -> Message:
     return response
 
 
-def _health_check(dataplane: DataPlane, request: Message) -> Message:
+def _health_check(dataplane: DataPlane, request: Message) -> Message | Awaitable[Message]:
     if request.service not in ("", SERVICE_NAME):
         raise NotFound(f"unknown service '{request.service}', expected '' or '{SERVICE_NAME}'")
-    status = "SERVING" if dataplane.server_ready() else "NOT_SERVING"
-    return HEALTH_V1["HealthCheckResponse"](status=status)
+
+    def answer(found: Verdict) -> Message:
+        status = "SERVING" if found.ready else "NOT_SERVING"
+        return HEALTH_V1["HealthCheckResponse"](status=status)
+
+    return then(dataplane.server_verdict(), answer)
 
 
 @dataclass(frozen=True, slots=True)

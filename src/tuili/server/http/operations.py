@@ -13,6 +13,7 @@ from tuili.server.http.openapi import openapi_document
 from tuili.server.http.reply import TEXT, Reply, error_reply, json_reply
 from tuili.server.http.rollouts import ROLLOUT_OPERATIONS
 from tuili.server.protocol.parameters import wrong_type
+from tuili.server.readiness import Verdict, then
 
 
 def server_metadata(call: Call) -> Reply:
@@ -28,13 +29,13 @@ def server_live(call: Call) -> Reply:
     return Reply(200 if call.dataplane.server_live() else 400, (), TEXT)
 
 
-def server_ready(call: Call) -> Reply:
+def server_ready(call: Call) -> Reply | Awaitable[Reply]:
     """Whether requests should be sent here; as in Triton empty if so, and why not otherwise."""
-    if call.dataplane.server_ready():
-        return Reply(200, (), TEXT)
-    reasons = call.dataplane.not_ready_reasons()
-    told = [f"model '{model}': {why}" if model else why for model, why in sorted(reasons.items())]
-    return error_reply(400, "; ".join(told) or "not ready")
+
+    def reply(found: Verdict) -> Reply:
+        return Reply(200, (), TEXT) if found.ready else error_reply(400, found.why or "not ready")
+
+    return then(call.dataplane.server_verdict(), reply)
 
 
 def model_metadata(call: Call) -> Reply | Awaitable[Reply]:
@@ -43,12 +44,15 @@ def model_metadata(call: Call) -> Reply | Awaitable[Reply]:
     return dataplane.when_live(model, lambda: json_reply(dataplane.model_metadata(model, version)))
 
 
-def model_ready(call: Call) -> Reply:
+def model_ready(call: Call) -> Reply | Awaitable[Reply]:
     """Whether a model version answers."""
-    if call.dataplane.model_ready(call.match.model, call.match.version):
-        return Reply(200, (), TEXT)
-    why = call.dataplane.not_ready_reasons().get(call.match.model)
-    return error_reply(400, f"{_NOT_READY}: {why}" if why else _NOT_READY)
+
+    def reply(found: Verdict) -> Reply:
+        if found.ready:
+            return Reply(200, (), TEXT)
+        return error_reply(400, f"{_NOT_READY}: {found.why}" if found.why else _NOT_READY)
+
+    return then(call.dataplane.model_verdict(call.match.model, call.match.version), reply)
 
 
 def model_config(call: Call) -> Reply | Awaitable[Reply]:

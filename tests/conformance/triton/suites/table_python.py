@@ -89,10 +89,16 @@ def _io_models(source: str) -> Build:
     )
 
 
-def _llm(repository: Path, qa: Path) -> None:
-    shutil.copytree(qa / _HOME / "io" / "requested_output_model", repository / "llm")
-    (repository / "llm" / "1").mkdir()
-    shutil.move(repository / "llm" / "model.py", repository / "llm" / "1")
+def _laid_out(folder: str, name: str, to: str = "") -> Build:
+    """A Python model that lies in a test's folder without one for its version."""
+
+    def build(repository: Path, qa: Path) -> None:
+        there = repository / (to or name)
+        shutil.copytree(qa / folder / name, there)
+        (there / "1").mkdir()
+        shutil.move(there / "model.py", there / "1")
+
+    return build
 
 
 _BASICS = all_of(
@@ -149,6 +155,30 @@ _LOADING = all_of(
     code("bls_model_loading", '"models/', '"{repository}/'),
 )  # fmt: skip
 
+_READY = f"{_HOME}/model_readiness"
+
+
+def _says(name: str, value: str, delay_s: str = "0.1", code: str = "readiness_model.py") -> Build:
+    """An identity that says of itself whether it is ready."""
+
+    def build(repository: Path, qa: Path) -> None:
+        shutil.copy(qa / _READY / "test_models" / code, repository / name / "1" / "model.py")
+
+    told = (("RETURN_VALUE", value), ("DELAY_SECS", delay_s))
+    more = "".join(
+        f'parameters {{ key: "READINESS_FN_{key}" value {{ string_value: "{each}" }} }}\n'
+        for key, each in told
+    )
+    return all_of(_named("identity_fp32", name, more), build)
+
+
+_READIES = all_of(
+    python("identity_fp32"), _says("is_ready_fn_returns_true", "true"), _says("is_ready_fn_returns_false", "false"),
+    _says("is_ready_fn_raises_error", "exception"), _says("is_ready_fn_returns_non_boolean", "non_boolean"), _says("is_ready_fn_timeout", "true", "8"),
+    _says("is_ready_fn_coroutine_returns_true", "coroutine", code="readiness_coroutine_model.py"),
+    _laid_out(f"{_READY}/test_models", "is_ready_fn_returns_true_decoupled"),
+)  # fmt: skip
+
 _AGAIN = python(
     "bls_request_rescheduling",
     "request_rescheduling_addsub",
@@ -181,9 +211,10 @@ PYTHON = (
     Suite("python: response sender closed", f"{_HOME}/response_sender/response_sender_complete_final_test.py", python("response_sender_complete_final"), beside=_no_monitor, issue=6),
     Suite("python: lifecycle", f"{_HOME}/lifecycle/lifecycle_test.py", _LIVES, beside=_log_as("lifecycle_server.log"), issue=6),
     Suite("python: reschedule", f"{_HOME}/request_rescheduling/grpc_endpoint_test.py", _AGAIN, _ALL, beside=_no_monitor, issue=6),
+    Suite("python: readiness", f"{_READY}/test_model_readiness.py", _READIES, ("--no-strict-readiness",), skips={"*model_not_ready": "asks after its host was killed: here it is there again"}, issue=6),
     _inside("rescheduling of a model's calls", "bls_request_rescheduling", _AGAIN, *_ALL),
     Suite("python: ensemble of streams", _IO, _io_models("dlpack_io_identity"), only=("*ensemble_io",), environment={"TRIAL": "default"}, skips={"*": _TORCH}, beside=_no_monitor, issue=6),
     Suite("python: outputs", _IO, python("add_sub"), only=("*output_default",), beside=_no_monitor, issue=6),
     Suite("python: outputs", _IO, python("add_sub"), only=("*gpu*", "*output_decoupled"), skips={"*gpu*": _GPU, "*": _TORCH}, beside=_no_monitor, issue=6),
-    Suite("python: outputs", _IO, _llm, only=("*prior_crash",), beside=_no_monitor, issue=6),
+    Suite("python: outputs", _IO, _laid_out(f"{_HOME}/io", "requested_output_model", "llm"), only=("*prior_crash",), beside=_no_monitor, issue=6),
 )  # fmt: skip
