@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tuili.codegen.vector_math import FAR, LIBRARY
 
-_SIGMOID = "({n[1]} + {v}exp(-({alpha} * {0})))"
+_SIGMOID = "({n[1]} + {v}exp_short(-({alpha} * {0})))"
 
 FLOATS: dict[str, str] = {
     "Identity": "{0}",

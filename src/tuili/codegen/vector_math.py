@@ -25,6 +25,21 @@ static inline vf v_exp(vf x)
     return v_scale(q * (r * r) + r + 1.0f, n);
 }
 
+/* e^x where 1 + e^x is what matters: 0 from -87.7 down, infinite from 88.4 on. 2^n is made of the
+   sum that rounds x / ln 2, which reaches neither subnormal powers nor those beyond 2^127. */
+static inline vf v_exp_short(vf x)
+{
+    const vf c = v_min(v_set1(89.0f), v_max(v_set1(-88.0f), x));
+    const vf t = c * 1.44269504f + 12583039.0f, n = t - 12583039.0f;
+    const vf r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
+    const vf power = v_from_bits((v_bits(t) & 255) << 23);
+    vf q = r * 0.00138145988f + 0.00836871658f;
+    q = q * r + 0.041668389f;
+    q = q * r + 0.166665211f;
+    q = q * r + 0.49999994f;
+    return (q * (r * r) + r + 1.0f) * power;
+}
+
 /* e^x - 1 without cancellation: 2 (2^(n-1) (e^r - 1) + (2^(n-1) - 1/2)). */
 static inline vf v_expm1(vf x)
 {
@@ -78,7 +93,7 @@ static inline vf v_tanh(vf x)
     q = q * x2 + 0.133314416f;
     q = q * x2 - 0.333332807f;
     const vf small = q * (x2 * x) + x;
-    const vf large = 1.0f - 2.0f / (v_exp(a + a) + 1.0f);
+    const vf large = 1.0f - 2.0f / (v_exp_short(a + a) + 1.0f);
     return v_select(a < v_set1(0.625f), small, v_copysign(large, x));
 }
 
@@ -152,7 +167,7 @@ static inline vf v_gelu(vf x)
 /* (1 + tanh(t)) / 2 = 1 / (1 + e^-2t). */
 static inline vf v_gelu_tanh(vf x)
 {
-    return x / (1.0f + v_exp((x * x * -0.0713548163f - 1.59576912f) * x));
+    return x / (1.0f + v_exp_short((x * x * -0.0713548163f - 1.59576912f) * x));
 }
 """
 
@@ -177,12 +192,12 @@ static inline vf v_sign(vf x)
 
 static inline vf v_sigmoid(vf x)
 {
-    return 1.0f / (1.0f + v_exp(-x));
+    return 1.0f / (1.0f + v_exp_short(-x));
 }
 
 static inline vf v_silu(vf x)
 {
-    return x / (1.0f + v_exp(-x));
+    return x / (1.0f + v_exp_short(-x));
 }
 
 static inline vf v_softplus(vf x)
@@ -303,6 +318,7 @@ def vector_math() -> str:
     double = _twin(_COMBINATIONS, "double", "int32_t", "d_")
     double = re.sub(r"(\d\.\d+)f\b", r"\1", double)
     names = "\n".join(f"#define d_{name} {name}" for name in _DOUBLES)
+    names += "\n#define d_exp_short exp"
     parts = [_library(), _KERNELS, _BELOW, _COMBINATIONS, scalar, names, _DOUBLE, double]
     parts.append(_DOUBLE_COMBINATIONS)
     return "\n".join(parts)
