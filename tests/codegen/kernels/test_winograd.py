@@ -27,6 +27,9 @@ CASES = {
     "many blocks, 1-D": ((1, 32, 3001), 48, {"pads": [1, 1]}),
     "few blocks, 1-D": ((2, 40, 113), 40, {"pads": [0, 2]}),
     "large weights, 1-D": ((1, 401, 33), 336, {}),
+    "groups": ((1, 96, 21, 24), 192, {"pads": [1, 1, 1, 1], "group": 3}),
+    "groups that share vectors": ((1, 60, 40, 31), 36, {"pads": [1, 1, 1, 1], "group": 3}),
+    "groups of large weights": ((1, 202, 13, 14), 272, {"pads": [1, 1, 1, 1], "group": 2}),
 }
 ALL = {"F2": F2, "F4": F4, "S2": S2, "S4": S4}
 
@@ -44,7 +47,7 @@ def test_agrees(
     attrs = attrs | {"strides": [winograd.stride] * len(taps)}
     axes = ("NHW" if len(taps) == 2 else "NW") if is_open else ""
     node, values = window_node(
-        "Conv", target, shape, attrs, weights=weights_of(outputs, shape[1], *taps), axes=axes,
+        "Conv", target, shape, attrs, weights=weights_of(outputs, shape[1] // attrs.get("group", 1), *taps), axes=axes,
         bias=weights_of(outputs, 1)[:, 0], epilogue=scalar_body("Relu", extra=1), residual=True,
     )  # fmt: skip
     check(node, target, values, family="winograd", tolerance=1e-5)
@@ -92,4 +95,4 @@ def test_choice(channels: int, size: int, chosen: Winograd | None) -> None:
         "Conv", target, (1, channels, size, size), {"pads": [1] * 4},
         weights=weights_of(channels, channels, 3, 3),
     )  # fmt: skip
-    assert rank_winograd(conv_shape(node, (3, 3)), target)[0] is chosen
+    assert rank_winograd(conv_shape(node, (3, 3)), 1, target)[0] is chosen

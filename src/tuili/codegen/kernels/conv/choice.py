@@ -34,7 +34,7 @@ def plan_conv(node: Node, ctx: Context) -> ConvPlan:
     assert weights is not None
     shape = conv_shape(node, weights.shape[2:])
     groups, block = attr(node, "group"), block_of(node.required(0).layout)
-    ways = rank_winograd(shape, ctx.target) if _may_transform(node, ctx) else [None]
+    ways = rank_winograd(shape, groups, ctx.target) if _may_transform(node, ctx) else [None]
     packed = gathered(shape, block, ctx.target.lanes)
     if packed is not None:
         plans = {
@@ -52,7 +52,7 @@ def _may_transform(node: Node, ctx: Context) -> bool:
     if ctx.exact or not node.required(0).layout:
         return False
     taps, strides = node.required(1).shape[2:], set(attr(node, "strides") or (1,))
-    plain = set(attr(node, "dilations") or (1,)) == {1} and attr(node, "group") == 1
+    plain = set(attr(node, "dilations") or (1,)) == {1}
     return plain and taps in ((3, 3), (3,)) and strides in ({1}, {2})
 
 
@@ -63,8 +63,9 @@ def _in_tiles(
     if way is None:
         yield from _direct(shape.flat(), groups, block, target)
         return
-    for tile in winograd_tiles(shape, target, way):
-        yield f"winograd F({way.outputs},3) {tile}", plan_winograd(shape, target, way, tile)
+    for tile in winograd_tiles(shape, groups, target, way):
+        plan = plan_winograd(shape, groups, target, way, tile)
+        yield f"winograd F({way.outputs},3) {tile}", plan
 
 
 def _direct(

@@ -132,12 +132,16 @@ class DirectPlan:
 
 def direct_tiles(shape: ConvShape, groups: int, block: int, target: Target) -> list[Tile]:
     """The register tiles that fit a convolution, the cost model's first."""
-    lanes = target.lanes
-    per_group, out_blocks = shape.outputs // groups, -(-shape.outputs // lanes)
-    divides = 0 if groups == 1 else per_group // lanes if per_group % lanes == 0 else 1
+    out_blocks, divides = -(-shape.outputs // target.lanes), whole_panels(shape, groups, target)
     # Taps printed side by side (plain input) make gcc spill unless registers are left over.
     free = target.registers // 3 if block == 1 and shape.columns.taps > 1 else 0
     return rank_tiles(target, shape.columns.out, out_blocks, divides=divides, free=free)
+
+
+def whole_panels(shape: ConvShape, groups: int, target: Target) -> int:
+    """What the vectors of a panel must divide so that it does not cross groups; 0: there is one."""
+    vectors, rest = divmod(shape.outputs // groups, target.lanes)
+    return 0 if groups == 1 else 1 if rest else vectors
 
 
 def plan_direct(
@@ -197,19 +201,9 @@ def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:
     """[OC, C / groups, (KH,) KW] as [panel][NB][KH][KW][B][NV * V], zeros where nothing belongs."""
     outputs, ins = weights.shape[:2]
     taps = weights.shape[2:] if weights.ndim == 4 else (1, *weights.shape[2:])
-    wide = plan.tile.vectors * plan.lanes
-    block = plan.block
-    packed = np.zeros((len(plan.first), plan.blocks * block, *taps, wide), np.float32)
-    per_group = outputs // groups
-    source = weights.reshape(outputs, ins, *taps)
-    for panel, first in enumerate(plan.first):
-        start, stop = panel * wide, min((panel + 1) * wide, outputs)
-        for group in range(start // per_group, (stop - 1) // per_group + 1):
-            low, high = max(start, group * per_group), min(stop, (group + 1) * per_group)
-            channel = group * ins - first * block
-            packed[panel, channel : channel + ins, :, :, low - start : high - start] = np.moveaxis(
-                source[low:high], 0, -1
-            )
+    wide, block = plan.tile.vectors * plan.lanes, plan.block
+    flat = weights.reshape(outputs, ins, -1)
+    packed = spread_groups(flat, groups, plan.first, plan.blocks * block, wide, block)
     blocked = np.moveaxis(packed.reshape(len(plan.first), plan.blocks, block, *taps, wide), 2, -2)
     result = np.ascontiguousarray(blocked).reshape(len(plan.first), -1)
     if plan.tail:
@@ -217,3 +211,21 @@ def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:
         result[-1] = 0
         result[-1, : narrow.size] = narrow
     return result
+
+
+def spread_groups(
+    weights: Array, groups: int, first: tuple[int, ...], depth: int, wide: int, block: int
+) -> Array:
+    """[OC, C / groups, N] as [panel][depth][N][wide]: zeros for inputs of other groups."""
+    outputs, ins, count = weights.shape
+    packed = np.zeros((len(first), depth, count, wide), np.float32)
+    per_group = outputs // groups
+    for panel, begin in enumerate(first):
+        start, stop = panel * wide, min((panel + 1) * wide, outputs)
+        for group in range(start // per_group, (stop - 1) // per_group + 1):
+            low, high = max(start, group * per_group), min(stop, (group + 1) * per_group)
+            channel = group * ins - begin * block
+            packed[panel, channel : channel + ins, :, low - start : high - start] = np.moveaxis(
+                weights[low:high], 0, -1
+            )
+    return packed

@@ -27,6 +27,7 @@ from tuili.codegen.kernels.conv.winograd_spread import emit_products, groups_of
 from tuili.codegen.packing import pad_to_multiple
 from tuili.ir import Node
 from tuili.lower.program import View
+from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, DType, ceil_div
 
 
@@ -45,7 +46,10 @@ def emit_winograd(node: Node, ctx: Context) -> None:
 
 def emit_with(node: Node, ctx: Context, plan: WinogradPlan, weights: Array) -> None:
     """The calls of a plan: all in one, V apart, or V, products and outputs apart."""
-    blocks, packed = ceil_div(plan.tiles, plan.block), pack_transformed(weights, plan)
+    blocks, packed = (
+        ceil_div(plan.tiles, plan.block),
+        pack_transformed(weights, attr(node, "group"), plan),
+    )
     if not plan.is_shared:
         _emit_rest(node, ctx, plan, blocks, packed)
         return
@@ -74,7 +78,8 @@ def _emit_rest(
     k.body("\n".join(_main(plan, epilogue, shared=v is not None, has_bias=has_bias)))
     m_floats = plan.products * plan.m_step * plan.groups
     k.scratch((m_floats + (0 if v is not None else plan.groups * plan.v_group)) * 4)
-    size = plan.tiles * plan.products * plan.shape.channels * plan.shape.outputs
+    depth = min(plan.shape.channels, plan.depth * plan.lanes)
+    size = plan.tiles * plan.products * depth * plan.shape.outputs
     pixels = plan.shape.batch * plan.shape.pixels
     traffic = pixels * (plan.shape.channels + plan.shape.outputs) * 4
     k.emit(
@@ -280,11 +285,12 @@ def _main(plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: boo
     group_loop = f"for (int64_t g = 0; g < {plan.groups}; g++) {{"
     m_group = plan.products * plan.m_step
     work = [
+        *plan.first_text,
         f"const float *const un = u + panel * {plan.panel_floats};",
         f"const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
         f"for (int64_t i = 0; i < {plan.products}; i++)",
         f"    {group_loop}",
-        f"        const float *const vg = vb + g * {plan.v_group} + i * {plan.v_step};",
+        f"        const float *const vg = vb + g * {plan.v_group} + i * {plan.v_step}{plan.first_step};",
         f"        float *const mg = sums + g * {m_group} + i * {plan.m_step};",
         *indent(_multiply(plan), 2),
         "    }",
@@ -324,15 +330,13 @@ def _multiply(plan: WinogradPlan) -> list[str]:
     """The register tile of product i: all input channels."""
     pixels, vectors, lanes = plan.tile.pixels, plan.tile.vectors, plan.lanes
     names = [f"acc{p}_{v}" for p in range(pixels) for v in range(vectors)]
-    rest = plan.shape.channels % lanes
-    count = f"b + 1 < CB ? {lanes} : {rest}" if rest else str(lanes)
     steps = Steps(lanes, 0, lanes, AHEAD if plan.weight_bytes > L2_BYTES else 0)
     return [
         f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
-        "for (int64_t b = 0; b < CB; b++) {",
-        f"    const int64_t lanes = {count};",
+        f"for (int64_t b = 0; b < {plan.depth}; b++) {{",
+        f"    const int64_t lanes = {plan.lanes_text};",
         f"    const float *const xr = vg + b * {pixels} * V;",
-        f"    const float *const wr = un + (i * {plan.shape.channels} + b * V) * {vectors} * V;",
+        f"    const float *const wr = un + (i * {plan.depth} + b) * {lanes * vectors} * V;",
         *indent(print_accumulate(plan.tile, pixels, steps, 1)),
         "}",
         *(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tuili.codegen.kernels.conv.plan import panel_blocks, spread_groups, whole_panels
 from tuili.codegen.kernels.conv.register_tile import Tile, rank_tiles
 from tuili.codegen.kernels.conv.shape import ConvShape
 from tuili.codegen.kernels.conv.winograd_blocks import (
@@ -30,6 +31,8 @@ class WinogradPlan(Blocks):
     """Everything that the printer decides from."""
 
     winograd: Winograd
+    first: tuple[int, ...]  # the first input block that each panel reads
+    depth: int  # how many blocks it reads
 
     @property
     def is_line(self) -> bool:
@@ -39,7 +42,7 @@ class WinogradPlan(Blocks):
     @property
     def weight_bytes(self) -> int:
         """All transformed weights."""
-        return self.products * self.shape.channels * self.out_blocks * self.lanes * 4
+        return self.products * self.depth * self.lanes * self.out_blocks * self.lanes * 4
 
     @property
     def is_spread(self) -> bool:
@@ -64,14 +67,36 @@ class WinogradPlan(Blocks):
     @property
     def panel_floats(self) -> int:
         """Transformed weights of a panel."""
-        return self.products * self.shape.channels * self.tile.vectors * self.lanes
+        return self.products * self.depth * self.lanes * self.tile.vectors * self.lanes
+
+    @property
+    def first_text(self) -> list[str]:
+        """C that names the first input block of `panel`, where panels begin at different ones."""
+        if not any(self.first):
+            return []
+        blocks = ", ".join(map(str, self.first))
+        table = f"static const int32_t firsts[{len(self.first)}] = {{{blocks}}};"
+        return [table, "const int64_t first = firsts[panel];"]
+
+    @property
+    def first_step(self) -> str:
+        """C: from a product in V to what the panel reads of it."""
+        return f" + first * {self.tile.pixels} * V" if any(self.first) else ""
+
+    @property
+    def lanes_text(self) -> str:
+        """C: how many channels the panel's input block `b` has."""
+        rest = self.shape.channels % self.lanes
+        block = "first + b" if any(self.first) else "b"
+        return f"{block} + 1 < CB ? {self.lanes} : {rest}" if rest else str(self.lanes)
 
 
-def rank_winograd(shape: ConvShape, target: Target) -> list[Winograd | None]:
+def rank_winograd(shape: ConvShape, groups: int, target: Target) -> list[Winograd | None]:
     """Two and four outputs a tile, and None for direct convolution: what may pay, best first."""
     lanes, taps = target.lanes, shape.taps
     ins, outs = -(-shape.channels // lanes), -(-shape.outputs // lanes)
-    pairs = shape.channels * outs
+    _, depth = panel_blocks(shape, groups, lanes, lanes)
+    pairs = min(shape.channels, depth * lanes) * outs
     direct = max(likely_pixels(shape) * taps * pairs / 2, taps * pairs * lanes * 4 / STREAM)
     costs: list[tuple[float, Winograd | None]] = [(direct * DIRECT_FACTOR, None)]
     for winograd in (F4, F2) if shape.columns.stride == 1 else (S4, S2):
@@ -85,16 +110,22 @@ def rank_winograd(shape: ConvShape, target: Target) -> list[Winograd | None]:
     return [way for cost, way in costs if cost <= RIVAL * costs[0][0]]
 
 
-def winograd_tiles(shape: ConvShape, target: Target, winograd: Winograd) -> list[Tile]:
+def winograd_tiles(shape: ConvShape, groups: int, target: Target, winograd: Winograd) -> list[Tile]:
     """The register tiles that fit, the cost model's first."""
-    first = WinogradPlan(winograd, shape, target.lanes, Tile(1, 1), 1)
-    return rank_tiles(target, likely_tiles(winograd, shape), first.out_blocks, whole=True)
+    out_blocks = -(-shape.outputs // target.lanes)
+    divides = whole_panels(shape, groups, target)
+    tiles = likely_tiles(winograd, shape)
+    return rank_tiles(target, tiles, out_blocks, divides=divides, whole=True)
 
 
-def plan_winograd(shape: ConvShape, target: Target, winograd: Winograd, tile: Tile) -> WinogradPlan:
+def plan_winograd(
+    shape: ConvShape, groups: int, target: Target, winograd: Winograd, tile: Tile
+) -> WinogradPlan:
     """The plan of a tile: blocks of one register tile or two."""
-    first = WinogradPlan(winograd, shape, target.lanes, tile, 1)
-    return replace(first, groups=_groups(first, tile))
+    lanes = target.lanes
+    first, depth = panel_blocks(shape, groups, tile.vectors * lanes, lanes)
+    plan = WinogradPlan(winograd, shape, lanes, tile, 1, first, depth)
+    return replace(plan, groups=_groups(plan, tile))
 
 
 def _groups(plan: WinogradPlan, tile: Tile) -> int:
@@ -104,11 +135,9 @@ def _groups(plan: WinogradPlan, tile: Tile) -> int:
     return 1 if alone or plan.weight_bytes <= L2_BYTES or 2 * v_bytes > L2_BYTES else 2
 
 
-def pack_transformed(weights: Array, plan: WinogradPlan) -> Array:
-    """[OC, C, (3,) 3] as [panel][i][C][NV * V]."""
-    outputs, channels = weights.shape[:2]
+def pack_transformed(weights: Array, groups: int, plan: WinogradPlan) -> Array:
+    """[OC, C / groups, (3,) 3] as [panel][i][blocks * V][NV * V], zeros where nothing belongs."""
     wide = plan.tile.vectors * plan.lanes
-    packed = np.zeros((plan.panels * wide, channels, plan.products), np.float32)
-    packed[:outputs] = plan.winograd.transform_filters(weights)
-    panels = packed.reshape(plan.panels, wide, channels, plan.products)
-    return np.ascontiguousarray(panels.transpose(0, 3, 2, 1))
+    moved = plan.winograd.transform_filters(weights).astype(np.float32)
+    panels = spread_groups(moved, groups, plan.first, plan.depth * plan.lanes, wide, plan.lanes)
+    return np.ascontiguousarray(panels.swapaxes(1, 2))

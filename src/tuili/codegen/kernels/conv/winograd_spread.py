@@ -46,16 +46,19 @@ def emit_products(new: NewKernel, plan: WinogradPlan, v: View, packed: Array, ne
     k.weight("u", spread_order(packed))
     k.dims("PANELS GROUPS", (plan.panels, groups))
     k.dims("CB CHUNK", (plan.channel_blocks, _chunk(plan, near)))
-    channels, slice_floats = plan.shape.channels, plan.panel_floats // plan.products
+    slice_floats = plan.panel_floats // plan.products
+    begin = plan.first_step
     body = [
+        "(void)CB;",
         "for (int64_t item = begin; item < end; item++) {",
         "    const int64_t i = item / PANELS, panel = item % PANELS;",
         f"    const float *const ui = u + item * {slice_floats};",
         f"    const float *ahead = ui + {slice_floats};",
-        "    for (int64_t first = 0; first < CB; first += CHUNK) {",
-        "        const int64_t stop = tl_min(first + CHUNK, CB);",
+        *indent(plan.first_text),
+        f"    for (int64_t low = 0; low < {plan.depth}; low += CHUNK) {{",
+        f"        const int64_t high = tl_min(low + CHUNK, {plan.depth});",
         "        for (int64_t g = 0; g < GROUPS; g++) {",
-        f"            const float *const vg = v + g * {plan.v_group} + i * {plan.v_step};",
+        f"            const float *const vg = v + g * {plan.v_group} + i * {plan.v_step}{begin};",
         f"            float *const mg = m + (panel * GROUPS + g) * {m_group} + i * {plan.m_step};",
         *indent(_multiply(plan), 3),
         "        }",
@@ -63,7 +66,9 @@ def emit_products(new: NewKernel, plan: WinogradPlan, v: View, packed: Array, ne
         "}",
     ]
     k.body("\n".join(body))
-    flops = plan.tiles * (2 * plan.products * channels * plan.shape.outputs)
+    channels = plan.shape.channels
+    depth = min(channels, plan.depth * plan.lanes)
+    flops = plan.tiles * (2 * plan.products * depth * plan.shape.outputs)
     moved = packed.size + plan.tiles * (plan.products * channels)
     k.emit(grid=plan.products * plan.panels, flops=flops, bytes=moved * 4)
     return m
@@ -72,27 +77,25 @@ def emit_products(new: NewKernel, plan: WinogradPlan, v: View, packed: Array, ne
 def _chunk(plan: WinogradPlan, near: int) -> int:
     """Input blocks whose weights stay in the nearest cache together."""
     each = plan.lanes * plan.tile.vectors * plan.lanes * 4
-    most = max(1, near // each) if near else plan.channel_blocks
-    return -(-plan.channel_blocks // -(-plan.channel_blocks // most))
+    most = max(1, near // each) if near else plan.depth
+    return -(-plan.depth // -(-plan.depth // most))
 
 
 def _multiply(plan: WinogradPlan) -> list[str]:
-    """The register tile of group `g`, product `i`, input blocks first .. stop - 1."""
+    """The register tile of group `g`, product `i`, input blocks low .. high - 1."""
     pixels, vectors, lanes = plan.tile.pixels, plan.tile.vectors, plan.lanes
     names = [f"acc{p}_{v}" for p in range(pixels) for v in range(vectors)]
     places = [f"mg + {v * pixels + p} * V" for p in range(pixels) for v in range(vectors)]
     pairs = list(zip(names, places, strict=True))
-    rest = plan.shape.channels % lanes
-    count = f"b + 1 < CB ? {lanes} : {rest}" if rest else str(lanes)
     groups = max(1, -(-plan.likely_tiles // pixels))
     share = -(-lanes * vectors * lanes // groups)
     return [
         f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
-        "if (first > 0) {",
+        "if (low > 0) {",
         *(f"    {name} = v_load({place});" for name, place in pairs),
         "}",
-        "for (int64_t b = first; b < stop; b++) {",
-        f"    const int64_t lanes = {count};",
+        "for (int64_t b = low; b < high; b++) {",
+        f"    const int64_t lanes = {plan.lanes_text};",
         f"    const float *const xr = vg + b * {pixels} * V;",
         f"    const float *const wr = ui + b * {lanes * vectors} * V;",
         *(f"    __builtin_prefetch(ahead + {at}, 0, 2);" for at in range(0, share, CACHE_LINE)),
