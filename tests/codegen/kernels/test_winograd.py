@@ -46,8 +46,9 @@ def test_agrees(
     taps = (3,) * (len(shape) - 2)
     attrs = attrs | {"strides": [winograd.stride] * len(taps)}
     axes = ("NHW" if len(taps) == 2 else "NW") if is_open else ""
+    weights = weights_of(outputs, shape[1] // attrs.get("group", 1), *taps)
     node, values = window_node(
-        "Conv", target, shape, attrs, weights=weights_of(outputs, shape[1] // attrs.get("group", 1), *taps), axes=axes,
+        "Conv", target, shape, attrs, weights=weights, axes=axes,
         bias=weights_of(outputs, 1)[:, 0], epilogue=scalar_body("Relu", extra=1), residual=True,
     )  # fmt: skip
     check(node, target, values, family="winograd", tolerance=1e-5)

@@ -6,7 +6,8 @@ Output tiles of m x m pixels (m in a row) are counted through the batch, in bloc
     y                 = A M A' + bias, epilogue
 Where there are few blocks of tiles, V is made by a kernel of its own, so that threads can share the
 panels of output channels; where there are many, V stays in a thread's own cache. Few tiles that
-meet large weights go product by product, see `winograd_spread`.
+meet large weights go product by product, see `winograd_spread`. Panels of grouped convolutions read
+the input blocks of their groups; groups in small numbers of panels are items of their own.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _emit_rest(
     pixels = plan.shape.batch * plan.shape.pixels
     traffic = pixels * (plan.shape.channels + plan.shape.outputs) * 4
     k.emit(
-        grid=blocks * plan.panels if v is not None else blocks, flops=size * 2,
+        grid=blocks * (plan.panels if v is not None else _units(plan)), flops=size * 2,
         bytes=traffic + plan.panels * plan.panel_floats * 4,
     )  # fmt: skip
 
@@ -122,7 +123,7 @@ def _emit_transform(node: Node, ctx: Context, plan: WinogradPlan, blocks: Dim) -
     k.write("v", v)
     k.support(_input_function(plan))
     _dims(k, plan, blocks)
-    body = [*_transform(plan, "cb", "cb + 1"), ""]
+    body = _transform(plan, "cb", "cb + 1")
     head = [
         "for (int64_t item = begin; item < end; item++) {",
         "    const int64_t cb = item % CB, group = item / CB;",
@@ -246,9 +247,10 @@ def _output_function(plan: WinogradPlan) -> str:
 
 
 def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
-    """C that fills `vg` with the products of tiles t0 ..., input blocks first .. last - 1."""
+    """C that fills `vg` with the products of tiles t0 ..., blocks first .. last - 1 of V."""
     n, m, pixels = plan.winograd.size, plan.winograd.outputs, plan.tile.pixels
     rows, step = 1 if plan.is_line else n, m * plan.winograd.stride
+    block = "(first + b)" if plan.has_units else "b"
     # Tile after tile within a block of channels: rows of the input are read from left to right.
     return [
         f"int64_t at[{pixels}], tops[{pixels}], lefts[{pixels}];",
@@ -260,7 +262,7 @@ def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
         f"for (int64_t b = {first}; b < {last}; b++)",
         f"    for (int64_t p = 0; p < {pixels}; p++) {{",
         "        const int64_t h = tops[p], left = lefts[p];",
-        "        const float *from = x + at[p] + b * H * W * V;",
+        f"        const float *from = x + at[p] + {block} * H * W * V;",
         "        int64_t row = W * V;",
         f"        float edge[{rows * n} * V];",
         f"        if (h < 0 || h + {rows} > H || left < 0 || left + {n} > W) {{",
@@ -284,13 +286,14 @@ def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
 def _main(plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: bool) -> list[str]:
     group_loop = f"for (int64_t g = 0; g < {plan.groups}; g++) {{"
     m_group = plan.products * plan.m_step
+    source = f"vb + g * {plan.v_group} + i * {plan.v_step}{plan.first_step}"
     work = [
-        *plan.first_text,
+        *([] if plan.has_units else plan.first_text()),
         f"const float *const un = u + panel * {plan.panel_floats};",
         f"const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
         f"for (int64_t i = 0; i < {plan.products}; i++)",
         f"    {group_loop}",
-        f"        const float *const vg = vb + g * {plan.v_group} + i * {plan.v_step}{plan.first_step};",
+        f"        const float *const vg = {source};",
         f"        float *const mg = sums + g * {m_group} + i * {plan.m_step};",
         *indent(_multiply(plan), 2),
         "    }",
@@ -313,24 +316,47 @@ def _main(plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: boo
     return [
         *head,
         f"float *const vb = sums + {plan.groups * m_group};",
-        "for (int64_t block = begin; block < end; block++) {",
+        *_blocks(plan),
         f"    {group_loop}",
         f"        float *const vg = vb + g * {plan.v_group};",
         f"        const int64_t t0 = block * {plan.block} + g * {plan.tile.pixels};",
-        *indent(_transform(plan, "0", "CB"), 2),
+        *indent(_transform(plan, "0", str(plan.depth) if plan.has_units else "CB"), 2),
         "    }",
-        "    for (int64_t panel = 0; panel < PANELS; panel++) {",
+        *indent(_panels(plan)),
         *indent(work, 2),
         "    }",
         "}",
     ]
 
 
+def _units(plan: WinogradPlan) -> int:
+    return plan.units if plan.has_units else 1
+
+
+def _blocks(plan: WinogradPlan) -> list[str]:
+    """The head of the loop over items: blocks of tiles, of one unit after the other."""
+    if not plan.has_units:
+        return ["for (int64_t block = begin; block < end; block++) {"]
+    return [
+        "for (int64_t item = begin; item < end; item++) {",
+        "    const int64_t block = item % BLOCKS, unit = item / BLOCKS;",
+        *indent(plan.first_text(f"unit * {plan.panels // plan.units}")),
+    ]
+
+
+def _panels(plan: WinogradPlan) -> list[str]:
+    """The head of the loop over panels, of all or of a unit."""
+    if not plan.has_units:
+        return ["for (int64_t panel = 0; panel < PANELS; panel++) {"]
+    each = plan.panels // plan.units
+    return [f"for (int64_t panel = unit * {each}; panel < (unit + 1) * {each}; panel++) {{"]
+
+
 def _multiply(plan: WinogradPlan) -> list[str]:
     """The register tile of product i: all input channels."""
     pixels, vectors, lanes = plan.tile.pixels, plan.tile.vectors, plan.lanes
     names = [f"acc{p}_{v}" for p in range(pixels) for v in range(vectors)]
-    steps = Steps(lanes, 0, lanes, AHEAD if plan.weight_bytes > L2_BYTES else 0)
+    steps = Steps(lanes, 0, lanes, AHEAD if plan.weight_bytes > L2_BYTES * _units(plan) else 0)
     return [
         f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
         f"for (int64_t b = 0; b < {plan.depth}; b++) {{",

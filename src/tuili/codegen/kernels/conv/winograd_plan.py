@@ -11,6 +11,7 @@ from tuili.codegen.kernels.conv.register_tile import Tile, rank_tiles
 from tuili.codegen.kernels.conv.shape import ConvShape
 from tuili.codegen.kernels.conv.winograd_blocks import (
     DIRECT_FACTOR,
+    FEW_BLOCKS,
     RIVAL,
     STREAM,
     Blocks,
@@ -23,6 +24,7 @@ from tuili.codegen.targets import Target
 from tuili.tensors import Array
 
 L2_BYTES = 768 * 1024  # of the second-level cache, for one core to rely on
+FEW_ITEMS = 8  # of groups and blocks of tiles: with fewer, threads share output channels too
 AHEAD = 2048  # floats that transformed weights are prefetched ahead, when they are large
 
 
@@ -45,14 +47,38 @@ class WinogradPlan(Blocks):
         return self.products * self.depth * self.lanes * self.out_blocks * self.lanes * 4
 
     @property
+    def units(self) -> int:
+        """Runs of panels, equally long, that read the same input blocks: often the groups."""
+        starts = sorted(set(self.first))
+        runs = [start for start in starts for _ in range(self.panels // len(starts))]
+        return len(starts) if runs == list(self.first) else 1
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether V is made by a kernel of its own: where threads share a block's panels.
+
+        A unit of small weights is an item of its own, V of its channels beside it in the cache.
+        """
+        is_small = self.weight_bytes <= L2_BYTES * self.units
+        if self.units > 1 and is_small and self.likely_tiles * self.units > FEW_ITEMS * self.block:
+            return False
+        return self.likely_tiles <= FEW_BLOCKS * self.block
+
+    @property
     def is_spread(self) -> bool:
         """Whether weights are so large, and tiles so few, that products are made one by one."""
         return self.is_shared and self.weight_bytes > L2_BYTES
 
     @property
+    def has_units(self) -> bool:
+        """Whether an item is one unit and one block of tiles, and V holds the unit's channels."""
+        return self.units > 1 and not self.is_shared
+
+    @property
     def v_step(self) -> int:
         """Floats from one product to the next in V; an odd number of vectors spreads the sets."""
-        return (self.channel_blocks * self.tile.pixels + 1) * self.lanes
+        blocks = self.depth if self.has_units else self.channel_blocks
+        return (blocks * self.tile.pixels + 1) * self.lanes
 
     @property
     def v_group(self) -> int:
@@ -69,19 +95,19 @@ class WinogradPlan(Blocks):
         """Transformed weights of a panel."""
         return self.products * self.depth * self.lanes * self.tile.vectors * self.lanes
 
-    @property
-    def first_text(self) -> list[str]:
-        """C that names the first input block of `panel`, where panels begin at different ones."""
+    def first_text(self, panel: str = "panel") -> list[str]:
+        """C that names the first input block of a panel, where panels begin at different ones."""
         if not any(self.first):
             return []
         blocks = ", ".join(map(str, self.first))
         table = f"static const int32_t firsts[{len(self.first)}] = {{{blocks}}};"
-        return [table, "const int64_t first = firsts[panel];"]
+        return [table, f"const int64_t first = firsts[{panel}];"]
 
     @property
     def first_step(self) -> str:
         """C: from a product in V to what the panel reads of it."""
-        return f" + first * {self.tile.pixels} * V" if any(self.first) else ""
+        is_whole = any(self.first) and not self.has_units
+        return f" + first * {self.tile.pixels} * V" if is_whole else ""
 
     @property
     def lanes_text(self) -> str:
@@ -103,7 +129,7 @@ def rank_winograd(shape: ConvShape, groups: int, target: Target) -> list[Winogra
         tiles, products = likely_tiles(winograd, shape), products_of(winograd, shape)
         compute = tiles * products * pairs / 2 * 1.08
         # About one cycle for each load, store and sum of the transforms.
-        transforms = tiles * (ins * 3.5 * products + outs * 3 * products)
+        transforms = tiles * (ins * 3.5 * products + outs * 3 * products) * winograd.effort
         cost = max(compute, products * pairs * lanes * 4 / STREAM) + transforms
         costs.append((cost, winograd))
     costs.sort(key=lambda each: each[0])

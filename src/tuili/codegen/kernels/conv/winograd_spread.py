@@ -54,7 +54,7 @@ def emit_products(new: NewKernel, plan: WinogradPlan, v: View, packed: Array, ne
         "    const int64_t i = item / PANELS, panel = item % PANELS;",
         f"    const float *const ui = u + item * {slice_floats};",
         f"    const float *ahead = ui + {slice_floats};",
-        *indent(plan.first_text),
+        *indent(plan.first_text()),
         f"    for (int64_t low = 0; low < {plan.depth}; low += CHUNK) {{",
         f"        const int64_t high = tl_min(low + CHUNK, {plan.depth});",
         "        for (int64_t g = 0; g < GROUPS; g++) {",

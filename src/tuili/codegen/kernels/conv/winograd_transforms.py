@@ -30,6 +30,7 @@ class Winograd:
     input_text: str  # from d[] to t[]
     output_text: str  # from m[] to r[]
     stride: int = 1
+    effort: float = 1.0  # of the transforms, as measured, beside a cycle for each load, sum, store
 
     @property
     def size(self) -> int:
@@ -126,4 +127,5 @@ r[1] = d1 + d2 * 0.5f + m[6];
 r[2] = s1 + s2 * 0.25f + m[7];
 r[3] = d1 + d2 * 0.125f + (m[4] + m[8]);""",
     2,
+    2.8,  # 81 numbers of a tile do not stay in registers
 )
