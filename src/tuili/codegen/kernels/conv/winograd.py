@@ -7,7 +7,7 @@ Output tiles of m x m pixels (m in a row) are counted through the batch, in bloc
 Where there are few blocks of tiles, V is made by a kernel of its own, so that threads can share the
 panels of output channels; where there are many, V stays in a thread's own cache. Few tiles that
 meet large weights go product by product, see `winograd_spread`. Panels of grouped convolutions read
-the input blocks of their groups; a group of small weights is an item of its own, its V in the cache.
+the input blocks of their groups; a group of small weights is an item of its own, V included.
 """
 
 from __future__ import annotations
