@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.server.test_dataplane import add, infer, plane, run
-from tuili.errors import InvalidArgument
+from tuili.errors import InternalError, InvalidArgument
 from tuili.server.protocol.messages import InferRequest, InputTensor
 
 CONFIG = """
@@ -120,3 +120,39 @@ def test_policies_that_do_not_load(repository, old, new, text):
         await dataplane.close(5)
 
     asyncio.run(scenario())
+
+
+OWN_ROWS = (
+    CONFIG[: CONFIG.index("  state {")].replace(
+        "oldest { max_candidate_sequences: 64 }", "direct { }"
+    )
+    + "}\n"
+)
+READY = """  control_input { name: "READY"
+                  control { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] } }
+"""
+PICKY = """
+class Model:
+    def __init__(self, parameters):
+        pass
+
+    def run(self, inputs):
+        if (inputs["x"] == 13).any():
+            raise ValueError("thirteen")
+        return {"sum": inputs["x"]}
+"""
+
+
+def test_a_run_that_fails_in_a_row_of_its_own_is_not_tried_for_ever(tmp_path):
+    add(tmp_path, "m", 1, config=OWN_ROWS[:-2] + READY + "}\n")
+    (tmp_path / "m" / "1" / "model.py").write_text(PICKY)
+
+    async def scenario(dataplane):
+        assert await total(dataplane, 1, 1, start=True) == 1
+        async with asyncio.timeout(20):
+            # Its row is the second one: a row of nobody goes before it.
+            with pytest.raises(InternalError, match="thirteen"):
+                await total(dataplane, 13, 2, start=True)
+        assert await total(dataplane, 2, 1, end=True) == 2
+
+    run(tmp_path, scenario)

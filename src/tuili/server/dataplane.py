@@ -17,7 +17,6 @@ from typing import Any, Final, TypeVar
 from tuili.errors import (
     InvalidArgument,
     NotFound,
-    TuiliError,
     Unavailable,
     Unsupported,
 )
@@ -37,6 +36,7 @@ from tuili.server.describing import (
 )
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
+from tuili.server.execution.unexpected import of_tree
 from tuili.server.forwarding import Forwarding, patterns_of
 from tuili.server.lending import Lending
 from tuili.server.loading.launching import Launcher
@@ -207,8 +207,8 @@ class DataPlane:
                 if tensor.data is None:
                     require_data(tensor)
             return servable.submit(request, reply)
-        except TuiliError as error:
-            reply(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            reply(of_tree(error, "a request could not be taken"))
             return ENDED
 
     def express(
@@ -254,8 +254,8 @@ class DataPlane:
                     if tensor.data is None:
                         require_data(tensor)
                 return servable.submit_stream(request, reply)
-        except TuiliError as error:
-            reply(error, True)
+        except Exception as error:  # noqa: BLE001 - as in `submit`
+            reply(of_tree(error, "a request could not be taken"), True)
             return ENDED
         return self.submit(request, lambda answer: reply(answer, True))
 

@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from tuili.backends import host_calls
-from tuili.backends.host_calls import Call, Called, ToServer, Unwanted
+from tuili.backends.host_calls import Call, Called, Unwanted
 from tuili.backends.requests import kind_of
 from tuili.errors import Cancelled, TuiliError
 from tuili.server.execution.pending import Pending, Reply, StreamReply
+from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -75,13 +76,18 @@ class CallAnswerer:
             self._gone(calls)
             calls.close()
         else:
-            self._take(calls, *received)
+            call, tensors = received
+            if isinstance(call, Unwanted):
+                self._unwanted(calls, call)
+                return
+            try:
+                self._take(calls, call, tensors)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the model is told
+                _send(calls, call, of_tree(error, "a call could not be taken"), True)
 
-    def _take(self, calls: socket.socket, call: ToServer, tensors: dict[str, Array]) -> None:
+    def _take(self, calls: socket.socket, call: Call, tensors: dict[str, Array]) -> None:
         """Begin to answer one call."""
-        if isinstance(call, Unwanted):
-            self._unwanted(calls, call)
-        elif call.kind in ("infer", "stream"):
+        if call.kind in ("infer", "stream"):
             self._infer(calls, call, tensors)
         elif call.kind == "ready":
             self._ready(calls, call)
@@ -140,22 +146,13 @@ class CallAnswerer:
         def answer(found: Verdict) -> None:
             _tell(calls, Called(call.number, text="ready" if found.ready else ""))
 
-        try:
-            found = self._server.model_verdict(call.model, call.version)
-        except TuiliError as error:
-            _send(calls, call, error, True)
-        else:
-            coming = then(found, answer)
-            if coming is not None:
-                self._keep(coming)
+        coming = then(self._server.model_verdict(call.model, call.version), answer)
+        if coming is not None:
+            self._keep(coming)
 
     def _metric(self, calls: socket.socket, call: Call) -> None:
-        try:
-            found = _act(self._server.custom_metrics, calls.fileno(), call.model, call.parameters)
-        except TuiliError as error:
-            _send(calls, call, error, True)
-        else:
-            _tell(calls, Called(call.number, text=repr(found)))
+        found = _act(self._server.custom_metrics, calls.fileno(), call.model, call.parameters)
+        _tell(calls, Called(call.number, text=repr(found)))
 
     def _later(self, calls: socket.socket, call: Call) -> None:
         self._keep(self._repository(calls, call))
@@ -171,8 +168,8 @@ class CallAnswerer:
             work = partial(self._server.repository_load, call.model, call.parameters or None)
         try:
             await work()
-        except TuiliError as error:
-            _send(calls, call, error, True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the model is told
+            _send(calls, call, of_tree(error, "a call could not be answered"), True)
         else:
             _tell(calls, Called(call.number))
 

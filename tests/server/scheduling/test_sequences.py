@@ -367,3 +367,37 @@ def test_an_id_of_another_kind_than_the_model_wants_is_refused(dtype, sequence, 
     q = queue(controls=(Control("ID", "id", np.dtype(dtype)),))
     with pytest.raises(InvalidArgument, match=f"'ID' data-type is .* 'm' expects '{expects}'"):
         q.push(Item(sequence, starts=True))
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_a_sequence_that_ends_before_its_turn_takes_no_slot_with_it(gone):
+    q = queue(slots=1)
+    lives = [Item(7, starts=True, ends=True) for _ in range(4)]
+    for item in lives:
+        q.push(item)
+    assert q.take(0.0) == [lives[0]]
+    assert q.remove(lives[gone])
+    left = [item for item in lives[1:] if item is not lives[gone]]
+    running = lives[0]
+    for item in left:
+        assert q.take(0.0) == []
+        q.finished(running, {}, 0.0)
+        assert q.take(0.0) == [item]
+        running = item
+    q.finished(running, {}, 0.0)
+    other = Item(8, starts=True, ends=True)
+    q.push(other)
+    assert q.take(0.0) == [other]
+
+
+def test_who_comes_after_a_sequence_that_was_given_up_waits_for_the_one_before():
+    q = queue(slots=2)
+    running, given_up, later = (Item(7, starts=True, ends=True) for _ in range(3))
+    q.push(running)
+    assert q.take(0.0) == [running]
+    q.push(given_up)
+    q.remove(given_up)
+    q.push(later)
+    assert q.take(0.0) == []
+    q.finished(running, {}, 0.0)
+    assert q.take(0.0) == [later]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tuili.errors import TuiliError
+from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse, InputTensor
 from tuili.server.rollout.compare import Difference, compare
 from tuili.server.rollout.history import Rollout
@@ -98,8 +99,8 @@ class Shadow:
         self._inflight += 1
         try:
             live.submit(request, answered)
-        except TuiliError as error:
-            answered(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no longer under way
+            answered(of_tree(error, "a copy could not be asked"))
 
     def _capture(
         self,

@@ -47,6 +47,7 @@ class Life(Generic[Item]):
     current: Item | None = None  # it competes, or runs
     waiting: deque[Item] = field(default_factory=deque[Item])
     ended: bool = False
+    former: Life[Item] | None = None  # of the same id, whose end it waits for
     successor: Life[Item] | None = None  # the next sequence of the same id
 
 

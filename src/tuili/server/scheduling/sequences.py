@@ -152,7 +152,7 @@ class SequenceQueue(Generic[Item]):
             self._backlog.append(life)
             self._admit()
         else:
-            former.successor = life
+            life.former, former.successor = former, life
         return life
 
     # ---- out
@@ -332,6 +332,9 @@ class SequenceQueue(Generic[Item]):
             self._instances[life.instance].advance(life)
 
     def _end(self, life: Life[Item]) -> None:
+        if life.former is not None:
+            self._skip(life, life.former)
+            return
         if self._latest.get(life.id) is life:
             del self._latest[life.id]
         if life.instance >= 0:
@@ -342,8 +345,16 @@ class SequenceQueue(Generic[Item]):
             self._backlog.remove(life)
         if life.successor is not None:
             self._backlog.append(life.successor)
-            life.successor = None
+            life.successor.former = life.successor = None
         self._admit()
+
+    def _skip(self, life: Life[Item], former: Life[Item]) -> None:
+        """A sequence ends before its turn: the one after it waits for the one before it."""
+        former.successor, life.former = life.successor, None
+        if life.successor is not None:
+            life.successor.former, life.successor = former, None
+        elif self._latest.get(life.id) is life:
+            self._latest[life.id] = former
 
     def _prepare(self, item: Item, life: Life[Item] | None) -> None:
         """Add the control inputs and the states to a request's arrays; no life: a blank row."""

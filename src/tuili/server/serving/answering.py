@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from tuili.backends.requests import Answered
-from tuili.errors import DeadlineExceeded, InternalError, TuiliError
+from tuili.errors import DeadlineExceeded, TuiliError
 from tuili.server.execution.express import answer_raw
 from tuili.server.execution.pending import Pending, Reply, StreamReply
 from tuili.server.execution.running import Outcome
+from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import Array, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature
 from tuili.server.scheduling.cache import ResponseCache, key_of
@@ -166,7 +167,7 @@ class Answers:
             try:
                 found = select_outputs(self._signature, request, answer.outputs)
             except Exception as error:  # noqa: BLE001 - as in `_deliver`
-                self.fail(item, _of_tree(error), "OTHER")
+                self.fail(item, of_tree(error, "an answer could not be made"), "OTHER")
                 return False
             told = answer.parameters or None
             reply(InferResponse(request.model, self._version, found, request.id, told), final)
@@ -225,7 +226,7 @@ class Answers:
                 parameters or None,
             )
         except Exception as error:  # noqa: BLE001 - one odd output must not cost the neighbours
-            answer = _of_tree(error)
+            answer = of_tree(error, "an answer could not be made")
             self._statistics.record_failure("OTHER", now_ns - item.arrived_ns)
         else:
             self._statistics.record_success(started_ns - item.arrived_ns, now_ns - item.arrived_ns)
@@ -244,12 +245,3 @@ def hand_over(reply: Reply, answer: InferResponse | TuiliError) -> None:
         reply(answer)
     except Exception:  # noqa: BLE001 - whatever it is, it is logged
         _log.exception("a transport could not take an answer")
-
-
-def _of_tree(error: Exception) -> TuiliError:
-    if isinstance(error, TuiliError):
-        return error
-    _log.error("an answer could not be made", exc_info=error)
-    wrapped = InternalError(f"{type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped

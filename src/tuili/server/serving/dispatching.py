@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from tuili.errors import DeadlineExceeded, InternalError
+from tuili.errors import DeadlineExceeded, TuiliError
 from tuili.server.execution.pending import Pending
 from tuili.server.execution.running import InstanceDied, Outcome, Runner, execute
+from tuili.server.execution.unexpected import of_tree
 from tuili.server.scheduling.admission import Expectation
 from tuili.server.scheduling.gathering import Gather
 from tuili.server.scheduling.holding import Hold
@@ -320,12 +321,16 @@ class Dispatcher:
         instance = self._free.pop()
         if self._turns:
             self._turns[instance].use()
-        if self._layout is not None:
-            self._layout.prepare(batch)
-        size = sum([item.elements for item in batch])
         self.under_way += len(batch)
         if self._pace is not None:
             self._pace.running = self.under_way
+        if batch[0].part is not None:
+            self._open[instance] += len(batch)
+        odd = self._lay_out(batch)
+        if odd is not None:
+            self._finish(instance, batch, left, odd)
+            return True
+        size = sum([item.elements for item in batch])
         model = instance.model
         if model is not None and batch[0].part is None and self._placement.inline(size):
             # What is short enough for the loop is too short to be worth another core, which a
@@ -339,8 +344,6 @@ class Dispatcher:
             now, waiting = time.monotonic(), len(self._queue)
             run = self._overlap.started(size, len(batch), now, waiting=waiting)
             self._sharing[instance], instance.threads = run, run.threads
-        if batch[0].part is not None:
-            self._open[instance] += len(batch)
         self._run_beside(
             instance,
             batch,
@@ -348,18 +351,24 @@ class Dispatcher:
         )
         return False
 
+    def _lay_out(self, batch: list[Pending]) -> Outcome | None:
+        """Put a batch as its model wants it; what came of it where that cannot be."""
+        if self._layout is None:
+            return None
+        try:
+            self._layout.prepare(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must cost this batch only
+            return _failed(of_tree(error, "a batch could not be laid out"))
+        return None
+
     def _run_beside(
         self, instance: Runner, batch: list[Pending], done: Callable[[Outcome], None]
     ) -> None:
         try:
             instance.run_beside(self._loop, batch, done)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must cost this batch only
-            now_ns = time.monotonic_ns()
-            wrapped = InternalError(
-                f"a batch could not be started: {type(error).__name__}: {error}"
-            )
-            wrapped.__cause__ = error
-            self._loop.call_soon(done, Outcome(now_ns, now_ns, now_ns, error=wrapped))
+            found = _failed(of_tree(error, "a batch could not be started"))
+            self._loop.call_soon(done, found)
 
     def _finish_beside(
         self, instance: Runner, batch: list[Pending], size: int, left: str, outcome: Outcome
@@ -416,3 +425,8 @@ class Dispatcher:
         latency_ns = len(batch) * now_ns - sum([item.arrived_ns for item in batch])
         run_s = (outcome.done_ns - outcome.joined_ns) / _NS
         pace.answered(len(batch), latency_ns / _NS, run_s, now_ns / _NS)
+
+
+def _failed(error: TuiliError) -> Outcome:
+    now_ns = time.monotonic_ns()
+    return Outcome(now_ns, now_ns, now_ns, error=error)

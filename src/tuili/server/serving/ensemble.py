@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from tuili.errors import InvalidModel, TuiliError, Unavailable, nearest
-from tuili.server.execution.pending import Reply, StreamReply, Ticket
+from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
 from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.messages import (
     Array,
@@ -31,6 +31,7 @@ from tuili.server.telemetry.statistics import Statistics
 
 Submit = Callable[[InferRequest, Reply], Ticket]
 SubmitStream = Callable[[InferRequest, StreamReply], Ticket]
+Way = TypeVar("Way", OnceRun, StreamRun)
 
 
 def dag_of(config: ModelConfig) -> Dag:
@@ -162,17 +163,18 @@ class Ensemble:
         self._require_room(request)
         checked = self.signature.check(request)
         run = OnceRun(self, request, reply, checked.rows)
-        self._runs.add(run)
-        run.start(checked.arrays)
-        return run
+        return self._started(run, checked.arrays)
 
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> StreamRun:
         """As `submit`, where steps answer any number of times."""
         self._require_room(request)
         checked = self.signature.check(request)
         run = StreamRun(self, request, reply, checked.rows)
+        return self._started(run, checked.arrays)
+
+    def _started(self, run: Way, arrays: dict[str, Array]) -> Way:
         self._runs.add(run)
-        run.start(checked.arrays)
+        run.start(arrays)
         return run
 
     def _require_room(self, request: InferRequest) -> None:
@@ -187,7 +189,7 @@ class Ensemble:
     def call(self, at: int, request: InferRequest, reply: Reply) -> Ticket:
         """Send a step's request to its model."""
         own = self._own.get(at)
-        submit = self._submit if own is None else own.submit
+        submit = self._submit if own is None else partial(_ask_own, own)
         if request.trace is not None:
             reply = request.trace.watching(reply)
         if not self._limits:
@@ -285,3 +287,12 @@ class Ensemble:
         """Release the steps that are its own; its models are others'."""
         await self.drain()
         await asyncio.gather(*(own.close() for own in self._own.values()))
+
+
+def _ask_own(own: Servable, request: InferRequest, reply: Reply) -> Ticket:
+    """As any model is asked: what it refuses is an answer."""
+    try:
+        return own.submit(request, reply)
+    except TuiliError as error:
+        reply(error)
+        return ENDED

@@ -8,9 +8,11 @@ from functools import partial
 
 from tuili.errors import InvalidModel, TuiliError
 from tuili.server.execution.pending import Reply, Ticket
+from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.scheduling.flow import Flow
+from tuili.server.serving.answering import hand_over
 from tuili.server.serving.ensemble_steps import (
     LeftOut,
     Parts,
@@ -52,8 +54,8 @@ class OnceRun:
         self._end()
 
     def _arrive(self, arrays: dict[str, Array], absent: Sequence[str] = ()) -> None:
-        self._tensors.update(arrays)
         try:
+            self._tensors.update(arrays)
             ready = self._flow.arrived(arrays, absent)
             if self._flow.done():
                 self._answer()
@@ -65,8 +67,8 @@ class OnceRun:
                 self._call(at, tensors)
                 if self._reply is None:
                     return
-        except TuiliError as error:
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request has ended
+            self._fail(of_tree(error, "an ensemble's step could not be asked"))
 
     def _array_of(self, tensor: str) -> Array:
         return self._tensors[self._flow.source_of(tensor)]
@@ -96,8 +98,8 @@ class OnceRun:
         try:
             made = require_answer(self._parts, answer)
             arrays, left_out = made_by(self._parts.dag, at, made)
-        except TuiliError as error:
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - as in `_arrive`
+            self._fail(of_tree(error, "an ensemble's step made an odd answer"))
             return
         self._left_out.note(left_out, made.model)
         self._arrive(arrays, left_out)
@@ -113,23 +115,24 @@ class OnceRun:
                 "skipped; give it another source that is always there"
             )
         outputs = parts.respond(request, self._array_of, self._flow.is_absent)
+        answer = response(parts, request, outputs)
         record_answered(parts, self._rows, self._age_ns())
         self._end()
-        assert reply is not None
-        reply(response(parts, request, outputs))
+        if reply is not None:
+            hand_over(reply, answer)
 
     def _fail(self, error: TuiliError) -> None:
         reply = self._reply
-        self._parts.statistics.record_failure("OTHER", self._age_ns())
-        self._end()
         if reply is not None:
-            reply(error)
+            self._parts.statistics.record_failure("OTHER", self._age_ns())
+            self._end()
+            hand_over(reply, error)
 
     def _end(self) -> None:
         self._reply = None
-        for ticket in self._tickets.values():
+        tickets, self._tickets = self._tickets, {}
+        for ticket in tickets.values():
             ticket.cancel()
-        self._tickets.clear()
         self._tensors.clear()
         self._parts.forget(self)
 

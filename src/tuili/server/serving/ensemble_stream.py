@@ -13,6 +13,7 @@ from functools import partial
 
 from tuili.errors import TuiliError
 from tuili.server.execution.pending import StreamReply, Ticket
+from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 from tuili.server.scheduling.branching import Branch
 from tuili.server.scheduling.conditions import Scalar
@@ -63,8 +64,8 @@ class StreamRun:
     def _guarded(self, work: partial[None]) -> None:
         try:
             work()
-        except TuiliError as error:
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request has ended
+            self._fail(of_tree(error, "an ensemble's step could not be asked"))
 
     def _arrive(
         self, branch: Branch[Array], arrays: Mapping[str, Array], absent: Sequence[str]
@@ -181,9 +182,9 @@ class StreamRun:
 
     def _end(self) -> None:
         self._reply = None
-        for ticket in self._tickets.values():
+        tickets, self._tickets = self._tickets, {}
+        for ticket in tickets.values():
             ticket.cancel()
-        self._tickets.clear()
         self._parts.forget(self)
 
     def _scalar(self, tensor: str, array: Array) -> Scalar:

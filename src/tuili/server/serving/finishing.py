@@ -79,11 +79,13 @@ class Finisher:
         )
 
     def _failed(self, batch: list[Pending], error: TuiliError) -> None:
-        if len(batch) == 1:
-            self._answers.fail(batch[0], error, "BACKEND")
+        # Rows without a request are there for the model's sake, in the next run as in this one.
+        asked = [item for item in batch if not item.is_blank]
+        if len(asked) == 1:
+            self._answers.fail(asked[0], error, "BACKEND")
             return
         # One bad request must not fail its neighbours: each gets a run of its own.
-        for item in batch:
+        for item in asked:
             self._again(item)
 
     def _retry(self, batch: list[Pending], error: TuiliError) -> None:

@@ -26,6 +26,7 @@ from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.hosts import Host
 from tuili.server.execution.pending import Pending, Reply, StreamReply, Ticket
 from tuili.server.execution.running import Runner
+from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.scheduling.gathering import Gather
@@ -245,8 +246,8 @@ class Servable:
             if self._order is not None:
                 self._order.enter(item)
             self._queue.push(item, timeout_s)
-        except TuiliError as error:
-            return self._refuse(item, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, its place is given back
+            return self._refuse(item, of_tree(error, "a request could not be queued"))
         self._dispatcher.wake()
         return item
 
@@ -256,9 +257,9 @@ class Servable:
             return
         try:
             self._enqueue(item)
-        except TuiliError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             reply, item.reply = item.reply, None
-            hand_over(reply, error)
+            hand_over(reply, of_tree(error, "a request could not be queued"))
 
     def _admit(self, door: Door, item: Pending) -> None:
         """Let a request in, and see to it that its end is told."""
