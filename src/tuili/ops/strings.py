@@ -41,8 +41,16 @@ def _split(X: Array, delimiter: str | None, maxsplit: int | None) -> tuple[Array
     return text_array(flat, (*X.shape, width)), counts
 
 
+def expression(pattern: str, flags: int = 0) -> re.Pattern[str]:
+    """A regular expression; ValueError for one that cannot be read."""
+    try:
+        return re.compile(pattern, flags)
+    except re.error as error:
+        raise ValueError(f"the regular expression {pattern!r} cannot be read: {error}") from error
+
+
 def _match(X: Array, pattern: str) -> Array:
-    compiled = re.compile(pattern)
+    compiled = expression(pattern)
     found = [compiled.fullmatch(item) is not None for item in X.ravel()]
     return np.array(found, bool).reshape(X.shape)
 

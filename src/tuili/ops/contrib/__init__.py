@@ -12,6 +12,7 @@ from tuili.ops.contrib import (
     quantized,
     rotary,
     state,
+    text,
     weights,
 )
 
@@ -28,4 +29,5 @@ FAMILIES = (
     convolution,
     norms,
     others,
+    text,
 )
