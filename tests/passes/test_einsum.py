@@ -10,7 +10,7 @@ from tuili.ir import Graph, TensorType, verify
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
 from tuili.passes.einsum import einsum_to_matmul
-from tuili.tensors import DType
+from tuili.tensors import DType, Sym
 
 EQUATIONS = (
     "ij,jk->ik", "ij,jk", "bij,bjk->bik", "bnid,bijd->bnij", "ibnd,jbnd->bnij", "bhid,bhjd->bhij",
@@ -45,6 +45,40 @@ def test_an_einsum_becomes_products_and_sums(equation: str):
     infer(graph)
     assert "Einsum" not in {node.op for node in graph.nodes}
     np.testing.assert_allclose(run(graph, given)["y"], before, rtol=1e-5, atol=1e-5)
+
+
+def open_graph(equation: str, dtype: DType = DType.F32) -> Graph:
+    """Every axis of every input has an open dim of its own name."""
+    graph = Graph()
+    for index, term in enumerate(equation.partition("->")[0].split(",")):
+        dims = tuple(Sym(f"{letter}{index}") for letter in term)
+        graph.add_input(f"x{index}", TensorType(dtype, dims))
+    node = graph.add("Einsum", graph.inputs, {"equation": equation}, outputs=["y"])
+    graph.set_outputs([node.output])
+    return graph
+
+
+@pytest.mark.parametrize("equation", [each for each in EQUATIONS if "." not in each])
+def test_sizes_of_a_letter_are_one_whatever_their_names(equation: str):
+    graph = open_graph(equation)
+    infer(graph)
+    shape = graph.outputs[0].type
+    given = feeds(graph_of(equation))
+    before = run(graph, given)["y"]
+    assert einsum_to_matmul(graph)
+    infer(graph)
+    assert graph.outputs[0].type == shape
+    assert "Einsum" not in {node.op for node in graph.nodes}
+    np.testing.assert_allclose(run(graph, given)["y"], before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [DType.F64, DType.F16])
+def test_other_floats_become_products_of_their_own_type(dtype: DType):
+    graph = open_graph("bij,bjk->bik", dtype)
+    infer(graph)
+    assert einsum_to_matmul(graph)
+    infer(graph)
+    assert {node.output.dtype for node in graph.nodes if node.op == "MatMul"} == {dtype}
 
 
 @pytest.mark.parametrize("equation", ["ii->i", "iij->j"])

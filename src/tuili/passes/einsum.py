@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuili.ir import Attr, Graph, Node, TensorType, Value
+from tuili.ops.bounds import simpler
 from tuili.ops.table import attr
 from tuili.passes.fold import give_way, shape_value
 from tuili.tensors import Dim, DType, Shape, numel
 
+_FLOATS = (DType.F32, DType.F64, DType.F16, DType.BF16)
 _FIRST_HIDDEN = 0x2460  # letters for the axes behind an ellipsis
 
 
@@ -36,8 +38,9 @@ def einsum_to_matmul(graph: Graph) -> bool:
     changed = False
     for node in [node for node in graph.nodes if node.op == "Einsum"]:
         terms, wanted = _letters(node)
-        if terms and _is_plain(node, terms):
-            _rewrite(graph, node, terms, wanted)
+        sizes = _sizes(terms) if node.output.dtype in _FLOATS else None
+        if sizes:
+            _rewrite(graph, node, terms, wanted, sizes)
             changed = True
     return changed
 
@@ -66,23 +69,28 @@ def _letters(node: Node) -> tuple[list[_Term], str]:
     return [_Term(v, letters) for v, letters in zip(values, spelled, strict=True)], wanted
 
 
-def _is_plain(node: Node, terms: Sequence[_Term]) -> bool:
-    """Floats, no diagonals, and the same size wherever a letter stands."""
-    if node.output.dtype is not DType.F32:
-        return False
+def _sizes(terms: Sequence[_Term]) -> dict[str, Dim] | None:
+    """The size of every letter; None where a diagonal is taken, or a size of 1 meets another one.
+
+    Open sizes of one letter are equal, whatever their names: the shape rule has the run check it.
+    """
     if any(len(set(term.letters)) < len(term.letters) for term in terms):
-        return False
+        return None
     sizes: dict[str, Dim] = {}
-    return all(
-        sizes.setdefault(letter, dim) == dim
-        for term in terms
-        for letter, dim in zip(term.letters, term.value.shape, strict=True)
-    )
+    for term in terms:
+        for letter, dim in zip(term.letters, term.value.shape, strict=True):
+            known = sizes.get(letter, dim)
+            if known != dim and 1 in (known, dim):
+                return None
+            sizes[letter] = simpler(known, dim)
+    return sizes
 
 
-def _rewrite(graph: Graph, node: Node, terms: list[_Term], wanted: str) -> None:
+def _rewrite(
+    graph: Graph, node: Node, terms: list[_Term], wanted: str, sizes: dict[str, Dim]
+) -> None:
     build = _Builder(graph, node)
-    product, *rest = terms
+    product, *rest = [build.sized(term, sizes) for term in terms]
     for index, term in enumerate(rest):
         later = wanted + "".join(other.letters for other in rest[index + 1 :])
         product = build.multiply(product, term, later)
@@ -99,10 +107,15 @@ class _Builder:
         self._node = node
 
     def _add(self, op: str, inputs: Sequence[Value | None], shape: Shape, **attrs: Attr) -> Value:
-        types = [TensorType(DType.F32, shape)]
+        types = [TensorType(self._node.output.dtype, shape)]
         return self._graph.add(
             op, inputs, attrs, types=types, name=self._node.name, before=self._node
         ).output
+
+    def sized(self, term: _Term, sizes: dict[str, Dim]) -> _Term:
+        """With one name for the size of a letter."""
+        shape = tuple(sizes[letter] for letter in term.letters)
+        return _Term(self._reshaped(term.value, shape), term.letters)
 
     def summed(self, term: _Term, kept: str) -> _Term:
         """Without the axes whose letters nobody wants."""
