@@ -52,6 +52,8 @@ QCONV = [
     np.arange(6, dtype=np.int32),
 ]
 GAINS = [f32(8), f32(8)]
+# A grid with coordinates that are no numbers, as exported detectors make of maps of one element.
+LOST = np.where(f32(2, 4, 3, 2) > 0.5, np.float32(np.nan), f32(2, 4, 3, 2))
 
 CASES = [
     # activations and small arithmetic
@@ -87,6 +89,11 @@ CASES = [
         for mode in ("bilinear", "nearest", "bicubic")
         for padding in ("zeros", "border", "reflection")
         for corners in (0, 1)
+    ],
+    *[
+        Case("GridSample", [f32(2, 3, 5, 6), LOST], {0: "batch _ height width", 1: "batch _ _ _"}, {"mode": mode, "padding_mode": padding})
+        for mode in ("bilinear", "nearest", "bicubic")
+        for padding in ("zeros", "border", "reflection")
     ],
     # products
     Case("FusedMatMul", [f32(2, 3, 4), f32(2, 5, 4)], {0: "batch a _", 1: "batch b _"}, {"transB": 1, "alpha": 0.5}),

@@ -66,6 +66,7 @@ def _grid_sample(
     for axis, size in enumerate(sizes):
         # The grid names x first, the last spatial axis.
         g = grid[..., len(sizes) - 1 - axis].astype(np.float64)
+        g = np.where(np.isnan(g), -1, g)  # as PyTorch documents, and as onnxruntime does
         places = (g + 1) / 2 * (size - 1) if align_corners else ((g + 1) * size - 1) / 2
         if padding_mode == "border" and mode not in _CUBIC:
             # As in PyTorch: between four elements, each of them is taken from inside instead.

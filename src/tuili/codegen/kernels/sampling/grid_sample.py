@@ -92,16 +92,21 @@ def _axis(node: Node, axis: int, mode: str, kind: DType) -> list[str]:
     corners, padding = bool(attr(node, "align_corners")), str(attr(node, "padding_mode"))
     edges = f"0, {size} - 1" if corners else f"-0.5, {size} - 0.5"
     g = loaded(kind, f"grid[item * {rank} + {rank - 1 - axis}]")
-    whole = f"((double){g} + 1)"
+    whole = "(named + 1)"
     place = f"{whole} / 2 * ({size} - 1)" if corners else f"({whole} * {size} - 1) / 2"
     first, *weights = _WEIGHTS[mode].split("|")
-    lines = ["{", f"    double place = {place};"]
+    lines = [
+        "{",
+        f"    double named = {g};",
+        "    named = isnan(named) ? -1 : named;  // as PyTorch documents",
+        f"    double place = {place};",
+    ]
     if padding == "border" and mode != "cubic":
         lines.append(f"    place = fmin(fmax(place, 0), {size} - 1);")
     elif padding == "reflection":
         lines.append(f"    place = tl_bounce(place, {edges});")
     lines += [
-        "    place = fmin(fmax(place, -1e9), 1e9);  // what is no number too",
+        "    place = fmin(fmax(place, -1e9), 1e9);",
         "    const double t = place - floor(place);",
         "    (void)t;",
         *(f"    weight[{axis}][{tap}] = {weight};" for tap, weight in enumerate(weights)),
