@@ -5,7 +5,9 @@
     python -m benchmarks.scheduling delays --models mlp,minilm --concurrency 8,32,128
 
 `overload`: a model of 5 ms a request; goodput and p99 of what is accepted at 0.5 to
-5 times its capacity, with and without `max_wait_ms`. `delays`: answers per second and p99, a closed
+5 times its capacity, with and without `max_wait_ms`; of the rounds, which take all loads in turns,
+the one of median goodput. The model is served as Python models are, in a process of its own, or
+with `--isolation none` on a thread of the server. `delays`: answers per second and p99, a closed
 loop; tuili with nothing configured, with each delay of a grid, and Triton where it is installed
 (python -m benchmarks.peers.install triton), all servers at once and asked in turns, medians of the
 rounds; the learnt delay beside the best of the grid in each round.
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +57,6 @@ class Model:
 """
 SLOW_CONFIG = """
 max_batch_size: 1
-parameters { key: "isolation" value { string_value: "none" } }
 input { name: "INPUT0" data_type: TYPE_FP32 dims: [ 16 ] }
 output { name: "OUTPUT0" data_type: TYPE_FP32 dims: [ 16 ] }
 """
@@ -74,13 +76,16 @@ def serve(fill) -> Server:
 
 
 # ---- overload
-def put_slow(repository: Path, max_wait_ms: float) -> None:
-    """The slow model, with a bound on the wait or without."""
+def put_slow(repository: Path, **parameters: str) -> None:
+    """The slow model, with these parameters in its configuration."""
     version = repository / "slow" / "1"
     version.mkdir(parents=True)
     (version / "model.py").write_text(SLOW)
-    limit = f'parameters {{ key: "max_wait_ms" value {{ string_value: "{max_wait_ms}" }} }}\n'
-    (version.parent / "config.pbtxt").write_text(SLOW_CONFIG + (limit if max_wait_ms else ""))
+    told = (
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+        for key, value in parameters.items()
+    )
+    (version.parent / "config.pbtxt").write_text(SLOW_CONFIG + "".join(told))
 
 
 @contextmanager
@@ -105,17 +110,27 @@ def overload(options: argparse.Namespace) -> None:
     settings = Settings(warm_up_s=0.5, window_s=options.seconds, windows=1)
     inputs = {"INPUT0": np.ones((1, 16), np.float32)}
     curves: dict[str, list[Level]] = {}
-    for name, wait_ms in (("bounded", options.max_wait_ms), ("unbounded", 0.0)):
+    wait = {"max_wait_ms": str(options.max_wait_ms)}
+    for name, more, factors in (("unbounded", {}, FACTORS[:4]), ("bounded", wait, FACTORS)):
         with tempfile.TemporaryDirectory() as folder:
-            server = serve(lambda at, wait_ms=wait_ms: put_slow(at, wait_ms))
+            parameters = {"isolation": options.isolation, **more}
+            server = serve(lambda at, parameters=parameters: put_slow(at, **parameters))
             with (
                 started(server, "slow", Path(folder), "") as running,
                 asking(running, "slow", inputs, settings) as session,
             ):
-                capacity = session.closed(2).window.rate
-                factors = FACTORS if wait_ms else FACTORS[:4]
-                curves[name] = [session.open(capacity * factor) for factor in factors]
+                capacity = statistics.median(session.closed(2).window.rate for _ in range(3))
+                rounds = [
+                    [session.open(capacity * factor) for factor in factors]
+                    for _ in range(options.rounds if more else 1)
+                ]
+                curves[name] = [median_of(levels) for levels in zip(*rounds, strict=True)]
     report_overload(curves, capacity, options)
+
+
+def median_of(levels: Sequence[Level]) -> Level:
+    """The sample of median goodput (of an even number: the lower one of the middle)."""
+    return sorted(levels, key=lambda level: level.window.rate)[(len(levels) - 1) // 2]
 
 
 def report_overload(
@@ -308,7 +323,9 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("overload")
     one.add_argument("--max-wait-ms", type=float, default=25.0)
-    one.add_argument("--seconds", type=float, default=3.0, help="of one sample")
+    one.add_argument("--seconds", type=float, default=2.0, help="of one sample")
+    one.add_argument("--rounds", type=int, default=3)
+    one.add_argument("--isolation", choices=("process", "none"), default="process")
     one.add_argument("--svg", type=Path)
     one.add_argument("--json", type=Path)
     one.set_defaults(run=overload)
