@@ -38,6 +38,7 @@ class Dot:
     saturates: bool = False
     load: str = ""  # C that takes V groups of weights from a place, where they are not as used
     cycles: float = 0.31  # for V products, as measured or, elsewhere, counted in instructions
+    sum: str = "vi"  # the C type of V sums
 
     @property
     def bytes(self) -> int:
@@ -203,21 +204,25 @@ static inline vi q_spread(const TYPE *p)
 }
 """
 _ADD = """
-static inline vi NAME(vi acc, const TYPE *p, vi w) { return DOT(acc, q_spread(p), w); }
+static inline SUM NAME(SUM acc, const TYPE *p, vi w) { return DOT(acc, q_spread(p), w); }
 """
 
 
-def _whole(text: str, ctype: str) -> str:
+def whole_text(text: str, ctype: str) -> str:
     """The text with functions that take codes from memory, where it has only those on vectors."""
     spread = _SPREAD.replace("TYPE", ctype)
     adds = "" if "q_add" in text else _ADD.replace("NAME", "q_add").replace("DOT", "q_dot")
     if "q_dot_even" in text:
         adds += _ADD.replace("NAME", "q_add_even").replace("DOT", "q_dot_even")
-    return text + spread + adds.replace("TYPE", ctype)
+    total = "vf" if "vf q_dot" in text else "vi"
+    return text + spread + adds.replace("TYPE", ctype).replace("SUM", total)
 
 
-def _or(text: str, portable: str, ctype: str, condition: str = "defined(TL_GCC_X86)") -> str:
-    return f"#if {condition}{_whole(text, ctype)}#else{_whole(portable, ctype)}#endif"
+def either_text(
+    text: str, portable: str, ctype: str, condition: str = "defined(TL_GCC_X86)"
+) -> str:
+    """The text where that condition holds, else the portable one, each whole."""
+    return f"#if {condition}{whole_text(text, ctype)}#else{whole_text(portable, ctype)}#endif"
 
 
 def _quads(mask: int) -> str:
@@ -225,33 +230,41 @@ def _quads(mask: int) -> str:
 
 
 def _shorts(text: str, portable: str = _PORTABLE_SHORTS) -> Dot:
-    whole = _or(text, portable, "int16_t") if text else _whole(portable, "int16_t")
+    whole = either_text(text, portable, "int16_t") if text else whole_text(portable, "int16_t")
     return Dot(2, "int16_t", DType.I16, _AS_IS, whole)
 
 
 def _widened() -> Dot:
     text = _MADD_256 + _WIDEN_256, _PORTABLE_SHORTS + _PORTABLE_WIDEN
-    return Dot(2, "int16_t", DType.I8, _AS_IS, _or(*text, "int16_t"), load="q_widen")
+    return Dot(2, "int16_t", DType.I8, _AS_IS, either_text(*text, "int16_t"), load="q_widen")
 
 
 def _pairs(text: str) -> Dot:
-    whole = _or(text, _PORTABLE_PAIRS, "uint8_t")
+    whole = either_text(text, _PORTABLE_PAIRS, "uint8_t")
     return Dot(4, "uint8_t", DType.I8, _AS_U8, whole, saturates=True, cycles=0.26)
 
 
 _ARM = "defined(__ARM_FEATURE_DOTPROD)"
+_BYTES_512 = Dot(
+    4, "uint8_t", DType.I8, _AS_U8, either_text(_VNNI, _quads(255), "uint8_t"), cycles=0.125
+)
 
 # target: (for weights of 8 bits, for any)
 _DOTS: dict[str, tuple[Dot, Dot]] = {
-    "x86-64-avx512-vnni": (
-        Dot(4, "uint8_t", DType.I8, _AS_U8, _or(_VNNI, _quads(255), "uint8_t"), cycles=0.125),
-        _shorts(_MADD_512),
-    ),
+    "x86-64-avx512-bf16": (_BYTES_512, _shorts(_MADD_512)),
+    "x86-64-avx512-vnni": (_BYTES_512, _shorts(_MADD_512)),
     "x86-64-avx512": (_pairs(_PAIRS_512), _shorts(_MADD_512)),
     "x86-64-avx2": (_pairs(_PAIRS_256), _shorts(_MADD_256)),
     "x86-64": (_shorts(_MADD_128), _shorts(_MADD_128)),
     "aarch64-dotprod": (
-        Dot(4, "int8_t", DType.I8, _AS_I8, _or(_SDOT, _quads(-1), "int8_t", _ARM), cycles=0.125),
+        Dot(
+            4,
+            "int8_t",
+            DType.I8,
+            _AS_I8,
+            either_text(_SDOT, _quads(-1), "int8_t", _ARM),
+            cycles=0.125,
+        ),
         _shorts(""),
     ),
     "aarch64": (_shorts(""), _shorts("")),

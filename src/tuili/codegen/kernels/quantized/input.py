@@ -1,6 +1,6 @@
-"""The input of a quantized convolution as its kernel reads it: padded, shifted, in cells.
+"""The input of a convolution of cells as its kernel reads it: padded and stored as it multiplies.
 
-    x [N][CB][H][W][cell]  ->  [N][CB][HP][WP][cell], padding holding the zero point
+    x [N][CB][H][W][cell]  ->  [N][CB][HP][WP][cell], padding holding what stands for zero
 
 Codes that are stored as they are, without padding, are read in place and cost nothing. Few channels
 in row-major order become cells of four.
@@ -9,6 +9,7 @@ in row-major order become cells of four.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuili.codegen.kernel import Context, KernelBuilder
@@ -21,7 +22,7 @@ from tuili.tensors import Dim, DType
 
 
 @dataclass(frozen=True, slots=True)
-class QInput:
+class Cells:
     """Where the kernel reads codes: a value or a view, and the shape of what is there."""
 
     source: Value | View
@@ -39,39 +40,73 @@ def cell_of(x: Value, group: int) -> int:
     return block if block > 1 else -(-channels // group) * group
 
 
-def read_input(node: Node, ctx: Context, shape: ConvShape, dot: Dot) -> QInput:
-    """The input of a QConv node; adds the call that copies it where that is needed."""
-    x = node.required(0)
-    cell = cell_of(x, dot.group)
-    blocks = -(-shape.channels // cell)
-    in_place = x.layout and dot.reads(x.dtype) and shape.rows.is_inside and shape.columns.is_inside
-    if in_place:
-        return QInput(x, blocks, shape.rows.size, shape.columns.size, cell)
-    height, width = _span(shape.rows), _span(shape.columns)
-    sizes = (shape.channels, height, width)
-    known = "x".join(str(size) for size in sizes if isinstance(size, int))
-    k = KernelBuilder(ctx, node, f"codes_{known}")
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How numbers are stored: C that makes one of a number `{x}`, and what padding holds."""
+
+    dtype: DType
+    convert: str
+    fill: str
+
+    def print(self, template: str) -> str:
+        """The template with C for each `@{number}`, and for the type OUT."""
+        found = re.sub(r"@\{([^}]*)\}", lambda word: self.convert.format(x=word[1]), template)
+        return found.replace("OUT", self.dtype.c)
+
+
+def stored_codes(node: Node, dot: Dot, zero: str = "0") -> Stored:
+    """The codes of a node's first input, shifted; padding holds `zero`, a C text."""
     dtype = {"int16_t": DType.I16, "uint8_t": DType.U8, "int8_t": DType.I8}[dot.ctype]
-    count = shape.batch * blocks * height * width * cell
-    padded = k.temp("codes", dtype, count)
-    k.read("x", x)
-    k.write("y", padded, dot.ctype)
-    k.dims("C CB H W", (shape.channels, blocks, shape.rows.size, shape.columns.size))
-    k.dims("HP WP PT PL", (height, width, shape.rows.pad, shape.columns.pad))
+    shift = dot.shifts[node.required(0).dtype]
+    return Stored(dtype, f"({dot.ctype})({{x}} + {shift})", f"{zero} + {shift}")
+
+
+def _with_zero(k: KernelBuilder, node: Node, dot: Dot) -> Stored:
+    """Padding holds the zero point, which may be found as the model runs."""
     zero = known_zero(node)
     if zero is None:
         k.read("zero", node.required(2))
-    words = {
-        "SHIFT": str(dot.shifts[x.dtype]),
-        "ZERO": "zero[0]" if zero is None else str(zero),
-        "CELL": str(cell),
-        "IN": x.dtype.c,
-        "OUT": dot.ctype,
-    }
-    text = _HEAD + (_BLOCKED if x.layout else _PLAIN)
+    return stored_codes(node, dot, "zero[0]" if zero is None else str(zero))
+
+
+def read_input(node: Node, ctx: Context, shape: ConvShape, dot: Dot) -> Cells:
+    """The input of a QConv node; adds the call that copies it where that is needed."""
+    x = node.required(0)
+    in_place = x.layout and dot.reads(x.dtype) and shape.rows.is_inside and shape.columns.is_inside
+    if in_place:
+        cell = cell_of(x, dot.group)
+        blocks = -(-shape.channels // cell)
+        return Cells(x, blocks, shape.rows.size, shape.columns.size, cell)
+    return copy_cells(node, ctx, shape, dot.group, lambda k: _with_zero(k, node, dot))
+
+
+def copy_cells(
+    node: Node,
+    ctx: Context,
+    shape: ConvShape,
+    group: int,
+    stored_in: Callable[[KernelBuilder], Stored],
+) -> Cells:
+    """Adds the call that copies the input of a node to padded cells."""
+    x = node.required(0)
+    cell = cell_of(x, group)
+    blocks = -(-shape.channels // cell)
+    height, width = _span(shape.rows), _span(shape.columns)
+    sizes = (shape.channels, height, width)
+    known = "x".join(str(size) for size in sizes if isinstance(size, int))
+    k = KernelBuilder(ctx, node, f"cells_{known}")
+    stored = stored_in(k)
+    count = shape.batch * blocks * height * width * cell
+    padded = k.temp("cells", stored.dtype, count)
+    k.read("x", x)
+    k.write("y", padded, stored.dtype.c)
+    k.dims("C CB H W", (shape.channels, blocks, shape.rows.size, shape.columns.size))
+    k.dims("HP WP PT PL", (height, width, shape.rows.pad, shape.columns.pad))
+    words = {"FILL": stored.fill, "CELL": str(cell), "IN": x.dtype.c}
+    text = stored.print(_HEAD + (_BLOCKED if x.layout else _PLAIN))
     k.body(re.sub("|".join(words), lambda word: words[word[0]], text))
-    k.emit(grid=shape.batch * blocks * height, bytes=count * dot.bytes)
-    return QInput(padded, blocks, height, width, cell)
+    k.emit(grid=shape.batch * blocks * height, bytes=count * stored.dtype.itemsize)
+    return Cells(padded, blocks, height, width, cell)
 
 
 def _span(axis: Axis) -> Dim:
@@ -80,7 +115,7 @@ def _span(axis: Axis) -> Dim:
 
 
 _HEAD = """
-const int32_t shift = SHIFT, fill = ZERO + SHIFT;
+const OUT fill = (OUT)(FILL);
 """
 
 _BLOCKED = """
@@ -90,14 +125,14 @@ for (int64_t item = begin; item < end; item++) {
     const int64_t left = h < 0 || h >= H ? WP : tl_min(PL, WP);
     const int64_t right = tl_max(left, tl_min(WP, W + PL));
     for (int64_t i = 0; i < left * CELL; i++)
-        to[i] = (OUT)fill;
+        to[i] = fill;
     if (left < right) {
         const IN *const from = x + ((plane * H + h) * W + left - PL) * CELL;
         for (int64_t i = 0; i < (right - left) * CELL; i++)
-            to[left * CELL + i] = (OUT)(from[i] + shift);
+            to[left * CELL + i] = @{from[i]};
     }
     for (int64_t i = right * CELL; i < WP * CELL; i++)
-        to[i] = (OUT)fill;
+        to[i] = fill;
 }
 (void)C, (void)CB;
 """
@@ -112,11 +147,11 @@ for (int64_t item = begin; item < end; item++) {
     for (int64_t c = 0; c < CELL; c++) {
         const int64_t low = first + c < C ? left : WP, high = first + c < C ? right : WP;
         for (int64_t w = 0; w < low; w++)
-            to[w * CELL + c] = (OUT)fill;
+            to[w * CELL + c] = fill;
         for (int64_t w = low; w < high; w++)
-            to[w * CELL + c] = (OUT)(from[c * H * W + w] + shift);
+            to[w * CELL + c] = @{from[c * H * W + w]};
         for (int64_t w = high; w < WP; w++)
-            to[w * CELL + c] = (OUT)fill;
+            to[w * CELL + c] = fill;
     }
 }
 """

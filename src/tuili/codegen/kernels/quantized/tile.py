@@ -65,29 +65,38 @@ class Packed:
 
 def pack_steps(weights: Array, dot: Dot, tile: Tile, lanes: int) -> Packed:
     """Centred weights [outputs, *loops, quads, group] for a tile, zero padded."""
-    outputs = len(weights)
+    split = in_panels(weights, tile, lanes)
     wide = tile.vectors * lanes
-    panels = -(-outputs // wide)
-    padded = np.zeros((panels * wide, *weights.shape[1:]), weights.dtype)
-    padded[:outputs] = weights
-    sums = padded.reshape(len(padded), -1).astype(np.int64).sum(1).astype(np.int32)
-    # [panels, *loops, quads, wide, group]
-    split = np.moveaxis(padded.reshape(panels, wide, *weights.shape[1:]), 1, -2)
+    summed = tuple(axis for axis in range(1, split.ndim) if axis != split.ndim - 2)
+    sums = split.astype(np.int64).sum(summed).astype(np.int32).reshape(-1)
     rest = np.zeros((*split.shape[:-1], 2), np.int16)
     if dot.saturates:
         split, rest = clamp_pairs(split)
     extras = np.argwhere(rest.any((-1, -2)))
-    # The last panel has room for all vectors but is packed for those that it has.
-    blocks = -(-outputs // lanes)
-    tail = blocks % tile.vectors
-    flat = np.ascontiguousarray(split).reshape(panels, -1).astype(dot.weights.numpy)
+    flat = flat_panels(split, len(weights), tile, lanes).astype(dot.weights.numpy)
     extra = rest[tuple(extras.T)].reshape(len(extras), wide * 2)
+    firsts = np.searchsorted(extras[:, 0], np.arange(len(split) + 1)).astype(np.int32)
+    return Packed(flat, extra, extras[:, 1:].astype(np.int32), firsts, sums)
+
+
+def in_panels(weights: Array, tile: Tile, lanes: int) -> Array:
+    """[outputs, *loops, quads, group] as [panels, *loops, quads, columns, group], zero padded."""
+    wide = tile.vectors * lanes
+    panels = -(-len(weights) // wide)
+    padded = np.zeros((panels * wide, *weights.shape[1:]), weights.dtype)
+    padded[: len(weights)] = weights
+    return np.moveaxis(padded.reshape(panels, wide, *weights.shape[1:]), 1, -2)
+
+
+def flat_panels(split: Array, outputs: int, tile: Tile, lanes: int) -> Array:
+    """Panels as they lie in memory, [panels, size]: the last one is packed for what it has."""
+    flat = np.ascontiguousarray(split).reshape(len(split), -1)
+    tail = -(-outputs // lanes) % tile.vectors
     if tail:
         narrow = split[-1, ..., : tail * lanes, :].flatten()
         flat[-1] = 0
         flat[-1, : narrow.size] = narrow
-    firsts = np.searchsorted(extras[:, 0], np.arange(panels + 1)).astype(np.int32)
-    return Packed(flat, extra, extras[:, 1:].astype(np.int32), firsts, sums)
+    return flat
 
 
 def pack_best(
@@ -148,7 +157,7 @@ def print_sums(dot: Dot, nest: Nest, tile: Tile, pixels: int) -> list[str]:
     """C that adds up a tile: `xp` (first pixel), `wn` (panel) and `start0..` are in scope."""
     size = nest.quads * tile.vectors * dot.group
     accs = [f"acc{p}_{v} = start{v}" for p in range(pixels) for v in range(tile.vectors)]
-    lines = [f"vi {', '.join(accs)};", f"const {dot.weights.c} *wt = wn;"]
+    lines = [f"{dot.sum} {', '.join(accs)};", f"const {dot.weights.c} *wt = wn;"]
     body: list[str] = []
     for quad in range(nest.quads):
         place = f"wt + {quad * tile.vectors * dot.group} * V"
