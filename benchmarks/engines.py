@@ -43,11 +43,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--dynamic", action="store_true", help="leave batch and sizes open")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--json", type=Path, default=Path("build/engines.json"))
     parser.add_argument("--keep", action="store_true", help="write to benchmarks/results")
     parser.add_argument("--markdown", action="store_true", help="print the table of README")
     options = parser.parse_args()
-    settings = Settings(options.threads, fixed_shapes=not options.dynamic)
+    settings = Settings(
+        options.threads, fixed_shapes=not options.dynamic, precision=options.precision
+    )
     console = Console(width=160, log_path=False)
     machine = Machine.measure()
     comparisons: list[Comparison] = []
@@ -64,7 +67,7 @@ def main() -> None:
     kept["machine"] |= asdict(machine)
     kept["batch"] = options.batch
     kept["floors"] = {name: asdict(floor) for name, floor in floors.items()}
-    place = _place(machine, options.threads, options.batch) if options.keep else options.json
+    place = _place(machine, settings, options.batch) if options.keep else options.json
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(kept, indent=1) + "\n")
     console.print(f"every round: {place}")
@@ -75,8 +78,9 @@ def feeds_of(model: RealModel, batch: int) -> Feeds:
     return model.inputs((batch, *model.sizes[0][1:]))
 
 
-def _place(machine: Machine, threads: int, batch: int) -> Path:
-    many = f"-batch-{batch}" if batch > 1 else ""
+def _place(machine: Machine, settings: Settings, batch: int) -> Path:
+    threads, many = settings.threads, f"-batch-{batch}" if batch > 1 else ""
+    many += "" if settings.precision == "f32" else f"-{settings.precision}"
     unit = "threads" if threads > 1 else "thread"
     folder = Path(__file__).parent / "results"
     return folder / f"engines-{machine.target}-{threads}-{unit}{many}.json"

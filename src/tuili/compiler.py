@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from tuili import __version__
 from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artifact, write_artifact
@@ -52,6 +52,8 @@ Source: TypeAlias = "str | Path | bytes | Graph | ModelProto"
 OnPass: TypeAlias = Callable[[str, Graph], None]
 Progress: TypeAlias = Callable[[str, int, int], None]
 Shapes: TypeAlias = Mapping[str, Sequence[int | str]]
+Precision: TypeAlias = Literal["f32", "bf16"]
+PRECISIONS: Final = get_args(Precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,28 @@ class Options:
     exact: bool = False  # no Winograd, no cheaper arithmetic that rounds otherwise
     plain_maps: bool = False  # outputs that are dictionaries per row become tensors
     tuning: Path | None = None  # a record of measured times; the user's own by default
+    precision: Precision = "f32"  # bf16: products, convolutions and weights may round to it
+
+    def __post_init__(self) -> None:
+        """Refuse a precision that there is not, and one that is not exact where that is asked."""
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise InvalidArgument(f"unknown precision {self.precision!r}. Known: {known}")
+        if self.exact and self.precision != "f32":
+            raise InvalidArgument(
+                f"precision {self.precision!r} rounds, which `exact` forbids: ask for one of them"
+            )
 
     def key(self) -> str:
         """The options as one line of text, for caches and manifests."""
         shapes = {name: list(dims) for name, dims in sorted(self.shapes.items())}
         target = self.resolve().name
         found = {"exact": self.exact, "shapes": shapes, "target": target}
-        return json.dumps(found | ({"plain_maps": True} if self.plain_maps else {}))
+        if self.plain_maps:
+            found["plain_maps"] = True
+        if self.precision != "f32":
+            found["precision"] = self.precision
+        return json.dumps(found)
 
     def resolve(self) -> Target:
         """The target; `native` is the best one that this machine runs."""
@@ -130,6 +147,7 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     exact: bool = False,
     plain_maps: bool = False,
     tuning: str | Path | None = None,
+    precision: Precision = "f32",
     check: bool = False,
     on_pass: OnPass | None = None,
     on_progress: Progress | None = None,
@@ -142,12 +160,15 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     its open dims differ from those that the file calls alike. `exact` forbids transformations that
     change the order of arithmetic. `plain_maps` lets outputs that are a dictionary per row
     (`ZipMap`, which classifiers of scikit-learn end in) be tensors of [rows, classes], as a server
-    needs them. `tuning` is a record of `tune`, in the place of the user's own. `operators` are
-    plug-in operators that the model uses, beside those of installed packages; see `tuili.operator`.
+    needs them. `tuning` is a record of `tune`, in the place of the user's own. With the `precision`
+    "bf16" products and convolutions round what they multiply to bfloat16 where the target has an
+    instruction for it, and large weights of products are kept in it everywhere; sums and all else
+    stay f32. `operators` are plug-in operators that the model uses, beside those of installed
+    packages; see `tuili.operator`.
     Raises InvalidModel, UnsupportedOperator, InvalidArgument, ToolchainError.
     """
     record = Path(tuning) if tuning is not None else None
-    options = Options(target, shapes or {}, exact, plain_maps, record)
+    options = Options(target, shapes or {}, exact, plain_maps, record, precision)
     progress = on_progress or _silent
     place = Path(output) if output is not None else _beside(model)
     progress("importing", 0, 1)
@@ -197,6 +218,7 @@ def compile_cached(path: Path, options: Options, on_progress: Progress | None = 
             shapes=options.shapes,
             exact=options.exact,
             tuning=options.tuning,
+            precision=options.precision,
             on_progress=on_progress,
         )
         artifact = open_artifact(cache.keep(key, _SINGLE_FILE, made.path))
@@ -273,7 +295,14 @@ def generate(
     optimise(graph, block=target.block, on_pass=watch, exact=options.exact)
     contents = infer(graph)
     pick = pick or options.times().pick
-    program = translate(graph, contents, target, exact=options.exact, pick=pick)
+    program = translate(
+        graph,
+        contents,
+        target,
+        exact=options.exact,
+        pick=pick,
+        bf16=options.precision == "bf16",
+    )
     program.require(requirements)
     emitted = emit(program, target, timed=timed)
     return Compiled(graph, program, emitted.units, emitted.plan, operators)

@@ -1,8 +1,9 @@
 """The engines that can be compared: each loads a model file and answers with NumPy arrays.
 
-All run fp32 on the same number of threads, from the same inputs, and each through the call its
-users make: `Model.run`, `InferenceSession.run`, `InferRequest.infer` with inputs shared. Peers keep
-their default spinning. With fixed shapes, the engines that can specialise (tuili, openvino) do.
+All run fp32, unless bf16 is asked of those that know it, on the same number of threads, from the
+same inputs, and each through the call its users make: `Model.run`, `InferenceSession.run`,
+`InferRequest.infer` with inputs shared. Peers keep their default spinning. With fixed shapes, the
+engines that can specialise (tuili, openvino) do.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tuili.errors import InvalidArgument, nearest
 from tuili.tensors import Array
 
 Feeds = Mapping[str, Array]
 Answers = list[Array]
+Precision: TypeAlias = Literal["f32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,12 @@ class Settings:
 
     threads: int = 1
     fixed_shapes: bool = True
+    precision: Precision = "f32"  # of tuili and openvino; the others know f32 only
+
+    @property
+    def most_difference(self) -> float:
+        """From the reference: more is another answer."""
+        return 0.01 if self.precision == "f32" else 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,8 @@ def _tuili(path: Path, feeds: Feeds, settings: Settings) -> Loaded:
 
     start = time.perf_counter()
     shapes = {name: value.shape for name, value in feeds.items()}
-    artifact = compile_cached(path, Options(shapes=shapes if settings.fixed_shapes else {}))
+    options = Options(shapes=shapes if settings.fixed_shapes else {}, precision=settings.precision)
+    artifact = compile_cached(path, options)
     compiled = time.perf_counter()
     model = load(artifact.path, threads=settings.threads)
     loaded = time.perf_counter()
@@ -79,7 +88,7 @@ def _openvino(path: Path, feeds: Feeds, settings: Settings) -> Loaded:
     options = {
         "INFERENCE_NUM_THREADS": settings.threads,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": settings.precision,
         "NUM_STREAMS": 1,
     }
     start = time.perf_counter()

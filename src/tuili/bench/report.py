@@ -24,7 +24,9 @@ def table(comparisons: Sequence[Comparison], settings: Settings) -> Table:
     engines = _engines(comparisons)
     threads = f"{settings.threads} thread{'s' if settings.threads > 1 else ''}"
     shapes = "fixed shapes" if settings.fixed_shapes else "dynamic shapes"
-    grid = Table(title=f"fp32, {threads}, {shapes}: median ms (min)", title_justify="left")
+    grid = Table(
+        title=f"{settings.precision}, {threads}, {shapes}: median ms (min)", title_justify="left"
+    )
     grid.add_column("model")
     for engine in engines:
         grid.add_column(engine, justify="right")

@@ -16,7 +16,6 @@ from tuili.errors import TuiliError
 
 OWN = "tuili"
 ROUND_S = 0.02  # short models are repeated until a round is this long
-WRONG = 0.01  # a larger difference from the reference is another answer, and is not timed
 PAUSE_S = 0.1  # with threads: those of the engine before spin for a while, on our cores
 
 
@@ -86,7 +85,7 @@ def compare(
         name: difference(found, reference) if reference else 0.0 for name, found in answers.items()
     }
     for each in list(loaded):
-        if differences[each.engine] > WRONG:
+        if differences[each.engine] > settings.most_difference:
             failures[each.engine] = f"wrong answers, off by {differences[each.engine]:.2g}"
             loaded.remove(each)
     pause_s = PAUSE_S if settings.threads > 1 else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuili.cli import bench_options as o
+from tuili.cli.precision import PrecisionOption
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
 from tuili.errors import InvalidArgument
 
@@ -17,6 +18,7 @@ def bench(
     rounds: o.Rounds = 20,
     engine: o.Engines = None,
     dynamic: o.Dynamic = False,
+    precision: PrecisionOption = "f32",
     server: o.Server = "",
     concurrency: o.Concurrency = "1,8,32",
     rate: o.Rate = "",
@@ -44,7 +46,7 @@ def bench(
         from tuili.bench.engines import Settings as EngineSettings
         from tuili.cli.bench_engines import bench_engines
 
-        settings = EngineSettings(threads, fixed_shapes=not dynamic)
+        settings = EngineSettings(threads, fixed_shapes=not dynamic, precision=precision)
         bench_engines(
             [Path(each) for each in models], shapes, settings, rounds, engine or (), output
         )

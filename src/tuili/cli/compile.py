@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tuili.cli.precision import PrecisionOption
 from tuili.cli.shapes import ShapeOptions, concrete_shapes, parse_shapes
 from tuili.cli.tuning import TuneOption, TuneSecondsOption, TuneShapeOption, TuningOption, tell
 from tuili.errors import InvalidArgument, nearest
@@ -41,6 +42,7 @@ def compile_model(
         bool,
         typer.Option("--plain-maps", help="Outputs that are a dictionary per row become tensors."),
     ] = False,
+    precision: PrecisionOption = "f32",
     tune: TuneOption = False,
     tuning: TuningOption = None,
     tune_seconds: TuneSecondsOption = 30.0,
@@ -63,7 +65,7 @@ def compile_model(
     start = time.perf_counter()
     with progress_bar(quiet) as report:
         if tune:
-            options = Options(target, shapes, exact, plain_maps, tuning)
+            options = Options(target, shapes, exact, plain_maps, tuning, precision)
             found = measure(model, options, concrete_shapes(tune_shape), tune_seconds, report)
             if not quiet:
                 tell(found)
@@ -75,6 +77,7 @@ def compile_model(
             exact=exact,
             plain_maps=plain_maps,
             tuning=tuning,
+            precision=precision,
             check=check,
             on_pass=seen if print_after else None,
             on_progress=report,

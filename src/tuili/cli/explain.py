@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tuili.cli.precision import PrecisionOption
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
 from tuili.cli.tuning import TuningOption
 from tuili.errors import NotFound
@@ -30,6 +31,7 @@ def explain(
     shape: ShapeOptions = None,
     threads: Threads = 1,
     exact: Exact = False,
+    precision: PrecisionOption = "f32",
     tuning: TuningOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many calls to show, slowest first.")] = 30,
     html: Annotated[Path | None, typer.Option(help="Write a page with a roofline plot.")] = None,
@@ -40,8 +42,10 @@ def explain(
     from tuili.bench.explain.page import page
     from tuili.bench.explain.peaks import peaks
     from tuili.bench.explain.text import choices, summary, table
+    from tuili.compiler import Options
 
-    options, found = _timed(model, shape, threads, tuning, exact=exact)
+    options = Options(exact=exact, tuning=tuning, precision=precision)
+    options, found = _timed(model, shape, threads, options)
     target = options.resolve()
     whole = account(found, peaks(target), target.name, threads)
     console = Console(highlight=False, soft_wrap=True)
@@ -63,13 +67,16 @@ def profile(
     shape: ShapeOptions = None,
     threads: Threads = 1,
     exact: Exact = False,
+    precision: PrecisionOption = "f32",
     tuning: TuningOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The trace.")] = Path("trace.json"),
 ) -> None:
     """Write the timeline of one run, every thread's, for Perfetto or chrome://tracing."""
     from tuili.bench.explain.trace import trace
+    from tuili.compiler import Options
 
-    _, found = _timed(model, shape, threads, tuning, exact=exact)
+    options = Options(exact=exact, tuning=tuning, precision=precision)
+    _, found = _timed(model, shape, threads, options)
     output.write_text(json.dumps(trace(found)))
     Console(soft_wrap=True, highlight=False).print(
         f"{len(found.spans)} spans of {len(found.calls)} kernel calls: {output}", markup=False
@@ -77,11 +84,10 @@ def profile(
 
 
 def _timed(
-    model: Path, shape: Sequence[str] | None, threads: int, tuning: Path | None, *, exact: bool
+    model: Path, shape: Sequence[str] | None, threads: int, options: Options
 ) -> tuple[Options, Timed]:
     from tuili.bench.explain.timing import timed
     from tuili.bench.feeds import random_feeds
-    from tuili.compiler import Options
     from tuili.importers.onnx import import_model
     from tuili.tensors import TensorSpec
 
@@ -92,5 +98,5 @@ def _timed(
     specs = [TensorSpec(v.name, v.dtype, v.shape) for v in graph.inputs]
     feeds = random_feeds(specs, shapes)
     dims = {name: feed.shape for name, feed in feeds.items()}
-    options = Options(shapes=dims, exact=exact, tuning=tuning)
+    options = replace(options, shapes=dims)
     return options, timed(model, options, threads, feeds)

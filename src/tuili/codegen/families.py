@@ -7,6 +7,7 @@ from tuili.codegen.kernel import Context
 from tuili.codegen.kernels.attention import cache_rows
 from tuili.codegen.kernels.attention import plain as attention_plain
 from tuili.codegen.kernels.attention import tiled as attention
+from tuili.codegen.kernels.bf16 import matmul as bf16_matmul
 from tuili.codegen.kernels.control import branch, fault, loop, plugin
 from tuili.codegen.kernels.conv_families import CONV_FAMILIES
 from tuili.codegen.kernels.gemm import codes as matmul_codes
@@ -25,6 +26,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     **TENSOR_FAMILIES,
     **CONV_FAMILIES,
     "MatMul": (
+        Family("matmul_bf16", bf16_matmul.emit, bf16_matmul.supports),
         Family("matmul_halves", matmul_halves.emit, matmul_halves.supports),
         Family("matmul_packed", matmul.emit_packed, matmul.supports_packed),
         Family("matmul_batched", matmul.emit_batched, matmul.supports_batched),

@@ -69,6 +69,7 @@ class Context:
     contents: Contents  # known symbolic contents of small integer tensors
     exact: bool = False  # no Winograd, no fast math
     pick: Pick = by_cost  # which of several plans is taken
+    bf16: bool = False  # products may be in bfloat16
     views: dict[Value, View] = field(default_factory=dict[Value, View])
     packed: dict[object, Buffer] = field(default_factory=dict[object, Buffer])
     rounds: int = 0  # how many loops there are so far; numbers their symbols

@@ -26,6 +26,7 @@ class Target:
     # Weights that tiles share are cut to stay in the first-level cache, where the second cannot
     # deliver two or three vectors every six cycles; 0: it can.
     near_bytes: int = 0
+    bf16: bool = False  # one instruction multiplies pairs of bfloat16
 
     @property
     def block(self) -> int:
@@ -44,6 +45,21 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
+        Target(
+            "x86-64-avx512-bf16",
+            "x86_64",
+            16,
+            32,
+            True,
+            (
+                "-march=x86-64-v4",
+                "-mavx512vnni",
+                "-mavx512bf16",
+                "-mprefer-vector-width=512",
+            ),
+            (*_AVX512, "avx512_vnni", "avx512_bf16"),
+            bf16=True,
+        ),
         Target(
             "x86-64-avx512-vnni",
             "x86_64",

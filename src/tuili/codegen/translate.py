@@ -53,12 +53,13 @@ def translate(
     *,
     exact: bool = False,
     pick: Pick = by_cost,
+    bf16: bool = False,
 ) -> Program:
     """The program of a typed graph whose layouts are assigned; raises UnsupportedOperator."""
     bound = _symbols(graph)
     late = [name for name in contents.sources if name not in bound]
     program = Program(graph.name, (*bound, *late), len(bound))
-    ctx = Context(program, target, contents, exact, pick)
+    ctx = Context(program, target, contents, exact, pick, bf16)
     sources = Sources(contents)
     for each in contents.requirements:
         if program.depends_on_data(each.left) or program.depends_on_data(each.right):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tuili.codegen.family import Family
+from tuili.codegen.kernels.bf16 import conv as bf16_conv
 from tuili.codegen.kernels.conv import direct as conv_direct
 from tuili.codegen.kernels.conv import global_pool as pool_global
 from tuili.codegen.kernels.conv import plain as window_plain
@@ -23,6 +24,7 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
     "Conv": (
         Family("depthwise", conv_window.emit_depthwise, conv_window.supports_depthwise),
         Family("winograd", winograd.emit_winograd, winograd.supports_winograd),
+        Family("conv_bf16", bf16_conv.emit, bf16_conv.supports),
         Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),
         Family("conv_single", conv_single.emit_single, conv_single.supports_single),
         Family("conv_plain", window_plain.emit_plain_conv, window_plain.supports_plain_conv),

@@ -63,9 +63,14 @@ class HalfPanels:
         ]
 
 
-def kept_type(weights: Array | None) -> DType | None:
-    """The type of 16 bits that weights are kept in: where they are known, and enough for it."""
-    return None if weights is None or weights.size < _LEAST_WEIGHTS else half_type(weights)
+def kept_type(weights: Array | None, *, rounded: bool) -> DType | None:
+    """The type of 16 bits that weights are kept in: where they are known, and enough for it.
+
+    Those that it does not hold exactly may be `rounded` to bfloat16.
+    """
+    if weights is None or weights.size < _LEAST_WEIGHTS:
+        return None
+    return half_type(weights) or (DType.BF16 if rounded else None)
 
 
 def half_type(weights: Array) -> DType | None:

@@ -17,13 +17,14 @@ from tuili.ir import Node
 
 def supports(node: Node, ctx: Context) -> bool:
     """Whether the second operand is a large constant matrix of numbers that 16 bits can hold."""
-    return supports_packed(node, ctx) and kept_type(node.required(1).constant) is not None
+    weights = node.required(1).constant
+    return supports_packed(node, ctx) and kept_type(weights, rounded=ctx.bf16) is not None
 
 
 def emit(node: Node, ctx: Context) -> None:
     """x @ constant weights; a grid item is one panel times one block of rows."""
     x, weights = node.required(0), node.required(1).constant
-    dtype = kept_type(weights)
+    dtype = kept_type(weights, rounded=ctx.bf16)
     assert weights is not None  # supports
     assert dtype is not None
     depth, width = weights.shape

@@ -18,13 +18,13 @@ def supports(node: Node, ctx: Context) -> bool:
     """Whether the data is a large constant of numbers that 16 bits can hold."""
     data = node.required(0)
     plain = is_plain_f32(data) and not node.required(1).layout and not node.output.layout
-    return plain and kept_type(data.constant) is not None
+    return plain and kept_type(data.constant, rounded=ctx.bf16) is not None
 
 
 def emit(node: Node, ctx: Context) -> None:
     """A grid item is one index."""
     data, indices, y = node.required(0), node.required(1), node.output
-    dtype = kept_type(data.constant)
+    dtype = kept_type(data.constant, rounded=ctx.bf16)
     assert data.constant is not None  # supports
     assert dtype is not None
     if 0 in y.shape:

@@ -1,0 +1,1 @@
+"""Products and convolutions in bfloat16, for models compiled with that precision."""

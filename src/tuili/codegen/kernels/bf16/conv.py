@@ -1,0 +1,54 @@
+"""Conv in bfloat16: the input is rounded into padded cells, sums and results are f32.
+
+Convolutions that Winograd runs stay in f32: it saves more multiplications than bfloat16 does.
+"""
+
+from __future__ import annotations
+
+from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.bf16.dot import (
+    BF16_DOT,
+    as_bf16,
+    multiplies,
+    pack_halves,
+    stored_halves,
+)
+from tuili.codegen.kernels.bf16.ends import FloatEnds
+from tuili.codegen.kernels.conv.direct import supports_direct
+from tuili.codegen.kernels.conv.shape import conv_problem, conv_shape
+from tuili.codegen.kernels.quantized.cells import CellConv, cell_name, cell_steps, print_cells
+from tuili.codegen.kernels.quantized.input import cell_of, copy_cells
+from tuili.codegen.kernels.quantized.tile import rank_q_tiles
+from tuili.ir import Node, block_of
+from tuili.ops.table import attr
+
+MOST_PLAIN = 16  # channels of a row-major input, which are one cell
+LEAST_USES = 32  # of a number: fewer do not pay for its rounding
+
+
+def supports(node: Node, ctx: Context) -> bool:
+    """Whether it is a dense convolution of known weights that makes much of each number."""
+    if not (multiplies(ctx) and supports_direct(node, ctx) and attr(node, "group") == 1):
+        return False
+    x, weights = node.required(0), node.required(1).shape
+    outputs, channels, *taps = (dim for dim in weights if isinstance(dim, int))
+    uses = outputs
+    for tap, stride in zip(taps, attr(node, "strides") or (1,) * len(taps), strict=True):
+        uses = uses * tap // stride
+    return uses >= LEAST_USES and (bool(x.layout) or channels <= MOST_PLAIN)
+
+
+def emit(node: Node, ctx: Context) -> None:
+    """The rounded copy of the input, then the convolution."""
+    weights, x = node.required(1).constant, node.required(0)
+    assert weights is not None  # supports_direct
+    shape, lanes = conv_shape(node, weights.shape[2:]).flat(), ctx.target.lanes
+    tiles = rank_q_tiles(ctx.target, shape.columns.out, -(-shape.outputs // lanes))
+    problem = conv_problem("Conv in bf16", shape, 1, block_of(x.layout))
+    tile = ctx.choose(node, problem, {f"direct {tile}": tile for tile in tiles})
+    steps = cell_steps(as_bf16(weights), shape, cell_of(x, BF16_DOT.group), BF16_DOT)
+    source = copy_cells(node, ctx, shape, BF16_DOT.group, stored_halves)
+    k = KernelBuilder(ctx, node, cell_name("conv_bf16_", shape))
+    conv = CellConv(shape, tile, lanes, BF16_DOT)
+    packed = pack_halves(steps, tile, lanes)
+    print_cells(k, conv, source, packed, lambda: FloatEnds(k, node, tile.vectors * lanes))

@@ -1,0 +1,171 @@
+"""Products in bfloat16 are those of rounded numbers; what the target lacks is run as plain C."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.codegen.compiled import BEST, Library
+from tuili.codegen.targets import Target, find_target
+from tuili.codegen.translate import translate
+from tuili.ir import Graph, TensorType, Value
+from tuili.ops.infer import infer
+from tuili.ops.interpret import run as interpret
+from tuili.passes.pipeline import optimise
+from tuili.tensors import Array, DType, Sym
+
+# Sums of some hundred products of order 1: the order of adding shows in the last bits only.
+TOLERANCE = 2e-5
+FLAGS = ("-DTL_PORTABLE", "-O1", *BEST.flags)
+WITH_DOTS = replace(find_target("x86-64-avx512-bf16"), machine=BEST.machine, flags=FLAGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A Conv or MatMul of known weights."""
+
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    bias: bool = False
+    then: str = ""
+    open_axes: tuple[int, ...] = ()
+
+    @property
+    def op(self) -> str:
+        """MatMul for matrices of weights, else Conv."""
+        return "MatMul" if len(self.w) == 2 else "Conv"
+
+
+PADS = {"pads": [1, 1, 1, 1]}
+PRODUCTS = {
+    "matmul": Product((7, 64), (64, 48)),
+    "one row": Product((1, 96), (96, 40)),
+    "odd depth and width": Product((9, 33), (33, 37)),
+    "many rows, with a bias and Relu": Product((2, 60, 32), (32, 96), bias=True, then="Relu"),
+    "open rows": Product((11, 34), (34, 64), open_axes=(0,)),
+    "1x1": Product((1, 32, 9, 8), (64, 32, 1, 1), bias=True, then="Relu"),
+    "1x1 with stride": Product((1, 32, 9, 8), (128, 32, 1, 1), {"strides": [2, 2]}),
+    "first layer": Product((2, 3, 17, 16), (32, 3, 5, 5), {"pads": [2, 2, 2, 2]}, bias=True),
+    "3x3 with stride": Product((1, 32, 11, 13), (33, 32, 3, 3), {**PADS, "strides": [2, 2]}),
+    "dilated": Product((1, 32, 12, 12), (32, 32, 3, 3), {"dilations": [2, 2]}, then="Sigmoid"),
+    "along a row": Product((1, 32, 40), (48, 32, 5), {"pads": [2, 2]}),
+    "open sizes": Product((1, 32, 9, 10), (40, 32, 1, 1), open_axes=(0, 2, 3)),
+}  # fmt: skip
+
+
+def rounded(array: Array) -> Array:
+    """Numbers as bfloat16 has them."""
+    return array.astype(DType.BF16.numpy).astype(np.float32)
+
+
+class Products:
+    """All products in one library, compiled with the precision, beside rounded operands' own."""
+
+    def __init__(self, target: Target, products: Mapping[str, Product] = PRODUCTS) -> None:
+        self.rng = np.random.default_rng(5)
+        self.graph, self.meaning = Graph("products"), Graph("meaning")
+        self.feeds: dict[str, Array] = {}
+        for at, (name, product) in enumerate(products.items()):
+            self._add(f"c{at}", name, product)
+        infer(self.graph)
+        infer(self.meaning)
+        feeds = {name: rounded(array) for name, array in self.feeds.items()}
+        self.want = interpret(self.meaning, feeds)
+        optimise(self.graph, block=target.block, on_pass=lambda name, graph: None)
+        program = translate(self.graph, infer(self.graph), target, bf16=True)
+        self.families = [name for name, _ in program.families.values()]
+        self.library = Library(program, target)
+
+    def _add(self, name: str, output: str, product: Product) -> None:
+        array = self.rng.standard_normal(product.x).astype(np.float32)
+        weights = self.rng.standard_normal(product.w).astype(np.float32)
+        weights /= np.float32(np.sqrt(weights.size / max(product.w[0], product.w[-1])))
+        outputs = product.w[1] if product.op == "MatMul" else product.w[0]
+        bias = self.rng.standard_normal(outputs).astype(np.float32)
+        dims = [
+            Sym(f"{name}_{axis}") if axis in product.open_axes else size
+            for axis, size in enumerate(product.x)
+        ]
+        self.feeds[f"{name}_x"] = array
+        for graph, known in ((self.graph, weights), (self.meaning, rounded(weights))):
+            x = graph.add_input(f"{name}_x", TensorType(DType.F32, tuple(dims)))
+            made = self._product(graph, product, x, known, bias)
+            if product.then:
+                made = graph.add(product.then, [made]).output
+            made.name = output
+            graph.set_outputs([*graph.outputs, made])
+
+    def _product(
+        self, graph: Graph, product: Product, x: Value, weights: Array, bias: Array
+    ) -> Value:
+        inputs = [x, graph.add_constant(weights)]
+        if product.op == "Conv" and product.bias:
+            inputs.append(graph.add_constant(bias))
+        made = graph.add(product.op, inputs, dict(product.attrs)).output
+        if product.op == "MatMul" and product.bias:
+            made = graph.add("Add", [made, graph.add_constant(bias)]).output
+        return made
+
+    def check(self, name: str) -> None:
+        """Compare one result with the product of rounded numbers."""
+        got = self.library.run(self.feeds)[name]
+        np.testing.assert_allclose(got, self.want[name], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@cache
+def _portable() -> Products:
+    return Products(WITH_DOTS)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_is_that_of_rounded_numbers(name: str) -> None:
+    _portable().check(name)
+
+
+def test_every_product_is_in_bfloat16() -> None:
+    found = [name for name in _portable().families if "bf16" in name]
+    assert len(found) == len(PRODUCTS)
+
+
+def test_threads_share_the_work() -> None:
+    products = _portable()
+    alone = products.library.run(products.feeds)
+    together = products.library.run(products.feeds, threads=3)
+    assert all(np.array_equal(alone[name], together[name]) for name in alone)
+
+
+@pytest.mark.skipif(not BEST.bf16, reason="this processor multiplies no bfloat16")
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_the_instruction_does_what_plain_c_does(name: str) -> None:
+    Products(BEST, {name: PRODUCTS[name]}).check(name)
+
+
+def test_numbers_that_are_none_stay_so() -> None:
+    products = Products(WITH_DOTS, {"matmul": Product((1, 8), (8, 32))})
+    products.feeds["c0_x"][0, 3] = np.array(0x7FFFFFFF, np.uint32).view(np.float32)
+    assert np.isnan(products.library.run(products.feeds)["matmul"]).all()
+
+
+def test_elsewhere_weights_are_rounded_and_rows_are_not() -> None:
+    products = Products(BEST if not BEST.bf16 else find_target("x86-64-avx2"), {
+        "large": Product((3, 256), (256, 512))
+    })  # fmt: skip
+    assert products.families == ["matmul_halves"]
+    x, weights = products.feeds["c0_x"], products.meaning.nodes[0].required(1).constant
+    assert weights is not None
+    got = products.library.run(products.feeds)["large"]
+    np.testing.assert_allclose(got, x @ weights, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_small_convolutions_and_those_of_winograd_stay_in_f32() -> None:
+    kept = {
+        "few outputs": Product((1, 32, 8, 8), (16, 32, 1, 1)),
+        "winograd": Product((1, 32, 16, 16), (32, 32, 3, 3), PADS),
+    }
+    assert not [name for name in Products(WITH_DOTS, kept).families if "bf16" in name]
