@@ -35,6 +35,7 @@ from tuili.server.repository.compiling import cache_folder, compiled
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.keeping import kept
 from tuili.server.repository.layout import model_file
+from tuili.server.repository.model_parameters import EXECUTORS, PRECISIONS, choice
 from tuili.server.repository.source import Source
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.placement import Placement
@@ -256,15 +257,11 @@ def candidates(
 def _onnx_candidates(
     source: Path, config: ModelConfig, options: ServerOptions, causes: list[TuiliError]
 ) -> Iterator[tuple[str, Path]]:
-    executor = config.parameters.get("executor", options.onnx_executor)
-    if executor not in ("auto", "tuili", "onnxruntime"):
-        raise InvalidModel(
-            f"model '{config.name}': parameter 'executor' must be auto, tuili or onnxruntime, "
-            f"got {executor!r}"
-        )
+    executor = choice(config, "executor", options.onnx_executor, EXECUTORS)
     if executor != "onnxruntime":
         try:
-            artifact = compiled(source, cache_folder(options.cache), apart(config))
+            precision = choice(config, "precision", "f32", PRECISIONS)
+            artifact = compiled(source, cache_folder(options.cache), apart(config), precision)
         except TuiliError as error:
             causes.append(error)
         else:

@@ -39,26 +39,29 @@ def cache_folder(wanted: Path | None = None) -> Path:
     return Path(base) / "tuili" / "served"
 
 
-def compiled(source: Path, cache: Path, apart: Sequence[str] = ()) -> Path:
+def compiled(source: Path, cache: Path, apart: Sequence[str] = (), precision: str = "f32") -> Path:
     """The artifact of `source`, from the cache or freshly compiled.
 
     The open dims of the inputs `apart` differ from others, whatever the file calls them.
     """
-    folder = cache / content_key(source, apart)
+    options = [f"--shape={name}=*" for name in sorted(apart)]
+    if precision != "f32":
+        options.append(f"--precision={precision}")
+    folder = cache / content_key(source, options)
     artifact = folder / "model.tuili"
     if artifact.exists():
         return artifact
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
         if not artifact.exists():
-            _compile(source, artifact, apart)
+            _compile(source, artifact, options)
     return artifact
 
 
-def content_key(source: Path, apart: Sequence[str] = ()) -> str:
-    """A hash of the model, of the files beside it (external weights) and of tuili itself."""
+def content_key(source: Path, options: Sequence[str] = ()) -> str:
+    """A hash of the model, the files beside it (external weights), the options and tuili itself."""
     digest = hashlib.sha256(producer_digest().encode())
-    digest.update(repr(sorted(apart)).encode() if apart else b"")
+    digest.update(repr(options).encode() if options else b"")
     files = sorted(each for each in source.parent.rglob("*") if each.is_file())
     for path in files:
         digest.update(f"{path.relative_to(source.parent)}\0{path.stat().st_size}\0".encode())
@@ -68,13 +71,12 @@ def content_key(source: Path, apart: Sequence[str] = ()) -> str:
     return digest.hexdigest()[:32]
 
 
-def _compile(source: Path, artifact: Path, apart: Sequence[str]) -> None:
+def _compile(source: Path, artifact: Path, options: Sequence[str]) -> None:
     scratch = Path(tempfile.mkdtemp(dir=artifact.parent, prefix="compiling-"))
     try:
         made = scratch / artifact.name
-        shapes = [option for name in sorted(apart) for option in ("--shape", f"{name}=*")]
         done = subprocess.run(
-            [sys.executable, *_COMPILE, str(source), "-o", str(made), "--plain-maps", *shapes],
+            [sys.executable, *_COMPILE, str(source), "-o", str(made), "--plain-maps", *options],
             capture_output=True,
             text=True,
             check=False,

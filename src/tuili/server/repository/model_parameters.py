@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tuili.errors import nearest
+from tuili.errors import InvalidModel, nearest
+from tuili.server.repository.config import ModelConfig
 
 MODEL_PARAMETERS: Final[Mapping[str, str]] = {
     "executor": "who runs an ONNX file: tuili, onnxruntime, or auto",
+    "precision": "what products of an ONNX file are rounded to: f32 or bf16",
     "isolation": "where the model runs: process, none, or auto",
     "threads": "threads of one run; 0: all cores",
     "idempotent": "whether a request whose process died is run again",
@@ -30,6 +32,21 @@ MODEL_PARAMETERS: Final[Mapping[str, str]] = {
     "cpu_cores": "cores of each instance, such as 0-3;4-7",
     "max_instances": "up to how many instances the load may call for",
 }
+
+# The values of those that are words.
+EXECUTORS: Final = ("auto", "tuili", "onnxruntime")
+PRECISIONS: Final = ("f32", "bf16")
+
+
+def choice(config: ModelConfig, key: str, default: str, known: Sequence[str]) -> str:
+    """The word that a model's parameter has; InvalidModel for one that is not `known`."""
+    found = config.parameters.get(key, default)
+    if found not in known:
+        raise InvalidModel(
+            f"model '{config.name}': parameter {key!r} must be "
+            f"{', '.join(known[:-1])} or {known[-1]}, got {found!r}.{nearest(found, known)}"
+        )
+    return found
 
 
 def doubtful(backend: str, parameters: Mapping[str, str]) -> list[str]:
