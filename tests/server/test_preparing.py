@@ -28,7 +28,7 @@ def parameter(key, value):
 
 @pytest.fixture
 def version(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparing, "compiled", lambda source, cache, apart: Path("compiled.tuili"))
+    monkeypatch.setattr(preparing, "compiled", lambda *_: Path("compiled.tuili"))
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_candidates(version, files, config, options, found):
 def test_what_does_not_compile_runs_in_onnxruntime_where_it_is_installed(version, monkeypatch):
     pytest.importorskip("onnxruntime")
 
-    def fails(source, cache, apart):
+    def fails(source, cache, apart, precision):
         raise InvalidModel("no kernel")
 
     monkeypatch.setattr(preparing, "compiled", fails)
@@ -73,6 +73,12 @@ def test_a_bad_executor_is_refused(version):
     (version / "model.onnx").touch()
     with pytest.raises(InvalidModel, match="must be auto, tuili or onnxruntime, got 'tensorrt'"):
         tried(version, parameter("executor", "tensorrt"))
+
+
+def test_a_bad_precision_is_refused(version):
+    (version / "model.onnx").touch()
+    with pytest.raises(InvalidModel, match="'precision' must be f32 or bf16, got 'fp16'"):
+        tried(version, parameter("precision", "fp16"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import pytest
 from tests.codegen.compiled import BEST, Library
 from tuili.codegen.targets import Target, find_target
 from tuili.codegen.translate import translate
+from tuili.compiler import Options
+from tuili.errors import InvalidArgument
 from tuili.ir import Graph, TensorType, Value
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run as interpret
@@ -161,6 +163,13 @@ def test_elsewhere_weights_are_rounded_and_rows_are_not() -> None:
     assert weights is not None
     got = products.library.run(products.feeds)["large"]
     np.testing.assert_allclose(got, x @ weights, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_a_precision_that_there_is_not_or_that_may_not_round_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="unknown precision 'f64'. Known: f32, bf16"):
+        Options(precision="f64")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InvalidArgument, match="'bf16' rounds, which `exact` forbids"):
+        Options(exact=True, precision="bf16")
 
 
 def test_small_convolutions_and_those_of_winograd_stay_in_f32() -> None:

@@ -51,7 +51,16 @@ def test_inputs_that_may_differ_are_told_to_the_compiler(tmp_path, compiler, sou
     plain = compiling.compiled(source, tmp_path / "cache")
     apart = compiling.compiled(source, tmp_path / "cache", ("x", "count"))
     assert "--shape" not in plain.read_text()
-    assert apart.read_text().strip().endswith("--shape count=* --shape x=*")
+    assert apart.read_text().strip().endswith("--shape=count=* --shape=x=*")
+
+
+def test_the_precision_is_told_to_the_compiler_and_kept_apart(tmp_path, compiler, source):
+    compiler('echo "$*" > "$7"')
+    plain, rounded = (
+        compiling.compiled(source, tmp_path / "cache", precision=each) for each in ("f32", "bf16")
+    )
+    assert "--precision" not in plain.read_text()
+    assert rounded.read_text().strip().endswith("--precision=bf16")
 
 
 def test_external_weights_are_part_of_the_content(source):

@@ -258,9 +258,9 @@ def _onnx_candidates(
     source: Path, config: ModelConfig, options: ServerOptions, causes: list[TuiliError]
 ) -> Iterator[tuple[str, Path]]:
     executor = choice(config, "executor", options.onnx_executor, EXECUTORS)
+    precision = choice(config, "precision", "f32", PRECISIONS)
     if executor != "onnxruntime":
         try:
-            precision = choice(config, "precision", "f32", PRECISIONS)
             artifact = compiled(source, cache_folder(options.cache), apart(config), precision)
         except TuiliError as error:
             causes.append(error)
