@@ -166,3 +166,29 @@ def test_a_server_gets_the_tensor_without_being_asked(tmp_path: Path) -> None:
     onnx.save(zipped(), source)
     artifact = open_artifact(compiled(source, tmp_path / "cache"))
     assert str(artifact.outputs[0]) == "out: f32[n, 3]"
+
+
+# The squares are dead once they are split, and so is their memory.
+KEPT_PARTS = """net (float[n, 3] x) => (float[n, 3] y, seq(float[1, 3]) parts) {
+    squares = Mul(x, x)
+    parts = SplitToSequence<axis=0>(squares)
+    other = Softmax(x)
+    another = Softmax(other)
+    joined = ConcatFromSequence<axis=0>(parts)
+    y = Sub(joined, another)
+}"""
+
+
+def test_parts_of_a_tensor_outlive_its_memory(make: Make) -> None:
+    model = make(KEPT_PARTS)
+    one, two = np.arange(6, dtype=np.float32).reshape(2, 3), np.full((2, 3), 7, np.float32)
+    found = model.run({"x": one})
+    again = model.run({"x": two})
+    for x, answers in ((one, found), (two, again)):
+        np.testing.assert_array_equal(np.concatenate(answers["parts"]), x * x)
+        scores = np.exp(x - x.max(1, keepdims=True))
+        scores /= scores.sum(1, keepdims=True)
+        scores = np.exp(scores)
+        np.testing.assert_allclose(
+            answers["y"], x * x - scores / scores.sum(1, keepdims=True), rtol=1e-5, atol=1e-5
+        )

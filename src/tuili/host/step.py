@@ -111,8 +111,29 @@ def _nested_symbols(graph: Graph) -> set[str]:
 def _native(value: Value, result: Any) -> Array:
     """A result as native code takes it over: an array, or the handle of an object."""
     if value.is_object:
-        return handle_of(result, current_objects())
+        return handle_of(_owned(result), current_objects())
     return np.ascontiguousarray(result, value.dtype.numpy)
+
+
+def _owned(result: Any) -> Any:
+    """An object as it outlives the step: a run uses its memory again, so parts of it are copied."""
+    if isinstance(result, np.ndarray):
+        return result.copy() if _is_borrowed(result) else result
+    if isinstance(result, list | tuple):
+        items = [_owned(item) for item in result]
+        same = all(new is old for new, old in zip(items, result, strict=True))
+        return result if same else items
+    if isinstance(result, dict):
+        return {key: _owned(item) for key, item in result.items()}
+    return result
+
+
+def _is_borrowed(array: Array) -> bool:
+    """Whether the memory is another's than an array's."""
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base is not None
 
 
 def _check_shape(value: Value, found: tuple[int, ...], env: Env) -> None:
