@@ -21,6 +21,7 @@ from tuili.tensors import (
     Shape,
     broadcast_dim,
     dim_max,
+    dim_min,
     floor_mod,
     shape_text,
 )
@@ -36,7 +37,15 @@ def _merged(left: Dim, right: Dim) -> Dim | None:
         clamped = left == dim_max(right, 0) or right == dim_max(left, 0)
         if clamped or is_equal_unless_empty(left, right):
             return simpler(left, right)
+        if (lone := _lone(left, right)) is not None:
+            return left if lone is right else right
     return broadcast_dim(left, right)
+
+
+def _lone(left: Dim, right: Dim) -> Dim | None:
+    """Of two dims that broadcast, an open one that is 1 at most: the other one decides."""
+    opens = (dim for dim in (right, left) if isinstance(dim, Expr))
+    return next((dim for dim in opens if bounds(dim)[1] <= 1), None)
 
 
 class Site:
@@ -191,6 +200,9 @@ class Site:
         what = "sizes that broadcast together"
         if left == 0 or right == 0:
             self.at_least(1, right if left == 0 else left, what)
+        elif 1 not in (left, right) and (lone := _lone(left, right)) is not None:
+            # PyTorch writes index_add with `x[:1]`, whose size is 0 only where x is empty.
+            self.at_least(lone, dim_min(left if lone is right else right, 1), what)
         else:
             self._note(left, right, what, or_one=True)
 
