@@ -9,6 +9,7 @@ from tuili.errors import InternalError, TuiliError
 from tuili.ir import Graph
 from tuili.ops.infer import infer
 from tuili.passes.affine import fold_into_weights, split_batch_norm
+from tuili.passes.appended import stack_appended
 from tuili.passes.attention.fuse import fuse_attention
 from tuili.passes.attention.to_core import attention_to_core
 from tuili.passes.branches import inline_branches
@@ -55,6 +56,7 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass, exact: bool = False) 
         run("widen_lstm", lambda: on_all(graph, widen_lstm))
     run("fold_constants_but_codes", lambda: fold_constants(graph, KEPT))
     run("recognise_quantized", lambda: recognise_quantized(graph))
+    run("stack_appended", lambda: stack_appended(graph))
     run("settle_ranks", lambda: settle_ranks(graph))
     for _ in range(MOST_ROUNDS):
         if not _simplify(graph, run):
