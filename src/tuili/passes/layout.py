@@ -100,7 +100,7 @@ def _conv(node: Node, block: int) -> Part:
     assert isinstance(groups, int)
     depthwise = groups == channels == outputs
     whole_blocks = channels // groups % block == 0 and outputs // groups % block == 0
-    if groups != 1 and not depthwise and (node.op == "QConv" or not whole_blocks):
+    if groups != 1 and not depthwise and not (node.op == "QConv" or whole_blocks):
         return _REFUSES
     slots = _data_and_epilogue(node, OWN_SLOTS[node.op])
     if groups == 1 and channels <= FEW_CHANNELS:

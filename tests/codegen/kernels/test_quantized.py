@@ -51,6 +51,16 @@ CASES = {
     "depthwise, open sizes": Product(
         (1, 16, 9, 20), (16, 1, 3, 3), {"group": 16, **PADS}, open_axes=(2, 3)
     ),
+    "groups": Product((2, 32, 9, 11), (48, 16, 3, 3), {"group": 2, **PADS}),
+    "groups that share vectors": Product(
+        (1, 20, 6, 7), (15, 4, 3, 3), {"group": 5, "strides": [2, 2], **PADS}, extreme=True
+    ),
+    "thin groups, a few pairs at the limits": Product(
+        (1, 64, 7, 5), (64, 4, 3, 3), {"group": 16, **PADS}, rare=True, open_axes=(0, 2, 3)
+    ),
+    "two outputs a channel": Product(
+        (1, 16, 7, 5), (32, 1, 3, 3), {"group": 16, **PADS}, codes=np.int8, residual=True
+    ),
     "matmul": Product((13, 32), (32, 24)),
     "matmul at the limits": Product((5, 64), (64, 16), extreme=True),
     "matmul, odd sizes": Product((2, 3, 19), (19, 21), codes=np.int8, zero=5),
@@ -86,8 +96,8 @@ TELLING = (
     "3x3 at the limits", "image", "1x1, a few pairs at the limits", "1x1 at the limits",
     "1x1 of signed codes", "wide weights",
     "winograd at the limits", "winograd, signed, the other limit",
-    "with codes added", "depthwise", "matmul at the limits", "matmul, odd sizes",
-    "matmul, parameters found as it runs",
+    "with codes added", "depthwise", "groups that share vectors",
+    "matmul at the limits", "matmul, odd sizes", "matmul, parameters found as it runs",
 )  # fmt: skip
 
 

@@ -2,16 +2,19 @@
 
 A grid item is one panel of output vectors for one band of rows, as in `conv/direct`; every tile is
 an inner one. What the numbers are, codes or halves of floats, is up to the `Dot` and the `Ends`.
+Panels of grouped convolutions read the blocks of their groups, with zeros for weights of other
+channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tuili.codegen.kernel import KernelBuilder
+from tuili.codegen.kernels.conv.plan import panel_blocks
 from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.conv.rows import indent, print_panels, unknown_tiles
 from tuili.codegen.kernels.conv.shape import ConvShape
@@ -33,6 +36,11 @@ class CellConv:
     tile: Tile
     lanes: int
     dot: Dot
+    groups: int = 1
+
+    def reads(self, cell: int) -> tuple[tuple[int, ...], int]:
+        """The first block of cells that each panel reads, and how many all read."""
+        return panel_blocks(self.shape, self.groups, self.tile.vectors * self.lanes, cell)
 
 
 def print_cells(
@@ -44,7 +52,14 @@ def print_cells(
     """
     shape, tile, lanes, dot = conv.shape, conv.tile, conv.lanes, conv.dot
     distances = _distances(shape, source, dot)
-    nest = _nest(shape, source, dot, has_extra=bool(len(packed.extra)), is_flat=bool(distances))
+    first, depth = conv.reads(source.cell)
+    nest = Nest(
+        _loops(shape, source, depth),
+        source.cell // dot.group,
+        str(source.cell * shape.columns.stride),
+        has_extra=bool(len(packed.extra)),
+        is_flat=bool(distances),
+    )
     k.support(dot.text)
     k.read("x", source.source, dot.ctype)
     k.write("y", k.node.output)
@@ -56,8 +71,9 @@ def print_cells(
     k.dims("CB HP WP", (source.blocks, source.height, source.width))
     k.dims("PANELS BAND BANDS PANEL", (panels, band, bands, packed.panels.shape[1]))
     k.dim("OB", -(-shape.outputs // lanes))
-    k.body(_Printer(conv, nest, both).body())
-    flops = shape.batch * shape.pixels * (2 * shape.outputs * shape.channels * shape.taps)
+    k.body(_Printer(conv, nest, both, first).body())
+    channels = min(shape.channels, depth * source.cell)
+    flops = shape.batch * shape.pixels * (2 * shape.outputs * channels * shape.taps)
     traffic = shape.batch * source.blocks * source.height * source.width * source.cell * dot.bytes
     results = shape.batch * shape.outputs * shape.pixels * k.node.output.dtype.itemsize
     k.emit(
@@ -67,14 +83,17 @@ def print_cells(
     )
 
 
-def cell_steps(weights: Array, shape: ConvShape, cell: int, dot: Dot) -> Array:
-    """[OC, C, (KH,) KW] as [OC, CB, KH, KW, quads, group]."""
-    outputs, channels = weights.shape[:2]
-    blocks = -(-channels // cell)
-    full = weights.reshape(outputs, channels, shape.rows.taps, shape.columns.taps)
-    padded = np.zeros((outputs, blocks * cell, *full.shape[2:]), weights.dtype)
-    padded[:, :channels] = full
-    cells = padded.reshape(outputs, blocks, -1, dot.group, *full.shape[2:])
+def cell_steps(conv: CellConv, weights: Array, cell: int) -> Array:
+    """[OC, C / groups, (KH,) KW] as [OC, blocks, KH, KW, quads, group]."""
+    taps = (conv.shape.rows.taps, conv.shape.columns.taps)
+    outputs, ins = weights.shape[:2]
+    first, depth = conv.reads(cell)
+    wide, per_group = conv.tile.vectors * conv.lanes, outputs // conv.groups
+    full = np.zeros((outputs, depth * cell, *taps), weights.dtype)
+    for output, own in enumerate(weights.reshape(outputs, ins, *taps)):
+        begin = output // per_group * ins - first[output // wide] * cell
+        full[output, begin : begin + ins] = own
+    cells = full.reshape(outputs, depth, -1, conv.dot.group, *taps)
     return cells.transpose(0, 1, 4, 5, 2, 3)
 
 
@@ -94,15 +113,14 @@ def _distances(shape: ConvShape, source: Cells, dot: Dot) -> list[int]:
     return [height * width * cell, rows, columns, dot.group]
 
 
-def _nest(shape: ConvShape, source: Cells, dot: Dot, *, has_extra: bool, is_flat: bool) -> Nest:
+def _loops(shape: ConvShape, source: Cells, depth: int) -> list[Loop]:
+    """The loops over blocks and taps."""
     rows, columns, cell = shape.rows, shape.columns, source.cell
-    loops = [
-        Loop("cb", source.blocks, f"HP * WP * {cell}"),
+    return [
+        Loop("cb", depth, f"HP * WP * {cell}"),
         Loop("kh", rows.taps, f"WP * {cell * rows.dilation}"),
         Loop("kw", columns.taps, str(cell * columns.dilation)),
     ]
-    pixel = str(cell * columns.stride)
-    return Nest(loops, cell // dot.group, pixel, has_extra, is_flat)
 
 
 def _units(shape: ConvShape, tile: Tile) -> Dim:
@@ -127,25 +145,30 @@ def _band(shape: ConvShape, source: Cells, tile: Tile, dot: Dot) -> Dim:
 class _Printer:
     """Prints the loops over items, rows and tiles."""
 
-    def __init__(self, conv: CellConv, nest: Nest, ends: Ends) -> None:
+    def __init__(self, conv: CellConv, nest: Nest, ends: Ends, first: Sequence[int]) -> None:
         self.conv = conv
         self.nest = nest
         self.ends = ends
+        self.first = first  # block of every panel
 
     def body(self) -> str:
         conv = self.conv
         cell = f"{self.nest.quads * conv.dot.group}"
         blocks = -(-conv.shape.outputs // conv.lanes)
         rows = print_panels(blocks, conv.tile.vectors, self._rows)
+        firsts = ", ".join(map(str, self.first))
+        table = [f"static const int32_t begins[{len(self.first)}] = {{{firsts}}};"]
+        plane = "(n * CB + begins[panel])" if any(self.first) else "n * CB"
         return "\n".join(
             [
+                *(table if any(self.first) else []),
                 "(void)OH, (void)HP, (void)OB;",
                 "for (int64_t item = begin; item < end; item++) {",
                 "    const int64_t panel = item % PANELS, band = item / PANELS % BANDS;",
                 "    const int64_t n = item / (PANELS * BANDS);",
                 f"    const int64_t oc = panel * {conv.tile.vectors * conv.lanes};",
                 f"    const {conv.dot.weights.c} *const wn = w + panel * PANEL;",
-                f"    const {conv.dot.ctype} *const xn = x + n * CB * HP * WP * {cell};",
+                f"    const {conv.dot.ctype} *const xn = x + {plane} * HP * WP * {cell};",
                 *indent(self.nest.extra_range),
                 *indent(rows),
                 "}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from tuili.codegen.kernel import Context
+from tuili.codegen.kernels.conv.plan import whole_panels
 from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.conv.shape import ConvShape, conv_problem, conv_shape
 from tuili.codegen.kernels.quantized.tile import rank_q_tiles
@@ -23,31 +24,36 @@ QConvPlan: TypeAlias = "Tile | QWinogradPlan"  # a tile: direct
 
 
 def plan_qconv(node: Node, ctx: Context) -> QConvPlan:
-    """The plan of a QConv of one group and known weights whose output is blocked."""
+    """The plan of a QConv of known weights whose output is blocked."""
     weights = node.required(1).constant
     assert weights is not None
-    shape = conv_shape(node, weights.shape[2:])
+    shape, groups = conv_shape(node, weights.shape[2:]), attr(node, "group")
     ways = rank_whole(shape, ctx.target, weights) if _may_transform(node) else [None]
-    plans = dict(plan for way in ways for plan in _plans(way, shape, ctx.target))
-    problem = conv_problem("QConv", shape.flat(), 1, block_of(node.required(0).layout))
+    plans = dict(plan for way in ways for plan in _plans(way, shape, groups, ctx.target))
+    problem = conv_problem("QConv", shape.flat(), groups, block_of(node.required(0).layout))
     return ctx.choose(node, problem, plans)
 
 
 def _may_transform(node: Node) -> bool:
-    """Whether it is 3x3 with stride 1."""
+    """Whether it is 3x3 with stride 1, of one group."""
     x = node.required(0)
+    if attr(node, "group") != 1:
+        return False
     steps = (attr(node, "strides") or (1, 1), attr(node, "dilations") or (1, 1))
     plain = all(tuple(step) == (1, 1) for step in steps)
     return plain and bool(x.layout) and len(x.shape) == 4 and node.required(1).shape[2:] == (3, 3)
 
 
 def _plans(
-    way: WholeFilters | None, shape: ConvShape, target: Target
+    way: WholeFilters | None, shape: ConvShape, groups: int, target: Target
 ) -> Iterator[tuple[str, QConvPlan]]:
     if way is not None:
         plan = plan_whole(shape, target, *way)
         yield f"winograd F({plan.winograd.outputs},3)", plan
         return
     flat = shape.flat()
-    for tile in rank_q_tiles(target, flat.columns.out, -(-flat.outputs // target.lanes)):
+    vectors = whole_panels(flat, groups, target) or -(-flat.outputs // target.lanes)
+    # Tiles have one vector or two: panels of two cross groups of an odd number.
+    blocks = 1 if groups > 1 and vectors % 2 else vectors
+    for tile in rank_q_tiles(target, flat.columns.out, blocks):
         yield f"direct {tile}", tile

@@ -17,14 +17,11 @@ from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Array
 
-BAND_BYTES = 96 * 1024  # of input that all panels read before the next band
-ENOUGH_ITEMS = 32
-
 
 def supports(node: Node, ctx: Context) -> bool:
-    """Whether one group of known weights meets maps of rank 3 or 4, and the result is blocked."""
+    """Whether known weights meet maps of rank 3 or 4, and the result is blocked."""
     x, y = node.required(0), node.output
-    fits = len(x.shape) in (3, 4) and y.layout == ctx.target.layout and attr(node, "group") == 1
+    fits = len(x.shape) in (3, 4) and y.layout == ctx.target.layout
     return fits and x.layout in ("", ctx.target.layout) and are_sums_known(node)
 
 
@@ -37,11 +34,13 @@ def emit(node: Node, ctx: Context) -> None:
     tile = plan_qconv(node, ctx)
     assert isinstance(tile, Tile)  # what fits Winograd has been taken by it
 
+    def conv(dot: Dot) -> CellConv:
+        return CellConv(shape, tile, lanes, dot, attr(node, "group"))
+
     def arrange(dot: Dot) -> Array:
-        return cell_steps(weights, shape, cell_of(x, dot.group), dot)
+        return cell_steps(conv(dot), weights, cell_of(x, dot.group))
 
     dot, packed = pack_best(ctx.target, weights, tile, arrange)
     source = read_input(node, ctx, shape, dot)
     k = KernelBuilder(ctx, node, cell_name("qconv", shape))
-    conv = CellConv(shape, tile, lanes, dot)
-    print_cells(k, conv, source, packed, lambda: Sums(k, node, dot, packed.sums))
+    print_cells(k, conv(dot), source, packed, lambda: Sums(k, node, dot, packed.sums))
