@@ -357,3 +357,62 @@ def test_a_coroutine_may_answer_after_it_returned(tmp_path):
         assert (await infer(dataplane, asked)).outputs[0].data.item() == 7.0
 
     run(tmp_path, scenario)
+
+
+MANY_CALLS = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def execute(self, requests):
+        x = pb.get_input_tensor_by_name(requests[0], "x")
+        called = {"model_name": "each", "inputs": [x], "requested_output_names": ["y"]}
+
+        async def ask():
+            calls = [pb.InferenceRequest(**called).async_exec() for _ in range(600)]
+            tasks = [asyncio.ensure_future(call) for call in calls]
+            await asyncio.sleep(0)
+            sum(range(40_000_000))  # keeps the interpreter to itself
+            return await asyncio.gather(*tasks)
+
+        answers = [each for each in asyncio.run(ask()) if not each.has_error()]
+        return [pb.InferenceResponse([one(each, len(answers))]) for each in requests]
+"""
+)
+
+
+ODD_CALL = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def execute(self, requests):
+        x = pb.get_input_tensor_by_name(requests[0], "x")
+        odd = {"priority": "high"}
+        call = pb.InferenceRequest(
+            model_name="each", inputs=[x], requested_output_names=["y"], parameters=odd
+        )
+        return [pb.InferenceResponse(error=call.exec().error()) for _ in requests]
+"""
+)
+
+
+def test_a_model_that_does_not_listen_for_a_while_gets_all_answers_to_its_calls(tmp_path):
+    add(tmp_path, "each", source=EACH, config=CONFIG)
+    add(tmp_path, "m", source=MANY_CALLS, config=CONFIG)
+
+    async def scenario(dataplane):
+        async with asyncio.timeout(60):
+            assert value(await infer(dataplane, ask("m"))) == 600
+
+    run(tmp_path, scenario)
+
+
+def test_a_call_that_cannot_be_taken_is_answered(tmp_path):
+    add(tmp_path, "each", source=EACH, config=CONFIG)
+    add(tmp_path, "m", source=ODD_CALL, config=CONFIG)
+
+    async def scenario(dataplane):
+        async with asyncio.timeout(20):
+            with pytest.raises(TuiliError, match="high"):
+                await infer(dataplane, ask("m"))
+
+    run(tmp_path, scenario)

@@ -49,16 +49,31 @@ def laid(message: Run | Done | DoneEach, tensors: Sequence[Tensor], memory: Slot
 
 def send(to: socket.socket, message: object, descriptor: int = -1) -> None:
     """Send a message and a descriptor, which is closed here; a side that is gone raises OSError."""
+    raw, descriptors = letter(message, descriptor)
+    try:
+        socket.send_fds(to, [raw], descriptors)
+    finally:
+        let_go(descriptors)
+
+
+def letter(message: object, descriptor: int = -1) -> tuple[bytes, Sequence[int]]:
+    """What to send for a message, and the descriptors that go with it, which are the caller's."""
     descriptors = [descriptor] if descriptor >= 0 else []
     try:
         raw = encode(message)
-        if len(raw) > MAX_MESSAGE:
-            descriptors.append(_written(raw))
-            raw = _ELSEWHERE
-        socket.send_fds(to, [raw], descriptors)
-    finally:
-        for each in descriptors:
-            os.close(each)
+        if len(raw) <= MAX_MESSAGE:
+            return raw, descriptors
+        descriptors.append(_written(raw))
+    except BaseException:
+        let_go(descriptors)
+        raise
+    return _ELSEWHERE, descriptors
+
+
+def let_go(descriptors: Sequence[int]) -> None:
+    """The other side has them, or does not need them."""
+    for each in descriptors:
+        os.close(each)
 
 
 def opened(raw: bytes, descriptors: Sequence[int]) -> bytes:

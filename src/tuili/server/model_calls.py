@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from tuili.backends import host_calls
 from tuili.backends.host_calls import Call, Called, Unwanted
 from tuili.backends.requests import kind_of
 from tuili.errors import Cancelled, TuiliError
+from tuili.server.execution.outbox import Outbox
 from tuili.server.execution.pending import Pending, Reply, StreamReply
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import (
@@ -56,23 +56,23 @@ class CallAnswerer:
         self._open: dict[tuple[int, int], Ticket] = {}
         self._tasks: set[asyncio.Future[None]] = set()
 
-    def listener(self) -> Callable[[socket.socket], None]:
+    def listener(self) -> Callable[[Outbox], None]:
         """What to give the socket of a host, from any thread; it is listened to on this loop."""
         loop = asyncio.get_running_loop()
 
-        def listen(calls: socket.socket) -> None:
-            calls.setblocking(False)
-            loop.call_soon_threadsafe(loop.add_reader, calls, self._on_readable, loop, calls)
+        def listen(calls: Outbox) -> None:
+            number = calls.fileno()
+            loop.call_soon_threadsafe(loop.add_reader, number, self._on_readable, loop, calls)
 
         return listen
 
-    def _on_readable(self, loop: asyncio.AbstractEventLoop, calls: socket.socket) -> None:
+    def _on_readable(self, loop: asyncio.AbstractEventLoop, calls: Outbox) -> None:
         try:
-            received = host_calls.receive_call(calls)
+            received = host_calls.receive_call(calls.socket)
         except BlockingIOError:
             return
         if received is None:
-            loop.remove_reader(calls)
+            loop.remove_reader(calls.fileno())
             self._gone(calls)
             calls.close()
         else:
@@ -85,7 +85,7 @@ class CallAnswerer:
             except Exception as error:  # noqa: BLE001 - whatever it is, the model is told
                 _send(calls, call, of_tree(error, "a call could not be taken"), True)
 
-    def _take(self, calls: socket.socket, call: Call, tensors: dict[str, Array]) -> None:
+    def _take(self, calls: Outbox, call: Call, tensors: dict[str, Array]) -> None:
         """Begin to answer one call."""
         if call.kind in ("infer", "stream"):
             self._infer(calls, call, tensors)
@@ -96,7 +96,7 @@ class CallAnswerer:
         else:
             self._later(calls, call)
 
-    def _unwanted(self, calls: socket.socket, call: Unwanted) -> None:
+    def _unwanted(self, calls: Outbox, call: Unwanted) -> None:
         """The model that answers hears of it, and ends the answers in its own way if it can."""
         key = (calls.fileno(), call.number)
         ticket = self._open.get(key)
@@ -107,16 +107,16 @@ class CallAnswerer:
             ticket.cancel()
             error = Cancelled("the request was cancelled")
             told = Called(call.number, text=str(error), kind=kind_of(error))
-            _tell(calls, told)
+            calls.send(told)
 
-    def _gone(self, calls: socket.socket) -> None:
+    def _gone(self, calls: Outbox) -> None:
         """A host went: what it asked for is not wanted any more."""
         number = calls.fileno()
         self._server.custom_metrics.gone(number)
         for key in [key for key in self._open if key[0] == number]:
             self._open.pop(key).cancel()
 
-    def _infer(self, calls: socket.socket, call: Call, tensors: dict[str, Array]) -> None:
+    def _infer(self, calls: Outbox, call: Call, tensors: dict[str, Array]) -> None:
         inputs = [
             InputTensor(name, DType.of(array.dtype).kserve, array.shape, array)
             for name, array in tensors.items()
@@ -142,19 +142,19 @@ class CallAnswerer:
         if not done:
             self._open[key] = ticket
 
-    def _ready(self, calls: socket.socket, call: Call) -> None:
+    def _ready(self, calls: Outbox, call: Call) -> None:
         def answer(found: Verdict) -> None:
-            _tell(calls, Called(call.number, text="ready" if found.ready else ""))
+            calls.send(Called(call.number, text="ready" if found.ready else ""))
 
         coming = then(self._server.model_verdict(call.model, call.version), answer)
         if coming is not None:
             self._keep(coming)
 
-    def _metric(self, calls: socket.socket, call: Call) -> None:
+    def _metric(self, calls: Outbox, call: Call) -> None:
         found = _act(self._server.custom_metrics, calls.fileno(), call.model, call.parameters)
-        _tell(calls, Called(call.number, text=repr(found)))
+        calls.send(Called(call.number, text=repr(found)))
 
-    def _later(self, calls: socket.socket, call: Call) -> None:
+    def _later(self, calls: Outbox, call: Call) -> None:
         self._keep(self._repository(calls, call))
 
     def _keep(self, work: Awaitable[None]) -> None:
@@ -162,7 +162,7 @@ class CallAnswerer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _repository(self, calls: socket.socket, call: Call) -> None:
+    async def _repository(self, calls: Outbox, call: Call) -> None:
         work: Callable[[], Awaitable[None]] = partial(self._server.repository_unload, call.model)
         if call.kind == "load":
             work = partial(self._server.repository_load, call.model, call.parameters or None)
@@ -171,7 +171,7 @@ class CallAnswerer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the model is told
             _send(calls, call, of_tree(error, "a call could not be answered"), True)
         else:
-            _tell(calls, Called(call.number))
+            calls.send(Called(call.number))
 
 
 def _act(metrics: CustomMetrics, owner: int, name: str, told: Mapping[str, Any]) -> float:
@@ -205,23 +205,17 @@ def _parameters(call: Call) -> Parameters:
 
 
 def _send(
-    calls: socket.socket, call: Call, answer: InferResponse | TuiliError | None, final: bool
+    calls: Outbox, call: Call, answer: InferResponse | TuiliError | None, final: bool
 ) -> None:
     if answer is None:
-        _tell(calls, Called(call.number, final))
+        calls.send(Called(call.number, final))
     elif isinstance(answer, TuiliError):
-        _tell(calls, Called(call.number, final, text=str(answer), kind=kind_of(answer)))
-    elif calls.fileno() >= 0:
+        calls.send(Called(call.number, final, text=str(answer), kind=kind_of(answer)))
+    else:
         arrays = {o.name: o.data for o in answer.outputs if o.data is not None}
         laid, capacity, descriptor = host_calls.pack(arrays)
         told = Called(
             call.number, final, parameters=answer.parameters or {}, tensors=laid,
             capacity=capacity, version=answer.version,
         )  # fmt: skip
-        host_calls.send(calls, told, descriptor)
-
-
-def _tell(calls: socket.socket, told: Called) -> None:
-    """Answer a host, unless it is gone meanwhile."""
-    if calls.fileno() >= 0:
-        host_calls.send(calls, told)
+        calls.send(told, descriptor)

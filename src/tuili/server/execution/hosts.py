@@ -46,6 +46,7 @@ from tuili.backends.host_messages import (
 )
 from tuili.errors import InvalidArgument, InvalidModel
 from tuili.server.execution.host_processes import FORK_SERVER, Process, start_in
+from tuili.server.execution.outbox import Outbox
 from tuili.server.execution.readying import Readying
 from tuili.server.execution.running import InstanceDied
 from tuili.server.execution.slots import HostSlot
@@ -83,7 +84,7 @@ class Host:
         self,
         spec: HostSpec,
         policy: RestartPolicy | None = None,
-        on_calls: Callable[[socket.socket], None] | None = None,
+        on_calls: Callable[[Outbox], None] | None = None,
     ) -> None:
         """`on_calls` gets the socket on which the child calls its server, maybe on a thread."""
         self.spec = spec
@@ -98,7 +99,7 @@ class Host:
         self.slots = [HostSlot(self, index) for index in range(spec.slots)]
         self._process: Process | None = None
         self._socket: socket.socket | None = None
-        self._calls: socket.socket | None = None
+        self._calls: Outbox | None = None
         self._on_calls = on_calls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: Callable[[], None] = _nothing
@@ -196,11 +197,11 @@ class Host:
     def tell_cancelled(self, slot: int, at: int) -> None:
         """Nobody waits for request `at` of the batch in a slot any more."""
         if self._calls is not None:
-            host_calls.send(self._calls, host_calls.Cancelled(slot, at))
+            self._calls.send(host_calls.Cancelled(slot, at))
 
     def _ask_ready(self) -> None:
         if self._calls is not None:
-            host_calls.send(self._calls, host_calls.AskReady())
+            self._calls.send(host_calls.AskReady())
 
     def hung(self) -> None:
         """A run took longer than allowed: the child is killed, and so declared dead."""
@@ -242,9 +243,10 @@ class Host:
                 self._process = start_in(self.spec.environment, descriptors, self.spec.cores)
             else:
                 self._process = FORK_SERVER.fork(self.spec.name, descriptors, self.spec.cores)
-        self._socket, self._calls = ours, calls
+        calls.setblocking(False)
+        self._socket, self._calls = ours, Outbox(calls)
         if self._on_calls is not None:
-            self._on_calls(calls)
+            self._on_calls(self._calls)
         for slot, descriptor in zip(self.slots, memories, strict=True):
             slot.attach(SlotMemory(descriptor))
         self._memories = memories

@@ -104,13 +104,21 @@ class Elastic:
 
     async def _grow(self) -> None:
         number = self.instances
+        loading = asyncio.ensure_future(asyncio.to_thread(self._another, number))
         try:
-            added = await asyncio.to_thread(self._another, number)
-        except TuiliError as error:
-            _log.error("%s: no instance %d: %s", self._servable.signature.model, number + 1, error)
+            added = await asyncio.shield(loading)
+            if self._rehearse is not None:
+                await self._rehearse(added[0])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this instance only
+            loading.add_done_callback(_discard)
+            bug = None if isinstance(error, TuiliError) else error
+            name = self._servable.signature.model
+            _log.error("%s: no instance %d: %s", name, number + 1, error, exc_info=bug)
             return
-        if self._rehearse is not None:
-            await self._rehearse(added[0])
+        except asyncio.CancelledError:
+            # The servable ends, and what is on its way has nowhere to go.
+            loading.add_done_callback(_discard)
+            raise
         self._added.append(added)
         self._servable.grow(*added)
         _log.info("%s: %d instances", self._servable.signature.model, self.instances)
@@ -135,6 +143,14 @@ class Elastic:
             partial.replace(self._memory)
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._memory, error)
+
+
+def _discard(loading: asyncio.Future[Added]) -> None:
+    """End an instance that nobody will use; its process may take a while."""
+    if loading.cancelled() or loading.exception() is not None:
+        return
+    for runner in loading.result()[0]:
+        asyncio.get_running_loop().run_in_executor(None, runner.close)
 
 
 def remembered(memory: Path) -> Forecast:

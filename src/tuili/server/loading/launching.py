@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
@@ -21,7 +21,7 @@ from tuili.server.execution.running import Runner
 from tuili.server.loading.completion import complete_ensemble
 from tuili.server.loading.elastic import Added, Elastic, remembered
 from tuili.server.loading.instances import claims_of, cores_of, elasticity_of, instances_of
-from tuili.server.loading.pipeline_plan import plan
+from tuili.server.loading.pipeline_plan import PipelinePlan, plan
 from tuili.server.loading.pipelines import (
     function_servable,
     host_changed,
@@ -62,6 +62,7 @@ from tuili.server.serving.terms import Terms
 from tuili.server.telemetry.statistics import Statistics
 
 Live = Servable | Ensemble
+Started = TypeVar("Started", bound=Live)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,7 @@ class Launcher:
     async def launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
         """A running version, warm."""
         live = await self._launch(folder, config, version)
-        await rehearse(live, folder)
-        return live
+        return await _rehearsed(live, folder)
 
     async def _launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
         await asyncio.to_thread(check, folder, version, self._options.require_signature)
@@ -130,17 +130,32 @@ class Launcher:
         async with self._turns:
             prepared = await asyncio.to_thread(prepare_at, place, config, self._options)
         servable = await self._servable(prepared, place.folder, place.version)
-        await rehearse(servable, place.folder)
-        return servable
+        return await _rehearsed(servable, place.folder)
 
     async def _servable(self, prepared: Prepared, folder: Path, version: int) -> Servable:
+        """What is prepared, as a version that takes requests; nothing is left of one that fails."""
+        try:
+            servable = await self._made(prepared, folder, version)
+        except BaseException:
+            await asyncio.to_thread(prepared.discard)
+            raise
+        try:
+            for host in prepared.hosts:
+                host.attach(partial(host_changed, servable, host))
+            self._make_elastic(prepared.config, servable, prepared, folder)
+        except BaseException:
+            await servable.close()
+            raise
+        return servable
+
+    async def _made(self, prepared: Prepared, folder: Path, version: int) -> Servable:
         config = prepared.config
         name = f"{config.name}-{version}"
         slots = [slot for host in prepared.hosts for slot in host.slots]
         instances: list[Runner] = list(slots)
         if not slots:
             instances += instances_of(config, prepared.instances, name, self._options)
-        servable = Servable(
+        return Servable(
             prepared.completed.signature,
             str(version),
             instances,
@@ -152,10 +167,6 @@ class Launcher:
             resources=self._resources,
             claims=self._claims(config, instances),
         )
-        for host in prepared.hosts:
-            host.attach(partial(host_changed, servable, host))
-        self._make_elastic(config, servable, prepared, name, folder)
-        return servable
 
     async def _terms(self, prepared: Prepared, folder: Path) -> Terms:
         """On which terms the version in that folder takes requests."""
@@ -176,7 +187,7 @@ class Launcher:
         )
 
     def _make_elastic(
-        self, config: ModelConfig, servable: Servable, prepared: Prepared, name: str, folder: Path
+        self, config: ModelConfig, servable: Servable, prepared: Prepared, folder: Path
     ) -> None:
         """Let the number of instances follow the load, where the configuration says so."""
         elasticity = elasticity_of(config)
@@ -192,6 +203,7 @@ class Launcher:
         def another(number: int) -> Added:
             model = prepared.warm_another(number)
             if not isinstance(model, Host):
+                name = f"{config.name}-{servable.version}"
                 return [Instance(model, name, cores_of(config, number))], None
             changed = partial(host_changed, servable, model)
             loop.call_soon_threadsafe(model.attach, changed)
@@ -245,6 +257,17 @@ class Launcher:
         found = plan(config.name, read, {name: part.signature for name, part in parts.items()})
         hosts = await asyncio.to_thread(start_functions, found, config, path.parent)
         own = {at: function_servable(found, at, each, str(version)) for at, each in hosts.items()}
+        try:
+            return self._pipeline(config, version, found, own)
+        except BaseException:
+            await asyncio.gather(*(each.close() for each in own.values()))
+            raise
+
+    def _pipeline(
+        self, config: ModelConfig, version: int, found: PipelinePlan, own: Mapping[int, Servable]
+    ) -> Ensemble:
+        """A pipeline whose steps have started; `own` are those without a model."""
+        read = found.pipeline
         declared = replace(
             config,
             backend="ensemble",
@@ -266,7 +289,7 @@ class Launcher:
             many=frozenset(
                 at
                 for at, step in enumerate(read.steps)
-                if step.name in parts and parts[step.name].decoupled
+                if step.model and self._part(config.name, step.model, step.version).decoupled
             ),
             most_inflight=read.max_inflight_requests,
             own=own,
@@ -337,6 +360,16 @@ class Launcher:
         """What is counted of a version, over all of its loads."""
         key = (model, version)
         return self._statistics.setdefault(key, Statistics(*key))
+
+
+async def _rehearsed(live: Started, folder: Path) -> Started:
+    """A version that has answered what was recorded; one that cannot is ended."""
+    try:
+        await rehearse(live, folder)
+    except BaseException:
+        await live.close()
+        raise
+    return live
 
 
 def _number(config: ModelConfig, key: str) -> float:

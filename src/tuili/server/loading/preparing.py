@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from tuili import backends
 from tuili.backends import BackendOptions, Executable
 from tuili.errors import InvalidModel, TuiliError, Unsupported
 from tuili.server.execution.hosts import Host, HostSpec
+from tuili.server.execution.outbox import Outbox
 from tuili.server.loading.completion import Completed, complete, declared_specs, whole_json
 from tuili.server.loading.environments import PARAMETER, environment_of
 from tuili.server.loading.instances import cores_of, threads_of
@@ -92,8 +92,15 @@ class Prepared:
             raise
         return model
 
+    def discard(self) -> None:
+        """Let go of everything: there will be no version of it."""
+        for each in (*self.hosts, *self.instances):
+            close = getattr(each, "close", None)
+            if close is not None:
+                close()
 
-OnCalls = Callable[[socket.socket], None]
+
+OnCalls = Callable[[Outbox], None]
 
 
 def prepare(
