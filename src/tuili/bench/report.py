@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,23 +17,28 @@ from typing import Any
 from rich.table import Table
 
 from tuili.bench.engines import LOADERS, Settings
-from tuili.bench.rounds import OWN, Comparison, geometric_mean
+from tuili.bench.picture import new_axes
+from tuili.bench.rounds import OWN, Comparison, Timing, geometric_mean
 from tuili.runtime.cpu import cpu_model
+
+
+def heading(settings: Settings) -> str:
+    """What is measured, as a title."""
+    threads = f"{settings.threads} thread{'s' if settings.threads > 1 else ''}"
+    shapes = "fixed shapes" if settings.fixed_shapes else "dynamic shapes"
+    unit = "ms an answer" if settings.is_offline else "median ms"
+    return f"{settings.precision}, {threads}, {settings.scenario}, {shapes}: {unit}"
 
 
 def table(comparisons: Sequence[Comparison], settings: Settings) -> Table:
     """Median milliseconds (best round in brackets) per model and engine, and the ratio."""
     engines = _engines(comparisons)
-    threads = f"{settings.threads} thread{'s' if settings.threads > 1 else ''}"
-    shapes = "fixed shapes" if settings.fixed_shapes else "dynamic shapes"
-    grid = Table(
-        title=f"{settings.precision}, {threads}, {shapes}: median ms (min)", title_justify="left"
-    )
+    grid = Table(title=f"{heading(settings)} (min)", title_justify="left")
     grid.add_column("model")
     for engine in engines:
         grid.add_column(engine, justify="right")
-    for heading in ("best peer / tuili", "load ms", "difference"):
-        grid.add_column(heading, justify="right")
+    for name in ("best peer / tuili", "load ms", "difference"):
+        grid.add_column(name, justify="right")
     for comparison in comparisons:
         grid.add_row(*_row(comparison, engines))
     ratios = [c.ratio for c in comparisons if c.ratio]
@@ -40,6 +47,90 @@ def table(comparisons: Sequence[Comparison], settings: Settings) -> Table:
         blanks = [""] * len(engines)
         grid.add_row("geometric mean", *blanks, f"{geometric_mean(ratios):.2f}", "", "")
     return grid
+
+
+def details(comparisons: Sequence[Comparison]) -> Table:
+    """Every engine on every model in a row: percentiles of calls, and its costs where measured."""
+    rows = list(_details(comparisons))
+    names = [name for name in _COLUMNS if any(name in row for row in rows)]
+    grid = Table(title="each engine", title_justify="left")
+    for name in names:
+        words = name.replace("_per_", "/").replace("_", " ")
+        grid.add_column(words, justify="left" if name in ("model", "engine") else "right")
+    for row in rows:
+        grid.add_row(*(_short(row.get(name, "")) for name in names))
+    return grid
+
+
+def csv_rows(comparisons: Sequence[Comparison]) -> str:
+    """The same as CSV, a heading first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in _details(comparisons):
+        writer.writerow([_exact(row.get(name, "")) for name in _COLUMNS])
+    return text.getvalue()
+
+
+_COLUMNS = (
+    "model", "engine", "p50_ms", "p90_ms", "p99_ms", "min_ms", "answers_per_s", "load_ms",
+    "compile_ms", "first_run_ms", "cpu_ms", "peak_MB", "size_MB", "difference",
+)  # fmt: skip
+
+
+def _details(comparisons: Sequence[Comparison]) -> Iterator[dict[str, str | float]]:
+    for comparison in comparisons:
+        for timing in comparison.timings:
+            row: dict[str, str | float] = {
+                "model": comparison.model,
+                "engine": timing.engine,
+                **{f"p{share}_ms": ms for share, ms in timing.percentiles_ms.items()},
+                "min_ms": timing.min_ms,
+                "answers_per_s": 1000 / timing.median_ms,
+                "load_ms": timing.load_ms,
+                "compile_ms": timing.compile_ms,
+                "difference": timing.difference,
+            }
+            if timing.costs is not None:
+                row["first_run_ms"] = timing.costs.first_run_ms
+                row["cpu_ms"] = timing.costs.cpu_ms
+                row["peak_MB"] = timing.costs.peak_mb
+                row["size_MB"] = timing.costs.size_mb
+            yield row
+
+
+def _exact(cell: str | float) -> str:
+    return cell if isinstance(cell, str) else f"{cell:.6g}"
+
+
+def _short(cell: str | float) -> str:
+    return cell if isinstance(cell, str) else f"{cell:.3g}" if cell < 1000 else f"{cell:,.0f}"
+
+
+def plot(comparisons: Sequence[Comparison], title: str, path: Path) -> None:
+    """Bars of medians over the first engine's, with a line up to the 99th percentile of calls."""
+    axes, save = new_axes(path)
+    engines = [name for name in _engines(comparisons) if any(_of(c, name) for c in comparisons)]
+    first = {each.model: _of(each, engines[0]) or each.timings[0] for each in comparisons}
+    width = 0.8 / len(engines)
+    for at, engine in enumerate(engines):
+        found = [(place, c, _of(c, engine)) for place, c in enumerate(comparisons)]
+        shown = [(place, t, first[c.model].median_ms) for place, c, t in found if t]
+        places = [place + (at - (len(engines) - 1) / 2) * width for place, _, _ in shown]
+        heights = [timing.median_ms / unit for _, timing, unit in shown]
+        tops = [timing.percentiles_ms.get(99, 0) / unit for _, timing, unit in shown]
+        above = [max(top - height, 0) for top, height in zip(tops, heights, strict=True)]
+        axes.bar(places, heights, width, yerr=([0] * len(above), above), label=engine, capsize=2)
+    labels = [f"{each.model}\n{first[each.model].median_ms:.3g} ms" for each in comparisons]
+    axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0)
+    axes.set(title=title, ylabel=f"times {engines[0]}'s median")
+    axes.grid(visible=True, axis="y", alpha=0.3)
+    axes.legend()
+    save()
+
+
+def _of(comparison: Comparison, engine: str) -> Timing | None:
+    return next((each for each in comparison.timings if each.engine == engine), None)
 
 
 def markdown(comparisons: Sequence[Comparison]) -> str:

@@ -6,28 +6,38 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Protocol
 
 import numpy as np
 
-from tuili.bench.engines import Answers, Feeds, Loaded, Settings, load_engine
+from tuili.bench.alone import Costs, costs
+from tuili.bench.engines import Answer, Answers, Feeds, Loaded, Settings, load_engine
+from tuili.bench.offline import callers, seconds_an_answer
 from tuili.errors import TuiliError
 
 OWN = "tuili"
+PERCENTILES = (50, 90, 99)
 ROUND_S = 0.02  # short models are repeated until a round is this long
 PAUSE_S = 0.1  # with threads: those of the engine before spin for a while, on our cores
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One engine on one model: milliseconds of each round, and of getting ready."""
+    """One engine on one model: milliseconds of an answer in each round, and of getting ready.
+
+    `percentiles_ms` are of single calls, those of all rounds together; offline there are none.
+    """
 
     engine: str
     rounds_ms: list[float]
     load_ms: float
     compile_ms: float
     difference: float  # from the reference answers, relative to their largest magnitude
+    percentiles_ms: dict[int, float] = field(default_factory=dict[int, float])
+    costs: Costs | None = None
 
     @property
     def median_ms(self) -> float:
@@ -70,14 +80,20 @@ def compare(
     settings: Settings,
     rounds: int = 20,
     name: str = "",
+    *,
+    with_costs: bool = False,
 ) -> Comparison:
-    """Load all engines, check that they agree, then time them turn about."""
+    """Load all engines, check that they agree, then time them turn about.
+
+    `with_costs` also measures each alone in a process; see `Costs`.
+    """
     loaded: list[Loaded] = []
     failures: dict[str, str] = {}
     for engine in engines:
         try:
             loaded.append(load_engine(engine, model, feeds, settings))
-        except (TuiliError, RuntimeError) as error:  # the others still have something to show
+        # The others still have something to show.
+        except (TuiliError, RuntimeError, ImportError) as error:
             failures[engine] = str(error)
     answers = {each.engine: [np.array(a) for a in each.answer()] for each in loaded}
     reference = next((answers[e.engine] for e in loaded if e.engine != OWN), None)
@@ -88,8 +104,9 @@ def compare(
         if differences[each.engine] > settings.most_difference:
             failures[each.engine] = f"wrong answers, off by {differences[each.engine]:.2g}"
             loaded.remove(each)
+    streams = _offline(loaded, settings, failures) if settings.is_offline else _single(loaded)
     pause_s = PAUSE_S if settings.threads > 1 else 0.0
-    milliseconds = interleaved([each.answer for each in loaded], rounds, pause_s)
+    milliseconds = _turn_about([stream for _, stream in streams], rounds, pause_s)
     timings = [
         Timing(
             each.engine,
@@ -97,11 +114,37 @@ def compare(
             1000 * each.load_s,
             1000 * each.compile_s,
             differences[each.engine],
+            _percentiles(stream),
+            costs(each.engine, each.file or model, feeds, settings) if with_costs else None,
         )
-        for each, ms in zip(loaded, milliseconds, strict=True)
+        for (each, stream), ms in zip(streams, milliseconds, strict=True)
     ]
     shapes = {key: tuple(value.shape) for key, value in feeds.items()}
     return Comparison(name or model.stem, shapes, timings, failures)
+
+
+def _single(loaded: Sequence[Loaded]) -> list[tuple[Loaded, _Round]]:
+    return [(each, _Stream(each.answer)) for each in loaded]
+
+
+def _offline(
+    loaded: Sequence[Loaded], settings: Settings, failures: dict[str, str]
+) -> list[tuple[Loaded, _Round]]:
+    """Those that can be asked by many at once; the others fail."""
+    found: list[tuple[Loaded, _Round]] = []
+    for each in loaded:
+        try:
+            found.append((each, _AtOnce(callers(each, settings.threads))))
+        except TuiliError as error:
+            failures[each.engine] = str(error)
+    return found
+
+
+def _percentiles(stream: _Round) -> dict[int, float]:
+    if not isinstance(stream, _Stream):
+        return {}
+    found = np.percentile(np.array(stream.calls_s) * 1000, PERCENTILES)
+    return dict(zip(PERCENTILES, map(float, found), strict=True))
 
 
 def difference(found: Answers, expected: Answers) -> float:
@@ -135,25 +178,65 @@ def geometric_mean(ratios: Sequence[float]) -> float:
 def interleaved(
     calls: Sequence[Callable[[], object]], rounds: int, pause_s: float = 0.0
 ) -> list[list[float]]:
-    repeats = [_repeats(call) for call in calls]
-    milliseconds: list[list[float]] = [[] for _ in calls]
+    """Milliseconds of each call in every round."""
+    return _turn_about([_Stream(call) for call in calls], rounds, pause_s)
+
+
+class _Round(Protocol):
+    """What is measured in turn."""
+
+    def wake(self) -> object:
+        """Start its own threads, which those of another may have kept from the cores."""
+        ...
+
+    def seconds(self) -> float:
+        """An answer in one round."""
+        ...
+
+
+class _Stream:
+    """One call after the other, short ones many times a round; `calls_s` keeps every one."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.wake = call
+        self.calls_s: list[float] = []
+        once = min(self._run(1) for _ in range(3))
+        self._repeats = max(1, round(ROUND_S / max(once, 1e-6)))
+        self.calls_s.clear()
+
+    def seconds(self) -> float:
+        """The mean of a round."""
+        return self._run(self._repeats)
+
+    def _run(self, repeats: int) -> float:
+        clock, call = time.perf_counter, self.wake
+        stamps = [clock()]
+        for _ in range(repeats):
+            call()
+            stamps.append(clock())
+        self.calls_s += [end - start for start, end in pairwise(stamps)]
+        return (stamps[-1] - stamps[0]) / repeats
+
+
+class _AtOnce:
+    """As many calls at once as there are threads."""
+
+    def __init__(self, calls: Sequence[Answer]) -> None:
+        self._calls = calls
+        self.wake = calls[0]
+
+    def seconds(self) -> float:
+        """The time of a round over its answers."""
+        return seconds_an_answer(self._calls)
+
+
+def _turn_about(measured: Sequence[_Round], rounds: int, pause_s: float) -> list[list[float]]:
+    milliseconds: list[list[float]] = [[] for _ in measured]
     for turn in range(rounds):
-        for step in range(len(calls)):
-            index = (turn + step) % len(calls)  # nobody always goes first
+        for step in range(len(measured)):
+            index = (turn + step) % len(measured)  # nobody always goes first
             if pause_s:
                 time.sleep(pause_s)
-                calls[index]()  # wakes its own threads, untimed
-            milliseconds[index].append(1000 * _seconds(calls[index], repeats[index]))
+                measured[index].wake()  # untimed
+            milliseconds[index].append(1000 * measured[index].seconds())
     return milliseconds
-
-
-def _repeats(call: Callable[[], object]) -> int:
-    once = min(_seconds(call, 1) for _ in range(3))
-    return max(1, round(ROUND_S / max(once, 1e-6)))
-
-
-def _seconds(call: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats

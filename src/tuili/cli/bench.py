@@ -19,6 +19,8 @@ def bench(
     engine: o.Engines = None,
     dynamic: o.Dynamic = False,
     precision: PrecisionOption = "f32",
+    scenario: o.Scenarios = "single-stream",
+    costs: o.WithCosts = False,
     server: o.Server = "",
     concurrency: o.Concurrency = "1,8,32",
     rate: o.Rate = "",
@@ -44,12 +46,13 @@ def bench(
     shapes = concrete_shapes(shape)
     if not server:
         from tuili.bench.engines import Settings as EngineSettings
-        from tuili.cli.bench_engines import bench_engines
+        from tuili.cli.bench_engines import Asked, bench_engines
 
-        settings = EngineSettings(threads, fixed_shapes=not dynamic, precision=precision)
-        bench_engines(
-            [Path(each) for each in models], shapes, settings, rounds, engine or (), output
+        settings = EngineSettings(
+            threads, fixed_shapes=not dynamic, precision=precision, scenario=scenario
         )
+        asked = Asked(rounds, engine or (), costs, output, csv, plot)
+        bench_engines([Path(each) for each in models], shapes, settings, asked)
         return
 
     from tuili.bench.load.payloads import Question

@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from tuili.bench.engines import Settings, installed
 from tuili.bench.feeds import random_feeds
-from tuili.bench.report import record, table
-from tuili.bench.rounds import compare
+from tuili.bench.report import csv_rows, details, heading, plot, record, table
+from tuili.bench.rounds import Comparison, compare
 from tuili.errors import InvalidModel, NotFound
 from tuili.importers.onnx import import_model
 from tuili.tensors import TensorSpec
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is measured of which engines, and where it is written."""
+
+    rounds: int
+    engines: Sequence[str]
+    costs: bool
+    json: Path | None
+    csv: Path | None
+    plot: Path | None
+
+
 def bench_engines(
-    models: Sequence[Path],
-    shapes: dict[str, tuple[int, ...]],
-    settings: Settings,
-    rounds: int,
-    engines: Sequence[str],
-    output: Path | None,
+    models: Sequence[Path], shapes: dict[str, tuple[int, ...]], settings: Settings, asked: Asked
 ) -> None:
     """Time models on tuili and its peers, and print a table."""
     console = Console()
-    comparisons = []
+    comparisons: list[Comparison] = []
     for path in models:
         if not path.exists():
             raise NotFound(f"no model file {str(path)!r}")
         with console.status(f"compiling and timing {path.name}"):
             feeds = random_feeds(_inputs(path), shapes)
-            found = compare(path, feeds, engines or installed(), settings, rounds)
+            engines = asked.engines or installed()
+            found = compare(path, feeds, engines, settings, asked.rounds, with_costs=asked.costs)
         for name, reason in found.failures.items():
             console.print(f"{path.name}: {name} failed: {reason}", markup=False)
+        if found.failures and not shapes:
+            console.print(f"{path.name}: open dims were 1; --shape NAME=DIMS gives others")
         comparisons.append(found)
     console.print(table(comparisons, settings))
-    if output:
-        output.write_text(json.dumps(record(comparisons, settings), indent=1))
+    console.print(details(comparisons))
+    if asked.json:
+        asked.json.write_text(json.dumps(record(comparisons, settings), indent=1))
+    if asked.csv:
+        asked.csv.write_text(csv_rows(comparisons))
+    if asked.plot:
+        plot(comparisons, heading(settings), asked.plot)
 
 
 def _inputs(path: Path) -> list[TensorSpec]:

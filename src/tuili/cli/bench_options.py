@@ -22,6 +22,13 @@ Models: TypeAlias = Annotated[
 JsonFile: TypeAlias = Annotated[
     Path | None, typer.Option("--json", help="Write everything measured to this file.")
 ]
+CsvFile: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Write a line for each engine, or each level of load.")
+]
+PlotFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="Draw the times of engines, or latency over rate; .png or .svg."),
+]
 Threads: TypeAlias = Annotated[int, _engine("Threads of every engine.", min=1)]
 Rounds: TypeAlias = Annotated[int, _engine("Interleaved rounds.", min=1)]
 Engines: TypeAlias = Annotated[
@@ -29,6 +36,17 @@ Engines: TypeAlias = Annotated[
 ]
 Dynamic: TypeAlias = Annotated[
     bool, _engine("Compile with open dims, as in the file.", "--dynamic")
+]
+Scenarios: TypeAlias = Annotated[
+    Literal["single-stream", "offline"],
+    _engine(
+        "MLPerf's: one call after the other on all threads, or as many at once as there are "
+        "threads, each on one."
+    ),
+]
+WithCosts: TypeAlias = Annotated[
+    bool,
+    _engine("Also each engine alone in a process: first run, CPU time, memory.", "--costs"),
 ]
 
 Server: TypeAlias = Annotated[str, _load("http://HOST:PORT, grpc://HOST:PORT, https: or grpcs:.")]
@@ -58,5 +76,3 @@ Windows: TypeAlias = Annotated[int, _load("At most; fewer once three agree by 10
 WarmUp: TypeAlias = Annotated[float, _load("Seconds before the first window.", min=0)]
 Seed: TypeAlias = Annotated[int, _load("Of inputs and arrivals.")]
 ServerPid: TypeAlias = Annotated[int, _load("The server's process, to tell its CPU time.")]
-CsvFile: TypeAlias = Annotated[Path | None, _load("Write the levels to this file.")]
-PlotFile: TypeAlias = Annotated[Path | None, _load("Draw latency over rate, .png or .svg.")]

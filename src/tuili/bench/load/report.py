@@ -14,10 +14,9 @@ from rich.table import Table
 
 from tuili.bench.load.session import Level, Settings
 from tuili.bench.load.windows import PERCENTILES
+from tuili.bench.picture import new_axes
 from tuili.bench.report import machine
-from tuili.errors import InvalidArgument, Unsupported
 
-PICTURES: Final = (".png", ".svg")
 _NAMES: Final = {50.0: "p50", 90.0: "p90", 95.0: "p95", 99.0: "p99", 99.9: "p99.9"}
 
 
@@ -92,17 +91,7 @@ def rows(levels: Sequence[Level]) -> str:
 
 def plot(title: str, levels: Sequence[Level], path: Path) -> None:
     """Latency over throughput, one line per percentile, as PNG or SVG by the file's name."""
-    if path.suffix not in PICTURES:
-        raise InvalidArgument(f"--plot {str(path)!r}: the name must end in {' or '.join(PICTURES)}")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise Unsupported(f"{error}; plots need `pip install 'tuili[plot]'`") from error
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes, save = new_axes(path)
     shown = sorted(levels, key=lambda level: level.window.rate)
     rates = [level.window.rate for level in shown]
     for share, name in _NAMES.items():
@@ -113,4 +102,4 @@ def plot(title: str, levels: Sequence[Level], path: Path) -> None:
     axes.set(title=title, xlabel="answers per second", ylabel="milliseconds", yscale="log")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
-    figure.savefig(path)
+    save()
