@@ -12,11 +12,12 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 
@@ -24,6 +25,7 @@ from tuili import backends
 from tuili.backends import BackendOptions, Executable, host_letters, stream
 from tuili.backends.host_calls import Caller
 from tuili.backends.host_messages import (
+    END_S,
     MAX_MESSAGE,
     Answer,
     Done,
@@ -77,9 +79,12 @@ def run(number: int) -> int:
         loaded = Loaded(to_specs(model.inputs), to_specs(model.outputs), by_request)
         loaded.config_json = getattr(model, "config_json", "")
         loaded.says_ready = _answers_readiness(server, model, caller)
+        loaded.has_end = bool(getattr(model, "has_end", False))
         _send(server, host_letters.encode(loaded))
         child = _Child(server, model, [SlotMemory(each) for each in order.slots], caller)
         child.serve()
+        if loaded.has_end:
+            _let_end(model)
     return 0
 
 
@@ -105,6 +110,17 @@ def _load(order: Load, caller: Caller) -> Executable:
     return backends.load(order.backend, Path(os.fsdecode(order.path)), options)
 
 
+def _let_end(model: Executable) -> None:
+    """Let a model end itself, however the server ended; one that does not is ended."""
+    late = threading.Timer(END_S, os._exit, (1,))
+    late.daemon = True
+    late.start()
+    try:
+        cast("Closing", model).close()
+    except Exception:  # noqa: BLE001 - the user's code; nobody is left to be told
+        traceback.print_exc()
+
+
 def _answers_readiness(server: socket.socket, model: Executable, caller: Caller) -> bool:
     """Answer when the model is asked whether it is ready; false when it cannot tell."""
     reason: Callable[[], str] | None = getattr(model, "why_not_ready", None)
@@ -118,6 +134,12 @@ def _answers_readiness(server: socket.socket, model: Executable, caller: Caller)
 
     caller.on_ask_ready = lambda: answer_beside(reason, tell)
     return True
+
+
+class Closing(Protocol):
+    """A model that has something to do at its end."""
+
+    def close(self) -> None: ...
 
 
 class _Child:
@@ -237,7 +259,7 @@ def _failure(slot: int, error: Exception) -> Failed:
     if isinstance(error, TuiliError):
         return Failed(slot, host_letters.text_of(error), kind_of(error))
     text = "".join(traceback.format_exception(error)[-3:])
-    text = f"{type(error).__name__}: {error}\n{text}"[:4000]
+    text = f"{type(error).__name__}: {host_letters.text_of(error)}\n{text}"[:4000]
     return Failed(slot, host_letters.text_of(text), "InternalError")
 
 

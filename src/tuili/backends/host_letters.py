@@ -90,7 +90,10 @@ def text_of(error: BaseException | str) -> str:
 
     Names of files that are not UTF-8 have such halves (`os.fsdecode`).
     """
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an exception of a model's own
+        text = f"a {type(error).__name__} that cannot be printed"
     if len(text) > _MAX_TEXT:
         text = text[:_MAX_TEXT] + "..."
     with suppress(UnicodeEncodeError):

@@ -22,6 +22,7 @@ ALIGNMENT: Final = 64
 FIRST_CAPACITY: Final = 1 << 20
 _NUMPY: Final = {kind.value: kind.numpy for kind in DType}
 MAX_MESSAGE: Final = 1 << 17
+END_S: Final = 30.0
 
 
 class Tensor(msgspec.Struct, array_like=True, gc=False):
@@ -77,7 +78,8 @@ class Run(msgspec.Struct, tag=True, array_like=True):
 class Loaded(msgspec.Struct, tag=True, array_like=True):
     """The model is loaded; `by_request`: it wants to be told what the requests of a batch say.
 
-    With `says_ready` it may be asked whether it is ready.
+    With `says_ready` it may be asked whether it is ready. One that `has_end` ends itself, within
+    `END_S`, when the socket of orders does.
     """
 
     inputs: list[Spec]
@@ -85,6 +87,7 @@ class Loaded(msgspec.Struct, tag=True, array_like=True):
     by_request: bool = False
     config_json: str = ""
     says_ready: bool = False
+    has_end: bool = False
 
 
 class Readied(msgspec.Struct, tag=True, array_like=True):
@@ -229,13 +232,12 @@ class SlotMemory:
         for name, parts in arrays.items():
             start = -(-start // ALIGNMENT) * ALIGNMENT
             shape = joined_shape(parts)
-            if parts[0].dtype == object:
+            kind = DType.of(parts[0].dtype)
+            text = b""
+            if kind is DType.STR:
                 text = b"".join(_pack_text(part) for part in parts)
-                laid.append((Tensor(name, "str", shape, start, len(text)), parts, text))
-            else:
-                size = sum(part.nbytes for part in parts)
-                kind = DType.of(parts[0].dtype).value
-                laid.append((Tensor(name, kind, shape, start, size), parts, b""))
+            size = len(text) if kind is DType.STR else sum(part.nbytes for part in parts)
+            laid.append((Tensor(name, kind.value, shape, start, size), parts, text))
             start += laid[-1][0].size
         self.fit(start)
         for tensor, parts, text in laid:

@@ -6,7 +6,8 @@ Two forms are understood. Ours is a class `Model` with `run(inputs) -> outputs` 
         def __init__(self, parameters: dict[str, str]): ...
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
 
-(of a decoupled model a generator of such dictionaries). It may have `is_ready() -> bool`, too.
+(of a decoupled model a generator of such dictionaries). It may have `is_ready() -> bool`, and
+`close()` for its end.
 
 Triton's is a class `TritonPythonModel` with `initialize`, `execute` and `finalize`; it imports
 `triton_python_backend_utils`, which is `tuili.backends.triton_utils` here.
@@ -16,14 +17,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
+
+import numpy as np
 
 from tuili.backends import BackendOptions, Executable, Specs, triton_utils
 from tuili.backends.readiness import readiness_of
 from tuili.backends.triton_model import TritonModel
-from tuili.errors import InvalidModel
+from tuili.errors import InternalError, InvalidModel
 from tuili.tensors import Array
 
 _UTILS: Final = "triton_python_backend_utils"
@@ -37,24 +40,38 @@ class PlainModel:
         self.outputs = outputs
         self._model = model
         self.why_not_ready = readiness_of(model)
+        self.has_end = hasattr(model, "close")
 
     def run(self, inputs: dict[str, Array], /) -> dict[str, Array]:
         """Whatever the class answers."""
-        return self._model.run(inputs)
+        return _checked(self._model.run(inputs))
 
     def stream(self, inputs: dict[str, Array]) -> Iterator[Mapping[str, Array]]:
         """All that `run` yields; one answer if it is no generator."""
         answer = self._model.run(inputs)
-        if isinstance(answer, Mapping):
-            yield cast("Mapping[str, Array]", answer)
+        if isinstance(answer, Mapping) or not isinstance(answer, Iterable):
+            yield _checked(answer)
         else:
-            yield from answer
+            yield from map(_checked, cast("Iterable[object]", answer))
 
     def close(self) -> None:
         """Let the class release what it holds."""
         close = getattr(self._model, "close", None)
         if close is not None:
             close()
+
+
+def _checked(answer: object) -> dict[str, Array]:
+    """What `run` of a user's class returned, if it is what it should be; InternalError."""
+    if not isinstance(answer, Mapping):
+        kind = type(answer).__name__
+        raise InternalError(f"run() must return a dictionary of NumPy arrays, got {kind}")
+    outputs = dict(cast("Mapping[str, object]", answer))
+    for name, array in outputs.items():
+        if not isinstance(array, np.ndarray | np.generic):
+            kind = type(array).__name__
+            raise InternalError(f"run() must return NumPy arrays, got {kind} for output {name!r}")
+    return cast("dict[str, Array]", outputs)
 
 
 def load(path: Path, options: BackendOptions) -> Executable:

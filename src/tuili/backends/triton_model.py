@@ -51,6 +51,7 @@ class TritonModel:
         if hasattr(self._model, "initialize"):
             self._model.initialize(self._arguments(path, self.config_json or config))
         self.why_not_ready = readiness_of(self._model, self._wait)
+        self.has_end = hasattr(self._model, "finalize")
 
     def _complete(self, model_class: Any, config: str) -> None:
         completing = ModelConfig(config)

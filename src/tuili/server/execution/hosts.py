@@ -30,6 +30,7 @@ import msgspec
 
 from tuili.backends import BackendOptions, Specs, host_calls, host_letters
 from tuili.backends.host_messages import (
+    END_S,
     MAX_MESSAGE,
     Answer,
     Ended,
@@ -94,6 +95,7 @@ class Host:
         self.by_request = False
         self.config_json = ""
         self.readying: Readying | None = None  # of a model that can tell
+        self._has_end = False
         self.up = False
         self.reason = ""
         self.slots = [HostSlot(self, index) for index in range(spec.slots)]
@@ -222,7 +224,8 @@ class Host:
     def close(self) -> None:
         """End the child for good; may be called from any thread."""
         self._closed = True
-        self.kill()
+        if not self._ended_itself():
+            self.kill()
         if self._process is not None:
             self._process.wait()
         loop = self._loop
@@ -232,6 +235,18 @@ class Host:
             self._hang_up()
 
     # ---- steps
+    def _ended_itself(self) -> bool:
+        """Whether the child, told that it is over, went by itself."""
+        ours, process = self._socket, self._process
+        if not (self.up and self._has_end and ours is not None and process is not None):
+            return False
+        try:
+            ours.shutdown(socket.SHUT_WR)
+            process.wait(END_S + 1.0)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return True
+
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         calls, their_calls = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -336,6 +351,7 @@ class Host:
         self._loads_no_more()
         self.up, self.reason, self._retiring = True, "", False
         self.by_request, self.config_json = answer.by_request, answer.config_json
+        self._has_end = answer.has_end
         self.readying = Readying(self.spec.name, self._ask_ready) if answer.says_ready else None
         self.policy.started(time.monotonic())
         for slot in self.slots:
