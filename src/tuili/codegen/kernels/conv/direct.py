@@ -4,7 +4,8 @@
                                * w[panel][c / B][kh][kw][B][NV * V]
 
 B is V for blocked input and 1 for plain input (first layers). A grid item is one panel of NV output
-vectors for one band of rows; a panel's weights are read in the order in which they are stored. A
+vectors for one band of rows; a panel's weights are read in the order in which they are stored.
+Bands of few rows share the work of many threads; whoever takes several in a row runs them as one. A
 1x1 window is one long row of all pixels. When the width is known every tile of a row is printed
 with just the taps that its pixels have; when it is not, tiles at the borders read a padded copy.
 Grouped convolution is the same: a panel reads the input blocks of its groups, and the weights of
@@ -28,13 +29,14 @@ from tuili.codegen.kernels.conv.rows import (
     known_tiles,
     print_panels,
     tap_rows,
+    tile_start,
     unknown_tiles,
 )
 from tuili.codegen.kernels.conv.shape import MOST_TAPS, ConvShape
 from tuili.codegen.packing import pad_to_multiple
 from tuili.ir import Node
 from tuili.ops.table import attr
-from tuili.tensors import Array, DType, ceil_div
+from tuili.tensors import Array, DType
 
 OWN_SLOTS = 3  # x, w, bias
 CACHE_LINE = 16  # floats
@@ -74,12 +76,12 @@ def emit_plan(node: Node, ctx: Context, plan: DirectPlan, packed: Array, name: s
     if plan.has_borders:
         k.support(_pad(plan))
     k.body(_Printer(plan, epilogue, plan.tile.vectors, has_bias=bias is not None).body())
-    bands = ceil_div(shape.columns.out if plan.is_row else shape.rows.out, plan.band)
     depth = shape.taps * min(shape.channels, plan.blocks * plan.block)
     flops = shape.batch * shape.pixels * (2 * shape.outputs * depth)
     traffic = shape.batch * shape.channels * shape.rows.size * shape.columns.size
     traffic = (traffic + packed.size + shape.batch * shape.outputs * shape.pixels) * 4
-    k.emit(grid=shape.batch * bands * len(plan.first), flops=flops, bytes=traffic)
+    items = plan.groups * (plan.together * len(plan.first))
+    k.emit(grid=shape.batch * items, flops=flops, bytes=traffic)
 
 
 def _name(shape: ConvShape) -> str:
@@ -91,10 +93,10 @@ def _name(shape: ConvShape) -> str:
 
 def _dims(k: KernelBuilder, plan: DirectPlan) -> None:
     rows, columns = plan.shape.rows, plan.shape.columns
-    bands = ceil_div(columns.out if plan.is_row else rows.out, plan.band)
     k.dims("H W OH OW", (rows.size, columns.size, rows.out, columns.out))
     k.dims("FH FW", (plan.scatter.height, plan.scatter.width))
-    k.dims("PT PL BAND BANDS", (rows.pad, columns.pad, plan.band, bands))
+    k.dims("PT PL BAND", (rows.pad, columns.pad, plan.band))
+    k.dims("TOGETHER GROUPS", (plan.together, plan.groups))
     k.dims("CB NB PANELS", (plan.channel_blocks, plan.blocks, len(plan.first)))
     if plan.has_borders:
         span = (plan.tile.pixels - 1) * columns.stride + columns.reach
@@ -149,9 +151,11 @@ class _Printer:
         lines = [
             *(table if varies else []),
             "(void)H, (void)OH, (void)PT, (void)PL, (void)CB;",
-            "for (int64_t item = begin; item < end; item++) {",
-            "    const int64_t panel = item % PANELS, band = item / PANELS % BANDS;",
-            "    const int64_t n = item / (PANELS * BANDS);",
+            "for (int64_t item = begin, take; item < end; item += take) {",
+            "    const int64_t panel = item / TOGETHER % PANELS;",
+            "    const int64_t group = item / (TOGETHER * PANELS), n = group / GROUPS;",
+            "    const int64_t band = group % GROUPS * TOGETHER + item % TOGETHER;",
+            "    take = tl_min(TOGETHER - item % TOGETHER, end - item);",
             f"    const int64_t first = {'firsts[panel]' if varies else firsts};",
             f"    const float *const xn = x + (n * CB + first) * H * W * {plan.block};",
             f"    const float *const wn = w + panel * {plan.panel_floats};",
@@ -171,11 +175,11 @@ class _Printer:
         return printer._rows()
 
     def _rows(self) -> list[str]:
-        """The rows of a band."""
+        """The rows of the bands that are taken."""
         if self.plan.is_row:
             return ["const int64_t oh = 0;", *self._row()]
         return [
-            "for (int64_t oh = band * BAND; oh < tl_min((band + 1) * BAND, OH); oh++) {",
+            "for (int64_t oh = band * BAND; oh < tl_min((band + take) * BAND, OH); oh++) {",
             *indent(self._row()),
             "}",
         ]
@@ -191,10 +195,14 @@ class _Printer:
         return [*head, "int64_t ow = 0;", *self._open_row("OW")]
 
     def _band_of_one_row(self) -> list[str]:
-        limits = ["const int64_t left = band * BAND, right = tl_min(left + BAND, OW);"]
         if not self.plan.shape.is_static:
-            return [*limits, "int64_t ow = left;", *self._open_row("right")]
+            limits = "const int64_t left = band * BAND, right = tl_min(left + take * BAND, OW);"
+            return [limits, "int64_t ow = left;", *self._open_row("right")]
         columns, widths = self.plan.shape.columns, self.plan.widths
+        limits = [
+            f"const int64_t left = {tile_start('band * BAND', widths)};",
+            f"const int64_t right = {tile_start('(band + take) * BAND', widths)};",
+        ]
         return [*limits, *known_tiles(columns, widths, self._tile, limited=True)]
 
     def _open_row(self, stop: str) -> list[str]:

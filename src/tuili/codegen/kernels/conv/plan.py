@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuili.codegen.kernels.conv.register_tile import Steps, Tile, cut_row, rank_tiles
-from tuili.codegen.kernels.conv.rows import full_tiles
 from tuili.codegen.kernels.conv.shape import ConvShape
 from tuili.codegen.targets import Target
 from tuili.tensors import Array, Dim, ceil_div, dim_max, dim_min
@@ -53,7 +52,8 @@ class DirectPlan:
     first: tuple[int, ...]  # the first input block that each panel reads
     blocks: int  # NB: how many it reads
     chunk: int  # input blocks whose weights stay in the cache together
-    band: Dim  # rows of a grid item; pixels when the map is one row
+    band: Dim  # rows of a grid item; tiles when the map is one known row, else pixels of it
+    together: int  # bands that are best run one after the other, with the same weights
     scatter: Scatter
     is_gathered: bool = False  # whether x is a copy of the pixels that a stride leaves
 
@@ -79,20 +79,30 @@ class DirectPlan:
     @property
     def _tiles(self) -> int:
         """Tiles that use a chunk of weights before the next one."""
-        width = self.band if self.is_row else self.shape.columns.out
-        rows = 1 if self.is_row else self.band
-        if not (isinstance(width, int) and isinstance(rows, int)):
+        units, width = self.band * self.together, self.shape.columns.out
+        if not (isinstance(units, int) and isinstance(width, int)):
             return GUESSED_TILES
-        return -(-width // self.tile.pixels) * rows
+        return units if self.is_row else -(-width // self.tile.pixels) * units
 
     @property
     def widths(self) -> list[int]:
-        """The tiles of a row of known width; bands of one row end where full tiles do."""
-        width, band = self.shape.columns.out, self.band
+        """The tiles of a row of known width."""
+        width = self.shape.columns.out
         assert isinstance(width, int)
-        if self.is_row and isinstance(band, int) and band < width:
-            return full_tiles(width, self.tile.pixels)
         return cut_row(self.tile, width)
+
+    @property
+    def bands(self) -> Dim:
+        """How many bands a map has."""
+        if not self.is_row:
+            return ceil_div(self.shape.rows.out, self.band)
+        tiles = len(self.widths) if self.shape.is_static else self.shape.columns.out
+        return ceil_div(tiles, self.band)
+
+    @property
+    def groups(self) -> Dim:
+        """How many times `together` bands those are, the last ones perhaps empty."""
+        return ceil_div(self.bands, self.together)
 
     @property
     def channel_blocks(self) -> int:
@@ -159,9 +169,9 @@ def plan_direct(
     room = target.near_bytes or L2_BYTES // 2
     most = blocks if _is_one_tile(shape, tile) else max(1, room // step)
     chunk = -(-blocks // -(-blocks // most))
-    band = _band(shape, tile, len(first), len(first) * blocks * step)
+    band, together = _bands(shape, tile, len(first), len(first) * blocks * step)
     scatter = scatter or Scatter(shape.rows.out, shape.columns.out)
-    return DirectPlan(shape, tile, lanes, block, first, blocks, chunk, band, scatter)
+    return DirectPlan(shape, tile, lanes, block, first, blocks, chunk, band, together, scatter)
 
 
 def _is_one_tile(shape: ConvShape, tile: Tile) -> bool:
@@ -182,8 +192,11 @@ def panel_blocks(
     return tuple(min(begin, limit) for begin, _ in ranges), most
 
 
-def _band(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int) -> Dim:
-    """Rows (or pixels) of a grid item: input that stays in the cache, and enough items."""
+def _bands(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int) -> tuple[Dim, int]:
+    """The band of a grid item, and how many bands go together.
+
+    Together they are input that stays in the cache; alone they are short enough for many items.
+    """
     is_row = shape.rows.out == 1
     unit = tile.pixels if is_row else 1
     row = tile.pixels if is_row else dim_max(shape.columns.size, 1)
@@ -194,7 +207,18 @@ def _band(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int) -> Dim:
     wanted = -(-ENOUGH_ITEMS // (panels * images))
     # Small weights cost nothing when they are read again: there bands may be short.
     least = 1 if weight_bytes <= L2_BYTES else dim_min(count, ceil_div(units, 4))
-    return dim_max(dim_max(dim_min(count, units // wanted), least), 1) * unit
+    short = dim_max(dim_max(dim_min(count, units // wanted), least), 1)
+    in_tiles = is_row and shape.is_static
+    return short * (1 if in_tiles else unit), _together(units, short, count)
+
+
+def _together(units: Dim, short: Dim, count: Dim) -> int:
+    """How many bands of `short` units make up to `count`, in equal parts where sizes are known."""
+    if not (isinstance(units, int) and isinstance(short, int) and isinstance(count, int)):
+        return 1
+    bands = -(-units // short)
+    groups = -(-bands // max(count // short, 1))
+    return max(-(-bands // max(groups, 1)), 1)
 
 
 def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:

@@ -49,6 +49,16 @@ def even_tiles(width: int, pixels: int) -> list[int]:
     return [width // count + (at < width % count) for at in range(count)]
 
 
+def tile_start(tile: str, widths: Sequence[int]) -> str:
+    """C of the pixel at which a tile of a known row begins; the row's width for tiles beyond it."""
+    wide, small = widths[0], widths[-1]
+    if widths.count(wide) >= len(widths) - 1:
+        start = f"({tile}) * {wide}"
+    else:
+        start = f"({tile}) * {small} + tl_min({tile}, {widths.count(wide)})"
+    return f"tl_min({start}, {sum(widths)})"
+
+
 def known_tiles(
     columns: Axis, widths: Sequence[int], tile: PrintTile, *, limited: bool = False
 ) -> list[str]:
