@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from tuili import __version__
 from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artifact, write_artifact
 from tuili.artifact.producer import producer_digest
+from tuili.artifact.write import refuse_foreign
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key
 from tuili.codegen.compilers import extra_flags
 from tuili.codegen.decisions import decisions_files, tuned_option
@@ -171,6 +172,7 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     options = Options(target, shapes or {}, exact, plain_maps, record, precision)
     progress = on_progress or _silent
     place = Path(output) if output is not None else _beside(model)
+    refuse_foreign(place)
     progress("importing", 0, 1)
     with using(operators):
         graph = model if isinstance(model, Graph) else import_model(model)
@@ -203,6 +205,8 @@ def load(
 
 def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:
     """The artifact of a model file, compiled unless the same contents were compiled before."""
+    if path.is_dir():
+        raise NotFound(f"{str(path)!r} is a folder, and no artifact; expected an .onnx file")
     parts = (_digest(path), options.key(), options.times().digest, producer_digest())
     key = content_key((*parts, *extra_flags()))
     cache = ObjectCache(cache_folder() / "models")

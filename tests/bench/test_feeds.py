@@ -41,9 +41,9 @@ def test_values_have_the_type_of_the_spec(dtype):
     ("shapes", "message"),
     [
         ({"imege": (1, 3, 2, 2)}, "no input 'imege'. Did you mean 'image'"),
-        ({"image": (1, 3)}, r"image: f32\[N, 3, H, W\]: got 2 dims"),
-        ({"image": (1, 4, 2, 2)}, "dim 3 is 3, got 4"),
-        ({"image": (1, 3, 2, 2), "ids": (2, 5)}, "dim N is 1, got 2"),
+        ({"image": (1, 3)}, r"image: f32\[N, 3, H, W\] has 4 dims; \[1, 3\] was given"),
+        ({"image": (1, 4, 2, 2)}, r"\[1, 4, 2, 2\] was given; axis 1 must be 3"),
+        ({"image": (1, 3, 2, 2), "ids": (2, 5)}, r"\[2, 5\] was given; axis 0 must be N = 1"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(shapes, message):

@@ -1,6 +1,8 @@
 """compile, run, inspect and bench on a small model."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import onnx
@@ -102,6 +104,53 @@ def test_run_refuses_a_file_that_is_no_array(artifact, tmp_path):
     done = run("run", artifact, "--input", f"x={tmp_path / 'x.npy'}")
     assert done.exit_code == 1
     assert "is not a .npy file" in done.stderr
+
+
+def test_run_refuses_a_file_of_several_arrays(artifact, tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.zeros(3), b=np.ones(3))
+    done = run("run", artifact, "--input", f"x={tmp_path / 'x.npz'}")
+    assert done.exit_code == 1
+    assert "holds several arrays: a, b" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "inspect", "compile"])
+def test_a_folder_of_something_else_is_no_model(command, tmp_path):
+    done = run(command, tmp_path)
+    assert done.exit_code == 1
+    assert "is a folder" in done.stderr
+
+
+def test_compile_never_replaces_a_file_that_is_no_artifact(model, tmp_path):
+    before = model.read_bytes()
+    for output in (model, tmp_path / "notes.txt"):
+        (tmp_path / "notes.txt").write_text("years")
+        done = run("compile", model, "-o", output)
+        assert done.exit_code == 1
+        assert "is a file, and no artifact" in done.stderr
+    assert model.read_bytes() == before
+    assert (tmp_path / "notes.txt").read_text() == "years"
+
+
+def test_compile_replaces_its_own_file(model, tmp_path):
+    for _ in range(2):
+        done = run("compile", model, "-o", tmp_path / "m.tuiliz")
+        assert done.exit_code == 0, done.output
+
+
+def test_a_disk_that_is_full_is_one_error(model, monkeypatch, tmp_path):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "m.tuili")
+
+    monkeypatch.setattr("tuili.compiler.write_artifact", full)
+    done = run("compile", model, "-o", tmp_path / "m.tuili")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: [Errno 28] No space left on device: 'm.tuili'")
+
+
+def test_bench_refuses_an_engine_that_is_not_known(model):
+    done = run("bench", model, "--engine", "onxruntime")
+    assert done.exit_code == 1
+    assert "unknown engine 'onxruntime'. Did you mean 'onnxruntime'?" in done.stderr
 
 
 def test_inspect_shows_signature_sizes_and_kernels(artifact):

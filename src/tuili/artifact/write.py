@@ -28,7 +28,7 @@ from tuili.artifact.manifest import (
     encode_manifest,
     tensor_entries,
 )
-from tuili.artifact.read import Artifact, open_artifact
+from tuili.artifact.read import Artifact, is_artifact, open_artifact
 from tuili.errors import AlreadyExists
 from tuili.tensors import Array, TensorSpec
 
@@ -77,7 +77,7 @@ def write_artifact(
 ) -> Artifact:
     """Write an artifact to `output`, replacing an older artifact there."""
     output = Path(output)
-    _refuse_foreign(output)
+    refuse_foreign(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
         folder = Path(scratch) / "artifact"
@@ -91,12 +91,16 @@ def write_artifact(
     return open_artifact(output)
 
 
-def _refuse_foreign(output: Path) -> None:
-    """Never replace a folder of something else: the user meant another place."""
+def refuse_foreign(output: Path) -> None:
+    """Never replace what is no artifact, be it the model itself: the user meant another place."""
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_FILE).exists():
         raise AlreadyExists(
             f"{output} is a folder, and no artifact: it has no {MANIFEST_FILE}. "
             "Name another output or remove it"
+        )
+    if output.is_file() and output.stat().st_size and not is_artifact(output):
+        raise AlreadyExists(
+            f"{output} is a file, and no artifact. Name another output or remove it"
         )
 
 

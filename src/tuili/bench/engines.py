@@ -9,7 +9,7 @@ engines that can specialise (tuili, openvino) do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -216,14 +216,19 @@ def installed() -> list[str]:
     return [name for name in LOADERS if _is_installed(name)]
 
 
+def known(names: Iterable[str]) -> None:
+    """Raise InvalidArgument for an engine that is not known, or not here."""
+    for name in names:
+        if name not in LOADERS:
+            raise InvalidArgument(
+                f"unknown engine {name!r}.{nearest(name, LOADERS)} Known: {', '.join(LOADERS)}"
+            )
+        if not _is_installed(name):
+            wanted = _INSTALL.get(name, "'tuili[bench]'")
+            raise InvalidArgument(f"engine {name!r} is not installed: pip install {wanted}")
+
+
 def load_engine(name: str, path: Path, feeds: Feeds, settings: Settings) -> Loaded:
     """The engine called `name`, with the model of `path` ready to answer `feeds`."""
-    loader = LOADERS.get(name)
-    if loader is None:
-        raise InvalidArgument(
-            f"unknown engine {name!r}.{nearest(name, LOADERS)} Known: {', '.join(LOADERS)}"
-        )
-    if not _is_installed(name):
-        wanted = _INSTALL.get(name, "'tuili[bench]'")
-        raise InvalidArgument(f"engine {name!r} is not installed: pip install {wanted}")
-    return loader(path, feeds, settings)
+    known((name,))
+    return LOADERS[name](path, feeds, settings)

@@ -37,11 +37,16 @@ def bound_symbols(specs: Iterable[TensorSpec], shapes: Shapes) -> dict[str, int]
                 f"Its inputs: {', '.join(map(repr, known))}"
             )
         if len(shape) != len(spec.shape):
-            raise InvalidArgument(f"input {spec}: got {len(shape)} dims, {shape}")
-        for dim, size in zip(spec.shape, shape, strict=True):
+            raise InvalidArgument(
+                f"input {spec} has {len(spec.shape)} dims; {list(shape)} was given"
+            )
+        for axis, (dim, size) in enumerate(zip(spec.shape, shape, strict=True)):
             expected = dim if isinstance(dim, int) else sizes.setdefault(str(dim), size)
             if expected != size:
-                raise InvalidArgument(f"input {spec}: dim {dim} is {expected}, got {size}")
+                named = f"{dim} = " if str(dim) != str(expected) else ""
+                raise InvalidArgument(
+                    f"input {spec}: {list(shape)} was given; axis {axis} must be {named}{expected}"
+                )
     return sizes
 
 

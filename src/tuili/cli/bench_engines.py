@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tuili.bench.engines import Settings, installed
+from tuili.bench.engines import Settings, installed, known
 from tuili.bench.feeds import random_feeds
 from tuili.bench.report import csv_rows, details, heading, plot, record, table
 from tuili.bench.rounds import Comparison, compare
@@ -35,6 +35,7 @@ def bench_engines(
 ) -> None:
     """Time models on tuili and its peers, and print a table."""
     console = Console()
+    known(asked.engines)
     comparisons: list[Comparison] = []
     for path in models:
         if not path.exists():

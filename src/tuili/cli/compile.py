@@ -106,7 +106,7 @@ class _Seen:
             ran = list(dict.fromkeys(self.names))
             raise InvalidArgument(
                 f"--print-after {self.wanted!r}: no such pass ran."
-                f"{nearest(self.wanted, ran)} These did: {', '.join(ran)}"
+                f"{nearest(self.wanted, ran)} These did: {', '.join(ran) or 'none'}"
             )
 
 

@@ -66,6 +66,12 @@ class _Commands(TyperGroup):
             shown = Text.assemble(("error: ", "bold red"), str(error))
             Console(stderr=True, soft_wrap=True).print(shown)
             raise typer.Exit(1) from None
+        except BrokenPipeError:
+            raise  # whoever reads our output has gone, which Click knows how to end
+        except OSError as error:
+            # A full disk, a file that may not be read: no bug of ours.
+            Console(stderr=True, soft_wrap=True).print(Text(f"error: {error}"))
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(

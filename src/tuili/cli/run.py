@@ -89,9 +89,15 @@ def _read(path: Path) -> Array:
     if not path.exists():
         raise NotFound(f"no input file {str(path)!r}")
     try:
-        return np.load(path, allow_pickle=False)
+        found = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InvalidArgument(f"{str(path)!r} is not a .npy file: {error}") from error
+    if isinstance(found, np.ndarray):
+        return found
+    raise InvalidArgument(
+        f"{str(path)!r} holds several arrays: {', '.join(found.files)}; "
+        "save one of them with numpy.save"
+    )
 
 
 def _save(path: Path, answers: dict[str, Any]) -> None:

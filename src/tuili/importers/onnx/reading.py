@@ -10,14 +10,29 @@ from google.protobuf.message import DecodeError
 from tuili.errors import InvalidModel, NotFound
 from tuili.importers.onnx.order import graphs_of
 
+_ZIP = (
+    "a zip archive; unpack it first, or if it is PyTorch's or Keras' own file, "
+    "export the model to ONNX"
+)
+_PICKLE = (
+    "a pickle; convert it where it was made (scikit-learn: skl2onnx, PyTorch: torch.onnx.export)"
+)
 # What people often have instead of a model: (first bytes, what it is)
 _IMPOSTORS = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the real file with `git lfs pull`"),
     (b"<!DOCTYPE", "a web page; the download went wrong"),
     (b"<html", "a web page; the download went wrong"),
-    (b"PK\x03\x04", "a zip archive; unpack it first"),
+    (b"PK\x03\x04", _ZIP),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"\x89HDF", "an HDF5 file; export the model to ONNX"),
+    (b"\x80\x02", _PICKLE),
+    (b"\x80\x03", _PICKLE),
+    (b"\x80\x04", _PICKLE),
+    (b"\x80\x05", _PICKLE),
+    (b"GGUF", "a GGUF file; export the original model to ONNX"),
+    (b"<?xml", "an XML file, as OpenVINO's are; take the ONNX file that it was made of"),
+    (b"{", "JSON text; convert XGBoost's with onnxmltools, and name the .onnx file"),
+    (b"tree\n", "LightGBM's text; convert the model with onnxmltools"),
 )
 
 _NAMES_OPSETS = 3  # the IR version from which on models name their operator sets
@@ -42,6 +57,16 @@ def _decoded(data: bytes) -> onnx.ModelProto:
     for start, what in _IMPOSTORS:
         if data.startswith(start):
             raise InvalidModel(f"this is not an ONNX model but {what}")
+    if data[4:8] == b"TFL3":
+        raise InvalidModel(
+            "this is not an ONNX model but a LiteRT (TensorFlow Lite) one; convert it: "
+            "python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx"
+        )
+    if data[8:10] == b'{"':
+        raise InvalidModel(
+            "this is not an ONNX model but safetensors: weights without the network; "
+            "export the model to ONNX"
+        )
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
