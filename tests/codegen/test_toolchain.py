@@ -162,6 +162,15 @@ def test_cc_may_come_with_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Toolchain.find().command[1:] == ("-DX=1",)
 
 
+def test_cc_may_call_zig_as_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes the names of processors in its own spelling."""
+    path = fake_compiler(tmp_path / "python", "x86_64")
+    monkeypatch.setenv("CC", f"{path} -m ziglang cc")
+    command = Toolchain.find().compile_command(Unit("u", "", ("-march=x86-64-v4",)), "u.c", "u.o")
+    assert command[:4] == [str(path), "-m", "ziglang", "cc"]
+    assert "-march=x86_64_v4" in command
+
+
 def test_without_any_compiler_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

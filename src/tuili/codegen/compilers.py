@@ -90,7 +90,9 @@ def _named(text: str, path: str) -> Compiler:
             f"CC is {text!r}, but {words[0]!r} is no program on the path. Correct CC or unset it"
         )
     command = (found, *words[1:])
-    compiler = _identified(command, is_zig="zig" in Path(words[0]).name)
+    # `zig cc`, or `python -m ziglang cc`
+    is_zig = any("zig" in Path(word).name for word in words)
+    compiler = _identified(command, is_zig=is_zig)
     if compiler is None:
         raise ToolchainError(
             f"CC is {text!r}, but `{shlex.join(command)} --version` fails. Correct CC or unset it"
