@@ -140,6 +140,7 @@ def test_an_output_that_no_step_made_is_an_error_that_says_so(repository):
     [
         ("model: a", "model: z", "depends on 'z', which is not loaded"),
         ("read.y, nothing.rows]\n", "read.z, nothing.rows]\n", "model 'a' has no output 'z'"),
+        ('outputs: {rows: "FP32[1,2]"}', "outputs: {}", "step 'nothing' has no output 'rows'"),
         ("{x: count.twice}", "{z: count.twice}", "model 'a' has no input 'z'"),
         ("{x: count.twice}", "{}", "step 'read' maps no input or output"),
         ("{x: count.twice}", "{x: count.n}", r"is FP32\[-1,2\], but the tensor is INT64\[\]"),

@@ -122,6 +122,20 @@ def test_policies_that_do_not_load(repository, old, new, text):
     asyncio.run(scenario())
 
 
+def test_a_control_without_a_name_is_refused(tmp_path):
+    add(tmp_path, "m", 1, config=CONFIG.replace('control_input { name: "START"', "control_input {"))
+    (tmp_path / "m" / "1" / "model.py").write_text(MODEL)
+
+    async def scenario():
+        dataplane = plane(tmp_path)
+        await dataplane.start()
+        found = dataplane.repository.failures()
+        await dataplane.close(5)
+        return found
+
+    assert "a control_input of sequence_batching has no name" in asyncio.run(scenario())["m"]
+
+
 OWN_ROWS = (
     CONFIG[: CONFIG.index("  state {")].replace(
         "oldest { max_candidate_sequences: 64 }", "direct { }"

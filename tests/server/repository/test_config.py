@@ -74,6 +74,8 @@ def test_backend(raw, backend):
         ({"instance_group": [{"count": 0}]}, "instance_group count must be at least 1"),
         ({"version_policy": {"latest": {"num_versions": 0}}}, "num_versions must be at least 1"),
         ({"version_policy": {"specific": {}}}, "needs at least one version"),
+        ({"dynamic_batching": {"priority_queue_policy": {"high": {}}}},
+         "a priority level is a whole number, got 'high'"),
         ({"max_batch_size": 4, "dynamic_batching": {"preferred_batch_size": [8]}},
          r"preferred sizes must be in 1..max_batch_size \(4\), got \[8\]"),
         ({"dynamic_batching": {"priority_levels": 2}}, "level must be in 1..2, got 0"),

@@ -108,6 +108,9 @@ def _merges(pipeline: Pipeline) -> Iterable[tuple[str, tuple[str, ...]]]:
 
 def _made_type(step: PipelineStep, output: str, models: Mapping[str, Signature]) -> TensorType:
     if not step.model:
+        if output not in step.outputs:
+            known = nearest(output, step.outputs)
+            raise step.source.error(f"step '{step.name}' has no output '{output}'.{known}")
         return step.outputs[output]
     signature = models[step.name]
     rule = signature.outputs.get(output)

@@ -69,7 +69,7 @@ def sequence_policy(config: ModelConfig, batch: BatchPolicy, folder: Path) -> Se
         utilization=utilization,
         idle_s=int(raw.get("max_sequence_idle_microseconds", 0)) / 1e6 or _DEFAULT_IDLE_S,
         controls=tuple(
-            _control(config, entry["name"], control)
+            _control(config, _input_of(config, entry), control)
             for entry in raw.get("control_input", ())
             for control in entry.get("control", ())
         ),
@@ -86,9 +86,10 @@ def sequence_specs(config: ModelConfig) -> tuple[Specs, Specs]:
     outputs: list[TensorSpec] = []
     for entry in raw.get("control_input", ()):
         for control in entry.get("control", ()):
-            found = _control(config, entry["name"], control)
+            name = _input_of(config, entry)
+            found = _control(config, name, control)
             kserve = next(name for name, kind in NUMPY.items() if kind == found.dtype)
-            inputs.append(_spec(config, entry["name"], kserve, (1,)))
+            inputs.append(_spec(config, name, kserve, (1,)))
     for state in raw.get("state", ()):
         datatype = DATATYPES[state.get("data_type", "TYPE_INVALID")]
         dims = tuple(state.get("dims", ()))
@@ -104,6 +105,17 @@ def _spec(config: ModelConfig, name: str, datatype: str, dims: Sequence[int]) ->
     if datatype not in DTYPE:
         raise InvalidModel(f"model '{config.name}': state {name!r} needs a data_type")
     return TensorSpec(name, DTYPE[datatype], tuple(shape))
+
+
+def _input_of(config: ModelConfig, entry: Json) -> str:
+    """The input that a control goes into."""
+    name = entry.get("name", "")
+    if not name:
+        raise InvalidModel(
+            f"model '{config.name}': a control_input of sequence_batching has no name, which is "
+            "that of the model's input"
+        )
+    return name
 
 
 def _control(config: ModelConfig, name: str, raw: Json) -> Control:

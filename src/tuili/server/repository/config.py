@@ -237,11 +237,19 @@ def _policy(raw: Json, max_batch_size: int | None, where: Source) -> BatchPolicy
         priority_levels=levels,
         default_level=default_level,
         level=_level(batching.get("default_queue_policy", {})),
-        levels={
-            int(level): _level(entry)
-            for level, entry in batching.get("priority_queue_policy", {}).items()
-        },
+        levels=_levels(
+            batching.get("priority_queue_policy", {}),
+            where.at("dynamic_batching", "priority_queue_policy"),
+        ),
     )
+
+
+def _levels(raw: Json, where: Source) -> dict[int, LevelPolicy]:
+    """The policies of single levels, by their numbers."""
+    for level in raw:
+        if not str(level).isdecimal():
+            raise where.error(f"a priority level is a whole number, got {level!r}", level)
+    return {int(level): _level(entry) for level, entry in raw.items()}
 
 
 def _level(raw: Json) -> LevelPolicy:
