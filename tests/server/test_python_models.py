@@ -29,7 +29,7 @@ class Model:
         pass
 
     def run(self, inputs):
-        return inputs
+        return {{'y': inputs['x']}}
 
     def close(self):
         {end}
@@ -89,6 +89,7 @@ class Model:
         ("return {'y': np.array([['a', 'bcd']])}", [b"a", b"bcd"]),
         ("return {'y': np.array([[b'a', b'bcd']])}", [b"a", b"bcd"]),
         ("return {'y': [[1.0]]}", "NumPy arrays, got list for output 'y'"),
+        ("return {'z': inputs['x']}", "returned 'z'; the outputs that .* declares are 'y'"),
         ("return None", "a dictionary of NumPy arrays, got NoneType"),
         ("raise Odd()", "Odd that cannot be printed"),
     ],

@@ -44,34 +44,41 @@ class PlainModel:
 
     def run(self, inputs: dict[str, Array], /) -> dict[str, Array]:
         """Whatever the class answers."""
-        return _checked(self._model.run(inputs))
+        return self._checked(self._model.run(inputs))
 
     def stream(self, inputs: dict[str, Array]) -> Iterator[Mapping[str, Array]]:
         """All that `run` yields; one answer if it is no generator."""
         answer = self._model.run(inputs)
         if isinstance(answer, Mapping) or not isinstance(answer, Iterable):
-            yield _checked(answer)
+            yield self._checked(answer)
         else:
-            yield from map(_checked, cast("Iterable[object]", answer))
+            yield from map(self._checked, cast("Iterable[object]", answer))
+
+    def _checked(self, answer: object) -> dict[str, Array]:
+        """What `run` returned, if it is what it should be; InternalError."""
+        if not isinstance(answer, Mapping):
+            kind = type(answer).__name__
+            raise InternalError(f"run() must return a dictionary of NumPy arrays, got {kind}")
+        outputs = dict(cast("Mapping[str, object]", answer))
+        for name, array in outputs.items():
+            if not isinstance(array, np.ndarray | np.generic):
+                kind = type(array).__name__
+                raise InternalError(
+                    f"run() must return NumPy arrays, got {kind} for output {name!r}"
+                )
+        declared = [spec.name for spec in self.outputs]
+        if outputs and not outputs.keys() & set(declared):
+            raise InternalError(
+                f"run() returned {', '.join(map(repr, outputs))}; the outputs that the "
+                f"configuration declares are {', '.join(map(repr, declared))}"
+            )
+        return cast("dict[str, Array]", outputs)
 
     def close(self) -> None:
         """Let the class release what it holds."""
         close = getattr(self._model, "close", None)
         if close is not None:
             close()
-
-
-def _checked(answer: object) -> dict[str, Array]:
-    """What `run` of a user's class returned, if it is what it should be; InternalError."""
-    if not isinstance(answer, Mapping):
-        kind = type(answer).__name__
-        raise InternalError(f"run() must return a dictionary of NumPy arrays, got {kind}")
-    outputs = dict(cast("Mapping[str, object]", answer))
-    for name, array in outputs.items():
-        if not isinstance(array, np.ndarray | np.generic):
-            kind = type(array).__name__
-            raise InternalError(f"run() must return NumPy arrays, got {kind} for output {name!r}")
-    return cast("dict[str, Array]", outputs)
 
 
 def load(path: Path, options: BackendOptions) -> Executable:
