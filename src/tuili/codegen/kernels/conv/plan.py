@@ -13,6 +13,8 @@ from tuili.tensors import Array, Dim, ceil_div, dim_max, dim_min
 
 L2_BYTES = 512 * 1024  # of the second-level cache, for one core to rely on
 FAR_BYTES = 128 * 1024  # larger weights are asked for one chunk early
+# Of the nearest cache, for weights: pixels pass through it too, and threads may share the core.
+NEAR_PART = 0.625
 MOST_SHARE = 128  # floats: more at once would wait for each other
 GUESSED_TILES = 16  # tiles that share a chunk of weights, when the map's size is not known
 ENOUGH_ITEMS = 128  # grid items that balance over many threads
@@ -166,7 +168,7 @@ def plan_direct(
     lanes = target.lanes
     first, blocks = panel_blocks(shape, groups, tile.vectors * lanes, block)
     step = shape.taps * block * tile.vectors * lanes * 4
-    room = target.near_bytes or L2_BYTES // 2
+    room = int(target.near_bytes * NEAR_PART) or L2_BYTES // 2
     most = blocks if _is_one_tile(shape, tile) else max(1, room // step)
     chunk = -(-blocks // -(-blocks // most))
     band, together = _bands(shape, tile, len(first), len(first) * blocks * step)
