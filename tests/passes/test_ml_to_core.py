@@ -137,6 +137,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"replaced_value_float": float("nan"), "imputed_value_floats": (1.0, 2.0, 3.0, 4.0)},
     ),
     "one column per category": ("OneHotEncoder", {"cats_int64s": (-1, 0, 2)}),
+    "every element in a category": (
+        "OneHotEncoder", {"cats_int64s": tuple(range(-9, 9)), "zeros": 0},
+    ),
     "labels to numbers": (
         "LabelEncoder", {"keys_floats": (1.0, -1.0), "values_int64s": (10, 20), "default_int64": 3},
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -84,13 +85,19 @@ def _tfidf_shape(site: Site) -> list[Result]:
     return [(*shape[:-1], max(site.attr("ngram_indexes")) + 1)]
 
 
+@lru_cache(maxsize=16)
+def _places(pool: tuple[Any, ...], counts: tuple[int, ...]) -> dict[tuple[Any, ...], int]:
+    """The number of every n-gram; a vocabulary has thousands of them, and is the same each time."""
+    places: dict[tuple[Any, ...], int] = {}
+    for length, (start, end) in enumerate(pairwise((*counts, len(pool))), 1):
+        for first in range(start, end, length):
+            places[pool[first : first + length]] = len(places)
+    return places
+
+
 def _tfidf(X: Array, **attrs: Any) -> Array:
     pool = attrs["pool_strings"] or attrs["pool_int64s"]
-    starts = [*attrs["ngram_counts"], len(pool)]
-    places: dict[tuple[Any, ...], int] = {}
-    for length, (start, end) in enumerate(pairwise(starts), 1):
-        for first in range(start, end, length):
-            places[tuple(pool[first : first + length])] = len(places)
+    places = _places(tuple(pool), tuple(attrs["ngram_counts"]))
     indexes, weights = attrs["ngram_indexes"], attrs["weights"]
     result = np.zeros((*X.shape[:-1], max(indexes) + 1), np.float32)
     rows, targets = X.reshape(-1, X.shape[-1]), result.reshape(-1, result.shape[-1])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuili.ir import Node, TensorType
+from tuili.ir import Node, TensorType, Value
 from tuili.ops.ml.features import label_items, label_types
 from tuili.ops.table import attr
 from tuili.passes.making import Making
@@ -33,8 +33,9 @@ def is_plain_batch(node: Node) -> bool:
 
 
 def is_hot(node: Node) -> bool:
-    """Whether categories are numbers, and others are allowed."""
-    return is_numeric(node) and bool(attr(node, "cats_int64s")) and bool(attr(node, "zeros"))
+    """Whether categories are numbers, each named once."""
+    categories = attr(node, "cats_int64s") or ()
+    return is_numeric(node) and 0 < len(categories) == len(set(categories))
 
 
 def is_short_table(node: Node) -> bool:
@@ -117,7 +118,22 @@ def one_hot(m: Making) -> None:
         x = m("Cast", x, to=DType.I64)
     column = m("Unsqueeze", x, np.array([-1]))
     same = m("Equal", column, np.asarray(_attr(m, "cats_int64s"), np.int64))
-    m.replace(m("Cast", same, to=DType.F32))
+    hot = m("Cast", same, to=DType.F32)
+    m.replace(hot if _attr(m, "zeros") else _in_a_category(m, hot))
+
+
+def _in_a_category(m: Making, hot: Value) -> Value:
+    """The same columns; the look-up of the row of a category fails the run where there is none."""
+    count = hot.shape[-1]
+    assert isinstance(count, int), "there is a column for each category"
+    # The number of the category, counted from 1; 0 becomes `count`, which is beyond the table.
+    counted = m("ReduceSum", m("Mul", hot, np.arange(1, count + 1, dtype=np.float32)),
+                np.array([-1]), keepdims=0)  # fmt: skip
+    row = m("Mod", m("Add", m("Cast", counted, to=DType.I64), np.int64(count)), np.int64(count + 1))
+    found = m("Gather", np.eye(count, dtype=np.float32), row, axis=0)
+    assert found.producer is not None, "it was just made"
+    found.producer.name = f"{m.node.name}: an element is in no category (zeros is 0)"
+    return found
 
 
 def _attr(m: Making, name: str) -> Any:
