@@ -46,12 +46,17 @@ class UnsupportedOperator(InvalidModel):
         self.operators = tuple(operators)
 
 
+_NEAR = 80  # characters on either side of a mistake
+
+
 class ParseError(InvalidModel):
-    """Text that does not parse; the message shows the line with a caret."""
+    """Text that does not parse; the message shows the line, or what is near, with a caret."""
 
     def __init__(self, message: str, *, line: int = 0, column: int = 0, text: str = "") -> None:
         where = f"line {line}, column {column}: " if line else ""
-        shown = f"\n  {text}\n  {' ' * max(column - 1, 0)}^" if text else ""
+        start = max(column - 1 - _NEAR, 0)
+        near, at = text[start : start + 2 * _NEAR], max(column - 1 - start, 0)
+        shown = f"\n  {near}\n  {' ' * at}^" if text else ""
         super().__init__(f"{where}{message}{shown}")
         self.line = line
         self.column = column

@@ -192,3 +192,23 @@ def test_any_json_is_read_or_refused_with_our_error(value):
             continue
         assert isinstance(raw, dict)
         assert source.name == "config"
+
+
+@pytest.mark.parametrize("there", ["a link that leads nowhere", "a folder"])
+def test_what_is_no_file_is_not_taken_for_no_configuration(tmp_path, there):
+    path = tmp_path / "m" / "config.yaml"
+    path.parent.mkdir()
+    if there == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    with pytest.raises(InvalidModel, match=r"config.yaml cannot be read"):
+        read(path.parent)
+
+
+def test_of_a_long_line_what_is_near_the_mistake_is_shown(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.pbtxt").write_text("input { } " * 5000 + "naem: 5")
+    with pytest.raises(InvalidModel, match=r"naem: 5\n +\^") as caught:
+        read(tmp_path / "m")
+    assert len(str(caught.value)) < 600

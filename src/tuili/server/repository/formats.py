@@ -6,6 +6,7 @@ Every reader gives the JSON form and where its keys stand in the text.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -25,7 +26,8 @@ _TOML_PLACE: Final = re.compile(r"\(at line (\d+), column (\d+)\)")
 
 def find(folder: Path) -> Path | None:
     """The configuration file of a model's folder, or None; InvalidModel when there are several."""
-    there = [folder / name for name in FILES if (folder / name).is_file()]
+    # What is there and is no file, such as a link that leads nowhere, is a mistake, not nothing.
+    there = [folder / name for name in FILES if os.path.lexists(folder / name)]
     if len(there) > 1:
         names = " and ".join(path.name for path in there)
         raise InvalidModel(f"{folder} has {names}; keep one of them, as they may differ")
