@@ -182,3 +182,31 @@ def test_what_follows_a_product_is_in_its_stores() -> None:
     optimise(graph, block=8, on_pass=lambda name, graph: None)
     ops = [node.op for node in graph.nodes if node.op != "Reorder"]
     assert ops == ["QuantizeLinear", "QConv"]
+
+
+def squared_codes(op: str) -> Graph:
+    """codes -> x * x -> codes, as exporters write variances and norms."""
+    b = Builder(2, 8)
+    x = b.real(b.coded(b.x, 0.02, 120), 0.02, 120)
+    return b.done(b.real(b.coded(b.add(op, x, x), 0.013, 0), 0.013, 0))
+
+
+def squared_product(op: str) -> Graph:
+    """codes x weights -> y * y -> codes."""
+    b = Builder(2, 8)
+    weights = b.real(MATRIX, 0.01, 128)
+    y = b.add("MatMul", b.real(b.coded(b.x, 0.02, 120), 0.02, 120), weights)
+    return b.done(b.real(b.coded(b.add(op, y, y), 0.013, 0), 0.013, 0))
+
+
+@pytest.mark.parametrize("make", [squared_codes, squared_product])
+@pytest.mark.parametrize("op", ["Mul", "Div", "Add", "Sub", "PRelu", "Max"])
+def test_a_scale_moves_up_once_where_a_value_is_both_operands(
+    make: Callable[[str], Graph], op: str
+) -> None:
+    graph = make(op)
+    x = RNG.uniform(-1, 1, graph.inputs[0].shape).astype(np.float32)
+    wanted = run(graph, {"x": x})
+    recognise_quantized(graph)
+    for key, found in run(graph, {"x": x}).items():
+        np.testing.assert_allclose(found, wanted[key], atol=0.0131)

@@ -66,7 +66,8 @@ def _takers(node: Node) -> list[Value]:
     """The inputs that take the factor; none where the operator does not commute with it."""
     given = [value for value in node.inputs if value is not None]
     if node.op in FIRST or node.op in ONE_OF:
-        return given[:1]
+        # A square would take the factor twice.
+        return [] if given[0] in given[1:] else given[:1]
     known = all(value.is_constant for value in given[1:])
     return given if node.op in EVERY or (node.op == "Clip" and known) else []
 
