@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from tuili.backends.identity import Identity
 from tuili.errors import InvalidArgument, NotFound, TuiliError, Unavailable, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.options import ServerOptions
@@ -96,7 +97,12 @@ def test_metadata_and_config(tmp_path):
 )
 def test_requests_for_what_is_not_there(tmp_path, model, version, kind, text):
     add(tmp_path, "m", 1)
-    add(tmp_path, "bad", 1, config='backend: "identity"')
+    add(
+        tmp_path,
+        "bad",
+        1,
+        config='backend: "identity" input { name: "x" data_type: TYPE_FP32 dims: [ 2 ] }',
+    )
 
     async def scenario(dataplane):
         for call in (dataplane.model_metadata, dataplane.model_config):
@@ -267,7 +273,8 @@ def test_settings_of_unknown_models(tmp_path):
     [
         (IDENTITY.replace("TYPE_FP32 dims: [ 2 ] }\noutput", "TYPE_FP32 dims: [ 2 ] }\noutpt"),
          "line 5, column 1: ModelConfig has no field 'outpt'. Did you mean 'output'"),
-        ('backend: "identity"', "as many outputs as inputs in its configuration"),
+        ('backend: "identity" input { name: "x" data_type: TYPE_FP32 dims: [ 2 ] }',
+         "as many outputs as inputs in its configuration, found 1 inputs and 0 outputs"),
         (IDENTITY + 'model_warmup { inputs { key: "z" value {} } }', "has the unknown input 'z'"),
         (IDENTITY + 'model_warmup { inputs { key: "x" value { input_data_file: "f" } } }',
          "warm-up data .*warmup/f is missing"),
@@ -283,6 +290,27 @@ def test_reasons_of_models_that_do_not_load(tmp_path, config, text):
 
     with pytest.raises(TuiliError, match=text):
         raise TuiliError(run(tmp_path, scenario))
+
+
+def test_an_identity_model_may_have_no_tensors(tmp_path):
+    add(tmp_path, "m", 1, config='backend: "identity"')
+
+    async def scenario(dataplane):
+        return dataplane.model_ready("m"), dataplane.model_metadata("m")["inputs"]
+
+    assert run(tmp_path, scenario) == (True, [])
+
+
+def test_a_load_that_ends_by_stop_iteration_ends(tmp_path, monkeypatch):
+    """No future can hold it: the server would wait for its models for ever."""
+    monkeypatch.setattr(Identity, "run", lambda self, inputs: next(iter(())))
+    add(tmp_path, "m", 1, config=IDENTITY)
+
+    async def scenario(dataplane):
+        (entry,) = dataplane.repository_index()
+        return entry["reason"]
+
+    assert "StopIteration" in run(tmp_path, scenario)
 
 
 def test_warm_up_runs_are_not_counted(tmp_path):

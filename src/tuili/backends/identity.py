@@ -31,7 +31,7 @@ class Identity:
         """The inputs themselves under the names of the outputs: nobody writes to either."""
         if self._delay_s:
             time.sleep(self._delay_s)
-        rows = next(iter(inputs.values())).shape[:1]
+        rows = next((each.shape[:1] for each in inputs.values()), (1,))
         return {
             to: inputs[name] if name in inputs else self._zeros(to, rows)
             for name, to in self._pairs
@@ -49,9 +49,12 @@ class Identity:
 
 
 def load(path: Path, options: BackendOptions) -> Executable:
-    """An identity with the tensors that the configuration declares; there is no file."""
+    """An identity with the tensors that the configuration declares; there is no file.
+
+    As in Triton there may be none at all: such a model loads, and nobody can ask it anything.
+    """
     inputs, outputs = options.declared_inputs, options.declared_outputs
-    if not inputs or len(inputs) != len(outputs):
+    if len(inputs) != len(outputs):
         raise InvalidModel(
             f"{path}: an identity model needs as many outputs as inputs in its configuration, "
             f"found {len(inputs)} inputs and {len(outputs)} outputs"

@@ -18,6 +18,7 @@ from typing import Final
 from tuili.errors import TuiliError
 from tuili.server.execution.hosts import Host
 from tuili.server.execution.running import Runner
+from tuili.server.loading.off_loop import off_loop
 from tuili.server.scheduling.forecast import Forecast
 from tuili.server.scheduling.scaling import Scaler
 from tuili.server.serving.servable import Servable
@@ -104,7 +105,7 @@ class Elastic:
 
     async def _grow(self) -> None:
         number = self.instances
-        loading = asyncio.ensure_future(asyncio.to_thread(self._another, number))
+        loading = asyncio.ensure_future(off_loop(self._another, number))
         try:
             added = await asyncio.shield(loading)
             if self._rehearse is not None:

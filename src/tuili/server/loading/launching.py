@@ -21,6 +21,7 @@ from tuili.server.execution.running import Runner
 from tuili.server.loading.completion import complete_ensemble
 from tuili.server.loading.elastic import Added, Elastic, remembered
 from tuili.server.loading.instances import claims_of, cores_of, elasticity_of, instances_of
+from tuili.server.loading.off_loop import off_loop
 from tuili.server.loading.pipeline_plan import PipelinePlan, plan
 from tuili.server.loading.pipelines import (
     function_servable,
@@ -118,9 +119,7 @@ class Launcher:
         digest = await asyncio.to_thread(digest_of, folder) if self._options.frontends > 1 else ""
         async with self._turns:
             listener = self.answerer.listener() if self.answerer is not None else None
-            prepared = await asyncio.to_thread(
-                prepare, folder, config, version, self._options, listener
-            )
+            prepared = await off_loop(prepare, folder, config, version, self._options, listener)
         servable = await self._servable(prepared, folder, version)
         self.origins[servable] = Origin(prepared.config, prepared.place, digest)
         return servable
@@ -128,7 +127,7 @@ class Launcher:
     async def again(self, place: Place, config: ModelConfig) -> Servable:
         """A version from just the file that another process has found for it."""
         async with self._turns:
-            prepared = await asyncio.to_thread(prepare_at, place, config, self._options)
+            prepared = await off_loop(prepare_at, place, config, self._options)
         servable = await self._servable(prepared, place.folder, place.version)
         return await _rehearsed(servable, place.folder)
 
@@ -255,7 +254,7 @@ class Launcher:
             if step.model
         }
         found = plan(config.name, read, {name: part.signature for name, part in parts.items()})
-        hosts = await asyncio.to_thread(start_functions, found, config, path.parent)
+        hosts = await off_loop(start_functions, found, config, path.parent)
         own = {at: function_servable(found, at, each, str(version)) for at, each in hosts.items()}
         try:
             return self._pipeline(config, version, found, own)
