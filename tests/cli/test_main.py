@@ -39,6 +39,20 @@ def test_a_misspelt_command_is_corrected():
     assert "Did you mean 'compile'?" in done.output
 
 
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [("serve", "orjson", "server"), ("compile", "onnx", "onnx"), ("bench", "matplotlib", "plot")],
+)
+def test_a_missing_package_is_told_with_its_extra(command, module, extra, monkeypatch):
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.part")
+
+    monkeypatch.setattr(sys.modules["tuili.cli.main"], "import_module", missing)
+    done = run(command, "anything")
+    assert done.exit_code == 1
+    assert f"needs the package {module!r}: pip install 'tuili[{extra}]'" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["compile", "run", "inspect", "bench"])
 def test_a_missing_file_is_one_error_and_exit_code_1(command, tmp_path):
     done = run(command, tmp_path / "nothing.onnx")

@@ -65,6 +65,7 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Gemm", [(F32, (2, 3)), (F32, (2, 3))], {}, r"the inner sizes of A and B differ: 3 against 2"),
     ("Pad", [(F32, (2, 3)), ints(1, 1)], {}, r"2 pads are given for 2 axes"),
     ("Einsum", [(F32, (2, 3))], {"equation": "ab,bc->ac"}, r"2 terms for 1 inputs"),
+    ("ai.onnx.ml::ZipMap", [(F32, (2, 3))], {}, r"neither classlabels_int64s nor classlabels_strings"),
     ("LSTM", [(F32, (5, 1, 3)), (F32, (2, 16, 3)), (F32, (2, 16, 4))], {}, r"directions of W"),
 ]  # fmt: skip
 

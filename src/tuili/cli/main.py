@@ -33,6 +33,16 @@ COMMANDS = {
     "label": "tuili.cli.rollout:label",
     "mirror": "tuili.cli.mirror:mirror",
 }
+# The extra that brings a module; all others come with the server's.
+_EXTRAS = {
+    "onnx": "onnx",
+    "onnxruntime": "bench",
+    "openvino": "bench",
+    "matplotlib": "plot",
+    "fsspec": "remote",
+    "mlflow": "mlflow",
+    "cryptography": "signing",
+}
 # Whose options are another program's.
 _FOREIGN = {"tritonserver": {"ignore_unknown_options": True}}
 
@@ -65,6 +75,14 @@ class _Commands(TyperGroup):
         except TuiliError as error:
             shown = Text.assemble(("error: ", "bold red"), str(error))
             Console(stderr=True, soft_wrap=True).print(shown)
+            raise typer.Exit(1) from None
+        except ModuleNotFoundError as error:
+            module = (error.name or "tuili").partition(".")[0]
+            if module == "tuili":
+                raise  # a bug of ours
+            extra = _EXTRAS.get(module, "server")
+            told = f"this needs the package {module!r}: pip install 'tuili[{extra}]'"
+            Console(stderr=True, soft_wrap=True).print(Text(f"error: {told}"))
             raise typer.Exit(1) from None
         except BrokenPipeError:
             raise  # whoever reads our output has gone, which Click knows how to end

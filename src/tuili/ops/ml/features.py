@@ -174,6 +174,8 @@ def _one_hot(X: Array, **attrs: Any) -> Array:
 def _zip_map_shape(site: Site) -> list[Result]:
     key = DType.STR if site.attr("classlabels_strings") else DType.I64
     names = site.attr("classlabels_strings") or site.attr("classlabels_int64s")
+    if not names:
+        site.fail("neither classlabels_int64s nor classlabels_strings name the labels")
     site.same(site.need_rank(0, 1, 2)[-1], len(names), "a number for each label")
     return [SequenceType(MapType(key, TensorType(DType.F32, ())))]
 
