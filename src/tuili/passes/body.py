@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.ops.table import lookup
+from tuili.passes.quantized.parts import BYTES
 from tuili.tensors import DType, numel
 
 
@@ -61,6 +62,16 @@ def _inline(into: Graph, body: Graph, arguments: Sequence[Value]) -> Value:
         made = into.add(node.op, inputs, node.attrs, outputs=[_name(node)], types=types)
         inner[node.output] = made.output
     return inner[body.outputs[0]]
+
+
+def is_in_vectors(node: Node) -> bool:
+    """Whether kernels compute the body of a node in vectors: no wide codes, no whole numbers.
+
+    Blocked data and the stores of products need it.
+    """
+    body = node.attrs.get("body")
+    kinds = {value.dtype for value in body.defined()} if isinstance(body, Graph) else set[DType]()
+    return kinds <= {DType.F32, DType.BOOL, *BYTES}
 
 
 def is_elementwise(node: Node) -> bool:

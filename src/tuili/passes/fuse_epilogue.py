@@ -8,7 +8,7 @@ a set), as long as every other operand is one element, one per channel, or of th
 from __future__ import annotations
 
 from tuili.ir import Graph, Node, Value
-from tuili.passes.body import Body, is_elementwise
+from tuili.passes.body import Body, is_elementwise, is_in_vectors
 from tuili.passes.quantized.parts import BYTES
 from tuili.tensors import DType, numel
 
@@ -70,7 +70,7 @@ def _fits(node: Node, anchor: Node, inside: set[Value]) -> bool:
     result = anchor.output
     if not is_elementwise(node) or node.output.shape != result.shape:
         return False
-    if not _may_store(node.output, anchor):
+    if not _may_store(node.output, anchor) or not is_in_vectors(node):
         return False
     outer = [value for value in node.inputs if value is not None and value not in inside]
     return all(_is_operand(value, anchor) for value in outer)

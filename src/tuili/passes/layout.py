@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tuili.ir import Graph, Node, TensorType, Value
+from tuili.passes.body import is_in_vectors
 from tuili.passes.fuse_epilogue import OWN_SLOTS
 from tuili.passes.min_cut import INFINITE, SINK, SOURCE, MinCut
 from tuili.passes.quantized.parts import BYTES
@@ -146,6 +147,8 @@ def _pool(node: Node, block: int) -> Part:
 
 def _elementwise(node: Node, block: int) -> Part:
     shares = [slot for slot, value in enumerate(node.inputs) if not _is_spread(value)]
+    if not is_in_vectors(node):
+        return _REFUSES
     if not shares or not all(_may_share(node.input(slot), node.output, block) for slot in shares):
         return _REFUSES
     return Part(Role.FOLLOWS, tuple(shares))
