@@ -1,6 +1,8 @@
 """Webhooks: which URLs may be posted to, and that an answer arrives in the end."""
 
 import asyncio
+import contextlib
+import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -8,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from tuili.errors import InvalidArgument, Unsupported
+from tuili.server.posting import post
 from tuili.server.webhooks import Webhooks
 
 
@@ -40,6 +43,42 @@ def receiver(*statuses):
         server.server_close()
 
 
+@contextmanager
+def raw_receiver(answer):
+    """A port where `answer(connection)` is called with each connection, its request read."""
+    server = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(1 << 16)
+                    answer(connection, ended)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        ended.set()
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        server.close()
+
+
+def drip(connection, ended):
+    """Headers without an end."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\n"[:9])
+    while not ended.wait(0.01):
+        connection.sendall(b"0")
+
+
+def say(answer):
+    return lambda connection, ended: connection.sendall(answer)
+
+
 def deliver(url, allowed, tries=3):
     async def scenario():
         webhooks = Webhooks(allowed, delays_s=[0.0] * tries)
@@ -67,6 +106,53 @@ def test_redirects_are_not_followed():
     assert [path for path, _, _ in got] == ["/done"]
 
 
+@pytest.mark.parametrize(
+    ("receive", "cause"),
+    [
+        (drip, "did not answer within 0.2 s"),
+        (lambda connection, ended: ended.wait(), "did not answer within 0.2 s"),
+        (say(b""), "closed the connection without an answer"),
+        (say(b"SSH-2.0-x\r\n"), "no HTTP"),
+        (say(b"x" * 100_000), "limit"),
+        (say(b"HTTP/1.1 413 Too Large\r\n\r\n"), "it answered 413 Too Large"),
+        (say(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 \r\n\r\n"), ""),
+        (say(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 900_000), ""),
+    ],
+)
+def test_a_receiver_may_answer_what_it_likes(receive, cause):
+    with raw_receiver(receive) as url:
+        found = asyncio.run(post(url, b"answer", {}, 0.2))
+    assert cause in found if cause else not found
+
+
+def test_answers_that_wait_for_receivers_take_bounded_memory(caplog):
+    with receiver() as (url, got):
+
+        async def scenario():
+            webhooks = Webhooks([url], delays_s=[0.0], most_bytes=10)
+            for body in (b"123456", b"7890123", b"4567"):
+                webhooks.post(url, body, {})
+            await webhooks.settle()
+            webhooks.post(url, b"8901234567", {})
+            await webhooks.settle()
+
+        asyncio.run(scenario())
+    assert sorted(body for _, _, body in got) == [b"123456", b"4567", b"8901234567"]
+    assert "is not told" in caplog.text
+
+
+def test_a_server_that_stops_says_which_receivers_are_not_told(caplog):
+    with receiver(503) as (url, got):
+
+        async def scenario():
+            Webhooks([url], delays_s=[0.0, 60.0]).post(url, b"answer", {})
+            while not got:  # noqa: ASYNC110 - another thread's
+                await asyncio.sleep(0.01)
+
+        asyncio.run(scenario())
+    assert f"webhook {url} is not told, as the server stops" in caplog.text
+
+
 def test_giving_up_is_logged(caplog):
     deliver("http://127.0.0.1:9/x", ["http://127.0.0.1:9"], tries=2)
     assert "was tried 2 times" in caplog.text
@@ -82,6 +168,13 @@ def test_giving_up_is_logged(caplog):
         ("http://hooks.evil/x", "starts with none of the allowed"),
         ("http://hooks:8080/x", "starts with none of the allowed"),
         ("https://hooks/x", "starts with none of the allowed"),
+        ("http://[hooks/x", "is no http or https URL"),
+        ("http://hooks:99999/x", "is no http or https URL"),
+        ("http://hooks/a b", "is no http or https URL"),
+        ("http://hooks/\xe9", "is no http or https URL"),
+        ("http://hooks/a\r\nX: y", "is no http or https URL"),
+        ("http://hooks/below/../admin", "is no http or https URL"),
+        ("http://hooks/below/%2e%2E/admin", "is no http or https URL"),
     ],
 )
 def test_other_urls_are_refused(url, text):

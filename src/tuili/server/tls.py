@@ -18,10 +18,19 @@ def server_context(certificate: Path, key: Path, *, protocol: str) -> ssl.SSLCon
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([protocol])
     try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
+        context.load_cert_chain(certificate, key, _no_password)
+    except (OSError, _Encrypted) as error:
         raise InvalidArgument(
             f"TLS certificate {str(certificate)!r} with key {str(key)!r}: {error}; expected two "
-            "PEM files that belong together"
+            "PEM files that belong together, the key without a password"
         ) from error
     return context
+
+
+class _Encrypted(Exception):
+    """Somebody would have to be asked for a password."""
+
+
+def _no_password() -> str:
+    """Without this, OpenSSL asks at the terminal, and the server waits there for ever."""
+    raise _Encrypted("the key is encrypted")

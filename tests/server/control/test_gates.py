@@ -46,10 +46,16 @@ def hook():
     """A webhook: `asked` is what it was told, `status` what it answers."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
         def do_POST(self):
             length = int(self.headers["Content-Length"])
             server.asked.append(json.loads(self.rfile.read(length)))
             self.send_response(server.status)
+            if server.status == 302:
+                self.send_header("Location", server.url + "/log-in")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -105,6 +111,18 @@ def test_a_gate_is_asked_and_asked_again_until_it_agrees(tmp_path, hook, when, h
     asked = hook.asked[-1]
     assert (asked["when"], asked["model"]) == (when, "m")
     assert asked["next"] in ("started", "step", "promoting")
+
+
+def test_a_gate_that_leads_to_a_page_for_logging_in_does_not_agree(tmp_path, hook):
+    identity(tmp_path)
+    hook.status = 302
+
+    async def scenario(dataplane):
+        await begin(dataplane, webhooks=[{"url": hook.url, "when": "before_start"}])
+        assert state(dataplane) == "SCHEDULED"
+        assert "it answered 302" in dataplane.rollouts.show("r")["waits_for"]
+
+    run(tmp_path, scenario)
 
 
 def test_a_gate_that_is_down_holds_and_an_observer_that_is_down_does_not(tmp_path):

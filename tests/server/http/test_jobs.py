@@ -7,7 +7,11 @@ import json
 
 import pytest
 
+from tests.server.fake_dataplane import FakeDataPlane
 from tests.server.http.wire import Wire, request
+from tuili.server.http.application import Application
+from tuili.server.http.limits import HttpLimits
+from tuili.server.scheduling.jobs import JobLimits, JobStore
 
 BODY = {"inputs": [{"name": "INPUT", "datatype": "FP32", "shape": [2], "data": [1, 2]}]}
 
@@ -123,5 +127,44 @@ def test_webhooks_are_refused_unless_allowed():
         assert refused.status == 501
         assert "--allow-webhook URL switches them on" in refused.error
         assert not wire.dataplane.held
+
+    asyncio.run(scenario())
+
+
+class Told:
+    """Webhooks that note what they are given."""
+
+    def __init__(self):
+        self.posted = []
+
+    def check(self, url):
+        return url
+
+    def post(self, url, body, headers):
+        self.posted.append((url, json.loads(body), headers["Tuili-Job-State"]))
+
+
+def test_an_answer_too_large_to_be_kept_is_posted_still():
+    async def scenario():
+        limits, dataplane, told = HttpLimits(), FakeDataPlane(), Told()
+        application = Application(dataplane, limits, webhooks=told)
+        application._jobs._store = JobStore(JobLimits(max_bytes=10))
+        wire = Wire(limits, dataplane, application=application)
+        accepted = await submitted(wire, headers={"Tuili-Webhook": "http://hooks/x"})
+        wire.dataplane.release()
+        assert ask(wire, "GET", accepted.headers["location"]).json["state"] == "failed"
+        ((url, body, state),) = told.posted
+        assert (url, state) == ("http://hooks/x", "done")
+        assert body["outputs"][0]["data"] == [1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_a_key_of_another_models_job_is_refused():
+    async def scenario():
+        wire = Wire()
+        headers = {"Idempotency-Key": "order 7"}
+        await submitted(wire, headers=headers)
+        assert (await submitted(wire, "nope", headers)).status == 409
 
     asyncio.run(scenario())

@@ -74,12 +74,17 @@ class Wire:
     """One connection to a server over a fake data plane."""
 
     def __init__(
-        self, limits: HttpLimits | None = None, dataplane: Any = None, beside: Wire | None = None
+        self,
+        limits: HttpLimits | None = None,
+        dataplane: Any = None,
+        beside: Wire | None = None,
+        application: Application | None = None,
     ) -> None:
         limits = limits or HttpLimits()
         self.dataplane = dataplane or FakeDataPlane()
         if beside is None:
-            self.listener = HttpListener(Application(self.dataplane, limits).dispatch, limits)
+            application = application or Application(self.dataplane, limits)
+            self.listener = HttpListener(application.dispatch, limits)
         else:
             self.listener = beside.listener
         self.transport = Transport()

@@ -24,8 +24,9 @@ class RedisClient:
         self.url = f"redis://127.0.0.1:{port}?stream=s&answers=a&claim_s=0.2"
         self._redis = redis.asyncio.from_url(f"redis://127.0.0.1:{port}")
 
-    async def send(self, model, id_, body=BODY):
-        await self._redis.xadd("s", {"model": model, "id": id_, "body": body})
+    async def send(self, model, id_, body=BODY, length=""):
+        fields = {"model": model, "id": id_, "body": body, "json_length": length}
+        await self._redis.xadd("s", fields)
 
     async def answers(self):
         entries = await self._redis.xrange("a")
@@ -33,6 +34,10 @@ class RedisClient:
 
     async def left(self):
         return (await self._redis.xpending("s", "tuili"))["pending"]
+
+    async def lose(self):
+        """Be as after a restart without a disk."""
+        await self._redis.flushall()
 
     async def close(self):
         await self._redis.aclose()
@@ -55,9 +60,11 @@ class NatsClient:
             await self._js.add_stream(name="s", subjects=["in"])
         return self._js
 
-    async def send(self, model, id_, body=BODY):
+    async def send(self, model, id_, body=BODY, length=""):
         js = await self._context()
-        await js.publish("in", body, headers={"Tuili-Model": model, "Nats-Msg-Id": id_})
+        headers = {"Tuili-Model": model, "Nats-Msg-Id": id_}
+        headers |= {"Inference-Header-Content-Length": length} if length else {}
+        await js.publish("in", body, headers=headers)
 
     async def answers(self):
         from nats.js.errors import NotFoundError
@@ -77,6 +84,13 @@ class NatsClient:
     async def left(self):
         js = await self._context()
         return (await js.consumer_info("s", "tuili")).num_ack_pending
+
+    async def lose(self):
+        """Be as after a restart without a disk."""
+        js = await self._context()
+        for name in ("s", "s-answers"):
+            await js.delete_stream(name)
+        await js.add_stream(name="s", subjects=["in"])
 
     async def close(self):
         if self._client is not None:
@@ -187,3 +201,95 @@ def test_a_full_server_is_tried_again(queue):
         assert await client.answers() == []
 
     run(queue, scenario)
+
+
+def test_a_length_that_is_no_number_does_not_hold_up_the_queue(queue):
+    async def scenario(client):
+        consumer = Consumer(FakeDataPlane(), source_of(client.url))
+        await client.send("identity", "1", length="\u00b2")
+        await client.send("identity", "2")
+        consumer.start()
+        found = await answered(client, 2)
+        await consumer.stop(5)
+        assert sorted((id_, status) for id_, status, _ in found) == [("1", 200), ("2", 200)]
+
+    run(queue, scenario)
+
+
+def test_a_queue_that_lost_everything_is_made_anew(queue, monkeypatch):
+    monkeypatch.setattr("tuili.server.queues.nats_jetstream._ASK_EVERY_S", 0.0)
+
+    async def scenario(client):
+        consumer = Consumer(FakeDataPlane(), source_of(client.url))
+        await client.send("identity", "1")
+        consumer.start()
+        await answered(client, 1)
+        await client.lose()
+        await client.send("identity", "2")
+
+        async def second():
+            return [id_ for id_, _, _ in await client.answers()] == ["2"]
+
+        await until(second)
+        await consumer.stop(5)
+
+    run(queue, scenario)
+
+
+def test_a_server_whose_models_hang_stops(queue, monkeypatch):
+    monkeypatch.setattr("tuili.server.queues.consumer._FETCH_S", 0.1)
+
+    async def scenario(client):
+        dataplane = FakeDataPlane()
+        consumer = Consumer(dataplane, source_of(client.url), concurrency=1)
+        await client.send("held", "1")
+        await client.send("held", "2")
+        consumer.start()
+        await dataplane.holding.wait()
+        async with asyncio.timeout(5):
+            await consumer.stop(0.1)
+        assert await client.answers() == []
+
+    run(queue, scenario)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "nats"])
+def test_a_server_whose_queue_never_was_there_says_so_and_stops(scheme, monkeypatch, caplog):
+    monkeypatch.setattr("tuili.server.queues.nats_jetstream._CONNECT_S", 0.2)
+
+    async def scenario():
+        consumer = Consumer(FakeDataPlane(), source_of(f"{scheme}://127.0.0.1:9"))
+        consumer.start()
+        while "trying again" not in caplog.text:  # noqa: ASYNC110 - the log tells nobody
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            await consumer.stop(0.1)
+
+    asyncio.run(scenario())
+    assert "onnect" in caplog.text
+
+
+def test_an_answer_too_large_for_the_queue_is_told_as_such(tmp_path):
+    (tmp_path / "small.conf").write_text("max_payload: 2048")
+    with process(NATS + " -c {folder}/small.conf", tmp_path) as port:
+
+        async def scenario(client):
+            consumer = Consumer(FakeDataPlane(), source_of(client.url))
+            # Its answer in JSON is longer than the request.
+            await client.send("identity", "1", LONG)
+            consumer.start()
+            ((_, status, body),) = await answered(client, 1)
+            await consumer.stop(5)
+            assert (status, b"max_payload" in body) == (413, True)
+            assert await client.left() == 0
+
+        run(lambda: NatsClient(port), scenario)
+
+
+LONG = json.dumps(
+    {
+        "inputs": [{"name": "INPUT", "datatype": "FP32", "shape": [800], "data": [1] * 800}],
+        "outputs": [{"name": "OUTPUT"}],
+    },
+    separators=(",", ":"),
+).encode()

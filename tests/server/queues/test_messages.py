@@ -10,7 +10,7 @@ from tuili.errors import (
     Overloaded,
     Unavailable,
 )
-from tuili.server.queues.messages import error_of, verdict
+from tuili.server.queues.messages import error_of, length_of, verdict
 from tuili.server.queues.sources import source_of
 
 
@@ -50,3 +50,11 @@ def test_urls_that_are_no_queue(url, text):
 
 def test_a_queue_is_named_without_its_password():
     assert source_of("redis://user:secret@host?stream=s").name == "redis stream 's' at host"
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [("17", 17), ("0", 0), ("-7", -1), ("", -1), ("\u00b2", -1), ("9" * 5000, -1)],
+)
+def test_a_length_that_is_no_number_is_as_if_it_were_not_told(text, length):
+    assert length_of(text) == length

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuili.errors import NotFound, Overloaded
+from tuili.errors import Conflict, NotFound, Overloaded
 from tuili.server.scheduling.jobs import JobLimits, JobStore
 
 
@@ -48,13 +48,27 @@ def test_an_answer_larger_than_all_the_room_is_told_as_lost():
     assert "larger than the 10 bytes" in job.error
 
 
+def test_an_answer_that_cannot_be_kept_costs_no_other_answer():
+    jobs = store(max_bytes=10)
+    jobs.finish(jobs.add("small", "m", 0), 0, "x", 4)
+    jobs.finish(jobs.add("huge", "m", 1), 1, "y", 11)
+    assert jobs.get("small", 2).result == "x"
+
+
+def test_a_key_that_another_models_job_has_is_a_conflict():
+    jobs = store()
+    jobs.add("a", "m", 0, "key")
+    with pytest.raises(Conflict, match="a job of model 'm', not of 'other'"):
+        jobs.known("key", "other", 1)
+
+
 def test_a_known_key_is_the_job_that_it_was():
     jobs = store(keep_s=10)
     job = jobs.add("a", "m", 0, "key")
-    assert jobs.known("key", 5) is job
-    assert jobs.known("", 5) is None
+    assert jobs.known("key", "m", 5) is job
+    assert jobs.known("", "m", 5) is None
     jobs.finish(job, 5, "", 0)
-    assert jobs.known("key", 15) is None
+    assert jobs.known("key", "m", 15) is None
 
 
 def test_cancelling_stops_what_waits_and_forgets_what_is_done():

@@ -101,3 +101,17 @@ def test_padded_outputs_are_cropped_again(sizes):
         for item, mine in zip(batch, layout.divide(batch, outputs), strict=True):
             np.testing.assert_array_equal(mine["y"], item.plain["x"] * 2)
             np.testing.assert_array_equal(mine["sum"], item.plain["x"].sum(axis=1))
+
+
+def test_requests_that_leave_out_different_inputs_share_no_lane():
+    layout = Layout(frozenset({"x", "y"}))
+    both = {"x": np.zeros((1, 3)), "y": np.zeros((1, 2))}
+    assert layout.lane({"x": both["x"]}) != layout.lane(both)
+
+
+def test_outputs_are_cropped_where_a_padded_input_is_left_out():
+    layout = Layout(padding=Padding((4,), {"a": 1, "b": 1}, {"y": 1}))
+    item = Request({"b": np.arange(3)[None]})
+    layout.prepare([item])
+    (mine,) = layout.divide([item], {"y": np.arange(4)[None]})
+    assert mine["y"].tolist() == [[0, 1, 2]]

@@ -172,7 +172,7 @@ class Conductor:
         if entry.rollout and entry.rollout in self.world.rollouts:
             hooks = self.world.rollouts[entry.rollout].plan.webhooks
             if any(hook.when == "event" for hook in hooks):
-                self._beside(asyncio.to_thread(webhooks.tell, hooks, written.json()))
+                self._beside(webhooks.tell(hooks, written.json()))
         return written
 
     async def version_digest(self, model: str, version: int) -> str:
@@ -319,7 +319,7 @@ class Conductor:
             return False
         body = rollout.json() | {"next": do.event, "why": do.why, "numbers": do.numbers}
         hooks = rollout.plan.webhooks
-        why = await asyncio.to_thread(webhooks.refusal, hooks, gate, body)
+        why = await webhooks.refusal(hooks, gate, body)
         self._waits[rollout.name] = (now + _ASK_AGAIN_S if why else 0.0, why)
         return not why
 

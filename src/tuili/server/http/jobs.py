@@ -62,16 +62,19 @@ class Jobs:
         url = _header(head, b"tuili-webhook")
         if url:
             self._webhooks.check(url)
-        job = self._store.known(key, now)
+        job = self._store.known(key, match.model, now)
         if job is None:
             # A copy: the connection reuses its buffer for the next request.
             request, plan = self._inference.read(head, match, bytes(body))
             job = self._store.add(uuid.uuid4().hex, match.model, now, key)
 
             def answered(answer: InferResponse | TuiliError, job: Job = job) -> None:
-                self._finish(job, self._reply(answer, plan), answer)
+                if job.state != "queued":
+                    return
+                reply = self._reply(answer, plan)
+                self._finish(job, reply, answer)
                 if url:
-                    self._post(url, job)
+                    self._post(url, job, reply)
 
             ticket = self._dataplane.submit(request, answered)
             if job.state == "queued":
@@ -113,23 +116,19 @@ class Jobs:
 
     def _finish(self, job: Job, reply: Reply, answer: InferResponse | TuiliError) -> None:
         now = time.monotonic()
-        if job.state != "queued":
-            return
         if reply.status == 200:
             self._store.finish(job, now, reply, sum(map(len, reply.parts)))
         else:
             cause = str(answer) if isinstance(answer, TuiliError) else "it cannot be written"
             self._store.fail(job, now, cause, reply)
 
-    def _post(self, url: str, job: Job) -> None:
-        reply: Reply | None = job.result
-        if reply is None:
-            return
+    def _post(self, url: str, job: Job, reply: Reply) -> None:
+        """The answer as it is, also where it is too large to be kept for fetching."""
         headers = {name.decode(): value.decode() for name, value in reply.headers}
         headers |= {
             "Content-Type": reply.content_type.decode(),
             "Tuili-Job": job.id,
-            "Tuili-Job-State": job.state,
+            "Tuili-Job-State": "done" if reply.status == 200 else "failed",
             "Idempotency-Key": job.id,
         }
         self._webhooks.post(url, b"".join(reply.parts), headers)

@@ -30,14 +30,22 @@ def layout_of(
         padding=_padding(config, inputs, outputs),
         row_buckets=_sizes(config, ROW_BUCKETS),
     )
-    known = {tensor.name for tensor in config.inputs}
     for source in (*layout.scattered.values(), *(each.source for each in layout.batch_inputs)):
-        if source not in known:
-            raise InvalidModel(
-                f"model '{config.name}': source_input {source!r} of batch_input or batch_output is "
-                f"none of its inputs"
-            )
+        _require_source(config, source)
     return None if layout == Layout() else layout
+
+
+def _require_source(config: ModelConfig, source: str) -> None:
+    """Every request must have the input that others are made from."""
+    optional = {tensor.name: tensor.optional for tensor in config.inputs}
+    problem = "is none of its inputs"
+    if source in optional:
+        if not optional[source]:
+            return
+        problem = "is optional, and nothing can be made of an input that a request leaves out"
+    raise InvalidModel(
+        f"model '{config.name}': source_input {source!r} of batch_input or batch_output {problem}"
+    )
 
 
 def _scattered(

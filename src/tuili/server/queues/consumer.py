@@ -7,6 +7,7 @@ hand when it died comes back to another consumer, and a repeat is known by its i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
@@ -27,6 +28,7 @@ from tuili.server.queues.messages import (
 _log = logging.getLogger("tuili.server")
 
 _FETCH_S: Final = 1.0
+_CLOSE_S: Final = 2.0
 # A queue that cannot be reached is asked again after these; the last one repeats.
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0)
 _MOST_TRIES: Final = 5
@@ -54,13 +56,12 @@ class Consumer:
         """Take no more, answer what is in hand within the time; the rest goes to others."""
         self._stopping = True
         if self._loop is not None:
-            await self._loop
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._source.close()
+            # A fetch ends by itself; what waits for room, or for a lost queue, does not.
+            await _ended({self._loop}, min(timeout_s, 2 * _FETCH_S))
+        await _ended(self._tasks, timeout_s)
+        with contextlib.suppress(Exception):  # whatever a queue's client raises: it is over
+            async with asyncio.timeout(_CLOSE_S):
+                await self._source.close()
 
     async def _run(self) -> None:
         failures = 0
@@ -74,9 +75,12 @@ class Consumer:
                 await self._take()
                 failures = 0
             except Exception as error:  # noqa: BLE001 - whatever a queue's client raises
+                # Its streams and groups may be gone, too, as after a restart without a disk.
+                opened = False
                 delay = _RETRY_S[min(failures, len(_RETRY_S) - 1)]
                 failures += 1
-                _log.warning("%s: %s; trying again in %g s", self._source.name, error, delay)
+                cause = str(error) or type(error).__name__
+                _log.warning("%s: %s; trying again in %g s", self._source.name, cause, delay)
                 await asyncio.sleep(delay)
 
     async def _take(self) -> None:
@@ -108,7 +112,12 @@ class Consumer:
         await self._source.answer(handle, answer)
 
     async def _answer(self, request: Request) -> Answer:
-        asked, plan = decode(request, self._decoder)
+        try:
+            asked, plan = decode(request, self._decoder)
+        except TuiliError:
+            raise
+        except Exception as error:
+            raise InternalError(f"the request cannot be read: {error!r}") from error
         waiting: asyncio.Future[InferResponse | TuiliError] = (
             asyncio.get_running_loop().create_future()
         )
@@ -137,6 +146,16 @@ class Consumer:
     def _release(self, count: int) -> None:
         for _ in range(count):
             self._free.release()
+
+
+async def _ended(tasks: set[asyncio.Task[None]], timeout_s: float) -> None:
+    """Let tasks end by themselves within the time, then end them."""
+    tasks = set(tasks)
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout_s)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _settle(

@@ -19,6 +19,7 @@ from tuili.server.protocol.status import status_of
 
 Verdict = Literal["answer", "later"]
 _LIMITS: Final = HttpLimits()
+_MOST_DIGITS: Final = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,10 @@ class Answer:
 
 
 class Source(Protocol):
-    """A queue. `answer` writes the answer and takes the request out, so that neither is lost."""
+    """A queue. `answer` writes the answer and takes the request out, so that neither is lost.
+
+    `open` comes before all else, and again after an error: what is there still is kept.
+    """
 
     name: str
 
@@ -53,6 +57,12 @@ class Source(Protocol):
     async def answer(self, handle: object, answer: Answer) -> None: ...
     async def later(self, handle: object, delay_s: float) -> None: ...
     async def close(self) -> None: ...
+
+
+def length_of(text: str) -> int:
+    """The `json_length` that a message tells; what is no number is as if it were not told."""
+    digits = text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS
+    return int(text) if digits else -1
 
 
 def decode(request: Request, decoder: InferDecoder) -> tuple[InferRequest, Plan]:

@@ -9,16 +9,26 @@ sequence number otherwise) and `Inference-Header-Content-Length`. An answer has 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from tuili.errors import Unsupported
+from tuili.errors import Unavailable, Unsupported
 from tuili.server.queues.addresses import option, options_of
-from tuili.server.queues.messages import Answer, Request
+from tuili.server.queues.messages import Answer, Request, length_of
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+_log: Final = logging.getLogger("tuili.server")
+_CONNECT_S: Final = 5.0
+_ASK_EVERY_S: Final = 5.0
+# NATS counts the headers, too.
+_HEADERS_ROOM: Final = 512
+_TOO_LARGE: Final = 413
 _LENGTH = "Inference-Header-Content-Length"
 # How long JetStream knows the ids of answers: longer than a request may be under way.
 _REMEMBER_S = 24 * 3600
@@ -38,23 +48,44 @@ class JetStream:
         self._client: Client | None = None
         self._context: Any = None
         self._pull: Any = None
+        self._asked = 0.0
         self.name = f"nats subject {self._subject!r} at {urlsplit(self._url).hostname}"
 
     async def open(self) -> None:
         """Connect; make the streams and the durable consumer where they are not there yet."""
         try:
-            import nats
             from nats.js.api import AckPolicy, ConsumerConfig
         except ImportError as error:
             raise Unsupported(f"{error}; queues need `pip install 'tuili[queues]'`") from error
-        self._client = await nats.connect(self._url, connect_timeout=2, max_reconnect_attempts=-1)
-        self._context = self._client.jetstream()
+        self._context = (await self._connected()).jetstream()
         await self._ensure_stream(self._stream, self._subject)
         await self._ensure_stream(f"{self._stream}-answers", self._answers)
         config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=self._claim_s)
         self._pull = await self._context.pull_subscribe(
             self._subject, durable=self._group, stream=self._stream, config=config
         )
+
+    async def _connected(self) -> Client:
+        """The client; Unavailable when nobody answers, which it would try for ever by itself."""
+        from nats.aio.client import Client
+
+        if self._client is not None and not self._client.is_closed:
+            return self._client
+        client = Client()
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await client.connect(
+                    self._url, connect_timeout=2, max_reconnect_attempts=-1, error_cb=_noted
+                )
+        except BaseException as error:
+            cause = client.last_error or error
+            with contextlib.suppress(Exception):
+                await client.close()
+            if isinstance(error, TimeoutError):
+                raise Unavailable(f"it cannot be reached: {cause}") from error
+            raise
+        self._client = client
+        return client
 
     async def _ensure_stream(self, name: str, subject: str) -> None:
         from nats.js.errors import NotFoundError
@@ -73,11 +104,20 @@ class JetStream:
         try:
             messages = await self._pull.fetch(most, timeout=timeout_s)
         except (TimeoutError, nats.errors.TimeoutError):
+            await self._require_consumer()
             return []
         return [(message, _request(message)) for message in messages]
 
+    async def _require_consumer(self) -> None:
+        """Raises where it is gone: asking it for messages only ever says that there are none."""
+        now = time.monotonic()
+        if now >= self._asked + _ASK_EVERY_S:
+            self._asked = now
+            await self._pull.consumer_info()
+
     async def answer(self, handle: Any, answer: Answer) -> None:
         """Publish the answer, which a repeat of it does not change, then acknowledge."""
+        answer = self._fitting(answer)
         headers = {
             "Nats-Msg-Id": f"answer-{answer.id}",
             "Tuili-Id": answer.id,
@@ -87,6 +127,19 @@ class JetStream:
             headers[_LENGTH] = str(answer.json_length)
         await self._context.publish(self._answers, answer.body, headers=headers)
         await handle.ack()
+
+    def _fitting(self, answer: Answer) -> Answer:
+        """The answer, or that it is too large: it would be refused at every delivery."""
+        client = self._client
+        assert client is not None, "open() comes first"
+        room = client.max_payload - _HEADERS_ROOM - 2 * len(answer.id.encode())
+        if len(answer.body) <= room:
+            return answer
+        told = (
+            f"the answer of {len(answer.body)} bytes is larger than the {room} that the NATS "
+            "server's max_payload leaves; raise it there, or ask for less"
+        )
+        return Answer(answer.id, _TOO_LARGE, told.encode())
 
     async def later(self, handle: Any, delay_s: float) -> None:
         """Hand it back, to be delivered again after the delay."""
@@ -98,14 +151,17 @@ class JetStream:
             await self._client.close()
 
 
+async def _noted(error: Exception) -> None:
+    _log.info("nats: %s", error)
+
+
 def _request(message: Any) -> Request:
     headers: dict[str, str] = message.headers or {}
-    length = headers.get(_LENGTH, "-1")
     return Request(
         id=headers.get("Nats-Msg-Id") or str(message.metadata.sequence.stream),
         model=headers.get("Tuili-Model", ""),
         version=headers.get("Tuili-Version", ""),
         body=message.data,
-        json_length=int(length) if length.removeprefix("-").isdigit() else -1,
+        json_length=length_of(headers.get(_LENGTH, "")),
         tries=int(message.metadata.num_delivered or 1),
     )

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from tuili.errors import Unsupported
 from tuili.server.queues.addresses import option, options_of
-from tuili.server.queues.messages import Answer, Request
+from tuili.server.queues.messages import Answer, Request, length_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -56,7 +56,7 @@ class RedisStream:
             from redis.exceptions import ResponseError
         except ImportError as error:
             raise Unsupported(f"{error}; queues need `pip install 'tuili[queues]'`") from error
-        self._client = redis.asyncio.from_url(self._url)
+        self._client = self._client or redis.asyncio.from_url(self._url)
         try:
             await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
         except ResponseError as error:
@@ -117,16 +117,15 @@ class RedisStream:
 
 
 def _request(id_: bytes, fields: Mapping[bytes, bytes], tries: int) -> Request:
-    def text(name: bytes, otherwise: str = "") -> str:
-        return fields[name].decode("utf-8", "replace") if name in fields else otherwise
+    def text(name: bytes) -> str:
+        return fields.get(name, b"").decode("utf-8", "replace")
 
-    length = text(b"json_length", "-1")
     return Request(
         id=text(b"id") or id_.decode(),
         model=text(b"model"),
         version=text(b"version"),
         body=fields.get(b"body", b""),
-        json_length=int(length) if length.removeprefix("-").isdigit() else -1,
+        json_length=length_of(text(b"json_length")),
         tries=tries,
     )
 

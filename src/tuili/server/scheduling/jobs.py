@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tuili.errors import NotFound, Overloaded
+from tuili.errors import Conflict, NotFound, Overloaded
 
 State = Literal["queued", "done", "failed", "cancelled"]
 
@@ -62,10 +62,19 @@ class JobStore:
         """How many jobs have no answer yet."""
         return len(self._jobs) - len(self._finished)
 
-    def known(self, key: str, now: float) -> Job | None:
-        """The job that was made with this idempotency key, if it is kept still."""
+    def known(self, key: str, model: str, now: float) -> Job | None:
+        """The job that was made with this idempotency key, if it is kept still.
+
+        Conflict when it is another model's: nobody wants that answer for this request.
+        """
         self._expire(now)
-        return self._jobs.get(self._keys.get(key, "")) if key else None
+        job = self._jobs.get(self._keys.get(key, "")) if key else None
+        if job is not None and job.model != model:
+            raise Conflict(
+                f"the idempotency key {key!r} is that of a job of model {job.model!r}, not of "
+                f"{model!r}; a new request needs a new key"
+            )
+        return job
 
     def add(self, id_: str, model: str, now: float, key: str = "") -> Job:
         """A new job; Overloaded when too many wait."""
@@ -93,10 +102,15 @@ class JobStore:
 
     def finish(self, job: Job, now: float, result: Any, size: int) -> None:
         """The answer came."""
+        if size > self._limits.max_bytes:
+            # The others stay: their room would not do.
+            self.fail(job, now, f"the answer of {size} bytes is larger than the "
+                      f"{self._limits.max_bytes} bytes kept", None)  # fmt: skip
+            return
         self._end(job, "done", now)
         job.result, job.size = result, size
         self._bytes += size
-        self._make_room(job)
+        self._make_room()
 
     def fail(self, job: Job, now: float, error: str, result: Any) -> None:
         """An error came; `result` is what the transport tells of it."""
@@ -117,16 +131,10 @@ class JobStore:
         job.state, job.finished, job.cancel = state, now, None
         self._finished[job.id] = job
 
-    def _make_room(self, newest: Job) -> None:
-        """Drop the oldest answers; one that is larger than all the room is told as lost."""
-        while self._bytes > self._limits.max_bytes and self._finished:
-            oldest = next(iter(self._finished.values()))
-            if oldest is newest:
-                self._bytes -= newest.size
-                newest.state, newest.result, newest.size = "failed", None, 0
-                newest.error = f"the answer is larger than the {self._limits.max_bytes} bytes kept"
-                return
-            self._forget(oldest)
+    def _make_room(self) -> None:
+        """Drop the oldest answers; the newest fits."""
+        while self._bytes > self._limits.max_bytes:
+            self._forget(next(iter(self._finished.values())))
 
     def _expire(self, now: float) -> None:
         while self._finished:

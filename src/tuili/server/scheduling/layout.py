@@ -66,12 +66,11 @@ class Layout:
     row_buckets: tuple[int, ...] = ()
 
     def lane(self, arrays: Mapping[str, Array]) -> object:
-        """Requests with the same lane may share a batch."""
+        """Requests with the same lane may share a batch: all have the same optional inputs."""
         return tuple(
             sorted(
-                (name, self._lane_dims(name, array.shape[1:]))
+                (name, () if name in self.ragged else self._lane_dims(name, array.shape[1:]))
                 for name, array in arrays.items()
-                if name not in self.ragged
             )
         )
 
@@ -155,8 +154,9 @@ class Layout:
         padding = self.padding
         if padding is None or name not in padding.outputs:
             return array
-        source, axis = next(iter(padding.inputs.items()))
-        size = plain_of(item)[source].shape[axis]
+        plain = plain_of(item)
+        sizes = (plain[name].shape[axis] for name, axis in padding.inputs.items() if name in plain)
+        size = next(sizes, None)  # optional inputs may be left out, even all of them
         return array[(*(slice(None),) * padding.outputs[name], slice(size))]
 
 
