@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from tuili.bench.explain.account import Account, Row, families_of
 from tuili.bench.explain.page import page
 from tuili.bench.explain.peaks import Peaks
+from tuili.bench.explain.text import summary
 from tuili.cli.main import app
 
 RUNNER = CliRunner()
@@ -89,6 +90,15 @@ def test_the_trace_has_spans_that_do_not_overlap_on_a_thread(net, tmp_path, thre
 )
 def test_the_roofline_is_the_slower_of_arithmetic_and_bytes(flops, size, threads, ns):
     assert PEAKS.attainable(flops, size, threads) == pytest.approx(ns)
+
+
+def test_what_is_not_fused_does_not_bury_the_rest():
+    unfused = [(f"n{index}", "why") for index in range(40)]
+    told = list(summary(Account("m", "t", 1, PEAKS, [], 1.0, 0.5, [], [], unfused, [])))
+    assert [line for line in told if line.startswith("not fused: n")] == [
+        f"not fused: n{index}: why" for index in range(5)
+    ]
+    assert "not fused: 35 more; --json has them all" in told
 
 
 def test_names_from_a_model_are_no_markup_in_the_page():

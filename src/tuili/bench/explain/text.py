@@ -9,6 +9,8 @@ from rich.text import Text
 
 from tuili.bench.explain.account import Account, Row
 
+_MOST_UNFUSED = 5  # told one by one; a deep network has one for every block
+
 COLUMNS = ("ms", "share", "GFLOP/s", "of peak", "of limit", "bound", "kernel", "node", "note")
 
 
@@ -57,8 +59,10 @@ def summary(account: Account) -> Iterator[str]:
         yield f"run by Python: {len(account.host_steps)}: {', '.join(account.host_steps[:8])}"
     for choice in account.measured:
         yield f"chosen by time: {choice}"
-    for node, why in account.unfused:
+    for node, why in account.unfused[:_MOST_UNFUSED]:
         yield f"not fused: {node}: {why}"
+    if (more := len(account.unfused) - _MOST_UNFUSED) > 0:
+        yield f"not fused: {more} more; --json has them all"
 
 
 def choices(account: Account) -> Iterator[str]:
