@@ -18,6 +18,9 @@ from tuili.importers.onnx import import_model
 from tuili.tensors import TensorSpec
 
 
+TABLE_WIDTH = 150
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What is measured of which engines, and where it is written."""
@@ -49,8 +52,10 @@ def bench_engines(
         if found.failures and not shapes:
             console.print(f"{path.name}: open dims were 1; --shape NAME=DIMS gives others")
         comparisons.append(found)
-    console.print(table(comparisons, settings))
-    console.print(details(comparisons))
+    # Numbers that are cut tell nothing: a narrow screen folds the lines instead.
+    wide = Console(width=max(console.width, TABLE_WIDTH))
+    wide.print(table(comparisons, settings))
+    wide.print(details(comparisons))
     if asked.json:
         asked.json.write_text(json.dumps(record(comparisons, settings), indent=1))
     if asked.csv:
