@@ -68,6 +68,13 @@ def test_the_dim_left_over_is_found_without_minus_one() -> None:
     assert shape_after(graph, graph.add("Reshape", [x, target]).output) == "[N*S, 8]"
 
 
+def test_no_elements_reshape_to_no_elements() -> None:
+    graph = Graph("test")
+    x = graph.add_constant(np.zeros((1, 0, 8), np.float32))
+    for target, shape in (([-1], "[0]"), ([3, -1], "[3, 0]"), ([0, 0, 5], "[1, 0, 5]")):
+        assert shape_after(graph, graph.add("Reshape", [x, const(graph, target)]).output) == shape
+
+
 def test_expand_by_where_and_equal() -> None:
     graph, x = graph_of(1, 1, S)
     y = graph.add_input("y", TensorType(DType.F32, (N, S)))

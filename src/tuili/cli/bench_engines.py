@@ -17,7 +17,6 @@ from tuili.errors import InvalidModel, NotFound
 from tuili.importers.onnx import import_model
 from tuili.tensors import TensorSpec
 
-
 TABLE_WIDTH = 150
 
 

@@ -43,6 +43,8 @@ def reshaped(site: Site, source: Sequence[Dim], target: Sequence[Dim]) -> list[D
     if len(open_axes) == 1:
         axis = open_axes[0]
         result[axis] = _rest(site, source, result[:axis] + result[axis + 1 :])
+    if 0 in source and 0 in result:
+        return result  # no elements on both sides, whatever else is struck from them
     _settle_last(source, result)
     before, after = product_without(source, result)
     if isinstance(before, int) and isinstance(after, int) and before != after:

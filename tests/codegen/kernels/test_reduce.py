@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import HERE, Case, Cases, Const
+from tuili.codegen.targets import Target
 
 RANDOM = np.random.default_rng(0)
 
@@ -59,3 +60,14 @@ def cases(request: pytest.FixtureRequest) -> Cases:
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_gives_what_the_operator_means(cases: Cases, name: str) -> None:
     cases.check(name)
+
+
+@pytest.mark.parametrize("target", HERE, ids=lambda each: each.name)
+@pytest.mark.parametrize(("shape", "axis"), [((20_011, 19), 0), ((3, 70_001), 1)])
+def test_rounding_of_long_sums_grows_with_pieces_only(
+    target: Target, shape: tuple[int, ...], axis: int
+) -> None:
+    """All numbers are alike, so that every step of a sum rounds the same way."""
+    case = Case("ReduceMean", [np.full(shape, np.float32(0.1)), whole(axis)])
+    (got,) = Cases({"mean": case}, target).got.values()
+    np.testing.assert_allclose(got, np.float32(0.1), rtol=2e-5)

@@ -3,6 +3,10 @@
 Neighbouring axes of the same fate are merged. When the innermost axis is reduced, a grid item is
 one result and rows are reduced as vectors; when it is kept, a grid item is a vector of results.
 Types other than f32 take one element at a time, in a total wide enough.
+
+Long sums are sums over pieces, so that rounding grows with a piece and with the number of pieces,
+not with the length: variances that cancel need those digits (Higham, "The Accuracy of Floating
+Point Summation", 1993).
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ from tuili.codegen.strides import contiguous
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Dim, DType, ceil_div, numel
+
+PIECE = 32  # elements that are added one by one where a vector has those of neighbouring results
+LONG_PIECE = 8192  # of a row, whose lanes have totals of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,8 @@ _WHOLE = {
     "ReduceMax": "{x} > {t} ? {x} : {t}",
     "ReduceMin": "{x} < {t} ? {x} : {t}",
 }
+
+_PIECES = "for (int64_t l = 0; l < LENGTH; l += {})"
 
 OPERATORS = (*_KINDS, "ReduceLogSumExp", "GlobalAveragePool", "GlobalMaxPool")
 _SPATIAL = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
@@ -176,15 +185,19 @@ for (int64_t item = begin; item < end; item++) {{
         kept, gone = self.axes.pick(reduced=False), self.axes.pick(reduced=True)
         length = gone[-1][0] if gone else 1
         self._dims("LENGTH", (length,))
-        row = f"tl_row_{kind.row}(from + at, LENGTH)"
-        # Rows are joined as elements are, but for what the row function has done to them.
-        join = "{t} + {x}" if kind.row in ("abs", "squares") else kind.step
-        step = f"total = {join.format(t='total', x=row, p='s_')};"
-        inner = self._loops(gone[:-1], [step])
+        inner = self._loops(gone[:-1], self._long_row(kind, length))
         end = self._end(kind, "total", "s_", "(float)COUNT")
         lines = [f"float total = {self._start(kind)};", *inner, f"y[item] = {end};"]
         self._items([dim for dim, _ in kept], [step for _, step in kept], lines)
         return numel([dim for dim, _ in kept])
+
+    def _long_row(self, kind: _Kind, length: Dim) -> list[str]:
+        """A row, in pieces if it is long."""
+        whole = isinstance(length, int) and length <= LONG_PIECE
+        at, count = ("at", "LENGTH") if whole else ("at + l", f"tl_min({LONG_PIECE}, LENGTH - l)")
+        row = f"tl_row_{kind.row}(from + {at}, {count})"
+        step = f"total = {_join(kind).format(t='total', x=row, p='s_')};"
+        return [step] if whole else [_PIECES.format(LONG_PIECE), f"    {step}"]
 
     def columns(self, lanes: int) -> Dim:
         """The innermost axis is kept: a vector of results at a time."""
@@ -202,8 +215,8 @@ for (int64_t item = begin; item < end; item++) {{
                 element = load.format(f"from + at{offset}")
                 return f"{total} = {kind.step.format(t=total, x='e', p='v_')};", element
 
-            lines = [f"vf total = {start}, second = total;"]
-            return [*lines, *self._paired(gone, step), self._joined(kind), store.format(end)]
+            lines = [f"vf total = {start};"]
+            return [*lines, *self._paired(gone, kind, start, step), store.format(end)]
 
         whole = block("v_load({})", "v_store(y + to, {});")
         part = block("v_loadn({}, used)", "v_storen(y + to, {}, used);")
@@ -220,25 +233,32 @@ for (int64_t item = begin; item < end; item++) {{
         return numel(dims) * columns
 
     def _paired(
-        self, gone: Sequence[tuple[Dim, Dim]], step: Callable[[str, str], tuple[str, str]]
+        self,
+        gone: Sequence[tuple[Dim, Dim]],
+        kind: _Kind,
+        start: str,
+        step: Callable[[str, str], tuple[str, str]],
     ) -> list[str]:
-        """The reduced loops; the innermost one feeds two totals by turns."""
+        """The reduced loops; a piece of the innermost one feeds two totals by turns."""
         self._dims("LENGTH STRIDE", gone[-1])
-        first, element = step("total", "")
+        first, element = step("first", "")
         second, other = step("second", " + STRIDE")
+        join = _join(kind)
+        both = join.format(t="first", x="second", p="v_")
         inner = [
-            "int64_t l = 0;",
-            "for (; l + 2 <= LENGTH; l += 2, at += 2 * STRIDE) {",
-            f"    {{ const vf e = {element}; {first} }}",
-            f"    {{ const vf e = {other}; {second} }}",
+            "for (int64_t l = 0; l < LENGTH;) {",
+            f"    const int64_t stop = tl_min(l + {PIECE}, LENGTH);",
+            f"    vf first = {start}, second = first;",
+            "    for (; l + 2 <= stop; l += 2, at += 2 * STRIDE) {",
+            f"        {{ const vf e = {element}; {first} }}",
+            f"        {{ const vf e = {other}; {second} }}",
+            "    }",
+            f"    if (l < stop) {{ const vf e = {element}; {first} l++; }}",
+            f"    first = {both};",
+            f"    total = {join.format(t='total', x='first', p='v_')};",
             "}",
-            f"if (l < LENGTH) {{ const vf e = {element}; {first} }}",
         ]
         return self._loops(gone[:-1], inner)
-
-    def _joined(self, kind: _Kind) -> str:
-        join = "{t} + {x}" if kind.row in ("abs", "squares") else kind.step
-        return f"total = {join.format(t='total', x='second', p='v_')};"
 
     def plain(self) -> Dim:
         """One element at a time, any type."""
@@ -331,6 +351,11 @@ for (int64_t item = begin; item < end; item++) {{
             + textwrap.indent(text, "    ")
             + "\n}"
         )
+
+
+def _join(kind: _Kind) -> str:
+    """Totals are joined as elements are, but for what has been done to those."""
+    return "{t} + {x}" if kind.row in ("abs", "squares") else kind.step
 
 
 def _is_short(length: Dim) -> bool:
