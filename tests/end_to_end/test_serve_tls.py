@@ -104,3 +104,24 @@ def test_a_certificate_that_cannot_be_used_is_told(tmp_path, given, told):
     done = CliRunner().invoke(app, ["serve", str(tmp_path), *ports, *given])
     assert done.exit_code == 1
     assert told in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_client_that_never_says_farewell_does_not_hold_up_the_end(
+    certificate, tmp_path, protocol
+):
+    (tmp_path / "repository").mkdir()
+    cert, key = map(str, certificate)
+    context = ssl.create_default_context(cafile=cert)
+    options = ["--tls-certificate", cert, "--tls-key", key]
+    with (
+        serving(tmp_path / "repository", *options) as server,
+        socket.create_connection(("127.0.0.1", server.ports[protocol])) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as resting,
+    ):
+        if protocol == "http":
+            resting.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200" in resting.recv(1 << 16)
+        server.process.terminate()
+        # The loops would wait 30 s for it.
+        assert server.process.wait(15) == 0

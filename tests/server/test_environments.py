@@ -1,6 +1,8 @@
 """Python models in environments of their own."""
 
 import asyncio
+import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -83,6 +85,8 @@ def test_an_archive_in_the_models_folder_is_unpacked_once(tmp_path, environment)
     (lambda folder: folder / "nowhere", "does not exist"),
     (lambda folder: _archive(folder, "readme"), "has no bin/python"),
     (lambda folder: _file(folder, "no archive"), "not .*file"),
+    (lambda folder: _damaged(folder), "EXECUTION_ENV_PATH .*x.tar.gz': Compressed file ended"),  # noqa: PLW0108 - defined below
+    (lambda folder: _python(folder, "import os; os.write(1, b'\\xff')"), "has Python \ufffd"),
     (lambda folder: _python(folder, "print('3.4')"), "has Python 3.4, the server"),
     (lambda folder: _python(folder, "raise SystemExit('no')"), "does not run: .*no"),
 ])  # fmt: skip
@@ -101,6 +105,15 @@ def _archive(folder: Path, name: str) -> Path:
     with tarfile.open(folder / "x.tar", "w") as archive:
         archive.add(folder / name, name)
     return folder / "x.tar"
+
+
+def _damaged(folder: Path) -> Path:
+    """An archive of which the end did not arrive."""
+    (folder / "random").write_bytes(random.randbytes(100_000))
+    with tarfile.open(folder / "x.tar.gz", "w:gz") as archive:
+        archive.add(folder / "random", "bin/python")
+    os.truncate(folder / "x.tar.gz", 50_000)
+    return folder / "x.tar.gz"
 
 
 def _file(folder: Path, text: str) -> Path:

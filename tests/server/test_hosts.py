@@ -237,6 +237,7 @@ def test_an_exception_of_the_model_is_told_and_costs_nothing_else(tmp_path):
     [
         ("import nonexistent", "fails on import: ModuleNotFoundError"),
         ("x = 1", "defines neither class Model nor class TritonPythonModel"),
+        ("import sys; sys.exit('no licence')", "SystemExit: no licence"),
         ("import os; os._exit(3)", "its model host died while loading: exit status 3"),
         ("class Model:\n    def __init__(self, p): raise KeyError('p')", "KeyError: 'p'"),
     ],

@@ -72,7 +72,7 @@ def run(number: int) -> int:
         try:
             with _in_the_background():
                 model = _load(order, caller)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the server is told
             _send(server, host_letters.encode(_failure(-1, error)))
             return 0
         by_request = hasattr(model, "run_requests")
@@ -255,7 +255,7 @@ def _describe(one: One, answer: Answered) -> None:
         one.kind, one.text = kind_of(answer.error), host_letters.text_of(answer.error)
 
 
-def _failure(slot: int, error: Exception) -> Failed:
+def _failure(slot: int, error: Exception | SystemExit) -> Failed:
     if isinstance(error, TuiliError):
         return Failed(slot, host_letters.text_of(error), kind_of(error))
     text = "".join(traceback.format_exception(error)[-3:])

@@ -23,6 +23,7 @@ from tuili.server.grpc.heads import HeadDecoder
 from tuili.server.grpc.outgoing import Outgoing
 from tuili.server.grpc.service import INFER_PATH
 from tuili.server.grpc.stream import GrpcStream
+from tuili.server.leaving import leave
 from tuili.server.listening import keep_alive
 
 if TYPE_CHECKING:
@@ -507,7 +508,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         self.outgoing.flush()
         if self._closing and not self.outgoing.held and self._transport is not None:
-            self._transport.close()
+            leave(self._transport)
 
     def _fail(self, fault: ConnectionFault) -> None:
         """Say why, and close."""

@@ -27,6 +27,7 @@ from tuili.server.http.reply import (
     encode_head,
     error_reply,
 )
+from tuili.server.leaving import leave
 
 if TYPE_CHECKING:
     from tuili.server.http.listener import HttpListener
@@ -381,7 +382,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if transport is None:
             return
         if self._head is not None and self._body is None and self._chunked is None:
-            transport.close()
+            leave(transport)
         elif transport.can_write_eof():
             transport.write_eof()
         self._deadline = self._connections.now + self._listener.limits.linger_s
@@ -404,7 +405,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._body = self._chunked = None
             self._refuse(BadHead(408, "request took too long to arrive"))
         else:
-            self._transport.close()
+            leave(self._transport)
 
     def _advances(self) -> bool:
         """Whether a slow client took something since this was asked last."""
@@ -429,4 +430,4 @@ class HttpConnection(asyncio.BufferedProtocol):
             leaves = self._connections.now + self._listener.limits.parting_s
             self._deadline = min(self._deadline, leaves)
         else:
-            self._transport.close()
+            leave(self._transport)

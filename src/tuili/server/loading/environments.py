@@ -7,11 +7,13 @@ are unpacked once, by content. `$$TRITON_MODEL_DIRECTORY` in it is the folder of
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,8 @@ PARAMETER: Final = "EXECUTION_ENV_PATH"
 _MODEL: Final = "$$TRITON_MODEL_DIRECTORY"
 _BLOCK: Final = 1 << 20
 _RUN_S: Final = 120.0
+# What the readers of compressed archives raise beside OSError.
+_DAMAGED: Final = (EOFError, zlib.error, lzma.LZMAError)
 _OURS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -59,7 +63,7 @@ def _unpacked(model: str, archive: Path, cache: Path) -> Path:
             _run(model, [str(python_of(root)), str(unpack)])
         if not target.is_dir():
             root.rename(target)
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError, *_DAMAGED) as error:
         raise InvalidModel(f"model '{model}': {PARAMETER} {str(archive)!r}: {error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -101,8 +105,8 @@ def _require_python(model: str, environment: Path) -> None:
 def _run(model: str, command: list[str]) -> str:
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_RUN_S,
-            stdin=subprocess.DEVNULL,
+            command, capture_output=True, text=True, errors="replace", check=False,
+            timeout=_RUN_S, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InvalidModel(f"model '{model}': its environment does not run: {error}") from error

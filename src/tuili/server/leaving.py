@@ -1,0 +1,49 @@
+"""Leaving a client: what was written arrives, and a farewell that never comes is not waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import struct
+import termios
+from typing import Final
+
+_LOOK_S: Final = 0.25
+_MOST_LOOKS: Final = 100
+# The kernel has given all away in so many looks one after the other: the loop has no more for it.
+_ENOUGH: Final = 2
+
+
+def leave(transport: asyncio.Transport) -> None:
+    """Close a connection; over TLS, cut it once the client has everything.
+
+    The loops wait half a minute for the client's `close_notify`, which nobody has to send (RFC 8446
+    section 6.1), and a connection that rests in a client's pool never does.
+    """
+    if transport.is_closing():
+        return
+    transport.close()
+    if transport.get_extra_info("sslcontext") is not None:
+        _look_later(transport, 0, _MOST_LOOKS)
+
+
+def _look_later(transport: asyncio.Transport, quiet: int, left: int) -> None:
+    asyncio.get_running_loop().call_later(_LOOK_S, _look, transport, quiet, left)
+
+
+def _look(transport: asyncio.Transport, quiet: int, left: int) -> None:
+    quiet = 0 if transport.get_write_buffer_size() or _unsent(transport) else quiet + 1
+    if quiet >= _ENOUGH:
+        transport.abort()
+    elif left:
+        _look_later(transport, quiet, left - 1)
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel holds for the client; 0 when the connection is gone."""
+    found = transport.get_extra_info("socket")
+    try:
+        size = fcntl.ioctl(found.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except (OSError, ValueError):
+        return 0
+    return int(struct.unpack("i", size)[0])
