@@ -26,6 +26,7 @@ from tuili.server.loading.environments import PARAMETER, environment_of
 from tuili.server.loading.instances import cores_of, threads_of
 from tuili.server.loading.layouts import apart, batch_input_specs, layout_of
 from tuili.server.loading.stateful import sequence_policy, sequence_specs
+from tuili.server.loading.together import close_all, together
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import Array
@@ -86,18 +87,13 @@ class Prepared:
         try:
             warm_all(self.place, self.config, self.completed.signature, self.placement, [model])
         except BaseException:
-            close = getattr(model, "close", None)
-            if close is not None:
-                close()
+            close_all([model])
             raise
         return model
 
     def discard(self) -> None:
         """Let go of everything: there will be no version of it."""
-        for each in (*self.hosts, *self.instances):
-            close = getattr(each, "close", None)
-            if close is not None:
-                close()
+        close_all((*self.hosts, *self.instances))
 
 
 OnCalls = Callable[[Outbox], None]
@@ -158,9 +154,17 @@ def prepare_at(
             host.start()
             return host
 
-        while len(models) < config.instances:
-            models.append(another(len(models)))
-            config, settings = _completed_by(models[-1], config, settings, options)
+        # What a configuration leaves open, the first instance may fill in for the others.
+        is_whole = own_process and bool(config.inputs and config.outputs)
+        models += together(another, range(config.instances if is_whole else 1))
+        told = settings
+        config, settings = _completed_by(models[0], config, settings, options)
+        if settings != told:
+            close_all(models[1:])
+            del models[1:]
+        rest = range(len(models), config.instances)
+        models += together(another, rest) if own_process else map(another, rest)
+        hosts[:] = [each for each in models if isinstance(each, Host)]
         inputs, outputs = models[0].inputs, models[0].outputs
         if backend == "python":
             inputs, outputs = settings.declared_inputs, settings.declared_outputs
@@ -170,8 +174,7 @@ def prepare_at(
         placement = Placement(allowed=not hosts)
         warm_all(place, config, completed.signature, placement, models)
     except BaseException:
-        for host in hosts:
-            host.close()
+        close_all(hosts)
         raise
     own = () if hosts else tuple(models)
     return Prepared(
