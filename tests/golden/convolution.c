@@ -11,15 +11,18 @@ TL_HIDDEN void k_conv1x1s1_2x1x16x2(int64_t begin, int64_t end, uint8_t *scratch
     const int64_t FW = 16;
     const int64_t PT = 0;
     const int64_t PL = 0;
-    const int64_t BAND = 16;
-    const int64_t BANDS = 1;
+    const int64_t BAND = 1;
+    const int64_t TOGETHER = 1;
+    const int64_t GROUPS = 1;
     const int64_t CB = 2;
     const int64_t NB = 2;
     const int64_t PANELS = 1;
     (void)H, (void)OH, (void)PT, (void)PL, (void)CB;
-    for (int64_t item = begin; item < end; item++) {
-        const int64_t panel = item % PANELS, band = item / PANELS % BANDS;
-        const int64_t n = item / (PANELS * BANDS);
+    for (int64_t item = begin, take; item < end; item += take) {
+        const int64_t panel = item / TOGETHER % PANELS;
+        const int64_t group = item / (TOGETHER * PANELS), n = group / GROUPS;
+        const int64_t band = group % GROUPS * TOGETHER + item % TOGETHER;
+        take = tl_min(TOGETHER - item % TOGETHER, end - item);
         const int64_t first = 0;
         const float *const xn = x + (n * CB + first) * H * W * 1;
         const float *const wn = w + panel * 32;
@@ -29,7 +32,8 @@ TL_HIDDEN void k_conv1x1s1_2x1x16x2(int64_t begin, int64_t end, uint8_t *scratch
             const int64_t oh = 0;
             const int64_t h = oh * 1 - PT;
             const int64_t kh0 = 0, kh1 = 1;
-            const int64_t left = band * BAND, right = tl_min(left + BAND, OW);
+            const int64_t left = tl_min((band * BAND) * 16, 16);
+            const int64_t right = tl_min(((band + take) * BAND) * 16, 16);
             for (int64_t ow = tl_max(0, left); ow < tl_min(16, right); ow += 16) {
                 const int64_t at = (((n * 1 + oc / V) * FH + oh) * FW + ow) * V;
                 float *const out = y + at;

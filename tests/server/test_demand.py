@@ -182,7 +182,8 @@ def test_a_model_above_the_budget_is_refused_and_costs_nobody_else(tmp_path, mea
 
 
 def test_a_model_that_does_not_load_is_told_and_not_tried_for_every_request(tmp_path):
-    add(tmp_path, "bad", config='backend: "identity"')
+    no_output = 'input { name: "x" data_type: TYPE_FP32 dims: [ 2 ] }'
+    add(tmp_path, "bad", config=f'backend: "identity" {no_output}')
 
     async def scenario(dataplane):
         for _ in range(3):

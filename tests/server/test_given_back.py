@@ -9,6 +9,7 @@ from tests.server.test_dataplane import IDENTITY, add, infer, run
 from tests.server.test_ensemble import TWO_STEPS, ask
 from tuili.errors import InternalError
 from tuili.server.protocol.messages import InferRequest, InputTensor
+from tuili.server.scheduling.layout import Layout
 
 DOOR = 'parameters { key: "max_concurrency" value: { string_value: "1" } }\n'
 
@@ -69,7 +70,7 @@ LAID = """
 backend: "python"
 max_batch_size: 4
 dynamic_batching { }
-input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true optional: true }
+input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true }
 input { name: "z" data_type: TYPE_FP32 dims: [ 1 ] }
 output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] }
 batch_input { kind: BATCH_ELEMENT_COUNT target_name: "n" data_type: TYPE_FP32 source_input: "x" }
@@ -89,16 +90,16 @@ def test_a_batch_that_cannot_be_laid_out_costs_no_instance(tmp_path):
     folder.mkdir(parents=True)
     (folder / "model.py").write_text(MODEL)
     (folder.parent / "config.pbtxt").write_text(LAID)
-    z = np.full((1, 1), 5, np.float32)
-    without = InferRequest("m", [InputTensor("z", "FP32", (1, 1), z)])
-    x = np.ones((1, 3), np.float32)
-    whole = InferRequest("m", [InputTensor("x", "FP32", (1, 3), x), without.inputs[0]])
+    z, x = np.full((1, 1), 5, np.float32), np.ones((1, 3), np.float32)
+    inputs = [InputTensor("x", "FP32", (1, 3), x), InputTensor("z", "FP32", (1, 1), z)]
+    whole = InferRequest("m", inputs)
 
     async def scenario(dataplane):
         async with asyncio.timeout(20):
             for _ in range(3):
+                break_once(Layout, "prepare")
                 with pytest.raises(InternalError, match="could not be laid out"):
-                    await infer(dataplane, without)
+                    await infer(dataplane, whole)
             assert (await infer(dataplane, whole)).outputs[0].data.tolist() == [[5]]
 
     run(tmp_path, scenario)

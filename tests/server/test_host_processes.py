@@ -31,6 +31,7 @@ class Model:
         return {"y": np.array([found], np.float64)}
 """
 SPEC = TensorSpec("x", DType.F64, (Sym("batch"), 1))
+TOLD = TensorSpec("y", DType.F64, (Sym("batch"), 6))
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def model(tmp_path):
 
 
 def started(path):
-    host = Host(HostSpec("told-1", "python", path, BackendOptions(1, {}, (SPEC,), (SPEC,), 8)))
+    host = Host(HostSpec("told-1", "python", path, BackendOptions(1, {}, (SPEC,), (TOLD,), 8)))
     host.start()
     return host
 
