@@ -154,9 +154,9 @@ def prepare_at(
             host.start()
             return host
 
-        # What a configuration leaves open, the first instance may fill in for the others.
-        is_whole = own_process and bool(config.inputs and config.outputs)
-        models += together(another, range(config.instances if is_whole else 1))
+        # What a configuration leaves open, the first instance may fill in: then the others, which
+        # were told less, are loaded anew.
+        models += together(another, range(config.instances if own_process else 1))
         told = settings
         config, settings = _completed_by(models[0], config, settings, options)
         if settings != told:
