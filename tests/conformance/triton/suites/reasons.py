@@ -14,6 +14,5 @@ WHY: dict[str, str] = {
     "test_response_statistics": _BY_PYTHON,
     "test_response_statistics_cancel": _BY_PYTHON,
     "test_concurrent_same_model_load_unload_stress": "did not end within 300 s, beside a benchmark on the same two cores",
-    "test_concurrent_model_instance_load_speedup": "two instances of 10 s were loaded one after the other; they are loaded together since, not run again",
     "test_invalid_character_model_names": "names that a shell would misread are refused there; no shell sees them here",
 }
