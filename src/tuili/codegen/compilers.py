@@ -33,6 +33,11 @@ class Compiler:
     """Name, version and machine: other text means other objects from the same source."""
     is_zig: bool = False
 
+    @property
+    def is_gcc(self) -> bool:
+        """Whether it is gcc, under whatever name."""
+        return "Free Software Foundation" in self.identity
+
 
 def this_machine() -> str:
     """The machine of this host, as targets name it."""

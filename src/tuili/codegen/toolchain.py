@@ -39,6 +39,9 @@ _COMPILE_FLAGS = (
     "-fno-ident",  # no compiler version in the object
     "-Werror=implicit-function-declaration",
 )
+# Of -O3. Where the rows of neighbouring items lie side by side, gcc reads what an item before a loop
+# holds and writes it back after it: the results of another thread, put back to what they were.
+_GCC_FLAGS = ("-fno-predictive-commoning",)
 _LINK_FLAGS = (
     "-shared",
     "-Wl,--build-id=none",
@@ -78,7 +81,8 @@ class Toolchain:
 
     def compile_command(self, unit: Unit, source: str, target: str) -> list[str]:
         """The command that compiles a unit."""
-        flags = [*_COMPILE_FLAGS, *unit.flags, *extra_flags()]
+        own = _GCC_FLAGS if self.compiler.is_gcc else ()
+        flags = [*_COMPILE_FLAGS, *unit.flags, *own, *extra_flags()]
         if self.compiler.is_zig:
             flags = [_zig_flag(flag) for flag in flags]
         return [*self.command, *flags, "-c", source, "-o", target]
