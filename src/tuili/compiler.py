@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, TypeAlias
 
 from tuili import __version__
 from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artifact, write_artifact
@@ -36,6 +36,7 @@ from tuili.ops.plugin_digest import is_current, plugins_of
 from tuili.ops.table import Op, using
 from tuili.passes.map_outputs import plain_map_outputs
 from tuili.passes.pipeline import optimise
+from tuili.precision import EXACT, PRECISIONS, Precision
 from tuili.runtime import Model
 from tuili.runtime import load as load_artifact
 from tuili.runtime.cpu import host_features, processor
@@ -53,8 +54,6 @@ Source: TypeAlias = "str | Path | bytes | Graph | ModelProto"
 OnPass: TypeAlias = Callable[[str, Graph], None]
 Progress: TypeAlias = Callable[[str, int, int], None]
 Shapes: TypeAlias = Mapping[str, Sequence[int | str]]
-Precision: TypeAlias = Literal["f32", "bf16"]
-PRECISIONS: Final = get_args(Precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +65,14 @@ class Options:
     exact: bool = False  # no Winograd, no cheaper arithmetic that rounds otherwise
     plain_maps: bool = False  # outputs that are dictionaries per row become tensors
     tuning: Path | None = None  # a record of measured times; the user's own by default
-    precision: Precision = "f32"  # bf16: products, convolutions and weights may round to it
+    precision: Precision = EXACT  # bf16: products, convolutions and weights may round to it
 
     def __post_init__(self) -> None:
         """Refuse a precision that there is not, and one that is not exact where that is asked."""
         if self.precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise InvalidArgument(f"unknown precision {self.precision!r}. Known: {known}")
-        if self.exact and self.precision != "f32":
+        if self.exact and self.precision != EXACT:
             raise InvalidArgument(
                 f"precision {self.precision!r} rounds, which `exact` forbids: ask for one of them"
             )
@@ -85,7 +84,7 @@ class Options:
         found = {"exact": self.exact, "shapes": shapes, "target": target}
         if self.plain_maps:
             found["plain_maps"] = True
-        if self.precision != "f32":
+        if self.precision != EXACT:
             found["precision"] = self.precision
         return json.dumps(found)
 
@@ -148,7 +147,7 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     exact: bool = False,
     plain_maps: bool = False,
     tuning: str | Path | None = None,
-    precision: Precision = "f32",
+    precision: Precision = EXACT,
     check: bool = False,
     on_pass: OnPass | None = None,
     on_progress: Progress | None = None,

@@ -87,6 +87,16 @@ def test_what_fails_alone_says_why(net, tmp_path):
         costs("tuili", tmp_path / "gone.onnx", FEEDS, Settings())
 
 
+def test_an_engine_that_fails_alone_keeps_its_times(two_engines, monkeypatch):
+    def fail(engine, *_):
+        raise Unsupported(f"{engine} alone in a process failed: killed")
+
+    monkeypatch.setattr(rounds, "costs", fail)
+    found = compare(Path("net.onnx"), FEEDS, ["tuili"], Settings(), 2, with_costs=True)
+    assert [(timing.engine, timing.costs) for timing in found.timings] == [("tuili", None)]
+    assert found.failures == {"tuili": "tuili alone in a process failed: killed"}
+
+
 def test_the_size_of_a_folder_is_that_of_its_files(tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "weights").write_bytes(b"w" * 3000)

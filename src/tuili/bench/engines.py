@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from tuili.errors import InvalidArgument, nearest
+from tuili.precision import EXACT, Precision
 from tuili.tensors import Array
 
 Feeds = Mapping[str, Array]
 Answers = list[Array]
 Answer: TypeAlias = Callable[[], Answers]
-Precision: TypeAlias = Literal["f32", "bf16"]
 Scenario: TypeAlias = Literal["single-stream", "offline"]
 
 
@@ -35,7 +35,7 @@ class Settings:
 
     threads: int = 1
     fixed_shapes: bool = True
-    precision: Precision = "f32"  # of tuili and openvino; the others know f32 only
+    precision: Precision = EXACT  # of tuili and openvino; the others know f32 only
     scenario: Scenario = "single-stream"
 
     @property
@@ -51,7 +51,7 @@ class Settings:
     @property
     def most_difference(self) -> float:
         """From the reference: more is another answer."""
-        return 0.01 if self.precision == "f32" else 0.1
+        return 0.01 if self.precision == EXACT else 0.1
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -87,26 +87,14 @@ def compare(
 
     `with_costs` also measures each alone in a process; see `Costs`.
     """
-    loaded: list[Loaded] = []
     failures: dict[str, str] = {}
-    for engine in engines:
-        try:
-            loaded.append(load_engine(engine, model, feeds, settings))
-        # The others still have something to show.
-        except (TuiliError, RuntimeError, ImportError) as error:
-            failures[engine] = str(error)
-    answers = {each.engine: [np.array(a) for a in each.answer()] for each in loaded}
-    reference = next((answers[e.engine] for e in loaded if e.engine != OWN), None)
-    differences = {
-        name: difference(found, reference) if reference else 0.0 for name, found in answers.items()
-    }
-    for each in list(loaded):
-        if differences[each.engine] > settings.most_difference:
-            failures[each.engine] = f"wrong answers, off by {differences[each.engine]:.2g}"
-            loaded.remove(each)
+    ready = _load(engines, model, feeds, settings, failures)
+    differences = _differences(ready)
+    loaded = _agreeing(ready, differences, settings, failures)
     streams = _offline(loaded, settings, failures) if settings.is_offline else _single(loaded)
     pause_s = PAUSE_S if settings.threads > 1 else 0.0
     milliseconds = _turn_about([stream for _, stream in streams], rounds, pause_s)
+    alone = _costs(loaded, model, feeds, settings, failures) if with_costs else {}
     timings = [
         Timing(
             each.engine,
@@ -115,12 +103,68 @@ def compare(
             1000 * each.compile_s,
             differences[each.engine],
             _percentiles(stream),
-            costs(each.engine, each.file or model, feeds, settings) if with_costs else None,
+            alone.get(each.engine),
         )
         for (each, stream), ms in zip(streams, milliseconds, strict=True)
     ]
     shapes = {key: tuple(value.shape) for key, value in feeds.items()}
     return Comparison(name or model.stem, shapes, timings, failures)
+
+
+def _load(
+    engines: Sequence[str],
+    model: Path,
+    feeds: Feeds,
+    settings: Settings,
+    failures: dict[str, str],
+) -> list[Loaded]:
+    """Those that load the model; what the others say is among the failures."""
+    loaded: list[Loaded] = []
+    for engine in engines:
+        try:
+            loaded.append(load_engine(engine, model, feeds, settings))
+        # The others still have something to show.
+        except (TuiliError, RuntimeError, ImportError) as error:
+            failures[engine] = str(error)
+    return loaded
+
+
+def _differences(loaded: Sequence[Loaded]) -> dict[str, float]:
+    """How far each engine is from the first that is not ours."""
+    answers = {each.engine: [np.array(a) for a in each.answer()] for each in loaded}
+    reference = next((answers[e.engine] for e in loaded if e.engine != OWN), None)
+    return {
+        name: difference(found, reference) if reference else 0.0 for name, found in answers.items()
+    }
+
+
+def _agreeing(
+    loaded: Sequence[Loaded],
+    differences: Mapping[str, float],
+    settings: Settings,
+    failures: dict[str, str],
+) -> list[Loaded]:
+    """Those whose answers are right: the time of a wrong one says nothing."""
+    wrong = {name: off for name, off in differences.items() if off > settings.most_difference}
+    failures.update({name: f"wrong answers, off by {off:.2g}" for name, off in wrong.items()})
+    return [each for each in loaded if each.engine not in wrong]
+
+
+def _costs(
+    loaded: Sequence[Loaded],
+    model: Path,
+    feeds: Feeds,
+    settings: Settings,
+    failures: dict[str, str],
+) -> dict[str, Costs]:
+    """What each costs alone; one that fails there keeps its times."""
+    found: dict[str, Costs] = {}
+    for each in loaded:
+        try:
+            found[each.engine] = costs(each.engine, each.file or model, feeds, settings)
+        except TuiliError as error:
+            failures[each.engine] = str(error)
+    return found
 
 
 def _single(loaded: Sequence[Loaded]) -> list[tuple[Loaded, _Round]]:

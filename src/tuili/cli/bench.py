@@ -8,6 +8,7 @@ from tuili.cli import bench_options as o
 from tuili.cli.precision import PrecisionOption
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
 from tuili.errors import InvalidArgument
+from tuili.precision import EXACT
 
 
 def bench(
@@ -18,7 +19,7 @@ def bench(
     rounds: o.Rounds = 20,
     engine: o.Engines = None,
     dynamic: o.Dynamic = False,
-    precision: PrecisionOption = "f32",
+    precision: PrecisionOption = EXACT,
     scenario: o.Scenarios = "single-stream",
     costs: o.WithCosts = False,
     server: o.Server = "",

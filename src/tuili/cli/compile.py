@@ -17,6 +17,7 @@ from tuili.cli.shapes import ShapeOptions, concrete_shapes, parse_shapes
 from tuili.cli.tuning import TuneOption, TuneSecondsOption, TuneShapeOption, TuningOption, tell
 from tuili.errors import InvalidArgument, nearest
 from tuili.ir.text import to_text
+from tuili.precision import EXACT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ def compile_model(
         bool,
         typer.Option("--plain-maps", help="Outputs that are a dictionary per row become tensors."),
     ] = False,
-    precision: PrecisionOption = "f32",
+    precision: PrecisionOption = EXACT,
     tune: TuneOption = False,
     tuning: TuningOption = None,
     tune_seconds: TuneSecondsOption = 30.0,

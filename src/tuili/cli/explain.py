@@ -16,6 +16,7 @@ from tuili.cli.precision import PrecisionOption
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
 from tuili.cli.tuning import TuningOption
 from tuili.errors import NotFound
+from tuili.precision import EXACT
 
 if TYPE_CHECKING:
     from tuili.bench.explain.timing import Timed
@@ -31,7 +32,7 @@ def explain(
     shape: ShapeOptions = None,
     threads: Threads = 1,
     exact: Exact = False,
-    precision: PrecisionOption = "f32",
+    precision: PrecisionOption = EXACT,
     tuning: TuningOption = None,
     top: Annotated[int, typer.Option(min=1, help="How many calls to show, slowest first.")] = 30,
     html: Annotated[Path | None, typer.Option(help="Write a page with a roofline plot.")] = None,
@@ -67,7 +68,7 @@ def profile(
     shape: ShapeOptions = None,
     threads: Threads = 1,
     exact: Exact = False,
-    precision: PrecisionOption = "f32",
+    precision: PrecisionOption = EXACT,
     tuning: TuningOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The trace.")] = Path("trace.json"),
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
+from tuili.precision import Precision
+
 PrecisionOption: TypeAlias = Annotated[
-    Literal["f32", "bf16"],
+    Precision,
     typer.Option(
         help="bf16: products round to bfloat16 where the target multiplies it, and large weights "
         "are kept in it.",

@@ -39,8 +39,8 @@ _COMPILE_FLAGS = (
     "-fno-ident",  # no compiler version in the object
     "-Werror=implicit-function-declaration",
 )
-# Of -O3. Where the rows of neighbouring items lie side by side, gcc reads what an item before a loop
-# holds and writes it back after it: the results of another thread, put back to what they were.
+# Of -O3. Where rows of neighbouring items lie side by side, gcc reads those of another item before
+# a loop and writes them back after it: the results of another thread, put back to what they were.
 _GCC_FLAGS = ("-fno-predictive-commoning",)
 _LINK_FLAGS = (
     "-shared",

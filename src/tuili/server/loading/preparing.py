@@ -19,6 +19,7 @@ import numpy as np
 from tuili import backends
 from tuili.backends import BackendOptions, Executable
 from tuili.errors import InvalidModel, TuiliError, Unsupported
+from tuili.precision import EXACT, PRECISIONS
 from tuili.server.execution.hosts import Host, HostSpec
 from tuili.server.execution.outbox import Outbox
 from tuili.server.loading.completion import Completed, complete, declared_specs, whole_json
@@ -36,7 +37,7 @@ from tuili.server.repository.compiling import cache_folder, compiled
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.keeping import kept
 from tuili.server.repository.layout import model_file
-from tuili.server.repository.model_parameters import EXECUTORS, PRECISIONS, choice
+from tuili.server.repository.model_parameters import EXECUTORS, choice
 from tuili.server.repository.source import Source
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.placement import Placement
@@ -268,7 +269,7 @@ def _onnx_candidates(
     source: Path, config: ModelConfig, options: ServerOptions, causes: list[TuiliError]
 ) -> Iterator[tuple[str, Path]]:
     executor = choice(config, "executor", options.onnx_executor, EXECUTORS)
-    precision = choice(config, "precision", "f32", PRECISIONS)
+    precision = choice(config, "precision", EXACT, PRECISIONS)
     if executor != "onnxruntime":
         try:
             artifact = compiled(source, cache_folder(options.cache), apart(config), precision)

@@ -21,6 +21,7 @@ from typing import Final
 
 from tuili.artifact.producer import producer_digest
 from tuili.errors import InvalidModel, ToolchainError
+from tuili.precision import EXACT
 
 _CHUNK: Final = 1 << 20
 _SHOWN: Final = 2000
@@ -39,13 +40,13 @@ def cache_folder(wanted: Path | None = None) -> Path:
     return Path(base) / "tuili" / "served"
 
 
-def compiled(source: Path, cache: Path, apart: Sequence[str] = (), precision: str = "f32") -> Path:
+def compiled(source: Path, cache: Path, apart: Sequence[str] = (), precision: str = EXACT) -> Path:
     """The artifact of `source`, from the cache or freshly compiled.
 
     The open dims of the inputs `apart` differ from others, whatever the file calls them.
     """
     options = [f"--shape={name}=*" for name in sorted(apart)]
-    if precision != "f32":
+    if precision != EXACT:
         options.append(f"--precision={precision}")
     folder = cache / content_key(source, options)
     artifact = folder / "model.tuili"

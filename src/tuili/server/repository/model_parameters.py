@@ -35,7 +35,6 @@ MODEL_PARAMETERS: Final[Mapping[str, str]] = {
 
 # The values of those that are words.
 EXECUTORS: Final = ("auto", "tuili", "onnxruntime")
-PRECISIONS: Final = ("f32", "bf16")
 
 
 def choice(config: ModelConfig, key: str, default: str, known: Sequence[str]) -> str:
