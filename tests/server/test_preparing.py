@@ -3,11 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tuili.errors import InvalidModel, TuiliError, Unsupported
+from tuili.server.loading import candidates as candidates_module
 from tuili.server.loading import preparing
-from tuili.server.loading.preparing import candidates, prepare
+from tuili.server.loading.candidates import candidates
+from tuili.server.loading.preparing import prepare
 from tuili.server.options import ServerOptions
 from tuili.server.repository.config import from_json
 from tuili.server.repository.source import Source
@@ -28,7 +31,7 @@ def parameter(key, value):
 
 @pytest.fixture
 def version(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparing, "compiled", lambda *_: Path("compiled.tuili"))
+    monkeypatch.setattr(candidates_module, "compiled", lambda *_: Path("compiled.tuili"))
     return tmp_path
 
 
@@ -61,7 +64,7 @@ def test_what_does_not_compile_runs_in_onnxruntime_where_it_is_installed(version
     def fails(source, cache, apart, precision):
         raise InvalidModel("no kernel")
 
-    monkeypatch.setattr(preparing, "compiled", fails)
+    monkeypatch.setattr(candidates_module, "compiled", fails)
     (version / "model.onnx").touch()
     causes = []
     assert tried(version, causes=causes) == [("onnxruntime", "model.onnx")]
@@ -128,11 +131,12 @@ class Model:
 """
 
 
-def counting(tmp_path, rows):
+def counting(tmp_path, rows, **source):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "model.py").write_text(COUNTS)
     tensor = {"data_type": "TYPE_FP32", "dims": [2]}
-    sample = {"inputs": {"x": {**tensor, "zero_data": True}}, "batch_size": rows, "count": 2}
+    source = source or {"zero_data": True}
+    sample = {"inputs": {"x": {**tensor, **source}}, "batch_size": rows, "count": 2}
     config = {
         "max_batch_size": 8,
         "input": [{"name": "x", **tensor}],
@@ -158,3 +162,32 @@ def test_an_instance_that_cannot_be_warmed_is_closed(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         replace(prepared, another=lambda number: made).warm_another(1)
     assert made._model.rows == ["closed"]
+
+
+def test_every_row_of_a_warm_up_has_what_the_file_begins_with(tmp_path):
+    (tmp_path / "warmup").mkdir()
+    (tmp_path / "warmup" / "pair").write_bytes(np.array([1, 2, 3], np.float32).tobytes())
+    config = counting(tmp_path, 2, input_data_file="pair")
+    prepared = prepare(tmp_path, config, 1, ServerOptions(repository=(tmp_path,)))
+    assert prepared.instances[0]._model.rows == [2, 2]
+
+
+def test_a_warm_up_file_that_is_too_short_is_named_with_what_it_must_hold(tmp_path):
+    (tmp_path / "warmup").mkdir()
+    (tmp_path / "warmup" / "half").write_bytes(bytes(4))
+    config = counting(tmp_path, 2, input_data_file="half")
+    wanted = (
+        r"model 'm': warm-up of input 'x': .*warmup/half.*: 4 bytes of data, .*\[1, 2\] takes 8"
+    )
+    with pytest.raises(InvalidModel, match=wanted):
+        prepare(tmp_path, config, 1, ServerOptions(repository=(tmp_path,)))
+
+
+def test_a_model_whose_warm_up_fails_is_closed(tmp_path):
+    config = counting(tmp_path, 2, input_data_file="nothing")
+    closed = tmp_path / "closed"
+    code = COUNTS.replace('self.rows.append("closed")', f"open({str(closed)!r}, 'w').close()")
+    (tmp_path / "1" / "model.py").write_text(code)
+    with pytest.raises(InvalidModel, match="nothing is missing"):
+        prepare(tmp_path, config, 1, ServerOptions(repository=(tmp_path,)))
+    assert closed.exists()
