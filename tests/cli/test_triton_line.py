@@ -27,7 +27,17 @@ HEAD = ["/models", "--host", "0.0.0.0", "--compat", "triton"]
         (["--cache-config=local,size=1048576"], ["--response-cache-size", "1048576"]),
         (["--load-model=a", "--load-model=b"], ["--load-model", "a", "--load-model", "b"]),
         (["--id=x"], ["--server-id", "x"]),
-        (["--grpc-use-ssl=false"], []),
+        (["--grpc-use-ssl=false", "--grpc-server-cert=c"], []),
+        (
+            ["--grpc-use-ssl=true", "--grpc-server-key=k", "--grpc-server-cert=c"],
+            ["--tls-protocols", "grpc", "--tls-certificate", "c", "--tls-key", "k"],
+        ),
+        (
+            ["--grpc-use-ssl-mutual=1", "--grpc-root-cert=r",
+             "--grpc-server-key=k", "--grpc-server-cert=c"],
+            ["--tls-protocols", "grpc", "--tls-certificate", "c", "--tls-key", "k",
+             "--tls-client-ca", "r"],
+        ),
     ],
 )  # fmt: skip
 def test_options_have_their_counterparts(given, found):
@@ -57,7 +67,11 @@ def test_what_has_no_meaning_is_named():
         ([*HERE, "models"], "no option 'models'"),
         ([*HERE, "--http-port"], "--http-port needs a value"),
         ([*HERE, "--strict-readiness=maybe"], "must be true or false, got 'maybe'"),
-        ([*HERE, "--grpc-use-ssl=true"], "for HTTP and gRPC alike"),
+        ([*HERE, "--grpc-use-ssl=true", "--grpc-server-key=k"], "ssl needs --grpc-server-cert$"),
+        (
+            [*HERE, "--grpc-use-ssl-mutual=true", "--grpc-server-key=k", "--grpc-server-cert=c"],
+            "mutual needs --grpc-root-cert",
+        ),
         ([*HERE, "--cache-config=redis,host=a"], "--response-cache-url redis://"),
         ([*HERE, "--http-address=::1", "--grpc-address=::2"], "name several"),
         (["--http-port=1"], "give --model-repository=FOLDER"),
@@ -81,10 +95,12 @@ def test_every_counterpart_is_an_option_of_serve(monkeypatch, tmp_path):
         "--log-warning=false", "--rate-limit=execution_count", "--rate-limit-resource=R:2",
         "--http-restricted-api=inference:k=v", "--grpc-restricted-protocol=inference:k=v",
         "--http-header-forward-pattern=x", "--grpc-header-forward-pattern=y",
-        "--model-control-mode=explicit", "--trace-config=rate=9",
+        "--model-control-mode=explicit", "--trace-config=rate=9", "--grpc-use-ssl-mutual=true",
+        "--grpc-server-cert=c", "--grpc-server-key=k", "--grpc-root-cert=r",
     ]  # fmt: skip
     found = CliRunner().invoke(app, ["tritonserver", f"--model-repository={tmp_path}", *given])
     assert found.exit_code == 0, found.output
     options = seen["of"]
     assert (options.exit_timeout_s, options.poll_interval_s, options.metrics_port) == (5, 5, -1)
+    assert (str(options.tls_client_ca), options.tls_protocols) == ("r", "grpc")
     assert (options.compat, options.server_id, options.host) == ("triton", "x", "0.0.0.0")

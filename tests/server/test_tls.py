@@ -44,3 +44,11 @@ def test_a_pair_is_taken(folder):
     assert (
         server_context(folder / "mine.pem", folder / "mine.key", protocol="h2").get_ca_certs() == []
     )
+
+
+@pytest.mark.parametrize("authorities", ["nowhere.pem", "text.pem", "mine.key", "."])
+def test_authorities_that_are_none_are_told(folder, authorities):
+    with pytest.raises(InvalidArgument, match=f"authorities of clients.*{authorities}.*expected"):
+        server_context(
+            folder / "mine.pem", folder / "mine.key", protocol="h2", client_ca=folder / authorities
+        )

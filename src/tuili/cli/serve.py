@@ -45,7 +45,9 @@ from tuili.cli.serve_options import (
     StrictReadiness,
     Threads,
     TlsCertificate,
+    TlsClientCa,
     TlsKey,
+    TlsProtocols,
     TraceConfig,
 )
 from tuili.cli.serve_places import places
@@ -83,6 +85,8 @@ def serve(
     rate_limit_resource: RateLimitResource = None,
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
+    tls_protocols: TlsProtocols = "both",
     http_restricted_api: Restricted = None,
     grpc_restricted_protocol: Restricted = None,
     http_header_forward_pattern: ForwardPattern = "",

@@ -118,6 +118,15 @@ TlsCertificate = Annotated[
 TlsKey = Annotated[
     Path | None, typer.Option(help="PEM key of the certificate.", show_default=False)
 ]
+TlsClientCa = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM of authorities: clients must show a certificate of theirs.", show_default=False
+    ),
+]
+TlsProtocols = Annotated[
+    Literal["both", "http", "grpc"], typer.Option(help="What speaks TLS, given a certificate.")
+]
 BusyPollUs = Annotated[
     int, typer.Option(min=0, help="Look for the next request so long instead of sleeping.")
 ]

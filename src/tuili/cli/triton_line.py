@@ -19,12 +19,15 @@ def translated(arguments: Sequence[str]) -> tuple[Line, list[str]]:
     line: Line = ["--compat", "triton"]
     repositories: list[str] = []
     hosts: dict[str, str] = {}
+    secure: dict[str, str] = {}
     ignored: list[str] = []
     for name, value in _pairs(arguments):
         if name in _REPOSITORY:
             repositories.append(value)
         elif name in _HOST:
             hosts[name] = value
+        elif name in _TLS:
+            secure[name] = value
         elif name in _RULES:
             line += _RULES[name](name, value)
         elif name in _REFUSED:
@@ -36,7 +39,21 @@ def translated(arguments: Sequence[str]) -> tuple[Line, list[str]]:
     if len(set(hosts.values())) > 1:
         raise InvalidArgument(f"one address is listened on, but the options name several: {hosts}")
     host = next(iter(hosts.values()), "0.0.0.0")  # noqa: S104 - Triton's default
-    return [*repositories, "--host", host, *line], ignored
+    return [*repositories, "--host", host, *line, *_tls(secure)], ignored
+
+
+def _tls(given: dict[str, str]) -> Line:
+    """TLS of gRPC alone; without the switch, Triton looks at none of its files."""
+    mutual = _flag(_MUTUAL, given.get(_MUTUAL, "false"))
+    # As Triton reads them: whatever that switch says, to give it is to want TLS.
+    if not (_flag(_USE_TLS, given.get(_USE_TLS, "false")) or _MUTUAL in given):
+        return []
+    wanted = ["grpc-server-cert", "grpc-server-key", *(["grpc-root-cert"] if mutual else ())]
+    if missing := [name for name in wanted if not given.get(name)]:
+        raise InvalidArgument(f"--{_MUTUAL if mutual else _USE_TLS} needs --{', --'.join(missing)}")
+    pairs = zip(("--tls-certificate", "--tls-key", "--tls-client-ca"), wanted, strict=False)
+    files = [part for ours, name in pairs for part in (ours, given[name])]
+    return ["--tls-protocols", "grpc", *files]
 
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -60,7 +77,7 @@ def _is_known(name: str) -> bool:
 
 
 def _known() -> list[str]:
-    return [*_REPOSITORY, *_HOST, *_RULES, *_REFUSED, *_IGNORED, *_ALONE]
+    return [*_REPOSITORY, *_HOST, *_TLS, *_RULES, *_REFUSED, *_IGNORED, *_ALONE]
 
 
 def _flag(name: str, value: str) -> bool:
@@ -114,13 +131,16 @@ def _response_cache(_: str, value: str) -> Line:
 def _refuse(name: str, value: str) -> None:
     """What would change who may ask, or what is served, if it were left out."""
     off = value.lower() in ("false", "0", "")
-    if name.startswith(("grpc-use", "allow-")) and off:
+    if name.startswith("allow-") and off:
         return
     raise InvalidArgument(f"--{name} has no counterpart: {_REFUSED[name]}")
 
 
 _REPOSITORY: Final = ("model-repository", "model-store")
 _HOST: Final = ("http-address", "grpc-address")
+_USE_TLS: Final = "grpc-use-ssl"
+_MUTUAL: Final = "grpc-use-ssl-mutual"
+_TLS: Final = (_USE_TLS, _MUTUAL, "grpc-server-cert", "grpc-server-key", "grpc-root-cert")
 _RULES: Final[dict[str, Callable[[str, str], Line]]] = {
     **dict.fromkeys(
         ("http-port", "grpc-port", "metrics-port", "model-control-mode", "load-model",
@@ -146,12 +166,9 @@ _RULES: Final[dict[str, Callable[[str, str], Line]]] = {
     "log-warning": _quieter("error"),
     "cache-config": _response_cache,
 }  # fmt: skip
-_TLS: Final = "`tuili serve` --tls-certificate and --tls-key are for HTTP and gRPC alike"
 _TRACE: Final = "it is deprecated in Triton too; --trace-config says the same"
 _PLATFORM: Final = "no such front end"
 _REFUSED: Final = {
-    "grpc-use-ssl": _TLS,
-    "grpc-use-ssl-mutual": _TLS,
     "model-config-name": "a model has one configuration",
     "trace-file": _TRACE,
     "trace-level": _TRACE,
@@ -170,8 +187,7 @@ _IGNORED: Final = (
     "enable-peer-access", "host-policy", "backend-directory", "backend-config",
     "repoagent-directory", "cache-directory", "strict-model-config", "log-error", "log-format",
     "log-file", "metrics-address", "metrics-config", "metrics-interval-ms", "allow-gpu-metrics",
-    "allow-cpu-metrics", "reuse-http-port", "reuse-grpc-port", "grpc-server-cert",
-    "grpc-server-key", "grpc-root-cert",
+    "allow-cpu-metrics", "reuse-http-port", "reuse-grpc-port",
 )  # fmt: skip
 _IGNORED_PREFIXES: Final = (
     "grpc-infer-", "grpc-max-", "grpc-keepalive-", "grpc-http2-", "sagemaker-", "vertex-ai-",

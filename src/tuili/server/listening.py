@@ -8,12 +8,13 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypedDict
 
 _TICK_S: Final = 0.5
 _HASTY_TICK_S: Final = 0.02
 _BATCH: Final = 512  # connections looked at in one go, so that ten thousand do not stall the loop
 _BACKLOG: Final = 1024
+_HANDSHAKE_S: Final = 20.0  # the loops' own is a minute, in which a client counts as none
 
 
 class Connection(Protocol):
@@ -98,6 +99,11 @@ class Address:
     path: str = ""
 
 
+class _Secure(TypedDict, total=False):
+    ssl: ssl.SSLContext
+    ssl_handshake_timeout: float
+
+
 class Listening:
     """A front end that listens; made by `listen`."""
 
@@ -177,8 +183,12 @@ async def listen(
     """Begin to listen; every client gets a protocol from `connect`."""
     loop = asyncio.get_running_loop()
 
+    secure: _Secure = {}
+    if address.tls is not None:
+        secure = {"ssl": address.tls, "ssl_handshake_timeout": _HANDSHAKE_S}
+
     def welcome(client: socket.socket) -> Awaitable[object]:
-        return loop.connect_accepted_socket(connect, client, ssl=address.tls)
+        return loop.connect_accepted_socket(connect, client, **secure)
 
     if address.path:
         server = await loop.create_unix_server(connect, address.path, backlog=_BACKLOG)
@@ -189,6 +199,6 @@ async def listen(
         address.port,
         backlog=_BACKLOG,
         reuse_port=address.reuse_port,
-        ssl=address.tls,
+        **secure,
     )
     return Listening(connections, server, welcome)

@@ -11,6 +11,8 @@ ControlMode = Literal["none", "explicit", "poll", "events", "demand"]
 FOLLOWS: Final = ("poll", "events")
 # Where a model runs: "auto" keeps native code in the server's process and all else in hosts.
 Isolation = Literal["auto", "process", "none"]
+# What speaks TLS, given a certificate.
+TlsProtocols = Literal["both", "http", "grpc"]
 # Who runs an ONNX file: tuili's compiler, ONNX Runtime, or the latter where the former cannot.
 OnnxExecutor = Literal["auto", "tuili", "onnxruntime"]
 
@@ -56,9 +58,12 @@ class ServerOptions:
     rate_limit_resources: tuple[tuple[str, int], ...] = ()
     grpc_impl: Literal["native", "grpcio"] = "native"
     server_id: str = "tuili"
-    # PEM files; both or none. HTTP and gRPC then speak TLS only.
+    # PEM files; both or none. HTTP and gRPC, or `tls_protocols` of them, then speak TLS only.
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    # PEM: authorities, one of which must have signed the certificate that every client shows.
+    tls_client_ca: Path | None = None
+    tls_protocols: TlsProtocols = "both"
     # Parts of the interface that ask for a header: CATEGORY,..:HEADER=VALUE.
     http_restricted_api: tuple[str, ...] = ()
     grpc_restricted_protocol: tuple[str, ...] = ()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
 from pathlib import Path
+from typing import Final
 
 from tuili.errors import InvalidArgument
 
+_log: Final = logging.getLogger("tuili.server")
 
-def server_context(certificate: Path, key: Path, *, protocol: str) -> ssl.SSLContext:
+
+def server_context(
+    certificate: Path, key: Path, *, protocol: str, client_ca: Path | None = None
+) -> ssl.SSLContext:
     """A context for `protocol` ("http/1.1" or "h2", RFC 7301), TLS 1.2 and newer.
 
-    `certificate` is a PEM file with the chain, the server's own first; InvalidArgument if it and
-    `key` cannot be used.
+    `certificate` is a PEM file with the chain, the server's own first. With `client_ca`, a PEM file
+    of authorities, clients must show a certificate that one of them signed, and that is not in
+    the lists of revoked ones in that file, if there are any. InvalidArgument if one of the files
+    cannot be used.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([protocol])
     try:
@@ -24,7 +33,74 @@ def server_context(certificate: Path, key: Path, *, protocol: str) -> ssl.SSLCon
             f"TLS certificate {str(certificate)!r} with key {str(key)!r}: {error}; expected two "
             "PEM files that belong together, the key without a password"
         ) from error
+    if client_ca is not None:
+        _demand_certificates(context, client_ca)
     return context
+
+
+def _demand_certificates(context: ssl.SSLContext, authorities: Path) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(authorities)
+    except OSError as error:
+        raise InvalidArgument(
+            f"TLS authorities of clients {str(authorities)!r}: {error}; expected a PEM file of "
+            "certificates"
+        ) from error
+    if context.cert_store_stats()["crl"]:
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+
+
+def lacks_http2(transport: asyncio.BaseTransport) -> bool:
+    """Whether a TLS client has not agreed to HTTP/2 by ALPN (RFC 9113, section 3.2)."""
+    found = transport.get_extra_info("ssl_object")
+    return found is not None and found.selected_alpn_protocol() != "h2"
+
+
+class _Telling(ssl.SSLObject):
+    """Has a client that fails the handshake hear why, and the log too.
+
+    The loops close the connection at the first error and leave the alert unsent (RFC 8446,
+    section 6.2).
+    """
+
+    outgoing: ssl.MemoryBIO
+    _failed = False
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            if self._failed:
+                raise
+            self._failed = True
+            _log.info("a client failed the TLS handshake: %s", error)
+            if not self.outgoing.pending:
+                raise
+            # The loop sends it, and comes again with the client's end or at its time.
+            raise ssl.SSLWantReadError from error
+
+
+class _Context(ssl.SSLContext):
+    """Gives its connections what they are about to send to look at."""
+
+    sslobject_class = _Telling
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """A connection over two buffers."""
+        found = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if isinstance(found, _Telling):
+            found.outgoing = outgoing
+        return found
 
 
 class _Encrypted(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from tuili.errors import InvalidArgument, Unavailable, Unsupported
 from tuili.server.dataplane import DataPlane
@@ -17,6 +17,10 @@ from tuili.server.webhooks import Webhooks
 if TYPE_CHECKING:
     from tuili.server.grpc import GrpcLimits
     from tuili.server.http import HttpLimits, Refusals
+
+
+# RFC 7301, section 6.
+_ALPN: Final = {"http": "http/1.1", "grpc": "h2"}
 
 
 class FrontEnd(Protocol):
@@ -89,7 +93,8 @@ async def start_grpc(
     limits = grpc_rules(options)
     from tuili.server import grpc
 
-    if options.tls_certificate and options.grpc_impl == "grpcio":
+    secure = options.tls_certificate and options.tls_protocols != "http"
+    if secure and options.grpc_impl == "grpcio":
         raise Unsupported("--grpc-impl grpcio has no TLS; the native implementation has")
     if options.access_log and options.grpc_impl == "grpcio":
         raise Unsupported("--grpc-impl grpcio keeps no access log; the native implementation does")
@@ -117,26 +122,33 @@ async def start_metrics(dataplane: DataPlane, options: ServerOptions) -> FrontEn
 
 def http_address(options: ServerOptions) -> Address:
     """Where HTTP listens."""
-    return Address(
-        options.host, options.http_port, _tls(options, "http/1.1"), options.frontends > 1
-    )
+    return Address(options.host, options.http_port, _tls(options, "http"), options.frontends > 1)
 
 
 def grpc_address(options: ServerOptions) -> Address:
     """Where gRPC listens."""
-    return Address(options.host, options.grpc_port, _tls(options, "h2"), options.frontends > 1)
+    return Address(options.host, options.grpc_port, _tls(options, "grpc"), options.frontends > 1)
 
 
-def _tls(options: ServerOptions, protocol: str) -> ssl.SSLContext | None:
+def _tls(options: ServerOptions, protocol: Literal["http", "grpc"]) -> ssl.SSLContext | None:
     """The context of a front end; None for plain text."""
-    certificate, key = options.tls_certificate, options.tls_key
+    certificate, key, authorities = (
+        options.tls_certificate, options.tls_key, options.tls_client_ca
+    )  # fmt: skip
     if certificate is None and key is None:
+        if authorities is not None or options.tls_protocols != "both":
+            raise InvalidArgument(
+                "--tls-client-ca and --tls-protocols need --tls-certificate and --tls-key: "
+                "without them nothing speaks TLS"
+            )
         return None
     if certificate is None or key is None:
         raise InvalidArgument(
             "--tls-certificate and --tls-key go together, and one of them is missing"
         )
-    return server_context(certificate, key, protocol=protocol)
+    if options.tls_protocols not in ("both", protocol):
+        return None
+    return server_context(certificate, key, protocol=_ALPN[protocol], client_ca=authorities)
 
 
 def _missing_extra(error: ImportError) -> Unsupported:

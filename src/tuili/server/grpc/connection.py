@@ -25,6 +25,7 @@ from tuili.server.grpc.service import INFER_PATH
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.leaving import leave
 from tuili.server.listening import keep_alive
+from tuili.server.tls import lacks_http2
 
 if TYPE_CHECKING:
     from tuili.server.grpc.listener import GrpcListener
@@ -97,6 +98,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self.outgoing.connect(self._transport)
         self._transport.write(settings + more)
         self._connections.opened(self)
+        if lacks_http2(self._transport):
+            fault = "over TLS, gRPC needs a client that offers h2 by ALPN"
+            self._fail(ConnectionFault(h2.INADEQUATE_SECURITY, fault))
 
     def address(self) -> str:
         """The peer's address."""
