@@ -72,12 +72,10 @@ def test_a_folder_is_used_as_it_is(tmp_path, environment):
 
 def test_an_archive_in_the_models_folder_is_unpacked_once(tmp_path, environment):
     (tmp_path / "models" / "m").mkdir(parents=True)
-    with tarfile.open(tmp_path / "models" / "m" / "env.tar.gz", "w:gz") as archive:
-        for each in environment.iterdir():
-            archive.add(each, each.name)
+    _packed(environment, tmp_path / "models" / "m" / "env.tar.gz")
     path = "$$TRITON_MODEL_DIRECTORY/env.tar.gz"
     assert answer(tmp_path / "models", path) == [42, 1]
-    (unpacked,) = (tmp_path / "cache" / "environments").iterdir()
+    (unpacked,) = _kept(tmp_path)
     assert (unpacked / "bin" / "python").exists()
 
 
@@ -98,6 +96,39 @@ def test_what_cannot_be_an_environment_is_told(tmp_path, make, text):
 def test_without_a_process_of_its_own_there_is_no_environment(tmp_path, environment):
     with pytest.raises(InvalidModel, match="needs a process of the model's own"):
         answer(tmp_path / "models", environment, isolation="none")
+
+
+@pytest.mark.parametrize("make", [
+    lambda folder: _archive(folder, "readme"),
+    lambda folder: _packed(_python(folder, "print('3.4')")),
+    lambda folder: _packed(_python(folder, "raise SystemExit('no')")),
+])  # fmt: skip
+def test_nothing_is_left_of_an_archive_that_cannot_be_used(tmp_path, make):
+    archive = make(tmp_path)
+    with pytest.raises(InvalidModel, match=r"has no bin/python|has Python 3.4|does not run"):
+        answer(tmp_path / "models", archive)
+    assert _kept(tmp_path) == []
+
+
+def test_what_a_killed_server_has_half_unpacked_is_unpacked_anew(tmp_path, environment):
+    archive = _packed(environment, tmp_path / "env.tar")
+    assert answer(tmp_path / "first", archive) == [42, 1]
+    (unpacked,) = _kept(tmp_path)
+    (unpacked / ".tuili-whole").unlink()
+    next(unpacked.glob("lib/python*/site-packages/only_here.py")).unlink()
+    assert answer(tmp_path / "second", archive) == [42, 1]
+
+
+def _kept(folder: Path) -> list[Path]:
+    return [each for each in (folder / "cache" / "environments").iterdir() if each.is_dir()]
+
+
+def _packed(folder: Path, path: Path | None = None) -> Path:
+    path = path or folder.with_suffix(".tar")
+    with tarfile.open(path, "w") as archive:
+        for each in folder.iterdir():
+            archive.add(each, each.name)
+    return path
 
 
 def _archive(folder: Path, name: str) -> Path:

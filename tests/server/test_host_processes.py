@@ -47,6 +47,15 @@ def started(path):
     return host
 
 
+def is_alive(pid):
+    """Whether a process that is about to end has not ended for long."""
+    for _ in range(1000):
+        if not Path(f"/proc/{pid}").exists():
+            return False
+        os.sched_yield()
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
 def told(host):
     (row,) = host.run({"x": np.zeros((1, 1))})["y"]
     return dict(zip(("drawn", "pid", "files", "policy", "marked", "session"), row, strict=True))
@@ -107,20 +116,40 @@ def test_hosts_end_with_the_process_that_wanted_them(model):
     pid = int(done.stdout)
     assert "loaded" in done.stderr
     # Its end is on its way: its socket is closed.
-    for _ in range(1000):
-        if not Path(f"/proc/{pid}").exists():
-            return
-        os.sched_yield()
-    process = Path(f"/proc/{pid}/stat").read_text().split()[2]
-    assert process == "Z"
+    assert not is_alive(pid)
 
 
 def test_closing_ends_the_helper():
     server = ForkServer()
     server._running()
-    process = server._process
     server.close()
-    assert process.returncode == -signal.SIGKILL
+    assert server._process.wait(60) == 0
+
+
+def test_a_host_that_hangs_does_not_outlive_its_server_for_long():
+    source = """if True:
+        import os, socket, sys
+        from tuili.server.execution.host_processes import ForkServer, Interpreter
+        ours, theirs = socket.socketpair()
+        hangs = Interpreter([sys.executable, "-c", "print(flush=True)\\nwhile True: pass"], {})
+        process = ForkServer(grace_s=0.1).fork("hangs", [theirs.fileno()], frozenset(), hangs)
+        print(process.pid, flush=True)
+        os._exit(0)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, check=True, text=True, timeout=60
+    )
+    # Standard output ends with its last holder, which is the host.
+    assert done.stdout.split()[0].isdigit()
+
+
+def test_what_a_model_started_is_ended_with_it(model):
+    model.write_text(SOURCE + "\nimport subprocess\nsubprocess.Popen(['sleep', '1000'])\n")
+    host = started(model)
+    pid = host._process.pid
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    host.close()
+    assert not is_alive(int(child))
 
 
 def test_a_host_may_have_an_interpreter_of_its_own(tmp_path):

@@ -2,9 +2,10 @@
 
 Starting Python and importing NumPy takes a third of a second of CPU; forking takes a millisecond.
 That matters when a host has died, and other models share the cores with its successor. This process
-has one thread, runs no model and holds no request. It ends with its server's end of the socket.
+has one thread, runs no model and holds no request. It ends with its server's end of the socket, and
+sees to it that no host outlives that for long.
 
-Started as `python -m tuili.backends.fork_server SOCKET`.
+Started as `python -m tuili.backends.fork_server SOCKET GRACE_S`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -43,16 +45,18 @@ class Fork(msgspec.Struct, array_like=True):
     environment: dict[bytes, bytes]  # which, as the folder, need not be UTF-8
     folder: bytes
     cores: list[int]
+    # Of the Python to be instead of a fork of this one; the socket's number comes behind it.
+    command: list[bytes] = []
 
 
 _decode: Final = msgspec.msgpack.Decoder(Fork).decode
 
 
 def main() -> None:
-    """Serve the socket whose descriptor is the first argument."""
+    """Serve the socket whose descriptor is the first argument; the second is the grace, seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as server:
-        _Server(server).serve()
+        _Server(server).serve(float(sys.argv[2]))
 
 
 class _Server:
@@ -67,8 +71,8 @@ class _Server:
         self._woken = woken
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
-    def serve(self) -> None:
-        """Until the server is gone."""
+    def serve(self, grace_s: float) -> None:
+        """Until the server is gone, and its hosts are; those that hang are ended."""
         # What is here now stays: children need not copy the pages that hold its counters.
         gc.collect()
         gc.freeze()
@@ -78,7 +82,19 @@ class _Server:
                 self._wake.recv(4096)
                 self._reap()
             if self._server in ready and not self._fork_one():
-                return
+                break
+        self._end_all(time.monotonic() + grace_s)
+
+    def _end_all(self, by: float) -> None:
+        """Hosts end by themselves with their server, unless somebody's code does not let them."""
+        while self._statuses and (left_s := by - time.monotonic()) > 0:
+            if select.select([self._wake], [], [], left_s)[0]:
+                self._wake.recv(4096)
+                self._reap()
+        for pid in self._statuses:
+            # Each leads a group of its own, in which are the processes that its model started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         while self._statuses:
@@ -125,6 +141,9 @@ class _Server:
                 os.sched_setaffinity(0, order.cores)
             with contextlib.suppress(OSError):
                 Path("/proc/self/comm").write_text(order.name[-15:], encoding="utf-8")
+            if order.command:
+                command = [*order.command, b"%d" % order.numbers[0]]
+                os.execve(command[0], command, os.environb)  # noqa: S606 - as its own arguments
             np.random.seed()
             code = host.run(order.numbers[0])
         except SystemExit as error:

@@ -167,6 +167,35 @@ def test_what_a_dead_consumer_held_is_answered_by_another_once(queue):
     run(queue, scenario)
 
 
+def test_what_takes_longer_than_the_claim_stays_where_it_is_worked_on(queue):
+    async def scenario(client):
+        await client.send("held", "1")
+        first, second = FakeDataPlane(), FakeDataPlane()
+        source, extended = source_of(client.url), []
+        extend = source.extend
+
+        async def counted(handles):
+            await extend(handles)
+            extended.append(handles)
+
+        async def long_enough():
+            return len(extended) > 6  # twice the time after which others claim it
+
+        source.extend = counted
+        consumers = [Consumer(first, source), Consumer(second, source_of(client.url))]
+        consumers[0].start()
+        await first.holding.wait()
+        consumers[1].start()
+        await until(long_enough)
+        first.release()
+        assert [id_ for id_, _, _ in await answered(client, 1)] == ["1"]
+        for each in consumers:
+            await each.stop(5)
+        assert (len(first.requests), len(second.requests)) == (1, 0)
+
+    run(queue, scenario)
+
+
 def test_the_same_id_is_answered_once(queue):
     async def scenario(client):
         consumer = Consumer(FakeDataPlane(), source_of(client.url))

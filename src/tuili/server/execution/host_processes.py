@@ -15,15 +15,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 
-from tuili.backends.host_messages import MAX_MESSAGE
+from tuili.backends.host_messages import END_S, MAX_MESSAGE
 
 _NUMBER_BYTES: Final = 8
 _START_S: Final = 60.0
+_FAREWELL_S: Final = 0.5
 MAX_DESCRIPTORS: Final = 16
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -74,8 +76,11 @@ class Forked:
             self._told.close()
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, with whatever its model has started."""
         if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+            # Too early for it to lead a group, perhaps.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 
@@ -98,13 +103,16 @@ class Forked:
 _BESIDE: Final = "import sys; sys.path += {paths!r}; from tuili.backends.host import main; main()"
 
 
-def start(descriptors: Sequence[int], cores: frozenset[int]) -> Process:
-    """A host in a fresh interpreter, with these descriptors; the first is its socket."""
-    return _start([sys.executable, "-m", "tuili.backends.host"], descriptors, cores, None)
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """Another Python than the server's, for a host: how to start it, and its variables."""
+
+    command: list[str]
+    variables: dict[str, str]
 
 
-def start_in(environment: Path, descriptors: Sequence[int], cores: frozenset[int]) -> Process:
-    """As `start`, by the Python in the `bin` of an environment and with its packages."""
+def interpreter_of(environment: Path) -> Interpreter:
+    """The Python in the `bin` of an environment, with its packages."""
     here = [str(Path(__file__).parents[3]), *(each for each in sys.path if "-packages" in each)]
     variables = dict(os.environ)
     for name, part in (("PATH", "bin"), ("LD_LIBRARY_PATH", "lib")):
@@ -113,21 +121,19 @@ def start_in(environment: Path, descriptors: Sequence[int], cores: frozenset[int
     for name in ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV"):
         variables.pop(name, None)
     python = str(environment / "bin" / "python")
-    command = [python, "-c", _BESIDE.format(paths=here)]
-    return _start(command, descriptors, cores, variables)
+    return Interpreter([python, "-c", _BESIDE.format(paths=here)], variables)
 
 
-def _start(
-    command: list[str],
-    descriptors: Sequence[int],
-    cores: frozenset[int],
-    variables: dict[str, str] | None,
+def start(
+    descriptors: Sequence[int], cores: frozenset[int], other: Interpreter | None = None
 ) -> Process:
+    """A host in a fresh interpreter, with these descriptors; the first is its socket."""
+    command = other.command if other else [sys.executable, "-m", "tuili.backends.host"]
     process = subprocess.Popen(
         [*command, str(descriptors[0])],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
-        env=variables,
+        env=other.variables if other else None,
         # A terminal's Ctrl-C is for the server, which then ends its hosts.
         start_new_session=True,
     )
@@ -140,18 +146,30 @@ def _start(
 class ForkServer:
     """The helper process; it starts with the first host, and again should it have died."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float = END_S + 2.0) -> None:
+        """Hosts that are there `grace_s` after this process has ended are killed."""
         atexit.register(self.close)
+        self._grace_s = grace_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
-    def fork(self, name: str, descriptors: Sequence[int], cores: frozenset[int]) -> Process:
+    def fork(
+        self,
+        name: str,
+        descriptors: Sequence[int],
+        cores: frozenset[int],
+        other: Interpreter | None = None,
+    ) -> Process:
         """A host with these descriptors under the same numbers; the first is its socket."""
         folder = os.fsencode(Path.cwd())
-        order = _encode([name, descriptors, dict(os.environb), folder, sorted(cores)])
+        command = [os.fsencode(part) for part in other.command] if other else []
+        variables = dict(os.environb)
+        if other:
+            variables = {os.fsencode(k): os.fsencode(v) for k, v in other.variables.items()}
+        order = _encode([name, descriptors, variables, folder, sorted(cores), command])
         if len(order) > MAX_MESSAGE or len(descriptors) > MAX_DESCRIPTORS - 3:
-            return start(descriptors, cores)
+            return start(descriptors, cores, other)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             along = [1, 2, theirs.fileno(), *descriptors]
@@ -164,7 +182,7 @@ class ForkServer:
         return Forked(ours)
 
     def close(self) -> None:
-        """End the helper; hosts end by themselves, as their sockets close."""
+        """End the helper, once it has seen the last host end; the sockets of hosts are closing."""
         with self._lock:
             self._end()
 
@@ -174,7 +192,13 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tuili.backends.fork_server", str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-m",
+                    "tuili.backends.fork_server",
+                    str(theirs.fileno()),
+                    str(self._grace_s),
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -187,9 +211,9 @@ class ForkServer:
             self._socket.close()
             self._socket = None
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+            # It stays while hosts do, longer than we wait for it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_FAREWELL_S)
 
 
 FORK_SERVER: Final = ForkServer()

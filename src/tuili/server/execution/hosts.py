@@ -46,7 +46,7 @@ from tuili.backends.host_messages import (
     to_specs,
 )
 from tuili.errors import InvalidArgument, InvalidModel
-from tuili.server.execution.host_processes import FORK_SERVER, Process, start_in
+from tuili.server.execution.host_processes import FORK_SERVER, Process, interpreter_of
 from tuili.server.execution.outbox import Outbox
 from tuili.server.execution.readying import Readying
 from tuili.server.execution.running import InstanceDied
@@ -254,10 +254,9 @@ class Host:
             memories = [_slot_memory(at) for at in range(self.spec.slots)]
             calls_number = their_calls.fileno()
             descriptors = [theirs.fileno(), calls_number, *memories]
-            if self.spec.environment is not None:
-                self._process = start_in(self.spec.environment, descriptors, self.spec.cores)
-            else:
-                self._process = FORK_SERVER.fork(self.spec.name, descriptors, self.spec.cores)
+            environment = self.spec.environment
+            other = None if environment is None else interpreter_of(environment)
+            self._process = FORK_SERVER.fork(self.spec.name, descriptors, self.spec.cores, other)
         calls.setblocking(False)
         self._socket, self._calls = ours, Outbox(calls)
         if self._on_calls is not None:

@@ -1,7 +1,8 @@
 """Environments: a Python model's own packages, by Triton's parameter EXECUTION_ENV_PATH.
 
 The path is of a folder, or of an archive of one (conda-pack, venv-pack, or tar of a venv); archives
-are unpacked once, by content. `$$TRITON_MODEL_DIRECTORY` in it is the folder of the model.
+are unpacked once, by content, and kept if the Python in them can be used.
+`$$TRITON_MODEL_DIRECTORY` in the path is the folder of the model.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Final
 
 from tuili.errors import InvalidModel
+from tuili.server.repository.compiling import locked
 from tuili.server.repository.config import ModelConfig
+from tuili.server.tied import tied
 
 PARAMETER: Final = "EXECUTION_ENV_PATH"
 _MODEL: Final = "$$TRITON_MODEL_DIRECTORY"
 _BLOCK: Final = 1 << 20
+_WHOLE: Final = ".tuili-whole"
 _RUN_S: Final = 120.0
 # What the readers of compressed archives raise beside OSError.
 _DAMAGED: Final = (EOFError, zlib.error, lzma.LZMAError)
@@ -37,9 +40,10 @@ def environment_of(config: ModelConfig, folder: Path, cache: Path) -> Path | Non
     path = Path(text.replace(_MODEL, str(folder)))
     if not path.exists():
         raise InvalidModel(f"model '{config.name}': {PARAMETER} {str(path)!r} does not exist")
-    found = path if path.is_dir() else _unpacked(config.name, path, cache / "environments")
-    _require_python(config.name, found)
-    return found.absolute()
+    if not path.is_dir():
+        return _unpacked(config.name, path, cache / "environments").absolute()
+    _require_python(config.name, path)
+    return path.absolute()
 
 
 def python_of(environment: Path) -> Path:
@@ -49,25 +53,33 @@ def python_of(environment: Path) -> Path:
 
 def _unpacked(model: str, archive: Path, cache: Path) -> Path:
     target = cache / _digest(archive)
-    if target.is_dir():
-        return target
     cache.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=cache, prefix="."))
+    with locked(cache / f"{target.name}.lock"):
+        if not (target / _WHOLE).exists():
+            # In its place at once: conda-unpack writes the path where it runs into the scripts.
+            _unpack(model, archive, target)
+        root = _root(model, archive, target)
+    _require_python(model, root)
+    return root
+
+
+def _unpack(model: str, archive: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)  # what a server that was killed has left
     try:
         with tarfile.open(archive) as packed:
             # Environments link to absolute paths, which the filter for data refuses.
-            packed.extractall(fresh, filter="tar")
-        root = _root(model, archive, fresh)
+            packed.extractall(target, filter="tar")
+        root = _root(model, archive, target)
         unpack = root / "bin" / "conda-unpack"
         if unpack.exists():
             _run(model, [str(python_of(root)), str(unpack)])
-        if not target.is_dir():
-            root.rename(target)
+        _require_python(model, root)
+        (target / _WHOLE).touch()
     except (OSError, tarfile.TarError, *_DAMAGED) as error:
         raise InvalidModel(f"model '{model}': {PARAMETER} {str(archive)!r}: {error}") from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return target
+        if not (target / _WHOLE).exists():
+            shutil.rmtree(target, ignore_errors=True)
 
 
 def _root(model: str, archive: Path, folder: Path) -> Path:
@@ -105,7 +117,7 @@ def _require_python(model: str, environment: Path) -> None:
 def _run(model: str, command: list[str]) -> str:
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False,
+            tied(command), capture_output=True, text=True, errors="replace", check=False,
             timeout=_RUN_S, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -33,6 +33,9 @@ _CLOSE_S: Final = 2.0
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0)
 _MOST_TRIES: Final = 5
 _LATER_S: Final = 1.0
+# So often in the time after which a request goes to another consumer.
+_EXTENSIONS: Final = 3
+_LEAST_S: Final = 0.01
 
 
 class Consumer:
@@ -44,13 +47,16 @@ class Consumer:
         self._free = asyncio.Semaphore(concurrency)
         self._concurrency = concurrency
         self._decoder = decoder()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], object] = {}  # with the handle of what it works on
+        self._extending: asyncio.Task[None] | None = None
         self._stopping = False
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to take requests."""
-        self._loop = asyncio.get_running_loop().create_task(self._run())
+        loop = asyncio.get_running_loop()
+        self._loop = loop.create_task(self._run())
+        self._extending = loop.create_task(self._extend())
 
     async def stop(self, timeout_s: float) -> None:
         """Take no more, answer what is in hand within the time; the rest goes to others."""
@@ -58,7 +64,9 @@ class Consumer:
         if self._loop is not None:
             # A fetch ends by itself; what waits for room, or for a lost queue, does not.
             await _ended({self._loop}, min(timeout_s, 2 * _FETCH_S))
-        await _ended(self._tasks, timeout_s)
+        await _ended(set(self._tasks), timeout_s)
+        if self._extending is not None:
+            await _ended({self._extending}, 0.0)
         with contextlib.suppress(Exception):  # whatever a queue's client raises: it is over
             async with asyncio.timeout(_CLOSE_S):
                 await self._source.close()
@@ -83,6 +91,17 @@ class Consumer:
                 _log.warning("%s: %s; trying again in %g s", self._source.name, cause, delay)
                 await asyncio.sleep(delay)
 
+    async def _extend(self) -> None:
+        """Keep what is being worked on, however long that takes."""
+        while True:
+            await asyncio.sleep(max(self._source.claim_s / _EXTENSIONS, _LEAST_S))
+            if self._tasks:
+                try:
+                    await self._source.extend(list(self._tasks.values()))
+                except Exception as error:  # noqa: BLE001 - whatever a queue's client raises
+                    # At worst it is handed out twice, and answered once.
+                    _log.warning("%s: not extended: %s", self._source.name, error)
+
     async def _take(self) -> None:
         """Fetch as many as there is room for; each is worked on by a task of its own."""
         await self._free.acquire()
@@ -98,7 +117,7 @@ class Consumer:
         self._release(room - len(found))
         for handle, request in found:
             task = asyncio.get_running_loop().create_task(self._work(handle, request))
-            self._tasks.add(task)
+            self._tasks[task] = handle
             task.add_done_callback(self._done)
 
     async def _work(self, handle: object, request: Request) -> None:
@@ -137,7 +156,7 @@ class Consumer:
             raise InternalError(f"the answer cannot be written: {error!r}") from error
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._free.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             # Neither answered nor put back: the queue hands it out again after its time.

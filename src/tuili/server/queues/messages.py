@@ -7,6 +7,7 @@ would have, and the body.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -47,14 +48,17 @@ class Answer:
 class Source(Protocol):
     """A queue. `answer` writes the answer and takes the request out, so that neither is lost.
 
-    `open` comes before all else, and again after an error: what is there still is kept.
+    `open` comes before all else, and again after an error: what is there still is kept. What was
+    fetched goes to another consumer after `claim_s`, counted anew from each `extend`.
     """
 
     name: str
+    claim_s: float
 
     async def open(self) -> None: ...
     async def fetch(self, most: int, timeout_s: float) -> list[tuple[object, Request]]: ...
     async def answer(self, handle: object, answer: Answer) -> None: ...
+    async def extend(self, handles: Sequence[object]) -> None: ...
     async def later(self, handle: object, delay_s: float) -> None: ...
     async def close(self) -> None: ...
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ class JetStream:
         self._subject = option(options, "subject", "infer.requests")
         self._group = option(options, "group", "tuili")
         self._answers = option(options, "answers", "infer.answers")
-        self._claim_s = float(option(options, "claim_s", "60"))
+        self.claim_s = float(option(options, "claim_s", "60"))
         self._client: Client | None = None
         self._context: Any = None
         self._pull: Any = None
@@ -60,7 +61,7 @@ class JetStream:
         self._context = (await self._connected()).jetstream()
         await self._ensure_stream(self._stream, self._subject)
         await self._ensure_stream(f"{self._stream}-answers", self._answers)
-        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=self._claim_s)
+        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=self.claim_s)
         self._pull = await self._context.pull_subscribe(
             self._subject, durable=self._group, stream=self._stream, config=config
         )
@@ -140,6 +141,11 @@ class JetStream:
             "server's max_payload leaves; raise it there, or ask for less"
         )
         return Answer(answer.id, _TOO_LARGE, told.encode())
+
+    async def extend(self, handles: Sequence[Any]) -> None:
+        """Tell that they are being worked on."""
+        for handle in handles:
+            await handle.in_progress()
 
     async def later(self, handle: Any, delay_s: float) -> None:
         """Hand it back, to be delivered again after the delay."""

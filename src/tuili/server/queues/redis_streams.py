@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _REMEMBER_S: Final = 24 * 3600
 _CLAIM_EVERY_S: Final = 5.0
+_MOST_PENDING: Final = 10_000
 
 
 class RedisStream:
@@ -38,7 +39,7 @@ class RedisStream:
         self._stream = option(options, "stream", "requests")
         self._group = option(options, "group", "tuili")
         self._answers = option(options, "answers", f"{self._stream}:answers")
-        self._claim_s = float(option(options, "claim_s", "60"))
+        self.claim_s = float(option(options, "claim_s", "60"))
         self._consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._client: Redis | None = None
         self._claimed = 0.0
@@ -65,7 +66,7 @@ class RedisStream:
 
     async def fetch(self, most: int, timeout_s: float) -> list[tuple[object, Request]]:
         """New entries, or those that nobody answered for too long."""
-        if time.monotonic() >= self._claimed + min(_CLAIM_EVERY_S, self._claim_s):
+        if time.monotonic() >= self._claimed + min(_CLAIM_EVERY_S, self.claim_s):
             self._claimed = time.monotonic()
             found = await self._claim(most)
             if found:
@@ -78,7 +79,7 @@ class RedisStream:
 
     async def _claim(self, most: int) -> list[tuple[object, Request]]:
         claimed = await self._redis.xautoclaim(
-            self._stream, self._group, self._consumer, int(self._claim_s * 1000), "0-0", most
+            self._stream, self._group, self._consumer, int(self.claim_s * 1000), "0-0", most
         )
         found: list[tuple[object, Request]] = []
         for id_, fields in claimed[1]:
@@ -106,6 +107,17 @@ class RedisStream:
                 await pipe.execute()
             except WatchError:  # another consumer was quicker
                 await self._redis.xack(self._stream, self._group, handle)
+
+    async def extend(self, handles: Sequence[object]) -> None:
+        """Keep entries from being claimed; those that others have claimed stay theirs."""
+        ours = await self._redis.xpending_range(
+            self._stream, self._group, "-", "+", _MOST_PENDING, self._consumer
+        )
+        held = {entry["message_id"] for entry in ours}.intersection(handles)
+        if held:
+            await self._redis.xclaim(
+                self._stream, self._group, self._consumer, 0, sorted(held), justid=True
+            )
 
     async def later(self, handle: object, delay_s: float) -> None:
         """Leave it pending: it is claimed again, by whoever is free, when `claim_s` have passed."""

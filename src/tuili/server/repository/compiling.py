@@ -22,9 +22,11 @@ from typing import Final
 from tuili.artifact.producer import producer_digest
 from tuili.errors import InvalidModel, ToolchainError
 from tuili.precision import EXACT
+from tuili.server.tied import tied
 
 _CHUNK: Final = 1 << 20
 _SHOWN: Final = 2000
+_SCRATCH: Final = "compiling-"
 # A request carries tensors only: classifiers that end in a dictionary per row give a tensor.
 _COMPILE: Final = ("-m", "tuili", "compile", "-q")
 
@@ -53,7 +55,10 @@ def compiled(source: Path, cache: Path, apart: Sequence[str] = (), precision: st
     if artifact.exists():
         return artifact
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock"):
+    with locked(folder / "lock"):
+        # What a server left that ended while it compiled; nobody else is at it.
+        for left in folder.glob(f"{_SCRATCH}*"):
+            shutil.rmtree(left, ignore_errors=True)
         if not artifact.exists():
             _compile(source, artifact, options)
     return artifact
@@ -73,11 +78,12 @@ def content_key(source: Path, options: Sequence[str] = ()) -> str:
 
 
 def _compile(source: Path, artifact: Path, options: Sequence[str]) -> None:
-    scratch = Path(tempfile.mkdtemp(dir=artifact.parent, prefix="compiling-"))
+    scratch = Path(tempfile.mkdtemp(dir=artifact.parent, prefix=_SCRATCH))
     try:
         made = scratch / artifact.name
+        command = [sys.executable, *_COMPILE, str(source), "-o", str(made), "--plain-maps"]
         done = subprocess.run(
-            [sys.executable, *_COMPILE, str(source), "-o", str(made), "--plain-maps", *options],
+            tied([*command, *options]),
             capture_output=True,
             text=True,
             check=False,
@@ -100,7 +106,7 @@ def _failure(source: Path, done: subprocess.CompletedProcess[str]) -> InvalidMod
 
 
 @contextmanager
-def _locked(path: Path) -> Generator[None]:
+def locked(path: Path) -> Generator[None]:
     """Hold an exclusive file lock; it goes with the process, whatever happens to it."""
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
