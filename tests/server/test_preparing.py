@@ -191,3 +191,12 @@ def test_a_model_whose_warm_up_fails_is_closed(tmp_path):
     with pytest.raises(InvalidModel, match="nothing is missing"):
         prepare(tmp_path, config, 1, ServerOptions(repository=(tmp_path,)))
     assert closed.exists()
+
+
+@pytest.mark.parametrize("name", ["a!b", "a;b", "a$b", "a(b)", "a\\b", "a~b"])
+def test_names_that_a_shell_would_read_are_refused_to_python_models_as_by_triton(tmp_path, name):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "model.py").write_text("class Model: pass")
+    config = from_json(name, {"backend": "python"}, Source("config.pbtxt"))
+    with pytest.raises(InvalidModel, match="Invalid stub name: contains invalid characters"):
+        prepare(tmp_path, config, 1, ServerOptions(repository=(tmp_path,), compat="triton"))

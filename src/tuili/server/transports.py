@@ -44,7 +44,7 @@ def http_rules(options: ServerOptions) -> tuple[HttpLimits, Refusals]:
     )
     if options.compat == "triton":
         # Its clients keep their connections until the exit timeout is over.
-        limits = replace(limits, parting_s=options.exit_timeout_s)
+        limits = replace(limits, parting_s=options.exit_timeout_s, length_beside_chunks=True)
     refusals = http.Refusals(
         overload_status=options.overload_status,
         json_mistake_status=500 if options.compat == "triton" else 400,

@@ -66,6 +66,15 @@ def test_any_split_of_the_bytes_gives_the_same_answers(data: st.DataObject):
     assert pieces.transport.sent == whole.transport.sent
 
 
+def test_a_length_beside_chunks_means_nothing_and_is_the_last_of_its_connection_where_allowed():
+    both = CHUNKED.replace(b"Host: a", b"Host: a\r\nContent-Length: 3", 1)
+    wire = Wire(HttpLimits(length_beside_chunks=True))
+    wire.feed(both + LIVE)
+    (answer,) = wire.answers()
+    assert answer.json["outputs"][0]["data"] == [1, 2]
+    assert b"Connection: close" in wire.transport.sent
+
+
 def test_byte_by_byte_works():
     wire = Wire()
     for byte in INFER + CHUNKED:

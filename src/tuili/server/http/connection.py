@@ -176,7 +176,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         if len(block) > limits.max_head_bytes:
             raise BadHead(431, "request head too large")
         # RFC 9112 section 2.2: an empty line before the request line is to be ignored.
-        head = parse_head(block[2:] if block.startswith(b"\r\n") else block)
+        block_alone = block[2:] if block.startswith(b"\r\n") else block
+        head = parse_head(block_alone, limits.length_beside_chunks)
         if head.content_length > limits.max_body_bytes:
             raise BadHead(
                 413,

@@ -1,8 +1,9 @@
 """The head of an HTTP/1.1 request: bytes in, `Head` out, nothing a proxy could read differently.
 
 RFC 9112 is obeyed on its strict side.  Whatever two parsers might understand in two ways (a second
-Content-Length, Transfer-Encoding beside Content-Length, folded lines, bare CR or LF, spaces before
-a colon) is refused and the connection is closed, because that is how requests are smuggled.
+Content-Length, one beside Transfer-Encoding unless that is allowed, folded lines, bare CR or LF,
+spaces before a colon) is refused and the connection is closed, because that is how requests are
+smuggled.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _ABSOLUTE: Final = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _SINGLETONS: Final = frozenset(
     (b"content-length", b"transfer-encoding", b"host", b"inference-header-content-length")
 )
+_CODED_AND_MEASURED: Final = frozenset((b"content-length", b"transfer-encoding"))
 _MAX_FIELDS: Final = 128
 
 CHUNKED: Final = -1
@@ -67,8 +69,12 @@ class Head:
         return self.headers.get(name.encode(), b"").decode("latin-1")
 
 
-def parse_head(block: bytes) -> Head:
-    """The head in `block`: request line and fields, without the blank line that ends them."""
+def parse_head(block: bytes, length_beside_chunks: bool = False) -> Head:
+    """The head in `block`: request line and fields, without the blank line that ends them.
+
+    RFC 9112 section 6.1 leaves two ways with a Content-Length beside Transfer-Encoding: to refuse
+    it, or with `length_beside_chunks` to disregard it and to close the connection afterwards.
+    """
     lines = block.split(b"\r\n")
     request = _REQUEST_LINE.fullmatch(lines[0])
     if request is None:
@@ -77,6 +83,9 @@ def parse_head(block: bytes) -> Head:
     if major != b"1":
         raise BadHead(505, "unsupported HTTP version, expected HTTP/1.1")
     headers = _fields(lines[1:])
+    ambiguous = length_beside_chunks and headers.keys() >= _CODED_AND_MEASURED
+    if ambiguous:
+        del headers[b"content-length"]
     path, query = _split_target(target)
     old = minor == b"0"
     if not old and b"host" not in headers:
@@ -88,7 +97,7 @@ def parse_head(block: bytes) -> Head:
         query=query,
         headers=headers,
         content_length=_body_length(headers, old),
-        keep_alive=_keep_alive(headers, old),
+        keep_alive=_keep_alive(headers, old) and not ambiguous,
         json_length=_json_length(headers),
         expect_continue=_expects_continue(headers, old),
         content_encoding=headers.get(b"content-encoding", b"").lower(),

@@ -27,4 +27,6 @@ class HttpLimits:
     # How long an idle client is listened to once the server ends: its request may be on the way.
     parting_s: float = 0.2
     linger_s: float = 2.0  # how long a refused client is listened to before the door shuts
+    # Whether a chunked body may come with a Content-Length, which then means nothing.
+    length_beside_chunks: bool = False
     restrictions: Restrictions = field(default_factory=Restrictions)

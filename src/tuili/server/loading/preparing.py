@@ -21,6 +21,7 @@ from tuili.server.loading.completion import Completed, complete, declared_specs,
 from tuili.server.loading.environments import PARAMETER, environment_of
 from tuili.server.loading.instances import cores_of, threads_of
 from tuili.server.loading.layouts import batch_input_specs, layout_of
+from tuili.server.loading.python_names import check_name
 from tuili.server.loading.stateful import sequence_policy, sequence_specs
 from tuili.server.loading.together import close_all, together
 from tuili.server.loading.warming import warm_all
@@ -161,6 +162,8 @@ class _Loading:
         self._on_calls = on_calls
         self._environment = None
         if place.backend == "python":
+            if options.compat == "triton":
+                check_name(config.name)
             self._environment = environment_of(config, place.folder, cache_folder(options.cache))
         if self._environment is not None and not self.apart:
             raise InvalidModel(
