@@ -16,6 +16,7 @@ from tuili.ops import (
     control,
     convolution,
     creation,
+    frames,
     gathers,
     installed,
     internal,
@@ -72,6 +73,7 @@ FAMILIES = (
     training,
     *contrib.FAMILIES,
     internal,
+    frames,
 )
 
 TABLE: dict[str, Op] = {row.name: row for family in FAMILIES for row in family.ROWS}

@@ -206,6 +206,17 @@ def _spatial(node: Node, block: int) -> Part:
     return Part(Role.FOLLOWS, (0,)) if kept else _REFUSES
 
 
+def _frames(node: Node, block: int) -> Part:
+    """Copies of whole pictures; side by side only where all blocks are whole."""
+    x = node.required(0)
+    if not _can_be_blocked(x):
+        return _REFUSES
+    channels = x.shape[1]
+    assert isinstance(channels, int)
+    whole = channels % block == 0 or channels == node.output.shape[1]
+    return Part(Role.FOLLOWS, (0,)) if whole else _REFUSES
+
+
 # Their kernels write blocked bytes.
 ON_BYTES = {"QConv", "Fused", "QuantizeLinear", "MaxPool"}
 
@@ -223,6 +234,7 @@ RULES: dict[str, Rule] = {
     "GlobalMaxPool": _pool,
     "Resize": _spatial,
     "Pad": _spatial,
+    "Frames": _frames,
     "Fused": _elementwise,
     **dict.fromkeys(
         ("Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "Sigmoid", "Tanh", "Elu", "Pow",

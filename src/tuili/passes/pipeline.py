@@ -37,6 +37,7 @@ from tuili.passes.settle_ranks import settle_ranks
 from tuili.passes.sink_transposes import sink_transposes
 from tuili.passes.strength import reduce_strength
 from tuili.passes.volume_patches import volume_patches
+from tuili.passes.volumes import volumes_to_frames
 from tuili.passes.whole_windows import whole_windows
 from tuili.passes.widen_half import widen_half
 from tuili.passes.widen_lstm import widen_lstm
@@ -59,7 +60,9 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass, exact: bool = False) 
     run("stack_appended", lambda: stack_appended(graph))
     run("settle_ranks", lambda: settle_ranks(graph))
     for _ in range(MOST_ROUNDS):
-        if not _simplify(graph, run):
+        if _simplify(graph, run):
+            continue
+        if not run("volumes_to_frames", lambda: volumes_to_frames(graph, infer(graph))):
             break
     if not exact:
         run("reduce_strength", lambda: reduce_strength(graph, infer(graph)))

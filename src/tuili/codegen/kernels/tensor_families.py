@@ -8,6 +8,7 @@ from tuili.codegen.kernels.ml import coupling, distance, trees
 from tuili.codegen.kernels.movement import (
     fill,
     found,
+    frames,
     gather,
     gather_codes,
     gather_halves,
@@ -91,5 +92,6 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     "OneHot": (Family("one hot", fill.emit_one_hot, fill.supports_one_hot),),
     "Trilu": (Family("trilu", fill.emit_trilu, fill.supports_bytes),),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), (_RECURRENT,)),
+    "Frames": (Family("frames", frames.emit, frames.supports),),
     "Reorder": (Family("reorder", reorder.emit, reorder.supports),),
 }
