@@ -20,7 +20,6 @@ from tuili.passes.quantized.parts import BYTES
 from tuili.tensors import DType, evaluate, numel, symbols_of
 
 FEW_CHANNELS = 4  # a convolution reads an image of so few channels as it is
-MAP_RANK = 4
 GUESS = 64  # stands for a dim that is not known, to weigh reorders
 
 
@@ -75,13 +74,8 @@ def part_of(node: Node, block: int) -> Part:
 def _can_be_blocked(value: Value | None) -> bool:
     if value is None or not isinstance(value.type, TensorType) or value.type.shape is None:
         return False
-    fits = value.dtype is DType.F32 or (value.dtype in BYTES and len(value.shape) <= MAP_RANK)
-    return fits and 3 <= len(value.shape) <= MAP_RANK + 1 and isinstance(value.shape[1], int)
-
-
-def _is_volume(value: Value) -> bool:
-    """Of three axes beside batch and channels: fewer kernels know these."""
-    return len(value.shape) > MAP_RANK
+    fits = value.dtype is DType.F32 or value.dtype in BYTES
+    return fits and 3 <= len(value.shape) <= 4 and isinstance(value.shape[1], int)
 
 
 def _data_and_epilogue(node: Node, own_slots: int) -> tuple[int, ...]:
@@ -112,7 +106,7 @@ def _conv(node: Node, block: int) -> Part:
     slots = _data_and_epilogue(node, OWN_SLOTS[node.op])
     if groups == 1 and channels <= FEW_CHANNELS:
         return Part(Role.WANTS, slots[1:])
-    if outputs == groups == 1 and node.op == "Conv" and not _is_volume(x):
+    if outputs == groups == 1 and node.op == "Conv":
         return Part(Role.WANTS, (0,), writes_plain=True)
     return Part(Role.WANTS, slots)
 
@@ -124,7 +118,7 @@ def _has_known_weights(node: Node) -> bool:
 
 def _conv_transpose(node: Node, block: int) -> Part:
     plain = node.attrs.get("group", 1) != 1 or not _has_known_weights(node)
-    if plain or not _can_be_blocked(node.required(0)) or _is_volume(node.output):
+    if plain or not _can_be_blocked(node.required(0)):
         return _REFUSES
     if node.output.shape[1] == 1 and _taps_are_apart(node, block):
         return Part(Role.WANTS, (0,), writes_plain=True)
@@ -200,8 +194,6 @@ def _concat(node: Node, block: int) -> Part:
 def _spatial(node: Node, block: int) -> Part:
     """Resize and the like: fine while batch and channels stay as they are."""
     x = node.required(0)
-    if _is_volume(node.output):
-        return _REFUSES
     kept = _can_be_blocked(x) and x.shape[:2] == node.output.shape[:2]
     return Part(Role.FOLLOWS, (0,)) if kept else _REFUSES
 

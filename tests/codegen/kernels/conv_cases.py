@@ -25,11 +25,6 @@ def targets_here() -> list[Target]:
     return [t for t in X86 if set(t.requires) <= set(best.requires)] or [best]
 
 
-def all_axes(shape: tuple[int, ...]) -> str:
-    """The letters of the axes that may be open."""
-    return {3: "NW", 4: "NHW", 5: "NDHW"}[len(shape)]
-
-
 def symbolic(shape: tuple[int, ...], axes: str) -> tuple[Shape, dict[str, int]]:
     """The shape with a symbol on each axis named, and what the symbols stand for."""
     names = {

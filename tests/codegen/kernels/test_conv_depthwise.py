@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.codegen.kernels.conv_cases import (
-    all_axes,
     check,
     scalar_body,
     targets_here,
@@ -24,12 +23,6 @@ CASES = {
     "dilated": ((1, 8, 17, 19), (3, 3), {"pads": [2, 3, 2, 3], "dilations": [2, 3]}),
     "no padding": ((1, 16, 9, 9), (3, 2), {}),
     "wide padding": ((1, 16, 2, 2), (3, 3), {"pads": [3, 3, 3, 3]}),
-    "volume": ((2, 20, 4, 6, 21), (3, 3, 3), {"pads": [1] * 6}),
-    "volume strided": (
-        (1, 16, 5, 9, 12), (3, 3, 3), {"pads": [1, 1, 0, 0, 1, 1], "strides": [1, 2, 2]}
-    ),
-    "volume dilated": ((1, 8, 7, 6, 9), (2, 3, 2), {"dilations": [3, 1, 2], "pads": [0, 1] * 3}),
-    "along depths": ((1, 16, 6, 4, 5), (5, 1, 1), {"pads": [2, 0, 0, 2, 0, 0]}),
     "1-D": ((1, 24, 50), (9,), {"pads": [4, 4]}),
 }  # fmt: skip
 
@@ -53,6 +46,6 @@ def test_symbolic_sizes(case: str) -> None:
     channels = shape[1]
     node, values = window_node(
         "Conv", target, shape, {**attrs, "group": channels}, weights=weights_of(channels, 1, *taps),
-        axes=all_axes(shape),
+        axes="NW" if len(shape) == 3 else "NHW",
     )  # fmt: skip
     check(node, target, values, family="depthwise")

@@ -31,8 +31,6 @@ def supports(node: Node, ctx: Context) -> bool:
     if not (multiplies(ctx) and supports_direct(node, ctx) and attr(node, "group") == 1):
         return False
     x, weights = node.required(0), node.required(1).shape
-    if len(weights) > 4:
-        return False
     outputs, channels, *taps = (dim for dim in weights if isinstance(dim, int))
     uses = outputs
     for tap, stride in zip(taps, attr(node, "strides") or (1,) * len(taps), strict=True):

@@ -6,9 +6,8 @@
 B is V for blocked input and 1 for plain input (first layers). A grid item is one panel of NV output
 vectors for one band of rows; a panel's weights are read in the order in which they are stored.
 Bands of few rows share the work of many threads; whoever takes several in a row runs them as one. A
-1x1 window is one long row of all pixels; in a volume, the rows of all depths follow each other.
-When the width is known every tile of a row is printed with just the taps that its pixels have; when
-it is not, tiles at the borders read a padded copy.
+1x1 window is one long row of all pixels. When the width is known every tile of a row is printed
+with just the taps that its pixels have; when it is not, tiles at the borders read a padded copy.
 Grouped convolution is the same: a panel reads the input blocks of its groups, and the weights of
 channels that do not belong to an output are zero.
 """
@@ -29,7 +28,6 @@ from tuili.codegen.kernels.conv.rows import (
     indent,
     known_tiles,
     print_panels,
-    tap_depths,
     tap_rows,
     tile_start,
     unknown_tiles,
@@ -52,7 +50,7 @@ def supports_direct(node: Node, ctx: Context) -> bool:
     weights, known = node.required(1), bias is None or bias.is_constant
     f32 = x.dtype is DType.F32 and y.dtype is DType.F32
     blocked = y.layout == ctx.target.layout and x.layout in ("", ctx.target.layout)
-    return f32 and blocked and known and weights.is_constant and len(x.shape) in (3, 4, 5)
+    return f32 and blocked and known and weights.is_constant and len(x.shape) in (3, 4)
 
 
 def emit_direct(node: Node, ctx: Context) -> None:
@@ -81,32 +79,28 @@ def emit_plan(node: Node, ctx: Context, plan: DirectPlan, packed: Array, name: s
     depth = shape.taps * min(shape.channels, plan.blocks * plan.block)
     flops = shape.batch * shape.pixels * (2 * shape.outputs * depth)
     traffic = shape.batch * shape.channels * shape.rows.size * shape.columns.size
-    traffic = traffic * shape.depth.size
     traffic = (traffic + packed.size + shape.batch * shape.outputs * shape.pixels) * 4
     items = plan.groups * (plan.together * len(plan.first))
     k.emit(grid=shape.batch * items, flops=flops, bytes=traffic)
 
 
 def _name(shape: ConvShape) -> str:
-    axes = [*([shape.depth] if shape.is_volume else []), shape.rows, shape.columns]
-    sizes = [shape.channels, *(axis.size for axis in axes), shape.outputs]
+    sizes = [shape.channels, shape.rows.size, shape.columns.size, shape.outputs]
     known = "x".join(str(size) for size in sizes if isinstance(size, int))
-    taps = "x".join(str(axis.taps) for axis in axes)
-    return f"conv{taps}s{shape.columns.stride}_{known}"
+    stride = shape.columns.stride
+    return f"conv{shape.rows.taps}x{shape.columns.taps}s{stride}_{known}"
 
 
 def _dims(k: KernelBuilder, plan: DirectPlan) -> None:
-    rows, columns, depth = plan.shape.rows, plan.shape.columns, plan.shape.depth
+    rows, columns = plan.shape.rows, plan.shape.columns
     k.dims("H W OH OW", (rows.size, columns.size, rows.out, columns.out))
-    if plan.shape.is_volume:
-        k.dims("D PD LINES", (depth.size, depth.pad, plan.shape.lines))
     k.dims("FH FW", (plan.scatter.height, plan.scatter.width))
     k.dims("PT PL BAND", (rows.pad, columns.pad, plan.band))
     k.dims("TOGETHER GROUPS", (plan.together, plan.groups))
     k.dims("CB NB PANELS", (plan.channel_blocks, plan.blocks, len(plan.first)))
     if plan.has_borders:
         span = (plan.tile.pixels - 1) * columns.stride + columns.reach
-        k.scratch(plan.chunk * depth.taps * rows.taps * span * plan.block * 4)
+        k.scratch(plan.chunk * rows.taps * span * plan.block * 4)
 
 
 def _pad(plan: DirectPlan) -> str:
@@ -114,8 +108,7 @@ def _pad(plan: DirectPlan) -> str:
 
     A function of its own, for inlined it would take registers that the sums need.
     """
-    block, rows = plan.block, plan.shape.rows.taps
-    after = rows * (plan.shape.depth.taps - 1)  # rows of other depths, until the next block
+    block = plan.block
     copy = "*to = in ? *from : 0.0f;" if block == 1 else "v_store(to, in ? v_load(from) : (vf){0});"
     return f"""
         static __attribute__((noinline)) void pad_borders(
@@ -130,7 +123,7 @@ def _pad(plan: DirectPlan) -> str:
                         const int in = left + q >= 0 && left + q < width;
                         {copy}
                     }}
-                to += ({rows + after} - kh1) * span * {block};
+                to += ({plan.shape.rows.taps} - kh1) * span * {block};
             }}
         }}
         """
@@ -158,14 +151,13 @@ class _Printer:
         lines = [
             *(table if varies else []),
             "(void)H, (void)OH, (void)PT, (void)PL, (void)CB;",
-            *(["(void)D, (void)PD, (void)LINES;"] if plan.shape.is_volume else []),
             "for (int64_t item = begin, take; item < end; item += take) {",
             "    const int64_t panel = item / TOGETHER % PANELS;",
             "    const int64_t group = item / (TOGETHER * PANELS), n = group / GROUPS;",
             "    const int64_t band = group % GROUPS * TOGETHER + item % TOGETHER;",
             "    take = tl_min(TOGETHER - item % TOGETHER, end - item);",
             f"    const int64_t first = {'firsts[panel]' if varies else firsts};",
-            f"    const float *const xn = x + (n * CB + first) * {self._map};",
+            f"    const float *const xn = x + (n * CB + first) * H * W * {plan.block};",
             f"    const float *const wn = w + panel * {plan.panel_floats};",
             f"    const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
             f"    for (int64_t block = 0; block < NB; block += {plan.chunk}) {{",
@@ -177,12 +169,6 @@ class _Printer:
         ]
         return "\n".join(lines)
 
-    @property
-    def _map(self) -> str:
-        """The floats of a block of channels of the input."""
-        depth = "D * " if self.plan.shape.is_volume else ""
-        return f"{depth}H * W * {self.plan.block}"
-
     def _of_vectors(self, vectors: int) -> list[str]:
         """The rows of a panel that has so many vectors."""
         printer = _Printer(self.plan, self.epilogue, vectors, has_bias=self.has_bias)
@@ -191,16 +177,7 @@ class _Printer:
     def _rows(self) -> list[str]:
         """The rows of the bands that are taken."""
         if self.plan.is_row:
-            first = "od = 0, line = 0, oh = 0" if self.plan.shape.is_volume else "oh = 0"
-            return [f"const int64_t {first};", *self._row()]
-        if self.plan.shape.is_volume:
-            return [
-                "for (int64_t line = band * BAND, last = tl_min((band + take) * BAND, LINES);",
-                "     line < last; line++) {",
-                "    const int64_t od = line / OH, oh = line % OH;",
-                *indent(self._row()),
-                "}",
-            ]
+            return ["const int64_t oh = 0;", *self._row()]
         return [
             "for (int64_t oh = band * BAND; oh < tl_min((band + take) * BAND, OH); oh++) {",
             *indent(self._row()),
@@ -211,8 +188,6 @@ class _Printer:
         """The taps of the row that lie inside, then its tiles."""
         plan = self.plan
         head = tap_rows(plan.shape.rows)
-        if plan.shape.is_volume:
-            head += tap_depths(plan.shape.depth)
         if plan.is_row:
             return [*head, *self._band_of_one_row()]
         if plan.shape.is_static:
@@ -257,8 +232,7 @@ class _Printer:
         """The index of the tile's first result."""
         scatter = self.plan.scatter
         block = f"n * {self.plan.out_blocks} + oc / V"
-        row = "line" if self.plan.shape.is_volume else scatter.row("oh")
-        return f"((({block}) * FH + {row}) * FW + {scatter.column('ow')}) * V"
+        return f"((({block}) * FH + {scatter.row('oh')}) * FW + {scatter.column('ow')}) * V"
 
     def _offset(self, vector: object, pixel: object) -> str:
         """From there to a vector and pixel of the tile."""
@@ -287,14 +261,11 @@ class _Printer:
         return ["if (block == 0) {", *indent(fresh), "} else {", *indent(resumed), "}"]
 
     def _input(self, pixels: int) -> list[str]:
-        """`xs`: where the first tap of the first pixel lies; `XR`, `XD`, `XB`: to the next ones."""
+        """`xt0`: where the first tap of the first pixel lies; `XR`, `XB`: to rows and blocks."""
         plan = self.plan
         rows, columns, block = plan.shape.rows, plan.shape.columns, plan.block
-        row = "(d * H + h)" if plan.shape.is_volume else "h"
-        here = f"xn + ({row} * W + ow * {columns.stride} - PL) * {block}"
-        steps = f"XR = {rows.dilation} * W * {block}, XB = {self._map}"
-        if plan.shape.is_volume:
-            steps += f", XD = {plan.shape.depth.dilation} * H * W * {block}"
+        here = f"xn + (h * W + ow * {columns.stride} - PL) * {block}"
+        steps = f"XR = {rows.dilation} * W * {block}, XB = H * W * {block}"
         if not plan.has_borders:
             return [f"const float *const xs = {here};", f"const int64_t {steps};"]
         span = (pixels - 1) * columns.stride + columns.reach
@@ -307,25 +278,10 @@ class _Printer:
             "    float *const patch = (float *)scratch;",
             "    const float *const from = xs + block * XB;",
             "    const int64_t blocks = stop - block;",
-            *indent(self._patch(span)),
+            f"    pad_borders(patch, from, XR, XB, blocks, kh0, kh1, left_edge, W, {span});",
+            f"    XR = {span * block}, XB = {rows.taps * span * block};",
             "    xs = patch - block * XB;",
             "}",
-        ]
-
-    def _patch(self, span: int) -> list[str]:
-        """Fills `patch`, and says how to go in it."""
-        plan = self.plan
-        step, plane = span * plan.block, plan.shape.rows.taps * span * plan.block
-        pad = "XR, XB, blocks, kh0, kh1, left_edge, W"
-        if not plan.shape.is_volume:
-            return [
-                f"pad_borders(patch, from, {pad}, {span});",
-                f"XR = {step}, XB = {plane};",
-            ]
-        return [
-            "for (int64_t kd = kd0; kd < kd1; kd++)",
-            f"    pad_borders(patch + kd * {plane}, from + kd * XD, {pad}, {span});",
-            f"XR = {step}, XD = {plane}, XB = {plane * plan.shape.depth.taps};",
         ]
 
     def _columns_of_taps(self, pixels: int) -> list[str]:
@@ -347,20 +303,15 @@ class _Printer:
         short = plan.block == 1 and columns.taps <= MOST_TAPS
         every = [(0, pixels)] * columns.taps if short else columns.taps
         tile = print_accumulate(Tile(pixels, self.vectors), pixels, plan.steps, taps or every)
-        depth, plane = "", "cb"
-        if plan.shape.is_volume:
-            depth, plane = " + kd * XD", f"(cb * {plan.shape.depth.taps} + kd)"
-        of_a_row = [
+        return [
+            *self._lanes(),
             "for (int64_t kh = kh0; kh < kh1; kh++) {",
-            f"    const float *const xr = xs + cb * XB{depth} + kh * XR;",
-            f"    const float *const wr = wn + ({plane} * {rows.taps} + kh) * {row_floats};",
+            "    const float *const xr = xs + cb * XB + kh * XR;",
+            f"    const float *const wr = wn + (cb * {rows.taps} + kh) * {row_floats};",
             *indent(self._ask_ahead()),
             *indent(tile),
             "}",
         ]
-        if plan.shape.is_volume:
-            of_a_row = ["for (int64_t kd = kd0; kd < kd1; kd++) {", *indent(of_a_row), "}"]
-        return [*self._lanes(), *of_a_row]
 
     def _ask_ahead(self) -> list[str]:
         """Prefetch a share of the weights that come after this chunk: those of the next panel."""

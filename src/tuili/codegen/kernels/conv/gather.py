@@ -18,8 +18,7 @@ _LEAST_OUTPUTS = 4  # vectors of output channels that are worth a copy
 def gathered(shape: ConvShape, block: int, lanes: int) -> ConvShape | None:
     """The convolution of the gathered pixels, where gathering pays; else None."""
     axes = (shape.rows, shape.columns)
-    inside = all(axis.is_inside and axis.pad == 0 for axis in axes)
-    if shape.is_volume or shape.taps != 1 or not inside:
+    if shape.taps != 1 or not all(axis.is_inside and axis.pad == 0 for axis in axes):
         return None
     strided = shape.rows.stride > 1 or shape.columns.stride > 1
     if not strided or block != lanes or shape.outputs < _LEAST_OUTPUTS * lanes:

@@ -97,7 +97,7 @@ class DirectPlan:
     def bands(self) -> Dim:
         """How many bands a map has."""
         if not self.is_row:
-            return ceil_div(self.shape.lines, self.band)
+            return ceil_div(self.shape.rows.out, self.band)
         tiles = len(self.widths) if self.shape.is_static else self.shape.columns.out
         return ceil_div(tiles, self.band)
 
@@ -134,7 +134,7 @@ class DirectPlan:
     @property
     def is_row(self) -> bool:
         """Whether bands are cut along the only row."""
-        return self.shape.lines == 1
+        return self.shape.rows.out == 1
 
     @property
     def has_borders(self) -> bool:
@@ -172,12 +172,12 @@ def plan_direct(
     most = blocks if _is_one_tile(shape, tile) else max(1, room // step)
     chunk = -(-blocks // -(-blocks // most))
     band, together = _bands(shape, tile, len(first), len(first) * blocks * step)
-    scatter = scatter or Scatter(shape.lines, shape.columns.out)
+    scatter = scatter or Scatter(shape.rows.out, shape.columns.out)
     return DirectPlan(shape, tile, lanes, block, first, blocks, chunk, band, together, scatter)
 
 
 def _is_one_tile(shape: ConvShape, tile: Tile) -> bool:
-    return shape.lines == 1 and shape.columns.out == tile.pixels
+    return shape.rows.out == 1 and shape.columns.out == tile.pixels
 
 
 def panel_blocks(
@@ -199,12 +199,12 @@ def _bands(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int) -> tupl
 
     Together they are input that stays in the cache; alone they are short enough for many items.
     """
-    is_row = shape.lines == 1
+    is_row = shape.rows.out == 1
     unit = tile.pixels if is_row else 1
     row = tile.pixels if is_row else dim_max(shape.columns.size, 1)
     room = L2_BYTES // 2 if weight_bytes > L2_BYTES else L2_BYTES // 4
     count = dim_max(room // (row * (shape.channels * 4 * shape.rows.stride)), 1)
-    units = ceil_div(shape.columns.out if is_row else shape.lines, unit)
+    units = ceil_div(shape.columns.out if is_row else shape.rows.out, unit)
     images = shape.batch if isinstance(shape.batch, int) else 1
     wanted = -(-ENOUGH_ITEMS // (panels * images))
     # Small weights cost nothing when they are read again: there bands may be short.
@@ -224,8 +224,9 @@ def _together(units: Dim, short: Dim, count: Dim) -> int:
 
 
 def pack_panels(weights: Array, groups: int, plan: DirectPlan) -> Array:
-    """[OC, C / groups, taps] as [panel][NB][taps][B][NV * V], zeros where nothing belongs."""
-    outputs, ins, *taps = weights.shape
+    """[OC, C / groups, (KH,) KW] as [panel][NB][KH][KW][B][NV * V], zeros where nothing belongs."""
+    outputs, ins = weights.shape[:2]
+    taps = weights.shape[2:] if weights.ndim == 4 else (1, *weights.shape[2:])
     wide, block = plan.tile.vectors * plan.lanes, plan.block
     flat = weights.reshape(outputs, ins, -1)
     packed = spread_groups(flat, groups, plan.first, plan.blocks * block, wide, block)

@@ -26,14 +26,6 @@ def tap_rows(rows: Axis) -> list[str]:
     return [*head, *tap_range("kh0", "kh1", "h", "H", rows)]
 
 
-def tap_depths(depth: Axis) -> list[str]:
-    """`d`: the depth of the first tap of output depth `od`; taps kd0 .. kd1 - 1 lie inside."""
-    return [
-        f"const int64_t d = od * {depth.stride} - PD;",
-        *tap_range("kd0", "kd1", "d", "D", depth),
-    ]
-
-
 def tap_range(low: str, high: str, start: str, size: str, axis: Axis) -> list[str]:
     """C that names the range of taps inside the input for a window that begins at `start`."""
     up = axis.dilation - 1

@@ -1,4 +1,4 @@
-"""ConvShape: a window operation over 1 to 3 axes as numbers, rank and auto_pad resolved."""
+"""ConvShape: a 1-D or 2-D window operation as numbers, rank and auto_pad resolved."""
 
 from __future__ import annotations
 
@@ -59,33 +59,19 @@ class Axis:
         return ranges
 
 
-NO_AXIS = Axis(1, 1, 1)
-
-
 @dataclass(frozen=True, slots=True)
 class ConvShape:
-    """[batch, channels, depth, rows, columns] by a window; fewer axes are the last ones."""
+    """[batch, channels, rows, columns] by a window; 1-D inputs have one row."""
 
     batch: Dim
     channels: int
     outputs: int
     rows: Axis
     columns: Axis
-    depth: Axis = NO_AXIS
-
-    @property
-    def is_volume(self) -> bool:
-        """Whether windows go along a third axis."""
-        return self.depth != NO_AXIS
-
-    @property
-    def lines(self) -> Dim:
-        """Rows of output pixels, those of all depths together."""
-        return self.depth.out * self.rows.out
 
     def flat(self) -> ConvShape:
         """A 1x1 window over all pixels is a row of rows * columns of them."""
-        if self.is_volume or not (self.rows.is_plain and self.columns.is_plain):
+        if not (self.rows.is_plain and self.columns.is_plain):
             return self
         pixels = self.rows.size * self.columns.size
         return ConvShape(
@@ -95,12 +81,12 @@ class ConvShape:
     @property
     def taps(self) -> int:
         """The size of the window."""
-        return self.depth.taps * self.rows.taps * self.columns.taps
+        return self.rows.taps * self.columns.taps
 
     @property
     def pixels(self) -> Dim:
         """Output pixels of one image."""
-        return self.lines * self.columns.out
+        return self.rows.out * self.columns.out
 
     @property
     def is_static(self) -> bool:
@@ -111,21 +97,17 @@ class ConvShape:
 
 
 def conv_shape(node: Node, taps: Sequence[int]) -> ConvShape:
-    """The shape of a Conv or pool node of rank 3 to 5 whose window has these taps."""
+    """The shape of a Conv or pool node of rank 3 or 4 whose window has these taps."""
     x, y = node.required(0).shape, node.output.shape
     axes = window_axes(node, taps)
-    depth, rows, columns = (*[NO_AXIS] * (3 - len(axes)), *axes)
-    if depth != NO_AXIS and rows.is_plain and columns.is_plain:
-        # Along the depth alone: every picture is one long row.
-        pixels = rows.size * columns.size
-        depth, rows, columns = NO_AXIS, depth, Axis(pixels, pixels, 1)
+    rows, columns = axes[0] if len(axes) == 2 else Axis(1, 1, 1), axes[-1]
     if columns.is_plain and columns.size == 1:
         # A single column is a row in memory, and kernels go along rows.
         rows, columns = columns, rows
     channels, outputs = x[1], y[1]
     assert isinstance(channels, int)
     assert isinstance(outputs, int)
-    return ConvShape(x[0], channels, outputs, rows, columns, depth)
+    return ConvShape(x[0], channels, outputs, rows, columns)
 
 
 def window_axes(node: Node, window: Sequence[Dim]) -> list[Axis]:
@@ -180,14 +162,13 @@ def transposed_axes(node: Node, window: Sequence[Dim]) -> list[Axis]:
 def conv_problem(op: str, shape: ConvShape, groups: int, block: int) -> str:
     """A convolution as one line; `block` is that of the input's layout."""
     rows, columns = shape.rows, shape.columns
-    axes = [*([shape.depth] if shape.is_volume else []), rows, columns]
-    size = dims_text(shape.batch, shape.channels, *(axis.size for axis in axes))
-    pads = [dims_text(dim) for dim in (*(a.pad for a in axes), *(a.end for a in axes))]
+    size = dims_text(shape.batch, shape.channels, rows.size, columns.size)
+    pads = ",".join(dims_text(dim) for dim in (rows.pad, columns.pad, rows.end, columns.end))
     words = [
-        f"{op} {size} to {shape.outputs} by {'x'.join(str(axis.taps) for axis in axes)}",
-        f"stride {','.join(str(axis.stride) for axis in axes)}",
-        f"dilation {','.join(str(axis.dilation) for axis in axes)}",
-        f"pads {','.join(pads)}",
+        f"{op} {size} to {shape.outputs} by {rows.taps}x{columns.taps}",
+        f"stride {rows.stride},{columns.stride}",
+        f"dilation {rows.dilation},{columns.dilation}",
+        f"pads {pads}",
         *([f"groups {groups}"] if groups > 1 else []),
         *(["plain"] if block == 1 else []),
     ]

@@ -19,7 +19,7 @@ from tuili.tensors import Array, ceil_div, dim_max
 
 def supports_transposed(node: Node, ctx: Context) -> bool:
     """What direct convolution asks for, and known pads."""
-    if not supports_direct(node, ctx) or len(node.output.shape) > 4:
+    if not supports_direct(node, ctx):
         return False
     taps = node.required(1).shape[2:]
     return all(isinstance(axis.pad, int) for axis in transposed_axes(node, taps))

@@ -20,7 +20,6 @@ from tuili.codegen.kernels.conv.rows import (
     full_tiles,
     indent,
     known_tiles,
-    tap_depths,
     tap_range,
     tap_rows,
 )
@@ -44,7 +43,7 @@ def supports_depthwise(node: Node, ctx: Context) -> bool:
 
 
 def supports_pool(node: Node, ctx: Context) -> bool:
-    """Whether x and y are blocked maps: of f32, for MaxPool of codes too."""
+    """Whether x and y are blocked maps of rank 3 or 4: of f32, for MaxPool of codes too."""
     codes = CODES if node.op == "MaxPool" else ()
     return _is_blocked(node, ctx, codes) and len(node.outputs) == 1
 
@@ -52,7 +51,7 @@ def supports_pool(node: Node, ctx: Context) -> bool:
 def _is_blocked(node: Node, ctx: Context, codes: Container[DType] = ()) -> bool:
     x, y = node.required(0), node.output
     blocked = x.layout == y.layout == ctx.target.layout
-    return blocked and (x.dtype is DType.F32 or x.dtype in codes) and len(x.shape) in (3, 4, 5)
+    return blocked and (x.dtype is DType.F32 or x.dtype in codes) and len(x.shape) in (3, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def emit_depthwise(node: Node, ctx: Context) -> None:
     weights = node.required(1).constant
     assert weights is not None  # supports_depthwise
     shape = conv_shape(node, weights.shape[2:])
-    lanes, count = ctx.target.lanes, shape.taps
+    lanes, count = ctx.target.lanes, shape.rows.taps * shape.columns.taps
     k = KernelBuilder(ctx, node, _name("depthwise", shape))
     k.read("x", node.required(0))
     k.write("y", node.output)
@@ -109,8 +108,6 @@ def emit_average_pool(node: Node, ctx: Context) -> None:
     k.write("y", node.output)
     padded = bool(attr(node, "count_include_pad"))
     k.dims("ENDH ENDW", (shape.rows.end, shape.columns.end))
-    if shape.is_volume:
-        k.dim("ENDD", shape.depth.end)
     mean = _Mean(shape, padded=padded)
     window = Window("average_pool", "(vf){0}", "{acc} += {x};", mean.factor)
     _emit(k, node, shape, window, ctx.target, POOL_SLOTS)
@@ -125,14 +122,7 @@ class _Mean:
 
     def factor(self, pixel: int, taps: Taps) -> str:
         """The C factor that makes a mean of the sum of a pixel."""
-        counts = [self._rows(), self._columns(pixel, taps)]
-        if self.shape.is_volume:
-            counts.insert(0, self._depths())
-        return f"(1.0f / (float)({' * '.join(counts)}))"
-
-    def _depths(self) -> str:
-        axis = self.shape.depth
-        return _inside_padding("d", "PD", "D", "ENDD", axis) if self.padded else "(kd1 - kd0)"
+        return f"(1.0f / (float)({self._rows()} * {self._columns(pixel, taps)}))"
 
     def _rows(self) -> str:
         axis = self.shape.rows
@@ -155,30 +145,25 @@ def _inside_padding(start: str, pad: str, size: str, end: str, axis: Axis) -> st
 
 
 def _name(kind: str, shape: ConvShape) -> str:
-    axes = [*([shape.depth] if shape.is_volume else []), shape.rows, shape.columns]
-    sizes = [shape.channels, *(axis.size for axis in axes)]
+    sizes = [shape.channels, shape.rows.size, shape.columns.size]
     known = "x".join(str(size) for size in sizes if isinstance(size, int))
-    taps = "x".join(str(axis.taps) for axis in axes)
-    return f"{kind}{taps}s{shape.columns.stride}_{known}"
+    return f"{kind}{shape.rows.taps}x{shape.columns.taps}s{shape.columns.stride}_{known}"
 
 
 def _emit(
     k: KernelBuilder, node: Node, shape: ConvShape, window: Window, target: Target, own_slots: int
 ) -> None:
-    rows, columns, depth = shape.rows, shape.columns, shape.depth
+    rows, columns = shape.rows, shape.columns
     blocks = -(-shape.channels // target.lanes)
     pixels = _pixels(node, k.ctx, shape, window)
     band = _band(shape, blocks)
-    bands = ceil_div(shape.lines, band)
+    bands = ceil_div(rows.out, band)
     epilogue = Epilogue(k, node, own_slots)
     k.dims("H W OH OW", (rows.size, columns.size, rows.out, columns.out))
     k.dims("PT PL CB BAND BANDS", (rows.pad, columns.pad, blocks, band, bands))
-    if shape.is_volume:
-        k.dims("D PD LINES", (depth.size, depth.pad, shape.lines))
     k.body(_WindowPrinter(shape, window, pixels, epilogue).body())
     items = shape.batch * blocks
-    read = depth.size * rows.size * columns.size
-    traffic = items * target.lanes * (read + shape.pixels) * 4
+    traffic = items * target.lanes * (rows.size * columns.size + shape.pixels) * 4
     flops = shape.batch * shape.channels * shape.pixels * (2 * shape.taps)
     k.emit(grid=items * bands, flops=flops, bytes=traffic)
 
@@ -196,8 +181,8 @@ def _pixels(node: Node, ctx: Context, shape: ConvShape, window: Window) -> int:
 def _band(shape: ConvShape, blocks: int) -> Dim:
     images = shape.batch if isinstance(shape.batch, int) else 1
     wanted = -(-ENOUGH_ITEMS // max(1, blocks * images))
-    if isinstance(shape.lines, int):
-        return max(1, shape.lines // wanted)
+    if isinstance(shape.rows.out, int):
+        return max(1, shape.rows.out // wanted)
     return 8
 
 
@@ -211,10 +196,7 @@ class _WindowPrinter:
         self.epilogue = epilogue
 
     def body(self) -> str:
-        taps, is_volume = self.shape.taps, self.shape.is_volume
-        size = "D * H * W * V" if is_volume else "H * W * V"
-        line, lines = ("line", "LINES") if is_volume else ("oh", "OH")
-        end = f"tl_min((band + 1) * BAND, {lines})"
+        taps = self.shape.taps
         weights = [f"    const float *const wn = w + cb * {taps} * V;"]
         return "\n".join(
             [
@@ -222,27 +204,18 @@ class _WindowPrinter:
                 "for (int64_t item = begin; item < end; item++) {",
                 "    const int64_t band = item % BANDS, cb = item / BANDS % CB;",
                 "    const int64_t n = item / (BANDS * CB);",
-                f"    const {self.window.ctype} *const xn = x + (n * CB + cb) * {size};",
+                f"    const {self.window.ctype} *const xn = x + (n * CB + cb) * H * W * V;",
                 *(weights if self.window.has_weights else []),
-                f"    for (int64_t {line} = band * BAND; {line} < {end}; {line}++) {{",
-                *indent([*self._taps(), *self._row()], 2),
+                "    for (int64_t oh = band * BAND; oh < tl_min((band + 1) * BAND, OH); oh++) {",
+                *indent([*tap_rows(self.shape.rows), *self._row()], 2),
                 "    }",
                 "}",
             ]
         )
 
-    def _taps(self) -> list[str]:
-        """The rows of taps of a line that lie inside."""
-        rows = tap_rows(self.shape.rows)
-        if not self.shape.is_volume:
-            return rows
-        place = "const int64_t od = line / OH, oh = line % OH;"
-        return [place, *tap_depths(self.shape.depth), *rows]
-
     def _row(self) -> list[str]:
         columns = self.shape.columns
-        line = "LINES + line" if self.shape.is_volume else "OH + oh"
-        at = f"const int64_t at = ((n * CB + cb) * {line}) * OW * V;"
+        at = "const int64_t at = ((n * CB + cb) * OH + oh) * OW * V;"
         if self.shape.is_static:
             assert isinstance(columns.out, int)
             return [at, *known_tiles(columns, full_tiles(columns.out, self.pixels), self._tile)]
@@ -254,14 +227,13 @@ class _WindowPrinter:
     def _tile(self, pixels: int, taps: Taps, *, at_border: bool = False) -> list[str]:
         columns = self.shape.columns
         names = [f"acc{p}" for p in range(pixels)]
-        row, tap_row = f"h + kh * {self.shape.rows.dilation}", "kh"
-        if self.shape.is_volume:
-            row = f"(d + kd * {self.shape.depth.dilation}) * H + {row}"
-            tap_row = f"(kd * {self.shape.rows.taps} + kh)"
         rows = [
-            f"const {self.window.ctype} *const xr = xw + ({row}) * W * V;",
+            (
+                f"const {self.window.ctype} *const xr ="
+                f" xw + (h + kh * {self.shape.rows.dilation}) * W * V;"
+            ),
             *(
-                [f"const float *const wr = wn + {tap_row} * {columns.taps} * V;"]
+                [f"const float *const wr = wn + kh * {columns.taps} * V;"]
                 if self.window.has_weights
                 else []
             ),
@@ -279,16 +251,11 @@ class _WindowPrinter:
             "(void)kw0, (void)kw1;",
             f"vf {' = '.join(names[:1])} = {self.window.start};",
             *([f"vf {', '.join(f'{name} = acc0' for name in names[1:])};"] if names[1:] else []),
-            *self._loops(rows),
+            "for (int64_t kh = kh0; kh < kh1; kh++) {",
+            *indent(rows),
+            "}",
             *self._store(pixels, taps),
         ]
-
-    def _loops(self, row: list[str]) -> list[str]:
-        """The rows of taps of a window."""
-        rows = ["for (int64_t kh = kh0; kh < kh1; kh++) {", *indent(row), "}"]
-        if not self.shape.is_volume:
-            return rows
-        return ["for (int64_t kd = kd0; kd < kd1; kd++) {", *indent(rows), "}"]
 
     def _known_taps(self, pixels: int, taps: Taps) -> list[str]:
         columns = self.shape.columns
