@@ -33,7 +33,9 @@ def _is_cut(node: Node, bound: set[str]) -> bool:
     if not isinstance(type_, TensorType) or type_.shape is None or type_.layout:
         return False
     attrs, kernel = attributes(node), weights.shape[2:]
-    whole = attrs["auto_pad"] in ("NOTSET", "VALID") and attrs["group"] == 1
+    # One of a single tap is a convolution of pictures: there is nothing to cut.
+    several = max(kernel) > 1 and attrs["group"] == 1
+    whole = attrs["auto_pad"] in ("NOTSET", "VALID") and several
     beside = defaults(attrs["strides"], 3, 1) == kernel and not any(attrs["pads"] or ())
     plain = all(each == 1 for each in defaults(attrs["dilations"], 3, 1))
     return whole and beside and plain and symbols_in(type_.shape) <= bound
