@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,13 +119,33 @@ def _owned(result: Any) -> Any:
     """An object as it outlives the step: a run uses its memory again, so parts of it are copied."""
     if isinstance(result, np.ndarray):
         return result.copy() if _is_borrowed(result) else result
-    if isinstance(result, list | tuple):
-        items = [_owned(item) for item in result]
-        same = all(new is old for new, old in zip(items, result, strict=True))
-        return result if same else items
+    if not _holds_arrays(result):
+        return result
     if isinstance(result, dict):
         return {key: _owned(item) for key, item in result.items()}
-    return result
+    items = [_owned(item) for item in result]
+    same = all(new is old for new, old in zip(items, result, strict=True))
+    return result if same else items
+
+
+def _holds_arrays(result: Any) -> bool:
+    """Whether an object has arrays in it: its parts are of one type, so the first leaf tells.
+
+    Classifiers give a dictionary of numbers for each row: looking at every one takes longer than
+    computing them.
+    """
+    return isinstance(next(_leaves(result), None), np.ndarray)
+
+
+def _leaves(result: Any) -> Iterator[Any]:
+    """What is in an object and holds nothing itself."""
+    if isinstance(result, dict):
+        result = result.values()
+    elif not isinstance(result, list | tuple):
+        yield result
+        return
+    for part in result:
+        yield from _leaves(part)
 
 
 def _is_borrowed(array: Array) -> bool:
