@@ -86,6 +86,7 @@ class DataPlane:
             options.repository, launcher.launch, options.settle_s if self._follows else 0.0
         )
         launcher.repository = self.repository
+        self.repository.abandon = launcher.turns.abandon
         self.remotes = Remotes(options)
         self.conductor = Conductor(self.repository, options.repository, options.state)
         self.rollouts = Commands(self.conductor)
@@ -178,6 +179,8 @@ class DataPlane:
         finished = await self.repository.drain(timeout_s)
         if finished:
             await self.repository.close()
+        else:
+            self._give_up()
         await self.launcher.close()
         if self._recorder is not None:
             await self._recorder.close()
@@ -186,6 +189,14 @@ class DataPlane:
         if self.access_log is not None:
             self.access_log.close()
         return finished
+
+    def _give_up(self) -> None:
+        """The time is over: what is being loaded and what runs is ended, the rest ends itself."""
+        self.repository.abandon("")
+        for versions in self._live.values():
+            for host in {host for each in versions.values() for host in each.hosts}:
+                if host.is_running:
+                    host.abort()
 
     # ---- inference
     def submit(self, request: InferRequest, reply: Reply) -> Ticket:

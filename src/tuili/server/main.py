@@ -48,7 +48,7 @@ class Running:
 
 
 def serve(options: ServerOptions, announce: Callable[[Running], None] | None = None) -> bool:
-    """Serve until SIGTERM or SIGINT; true when everything in flight was answered before the end."""
+    """Serve until told to stop; true when everything in flight was answered before the end."""
     configure_logging(options.log_level)
     keep_memory(KEPT_BYTES)
     allow_many_connections()
@@ -166,7 +166,10 @@ def explain(failures: dict[str, str]) -> str:
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once.
+
+    So does a terminal that is gone (SIGHUP), unless somebody such as nohup has us ignore that.
+    """
     stop = asyncio.Event()
 
     def on_signal() -> None:
@@ -177,4 +180,6 @@ def _stop_on_signals() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     return stop

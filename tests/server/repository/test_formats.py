@@ -1,6 +1,7 @@
 """Configurations in every form: the same meaning, and errors that point at the line."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -212,3 +213,15 @@ def test_of_a_long_line_what_is_near_the_mistake_is_shown(tmp_path):
     with pytest.raises(InvalidModel, match=r"naem: 5\n +\^") as caught:
         read(tmp_path / "m")
     assert len(str(caught.value)) < 600
+
+
+def test_a_byte_order_mark_is_no_character_of_the_configuration(tmp_path):
+    path = tmp_path / "config.pbtxt"
+    path.write_text("\ufeff" + SAME[path.name], encoding="utf-8")
+    assert formats.read(path)[0]["max_batch_size"] == 8
+
+
+def test_a_pipe_is_no_configuration(tmp_path):
+    os.mkfifo(tmp_path / "config.pbtxt")
+    with pytest.raises(InvalidModel, match="cannot be read: it is no file"):
+        formats.read(tmp_path / "config.pbtxt")

@@ -1,5 +1,7 @@
 """The layout of a repository on disk."""
 
+import os
+
 import pytest
 
 from tuili.errors import InvalidArgument, InvalidModel, NotFound
@@ -77,3 +79,13 @@ def test_the_fingerprint_follows_every_change(tmp_path):
     seen.append(layout.fingerprint(tmp_path))
     assert len(set(seen)) == 4
     assert layout.fingerprint(tmp_path) == seen[-1]
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "1/model.onnx", "1/more/weights.bin"])
+def test_a_pipe_in_a_models_folder_is_refused_and_not_waited_for(tmp_path, name):
+    (tmp_path / "1" / "more").mkdir(parents=True)
+    (tmp_path / "1" / "nowhere").symlink_to("nothing")
+    layout.require_files(tmp_path / "1")
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InvalidModel, match=f"{name} is neither a file nor a folder"):
+        layout.require_files(tmp_path / "1")

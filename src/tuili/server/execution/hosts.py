@@ -158,7 +158,10 @@ class Host:
         if not ready:
             self.kill()
             raise InstanceDied(f"no answer within {timeout_s:g} s")
-        raw = self._socket.recv(MAX_MESSAGE)
+        try:
+            raw = self._socket.recv(MAX_MESSAGE)
+        except ConnectionResetError:  # it died before it had read its order
+            raw = b""
         if not raw:
             raise InstanceDied(self._cause_of_death())
         self._sent.clear()
@@ -214,6 +217,11 @@ class Host:
         """End the child at once."""
         if self._process is not None:
             self._process.kill()
+
+    def abort(self) -> None:
+        """End the child for good and at once, whatever it does."""
+        self._closed = True
+        self.kill()
 
     def release(self, slot: HostSlot) -> None:
         """A slot is not needed any more; with the last one the child goes."""

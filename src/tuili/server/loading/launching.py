@@ -31,6 +31,7 @@ from tuili.server.loading.pipelines import (
 )
 from tuili.server.loading.preparing import Place, Prepared, prepare, prepare_at
 from tuili.server.loading.rehearsing import NewInstances, rehearse
+from tuili.server.loading.turns import Turns
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
 from tuili.server.registry.checking import check
@@ -93,13 +94,13 @@ class Launcher:
         self._options = options
         self.submit = submit
         self.submit_stream = submit_stream
-        # Two models at a time: compiling and warming take a core each.
         self._cache = ResponseCache(options.response_cache_bytes, options.response_cache_ttl_s)
         url = options.response_cache_url
         self._shared = SharedCache(url, options.response_cache_ttl_s) if url else None
         limited = options.rate_limit != "off"
         self._resources = Resources(dict(options.rate_limit_resources)) if limited else None
-        self._turns = asyncio.Semaphore(2)
+        # Two models at a time: compiling and warming take a core each.
+        self.turns = Turns(2)
         # Statistics outlive a reload, as the counters of a scrape must not fall.
         self._statistics: dict[tuple[str, str], Statistics] = {}
         self.origins: WeakKeyDictionary[Servable, Origin] = WeakKeyDictionary()
@@ -117,16 +118,19 @@ class Launcher:
         if config.backend == "ensemble":
             return await self._launch_ensemble(config, version)
         digest = await asyncio.to_thread(digest_of, folder) if self._options.frontends > 1 else ""
-        async with self._turns:
+        async with self.turns.taken(config.name) as load:
             listener = self.answerer.listener() if self.answerer is not None else None
-            prepared = await off_loop(prepare, folder, config, version, self._options, listener)
+            begun = load.processes.append
+            prepared = await off_loop(
+                prepare, folder, config, version, self._options, listener, begun
+            )
         servable = await self._servable(prepared, folder, version)
         self.origins[servable] = Origin(prepared.config, prepared.place, digest)
         return servable
 
     async def again(self, place: Place, config: ModelConfig) -> Servable:
         """A version from just the file that another process has found for it."""
-        async with self._turns:
+        async with self.turns.taken(config.name):
             prepared = await off_loop(prepare_at, place, config, self._options)
         servable = await self._servable(prepared, place.folder, place.version)
         return await _rehearsed(servable, place.folder)

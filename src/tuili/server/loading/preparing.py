@@ -93,6 +93,7 @@ class Prepared:
 
 
 OnCalls = Callable[[Outbox], None]
+Begun = Callable[[Host], None]
 
 
 def prepare(
@@ -101,8 +102,12 @@ def prepare(
     version: int,
     options: ServerOptions,
     on_calls: OnCalls | None = None,
+    begun: Begun | None = None,
 ) -> Prepared:
-    """Everything between a folder and a model that can answer; `on_calls` is for its hosts."""
+    """Everything between a folder and a model that can answer.
+
+    `on_calls` is for its hosts; `begun` hears of each that begins to load.
+    """
     causes: list[TuiliError] = []
     for backend, path in candidates(folder / str(version), config, options, causes):
         served = path
@@ -110,7 +115,7 @@ def prepare(
             served = kept(path, folder / str(version), cache_folder(options.cache))
         try:
             place = Place(folder, version, backend, served)
-            return prepare_at(place, config, options, on_calls)
+            return prepare_at(place, config, options, on_calls, begun)
         except TuiliError as error:
             # The next candidate may be able to; if there is none, the first cause tells most.
             error.args = (str(error).replace(str(served), str(path)),)
@@ -121,11 +126,16 @@ def prepare(
 
 
 def prepare_at(
-    place: Place, config: ModelConfig, options: ServerOptions, on_calls: OnCalls | None = None
+    place: Place,
+    config: ModelConfig,
+    options: ServerOptions,
+    on_calls: OnCalls | None = None,
+    begun: Begun | None = None,
 ) -> Prepared:
     """Load the instances, complete the configuration from them, warm them up."""
     settings = backend_options(config, options)
     loading = _Loading(place, config, settings, options, on_calls)
+    loading.begun = begun or _nobody
     try:
         # What a configuration leaves open, the first instance may fill in: then the others, which
         # were told less, are loaded anew.
@@ -143,6 +153,10 @@ def prepare_at(
         raise
 
 
+def _nobody(_: Host) -> None:
+    """Nobody wants to know."""
+
+
 class _Loading:
     """Loads instances of one version, here or `apart` in hosts; `started` are all of them."""
 
@@ -157,6 +171,7 @@ class _Loading:
         self.place = place
         self.apart = isolated(place.backend, config, options)
         self.started: list[Host | Executable] = []
+        self.begun: Begun = _nobody
         self._config = config
         self._settings = settings
         self._on_calls = on_calls
@@ -185,6 +200,7 @@ class _Loading:
             replace(spec, cores=cores, environment=self._environment), on_calls=self._on_calls
         )
         self.started.append(host)
+        self.begun(host)
         host.start()
         return host
 

@@ -37,7 +37,10 @@ def find(folder: Path) -> Path | None:
 def read(path: Path) -> tuple[Json, Source]:
     """A configuration file in JSON form, checked against the schema, and its source."""
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():
+            raise InvalidModel(f"{path} cannot be read: it is no file")  # a pipe would never end
+        # Some editors begin with a byte-order mark.
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidModel(f"{path} cannot be read: {error}") from error
     return parse(text, str(path), FILES[path.name])

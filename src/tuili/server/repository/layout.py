@@ -148,6 +148,15 @@ def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(entries)
 
 
+def require_files(version: Path) -> None:
+    """InvalidModel for a pipe, socket or device instead of a file: to read it may never end."""
+    beside = [each for each in version.parent.iterdir() if not each.is_dir()]
+    inside = [Path(parent, name) for parent, _, files in os.walk(version) for name in files]
+    for path in (*beside, *inside):
+        if path.exists() and not path.is_file():
+            raise InvalidModel(f"{path} is neither a file nor a folder; remove it")
+
+
 def _unserved(folder: Path) -> set[str]:
     """What in a model's folder has no part in what is served."""
     try:

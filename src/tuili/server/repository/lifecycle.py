@@ -16,8 +16,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+from tuili.backends.host_messages import END_S
 from tuili.errors import InternalError, InvalidModel, NotPolled, TuiliError, Unavailable
 from tuili.server.registry import ledger
 from tuili.server.repository import namespaces
@@ -28,6 +29,7 @@ from tuili.server.repository.layout import (
     find_model,
     find_models,
     fingerprint,
+    require_files,
     versions_of,
 )
 from tuili.server.repository.overrides import Overrides
@@ -36,6 +38,7 @@ from tuili.server.repository.settling import being_written, copies
 from tuili.server.repository.states import State, VersionState
 
 _log = logging.getLogger("tuili.server")
+_CLOSE_S: Final = END_S + 5.0  # models have END_S to end themselves
 
 
 class Live(Protocol):
@@ -72,6 +75,8 @@ class Repository(Generic[Running]):
         self.selection: Selection[Running] = Selection()
         # Told the name of a model whenever other versions answer than before.
         self.on_change: Callable[[str], None] = _nobody
+        # Ends the loads of a model that hang, and without a name all loads.
+        self.abandon: Callable[[str], None] = _nobody
 
     # ---- reading
     def index(self, ready_only: bool = False) -> list[dict[str, Any]]:
@@ -210,6 +215,7 @@ class Repository(Generic[Running]):
 
     async def unload(self, name: str) -> None:
         """Stop a model: no new requests, those in flight are answered, then it goes."""
+        self.abandon(name)
         async with self._locks.setdefault(name, asyncio.Lock()):
             self._failed.pop(name, None)
             self._seen.pop(name, None)
@@ -259,8 +265,12 @@ class Repository(Generic[Running]):
 
     async def close(self) -> None:
         """Unload everything."""
-        await asyncio.gather(*(self.unload(name) for name in list(self.live)))
-        await asyncio.gather(*self._retiring)
+        self.abandon("")
+        ending = [asyncio.ensure_future(self.unload(name)) for name in list(self.live)]
+        ending += self._retiring
+        if ending:
+            # What takes longer, such as a compiler, ends with the process.
+            await asyncio.wait(ending, timeout=_CLOSE_S)
 
     async def drain(self, timeout_s: float | None) -> bool:
         """Wait until no request is in flight, refusing new ones; false when time ran out."""
@@ -352,7 +362,7 @@ class Repository(Generic[Running]):
         was_ready = entry.state is State.READY
         entry.enter(State.LOADING)
         try:
-            await asyncio.to_thread(_refuse_writers, folder / str(version))
+            await asyncio.to_thread(_require_whole, folder / str(version))
             running = await self._launch(folder, config, version)
         except Exception as error:  # noqa: BLE001 - see below
             # Whatever goes wrong costs this model; only a bug of ours is worth a traceback.
@@ -393,8 +403,9 @@ def _nobody(_name: str) -> None:
     """Nobody wants to know."""
 
 
-def _refuse_writers(version: Path) -> None:
+def _require_whole(version: Path) -> None:
     """Half a version is no version, whoever asks for it."""
+    require_files(version)
     if why := being_written(version, time.time()):
         raise InvalidModel(f"{version} is not whole yet: {why}; load it when the copy is done")
 
