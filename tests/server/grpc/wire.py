@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -24,6 +26,8 @@ from tuili.server.grpc.schema import INFERENCE
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+SERVICE = "/inference.GRPCInferenceService/"
+BIG = np.arange(200_000, dtype=np.float32)
 HELLO = frames.PREFACE + frames.settings_frame({})
 
 
@@ -211,3 +215,57 @@ class Wire(Raw):
 
 
 __all__ = ["HELLO", "INFER", "STREAM", "Raw", "Reply", "Wire", "frame_head", "framed"]
+
+
+def responses(data: bytes) -> list[Any]:
+    kind = INFERENCE["ModelStreamInferResponse"]
+    found = []
+    while data:
+        size = int.from_bytes(data[1:5], "big")
+        found.append(kind.FromString(data[5 : 5 + size]))
+        data = data[5 + size :]
+    return found
+
+
+# Frames byte by byte -----------------------------------------------------------------------
+
+
+def block(path: str = INFER, *more: tuple[bytes, bytes], method: bytes = b"POST") -> bytes:
+    """A request's header block, without HPACK's state."""
+    fields = [
+        (b":method", method), (b":scheme", b"http"), (b":path", path.encode()),
+        (b"content-type", b"application/grpc"), *more,
+    ]  # fmt: skip
+    return b"".join(frames.literal(name, value) for name, value in fields)
+
+
+def indexed(name: bytes, value: bytes) -> bytes:
+    """A field that goes into HPACK's dynamic table (RFC 7541 section 6.2.1)."""
+    return b"\x40" + frames.literal(name, value)[1:]
+
+
+def headers(number: int, data: bytes, flags: int = frames.END_HEADERS) -> bytes:
+    return frame_head(frames.HEADERS, flags, number, len(data)) + data
+
+
+def data_frame(number: int, data: bytes, flags: int = frames.END_STREAM) -> bytes:
+    return frame_head(frames.DATA, flags, number, len(data)) + data
+
+
+def call_bytes(number: int, model: str = "identity") -> bytes:
+    message = framed(infer_request(model=model))
+    return headers(number, block()) + data_frame(number, message)
+
+
+def frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
+    return frame_head(kind, flags, number, len(payload)) + payload
+
+
+def told(raw: Raw) -> bytes:
+    """The answer to the PING that was sent last."""
+    ping = [payload for kind, _, _, payload in raw.frames() if kind == frames.PING][-1]
+    return frame(frames.PING, frames.ACK, 0, ping)
+
+
+def in_loop(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(scenario())  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""What a connection may take and keep, silent and slow clients, and the end of a server."""
+
+from __future__ import annotations
+
+from tests.server.grpc.wire import (
+    HELLO,
+    STREAM,
+    Raw,
+    block,
+    call_bytes,
+    data_frame,
+    frame,
+    framed,
+    headers,
+    infer_request,
+    told,
+)
+from tuili.server.grpc import frames
+from tuili.server.grpc.limits import GrpcLimits
+
+
+def test_streams_above_the_limit_are_refused():
+    raw = Raw(GrpcLimits(max_streams=2))
+    raw.feed(HELLO + call_bytes(1, "held") + call_bytes(3, "held") + call_bytes(5))
+    assert (frames.RST_STREAM, 0, 5, frames.REFUSED_STREAM.to_bytes(4, "big")) in raw.frames()
+
+
+def test_data_beyond_our_window_ends_the_connection():
+    raw = Raw(GrpcLimits(stream_window=70_000, connection_window=100_000))
+    # The service is choked only by streams; here the client ignores what it was granted.
+    raw.connection._unacked = 99_999
+    raw.feed(HELLO + headers(1, block()) + data_frame(1, bytes(10), 0))
+    assert raw.goaway() == frames.FLOW_CONTROL_ERROR
+
+
+def test_a_window_that_overflows_resets_its_stream():
+    raw = Raw()
+    raw.feed(HELLO + call_bytes(1, "held") + frames.window_update_frame(1, (1 << 31) - 1))
+    assert (frames.RST_STREAM, 0, 1, frames.FLOW_CONTROL_ERROR.to_bytes(4, "big")) in raw.frames()
+    assert raw.dataplane.held[0][0].cancelled
+
+
+def test_a_busy_client_may_send_many_control_frames():
+    raw = Raw()
+    raw.feed(HELLO)
+    for number in range(1, 2000, 2):
+        updates = frames.window_update_frame(0, 1000) * 4 + frame(frames.PING, 0, 0, bytes(8)) * 4
+        raw.feed(call_bytes(number) + updates)
+    assert raw.goaway() is None
+
+
+def test_a_client_of_a_busy_stream_may_send_many_control_frames():
+    raw = Raw()
+    raw.feed(HELLO)
+    updates = frames.window_update_frame(0, 1000) * 4 + frame(frames.PING, 0, 0, bytes(8)) * 4
+    raw.feed(headers(1, block(STREAM)))
+    message = data_frame(1, framed(infer_request(model="identity")), 0)
+    for _ in range(1000):
+        raw.feed(message + updates)
+    assert raw.goaway() is None
+
+
+def test_counters_are_per_second():
+    raw = Raw()
+    raw.feed(HELLO)
+    for second in range(1, 4):
+        raw.feed(frame(frames.PING, 0, 0, bytes(8)) * 1500)
+        raw.listener.connections.tick(float(second))
+    assert raw.goaway() is None
+
+
+def test_silent_clients_are_let_go():
+    raw = Raw()
+    raw.feed(frames.PREFACE[:10])
+    raw.listener.connections.tick(10.0)
+    assert not raw.transport.closed
+    raw.listener.connections.tick(20.0)
+    assert raw.transport.aborted
+
+
+def test_an_idle_connection_may_stay():
+    raw = Raw()
+    raw.feed(HELLO + call_bytes(1))
+    raw.listener.connections.tick(1e6)
+    assert not raw.transport.closed
+
+
+def test_a_message_that_never_ends_is_given_up():
+    raw = Raw()
+    raw.feed(HELLO + headers(1, block()) + data_frame(1, framed(infer_request())[:9], 0))
+    raw.listener.connections.tick(59.0)
+    assert raw.connection._streams
+    raw.listener.connections.tick(61.0)
+    assert not raw.connection._streams
+    assert not raw.transport.closed
+
+
+def test_a_client_that_never_reads_is_cut_and_a_slow_one_is_not():
+    raw = Raw()
+    raw.feed(HELLO)
+    raw.connection.pause_writing()
+    for second, unsent in ((61, 5000), (122, 4000), (183, 3000)):
+        raw.transport.unsent = unsent
+        raw.listener.connections.tick(float(second))
+        assert not raw.transport.aborted
+    raw.listener.connections.tick(244.0)
+    assert raw.transport.aborted
+
+
+def test_a_call_whose_client_opens_no_window_is_given_up():
+    raw = Raw()
+    raw.feed(HELLO + frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 0}) + call_bytes(1))
+    raw.listener.connections.tick(1.0)
+    raw.listener.connections.tick(60.0)
+    raw.feed(frames.window_update_frame(1, 5))
+    raw.listener.connections.tick(61.0)
+    raw.listener.connections.tick(120.0)
+    assert raw.connection.outgoing.waiting
+    raw.listener.connections.tick(121.0)
+    assert not raw.connection.outgoing.waiting
+    assert (frames.RST_STREAM, 0, 1, frames.CANCEL.to_bytes(4, "big")) in raw.frames()
+
+
+def test_draining_finishes_what_is_under_way():
+    raw = Raw()  # the `h2` client takes any GOAWAY for the end
+    raw.feed(HELLO + call_bytes(1, "held"))
+    raw.listener.connections.drain()
+    assert (raw.goaway(), raw.transport.closed) == (0, False)
+    raw.feed(told(raw))
+    raw.dataplane.release()
+    kinds = [(kind, number) for kind, _, number, _ in raw.frames()]
+    answered = [(frames.HEADERS, 1), (frames.DATA, 1), (frames.HEADERS, 1), (frames.GOAWAY, 0)]
+    assert kinds[-4:] == answered
+    assert raw.transport.closed
+
+
+def test_draining_closes_idle_connections_that_know_of_it():
+    raw = Raw()
+    raw.feed(HELLO)
+    raw.listener.connections.drain()
+    assert (raw.goaway(), raw.transport.closed) == (0, False)
+    raw.feed(told(raw))
+    assert raw.transport.closed
+
+
+def test_a_call_that_crosses_the_goaway_is_answered():
+    raw = Raw()
+    raw.feed(HELLO)
+    raw.listener.connections.drain()
+    raw.feed(call_bytes(1, "held") + told(raw))
+    assert not raw.transport.closed
+    raw.dataplane.release()
+    assert (frames.DATA, 1) in [(kind, number) for kind, _, number, _ in raw.frames()]
+    assert raw.transport.closed
+
+
+def test_a_client_that_does_not_answer_counts_as_told():
+    raw = Raw()
+    raw.feed(HELLO)
+    raw.listener.connections.drain()
+    raw.listener.connections.tick(1.0)
+    assert not raw.transport.closed
+    raw.listener.connections.tick(2.0)
+    assert raw.transport.closed
