@@ -453,3 +453,27 @@ def test_all_streams_of_a_killed_host_end(tmp_path):
             assert "SIGKILL" in str(last)
 
     run(tmp_path, scenario)
+
+
+def test_a_stream_faster_than_its_client_leaves_time_for_others(tmp_path):
+    """The loop read on as long as the host had something to say."""
+    add(tmp_path, "m", 1, config=CONFIG)
+    (tmp_path / "m" / "1" / "model.py").write_text(PLAIN.replace("at == 13", "False"))
+
+    async def scenario(dataplane):
+        count, found, ended = 1000, [], asyncio.Event()
+
+        def slow(answer, final):
+            found.append(sum(range(20_000)))  # takes longer than the model does
+            if final:
+                ended.set()
+
+        dataplane.submit_stream(ask(count), slow)
+        async with asyncio.timeout(60):
+            while not found:  # noqa: ASYNC110 - turns of the loop are what is tested
+                await asyncio.sleep(0)
+            assert len(found) < count / 2
+            await ended.wait()
+        assert len(found) == count + 1
+
+    run(tmp_path, scenario)

@@ -1,6 +1,8 @@
 """What a dying, hanging or growing model host may cost: its own run, never those behind it."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,5 +113,38 @@ def test_a_busy_host_that_grew_too_large_is_recycled_and_loses_nothing(tmp_path)
         assert all(each == [[2.0, 4.0]] for each in answers)
         await until(lambda: host.up)
         assert np.array_equal(await answer(dataplane, 3), [[6.0]])
+
+    run(tmp_path, scenario)
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_host_that_cannot_be_started_for_now_is_started_later(tmp_path, monkeypatch):
+    add(tmp_path)
+
+    async def scenario(dataplane):
+        host = host_of(dataplane)
+        host.kill()
+        await until(lambda: not host.up)
+        assert await answer(dataplane, 2) == [[4.0]]
+        before = open_files()
+        memory, refused = os.memfd_create, []
+
+        def none_left(*given):
+            if len(refused) < 2 and given[0].endswith("_1"):
+                refused.append(given)
+                raise OSError(errno.EMFILE, "Too many open files")
+            return memory(*given)
+
+        monkeypatch.setattr(os, "memfd_create", none_left)
+        host.kill()
+        await until(lambda: "no model host starts ([Errno 24] Too many open files)" in host.reason)
+        assert not dataplane.model_ready("m")
+        await until(lambda: host.up)
+        assert await answer(dataplane, 2) == [[4.0]]
+        assert len(refused) == 2
+        await until(lambda: open_files() == before)
 
     run(tmp_path, scenario)

@@ -13,6 +13,7 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -58,6 +59,7 @@ _log = logging.getLogger("tuili.server")
 
 _decode: Final = msgspec.msgpack.Decoder(Answer | Spilled).decode
 _WATCH_S: Final = 1.0
+_GO_S: Final = 0.001  # for the answers of one host, in one turn of the loop
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -256,22 +258,9 @@ class Host:
         return True
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        calls, their_calls = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, their_calls:
-            memories = [_slot_memory(at) for at in range(self.spec.slots)]
-            calls_number = their_calls.fileno()
-            descriptors = [theirs.fileno(), calls_number, *memories]
-            environment = self.spec.environment
-            other = None if environment is None else interpreter_of(environment)
-            self._process = FORK_SERVER.fork(self.spec.name, descriptors, self.spec.cores, other)
-        calls.setblocking(False)
-        self._socket, self._calls = ours, Outbox(calls)
-        if self._on_calls is not None:
-            self._on_calls(self._calls)
-        for slot, descriptor in zip(self.slots, memories, strict=True):
-            slot.attach(SlotMemory(descriptor))
-        self._memories = memories
+        with contextlib.ExitStack() as undo:
+            calls_number = self._begin(undo)
+            undo.pop_all()
         options = self.spec.options
         self.send(
             Load(
@@ -285,10 +274,36 @@ class Host:
                 options.decoupled,
                 options.instance,
                 options.config_json,
-                memories,
+                self._memories,
                 calls_number,
             )
         )
+
+    def _begin(self, undo: contextlib.ExitStack) -> int:
+        """Start the child; the number by which it knows its socket for calls.
+
+        `undo` closes what is open when that fails half-way.
+        """
+        ours, theirs = _socket_pair(undo)
+        calls, their_calls = _socket_pair(undo)
+        memories: list[int] = []
+        for at in range(self.spec.slots):
+            memories.append(_slot_memory(at))
+            undo.callback(os.close, memories[-1])
+        with theirs, their_calls:
+            calls_number = their_calls.fileno()
+            descriptors = [theirs.fileno(), calls_number, *memories]
+            environment = self.spec.environment
+            other = None if environment is None else interpreter_of(environment)
+            self._process = FORK_SERVER.fork(self.spec.name, descriptors, self.spec.cores, other)
+        calls.setblocking(False)
+        self._socket, self._calls = ours, Outbox(calls)
+        if self._on_calls is not None:
+            self._on_calls(self._calls)
+        for slot, descriptor in zip(self.slots, memories, strict=True):
+            slot.attach(SlotMemory(descriptor))
+        self._memories = memories
+        return calls_number
 
     def _listen(self) -> None:
         assert self._loop is not None
@@ -297,6 +312,7 @@ class Host:
         self._loop.add_reader(self._socket.fileno(), self._on_readable)
 
     def _on_readable(self) -> None:
+        by = time.monotonic() + _GO_S
         while self._socket is not None:
             descriptors: list[int] = []
             try:
@@ -317,8 +333,8 @@ class Host:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
-            if not self._streams:
-                # A second answer is rare, and the loop calls again for it.
+            if not self._streams or time.monotonic() >= by:
+                # A second answer is rare, and streams may be without end: the loop calls again.
                 return
 
     def _opened(self, answer: Answer | Spilled) -> Answer:
@@ -391,7 +407,15 @@ class Host:
     def _restart(self) -> None:
         if self._closed:
             return
-        self._spawn()
+        try:
+            self._spawn()
+        except OSError as error:  # such as no descriptors, no memory or no processes left
+            delay_s = self.policy.died(time.monotonic())
+            self.reason = f"RESTARTING: no model host starts ({error}); again in {delay_s:g} s"
+            _log.error("%s: %s", self.spec.name, self.reason)
+            self._later(delay_s, self._restart)
+            self._changed()
+            return
         self._listen()
         process = self._process
 
@@ -478,6 +502,13 @@ class Host:
         timer = self._loop.call_later(delay_s, call)
         self._timers.append(timer)
         return timer
+
+
+def _socket_pair(undo: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    undo.callback(ours.close)
+    undo.callback(theirs.close)
+    return ours, theirs
 
 
 def _slot_memory(at: int) -> int:
