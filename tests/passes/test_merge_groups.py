@@ -25,7 +25,7 @@ def conv(channels: int, outputs: int, groups: int) -> Graph:
 
 @pytest.mark.parametrize(
     ("channels", "outputs", "groups", "left"),
-    [(32, 32, 4, 2), (32, 64, 8, 2), (64, 64, 16, 4), (64, 32, 16, 2)],
+    [(32, 32, 4, 2), (32, 64, 8, 2), (64, 64, 16, 4), (64, 32, 16, 2), (60, 30, 3, 1)],
 )
 def test_thin_groups_become_whole_blocks(
     channels: int, outputs: int, groups: int, left: int

@@ -54,6 +54,12 @@ CASES = {
     "bias": Case("MatMul", [normal(5, 9), Const(normal(9, 33)), Const(normal(33))]),
     "one vector": Case("MatMul", [normal(7), Const(normal(7, 5))]),
     "batched": Case("MatMul", [normal(4, 12, 8), normal(4, 8, 20)]),
+    "far rows, copied": Case("MatMul", [normal(2, 60, 30), normal(2, 30, 300)]),
+    "far rows, open": Case(
+        "MatMul",
+        [normal(60, 30), normal(30, 300)],
+        dims={0: ["M", "K"], 1: ["K", "N"]},
+    ),
     "batch broadcasts": Case("MatMul", [normal(2, 3, 50, 20), normal(3, 20, 70)]),
     "batch broadcasts both ways": Case("MatMul", [normal(2, 1, 9, 4), normal(5, 4, 16)]),
     "all dims open": Case(

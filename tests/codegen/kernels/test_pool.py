@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from tests.codegen.compiled import Case, Cases
 from tests.codegen.kernels.conv_cases import check, targets_here, window_node
 from tuili.codegen.targets import Target
 from tuili.tensors import DType
@@ -80,6 +82,20 @@ def test_plain_3d_and_types(op: str, dtype: DType) -> None:
     attrs = {"kernel_shape": [2, 3, 2], "strides": [1, 2, 2], "pads": [0, 1, 1, 1, 1, 0]}
     node, values = window_node(op, target, (2, 3, 4, 7, 6), attrs, layout="", dtype=dtype)
     check(node, target, values, tolerance=2e-3 if dtype is DType.F16 else 1e-5)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_plain_rows_longer_than_a_piece(op: str) -> None:
+    target, attrs = targets_here()[0], {"kernel_shape": [2, 5], "pads": [1, 2, 0, 2]}
+    node, values = window_node(op, target, (1, 2, 3, 600), attrs, layout="")
+    check(node, target, values)
+
+
+def test_a_plain_maximum_keeps_what_is_no_number() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 1, 3, 20)).astype(np.float32)
+    x[0, 0, 1, 7] = np.nan
+    case = Case("MaxPool", [x], {"kernel_shape": (2, 3)})
+    Cases({"one": case}, targets_here()[0]).check("one")
 
 
 def test_integers() -> None:

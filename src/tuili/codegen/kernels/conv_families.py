@@ -6,7 +6,8 @@ from tuili.codegen.family import Family
 from tuili.codegen.kernels.bf16 import conv as bf16_conv
 from tuili.codegen.kernels.conv import direct as conv_direct
 from tuili.codegen.kernels.conv import global_pool as pool_global
-from tuili.codegen.kernels.conv import plain as window_plain
+from tuili.codegen.kernels.conv import plain as conv_plain
+from tuili.codegen.kernels.conv import plain_pool as pool_plain
 from tuili.codegen.kernels.conv import single as conv_single
 from tuili.codegen.kernels.conv import transposed as conv_transposed
 from tuili.codegen.kernels.conv import window as conv_window
@@ -27,14 +28,14 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("conv_bf16", bf16_conv.emit, bf16_conv.supports),
         Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),
         Family("conv_single", conv_single.emit_single, conv_single.supports_single),
-        Family("conv_plain", window_plain.emit_plain_conv, window_plain.supports_plain_conv),
+        Family("conv_plain", conv_plain.emit_plain_conv, conv_plain.supports_plain_conv),
     ),
     "ConvTranspose": (
         Family("conv_single", conv_single.emit_single_transposed, conv_single.supports_single),
         Family(
             "conv_transposed", conv_transposed.emit_transposed, conv_transposed.supports_transposed
         ),
-        Family("conv_plain", window_plain.emit_plain_transpose, window_plain.supports_plain_conv),
+        Family("conv_plain", conv_plain.emit_plain_transpose, conv_plain.supports_plain_conv),
     ),
     "QConv": (
         Family("qdepthwise", quantized_depthwise.emit, quantized_depthwise.supports),
@@ -43,16 +44,14 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
     ),
     "MaxPool": (
         Family("pool", conv_window.emit_max_pool, conv_window.supports_pool),
-        Family("pool_plain", window_plain.emit_plain_max_pool, window_plain.supports_plain_pool),
+        Family("pool_plain", pool_plain.emit_plain_max_pool, pool_plain.supports_plain_pool),
     ),
     "AveragePool": (
         Family("pool", conv_window.emit_average_pool, conv_window.supports_pool),
-        Family(
-            "pool_plain", window_plain.emit_plain_average_pool, window_plain.supports_plain_pool
-        ),
+        Family("pool_plain", pool_plain.emit_plain_average_pool, pool_plain.supports_plain_pool),
     ),
     "LpPool": (
-        Family("pool_plain", window_plain.emit_plain_lp_pool, window_plain.supports_plain_pool),
+        Family("pool_plain", pool_plain.emit_plain_lp_pool, pool_plain.supports_plain_pool),
     ),
     "GlobalAveragePool": _GLOBAL,
     "GlobalMaxPool": _GLOBAL,

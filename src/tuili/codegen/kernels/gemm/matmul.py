@@ -24,6 +24,7 @@ OWN_SLOTS = 3  # x, w, bias
 ROW_BLOCK = 112  # rows per grid item: a multiple of every tile height in use
 PREFETCH_DEPTH = 512  # two longer panels and their rows of x overflow the second-level cache
 L2_FLOATS = 96 * 1024  # rows of x that stay in the second-level cache
+FAR = 256  # floats from row to row of a panel that is worth a copy
 
 
 def is_plain_f32(value: Value) -> bool:
@@ -213,10 +214,10 @@ def emit_batched(node: Node, ctx: Context) -> None:
     loop = RowLoop(
         tile, ctx.target.lanes, cut.heights, width, bias is not None, epilogue, ldb="ldb"
     )
-    narrow = width is None or width % columns != 0
-    if narrow:
+    copy = _copy_panel(columns, _whens(shape, columns, 4 * tile.rows))
+    if copy:
         k.scratch(shape.k * (columns * 4))
-    k.body(_batched_body(loop, offsets, _copy_panel(columns) if narrow else []))
+    k.body(_batched_body(loop, offsets, copy))
     batches = numel(shape.batch)
     traffic = (numel(x.shape) + numel(w.shape) + numel(node.output.shape)) * 4
     k.emit(grid=batches * blocks, flops=batches * shape.m * shape.k * shape.n * 2, bytes=traffic)
@@ -264,13 +265,39 @@ def _batched_body(loop: RowLoop, offsets: list[str], copy: list[str]) -> str:
     )
 
 
-def _copy_panel(columns: int) -> list[str]:
+def _whens(shape: Operands, columns: int, many: int) -> list[str]:
+    """When a panel is copied: the last one that is not whole; or where `many` rows read it.
+
+    Rows of a panel that lie far apart share few sets of the caches, and a page each.
+    """
+    whens: list[str] = []
+    if not isinstance(shape.n, int) or shape.n % columns:
+        whens.append(f"col + {columns} > N")
+    wide = isinstance(shape.n, int) and shape.n >= FAR
+    tall = isinstance(shape.m, int) and shape.m >= many
+    if (wide or not isinstance(shape.n, int)) and (tall or not isinstance(shape.m, int)):
+        far = [] if wide else [f"N >= {FAR}"]
+        whens.append(" && ".join([*far, f"last - block * ROWS >= {many}"]))
+    return whens
+
+
+def _copy_panel(columns: int, whens: list[str]) -> list[str]:
+    if not whens:
+        return []
+    when = whens[0] if len(whens) == 1 else " || ".join(f"({each})" for each in whens)
     return [
-        f"if (col + {columns} > N) {{  /* the last panel, zero padded */",
-        "    float *const padded = (float *)scratch;",
-        "    for (int64_t k = 0; k < K; k++)",
-        f"        for (int64_t c = 0; c < {columns}; c++)",
-        f"            padded[k * {columns} + c] = col + c < N ? panel[k * N + c] : 0.0f;",
-        f"    panel = padded, ldb = {columns};",
+        f"if ({when}) {{",
+        "    float *const near = (float *)scratch;",
+        f"    const int64_t used = tl_min({columns}, N - col);",
+        f"    if (used == {columns}) {{",
+        "        for (int64_t k = 0; k < K; k++)",
+        f"            for (int64_t c = 0; c < {columns}; c += V)",
+        f"                v_store(near + k * {columns} + c, v_load(panel + k * N + c));",
+        "    } else {  /* zero padded */",
+        "        for (int64_t k = 0; k < K; k++)",
+        f"            for (int64_t c = 0; c < {columns}; c++)",
+        f"                near[k * {columns} + c] = c < used ? panel[k * N + c] : 0.0f;",
+        "    }",
+        f"    panel = near, ldb = {columns};",
         "}",
     ]
