@@ -19,7 +19,7 @@ import numpy as np
 from tests.fuzz.compare import difference, unrest
 from tests.fuzz.explained import explained
 from tests.fuzz.part import Discard, Part
-from tests.fuzz.steps import build
+from tests.fuzz.steps import GROUPS, build
 from tests.fuzz.to_onnx import model_of
 from tuili.compiler import compile as compile_model
 from tuili.errors import InvalidArgument, TuiliError
@@ -78,18 +78,20 @@ class Tally:
         self.explained[reason] = self.explained.get(reason, 0) + 1
 
 
-def seeded(seed: int) -> Part | None:
+def seeded(seed: int, group: str = "all") -> Part | None:
     """The graph of a seed; None when no step fitted."""
     try:
-        return build(Seeded(seed), f"s{seed}_")
+        return build(Seeded(seed), f"s{seed}_", GROUPS[group])
     except Discard:
         return None
 
 
-def check_seeds(seeds: Sequence[int], *, with_onnxruntime: bool = True) -> Tally:
+def check_seeds(
+    seeds: Sequence[int], group: str = "all", *, with_onnxruntime: bool = True
+) -> Tally:
     """Build, run and compare the graphs of some seeds."""
     with np.errstate(all="ignore"):
-        parts = {f"seed {seed}": part for seed in seeds if (part := seeded(seed))}
+        parts = {f"seed {seed}": part for seed in seeds if (part := seeded(seed, group))}
         return check_parts(parts, with_onnxruntime=with_onnxruntime)
 
 

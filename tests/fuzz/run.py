@@ -3,6 +3,7 @@
 python -m tests.fuzz.run                       20,000 graphs, two processes
 python -m tests.fuzz.run --seed 1234           one graph, printed with what differs
 python -m tests.fuzz.run --graphs 500 --start 20000
+python -m tests.fuzz.run --steps quantized     residual sums, shared weights; or control
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ _TIMEOUT_S = 900
 COUNTS = ("graphs", "resized", "refused", "misfits", "compared")
 
 
-def work(start: int, stop: int) -> None:
+def work(start: int, stop: int, group: str) -> None:
     """One batch, in a process of its own: what it showed is printed as JSON."""
     warnings.simplefilter("ignore")
     from tests.fuzz.check import check_seeds
 
     found = [
-        asdict(check_seeds(range(first, min(first + UNIT, stop))))
+        asdict(check_seeds(range(first, min(first + UNIT, stop)), group))
         for first in range(start, stop, UNIT)
     ]
     print(json.dumps(merged(found)))
 
 
-def batch(start: int, stop: int) -> dict[str, Any]:
+def batch(start: int, stop: int, group: str) -> dict[str, Any]:
     """A batch in a child process; a crash is looked for in its halves."""
-    command = [sys.executable, "-m", "tests.fuzz.run", "--work", f"{start}:{stop}"]
+    command = [sys.executable, "-m", "tests.fuzz.run", "--steps", group]
+    command += ["--work", f"{start}:{stop}"]
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
@@ -64,7 +66,7 @@ def batch(start: int, stop: int) -> dict[str, Any]:
             "findings": [finding],
         }
     middle = (start + stop) // 2
-    halves = [batch(start, middle), batch(middle, stop)]
+    halves = [batch(start, middle, group), batch(middle, stop, group)]
     return merged(halves)
 
 
@@ -98,27 +100,29 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--steps", choices=("all", "quantized", "control"), default="all")
     parser.add_argument("--work")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("TUILI_CFLAGS", FLAGS)
     if options.work:
-        work(*map(int, options.work.split(":")))
+        first, last = options.work.split(":")
+        work(int(first), int(last), options.steps)
         return 0
     if options.seed is not None:
-        return show(options.seed)
+        return show(options.seed, options.steps)
     return sweep(options)
 
 
-def show(seed: int) -> int:
+def show(seed: int, group: str) -> int:
     """One graph, in this process."""
     warnings.simplefilter("ignore")
     from tests.fuzz.check import check_seeds, seeded
     from tuili.ir.text import to_text
 
-    part = seeded(seed)
+    part = seeded(seed, group)
     print(to_text(part.graph) if part else "no graph")
-    tally = check_seeds([seed])
+    tally = check_seeds([seed], group)
     for finding in tally.findings:
         print(f"{finding.name}: {finding.kind}: {finding.text}")
     print(report(asdict(tally)))
@@ -132,7 +136,9 @@ def sweep(options: argparse.Namespace) -> int:
     end = options.start + options.graphs
     tallies: list[dict[str, Any]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = [pool.submit(batch, start, min(start + BATCH, end)) for start in starts]
+        jobs = [
+            pool.submit(batch, start, min(start + BATCH, end), options.steps) for start in starts
+        ]
         for job in as_completed(jobs):
             tallies.append(job.result())
             for finding in tallies[-1]["findings"]:

@@ -13,6 +13,7 @@ from tuili.ir import Graph, Node, Value
 from tuili.tensors import DType
 
 LEAST_OPSET = 22
+_OPTIONAL = onnx.defs.OpSchema.FormalParameterOption.Optional
 
 
 def model_of(graphs: Sequence[Graph]) -> onnx.ModelProto:
@@ -56,11 +57,25 @@ def _first_versions() -> dict[str, int]:
 def _node(node: Node) -> onnx.NodeProto:
     domain, _, op = node.op.rpartition("::")
     inputs = ["" if value is None else value.name for value in node.inputs]
-    outputs = [value.name for value in node.outputs]
-    proto = helper.make_node(op, inputs, outputs, domain=domain, name=outputs[0])
+    name = node.outputs[0].name
+    proto = helper.make_node(op, inputs, _output_names(node), domain=domain, name=name)
     for name, attr in node.attrs.items():
         proto.attribute.append(helper.make_attribute(name, _attribute(name, attr)))
     return proto
+
+
+def _output_names(node: Node) -> list[str]:
+    """Those that nobody reads are left out where the standard lets them."""
+    names = [value.name for value in node.outputs]
+    if "::" in node.op or node.graphs():
+        return names
+    formals = onnx.defs.get_schema(node.op).outputs
+    for index, (value, formal) in enumerate(zip(node.outputs, formals, strict=False)):
+        if not value.uses and formal.option == _OPTIONAL:
+            names[index] = ""
+    while not names[-1]:
+        names.pop()
+    return names
 
 
 def _attribute(name: str, attr: Any) -> Any:

@@ -96,7 +96,11 @@ def quantize(
     saturate: int = 1,
     precision: DType | int | None = None,
 ) -> Array:
-    """round(x / scale) + zero point, clipped (QuantizeLinear-28)."""
+    """round(x / scale) + zero point, clipped (QuantizeLinear-28); NaN gives the lowest code.
+
+    The standard leaves NaN open. It comes up: a calibration that saw a mask of -inf writes a scale
+    of inf. Kernels and onnxruntime give the lowest code, so folding must too.
+    """
     target = output_dtype if isinstance(output_dtype, DType) else DType.U8
     target = target if y_zero_point is None else DType.of(y_zero_point.dtype)
     scale = _spread(y_scale, x.shape, axis, block_size)
@@ -109,7 +113,9 @@ def quantize(
     rounded = np.rint(ratio.astype(np.float64))
     if y_zero_point is not None:
         rounded = rounded + _spread(y_zero_point, x.shape, axis, block_size).astype(np.float64)
-    return np.clip(rounded, *limits(target)).astype(np.int32).astype(target.numpy)
+    low, high = limits(target)
+    coded = np.where(np.isnan(rounded), low, np.clip(rounded, low, high))
+    return coded.astype(np.int32).astype(target.numpy)
 
 
 def dequantize(
