@@ -56,5 +56,6 @@ def _above(value: Value) -> list[Node]:
         node = waiting.pop().producer
         if node is not None and node not in seen:
             seen.append(node)
-            waiting += [each for each in node.inputs if each is not None]
+            captured = [value for graph in node.graphs() for value in graph.captured()]
+            waiting += [each for each in (*node.inputs, *captured) if each is not None]
     return seen

@@ -17,6 +17,7 @@ from tuili.tensors import Array, DType
 
 CODES = (DType.I8, DType.U8, DType.I4, DType.U4)
 WIDE = (4, 8, 16, 32)
+UNEVEN = (0.2903, 0.3659)
 
 
 def coded(p: Part, x: Value, dtype: DType) -> Value:
@@ -132,7 +133,8 @@ def on_codes(p: Part) -> None:
     dtype, shape = p.one(BYTES), p.shape(1, 3)
     a = _triple(p, dtype, *shape)
     b = a if p.chance(40) else _triple(p, dtype, *(shape if p.chance(60) else p.partner(shape)))
-    y: list[Value | None] = [scale(p), zero(p, dtype)]
+    # onnxruntime adds the zero point before it rounds; with this scale no sum lies halfway.
+    y: list[Value | None] = [p.constant(np.float32(p.one(UNEVEN))), zero(p, dtype)]
     op = p.one(("QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearLeakyRelu", "QLinearAdd"))
     if op == "QLinearConcat":
         (c,) = p.node(f"com.microsoft::{op}", [*y, *a, *a, *a], {"axis": -1}, exact=True)
@@ -141,7 +143,8 @@ def on_codes(p: Part) -> None:
     else:
         (c,) = p.node(f"com.microsoft::{op}", [*a, *b, *y], exact=True)
     if p.chance(60):
-        p.node("com.microsoft::QLinearAdd", [c, *y, *a, scale(p), zero(p, dtype)], exact=True)
+        z = [p.constant(np.float32(0.5107)), zero(p, dtype)]
+        p.node("com.microsoft::QLinearAdd", [c, *y, *a, *z], exact=True)
     if p.chance(40):
         p.node("DequantizeLinear", [c, *y], exact=True)
 

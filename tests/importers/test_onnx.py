@@ -169,6 +169,22 @@ def test_outputs_keep_their_names_when_functions_and_inputs_meet() -> None:
     verify(graph)
 
 
+def test_an_output_keeps_its_name_where_a_body_has_a_value_of_that_name_too() -> None:
+    """The body is read first; onnxruntime lets it shadow what the loop itself returns."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+    net (float[N] x, int64 n) => (float[N] last, float[M, N] seen) {
+        last, seen = Loop (n, , x) <body = round (int64 i, bool on, float[K] v)
+            => (bool still, float[K] next, float[K] seen) {
+            still = Identity (on)
+            next = Neg (v)
+            seen = Abs (next)
+        }>
+    }"""
+    graph = import_model(onnx.parser.parse_model(text))
+    assert [value.name for value in graph.outputs] == ["last", "seen"]
+    verify(graph)
+
+
 def test_metadata_is_kept() -> None:
     proto = model("{ y = Relu(x) }")
     helper.set_model_props(proto, {"character": "a\nb", "symbol.u0": "x"})

@@ -66,6 +66,16 @@ def qdq_conv() -> Graph:
     return b.done(b.coded(twice, 0.02, 0))
 
 
+def four_bit_conv() -> Graph:
+    """Weights of 4 bits: the product is one of bytes all the same."""
+    b = Builder(1, 4, 6, 6)
+    q = b.coded(b.x, 0.02, 120)
+    few = np.clip(W, -8, 7).astype(DType.I4.numpy)
+    weights = b.add("DequantizeLinear", few, SCALES, axis=0)
+    conv = b.add("Conv", b.real(q, 0.02, 120), weights, pads=(1, 1, 1, 1))
+    return b.done(b.coded(conv, 0.013, 0))
+
+
 def qoperator_conv() -> Graph:
     """The same in operators on codes."""
     b = Builder(1, 4, 6, 6)
@@ -138,6 +148,7 @@ def moved_codes() -> Graph:
 # graph: how many products it becomes, and what must not be left
 FORMS = {
     qdq_conv: ({"QConv": 1}, {"Conv"}),
+    four_bit_conv: ({"QConv": 1}, {"Conv"}),
     qoperator_conv: ({"QConv": 1}, {"QLinearConv", "com.microsoft::QLinearAdd"}),
     asymmetric_gemm: ({"QMatMul": 1}, {"Gemm", "MatMul"}),
     qlinear_matmul: ({"QMatMul": 1}, {"QLinearMatMul"}),

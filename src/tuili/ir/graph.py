@@ -142,7 +142,12 @@ class Node:
 
     def set_input(self, index: int, value: Value | None) -> None:
         """Replace one input."""
-        self.set_inputs([*self._inputs[:index], value, *self._inputs[index + 1 :]])
+        before = self._inputs[index]
+        if before is not None:
+            before.uses.remove((self, index))
+        self._inputs = (*self._inputs[:index], value, *self._inputs[index + 1 :])
+        if value is not None:
+            value.uses.append((self, index))
 
     def graphs(self) -> list[Graph]:
         """The nested graphs among the attributes."""

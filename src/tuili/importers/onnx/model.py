@@ -34,8 +34,14 @@ def _name_outputs(graph: Graph, names: list[str]) -> None:
         if value.name == name and value not in outputs:
             outputs.append(value)
             continue
-        holder = next((each for each in graph.defined() if each.name == name), None)
-        if holder is not None and holder is not value:
-            graph.rename(holder, f"{name}.inner")
+        for owner, holder in _holders(graph, name):
+            if holder is not value:
+                owner.rename(holder, f"{name}.inner")
         outputs.append(graph.add("Identity", [value], outputs=[name]).output)
     graph.set_outputs(outputs)
+
+
+def _holders(graph: Graph, name: str) -> list[tuple[Graph, Value]]:
+    """Who has a name: a value of the graph, or of one nested in it, which was read before."""
+    nested = [inner for node in graph.walk() for inner in node.graphs()]
+    return [(owner, v) for owner in (graph, *nested) for v in owner.defined() if v.name == name]

@@ -33,6 +33,12 @@ class Codes:
         """Whether the elements are 8-bit integers."""
         return self.values.dtype in BYTES
 
+    @property
+    def fit_bytes(self) -> bool:
+        """Whether the elements are integers of 8 bits or fewer."""
+        dtype = self.values.dtype
+        return dtype.is_int and dtype.bits <= BYTES[0].bits
+
 
 def codes_of(values: Value, scale: Value, zero: Value | None, axis: int = 1) -> Codes | None:
     """The codes, when the parameters are known, plain (no blocks) and f32."""

@@ -48,7 +48,10 @@ def name_quantized_products(graph: Graph) -> bool:
 
 def _conv(graph: Graph, node: Node) -> Value | None:
     x, w = dequantized_from(node.required(0)), dequantized_from(node.required(1))
-    if x is None or w is None or not _is_product(x, w, 0) or w.values.constant is None:
+    if x is None or w is None or w.values.constant is None:
+        return None
+    # Products of matrices read weights of 4 bits as they are; convolutions have only bytes.
+    if not (w.fit_bytes and _is_product(x, w, 0)):
         return None
     weights = centred(w.values.constant, w.zero, 0)
     return _real_product(graph, node, "QConv", (x, w, weights), node.input(2))
@@ -56,7 +59,7 @@ def _conv(graph: Graph, node: Node) -> Value | None:
 
 def _matmul(graph: Graph, node: Node) -> Value | None:
     x, w = dequantized_from(node.required(0)), dequantized_from(node.required(1))
-    if x is None or w is None or not _is_product(x, w, 1):
+    if x is None or w is None or not (w.is_bytes and _is_product(x, w, 1)):
         return None
     matrix = w.values.constant
     if matrix is None or matrix.ndim != 2:
@@ -67,7 +70,7 @@ def _matmul(graph: Graph, node: Node) -> Value | None:
 def _gemm(graph: Graph, node: Node) -> Value | None:
     turned = bool(attr(node, "transB"))
     x, w = dequantized_from(node.required(0)), dequantized_from(node.required(1))
-    if x is None or w is None or not _is_product(x, w, 0 if turned else 1):
+    if x is None or w is None or not (w.is_bytes and _is_product(x, w, 0 if turned else 1)):
         return None
     plain = not attr(node, "transA") and attr(node, "alpha") == 1 and attr(node, "beta") == 1
     matrix = w.values.constant
@@ -80,7 +83,7 @@ def _gemm(graph: Graph, node: Node) -> Value | None:
 
 def _is_product(x: Codes, w: Codes, axis: int) -> bool:
     """Whether one scale serves x, and one or one per output serves w."""
-    if not (x.is_scalar and x.is_bytes and w.is_bytes):
+    if not (x.is_scalar and x.is_bytes):
         return False
     return w.is_scalar or w.axis % len(w.values.shape) == axis
 
