@@ -32,6 +32,8 @@ CASES = {
     )
 }
 CASES["several blocks of channels"] = case(70)
+CASES["bins of more samples than a piece"] = case(3, sampling_ratio=17)
+CASES["pieces end inside bins"] = case(3, sampling_ratio=7, mode="max")
 CASES["open dims"] = case(5, {0: ["N", "C", "H", "W"], 1: ["R", 4], 2: ["R"]})
 
 

@@ -13,6 +13,7 @@ from tuili.ops.table import attr
 from tuili.tensors import DType, ceil_div, numel
 
 CHANNELS = 32  # of a grid item
+SAMPLES = 256  # places that are found at a time
 _FLOATS = (DType.F32, DType.F64, DType.F16, DType.BF16)
 
 _SUPPORT = """
@@ -61,12 +62,13 @@ def emit(node: Node, ctx: Context) -> None:
     fault = k.fault("the index of a region's picture is out of range")
     corners = [loaded(rois.dtype, f"rois[r * 4 + {at}]") for at in range(4)]
     least = "" if half else "width = fmax(width, 1), height = fmax(height, 1);"
-    picture = [loaded(x.dtype, f"p[{row} * W + {column}]") for row, column in _CORNERS]
+    picture = [loaded(x.dtype, f"p[at[s].place[{at}]]") for at in range(4)]
     maximum = attr(node, "mode") == "max"
     take = _MAX if maximum else _MEAN
     k.body(
         _BODY.format(
             channels=CHANNELS,
+            samples=SAMPLES,
             fault=fault,
             half=0.5 if half else 0.0,
             scale=repr(float(attr(node, "spatial_scale"))),
@@ -79,25 +81,21 @@ def emit(node: Node, ctx: Context) -> None:
             real=real,
             idle="-INFINITY" if maximum else "0",
             take=take.format(*picture, real=real),
-            stored=stored(y.dtype, "any ? sums[c] : 0" if maximum else "any ? sums[c] / any : 0"),
+            whole=stored(y.dtype, "sum" if maximum else "sum / any"),
+            nothing=stored(y.dtype, "0"),
         )
     )
     k.emit(grid=y.shape[0] * blocks, flops=numel(y.shape) * 32, bytes=size_of(y.tensor) * 2)
 
 
-_CORNERS = (
-    ("down.low", "across.low"),
-    ("down.low", "across.high"),
-    ("down.high", "across.low"),
-    ("down.high", "across.high"),
-)
+_MEAN = "sum += w[0] * {0} + w[1] * {1} + w[2] * {2} + w[3] * {3};"
+_MAX = """const {real} a = w[0] * {0}, b = w[1] * {1}, d = w[2] * {2}, e = w[3] * {3};
+                    const {real} ab = a > b ? a : b, de = d > e ? d : e, most = ab > de ? ab : de;
+                    sum = most > sum ? most : sum;"""
 
-_MEAN = "sums[c] += ll * {0} + lh * {1} + hl * {2} + hh * {3};"
-_MAX = """const {real} a = ll * {0}, b = lh * {1}, d = hl * {2}, e = hh * {3};
-                const {real} ab = a > b ? a : b, de = d > e ? d : e, most = ab > de ? ab : de;
-                sums[c] = most > sums[c] ? most : sums[c];"""
-
+# A sum that goes on in the next piece of samples waits in `open`.
 _BODY = """
+struct {{ int64_t place[4]; {real} weight[4]; }} at[{samples}];
 for (int64_t item = begin; item < end; item++) {{
     const int64_t r = item / BLOCKS, first = item % BLOCKS * {channels};
     const int64_t count = tl_min({channels}, C - first), batch = (int64_t)batches[r];
@@ -109,26 +107,39 @@ for (int64_t item = begin; item < end; item++) {{
     double width = {x2} * {scale} - {half} - left, height = {y2} * {scale} - {half} - top;
     {least}
     const int64_t rows = tl_samples(RATIO, height, PH), columns = tl_samples(RATIO, width, PW);
-    const double any = H > 0 && W > 0 ? (double)rows * columns : 0;
-    for (int64_t bin = 0; bin < PH * PW; bin++) {{
-        const double bin_top = top + bin / PW * (height / PH);
-        const double bin_left = left + bin % PW * (width / PW);
-        {real} sums[{channels}];
-        for (int64_t c = 0; c < count; c++)
-            sums[c] = {idle};
-        for (int64_t i = 0; any && i < rows * columns; i++) {{
-            const double place_y = bin_top + (i / columns + 0.5) * (height / PH) / rows;
-            const double place_x = bin_left + (i % columns + 0.5) * (width / PW) / columns;
-            const tl_edge down = tl_edge_at(place_y, H), across = tl_edge_at(place_x, W);
-            const {real} ll = down.first * across.first, lh = down.first * across.second;
-            const {real} hl = down.second * across.first, hh = down.second * across.second;
-            for (int64_t c = 0; c < count; c++) {{
-                const {kind} *const p = x + ((batch * C + first + c) * H) * W;
-                {take}
+    const int64_t each = H > 0 && W > 0 ? rows * columns : 0;
+    const {real} any = ({real})each;
+    for (int64_t i = 0; !each && i < count * PH * PW; i++)
+        y[(r * C + first) * PH * PW + i] = {nothing};
+    {real} open[{channels}];
+    for (int64_t from = 0; from < PH * PW * each; from += {samples}) {{
+        const int64_t until = tl_min(from + {samples}, PH * PW * each);
+        for (int64_t s = from; s < until; s++) {{
+            const int64_t bin = s / each, i = s % each;
+            const double down = (bin / PW + (i / columns + 0.5) / rows) * (height / PH);
+            const double across = (bin % PW + (i % columns + 0.5) / columns) * (width / PW);
+            const tl_edge v = tl_edge_at(top + down, H), h = tl_edge_at(left + across, W);
+            const int64_t place[] = {{v.low * W + h.low, v.low * W + h.high,
+                                     v.high * W + h.low, v.high * W + h.high}};
+            const double weight[] = {{v.first * h.first, v.first * h.second,
+                                     v.second * h.first, v.second * h.second}};
+            for (int k = 0; k < 4; k++)
+                at[s - from].place[k] = place[k], at[s - from].weight[k] = ({real})weight[k];
+        }}
+        for (int64_t c = 0; c < count; c++) {{
+            const {kind} *const p = x + (batch * C + first + c) * H * W;
+            for (int64_t s = 0; s < until - from;) {{
+                const int64_t bin = (from + s) / each, last = (bin + 1) * each - from;
+                {real} sum = (from + s) % each ? open[c] : {idle};
+                for (; s < tl_min(last, until - from); s++) {{
+                    const {real} *const w = at[s].weight;
+                    {take}
+                }}
+                open[c] = sum;
+                if (s == last)
+                    y[(r * C + first + c) * PH * PW + bin] = {whole};
             }}
         }}
-        for (int64_t c = 0; c < count; c++)
-            y[((r * C + first + c) * PH * PW) + bin] = {stored};
     }}
 }}
 """
