@@ -178,10 +178,10 @@ def emit_non_max_suppression(node: Node, ctx: Context) -> None:
     k.body(f"const float most_overlap = {_first(k, node.input(3), 'overlap_given', '0.0f')};")
     k.body(f"const float least_score = {_first(k, node.input(4), 'score_given', '-INFINITY')};")
     keys = k.temp("keys", DType.U64, candidates)
-    corners = k.temp("corners", DType.F32, candidates * 4)
+    chosen = k.temp("chosen", DType.F32, candidates * 5)
     rows = k.temp("rows", DType.I32, batches * classes * kept * 2)
     k.write("heap", keys)
-    k.write("corners", corners)
+    k.write("chosen", chosen)
     k.write("rows", rows)
     k.write("count", count)
     k.dims("BATCHES CLASSES N", (batches, classes, candidates))
@@ -222,13 +222,29 @@ static inline tl_box tl_corners(const float *b, int center)
     return (tl_box){fminf(b[0], b[2]), fminf(b[1], b[3]), fmaxf(b[0], b[2]), fmaxf(b[1], b[3])};
 }
 
-static inline float tl_overlap(tl_box a, tl_box b)
+/* Whether a box covers too much of one that was chosen: `chosen` has the edges and areas of up to
+   n, each by itself, so that a few are compared at a time. */
+static inline int tl_overlaps(const float *restrict chosen, int64_t n, int64_t kept, tl_box b,
+                              float most)
 {
-    const float height = fmaxf(fminf(a.y2, b.y2) - fmaxf(a.y1, b.y1), 0.0f);
-    const float width = fmaxf(fminf(a.x2, b.x2) - fmaxf(a.x1, b.x1), 0.0f);
-    const float shared = height * width;
-    const float all = (a.y2 - a.y1) * (a.x2 - a.x1) + (b.y2 - b.y1) * (b.x2 - b.x1) - shared;
-    return all > 0 ? shared / all : 0.0f;
+    const float *const y1 = chosen, *const x1 = y1 + n, *const y2 = x1 + n, *const x2 = y2 + n;
+    const float *const area = x2 + n, own = (b.y2 - b.y1) * (b.x2 - b.x1);
+    for (int64_t from = 0; from < kept; from += 32) {
+        const int64_t until = tl_min(from + 32, kept);
+        int32_t hit = 0;
+        for (int64_t i = from; i < until; i++) {
+            const float top = y1[i] > b.y1 ? y1[i] : b.y1, end = y2[i] < b.y2 ? y2[i] : b.y2;
+            const float left = x1[i] > b.x1 ? x1[i] : b.x1, right = x2[i] < b.x2 ? x2[i] : b.x2;
+            const float height = end - top > 0 ? end - top : 0;
+            const float width = right - left > 0 ? right - left : 0;
+            const float shared = height * width, all = area[i] + own - shared;
+            const float overlap = (all > 0 ? shared : 0) / (all > 0 ? all : 1);
+            hit |= !(overlap <= most);
+        }
+        if (hit)
+            return 1;
+    }
+    return 0;
 }
 
 /* Ascending keys are descending scores, and among equal ones ascending indices. */
@@ -256,7 +272,6 @@ static inline void tl_sink(uint64_t *heap, int64_t count, int64_t at)
 """
 
 _SUPPRESS_BODY = """
-tl_box *const chosen = (tl_box *)corners;
 int64_t total = 0;
 for (int64_t item = 0; item < BATCHES * CLASSES; item++) {
     const float *const score = scores + item * N, *const box = boxes + item / CLASSES * N * 4;
@@ -272,12 +287,12 @@ for (int64_t item = 0; item < BATCHES * CLASSES; item++) {
         if (left > 0)
             tl_sink(heap, left, 0);
         const tl_box candidate = tl_corners(box + index * 4, CENTER);
-        int64_t i = 0;
-        while (i < kept && tl_overlap(chosen[i], candidate) <= most_overlap)
-            i++;
-        if (i < kept)
+        if (tl_overlaps(chosen, N, kept, candidate, most_overlap))
             continue;
-        chosen[kept++] = candidate;
+        chosen[kept] = candidate.y1, chosen[N + kept] = candidate.x1;
+        chosen[2 * N + kept] = candidate.y2, chosen[3 * N + kept] = candidate.x2;
+        chosen[4 * N + kept] = (candidate.y2 - candidate.y1) * (candidate.x2 - candidate.x1);
+        kept++;
         rows[2 * total] = (int32_t)item;
         rows[2 * total + 1] = (int32_t)index;
         total++;
