@@ -158,3 +158,29 @@ def test_unknown_weights_stay():
     w = v.graph.add_input("w", TensorType(DType.F32, (4, 4, 3, 3, 3)))
     v.graph.set_outputs([v.add("Conv", v.x, w)])
     assert not volumes_to_frames(v.graph, infer(v.graph))
+
+
+@pytest.mark.parametrize("sizes", [FIXED, OPEN])
+@pytest.mark.parametrize(
+    ("shape", "attrs"),
+    [
+        ((6, 4, 3, 3, 3), {"pads": (1,) * 6}),
+        ((6, 4, 2, 1, 3), {"strides": (2, 1, 1), "pads": (1, 0, 1, 0, 0, 1)}),
+        ((6, 2, 3, 3, 3), {"group": 2, "pads": (1,) * 6}),
+        ((4, 1, 3, 3, 3), {"group": 4, "pads": (2, 1, 1, 2, 1, 1)}),
+        ((6, 4, 1, 1, 1), {}),
+    ],
+)
+def test_sums_of_codes_stay_exact(sizes: str, shape: tuple[int, ...], attrs: Attrs):
+    v = Volume(sizes)
+    scale, zero = (v.graph.add_constant(each) for each in (np.float32(0.02), np.uint8(117)))
+    codes = v.add("QuantizeLinear", v.x, scale, zero)
+    kernel = v.graph.add_constant(v.rng.integers(-127, 128, shape).astype(np.int8))
+    bias = v.graph.add_constant(v.rng.integers(-900, 900, shape[0]).astype(np.int32))
+    factors = v.graph.add_constant(v.rng.uniform(1e-4, 1e-3, shape[0]).astype(np.float32))
+    real = v.add("QConv", codes, kernel, zero, bias, factors, **attrs)
+    graph = v.rewritten(
+        v.add("DequantizeLinear", v.add("QuantizeLinear", real, scale, zero), scale, zero)
+    )
+    (product,) = (node for node in graph.nodes if node.op == "QConv")
+    assert len(product.output.shape) == 4

@@ -40,6 +40,7 @@ def _frames(
     dilation: int,
     pads: tuple[int, ...],
     clamp: int,
+    fill: int,
 ) -> Array:
     batch, depth = (int(count) for count in counts)
     windows = int(count_windows(depth, taps, stride, dilation, pads))  # pyright: ignore[reportArgumentType]
@@ -48,19 +49,19 @@ def _frames(
     seen = volume[:, at.clip(0, depth - 1)]
     if not clamp:
         inside = ((at >= 0) & (at < depth))[..., None, None, None]
-        seen = np.where(inside, seen, np.zeros((), x.dtype))
+        seen = np.where(inside, seen, np.asarray(fill, x.dtype))
     return seen.reshape(batch * windows, taps * x.shape[1], *x.shape[2:])
 
 
 ROWS = (
     # [N * D, C, H, W], the counts being N and D, to [N * windows, taps * C, H, W]. Pictures beyond
-    # the ends are zeros, or with `clamp` the first and the last one; negative pads crop.
+    # the ends are full of `fill`, or with `clamp` the first and the last one; negative pads crop.
     op(
         "Frames",
         "x counts:i64",
         "y",
         _frames_shape,
         _frames,
-        attrs={"taps": 1, "stride": 1, "dilation": 1, "pads": (0, 0), "clamp": 0},
+        attrs={"taps": 1, "stride": 1, "dilation": 1, "pads": (0, 0), "clamp": 0, "fill": 0},
     ),
 )  # fmt: skip

@@ -37,12 +37,12 @@ class Window:
         """Whether a window that reaches over an end has the frame at that end among its own."""
         return not any(self.pads) or (self.dilation == 1 and max(self.pads) < self.taps)
 
-    def every(self, m: Making, x: Value) -> Value:
-        """The frames of each window side by side."""
+    def every(self, m: Making, x: Value, fill: int = 0) -> Value:
+        """The frames of each window side by side, beyond the ends full of `fill`."""
         if self.is_flat:
             return x
         return m("Frames", x, m.dims(self.counts), taps=self.taps, stride=self.stride,
-                 dilation=self.dilation, pads=self.pads)  # fmt: skip
+                 dilation=self.dilation, pads=self.pads, fill=fill)  # fmt: skip
 
     def one(self, m: Making, x: Value, tap: int, *, clamp: bool = False) -> Value:
         """The frame of each window at one tap."""
@@ -102,6 +102,30 @@ def convolved(m: Making, x: Value, window: Window) -> Value:
         made = one if made is None else m("Add", one, made)
     assert made is not None
     return made
+
+
+def is_quantized(node: Node) -> bool:
+    """Whether a QConv over a volume has known weights and a known code for zero."""
+    weights, zero = node.required(1).constant, node.input(2)
+    if weights is None or weights.ndim != _PLANE + 2 or not weights.size:
+        return False
+    return zero is None or (zero.constant is not None and zero.constant.size == 1)
+
+
+def convolved_codes(m: Making, x: Value, window: Window) -> Value:
+    """A convolution of codes; its sums must be of all taps, so that groups are put together too."""
+    weights, zero, groups = m.node.required(1).constant, m.node.input(2), attr(m.node, "group")
+    assert weights is not None  # is_quantized
+    outputs, _, _, *plane = weights.shape
+    side = weights.swapaxes(1, 2).reshape(outputs, -1, *plane)
+    fill = 0 if zero is None or zero.constant is None else int(zero.constant.reshape(()))
+    seen = window.every(m, x, fill)
+    if groups > 1 and window.taps > 1:
+        frames, channels, height, width = seen.shape
+        split = (frames, window.taps, groups, channels // (window.taps * groups), height, width)
+        apart = m("Transpose", m("Reshape", seen, m.dims(split)), perm=(0, 2, 1, 3, 4, 5))
+        seen = m("Reshape", apart, m.dims(seen.shape))
+    return m("QConv", seen, side, *m.node.inputs[2:], group=groups, **window.plane)
 
 
 def is_transposed(node: Node) -> bool:

@@ -18,7 +18,9 @@ from tuili.passes.making import Making
 from tuili.passes.volume_windows import (
     Window,
     convolved,
+    convolved_codes,
     is_convolution,
+    is_quantized,
     is_transposed,
     pooled,
     summed,
@@ -28,6 +30,7 @@ from tuili.passes.volume_windows import (
 from tuili.tensors import DType, Shape, numel
 
 RANK = 5
+_ELEMENTS = (DType.F32, DType.U8, DType.I8)
 
 
 def volumes_to_frames(graph: Graph, contents: Contents, bound: set[str] | None = None) -> bool:
@@ -73,7 +76,7 @@ class _Volumes:
         if not isinstance(type_, TensorType) or type_.shape is None or type_.layout:
             return False
         named = symbols_in(type_.shape) <= self.bound
-        whole = named and len(type_.shape) == RANK and type_.dtype is DType.F32
+        whole = named and len(type_.shape) == RANK and type_.dtype in _ELEMENTS
         return whole and isinstance(type_.shape[1], int)
 
     def of(self, node: Node, slot: int = 0) -> Value | None:
@@ -110,6 +113,26 @@ def _conv(volumes: _Volumes, node: Node) -> Value | None:
         return None
     x = volumes.of(node)
     return None if x is None else convolved(volumes.make(node), x, window)
+
+
+def _quantized(volumes: _Volumes, node: Node) -> Value | None:
+    if not is_quantized(node) or (window := window_of(node, node.required(1).shape[2:])) is None:
+        return None
+    x = volumes.of(node)
+    return None if x is None else convolved_codes(volumes.make(node), x, window)
+
+
+def _codes(volumes: _Volumes, node: Node) -> Value | None:
+    """To or from codes of one scale."""
+    x, scale = volumes.frames.get(node.required(0)), node.required(1)
+    if x is None or numel(scale.shape) != 1:
+        return None
+    one = [None if each is None else _scalar(volumes, node, each) for each in node.inputs[1:]]
+    return volumes.make(node)(node.op, x, *one, **node.attrs)
+
+
+def _scalar(volumes: _Volumes, node: Node, value: Value) -> Value:
+    return value if not value.shape else _reshaped(volumes.make(node), value, ())
 
 
 def _conv_transpose(volumes: _Volumes, node: Node) -> Value | None:
@@ -218,6 +241,9 @@ def _concat(volumes: _Volumes, node: Node) -> Value | None:
 
 RULES: dict[str, Rule] = {
     "Conv": _conv,
+    "QConv": _quantized,
+    "QuantizeLinear": _codes,
+    "DequantizeLinear": _codes,
     "ConvTranspose": _conv_transpose,
     "MaxPool": _pool,
     "AveragePool": _average,

@@ -16,6 +16,10 @@ def pictures(channels: int, frames: int = 10) -> Any:
     return RNG.standard_normal((frames, channels, 3, 5)).astype(np.float32)
 
 
+def codes(channels: int) -> Any:
+    return RNG.integers(0, 256, (10, channels, 3, 5), np.uint8)
+
+
 TWO = Const(np.array([2, 5]))  # volumes of five frames
 SIDE = {"taps": 3, "pads": (1, 1)}
 CASES = {
@@ -26,6 +30,10 @@ CASES = {
     "cropped": Case("Frames", [pictures(2), TWO], {"pads": (-1, -2)}),
     "clamped, part of a block": Case(
         "Frames", [pictures(5), TWO], {"pads": (2, -1), "clamp": 1}, layouts=(0,), blocked=True
+    ),
+    "of codes": Case("Frames", [codes(3), TWO], {**SIDE, "fill": 117}),
+    "of blocked codes": Case(
+        "Frames", [codes(16), TWO], {**SIDE, "fill": 117}, layouts=(0,), blocked=True
     ),
     "open": Case("Frames", [pictures(3), TWO], SIDE, dims={0: (10, 3, "H", "W")}),
 }

@@ -17,7 +17,8 @@ def supports(node: Node, ctx: Context) -> bool:
     """Both sides in one layout, and known counts."""
     x = node.required(0)
     same = x.layout == node.output.layout and is_native(x.dtype)
-    return same and ctx.contents.dims(node.required(1)) is not None
+    in_bytes = not attr(node, "fill") or x.dtype.itemsize == 1
+    return same and in_bytes and ctx.contents.dims(node.required(1)) is not None
 
 
 def emit(node: Node, ctx: Context) -> None:
@@ -45,7 +46,7 @@ for (int64_t item = begin; item < end; item++) {{
     if (d >= 0 && d < DEPTH)
         memcpy(y + item * SIZE, x + (n * DEPTH + d) * SIZE, (size_t)SIZE);
     else
-        memset(y + item * SIZE, 0, (size_t)SIZE);
+        memset(y + item * SIZE, {attr(node, "fill")}, (size_t)SIZE);
 }}"""
     )
     k.emit(grid=y.shape[0] * taps, bytes=size_of(x.tensor) + size_of(y.tensor))
