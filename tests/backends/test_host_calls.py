@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import socket
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tuili.backends.host_calls import Call, Caller
+from tuili.backends.host_calls import Call, Called, Caller, pack, receive_call, send
 
 
 @pytest.mark.timeout(20)
@@ -21,3 +25,73 @@ def test_a_call_ends_with_its_server():
         assert (called.final, called.kind) == (True, "Unavailable")
         again, _ = caller.call(Call(0, "infer", "other"), {})()
         assert again.text == "the server is gone"
+
+
+@pytest.fixture
+def calling():
+    """The server's end of a call, and how to wait for its answers."""
+    server, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with host, server:
+        caller = Caller(host)
+        caller.start()
+        yield server, caller.call(Call(0, "stream", "other"), {}, None)
+
+
+def answer(server, number):
+    """Answer the first call with a tensor of that number."""
+    laid, capacity, descriptor = pack({"y": np.full(20_000, number, np.float32)})
+    send(server, Called(1, False, tensors=laid, capacity=capacity), descriptor)
+
+
+@pytest.mark.timeout(60)
+def test_answers_that_a_model_takes_late_hold_few_descriptors(calling):
+    server, wait = calling
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(200):
+        answer(server, number)
+    send(server, Called(1))
+    found = [wait()]  # its tensors are held
+    held = []
+    while not found[-1][0].final:
+        held.append(len(list(Path("/proc/self/fd").iterdir())) - before)
+        found.append(wait())
+    assert [int(each["y"][0]) for _, each in found[:-1]] == list(range(200))
+    assert max(held) < 40
+
+
+@pytest.mark.timeout(60)
+def test_an_answer_for_which_there_is_no_memory_is_an_error_and_not_the_last_one(
+    calling, monkeypatch
+):
+    server, wait = calling
+    mapped, refused = mmap.mmap, []
+
+    def none_left(*given):
+        if not refused:
+            refused.append(given)
+            raise OSError(24, "Too many open files")
+        return mapped(*given)
+
+    laid, capacity, descriptor = pack({"y": np.zeros(3, np.float32)})
+    monkeypatch.setattr(mmap, "mmap", none_left)
+    send(server, Called(1, False, tensors=laid, capacity=capacity), descriptor)
+    called, tensors = wait()
+    assert (called.kind, tensors) == ("InternalError", {})
+    assert "Too many open files" in called.text
+    answer(server, 7)
+    assert wait()[1]["y"][0] == 7
+
+
+def test_a_call_for_which_there_is_no_memory_is_known_all_the_same():
+    server, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with server, host:
+        laid, capacity, descriptor = pack({"x": np.zeros(3, np.float32)})
+        call = Call(3, "infer", "other", tensors=laid, capacity=capacity)
+        # As if this process could take no more descriptors.
+        os.close(descriptor)
+        send(host, call)
+        received, error = receive_call(server)
+        assert (received.number, str(error)) == (
+            3,
+            "a message with tensors came without their memory",
+        )

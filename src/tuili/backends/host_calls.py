@@ -18,6 +18,7 @@ import msgspec
 
 from tuili.backends import host_letters
 from tuili.backends.host_messages import MAX_MESSAGE, SlotMemory, Tensor
+from tuili.backends.requests import kind_of
 from tuili.errors import InternalError
 from tuili.tensors import Array
 
@@ -74,6 +75,8 @@ class AskReady(msgspec.Struct, tag=True, array_like=True):
 ToServer = Call | Unwanted
 ToHost = Called | Cancelled | AskReady
 
+# Answers to one call whose tensors stay where they came; those behind them are copied.
+_MOST_MAPPED: Final = 16
 _decode_call: Final = msgspec.msgpack.Decoder(ToServer).decode
 _decode_called: Final = msgspec.msgpack.Decoder(ToHost).decode
 
@@ -89,13 +92,19 @@ def pack(tensors: Mapping[str, Array]) -> tuple[list[Tensor], int, int]:
 
 
 def unpack(tensors: list[Tensor], capacity: int, descriptors: list[int]) -> dict[str, Array]:
-    """The tensors of a message that came with a memfd; views keep the memory alive."""
+    """The tensors of a message that came with a memfd; views keep the memory alive.
+
+    InternalError when this process has no descriptors left, so that it cannot be had.
+    """
     if not tensors:
         return {}
     if not descriptors:
         raise InternalError("a message with tensors came without their memory")
     memory = SlotMemory(descriptors[0])
-    memory.remap(capacity)
+    try:
+        memory.remap(capacity)
+    except OSError as error:
+        raise InternalError(f"no memory for the tensors of a message: {error}") from error
     return {tensor.name: memory.read(tensor) for tensor in tensors}
 
 
@@ -106,8 +115,10 @@ def send(to: socket.socket, message: ToServer | ToHost, descriptor: int = -1) ->
         host_letters.send(to, message, descriptor)
 
 
-def receive_call(at: socket.socket) -> tuple[ToServer, dict[str, Array]] | None:
-    """The next call that a host makes; None at the end."""
+def receive_call(
+    at: socket.socket,
+) -> tuple[ToServer, dict[str, Array] | InternalError] | None:
+    """The next call that a host makes, with its tensors or why there are none; None at the end."""
     raw, descriptors = _receive(at)
     if not raw:
         return None
@@ -116,6 +127,8 @@ def receive_call(at: socket.socket) -> tuple[ToServer, dict[str, Array]] | None:
         if isinstance(message, Call):
             return message, unpack(message.tensors, message.capacity, descriptors)
         return message, {}
+    except InternalError as error:
+        return message, error
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -157,6 +170,10 @@ class Caller:
         answers: SimpleQueue[tuple[Called, dict[str, Array]]] = SimpleQueue()
 
         def put(answer: tuple[Called, dict[str, Array]]) -> None:
+            if answers.qsize() > _MOST_MAPPED:
+                # A mapping takes a descriptor, and the model may be in no hurry.
+                called, tensors = answer
+                answer = called, {name: array.copy() for name, array in tensors.items()}
             answers.put(answer)
             if told is not None:
                 told()
@@ -219,5 +236,11 @@ class Caller:
             put = self._waiting.get(message.number)
             if message.final:
                 self._waiting.pop(message.number, None)
-        if put is not None:
-            put((message, unpack(message.tensors, message.capacity, descriptors)))
+        if put is None:
+            return
+        try:
+            tensors = unpack(message.tensors, message.capacity, descriptors)
+        except InternalError as error:
+            message = Called(message.number, message.final, text=str(error), kind=kind_of(error))
+            tensors = {}
+        put((message, tensors))

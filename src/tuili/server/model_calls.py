@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tuili.backends import host_calls
 from tuili.backends.host_calls import Call, Called, Unwanted
 from tuili.backends.requests import kind_of
-from tuili.errors import Cancelled, TuiliError
+from tuili.errors import Cancelled, InternalError, TuiliError
 from tuili.server.execution.outbox import Outbox
 from tuili.server.execution.pending import Pending, Reply, StreamReply
 from tuili.server.execution.unexpected import of_tree
@@ -81,6 +81,8 @@ class CallAnswerer:
                 self._unwanted(calls, call)
                 return
             try:
+                if isinstance(tensors, InternalError):
+                    raise tensors
                 self._take(calls, call, tensors)
             except Exception as error:  # noqa: BLE001 - whatever it is, the model is told
                 _send(calls, call, of_tree(error, "a call could not be taken"), True)
@@ -213,7 +215,12 @@ def _send(
         calls.send(Called(call.number, final, text=str(answer), kind=kind_of(answer)))
     else:
         arrays = {o.name: o.data for o in answer.outputs if o.data is not None}
-        laid, capacity, descriptor = host_calls.pack(arrays)
+        try:
+            laid, capacity, descriptor = host_calls.pack(arrays)
+        except OSError as error:
+            none_left = InternalError(f"no memory for the tensors of an answer: {error}")
+            calls.send(Called(call.number, final, text=str(none_left), kind=kind_of(none_left)))
+            return
         told = Called(
             call.number, final, parameters=answer.parameters or {}, tensors=laid,
             capacity=capacity, version=answer.version,

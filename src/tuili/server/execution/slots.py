@@ -152,8 +152,11 @@ class HostSlot:
         if one.kind:
             answered = Answered({}, one.parameters, KINDS[one.kind](one.text))
         else:
-            arrays = host_calls.unpack(one.tensors, answer.capacity, list(descriptors))
-            answered = Answered(arrays, one.parameters)
+            try:
+                arrays = host_calls.unpack(one.tensors, answer.capacity, list(descriptors))
+                answered = Answered(arrays, one.parameters)
+            except InternalError as error:
+                answered = Answered({}, one.parameters, error)
         if not opened.take(at, answered, answer.final) and not answer.final:
             self._host.tell_cancelled(self._index, answer.stream)
             opened.forget(at)
