@@ -158,6 +158,48 @@ def unet() -> Made:
     return _UNet(), (_picture(160),)
 
 
+def _scans(ins: int, outs: int) -> nn.Sequential:
+    twice = [(ins, outs), (outs, outs)]
+    return nn.Sequential(*(
+        layer
+        for here, there in twice
+        for layer in (
+            nn.Conv3d(here, there, 3, padding=1),
+            nn.InstanceNorm3d(there, affine=True),
+            nn.LeakyReLU(0.01),
+        )
+    ))  # fmt: skip
+
+
+class _VolumeUNet(nn.Module):
+    """A U-Net over volumes with instance norms, in the manner of nnU-Net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [16, 32, 64]
+        self.down = nn.ModuleList(map(_scans, [1, *widths[:-1]], widths))
+        self.smaller = nn.ModuleList(nn.Conv3d(width, width, 2, stride=2) for width in widths[:-1])
+        self.up = nn.ModuleList(
+            nn.ConvTranspose3d(2 * width, width, 2, stride=2) for width in widths[-2::-1]
+        )
+        self.merge = nn.ModuleList(_scans(2 * width, width) for width in widths[-2::-1])
+        self.head = nn.Conv3d(widths[0], 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = []
+        for index, block in enumerate(self.down):
+            x = block(x if index == 0 else self.smaller[index - 1](x))
+            kept.append(x)
+        for up, merge, beside in zip(self.up, self.merge, kept[-2::-1], strict=True):
+            x = merge(torch.cat([beside, up(x)], 1))
+        return self.head(x)
+
+
+def volume_unet() -> Made:
+    """Segments 32x48x48."""
+    return _VolumeUNet(), (torch.rand(1, 1, 32, 48, 48),)
+
+
 class _Tagger(nn.Module):
     """Words to labels: embedding, two bidirectional LSTMs, a linear layer."""
 
@@ -180,7 +222,8 @@ NETWORKS: dict[str, Callable[[], Made]] = {
     each.__name__: each
     for each in (
         resnet18, mobilenet_v2, regnet_y, efficientnet_b0, convnext_tiny, vit_small, swin_tiny,
-        segformer_b0, distilbert, gpt2, whisper_encoder, wav2vec2, unet, lstm_tagger,
+        segformer_b0, distilbert, gpt2, whisper_encoder, wav2vec2, unet, volume_unet,
+        lstm_tagger,
     )
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ from tuili.tensors import DType, TensorSpec
 NETWORKS = (
     "resnet18", "mobilenet_v2", "regnet_y", "efficientnet_b0", "convnext_tiny", "vit_small",
     "swin_tiny", "segformer_b0", "distilbert", "gpt2", "whisper_encoder", "wav2vec2", "unet",
-    "lstm_tagger",
+    "volume_unet", "lstm_tagger",
 )  # fmt: skip
 WORDS = 8000  # of the smallest vocabulary
 
