@@ -27,6 +27,12 @@ for op in ("ArgMax", "ArgMin"):
             op, [np.round(floats(4, 5, 6))], {"axis": 1, "select_last_index": l}
         )
         CASES[f"{op}n{l}"] = Case(op, [x], {"axis": 2, "select_last_index": l, "keepdims": 0})
+wide = floats(2, 5, 150)  # more lines side by side than are walked together
+wide[0, 2:4, 70] = wide[1, 0, 149] = np.nan
+for l in (0, 1):
+    CASES[f"ArgMax of many lines {l}"] = Case("ArgMax", [wide], {"axis": 1, "select_last_index": l})
+CASES["cumsum of many lines"] = Case("CumSum", [floats(2, 5, 150), Const(np.array(1))])
+CASES["open lines"] = Case("ArgMin", [floats(2, 5, 70)], {"axis": 1}, dims={0: ["A", "B", "C"]})
 for e, rv in ((0, 0), (0, 1), (1, 0), (1, 1)):
     CASES[f"cumsum{e}{rv}"] = Case(
         "CumSum", [floats(3, 4, 5), whole(1)], {"exclusive": e, "reverse": rv}

@@ -7,7 +7,7 @@ from tuili.codegen.kernel import Context, KernelBuilder, size_of
 from tuili.errors import Unsupported
 from tuili.ir import Node
 from tuili.ops.table import attr
-from tuili.tensors import Dim, DType, numel
+from tuili.tensors import Dim, DType, ceil_div, numel
 
 
 def supports(node: Node, ctx: Context) -> bool:
@@ -20,6 +20,11 @@ def _split(shape: tuple[Dim, ...], axis: int) -> tuple[Dim, Dim, Dim]:
     return numel(shape[:axis]), shape[axis], numel(shape[axis + 1 :])
 
 
+SIDE = 64  # lines along an outer axis that are walked together: their elements are neighbours
+
+_SIDE = f"""const int64_t pieces = (INNER + {SIDE - 1}) / {SIDE}, first = item % pieces * {SIDE};
+    const int64_t at = item / pieces * LENGTH * INNER + first;
+    const int64_t count = tl_min({SIDE}, INNER - first);"""
 _LINE = "const int64_t at = item / INNER * LENGTH * INNER + item % INNER;"
 
 
@@ -41,6 +46,12 @@ def emit_arg(node: Node, ctx: Context) -> None:
     k.read("x", x)
     k.write("y", y)
     k.dims("LENGTH INNER", (length, inner))
+    if inner != 1:
+        k.body(_args_beside(register_type(x.dtype), x.dtype, wins))
+        k.emit(
+            grid=outer * ceil_div(inner, SIDE), flops=numel(x.shape) * 2, bytes=size_of(x.tensor)
+        )
+        return
     k.body(
         f"""
 for (int64_t item = begin; item < end; item++) {{
@@ -60,6 +71,26 @@ for (int64_t item = begin; item < end; item++) {{
     k.emit(grid=outer * inner, flops=numel(x.shape) * 2, bytes=size_of(x.tensor))
 
 
+def _args_beside(kind: str, dtype: DType, wins: str) -> str:
+    return f"""
+for (int64_t item = begin; item < end; item++) {{
+    {_SIDE}
+    {kind} bests[{SIDE}];
+    int64_t places[{SIDE}];
+    for (int64_t c = 0; c < count; c++)
+        bests[c] = {loaded(dtype, "x[at + c]")}, places[c] = 0;
+    for (int64_t i = 1; i < LENGTH; i++)
+        for (int64_t c = 0; c < count; c++) {{
+            const {kind} e = {loaded(dtype, "x[at + i * INNER + c]")}, best = bests[c];
+            const int win = {wins};
+            bests[c] = win ? e : best;
+            places[c] = win ? i : places[c];
+        }}
+    for (int64_t c = 0; c < count; c++)
+        y[item / pieces * INNER + first + c] = places[c];
+}}"""
+
+
 def emit_cumulative(node: Node, ctx: Context) -> None:
     """Running sums or products, forwards or backwards, with or without the element itself."""
     x, y = node.required(0), node.output
@@ -73,27 +104,46 @@ def emit_cumulative(node: Node, ctx: Context) -> None:
     sign, start = ("+", "0") if node.op == "CumSum" else ("*", "1")
     wide = register_type(dtype) if dtype.is_float else "uint64_t"
     element = f"({wide}){loaded(dtype, 'x[p]')}"
-    step = f"total = total {sign} {element};"
-    store = f"y[p] = {stored(dtype, f'({register_type(dtype)})total')};"
+    beside = inner != 1
+    total = "totals[c]" if beside else "total"
+    step = f"{total} = {total} {sign} {element};"
+    store = f"y[p] = {stored(dtype, f'({register_type(dtype)}){total}')};"
     order = [store, step] if attr(node, "exclusive") else [step, store]
     place = "LENGTH - 1 - i" if attr(node, "reverse") else "i"
     k = KernelBuilder(ctx, node, f"{node.op.lower()}_{dtype.value}")
     k.read("x", x)
     k.write("y", y)
     k.dims("LENGTH INNER", (length, inner))
-    k.body(
-        f"""
-for (int64_t item = begin; item < end; item++) {{
+    text = _CUMULATED_BESIDE if beside else _CUMULATED
+    k.body(text.format(wide=wide, start=start, place=place, first=order[0], second=order[1]))
+    grid = outer * (ceil_div(inner, SIDE) if beside else 1)
+    k.emit(grid=grid, flops=numel(x.shape) * 4, bytes=size_of(x.tensor) * 2)
+
+
+_CUMULATED = f"""
+for (int64_t item = begin; item < end; item++) {{{{
     {_LINE}
-    {wide} total = {start};
-    for (int64_t i = 0; i < LENGTH; i++) {{
-        const int64_t p = at + ({place}) * INNER;
-        {order[0]}
-        {order[1]}
-    }}
-}}"""
-    )
-    k.emit(grid=outer * inner, flops=numel(x.shape) * 4, bytes=size_of(x.tensor) * 2)
+    {{wide}} total = {{start}};
+    for (int64_t i = 0; i < LENGTH; i++) {{{{
+        const int64_t p = at + ({{place}}) * INNER;
+        {{first}}
+        {{second}}
+    }}}}
+}}}}"""
+
+_CUMULATED_BESIDE = f"""
+for (int64_t item = begin; item < end; item++) {{{{
+    {_SIDE}
+    {{wide}} totals[{SIDE}];
+    for (int64_t c = 0; c < count; c++)
+        totals[c] = {{start}};
+    for (int64_t i = 0; i < LENGTH; i++)
+        for (int64_t c = 0; c < count; c++) {{{{
+            const int64_t p = at + ({{place}}) * INNER + c;
+            {{first}}
+            {{second}}
+        }}}}
+}}}}"""
 
 
 def emit_top_k(node: Node, ctx: Context) -> None:
