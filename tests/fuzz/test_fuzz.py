@@ -23,6 +23,13 @@ def test_random_graphs_agree_with_numpy_and_onnxruntime(first):
     assert tally.compared > 8
 
 
+@pytest.mark.parametrize("group", ["quantized", "control"])
+def test_residual_sums_and_mixed_bodies_agree(group: str) -> None:
+    tally = check_seeds(range(8), group)
+    assert not [str(finding) for finding in tally.findings]
+    assert tally.compared > 4
+
+
 class Drawn:
     """Choices that hypothesis makes, and makes simpler when a graph fails."""
 
