@@ -102,3 +102,24 @@ def test_a_loop_in_python_knows_the_sizes_of_the_graph_around_it(tmp_path):
     onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
     model = tuili.load(tmp_path / "m.onnx")
     assert model.run({"x": np.ones(3, np.float32)})["y"].tolist() == [3.0] * 6
+
+
+def test_a_loop_collects_rows_of_no_elements(tmp_path):
+    """How many rows there will be is open, and yet the buffer needs no memory that grows."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+    net (float[3] x, int64 n) => (float[3] last, float[K, 0] twice)
+    <float[0] none = {}> {
+        last, seen = Loop (n, , x) <body = round (int64 at, bool on, float[3] v)
+            => (bool still, float[3] next, float[0] row)
+        {
+            still = Identity (on)
+            next = Neg (v)
+            row = Neg (none)
+        }>
+        twice = Concat <axis = 0> (seen, seen)
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    model = tuili.load(tmp_path / "m.onnx")
+    for rounds in (0, 3):
+        feeds = {"x": np.ones(3, np.float32), "n": np.array(rounds)}
+        assert model.run(feeds)["twice"].shape == (2 * rounds, 0)

@@ -135,6 +135,8 @@ class StepPrinter:
             case Repeat():
                 return self._repeat(step, made)
             case Room():
+                if not self._layout.is_late(step.buffer):
+                    return []  # rows of no elements take none, however many they become
                 room = self._room("tl_keep", step.buffer, step.size)
                 return [f"if (tid == 0) {room};", *self._check()]
             case HostCall():
