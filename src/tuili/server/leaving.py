@@ -39,11 +39,23 @@ def _look(transport: asyncio.Transport, quiet: int, left: int) -> None:
         _look_later(transport, quiet, left - 1)
 
 
+def unread(transport: asyncio.Transport) -> int:
+    """Bytes from the client that lie in the kernel: a busy loop has not come to them yet."""
+    return _held(transport, termios.FIONREAD)
+
+
 def _unsent(transport: asyncio.Transport) -> int:
-    """Bytes that the kernel holds for the client; 0 when the connection is gone."""
+    """Bytes that the kernel holds for the client."""
+    return _held(transport, termios.TIOCOUTQ)
+
+
+def _held(transport: asyncio.Transport, which: int) -> int:
+    """Bytes of one direction in the kernel; 0 when the connection is gone."""
     found = transport.get_extra_info("socket")
+    if found is None:
+        return 0
     try:
-        size = fcntl.ioctl(found.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        size = fcntl.ioctl(found.fileno(), which, b"\0\0\0\0")
     except (OSError, ValueError):
         return 0
     return int(struct.unpack("i", size)[0])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from itertools import pairwise
 
 import numpy as np
@@ -311,6 +312,20 @@ def test_a_request_that_crosses_with_the_end_is_answered():
     (answer,) = wire.answers()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert wire.transport.closed
+
+
+def test_an_idle_client_whose_request_lies_unread_stays():
+    wire = Wire()
+    here, there = socket.socketpair()
+    with here, there:
+        wire.transport.socket = here
+        wire.listener.connections.tick(0.0)
+        there.send(b"GET /v2 HTTP/1.1\r\n")
+        wire.listener.connections.tick(1e9)
+        assert not wire.transport.closed
+        here.recv(100)
+        wire.listener.connections.tick(2e9)
+        assert wire.transport.closed
 
 
 def test_how_long_an_idle_client_may_stay_when_the_server_ends():

@@ -22,6 +22,7 @@ class Transport:
         self.reading = True
         self.eof = False
         self.unsent = 0
+        self.socket: Any = None
 
     def write(self, data: bytes) -> None:
         self.sent += data
@@ -39,8 +40,8 @@ class Transport:
     def abort(self) -> None:
         self.aborted = self.closed = True
 
-    def get_extra_info(self, name: str) -> None:
-        return None
+    def get_extra_info(self, name: str) -> Any:
+        return self.socket if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
         return self.unsent

@@ -27,7 +27,7 @@ from tuili.server.http.reply import (
     encode_head,
     error_reply,
 )
-from tuili.server.leaving import leave
+from tuili.server.leaving import leave, unread
 
 if TYPE_CHECKING:
     from tuili.server.http.listener import HttpListener
@@ -405,6 +405,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif receiving or self._tail:
             self._body = self._chunked = None
             self._refuse(BadHead(408, "request took too long to arrive"))
+        elif not self._paused and unread(self._transport):
+            # To close now would reset a connection on which a request has come in time.
+            self._deadline = now + self._listener.limits.head_timeout_s
         else:
             leave(self._transport)
 
