@@ -30,7 +30,10 @@ def wait_until(condition, seconds=20.0):
         assert time.monotonic() < end, "timed out"
 
 
-def test_sigterm_answers_what_is_in_flight_then_exits(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_to_end_wait_for_what_is_in_flight(tmp_path, number):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("started by nohup, or as by it")
     add_identity(tmp_path, "slow", extra=SLOW)
     with serving(tmp_path) as server:
         found = []
@@ -41,7 +44,7 @@ def test_sigterm_answers_what_is_in_flight_then_exits(tmp_path):
             wait_until(lambda: other.get_inference_statistics("slow") is not None)
         time_left = threading.Event()
         time_left.wait(0.1)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         thread.join(20)
         assert server.process.wait(20) == 0
         np.testing.assert_array_equal(found[0], np.full((1, 2), 5.0))
