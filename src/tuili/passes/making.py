@@ -62,6 +62,14 @@ class Making:
         self._graph.remove(self.node)
 
 
+def shaped(m: Making, x: Value, shape: Shape) -> Value:
+    """The value in another shape of as many elements."""
+    if x.shape == shape:
+        return x
+    zero = {"allowzero": 1} if 0 in shape else {}
+    return m("Reshape", x, m.dims(shape), **zero)
+
+
 def is_known(value: Value | None) -> bool:
     """Whether a value that is there is a tensor of a known shape."""
     return value is None or (isinstance(value.type, TensorType) and value.type.shape is not None)

@@ -10,7 +10,7 @@ import numpy as np
 from tuili.ir import Attr, Node, Value
 from tuili.ops.table import attr, attributes
 from tuili.ops.windows import defaults, resolve_pads
-from tuili.passes.making import Making
+from tuili.passes.making import Making, shaped
 from tuili.tensors import Array, DType, Shape
 
 _PLANE = 3  # axes of a volume; the first is its depth
@@ -81,6 +81,12 @@ def _known_weights(node: Node) -> Array | None:
     return weights if known and weights.size and node.required(1).dtype is DType.F32 else None
 
 
+def _beside(weights: Array) -> Array:
+    """The taps over the depth side by side, each with all channels, as `Frames` puts frames."""
+    first, _, _, *plane = weights.shape
+    return weights.swapaxes(1, 2).reshape(first, -1, *plane)
+
+
 def is_convolution(node: Node) -> bool:
     """Whether a Conv over a volume has known weights."""
     return _known_weights(node) is not None
@@ -91,9 +97,7 @@ def convolved(m: Making, x: Value, window: Window) -> Value:
     weights, bias, groups = _known_weights(m.node), m.node.input(2), attr(m.node, "group")
     assert weights is not None  # is_convolution
     if groups == 1:
-        outputs, _, _, *plane = weights.shape
-        side = weights.swapaxes(1, 2).reshape(outputs, -1, *plane)
-        return m("Conv", window.every(m, x), side, bias, **window.plane)
+        return m("Conv", window.every(m, x), _beside(weights), bias, **window.plane)
     made: Value | None = None
     for tap in range(window.taps):
         side = np.ascontiguousarray(weights[:, :, tap])
@@ -116,16 +120,14 @@ def convolved_codes(m: Making, x: Value, window: Window) -> Value:
     """A convolution of codes; its sums must be of all taps, so that groups are put together too."""
     weights, zero, groups = m.node.required(1).constant, m.node.input(2), attr(m.node, "group")
     assert weights is not None  # is_quantized
-    outputs, _, _, *plane = weights.shape
-    side = weights.swapaxes(1, 2).reshape(outputs, -1, *plane)
     fill = 0 if zero is None or zero.constant is None else int(zero.constant.reshape(()))
     seen = window.every(m, x, fill)
     if groups > 1 and window.taps > 1:
         frames, channels, height, width = seen.shape
         split = (frames, window.taps, groups, channels // (window.taps * groups), height, width)
-        apart = m("Transpose", m("Reshape", seen, m.dims(split)), perm=(0, 2, 1, 3, 4, 5))
-        seen = m("Reshape", apart, m.dims(seen.shape))
-    return m("QConv", seen, side, *m.node.inputs[2:], group=groups, **window.plane)
+        apart = m("Transpose", shaped(m, seen, split), perm=(0, 2, 1, 3, 4, 5))
+        seen = shaped(m, apart, seen.shape)
+    return m("QConv", seen, _beside(weights), *m.node.inputs[2:], group=groups, **window.plane)
 
 
 def is_transposed(node: Node) -> bool:
@@ -154,8 +156,7 @@ def transposed(m: Making, x: Value) -> Value:
     weights, bias = _known_weights(m.node), m.node.input(2)
     assert weights is not None  # is_transposed
     strides, dilations, pads, more = _transposition(m.node)
-    inputs, outputs, depth, *plane = weights.shape
-    side = weights.swapaxes(1, 2).reshape(inputs, -1, *plane)
+    outputs, depth, *plane = weights.shape[1:]
     if bias is not None and bias.constant is not None:
         bias = m.constant(np.tile(bias.constant, depth))
     attrs: dict[str, Attr] = {
@@ -165,9 +166,9 @@ def transposed(m: Making, x: Value) -> Value:
         "pads": (*pads[1:_PLANE], *pads[_PLANE + 1 :]),
         "output_padding": more[1:],
     }
-    y = m("ConvTranspose", x, side, bias, **attrs)
+    y = m("ConvTranspose", x, _beside(weights), bias, **attrs)
     frames, _, height, width = y.shape
-    return m("Reshape", y, m.dims((frames * depth, outputs, height, width)))
+    return shaped(m, y, (frames * depth, outputs, height, width))
 
 
 def pooled(m: Making, x: Value, window: Window) -> Value:

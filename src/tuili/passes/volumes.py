@@ -14,7 +14,7 @@ from tuili.ir import Graph, Node, TensorType, Value
 from tuili.ops.contents import Contents, symbols_in
 from tuili.ops.table import attr, find
 from tuili.passes.fold import bound_symbols, give_way
-from tuili.passes.making import Making
+from tuili.passes.making import Making, shaped
 from tuili.passes.volume_windows import (
     Window,
     convolved,
@@ -87,39 +87,32 @@ class _Volumes:
         m = self.make(node)
         batch, channels, depth, *space = value.shape
         turned = m("Transpose", value, perm=(0, 2, 1, 3, 4))
-        self.frames[value] = _reshaped(m, turned, (batch * depth, channels, *space))
+        self.frames[value] = shaped(m, turned, (batch * depth, channels, *space))
         return self.frames[value]
 
     def _volume(self, node: Node) -> Value:
         m = self.make(node)
         batch, channels, depth, *space = node.output.shape
-        stacked = _reshaped(m, self.frames[node.output], (batch, depth, channels, *space))
+        stacked = shaped(m, self.frames[node.output], (batch, depth, channels, *space))
         return m("Transpose", stacked, perm=(0, 2, 1, 3, 4))
 
 
-def _reshaped(m: Making, value: Value, shape: Shape) -> Value:
-    zero = {"allowzero": 1} if 0 in shape else {}
-    return m("Reshape", value, m.dims(shape), **zero)
-
-
 Rule = Callable[[_Volumes, Node], Value | None]
+Write = Callable[[Making, Value, Window], Value]
 
 
 # -- windows -----------------------------------------------------------------------------------
 
 
-def _conv(volumes: _Volumes, node: Node) -> Value | None:
-    if not is_convolution(node) or (window := window_of(node, node.required(1).shape[2:])) is None:
-        return None
-    x = volumes.of(node)
-    return None if x is None else convolved(volumes.make(node), x, window)
+def _convolution(fits: Callable[[Node], bool], write: Write) -> Rule:
+    """The rule of a convolution, of numbers or of codes."""
 
+    def rule(volumes: _Volumes, node: Node) -> Value | None:
+        window = window_of(node, node.required(1).shape[2:]) if fits(node) else None
+        x = None if window is None else volumes.of(node)
+        return None if window is None or x is None else write(volumes.make(node), x, window)
 
-def _quantized(volumes: _Volumes, node: Node) -> Value | None:
-    if not is_quantized(node) or (window := window_of(node, node.required(1).shape[2:])) is None:
-        return None
-    x = volumes.of(node)
-    return None if x is None else convolved_codes(volumes.make(node), x, window)
+    return rule
 
 
 def _codes(volumes: _Volumes, node: Node) -> Value | None:
@@ -132,7 +125,7 @@ def _codes(volumes: _Volumes, node: Node) -> Value | None:
 
 
 def _scalar(volumes: _Volumes, node: Node, value: Value) -> Value:
-    return value if not value.shape else _reshaped(volumes.make(node), value, ())
+    return shaped(volumes.make(node), value, ())
 
 
 def _conv_transpose(volumes: _Volumes, node: Node) -> Value | None:
@@ -168,10 +161,10 @@ def _global(volumes: _Volumes, node: Node) -> Value | None:
         return None
     m = volumes.make(node)
     batch, channels, depth = node.required(0).shape[:3]
-    each = _reshaped(m, m(node.op, x), (batch, depth, channels))
+    each = shaped(m, m(node.op, x), (batch, depth, channels))
     op = "ReduceMean" if node.op == "GlobalAveragePool" else "ReduceMax"
     whole = m(op, each, m.dims((1,)), keepdims=0)
-    return _reshaped(m, whole, (batch, channels, 1, 1))
+    return shaped(m, whole, (batch, channels, 1, 1))
 
 
 # -- what works on elements --------------------------------------------------------------------
@@ -215,16 +208,16 @@ def _operand(volumes: _Volumes, m: Making, value: Value, node: Node) -> Value:
     if _is_like(value, node.output):
         return volumes.frames[value]
     if numel(value.shape) == 1:
-        return value if len(value.shape) < RANK else _reshaped(m, value, ())
+        return value if len(value.shape) < RANK else shaped(m, value, ())
     batch, channels = _five(value)[:2]
     if batch == 1:
         if value.constant is not None:
             return m.constant(value.constant.reshape(-1, 1, 1))
-        return _reshaped(m, value, (1, channels, 1, 1))
+        return shaped(m, value, (1, channels, 1, 1))
     depth = node.output.shape[2]
-    each = _reshaped(m, value, (batch, 1, channels))
+    each = shaped(m, value, (batch, 1, channels))
     spread = m("Expand", each, m.dims((batch, depth, channels)))
-    return _reshaped(m, spread, (batch * depth, channels, 1, 1))
+    return shaped(m, spread, (batch * depth, channels, 1, 1))
 
 
 def _concat(volumes: _Volumes, node: Node) -> Value | None:
@@ -240,8 +233,8 @@ def _concat(volumes: _Volumes, node: Node) -> Value | None:
 
 
 RULES: dict[str, Rule] = {
-    "Conv": _conv,
-    "QConv": _quantized,
+    "Conv": _convolution(is_convolution, convolved),
+    "QConv": _convolution(is_quantized, convolved_codes),
     "QuantizeLinear": _codes,
     "DequantizeLinear": _codes,
     "ConvTranspose": _conv_transpose,

@@ -24,11 +24,10 @@ from tuili.passes.attention.parts import (
     merged,
     over_keys,
     scale_of,
-    shaped,
     split_heads,
     total,
 )
-from tuili.passes.making import Making, counted, is_known
+from tuili.passes.making import Making, counted, is_known, shaped
 from tuili.passes.rewrite import Rewrite
 from tuili.tensors import Dim, DType
 

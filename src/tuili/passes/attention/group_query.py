@@ -30,13 +30,12 @@ from tuili.passes.attention.parts import (
     merged,
     over_keys,
     scale_of,
-    shaped,
     spelt_out,
     split_heads,
     total,
 )
 from tuili.passes.attention.rotary import turned
-from tuili.passes.making import Making, counted, is_known
+from tuili.passes.making import Making, counted, is_known, shaped
 from tuili.tensors import Dim, DType, dim_max, numel, symbols_of
 
 NAME: Final = "com.microsoft::GroupQueryAttention"

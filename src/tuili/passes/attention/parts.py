@@ -11,8 +11,8 @@ import numpy as np
 
 from tuili.ir import Node, TensorType, Value
 from tuili.ops.table import attr
-from tuili.passes.making import Making, counted
-from tuili.tensors import Array, Dim, DType, Shape
+from tuili.passes.making import Making, counted, shaped
+from tuili.tensors import Array, Dim, DType
 
 MINUS_INF: Final = np.float32(-np.inf)
 _SWAP: Final = (0, 2, 1, 3)
@@ -68,14 +68,6 @@ def finish(m: Making, y: Value, k: Heads, v: Heads, shown: Value | None = None) 
 
 
 # -- heads -------------------------------------------------------------------------------------
-
-
-def shaped(m: Making, x: Value, shape: Shape) -> Value:
-    """The value in another shape of as many elements."""
-    if x.shape == shape:
-        return x
-    zero = {"allowzero": 1} if 0 in shape else {}
-    return m("Reshape", x, m.dims(shape), **zero)
 
 
 def split_heads(m: Making, x: Value, count: Dim) -> Heads:

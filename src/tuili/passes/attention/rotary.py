@@ -8,8 +8,8 @@ import numpy as np
 
 from tuili.ir import Node, Value
 from tuili.ops.table import attr
-from tuili.passes.attention.parts import Heads, is_known_f32, shaped, split_heads
-from tuili.passes.making import Making, counted, is_known
+from tuili.passes.attention.parts import Heads, is_known_f32, split_heads
+from tuili.passes.making import Making, counted, is_known, shaped
 from tuili.passes.rewrite import Rewrite
 from tuili.tensors import Dim
 

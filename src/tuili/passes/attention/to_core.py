@@ -33,13 +33,12 @@ from tuili.passes.attention.parts import (
     merged,
     over_keys,
     scale_of,
-    shaped,
     spelt_out,
     split_heads,
     total,
 )
 from tuili.passes.attention.rotary import ROTARY
-from tuili.passes.making import Making, counted, is_known
+from tuili.passes.making import Making, counted, is_known, shaped
 from tuili.passes.rewrite import Rewrite, rewrite_nodes
 from tuili.tensors import Dim, DType
 

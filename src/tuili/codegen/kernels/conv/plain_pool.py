@@ -10,7 +10,6 @@ from tuili.codegen.kernels.conv.plain_rows import (
     PIECE,
     PlainRows,
     begin_rows,
-    range_of_last_axis,
 )
 from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.conv.shape import window_axes
@@ -159,7 +158,7 @@ def _emit_pool_rows(node: Node, ctx: Context, pooled: _Pooled) -> bool:
         f"        {pooled.each.format('kept[o - left]')}",
         "    }",
         "}",
-        *(_counts(node, z, kind) if pooled.is_mean else ()),
+        *(_counts(node, rows, kind) if pooled.is_mean else ()),
         "for (int64_t o = left; o < right; o++)",
         f"    y[item * O{z} + o] = {stored(y.dtype, result)};",
     ]
@@ -180,8 +179,9 @@ def _emit_pool_rows(node: Node, ctx: Context, pooled: _Pooled) -> bool:
     return True
 
 
-def _counts(node: Node, z: int, kind: str) -> list[str]:
+def _counts(node: Node, rows: PlainRows, kind: str) -> list[str]:
     """C for `counts[]`: the taps of each output's window that a mean is over."""
+    z = rows.last
     counted = _padded_taps if attr(node, "count_include_pad") else _real_taps
     outer = " * ".join(["1", *(counted(a) for a in range(z))])
     ends = f"I{z} + P{z} + E{z} - kl * D{z}"
@@ -194,7 +194,7 @@ def _counts(node: Node, z: int, kind: str) -> list[str]:
         "for (int64_t o = left; o < right; o++)",
         "    counts[o - left] = 0;",
         f"for (int64_t kl = 0; kl < K{z}; kl++) {{",
-        *indent(last if counted is _padded_taps else range_of_last_axis(z)),
+        *indent(last if counted is _padded_taps else rows.range_of_last),
         "    for (int64_t o = low; o < high; o++)",
         "        counts[o - left] += outside;",
         "}",

@@ -73,15 +73,12 @@ class PlainRows:
     @property
     def range_of_last(self) -> list[str]:
         """`low` .. `high`: the outputs of the piece whose tap kl of the last axis is inside."""
-        return range_of_last_axis(self.last)
-
-
-def range_of_last_axis(z: int) -> list[str]:
-    return [
-        f"const int64_t start = kl * D{z} - P{z};",
-        f"const int64_t low = tl_max(left, tl_floordiv(S{z} - 1 - start, S{z}));",
-        f"const int64_t high = tl_min(right, tl_floordiv(I{z} - start + S{z} - 1, S{z}));",
-    ]
+        z = self.last
+        return [
+            f"const int64_t start = kl * D{z} - P{z};",
+            f"const int64_t low = tl_max(left, tl_floordiv(S{z} - 1 - start, S{z}));",
+            f"const int64_t high = tl_min(right, tl_floordiv(I{z} - start + S{z} - 1, S{z}));",
+        ]
 
 
 def begin_rows(node: Node, ctx: Context, name: str, rows: PlainRows) -> KernelBuilder:
