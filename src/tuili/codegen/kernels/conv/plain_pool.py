@@ -128,7 +128,7 @@ class _Pooled:
 
 def _emit_pool_rows(node: Node, ctx: Context, pooled: _Pooled) -> bool:
     """A pool in two steps: rows of the window into one, then along it; False without the room."""
-    x, y = node.required(0), node.output
+    x = node.required(0)
     rows = PlainRows(window_axes(node, attr(node, "kernel_shape")))
     z, kind = rows.last, pooled.kind
     room = x.shape[-1] * 8
@@ -145,8 +145,28 @@ def _emit_pool_rows(node: Node, ctx: Context, pooled: _Pooled) -> bool:
         f"    {pooled.each.format('row[i]')}",
         "}",
     ]
+    lines = [
+        f"{kind} *const row = ({kind} *)scratch;",
+        "for (int64_t item = begin; item < end; item++) {",
+        *indent(rows.split_item("C")),
+        f"    for (int64_t i = 0; i < I{z}; i++)",
+        f"        row[i] = {pooled.first};",
+        *indent(rows.tap_loops(down)),
+        f"    for (int64_t left = 0; left < O{z}; left += {PIECE}) {{",
+        *indent(_along_row(node, rows, pooled), 2),
+        "    }",
+        "}",
+    ]
+    k.body("\n".join(lines))
+    _finish_pool(k, node, rows)
+    return True
+
+
+def _along_row(node: Node, rows: PlainRows, pooled: _Pooled) -> list[str]:
+    """C for a piece of outputs, from `row[]`: the second step of `_emit_pool_rows`."""
+    z, kind = rows.last, pooled.kind
     result = "kept[o - left] / counts[o - left]" if pooled.is_mean else "kept[o - left]"
-    piece = [
+    return [
         f"const int64_t right = tl_min(left + {PIECE}, O{z});",
         f"{kind} kept[{PIECE}];",
         "for (int64_t o = left; o < right; o++)",
@@ -160,23 +180,8 @@ def _emit_pool_rows(node: Node, ctx: Context, pooled: _Pooled) -> bool:
         "}",
         *(_counts(node, rows, kind) if pooled.is_mean else ()),
         "for (int64_t o = left; o < right; o++)",
-        f"    y[item * O{z} + o] = {stored(y.dtype, result)};",
+        f"    y[item * O{z} + o] = {stored(node.output.dtype, result)};",
     ]
-    lines = [
-        f"{kind} *const row = ({kind} *)scratch;",
-        "for (int64_t item = begin; item < end; item++) {",
-        *indent(rows.split_item("C")),
-        f"    for (int64_t i = 0; i < I{z}; i++)",
-        f"        row[i] = {pooled.first};",
-        *indent(rows.tap_loops(down)),
-        f"    for (int64_t left = 0; left < O{z}; left += {PIECE}) {{",
-        *indent(piece, 2),
-        "    }",
-        "}",
-    ]
-    k.body("\n".join(lines))
-    _finish_pool(k, node, rows)
-    return True
 
 
 def _counts(node: Node, rows: PlainRows, kind: str) -> list[str]:
