@@ -71,6 +71,23 @@ static inline vf v_load_i8(const int8_t *p)
 }
 """
 
+# Nor between those of sixteen: it takes the bytes apart one by one.
+_LOADS_16 = """
+typedef char tl_v16qi __attribute__((vector_size(16)));
+static inline vi v_load_bytes(const uint8_t *p)
+{
+    tl_v16qi x;
+    memcpy(&x, p, 16);
+    return (vi)__builtin_ia32_pmovzxbd512_mask(x, (vi){0}, -1);
+}
+static inline vf v_load_i8(const int8_t *p)
+{
+    tl_v16qi x;
+    memcpy(&x, p, 16);
+    return v_to_float((vi)__builtin_ia32_pmovsxbd512_mask(x, (vi){0}, -1));
+}
+"""
+
 _STORES = """
 /* Whole floats that lie in the range of the type. */
 static inline void v_store_u8(uint8_t *p, vf x)
@@ -174,5 +191,7 @@ def byte_vectors(target: Target) -> str:
     if target.machine == "x86_64" and target.lanes == 8:
         loads = f"#ifdef TL_GCC_X86{_LOADS_8}#else{loads}#endif"
         stores = f"#ifdef TL_GCC_X86{_STORES_8}{_for_types(_QUANTIZE_8)}#else{stores}#endif"
+    if target.machine == "x86_64" and target.lanes == 16:
+        loads = f"#ifdef TL_GCC_X86{_LOADS_16}#else{loads}#endif"
     common = _COMMON.replace("{lanes}", str(target.lanes)).replace("{loads}", f"{loads}\n")
     return f"{common}\n{stores}\n{_PARTS}"

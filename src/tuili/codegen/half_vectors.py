@@ -21,6 +21,15 @@ static inline vi v_load_halves(const uint16_t *p)
 }
 """
 
+_BITS_16 = """
+static inline vi v_load_halves(const uint16_t *p)
+{
+    short __attribute__((vector_size(32))) x;
+    memcpy(&x, p, 32);
+    return (vi)__builtin_ia32_pmovzxwd512_mask(x, (vi){0}, -1);
+}
+"""
+
 _BF16 = """
 static inline vf v_load_bf16(const uint16_t *p) { return v_from_bits(v_load_halves(p) << 16); }
 """
@@ -63,7 +72,7 @@ static inline vf v_load_f16(const uint16_t *p)
 }
 """
 
-_OF_GCC = {8: (_BITS_8, _F16_8), 16: (_BITS, _F16_16)}
+_OF_GCC = {8: (_BITS_8, _F16_8), 16: (_BITS_16, _F16_16)}
 
 
 def half_vectors(target: Target) -> str:
