@@ -59,6 +59,11 @@ bench-unseen: setup
 	$(BIN)/python -m pip install --quiet --no-deps MNN==3.6.1
 	$(BIN)/python -m benchmarks.unseen --json benchmarks/results/unseen.json
 
+# Models of a single operator beside onnxruntime, slowest first.
+.PHONY: bench-operators
+bench-operators: setup
+	$(BIN)/python -W ignore -m benchmarks.operators --json benchmarks/results/operators.json
+
 # The whole ONNX backend suite, with a table of what passes and a reason for the rest.
 conformance: setup
 	$(BIN)/python -W ignore -m tests.conformance.run --jobs $(JOBS) --page docs/reference/conformance.md

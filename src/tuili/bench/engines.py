@@ -105,7 +105,10 @@ def _onnxruntime(path: Path, feeds: Feeds, settings: Settings) -> Loaded:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     start = time.perf_counter()
-    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own, which have no base but this
+        raise RuntimeError(str(error)) from error
     loaded = time.perf_counter() - start
     arrays = dict(feeds)
 
