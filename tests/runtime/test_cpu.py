@@ -12,6 +12,7 @@ from tuili.runtime.cpu import (
     available_threads,
     core_classes,
     cpu_quota,
+    granted,
     host_features,
 )
 
@@ -149,3 +150,15 @@ def test_classes_come_from_clocks_and_turbo_cores_are_no_class(tmp_path: Path) -
 def test_unknown_cores_are_equal(tmp_path: Path) -> None:
     root = lay_out(tmp_path, {f"{CPU.format(0)}/cpu_capacity": "1024"})
     assert core_classes(root, (0, 1)) == (CoreClass((0, 1), 1.0),)
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_tile_registers_are_a_feature_where_the_kernel_gives_them(may: bool) -> None:
+    features = frozenset(("avx512f", "amx_tile", "amx_int8", "amx_bf16"))
+    assert granted(features, lambda: may) == (features if may else {"avx512f"})
+
+
+def test_no_kernel_is_asked_for_tiles_that_are_not_there() -> None:
+    asked: list[bool] = []
+    assert granted(frozenset(("avx2",)), lambda: asked.append(True) or False) == {"avx2"}
+    assert not asked

@@ -27,6 +27,7 @@ class Target:
     # deliver two or three vectors every six cycles; 0: it can.
     near_bytes: int = 0
     bf16: bool = False  # one instruction multiplies pairs of bfloat16
+    amx: bool = False  # registers of tiles multiply bytes and bfloat16
 
     @property
     def block(self) -> int:
@@ -42,22 +43,36 @@ class Target:
 _AVX2 = ("avx2", "fma", "f16c", "bmi2")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 
+_AVX512_BF16 = (*_AVX512, "avx512_vnni", "avx512_bf16")
+_BF16_FLAGS = (
+    "-march=x86-64-v4",
+    "-mavx512vnni",
+    "-mavx512bf16",
+    "-mprefer-vector-width=512",
+)
+
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
+        Target(
+            "x86-64-amx",
+            "x86_64",
+            16,
+            32,
+            True,
+            (*_BF16_FLAGS, "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
+            (*_AVX512_BF16, "amx_tile", "amx_int8", "amx_bf16"),
+            bf16=True,
+            amx=True,
+        ),
         Target(
             "x86-64-avx512-bf16",
             "x86_64",
             16,
             32,
             True,
-            (
-                "-march=x86-64-v4",
-                "-mavx512vnni",
-                "-mavx512bf16",
-                "-mprefer-vector-width=512",
-            ),
-            (*_AVX512, "avx512_vnni", "avx512_bf16"),
+            _BF16_FLAGS,
+            _AVX512_BF16,
             bf16=True,
         ),
         Target(

@@ -5,10 +5,11 @@ Every function takes the root of the file system, so that tests can lay out othe
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,10 @@ from pathlib import Path
 _ROOT = Path("/")
 _CGROUPS = "sys/fs/cgroup"
 _CPUS = "sys/devices/system/cpu"
+
+# Linux, arch/x86/include/uapi/asm/prctl.h
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
+_TILES = frozenset(("amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "amx_complex"))
 
 # macOS names for what Linux calls otherwise; other names differ in case only.
 _DARWIN = {"avx1.0": "avx", "avx2": "avx2", "bmi1": "bmi1", "sse4.1": "sse4_1", "sse4.2": "sse4_2"}
@@ -38,8 +43,22 @@ def host_features(root: Path = _ROOT) -> frozenset[str]:
     for line in _read(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
+            found = frozenset(value.split())
+            return granted(found) if root == _ROOT else found
     return _sysctl_features() if platform.system() == "Darwin" else frozenset()
+
+
+def granted(features: frozenset[str], ask: Callable[[], bool] | None = None) -> frozenset[str]:
+    """Without the registers of AMX, which each process has to `ask` its kernel for, if refused."""
+    if not features & _TILES or (ask or _ask_for_tiles)():
+        return features
+    return features - _TILES
+
+
+def _ask_for_tiles() -> bool:
+    if platform.machine() != "x86_64":
+        return False
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
 
 
 def _sysctl_features() -> frozenset[str]:

@@ -24,7 +24,10 @@ from tuili.tensors import Array, DType, Sym
 # Sums of some hundred products of order 1: the order of adding shows in the last bits only.
 TOLERANCE = 2e-5
 FLAGS = ("-DTL_PORTABLE", "-O1", *BEST.flags)
-WITH_DOTS = replace(find_target("x86-64-avx512-bf16"), machine=BEST.machine, flags=FLAGS)
+WITH_DOTS, WITH_TILES = (
+    replace(find_target(name), machine=BEST.machine, flags=FLAGS)
+    for name in ("x86-64-avx512-bf16", "x86-64-amx")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +124,25 @@ class Products:
 
 
 @cache
-def _portable() -> Products:
-    return Products(WITH_DOTS)
+def _portable(target: Target) -> Products:
+    return Products(target)
 
 
+@pytest.mark.parametrize("target", [WITH_DOTS, WITH_TILES], ids=lambda target: target.name)
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_a_product_is_that_of_rounded_numbers(name: str) -> None:
-    _portable().check(name)
+def test_a_product_is_that_of_rounded_numbers(name: str, target: Target) -> None:
+    _portable(target).check(name)
 
 
-def test_every_product_is_in_bfloat16() -> None:
-    found = [name for name in _portable().families if "bf16" in name]
+@pytest.mark.parametrize("target", [WITH_DOTS, WITH_TILES], ids=lambda target: target.name)
+def test_every_product_is_in_bfloat16(target: Target) -> None:
+    found = [name for name in _portable(target).families if "bf16" in name]
     assert len(found) == len(PRODUCTS)
 
 
-def test_threads_share_the_work() -> None:
-    products = _portable()
+@pytest.mark.parametrize("target", [WITH_DOTS, WITH_TILES], ids=lambda target: target.name)
+def test_threads_share_the_work(target: Target) -> None:
+    products = _portable(target)
     alone = products.library.run(products.feeds)
     together = products.library.run(products.feeds, threads=3)
     assert all(np.array_equal(alone[name], together[name]) for name in alone)
@@ -178,3 +184,10 @@ def test_small_convolutions_and_those_of_winograd_stay_in_f32() -> None:
         "winograd": Product((1, 32, 16, 16), (32, 32, 3, 3), PADS),
     }
     assert not [name for name in Products(WITH_DOTS, kept).families if "bf16" in name]
+
+
+def test_tile_registers_run_what_winograd_would() -> None:
+    product = {"winograd": Product((1, 32, 16, 16), (32, 32, 3, 3), PADS, bias=True, then="Relu")}
+    products = Products(WITH_TILES, product)
+    assert "conv_bf16_amx" in products.families
+    products.check("winograd")

@@ -91,7 +91,7 @@ WINOGRAD = {
 CASES |= WINOGRAD
 BEST, *OTHERS = targets_here()
 VNNI_CYCLES = 0.125
-LACKING = ("x86-64-avx512-vnni", "x86-64-avx512", "aarch64-dotprod")
+LACKING = ("x86-64-amx", "x86-64-avx512-vnni", "x86-64-avx512", "aarch64-dotprod")
 # What differs between targets, for those that are not this machine's best.
 TELLING = (
     "3x3 at the limits", "image", "1x1, a few pairs at the limits", "1x1 at the limits",

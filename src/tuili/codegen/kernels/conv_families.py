@@ -24,6 +24,7 @@ _GLOBAL = (
 CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
     "Conv": (
         Family("depthwise", conv_window.emit_depthwise, conv_window.supports_depthwise),
+        Family("conv_bf16_amx", bf16_conv.emit_amx, bf16_conv.supports_amx),
         Family("winograd", winograd.emit_winograd, winograd.supports_winograd),
         Family("conv_bf16", bf16_conv.emit, bf16_conv.supports),
         Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),
@@ -39,6 +40,7 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
     ),
     "QConv": (
         Family("qdepthwise", quantized_depthwise.emit, quantized_depthwise.supports),
+        Family("qconv_amx", quantized_conv.emit_amx, quantized_conv.supports_amx),
         Family("qwinograd", quantized_winograd.emit, quantized_winograd.supports),
         Family("qconv_direct", quantized_conv.emit, quantized_conv.supports),
     ),

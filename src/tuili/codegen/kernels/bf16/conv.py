@@ -1,6 +1,7 @@
 """Conv in bfloat16: the input is rounded into padded cells, sums and results are f32.
 
-Convolutions that Winograd runs stay in f32: it saves more multiplications than bfloat16 does.
+Convolutions that Winograd runs stay in f32: it saves more multiplications than bfloat16 does,
+unless tile registers multiply (AMX), in which all of them are faster.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from tuili.codegen.kernels.bf16.dot import (
 from tuili.codegen.kernels.bf16.ends import FloatEnds
 from tuili.codegen.kernels.conv.direct import supports_direct
 from tuili.codegen.kernels.conv.shape import conv_problem, conv_shape
+from tuili.codegen.kernels.quantized.amx import AMX_HALVES, COLUMNS, STEP_BYTES, amx_panels
+from tuili.codegen.kernels.quantized.amx_cells import amx_steps, print_amx_cells, slack
 from tuili.codegen.kernels.quantized.cells import CellConv, cell_name, cell_steps, print_cells
+from tuili.codegen.kernels.quantized.choice import fits_amx
 from tuili.codegen.kernels.quantized.input import cell_of, copy_cells
 from tuili.codegen.kernels.quantized.tile import rank_q_tiles
 from tuili.ir import Node, block_of
@@ -48,7 +52,24 @@ def emit(node: Node, ctx: Context) -> None:
     tile = ctx.choose(node, problem, {f"direct {tile}": tile for tile in tiles})
     conv = CellConv(shape, tile, lanes, BF16_DOT)
     steps = cell_steps(conv, as_bf16(weights), cell_of(x, BF16_DOT.group))
-    source = copy_cells(node, ctx, shape, BF16_DOT.group, stored_halves)
+    source = copy_cells(node, ctx, shape, cell_of(x, BF16_DOT.group), stored_halves)
     k = KernelBuilder(ctx, node, cell_name("conv_bf16_", shape))
     packed = pack_halves(steps, tile, lanes)
     print_cells(k, conv, source, packed, lambda: FloatEnds(k, node, tile.vectors * lanes))
+
+
+def supports_amx(node: Node, ctx: Context) -> bool:
+    """Whether tile registers do it."""
+    return ctx.bf16 and fits_amx(node, ctx) and supports(node, ctx)
+
+
+def emit_amx(node: Node, ctx: Context) -> None:
+    """The rounded copy of the input to cells of a step, then the convolution."""
+    weights = node.required(1).constant
+    assert weights is not None  # supports_direct
+    shape = conv_shape(node, weights.shape[2:]).flat()
+    panels = amx_panels(amx_steps(shape, as_bf16(weights), AMX_HALVES))
+    cell = STEP_BYTES // AMX_HALVES.bytes
+    source = copy_cells(node, ctx, shape, cell, stored_halves, slack(shape))
+    k = KernelBuilder(ctx, node, cell_name("conv_bf16_amx", shape))
+    print_amx_cells(k, shape, AMX_HALVES, source, panels, lambda: FloatEnds(k, node, COLUMNS))

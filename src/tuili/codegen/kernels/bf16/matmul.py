@@ -11,7 +11,15 @@ from tuili.codegen.kernels.bf16.dot import (
     stored_halves,
 )
 from tuili.codegen.kernels.bf16.ends import FloatEnds
+from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.gemm.matmul import supports_packed
+from tuili.codegen.kernels.quantized.amx import AMX_HALVES, COLUMNS, amx_panels
+from tuili.codegen.kernels.quantized.amx_rows import (
+    amx_row_steps,
+    fits_amx_rows,
+    padded_depth,
+    print_amx_rows,
+)
 from tuili.codegen.kernels.quantized.row_products import (
     RowProduct,
     copy_rows,
@@ -22,7 +30,7 @@ from tuili.codegen.kernels.quantized.row_products import (
 from tuili.codegen.kernels.quantized.tile import rank_q_tiles
 from tuili.ir import Node
 from tuili.lower.choice import dims_text
-from tuili.tensors import numel
+from tuili.tensors import Array, numel
 
 LEAST_WIDTH = 32  # columns: fewer do not pay for the rounding of the rows
 
@@ -44,9 +52,25 @@ def emit(node: Node, ctx: Context) -> None:
     padded = -(-depth // BF16_DOT.group) * BF16_DOT.group
     tiles = rank_q_tiles(ctx.target, rows, -(-width // lanes))
     problem = f"MatMul in bf16 {dims_text(rows, depth)} by {dims_text(depth, width)}"
-    tile = ctx.choose(node, problem, {f"tile {tile}": tile for tile in tiles})
+    plans: dict[str, Tile | None] = {f"tile {tile}": tile for tile in tiles}
+    if ctx.target.amx and fits_amx_rows(rows, depth, width):
+        plans = {"amx": None} | plans
+    tile = ctx.choose(node, problem, plans)
+    if tile is None:
+        _emit_amx(node, ctx, weights)
+        return
     packed = pack_halves(row_steps(as_bf16(weights), BF16_DOT), tile, lanes)
     source = copy_rows(node, ctx, depth, padded, stored_halves)
     k = KernelBuilder(ctx, node, row_name("matmul_bf16", rows, depth, width))
     product = RowProduct(source, rows, depth, padded, width, tile, lanes, BF16_DOT)
     print_product(k, product, packed, lambda: FloatEnds(k, node, tile.vectors * lanes))
+
+
+def _emit_amx(node: Node, ctx: Context, weights: Array) -> None:
+    """The same in tile registers."""
+    (depth, width), rows = weights.shape, numel(node.required(0).shape[:-1])
+    panels = amx_panels(amx_row_steps(as_bf16(weights), AMX_HALVES))
+    source = copy_rows(node, ctx, depth, padded_depth(depth, AMX_HALVES), stored_halves)
+    k = KernelBuilder(ctx, node, row_name("matmul_bf16_amx", rows, depth, width))
+    sizes = rows, depth, width
+    print_amx_rows(k, source, sizes, AMX_HALVES, panels, lambda: FloatEnds(k, node, COLUMNS))

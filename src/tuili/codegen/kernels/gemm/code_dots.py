@@ -100,6 +100,7 @@ def _or_portable(text: str, condition: str = "defined(TL_GCC_X86)") -> str:
 
 
 CODE_DOTS = {
+    "x86-64-amx": _or_portable(_VNNI),
     "x86-64-avx512-bf16": _or_portable(_VNNI),
     "x86-64-avx512-vnni": _or_portable(_VNNI),
     "x86-64-avx512": _or_portable(_PAIRS_512),

@@ -1,9 +1,12 @@
-"""How a convolution of codes is run: by Winograd in whole numbers or directly, in which tile."""
+"""How a convolution of codes is run: by AMX, by Winograd in whole numbers or directly."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
+
+import numpy as np
 
 from tuili.codegen.kernel import Context
 from tuili.codegen.kernels.conv.plan import whole_panels
@@ -19,8 +22,30 @@ from tuili.codegen.kernels.quantized.winograd_plan import (
 from tuili.codegen.targets import Target
 from tuili.ir import Node, block_of
 from tuili.ops.table import attr
+from tuili.tensors import numel
 
-QConvPlan: TypeAlias = "Tile | QWinogradPlan"  # a tile: direct
+LEAST_PER_CELL = 16  # channels: fewer leave the multipliers of AMX without work
+LEAST_PIXELS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class AmxPlan:
+    """Blocks of 32 pixels by 32 outputs in tile registers."""
+
+
+QConvPlan: TypeAlias = "Tile | QWinogradPlan | AmxPlan"  # a tile: direct
+
+
+def fits_amx(node: Node, ctx: Context) -> bool:
+    """Whether a dense convolution of blocked cells gives tile registers enough to do."""
+    if not ctx.target.amx or attr(node, "group") != 1 or not node.required(0).layout:
+        return False
+    _, channels, *space = node.output.shape
+    outputs, channels, *_ = node.required(1).shape
+    pixels = numel(space)
+    enough = not isinstance(pixels, int) or pixels >= LEAST_PIXELS
+    sizes = all(isinstance(dim, int) and dim >= LEAST_PER_CELL for dim in (outputs, channels))
+    return enough and sizes
 
 
 def plan_qconv(node: Node, ctx: Context) -> QConvPlan:
@@ -29,7 +54,10 @@ def plan_qconv(node: Node, ctx: Context) -> QConvPlan:
     assert weights is not None
     shape, groups = conv_shape(node, weights.shape[2:]), attr(node, "group")
     ways = rank_whole(shape, ctx.target, weights) if _may_transform(node) else [None]
-    plans = dict(plan for way in ways for plan in _plans(way, shape, groups, ctx.target))
+    plans: dict[str, QConvPlan] = {}
+    if fits_amx(node, ctx) and weights.dtype == np.int8:
+        plans["amx"] = AmxPlan()
+    plans |= dict(plan for way in ways for plan in _plans(way, shape, groups, ctx.target))
     problem = conv_problem("QConv", shape.flat(), groups, block_of(node.required(0).layout))
     return ctx.choose(node, problem, plans)
 

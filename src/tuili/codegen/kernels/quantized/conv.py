@@ -5,14 +5,14 @@ from __future__ import annotations
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.conv.shape import conv_shape
+from tuili.codegen.kernels.quantized.amx import AMX_BYTES, STEP_BYTES, amx_panels, sums_of
+from tuili.codegen.kernels.quantized.amx_cells import amx_steps, print_amx_cells, slack
 from tuili.codegen.kernels.quantized.cells import CellConv, cell_name, cell_steps, print_cells
-from tuili.codegen.kernels.quantized.choice import plan_qconv
+from tuili.codegen.kernels.quantized.choice import AmxPlan, plan_qconv
 from tuili.codegen.kernels.quantized.dot import Dot
-from tuili.codegen.kernels.quantized.input import cell_of, read_input
+from tuili.codegen.kernels.quantized.input import cell_of, copy_codes, read_input
 from tuili.codegen.kernels.quantized.sums import Sums, are_sums_known
-from tuili.codegen.kernels.quantized.tile import (
-    pack_best,
-)
+from tuili.codegen.kernels.quantized.tile import pack_best
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Array
@@ -44,3 +44,20 @@ def emit(node: Node, ctx: Context) -> None:
     source = read_input(node, ctx, shape, dot)
     k = KernelBuilder(ctx, node, cell_name("qconv", shape))
     print_cells(k, conv(dot), source, packed, lambda: Sums(k, node, dot, packed.sums))
+
+
+def supports_amx(node: Node, ctx: Context) -> bool:
+    """Whether tile registers do it best."""
+    return supports(node, ctx) and isinstance(plan_qconv(node, ctx), AmxPlan)
+
+
+def emit_amx(node: Node, ctx: Context) -> None:
+    """The copy of the input to cells of a step, then the convolution."""
+    weights, dot = node.required(1).constant, AMX_BYTES[node.required(0).dtype]
+    assert weights is not None  # supports
+    shape = conv_shape(node, weights.shape[2:]).flat()
+    steps = amx_steps(shape, weights, dot)
+    source = copy_codes(node, ctx, shape, dot, STEP_BYTES, slack(shape))
+    k = KernelBuilder(ctx, node, cell_name("qconv_amx", shape))
+    sums = sums_of(steps)
+    print_amx_cells(k, shape, dot, source, amx_panels(steps), lambda: Sums(k, node, dot, sums))

@@ -251,6 +251,7 @@ _BYTES_512 = Dot(
 
 # target: (for weights of 8 bits, for any)
 _DOTS: dict[str, tuple[Dot, Dot]] = {
+    "x86-64-amx": (_BYTES_512, _shorts(_MADD_512)),
     "x86-64-avx512-bf16": (_BYTES_512, _shorts(_MADD_512)),
     "x86-64-avx512-vnni": (_BYTES_512, _shorts(_MADD_512)),
     "x86-64-avx512": (_pairs(_PAIRS_512), _shorts(_MADD_512)),

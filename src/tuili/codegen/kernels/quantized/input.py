@@ -3,7 +3,7 @@
     x [N][CB][H][W][cell]  ->  [N][CB][HP][WP][cell], padding holding what stands for zero
 
 Codes that are stored as they are, without padding, are read in place and cost nothing. Few channels
-in row-major order become cells of four.
+in row-major order become cells of four. Cells of several blocks hold zeros where there is no block.
 """
 
 from __future__ import annotations
@@ -77,19 +77,26 @@ def read_input(node: Node, ctx: Context, shape: ConvShape, dot: Dot) -> Cells:
         cell = cell_of(x, dot.group)
         blocks = -(-shape.channels // cell)
         return Cells(x, blocks, shape.rows.size, shape.columns.size, cell)
-    return copy_cells(node, ctx, shape, dot.group, lambda k: _with_zero(k, node, dot))
+    return copy_codes(node, ctx, shape, dot, cell_of(x, dot.group))
+
+
+def copy_codes(
+    node: Node, ctx: Context, shape: ConvShape, dot: Dot, cell: int, slack: int = 0
+) -> Cells:
+    """Adds the call that copies the codes of a QConv node to padded cells."""
+    return copy_cells(node, ctx, shape, cell, lambda k: _with_zero(k, node, dot), slack)
 
 
 def copy_cells(
     node: Node,
     ctx: Context,
     shape: ConvShape,
-    group: int,
+    cell: int,
     stored_in: Callable[[KernelBuilder], Stored],
+    slack: int = 0,
 ) -> Cells:
-    """Adds the call that copies the input of a node to padded cells."""
+    """Adds the call that copies the input of a node to padded cells, `slack` unused ones behind."""
     x = node.required(0)
-    cell = cell_of(x, group)
     blocks = -(-shape.channels // cell)
     height, width = _span(shape.rows), _span(shape.columns)
     sizes = (shape.channels, height, width)
@@ -97,13 +104,17 @@ def copy_cells(
     k = KernelBuilder(ctx, node, f"cells_{known}")
     stored = stored_in(k)
     count = shape.batch * blocks * height * width * cell
-    padded = k.temp("cells", stored.dtype, count)
+    padded = k.temp("cells", stored.dtype, count + slack * cell)
     k.read("x", x)
     k.write("y", padded, stored.dtype.c)
     k.dims("C CB H W", (shape.channels, blocks, shape.rows.size, shape.columns.size))
     k.dims("HP WP PT PL", (height, width, shape.rows.pad, shape.columns.pad))
-    words = {"FILL": stored.fill, "CELL": str(cell), "IN": x.dtype.c}
-    text = stored.print(_HEAD + (_BLOCKED if x.layout else _PLAIN))
+    block = block_of(x.layout)
+    words = {"FILL": stored.fill, "CELL": str(cell), "BLOCK": str(block), "IN": x.dtype.c}
+    form = _PLAIN if not x.layout else _BLOCKED if block == cell else _JOINED
+    if form is _JOINED:
+        k.dim("B", -(-shape.channels // block))
+    text = stored.print(_HEAD + form)
     k.body(re.sub("|".join(words), lambda word: words[word[0]], text))
     k.emit(grid=shape.batch * blocks * height, bytes=count * stored.dtype.itemsize)
     return Cells(padded, blocks, height, width, cell)
@@ -135,6 +146,33 @@ for (int64_t item = begin; item < end; item++) {
         to[i] = fill;
 }
 (void)C, (void)CB;
+"""
+
+# Of several blocks side by side; weights of channels that do not exist are zero.
+_JOINED = """
+for (int64_t item = begin; item < end; item++) {
+    const int64_t h = item % HP - PT, plane = item / HP, n = plane / CB;
+    const int64_t left = h < 0 || h >= H ? WP : tl_min(PL, WP);
+    const int64_t right = tl_max(left, tl_min(WP, W + PL));
+    for (int64_t part = 0; part < CELL / BLOCK; part++) {
+        const int64_t b = plane % CB * (CELL / BLOCK) + part;
+        const int64_t low = b < B ? left : WP, high = b < B ? right : WP;
+        OUT *const to = y + item * WP * CELL + part * BLOCK;
+        for (int64_t w = 0; w < low; w++)
+            for (int64_t i = 0; i < BLOCK; i++)
+                to[w * CELL + i] = fill;
+        if (low < high) {
+            const IN *const from = x + (((n * B + b) * H + h) * W + low - PL) * BLOCK;
+            for (int64_t w = 0; w < high - low; w++)
+                for (int64_t i = 0; i < BLOCK; i++)
+                    to[(low + w) * CELL + i] = @{from[w * BLOCK + i]};
+        }
+        for (int64_t w = high; w < WP; w++)
+            for (int64_t i = 0; i < BLOCK; i++)
+                to[w * CELL + i] = fill;
+    }
+}
+(void)C;
 """
 
 _PLAIN = """

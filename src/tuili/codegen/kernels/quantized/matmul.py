@@ -6,7 +6,16 @@ are copied first, zero padded.
 
 from __future__ import annotations
 
+import numpy as np
+
 from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.conv.register_tile import Tile
+from tuili.codegen.kernels.quantized.amx import AMX_BYTES, STEP_BYTES, amx_panels, sums_of
+from tuili.codegen.kernels.quantized.amx_rows import (
+    amx_row_steps,
+    fits_amx_rows,
+    print_amx_rows,
+)
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.input import stored_codes
 from tuili.codegen.kernels.quantized.row_products import (
@@ -21,7 +30,7 @@ from tuili.codegen.kernels.quantized.tile import pack_best, rank_q_tiles
 from tuili.ir import Node, Value
 from tuili.lower.choice import dims_text
 from tuili.lower.program import View
-from tuili.tensors import numel
+from tuili.tensors import Array, numel
 
 
 def supports(node: Node, ctx: Context) -> bool:
@@ -40,18 +49,37 @@ def emit(node: Node, ctx: Context) -> None:
     lanes = ctx.target.lanes
     tiles = rank_q_tiles(ctx.target, rows, -(-width // lanes))
     problem = f"QMatMul {dims_text(rows, depth)} by {dims_text(depth, width)}"
-    tile = ctx.choose(node, problem, {f"tile {tile}": tile for tile in tiles})
+    plans: dict[str, Tile | None] = {f"tile {tile}": tile for tile in tiles}
+    if ctx.target.amx and weights.dtype == np.int8 and fits_amx_rows(rows, depth, width):
+        plans = {"amx": None} | plans
+    tile = ctx.choose(node, problem, plans)
+    if tile is None:
+        _emit_amx(node, ctx, weights)
+        return
     dot, packed = pack_best(ctx.target, weights, tile, lambda dot: row_steps(weights, dot))
-    source, padded = _read_rows(node, ctx, dot, depth)
+    source, padded = _read_rows(node, ctx, dot, depth, dot.group)
     k = KernelBuilder(ctx, node, row_name("qmatmul", rows, depth, width))
     product = RowProduct(source, rows, depth, padded, width, tile, lanes, dot)
     print_product(k, product, packed, lambda: Sums(k, node, dot, packed.sums))
 
 
-def _read_rows(node: Node, ctx: Context, dot: Dot, depth: int) -> tuple[Value | View, int]:
+def _emit_amx(node: Node, ctx: Context, weights: Array) -> None:
+    """The same in tile registers."""
+    (depth, width), x = weights.shape, node.required(0)
+    dot, rows = AMX_BYTES[x.dtype], numel(x.shape[:-1])
+    steps = amx_row_steps(weights, dot)
+    source, _ = _read_rows(node, ctx, dot, depth, STEP_BYTES)
+    k = KernelBuilder(ctx, node, row_name("qmatmul_amx", rows, depth, width))
+    sums, sizes = sums_of(steps), (rows, depth, width)
+    print_amx_rows(k, source, sizes, dot, amx_panels(steps), lambda: Sums(k, node, dot, sums))
+
+
+def _read_rows(
+    node: Node, ctx: Context, dot: Dot, depth: int, step: int
+) -> tuple[Value | View, int]:
     """Where rows are read, and how long they are there; what is appended meets weights of zero."""
     x = node.required(0)
-    padded = -(-depth // dot.group) * dot.group
+    padded = -(-depth // step) * step
     if dot.reads(x.dtype) and padded == depth:
         return x, depth
     return copy_rows(node, ctx, depth, padded, lambda k: stored_codes(node, dot)), padded
