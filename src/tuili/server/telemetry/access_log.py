@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-_log = logging.getLogger("tuili.server")
+from tuili.server.telemetry.appending import Losses, append
+
 _FLUSH_S: Final = 0.5
 _BLOCK: Final = 1000
 # Lines that wait for a disk that does not take them: more than these are lost, and counted.
@@ -42,8 +43,8 @@ class AccessLog:
         self._path = None if where == "-" else Path(where)
         self._thread = ThreadPoolExecutor(1, "access-log")
         self._lines: list[bytes] = []
-        self._waiting = 0
-        self._lost = 0
+        self._begun = self._done = 0  # lines that the thread was given, and that it is done with
+        self._losses = Losses("access log", "lines")
         self._timer: asyncio.TimerHandle | None = None
         # Wall time of a moment of the clock that durations are measured with.
         self._offset_ns = time.time_ns() - time.monotonic_ns()
@@ -59,8 +60,8 @@ class AccessLog:
         model: str = "",
     ) -> None:
         """Note a request that is over; `what` is its method and path, `sizes` those of bodies."""
-        if self._waiting > _MOST_WAITING:
-            self._lost += 1
+        if self._begun - self._done > _MOST_WAITING:
+            self._losses.lose(1, "the disk is too slow")
             return
         began = (began_ns + self._offset_ns) / 1e9
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(began))
@@ -81,26 +82,23 @@ class AccessLog:
             self._timer = None
         lines, self._lines = self._lines, []
         if lines:
-            self._waiting += len(lines)
+            self._begun += len(lines)
             self._thread.submit(self._write, lines)
 
     def close(self) -> None:
         """Wait until all is written."""
         self.flush()
         self._thread.shutdown()
-        if self._lost:
-            _log.warning("access log: %d lines were lost, the disk was too slow", self._lost)
+        self._losses.tell()
 
     def _write(self, lines: list[bytes]) -> None:
         block = b"\n".join([*lines, b""])
-        try:
-            if self._path is None:
-                sys.stdout.buffer.write(block)
-                sys.stdout.buffer.flush()
-            else:
-                # Whole lines in one write: several processes may share the file.
-                with self._path.open("ab", buffering=0) as file:
-                    file.write(block)
-        except OSError as error:
-            _log.error("access log: %s", error)
-        self._waiting -= len(lines)
+        self._losses.put(partial(self._put, block), len(lines))
+        self._done += len(lines)
+
+    def _put(self, block: bytes) -> None:
+        if self._path is None:
+            sys.stdout.buffer.write(block)
+            sys.stdout.buffer.flush()
+        else:
+            append(self._path, block)

@@ -21,6 +21,7 @@ from tuili.server.protocol.messages import (
 Json = dict[str, Any]
 
 _ids: Final = count(1)
+_PLAIN_BYTES: Final = 4096
 
 
 class Open:
@@ -102,6 +103,11 @@ class Trace:
             if "TENSORS" in self.levels:
                 self._keep("TENSOR_BACKEND_OUTPUT", answer.outputs)
 
+    def size(self) -> int:
+        """How many bytes of memory it takes, about."""
+        tensors = sum(_bytes_of(array) for *_, array in self.tensors)
+        return _PLAIN_BYTES + tensors + sum(child.size() for child in self.children)
+
     def records(self) -> Iterator[Json]:
         """The entries of the trace file, those of the requests it is made of after its own."""
         first: Json = {"id": self.id, "model_name": self.model}
@@ -134,6 +140,12 @@ class Trace:
             if tensor.data is not None:
                 kept = tensor.data.copy()
                 self.tensors.append((activity, tensor.name, tensor.datatype, kept))
+
+
+def _bytes_of(array: Array) -> int:
+    if array.dtype.hasobject:
+        return sum(len(each) for each in array.ravel())
+    return array.nbytes
 
 
 def _text(array: Array) -> str:

@@ -25,6 +25,7 @@ from tuili.server.tracing.trace import Trace
 
 Json = dict[str, Any]
 _MOST_KEPT: Final = 1000
+_MOST_BYTES: Final = 64 << 20
 # W3C Trace Context, 3.2: a valid field whose sender records the request.
 _PARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][13579bdf]")
 
@@ -57,6 +58,24 @@ class PlainWays:
         """Nobody asks."""
 
 
+class Kept:
+    """Traces that are not written yet."""
+
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+        self._bytes = 0
+
+    def add(self, trace: Trace) -> None:
+        """One more."""
+        self.traces.append(trace)
+        self._bytes += trace.size()
+
+    @property
+    def many(self) -> bool:
+        """Whether they are enough for a block."""
+        return len(self.traces) >= _MOST_KEPT or self._bytes >= _MOST_BYTES
+
+
 class Tracer:
     """The traces of one server."""
 
@@ -65,7 +84,7 @@ class Tracer:
         self.settings = TraceSettings(config.settings, config.mode)
         self._spans: Spans | None = spans_of(config) if config.mode == "opentelemetry" else None
         self._samplers: dict[str, Sampler] = {"": Sampler(self.settings.of())}
-        self._kept: dict[Sampler, list[Trace]] = {}
+        self._kept: dict[Sampler, Kept] = {}
         self._under_way: dict[Sampler, int] = {}
         self._files: dict[str, TraceFile] = {}
         self._before: PlainWays | None = None
@@ -233,23 +252,23 @@ class Tracer:
         if self._spans is not None:
             self._spans.record(trace, fields)
             return
-        kept = self._kept.setdefault(sampler, [])
-        kept.append(trace)
+        kept = self._kept.setdefault(sampler, Kept())
+        kept.add(trace)
         every = sampler.log_frequency
         if sampler.left == 0:
             self.arm()
             if not self._under_way[sampler]:
                 self._flush(sampler, numbered=True)
-        elif (every and len(kept) >= every) or len(kept) >= _MOST_KEPT:
+        elif kept.many or (every and len(kept.traces) >= every):
             self._flush(sampler, numbered=every > 0)
 
     def _flush(self, sampler: Sampler, *, numbered: bool) -> None:
-        kept = self._kept.pop(sampler, [])
-        if kept:
+        kept = self._kept.pop(sampler, None)
+        if kept is not None:
             file = self._files.get(sampler.file)
             if file is None:
                 file = self._files[sampler.file] = TraceFile(Path(sampler.file))
-            file.write(kept, numbered=numbered)
+            file.write(kept.traces, numbered=numbered)
 
 
 def _nothing() -> None:
