@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.server.grpc.wire import (
+    BIG,
     HELLO,
     STREAM,
     Raw,
@@ -119,6 +120,41 @@ def test_a_call_whose_client_opens_no_window_is_given_up():
     raw.listener.connections.tick(121.0)
     assert not raw.connection.outgoing.waiting
     assert (frames.RST_STREAM, 0, 1, frames.CANCEL.to_bytes(4, "big")) in raw.frames()
+
+
+def test_who_does_not_read_gets_no_more_answers():
+    raw = Raw(GrpcLimits(max_waiting_bytes=100, connection_window=200_000))
+    raw.feed(HELLO + frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 0}))
+    requests = raw.dataplane.requests
+    for number in (1, 3, 5, 7, 9):  # small answers: two are more than a hundred bytes
+        raw.feed(call_bytes(number))
+    assert len(requests) == 2
+    raw.feed(frames.rst_frame(7, frames.CANCEL) + headers(11, block()))
+    raw.feed(data_frame(11, framed(infer_request(BIG[:30_000]))))
+    given_back = frames.window_update_frame(0, raw.connection._unacked)
+    assert given_back not in bytes(raw.transport.sent)
+    raw.feed(frames.window_update_frame(1, 1000))
+    assert len(requests) == 3
+    assert given_back not in bytes(raw.transport.sent)
+    raw.feed(b"".join(frames.window_update_frame(number, 1000) for number in (3, 5, 9)))
+    assert len(requests) == 5
+    assert [request.inputs[0].data.size for request in requests] == [4, 4, 4, 4, 30_000]
+    raw.feed(frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 1 << 20}))
+    assert raw.connection.outgoing.waiting_bytes > 0  # the connection's window holds it back
+    raw.feed(frames.window_update_frame(0, 1 << 20))
+    assert given_back in bytes(raw.transport.sent)
+    assert raw.connection.outgoing.waiting_bytes == 0
+
+
+def test_what_waited_for_a_client_that_went_is_forgotten():
+    raw = Raw(GrpcLimits(max_waiting_bytes=100))
+    raw.feed(HELLO + frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 0}))
+    for number in (1, 3, 5):
+        raw.feed(call_bytes(number))
+    raw.feed(frames.rst_frame(1, frames.CANCEL))
+    assert len(raw.dataplane.requests) == 3
+    raw.connection.connection_lost(None)
+    assert raw.connection.outgoing.waiting_bytes == 0
 
 
 def test_draining_finishes_what_is_under_way():

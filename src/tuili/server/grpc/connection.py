@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from tuili.server.grpc import frames as h2
 from tuili.server.grpc.assembly import is_one_message
+from tuili.server.grpc.backlog import Backlog
 from tuili.server.grpc.conduct import Conduct
 from tuili.server.grpc.frames import ConnectionFault, expect, frame_head
 from tuili.server.grpc.heads import HeadDecoder
@@ -67,6 +68,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._block_stream = 0
         self._block_ends = False
         self.outgoing = Outgoing(self._ended)
+        self.backlog = Backlog(self.outgoing, limits.max_waiting_bytes)
         self._unacked = 0
         self._closing = False
         self._draining = False
@@ -114,6 +116,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         for stream in streams.values():
             stream.cancel()
         self.outgoing.disconnect()
+        self.backlog.clear()
         self._data = self._fill = None
         self._tail = b""
 
@@ -337,15 +340,18 @@ class GrpcConnection(asyncio.BufferedProtocol):
         limits = self._limits
         if self._unacked > limits.connection_window:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "connection window exceeded")
-        if self._unacked > limits.connection_window // 2:
-            self.outgoing.write(h2.window_update_frame(0, self._unacked))
-            self._unacked = 0
+        self._credit_connection()
         if stream is None or ends:
             return
         stream.unacked += length
         if stream.unacked > limits.stream_window:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, f"window of {stream.number} exceeded")
         self.credit_stream(stream)
+
+    def _credit_connection(self) -> None:
+        if self._unacked > self._limits.connection_window // 2 and not self.backlog.full:
+            self.outgoing.write(h2.window_update_frame(0, self._unacked))
+            self._unacked = 0
 
     def credit_stream(self, stream: GrpcStream) -> None:
         """Let the client send more on a stream, unless that has too much to do."""
@@ -412,7 +418,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _drop(self, number: int, code: int) -> None:
         """Give up a stream that is under way."""
-        self.outgoing.waiting.pop(number, None)
         stream = self._streams.pop(number, None)
         if stream is not None:
             stream.cancel()
@@ -425,7 +430,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
         expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
         expect(0 < number <= self._last, h2.PROTOCOL_ERROR, f"RST_STREAM on stream {number}")
         stream = self._streams.pop(number, None)
-        self.outgoing.waiting.pop(number, None)
         if stream is not None:
             if not stream.over:
                 self._conduct.reset()  # rapid reset: work started only to be taken back
@@ -510,6 +514,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._close_if_idle()
 
     def _flush(self) -> None:
+        self.backlog.unpark()
+        self._credit_connection()
         self.outgoing.flush()
         if self._closing and not self.outgoing.held and self._transport is not None:
             leave(self._transport)
@@ -528,7 +534,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.cancel()
-        self.outgoing.waiting.clear()
+        self.backlog.clear()
         self._flush()
 
     def drain(self) -> None:

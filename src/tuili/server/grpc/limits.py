@@ -26,6 +26,8 @@ class GrpcLimits:
     message_timeout_s: float = 60.0
     min_message_rate: float = 16 << 10  # bytes per second that a message may take longer for
     max_waiting_messages: int = 4096  # of a stream that its client does not read
+    # Of answers that a connection's client does not read; more calls begin when it has.
+    max_waiting_bytes: int = 64 << 20
     write_timeout_s: float = 60.0
     max_resets: int = 1000
     max_control_frames: int = 2000

@@ -35,6 +35,7 @@ class Outgoing:
         self.held = False  # whether frames are collected for one write
         self.blocked = False  # whether the client reads too slowly
         self._unsent = 0  # what the socket had not taken when it was looked at last
+        self.waiting_bytes = 0  # of all streams
 
     def connect(self, transport: asyncio.Transport) -> None:
         """Begin to send."""
@@ -44,7 +45,14 @@ class Outgoing:
         """Forget everything."""
         self._transport = None
         self.waiting.clear()
+        self.waiting_bytes = 0
         self._frames.clear()
+
+    def forget(self, stream: GrpcStream) -> None:
+        """Nobody waits for a stream's data any more."""
+        if self.waiting.pop(stream.number, None) is not None:
+            self.waiting_bytes -= sum(map(len, stream.outgoing))
+        stream.outgoing.clear()
 
     def write(self, frame: bytes) -> None:
         """Add a frame that no window counts."""
@@ -115,6 +123,7 @@ class Outgoing:
             size += len(piece)
         self._window -= size
         stream.window -= size
+        self.waiting_bytes -= size
         self.write(frame_head(h2.DATA, 0, stream.number, size))
         self._frames += pieces
         self._direct = self._direct or size > _DIRECT_ABOVE // 2
@@ -164,7 +173,9 @@ class Outgoing:
         self.flush()
 
     def _enqueue(self, stream: GrpcStream, parts: list[Buffer]) -> None:
-        if sum(map(len, parts)) < _DIRECT_ABOVE:
+        size = sum(map(len, parts))
+        self.waiting_bytes += size
+        if size < _DIRECT_ABOVE:
             stream.outgoing.append(memoryview(b"".join(parts)))
         else:
             stream.outgoing.extend(memoryview(part) for part in parts if len(part))

@@ -186,7 +186,12 @@ class GrpcStream:
         self._operate(method, message)
 
     def infer(self, message: Buffer) -> None:
-        """Submit a whole request."""
+        """Submit a whole request, or later where the client has enough answers to read."""
+        backlog = self._connection.backlog
+        if backlog.full:
+            self._message = message
+            backlog.park(self)
+            return
         try:
             ticket = self._connection.inference.infer(message, self.deadline, self._answer, self)
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
@@ -194,6 +199,12 @@ class GrpcStream:
         else:
             if not self.over:
                 self._ticket = ticket
+
+    def unpark(self) -> None:
+        """The client has read its answers: submit what waited for that."""
+        message, self._message = self._message, None
+        if message is not None and not self.over:
+            self.infer(message)
 
     def _operate(self, method: Method, message: Buffer) -> None:
         try:
@@ -248,7 +259,7 @@ class GrpcStream:
         if self.over:
             return
         if len(self.outgoing) > self._connection.max_waiting_messages:
-            self.outgoing.clear()
+            self._connection.outgoing.forget(self)
             self._finish(_RESOURCE_EXHAUSTED, "the client does not read its responses")
             return
         self._connection.earned()
@@ -273,6 +284,7 @@ class GrpcStream:
     def _forget(self) -> None:
         """Take back what is under way."""
         self.over = True
+        self._message = None
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             ticket.cancel()
@@ -283,7 +295,7 @@ class GrpcStream:
         """The client, or the connection, has gone."""
         self._forget()
         self.ended = True
-        self.outgoing.clear()
+        self._connection.outgoing.forget(self)
 
     def is_stalled(self, now: float, limit_s: float) -> bool:
         """Whether the client has taken nothing of what waits for it, for too long."""
