@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from tuili.errors import (
     InternalError,
     InvalidArgument,
     NotFound,
+    Unavailable,
     Unsupported,
     UserError,
 )
+from tuili.server.execution.running import execute
 from tuili.server.memory import asked
 from tuili.server.memory.shared_memory import Lease, Regions
 from tuili.server.protocol.messages import InferRequest, InputTensor, RequestedOutput
@@ -88,6 +91,16 @@ def test_a_view_outlives_its_registration(regions):
 def test_registering_twice(regions, key):
     with pytest.raises(AlreadyExists, match="shared memory region 'r' already in manager"):
         regions.register("r", key, 0, 1)
+
+
+def test_regions_leave_descriptors_for_connections(regions, key, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (12, 12))
+    regions.register("2", key, 0, 1)
+    regions.register("3", key, 0, 1)
+    with pytest.raises(Unavailable, match="region '4': there are 3 regions, and no more at once"):
+        regions.register("4", key, 0, 1)
+    regions.unregister("2")
+    regions.register("4", key, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +214,22 @@ def test_a_fault_in_memory_that_is_nobodys_ends_the_process_as_ever():
     assert done.returncode == -signal.SIGBUS
 
 
+@pytest.mark.parametrize("decided_by_data", [False, True])
+def test_what_a_model_counts_before_it_writes_no_client_changes(regions, key, decided_by_data):
+    class Model:
+        def run(self, inputs):
+            before = inputs["x"].copy()
+            Path("/dev/shm", key).write_bytes(bytes(64))
+            return {"changed": (inputs["x"] != before).any()}
+
+    model = Model()
+    model.decided_by_data = decided_by_data
+    tensor = InputTensor("x", "UINT8", (16,), None, at(8, 16))
+    lent(regions, tensor)
+    item = SimpleNamespace(materialized=lambda: {"x": tensor.data.reshape(4, 4)[1:]})
+    assert execute(model, [item]).outputs["changed"] == (not decided_by_data)
+
+
 def test_off_by_default():
     regions = Regions(allowed=False)
     with pytest.raises(
@@ -250,15 +279,19 @@ def test_all_descriptors_and_mappings_are_let_go(regions, key):
     def mapped():
         return Path("/proc/self/maps").read_text().count(key)
 
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    def descriptors():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = descriptors()
     for size in range(1, 9):
         regions.register("more", key, 0, size)
         request, lease = lent(regions, InputTensor("x", "UINT8", (1,), None, at(0, 1, "more")))
         regions.unregister("more")
         assert mapped() == 2
+        assert descriptors() == before + 1
         lease.end()
         del request, lease
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert descriptors() == before
     assert mapped() == 1
 
 

@@ -83,6 +83,14 @@ class Model:
         self._host = host  # kept: native code holds its address
         self.limits = limits or Limits.from_environment()
 
+    @property
+    def decided_by_data(self) -> bool:
+        """Whether the sizes of some values follow from the numbers in others.
+
+        They are counted first and written then: nobody may change the inputs in between.
+        """
+        return bool(self._data_symbols)
+
     # -- running -----------------------------------------------------------------------------
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from tuili.errors import InternalError, TuiliError, Unavailable
 from tuili.server.execution.express import join_raw
 from tuili.server.execution.pending import Pending
 from tuili.server.execution.telling import told_of
+from tuili.server.memory.region import apart
 from tuili.server.protocol.messages import Array
 
 
@@ -58,6 +59,9 @@ def execute(model: Executable, batch: Sequence[Pending], threads: int = 0) -> Ou
     started = joined = time.monotonic_ns()
     try:
         arrays = join(batch)
+        if getattr(model, "decided_by_data", False):
+            # A client that writes to its memory between counting and writing would be a crash.
+            arrays = {name: apart(array) for name, array in arrays.items()}
         joined = time.monotonic_ns()
         requests = by_request(model)
         if requests is not None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
+
 from tuili.errors import InternalError, InvalidArgument
 from tuili.server.memory.sigbus import GUARD, Guarded
-from tuili.server.protocol.messages import Parameters
+from tuili.server.protocol.messages import Array, Parameters
 
 _ROOT: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
 _SIZE_MAX: Final = (1 << 64) - 1
@@ -31,7 +33,6 @@ class Region:
     key: str
     offset: int
     byte_size: int
-    descriptor: int
     memory: mmap.mmap
     guarded: Guarded
     holders: int = 0
@@ -57,18 +58,11 @@ class Region:
                     failed + f"invalid args, it ends at byte {offset + byte_size} of {size}"
                 )
             memory = mmap.mmap(descriptor, offset + byte_size)
-        except (OSError, ValueError, InvalidArgument) as error:
-            os.close(descriptor)
-            if isinstance(error, InvalidArgument):
-                raise
-            raise InvalidArgument(failed + "invalid args") from error
-        return cls(name, key, offset, byte_size, descriptor, memory, GUARD.watch(memory))
-
-    def close(self) -> None:
-        """Let go of the object; the last view of it that a run still has unmaps it."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        except (OSError, ValueError) as error:
+            raise InvalidArgument(failed + f"invalid args, {error}") from error
+        finally:
+            os.close(descriptor)  # the mapping has one of its own
+        return cls(name, key, offset, byte_size, memory, GUARD.watch(memory))
 
     def place(self, parameters: Parameters) -> memoryview:
         """The bytes that a tensor's parameters name."""
@@ -91,7 +85,7 @@ class Region:
             raise InvalidArgument(f"Invalid offset + byte size for shared memory region: '{name}'")
         start = self.offset + offset
         self.require_whole()
-        if os.fstat(self.descriptor).st_size < start + size:
+        if self.memory.size() < start + size:
             raise self._truncated()
         return memoryview(self.memory)[start : start + size]
 
@@ -111,6 +105,15 @@ class Region:
             "offset": self.offset,
             "byte_size": self.byte_size,
         }
+
+
+def apart(array: Array) -> Array:
+    """The array, or a copy of one in memory that a client may change at any time."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    shared = isinstance(base, memoryview) and isinstance(base.obj, mmap.mmap)
+    return array.copy() if shared else array
 
 
 def _whole(parameters: Parameters, key: str, default: int) -> int:

@@ -11,11 +11,12 @@ what they hold, those that come after get the new one.
 from __future__ import annotations
 
 import re
+import resource
 from typing import Any, Final
 
 import numpy as np
 
-from tuili.errors import AlreadyExists, InvalidArgument, NotFound, Unsupported
+from tuili.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable, Unsupported
 from tuili.server.memory.region import Region
 from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.datatypes import BYTE_SIZE, decode, element_count, encode
@@ -25,6 +26,10 @@ DISABLED: Final = (
     "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
 )
 _REGION: Final = "shared_memory_region"
+# Regions at once. Each takes a descriptor and a mapping of the process; the connections of all
+# clients need the former, its allocator the latter, of which the kernel gives 65,530.
+_MOST: Final = 4096
+_SHARE: Final = 4  # of the descriptors, where there are few
 _KEY: Final = re.compile(r"/?[^/\0]{1,250}")
 # Names of segments that belong to servers, ours and Triton's: never a client's.
 _RESERVED: Final = ("triton_python_backend_shm_region_", "tuili_host_")
@@ -53,6 +58,11 @@ class Regions:
             raise InvalidArgument(
                 f"cannot register shared memory region '{name}' - invalid shm key '{key}'"
             )
+        if len(self._regions) >= _most():
+            raise Unavailable(
+                f"cannot register shared memory region '{name}': there are {len(self._regions)} "
+                "regions, and no more at once; unregister those that are not needed"
+            )
         self._regions[name] = Region.map(name, key, offset, byte_size)
 
     def unregister(self, name: str = "") -> None:
@@ -66,8 +76,6 @@ class Regions:
 
     def close(self) -> None:
         """Forget all regions, whether clients may use them or not."""
-        for region in self._regions.values():
-            region.close()
         self._regions.clear()
 
     def status(self, name: str = "") -> list[dict[str, Any]]:
@@ -114,10 +122,9 @@ class Regions:
         self._let_go(region)
 
     def _let_go(self, region: Region) -> None:
-        if region.unwanted and not region.holders:
-            region.close()
-            if self._regions.get(region.name) is region:
-                del self._regions[region.name]
+        # The last view of it that a run still has unmaps it.
+        if region.unwanted and not region.holders and self._regions.get(region.name) is region:
+            del self._regions[region.name]
 
     def _require_allowed(self) -> None:
         if not self.allowed:
@@ -174,6 +181,11 @@ class Lease:
         held, self._held = self._held, {}
         for region in held.values():
             self._regions.give_back(region)
+
+
+def _most() -> int:
+    """How many regions there may be."""
+    return min(_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE)
 
 
 def require_data(tensor: InputTensor) -> None:
