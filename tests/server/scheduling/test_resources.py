@@ -19,18 +19,25 @@ def places(resources, *claims):
 
 def test_there_is_as_much_as_the_most_demanding_instance_needs():
     resources = Resources()
-    (one, four, other), woken = places(resources, ({"r": 1}, 1), ({"r": 4}, 1), ({"s": 1}, 1))
+    (one, four), woken = places(resources, ({"r": 1}, 1), ({"r": 4}, 1))
     assert resources.available("r") == 4
     assert four.take()
     four.use()
     assert not one.take()
-    assert not other.take(), "the first in order is waited for"
     four.done()
-    assert woken == [0, 2]
+    assert woken == [0]
     assert one.held
-    assert other.held
     resources.leave(four)
     assert resources.available("r") == 1
+
+
+def test_who_needs_nothing_that_others_wait_for_does_not_wait():
+    claims = {"r": 2}, {"r": 2, "s": 1}, {"s": 1}, {"t": 1}, {}
+    turns, woken = places(Resources({"s": 2}), *((amounts, 1) for amounts in claims))
+    assert [turn.take() for turn in turns] == [True, False, False, True, True]
+    turns[0].use()
+    turns[0].done()
+    assert woken == [1, 2]
 
 
 def test_the_operator_may_fix_how_much_there_is():

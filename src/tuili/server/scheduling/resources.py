@@ -3,8 +3,9 @@
 As Triton's rate limiter: an instance names amounts of resources that it needs to run and a
 priority. There is as much of a resource as the most demanding instance needs, unless the operator
 says how much. Who waits is served by the number of runs it will have had, times its priority: an
-instance of priority 2 gets half the turns of one of priority 1. The first in that order is waited
-for, so that many small claims cannot starve a large one.
+instance of priority 2 gets half the turns of one of priority 1. What the first in that
+order needs is kept for it, so that many small claims cannot starve a large one; who needs nothing
+of that passes by.
 """
 
 from __future__ import annotations
@@ -117,16 +118,18 @@ class Resources:
             self._grant()
 
     def _grant(self, asking: Turn | None = None) -> None:
-        while self._waiting:
-            first = min(self._waiting, key=_order)
-            if not self._fits(first.claim):
-                return
-            self._waiting.remove(first)
-            for name, amount in first.claim.amounts.items():
+        awaited: set[str] = set()
+        for turn in sorted(self._waiting, key=_order):
+            amounts = turn.claim.amounts
+            if not awaited.isdisjoint(amounts) or not self._fits(turn.claim):
+                awaited.update(amounts)
+                continue
+            self._waiting.remove(turn)
+            for name, amount in amounts.items():
                 self._used[name] = self._used.get(name, 0) + amount
-            first.waits, first.held = False, True
-            if first is not asking:
-                first.wake()
+            turn.waits, turn.held = False, True
+            if turn is not asking:
+                turn.wake()
 
     def _fits(self, claim: Claim) -> bool:
         return all(
