@@ -1,6 +1,7 @@
 """Load, reload, unload and poll, with a launch that tests control."""
 
 import asyncio
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,6 +106,20 @@ def test_reload_switches_then_drains_the_old(tmp_path, launcher):
     asyncio.run(scenario())
     old, new = launcher.made
     assert old.log == new.log == ["drain", "close"]
+
+
+def test_names_that_are_no_models_leave_nothing_behind(tmp_path, launcher):
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        for at in range(10):
+            with pytest.raises(InternalError, match="failed to load 'no"):
+                await repository.load(f"no{at}")
+            await repository.unload(f"no{at}")
+
+    asyncio.run(scenario())
+    kept = [each for each in vars(repository).values() if isinstance(each, Sized)]
+    assert sum(map(len, kept)) == len([tmp_path])
 
 
 def test_a_failed_reload_leaves_the_old_one_serving(tmp_path, launcher):

@@ -15,3 +15,13 @@ def test_only_models_with_a_cache_count_its_hits():
     assert 'nv_cache_num_hits_per_model{model="with",version="1"} 0' in text
     assert 'nv_cache_num_hits_per_model{model="without"' not in text
     assert "nv_cache" not in exposition([counted("without", caches=False)], True)
+
+
+def test_of_very_many_sizes_of_batches_the_last_are_counted_together():
+    statistics = counted("any", caches=False)
+    for rows in range(1, 5001):
+        statistics.record_batch(rows, 1, (1, 1, 1), "idle")
+    counts = {rows: each.infer.count for rows, each in statistics.batches.items()}
+    assert sum(counts.values()) == statistics.execution_count == 5000
+    assert [rows for rows in counts if rows > 1000] == [1024, 2048, 4096, 8192]
+    assert counts[2048] == 1024

@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from tuili.backends.host_messages import END_S
 from tuili.errors import InternalError, InvalidModel, NotPolled, TuiliError, Unavailable
@@ -67,7 +68,8 @@ class Repository(Generic[Running]):
         self._copying: dict[str, dict[int, str]] = {}
         self._states: dict[str, dict[int, VersionState]] = {}
         self._failed: dict[str, str] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        # As long as someone has one: a name that is asked for need not be a model's.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._seen: dict[str, object] = {}
         # Live models whose configuration came with the request that loaded them.
         self._given: set[str] = set()

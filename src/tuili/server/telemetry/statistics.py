@@ -7,6 +7,9 @@ from typing import Any, Final, Literal
 
 from tuili.server.telemetry.histogram import Histogram
 
+# Sizes of batches told apart: each is a line of every scrape. Further ones count as the next power
+# of two.
+_MOST_SIZES: Final = 1000
 _MOST_RESPONSES: Final = 1000  # told apart; a stream may be endless, memory must not grow with it
 FAILURE_REASONS: tuple[str, ...] = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 
@@ -118,7 +121,7 @@ class Statistics:
         # As Triton: a request is charged the whole time of the batch that it was part of.
         batch = self.batches.get(rows)
         if batch is None:
-            batch = self.batches[rows] = BatchStatistics(rows)
+            batch = self._new_size(rows)
         for ns, charged, run in (
             (joined, self.compute_input, batch.input),
             (ran, self.compute_infer, batch.infer),
@@ -129,6 +132,11 @@ class Statistics:
             run.count += 1
             run.ns += ns
         self.infer_ns.record(ran)
+
+    def _new_size(self, rows: int) -> BatchStatistics:
+        if len(self.batches) >= _MOST_SIZES:
+            rows = 1 << (rows - 1).bit_length()
+        return self.batches.setdefault(rows, BatchStatistics(rows))
 
     def record_success(self, queued_ns: int, total_ns: int) -> None:
         """One request was answered."""
