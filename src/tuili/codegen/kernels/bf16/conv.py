@@ -17,8 +17,8 @@ from tuili.codegen.kernels.bf16.dot import (
 from tuili.codegen.kernels.bf16.ends import FloatEnds
 from tuili.codegen.kernels.conv.direct import supports_direct
 from tuili.codegen.kernels.conv.shape import conv_problem, conv_shape
-from tuili.codegen.kernels.quantized.amx import AMX_HALVES, COLUMNS, STEP_BYTES, amx_panels
-from tuili.codegen.kernels.quantized.amx_cells import amx_steps, print_amx_cells, slack
+from tuili.codegen.kernels.quantized.amx import AMX_HALVES, COLUMNS, amx_panels
+from tuili.codegen.kernels.quantized.amx_cells import amx_steps, cut_window, print_amx_cells
 from tuili.codegen.kernels.quantized.cells import CellConv, cell_name, cell_steps, print_cells
 from tuili.codegen.kernels.quantized.choice import fits_amx
 from tuili.codegen.kernels.quantized.input import cell_of, copy_cells
@@ -60,7 +60,7 @@ def emit(node: Node, ctx: Context) -> None:
 
 def supports_amx(node: Node, ctx: Context) -> bool:
     """Whether tile registers do it."""
-    return ctx.bf16 and fits_amx(node, ctx) and supports(node, ctx)
+    return ctx.bf16 and fits_amx(node, ctx, AMX_HALVES) and supports(node, ctx)
 
 
 def emit_amx(node: Node, ctx: Context) -> None:
@@ -68,8 +68,8 @@ def emit_amx(node: Node, ctx: Context) -> None:
     weights = node.required(1).constant
     assert weights is not None  # supports_direct
     shape = conv_shape(node, weights.shape[2:]).flat()
-    panels = amx_panels(amx_steps(shape, as_bf16(weights), AMX_HALVES))
-    cell = STEP_BYTES // AMX_HALVES.bytes
-    source = copy_cells(node, ctx, shape, cell, stored_halves, slack(shape))
+    window = cut_window(shape, AMX_HALVES, block_of(node.required(0).layout))
+    panels = amx_panels(amx_steps(window, as_bf16(weights)))
+    source = copy_cells(node, ctx, shape, window.cell, stored_halves, window.slack)
     k = KernelBuilder(ctx, node, cell_name("conv_bf16_amx", shape))
-    print_amx_cells(k, shape, AMX_HALVES, source, panels, lambda: FloatEnds(k, node, COLUMNS))
+    print_amx_cells(k, window, source, panels, lambda: FloatEnds(k, node, COLUMNS))

@@ -1,4 +1,7 @@
-"""Direct convolution of cells of 64 bytes by AMX: blocks of 32 output pixels by 32 outputs.
+"""Direct convolution of cells by AMX: blocks of 32 output pixels by 32 outputs.
+
+A step takes 64 bytes of each pixel. They are one cell, or, where all channels are less, as many
+neighbouring cells of a row: several taps at once, with weights of zero for what lies behind them.
 
 Output pixels are counted along rows of `pitch`. Where windows step by one it is the width of the
 padded input, so that rows of a block lie at one distance across the ends of rows too, and what is
@@ -8,6 +11,7 @@ computed between them is left out; else it is a multiple of 16, so that no tile 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,30 +30,74 @@ C_SUMS = {"vi": "int32_t", "vf": "float"}
 TILE = 16  # pixels of one tile
 
 
-def slack(shape: ConvShape) -> int:
-    """Cells behind the input that a tile may read for pixels that do not exist."""
-    return TILE * shape.columns.stride
+@dataclass(frozen=True, slots=True)
+class AmxWindow:
+    """How a window is cut into steps."""
+
+    shape: ConvShape
+    dot: Dot
+    cell: int  # channels that lie side by side
+    row_steps: int  # of a row of the window
+
+    @property
+    def step(self) -> int:
+        """Numbers of a step."""
+        return STEP_BYTES // self.dot.bytes
+
+    @property
+    def blocks(self) -> int:
+        """Cells of a pixel."""
+        return -(-self.shape.channels // self.cell)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether a step takes several taps."""
+        return self.cell < self.step
+
+    @property
+    def slack(self) -> int:
+        """Cells behind the input that a block may read for pixels and taps that do not exist."""
+        return TILE * self.shape.columns.stride + self.step // self.cell
+
+    @property
+    def cycles(self) -> int:
+        """Of the multipliers for a block, as they are counted in `choice`."""
+        return 4 * TILE * self.blocks * self.shape.rows.taps * self.row_steps
 
 
-def amx_steps(shape: ConvShape, weights: Array, dot: Dot) -> Array:
-    """[OC, C, (KH,) KW] as [OC, blocks of a step, KH, KW, quads, group], zero padded."""
+def cut_window(shape: ConvShape, dot: Dot, block: int) -> AmxWindow:
+    """The steps over an input in a layout of blocks of so many channels, 1 for row-major."""
+    side = max(block, dot.group)
+    cell, columns = -(-shape.channels // side) * side, shape.columns
+    step = STEP_BYTES // dot.bytes
+    if cell < step and columns.dilation == 1:
+        return AmxWindow(shape, dot, cell, -(-columns.taps * cell // step))
+    return AmxWindow(shape, dot, step, columns.taps)
+
+
+def amx_steps(window: AmxWindow, weights: Array) -> Array:
+    """[OC, C, (KH,) KW] as [OC, blocks, KH, steps of a row, quads, group], zero padded."""
+    shape, cell, step = window.shape, window.cell, window.step
     outputs, channels = weights.shape[:2]
-    taps, cell = (shape.rows.taps, shape.columns.taps), STEP_BYTES // dot.bytes
-    full = np.zeros((outputs, -(-channels // cell) * cell, *taps), weights.dtype)
-    full[:, :channels] = weights.reshape(outputs, channels, *taps)
-    cells = full.reshape(outputs, -1, cell // dot.group, dot.group, *taps)
-    return cells.transpose(0, 1, 4, 5, 2, 3)
+    rows, columns = shape.rows.taps, shape.columns.taps
+    full = np.zeros((outputs, window.blocks * cell, rows, columns), weights.dtype)
+    full[:, :channels] = weights.reshape(outputs, channels, rows, columns)
+    cells = full.reshape(outputs, window.blocks, cell, rows, columns).transpose(0, 1, 3, 4, 2)
+    flat = cells.reshape(outputs, window.blocks, rows, columns * cell)
+    padded = np.zeros((*flat.shape[:-1], window.row_steps * step), weights.dtype)
+    padded[..., : flat.shape[-1]] = flat
+    return padded.reshape(*flat.shape[:-1], window.row_steps, -1, window.dot.group)
 
 
 def print_amx_cells(
     k: KernelBuilder,
-    shape: ConvShape,
-    dot: Dot,
+    window: AmxWindow,
     source: Cells,
     panels: Array,
     ends: Callable[[], Ends],
 ) -> None:
     """The kernel; `ends` declares what both ends of the sums read, after the weights."""
+    shape, dot = window.shape, window.dot
     k.support(dot.text)
     k.read("x", source.source, dot.ctype)
     k.write("y", k.node.output)
@@ -59,13 +107,13 @@ def print_amx_cells(
     pitch = _pitch(shape, source)
     pixels = (rows.out - 1) * pitch + columns.out
     blocks = ceil_div(pixels, ROWS)
-    band = _band(shape, blocks, len(panels), source.blocks)
+    band = _band(window, blocks, len(panels))
     bands = ceil_div(blocks, band)
     k.dims("OH OW CB HP WP", (rows.out, columns.out, source.blocks, source.height, source.width))
     k.dims("PITCH PIXELS BLOCKS", (pitch, pixels, blocks))
     k.dims("PANELS BAND BANDS PANEL", (len(panels), band, bands, panels.shape[1]))
     k.dim("OB", -(-shape.outputs // LANES))
-    k.body(_body(shape, dot, source.cell, both))
+    k.body(_body(window, both))
     flops = shape.batch * shape.pixels * (2 * shape.outputs * shape.channels * shape.taps)
     traffic = shape.batch * source.blocks * source.height * source.width * source.cell * dot.bytes
     results = shape.batch * shape.outputs * shape.pixels * k.node.output.dtype.itemsize
@@ -89,9 +137,11 @@ def _pitch(shape: ConvShape, source: Cells) -> Dim:
     return source.width
 
 
-def _band(shape: ConvShape, blocks: Dim, panels: int, depth: int) -> Dim:
+def _band(window: AmxWindow, blocks: Dim, panels: int) -> Dim:
     """Blocks of one item."""
-    room = max(1, BAND_BYTES // (ROWS * depth * 64 * shape.rows.stride * shape.columns.stride))
+    shape = window.shape
+    pixel = window.blocks * window.cell * window.dot.bytes
+    room = max(1, BAND_BYTES // (ROWS * pixel * shape.rows.stride * shape.columns.stride))
     if not isinstance(blocks, int):
         return room
     images = shape.batch if isinstance(shape.batch, int) else 1
@@ -99,15 +149,17 @@ def _band(shape: ConvShape, blocks: Dim, panels: int, depth: int) -> Dim:
     return max(1, min(room, -(-blocks // wanted)))
 
 
-def _body(shape: ConvShape, dot: Dot, cell: int, ends: Ends) -> str:
-    rows, columns, total = shape.rows, shape.columns, C_SUMS[dot.sum]
+def _body(window: AmxWindow, ends: Ends) -> str:
+    dot, cell, size = window.dot, window.cell, window.cell * window.dot.bytes
+    rows, columns, total = window.shape.rows, window.shape.columns, C_SUMS[dot.sum]
+    tap = STEP_BYTES if window.is_joined else size * columns.dilation
     at = f"{{q}} / PITCH * {rows.stride} * WP + {{q}} % PITCH * {columns.stride}"
     return "\n".join(
         [
             "(void)HP;",
             "tl_tiles tiles = tl_tiles_begin();",
-            f"const tl_walk walk = {{{{CB, {rows.taps}, {columns.taps}}},",
-            f"    {{HP * WP * 64, WP * {64 * rows.dilation}, {64 * columns.dilation}}}}};",
+            f"const tl_walk walk = {{{{CB, {rows.taps}, {window.row_steps}}},",
+            f"    {{HP * WP * {size}, WP * {size * rows.dilation}, {tap}}}}};",
             f"{total} sums[4 * 256] __attribute__((aligned(64)));",
             f"{total} starts[{COLUMNS}] __attribute__((aligned(64)));",
             "for (int64_t item = begin; item < end; item++) {",
@@ -120,7 +172,7 @@ def _body(shape: ConvShape, dot: Dot, cell: int, ends: Ends) -> str:
             f"        const int64_t q0 = b * {ROWS}, q1 = q0 + {TILE} < PIXELS ? q0 + {TILE} : q0;",
             f"        const {dot.ctype} *const x0 = xn + ({at.format(q='q0')}) * {cell};",
             f"        const {dot.ctype} *const x1 = xn + ({at.format(q='q1')}) * {cell};",
-            f"        tl_block(&tiles, sums, starts, x0, x1, {64 * columns.stride},",
+            f"        tl_block(&tiles, sums, starts, x0, x1, {size * columns.stride},",
             "                 w + panel * PANEL, &walk);",
             "        for (int64_t tile = 0; tile < 4; tile++) {",
             f"            const int64_t q = q0 + tile / 2 * {TILE}, block = oc / V + tile % 2;",

@@ -12,6 +12,9 @@ from tuili.codegen.kernel import Context
 from tuili.codegen.kernels.conv.plan import whole_panels
 from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.conv.shape import ConvShape, conv_problem, conv_shape
+from tuili.codegen.kernels.quantized.amx import AMX_BYTES
+from tuili.codegen.kernels.quantized.amx_cells import cut_window
+from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.tile import rank_q_tiles
 from tuili.codegen.kernels.quantized.winograd_plan import (
     QWinogradPlan,
@@ -24,8 +27,9 @@ from tuili.ir import Node, block_of
 from tuili.ops.table import attr
 from tuili.tensors import numel
 
-LEAST_PER_CELL = 16  # channels: fewer leave the multipliers of AMX without work
-LEAST_PIXELS = 8
+LEAST_PIXELS, LEAST_OUTPUTS = 8, 16  # fewer leave the multipliers of AMX without work
+VECTOR_CYCLES = 32  # of two multipliers for a group of a block, 32 pixels by 2 vectors
+MOST_PLAIN = 16  # channels of a row-major input
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +40,19 @@ class AmxPlan:
 QConvPlan: TypeAlias = "Tile | QWinogradPlan | AmxPlan"  # a tile: direct
 
 
-def fits_amx(node: Node, ctx: Context) -> bool:
-    """Whether a dense convolution of blocked cells gives tile registers enough to do."""
-    if not ctx.target.amx or attr(node, "group") != 1 or not node.required(0).layout:
+def fits_amx(node: Node, ctx: Context, dot: Dot) -> bool:
+    """Whether a dense convolution gives tile registers less to do than vectors would have."""
+    x, weights = node.required(0), node.required(1).shape
+    if not ctx.target.amx or attr(node, "group") != 1:
         return False
-    _, channels, *space = node.output.shape
-    outputs, channels, *_ = node.required(1).shape
-    pixels = numel(space)
+    outputs, channels, *taps = (dim for dim in weights if isinstance(dim, int))
+    pixels = numel(node.output.shape[2:])
     enough = not isinstance(pixels, int) or pixels >= LEAST_PIXELS
-    sizes = all(isinstance(dim, int) and dim >= LEAST_PER_CELL for dim in (outputs, channels))
-    return enough and sizes
+    if not enough or outputs < LEAST_OUTPUTS or not (x.layout or channels <= MOST_PLAIN):
+        return False
+    window = cut_window(conv_shape(node, taps), dot, block_of(x.layout))
+    groups = -(-channels // dot.group) * window.shape.taps
+    return window.cycles < groups * VECTOR_CYCLES
 
 
 def plan_qconv(node: Node, ctx: Context) -> QConvPlan:
@@ -55,7 +62,7 @@ def plan_qconv(node: Node, ctx: Context) -> QConvPlan:
     shape, groups = conv_shape(node, weights.shape[2:]), attr(node, "group")
     ways = rank_whole(shape, ctx.target, weights) if _may_transform(node) else [None]
     plans: dict[str, QConvPlan] = {}
-    if fits_amx(node, ctx) and weights.dtype == np.int8:
+    if weights.dtype == np.int8 and fits_amx(node, ctx, AMX_BYTES[node.required(0).dtype]):
         plans["amx"] = AmxPlan()
     plans |= dict(plan for way in ways for plan in _plans(way, shape, groups, ctx.target))
     problem = conv_problem("QConv", shape.flat(), groups, block_of(node.required(0).layout))

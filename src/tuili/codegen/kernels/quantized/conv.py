@@ -5,15 +5,15 @@ from __future__ import annotations
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.conv.shape import conv_shape
-from tuili.codegen.kernels.quantized.amx import AMX_BYTES, STEP_BYTES, amx_panels, sums_of
-from tuili.codegen.kernels.quantized.amx_cells import amx_steps, print_amx_cells, slack
+from tuili.codegen.kernels.quantized.amx import AMX_BYTES, amx_panels, sums_of
+from tuili.codegen.kernels.quantized.amx_cells import amx_steps, cut_window, print_amx_cells
 from tuili.codegen.kernels.quantized.cells import CellConv, cell_name, cell_steps, print_cells
 from tuili.codegen.kernels.quantized.choice import AmxPlan, plan_qconv
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.input import cell_of, copy_codes, read_input
 from tuili.codegen.kernels.quantized.sums import Sums, are_sums_known
 from tuili.codegen.kernels.quantized.tile import pack_best
-from tuili.ir import Node
+from tuili.ir import Node, block_of
 from tuili.ops.table import attr
 from tuili.tensors import Array
 
@@ -56,8 +56,9 @@ def emit_amx(node: Node, ctx: Context) -> None:
     weights, dot = node.required(1).constant, AMX_BYTES[node.required(0).dtype]
     assert weights is not None  # supports
     shape = conv_shape(node, weights.shape[2:]).flat()
-    steps = amx_steps(shape, weights, dot)
-    source = copy_codes(node, ctx, shape, dot, STEP_BYTES, slack(shape))
+    window = cut_window(shape, dot, block_of(node.required(0).layout))
+    steps = amx_steps(window, weights)
+    source = copy_codes(node, ctx, shape, dot, window.cell, window.slack)
     k = KernelBuilder(ctx, node, cell_name("qconv_amx", shape))
     sums = sums_of(steps)
-    print_amx_cells(k, shape, dot, source, amx_panels(steps), lambda: Sums(k, node, dot, sums))
+    print_amx_cells(k, window, source, amx_panels(steps), lambda: Sums(k, node, dot, sums))

@@ -95,7 +95,7 @@ def copy_cells(
     stored_in: Callable[[KernelBuilder], Stored],
     slack: int = 0,
 ) -> Cells:
-    """Adds the call that copies the input of a node to padded cells, `slack` unused ones behind."""
+    """Adds the call that copies the input of a node to padded cells, `slack` zero ones behind."""
     x = node.required(0)
     blocks = -(-shape.channels // cell)
     height, width = _span(shape.rows), _span(shape.columns)
@@ -105,6 +105,7 @@ def copy_cells(
     stored = stored_in(k)
     count = shape.batch * blocks * height * width * cell
     padded = k.temp("cells", stored.dtype, count + slack * cell)
+    k.dims("ITEMS SLACK", (shape.batch * blocks * height, slack * cell * stored.dtype.itemsize))
     k.read("x", x)
     k.write("y", padded, stored.dtype.c)
     k.dims("C CB H W", (shape.channels, blocks, shape.rows.size, shape.columns.size))
@@ -127,6 +128,8 @@ def _span(axis: Axis) -> Dim:
 
 _HEAD = """
 const OUT fill = (OUT)(FILL);
+if (SLACK > 0 && begin < end && end == ITEMS)
+    memset(y + ITEMS * WP * CELL, 0, SLACK);
 """
 
 _BLOCKED = """
