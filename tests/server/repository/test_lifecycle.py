@@ -1,6 +1,7 @@
 """Load, reload, unload and poll, with a launch that tests control."""
 
 import asyncio
+import shutil
 from collections.abc import Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,6 +230,49 @@ def test_polling_loads_new_models_and_unloads_gone_ones(tmp_path, launcher):
     asyncio.run(scenario())
     assert set(repository.live) == {"n"}
     assert repository.index() == [{"name": "n", "version": "1", "state": "READY"}]
+
+
+def test_a_look_waits_neither_for_a_slow_load_nor_for_a_busy_model(tmp_path):
+    ends = {"slow": asyncio.Event(), "busy": asyncio.Event()}
+
+    class Busy(Version):
+        async def drain(self, timeout_s=None):
+            await ends["busy"].wait()
+            return await super().drain()
+
+    async def launch(folder, config, version):
+        if config.name == "slow":
+            await ends["slow"].wait()
+        return (Busy if config.name == "busy" else Version)(version, config)
+
+    folder = add(tmp_path, "busy", 1)
+    repository = made(tmp_path, launch)
+    repository.look_s = 0.01
+
+    async def scenario():
+        await repository.load("busy")
+        first = repository.live["busy"][""]
+        shutil.rmtree(folder)
+        add(tmp_path, "slow", 1)
+        await repository.poll()
+        assert set(repository.live) == set()
+        assert [(e["name"], e["state"]) for e in repository.index()] == [
+            ("busy", "UNLOADING"), ("slow", "LOADING"),
+        ]  # fmt: skip
+        add(tmp_path, "busy", 1)
+        add(tmp_path, "other", 1)
+        await repository.poll()
+        assert set(repository.live) == {"busy", "other"}
+        for end in ends.values():
+            end.set()
+        repository.look_s = 30
+        await repository.poll()
+        assert first.log == ["drain", "close"]
+        assert set(repository.live) == {"busy", "other", "slow"}
+        assert {each["state"] for each in repository.index()} == {"READY"}
+        await repository.close()
+
+    asyncio.run(scenario())
 
 
 def test_unload_keeps_the_name_in_the_index(tmp_path, launcher):

@@ -15,6 +15,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -25,6 +26,7 @@ from tuili.server.registry import ledger
 from tuili.server.repository import namespaces
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.dependencies import models_needed
+from tuili.server.repository.errands import Errands
 from tuili.server.repository.layout import (
     Namespaced,
     find_model,
@@ -39,6 +41,8 @@ from tuili.server.repository.settling import being_written, copies
 from tuili.server.repository.states import State, VersionState
 
 _log = logging.getLogger("tuili.server")
+# How long a look at the disk waits for the loads and unloads that it has begun.
+_LOOK_S: Final = 1.0
 _CLOSE_S: Final = END_S + 5.0  # models have END_S to end themselves
 
 
@@ -74,6 +78,9 @@ class Repository(Generic[Running]):
         # Live models whose configuration came with the request that loaded them.
         self._given: set[str] = set()
         self._retiring: set[asyncio.Task[None]] = set()
+        # What looks at the disk have begun: nobody waits for one model that takes long.
+        self._coming, self._leaving = Errands(), Errands()
+        self.look_s = _LOOK_S
         self.selection: Selection[Running] = Selection()
         # Told the name of a model whenever other versions answer than before.
         self.on_change: Callable[[str], None] = _nobody
@@ -186,7 +193,7 @@ class Repository(Generic[Running]):
                     f"it has {', '.join(map(str, there)) or 'none'}"
                 )
             states = self._states.setdefault(name, {})
-            states.setdefault(version, VersionState(version)).beside = True
+            _entry(states, version).beside = True
             config = namespaces.read(self._folders, name, folder)
             running = await self._load_version(folder, config, version, states)
             if running is None:
@@ -225,13 +232,11 @@ class Repository(Generic[Running]):
             running = self.live.pop(name, {})
             self.on_change(name)
             states = self._states.get(name, {})
-            await asyncio.gather(
-                *(
-                    self._retire(running[version], states[int(version)])
-                    for version in running
-                    if version
-                )
-            )
+            going = [(each, states[int(v)]) for v, each in running.items() if v]
+            for _, entry in going:
+                entry.enter(State.UNLOADING)
+        # Who loads the model again need not wait until all requests to it have ended.
+        await asyncio.gather(*(self._retire(each, entry) for each, entry in going))
 
     def copying(self, name: str) -> dict[int, str]:
         """The versions of a model that somebody is copying into its folder now, and why so."""
@@ -254,25 +259,38 @@ class Repository(Generic[Running]):
         """
         there = await asyncio.to_thread(self._fingerprints)
         for name in [name for name in self._seen if name not in there]:
-            _log.info("model %s is gone from disk", name)
-            await self.unload(name)
-            self._states.pop(name, None)
+            self._leaving.begin(name, partial(self._leave, name))
+        await self._leaving.wait(self.look_s)
         changed = [name for name, seen in there.items() if self._seen.get(name) != seen]
         settled = await self.settled(changed)
-        changed = [name for name in changed if name not in self._copying]
-        await self.load_all(changed)
-        # What cannot be loaded is told once, and tried again when something changes.
-        self._seen |= {name: there[name] for name in changed if name in self._failed}
+        for name in changed:
+            if name not in self._copying:
+                self._coming.begin(name, partial(self._come, name, there[name]))
+        await self._coming.wait(self.look_s)
         return settled
+
+    async def _leave(self, name: str) -> None:
+        _log.info("model %s is gone from disk", name)
+        await self.unload(name)
+        if name not in self._seen:  # nor has it come back meanwhile
+            self._states.pop(name, None)
+
+    async def _come(self, name: str, seen: object) -> None:
+        await self.load_all([name])
+        if name in self._failed:
+            # What cannot be loaded is told once, and tried again when something changes.
+            self._seen[name] = seen
 
     async def close(self) -> None:
         """Unload everything."""
         self.abandon("")
+        await self._coming.cancel()
         ending = [asyncio.ensure_future(self.unload(name)) for name in list(self.live)]
         ending += self._retiring
         if ending:
             # What takes longer, such as a compiler, ends with the process.
             await asyncio.wait(ending, timeout=_CLOSE_S)
+        await self._leaving.wait(_CLOSE_S)
 
     async def drain(self, timeout_s: float | None) -> bool:
         """Wait until no request is in flight, refusing new ones; false when time ran out."""
@@ -360,7 +378,7 @@ class Repository(Generic[Running]):
     async def _load_version(
         self, folder: Path, config: ModelConfig, version: int, states: dict[int, VersionState]
     ) -> Running | None:
-        entry = states.setdefault(version, VersionState(version))
+        entry = _entry(states, version)
         was_ready = entry.state is State.READY
         entry.enter(State.LOADING)
         try:
@@ -399,6 +417,14 @@ class Repository(Generic[Running]):
         await asyncio.to_thread(return_memory)
         if entry is not None:
             entry.enter(State.UNAVAILABLE, "unloaded")
+
+
+def _entry(states: dict[int, VersionState], version: int) -> VersionState:
+    """The state of a version; a new one while what it tells of is on its way out."""
+    there = states.get(version)
+    if there is None or there.state is State.UNLOADING:
+        there = states[version] = VersionState(version)
+    return there
 
 
 def _nobody(_name: str) -> None:
