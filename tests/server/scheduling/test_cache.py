@@ -1,11 +1,15 @@
 """The response cache."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tuili.server.scheduling.cache import ResponseCache, key_of
+
+OVERHEAD = 550  # of an entry with one array
 
 
 def array(*values):
@@ -25,7 +29,7 @@ def test_what_was_put_is_found_and_cannot_be_changed():
 
 
 def test_the_least_recently_used_goes_first():
-    cache = ResponseCache(2 * (4 + 100))
+    cache = ResponseCache(2 * (4 + OVERHEAD))
     cache.put(b"a", {"y": array(1)}, 0.0)
     cache.put(b"b", {"y": array(2)}, 0.0)
     assert cache.get(b"a", 0.0)
@@ -50,6 +54,19 @@ def test_what_is_larger_than_the_cache_is_not_kept():
     assert len(cache) == 0
 
 
+@pytest.mark.parametrize("names", ["", "y", "xyz"])
+def test_small_answers_take_no_more_memory_than_they_may(names):
+    cache = ResponseCache(1 << 20)
+    outputs = {name: array(1) for name in names}
+    before = tracemalloc.start() or tracemalloc.get_traced_memory()[0]
+    for number in range(5000):
+        cache.put(key_of(1, {"x": array(number)}), outputs, 0.0)
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert cache.evictions
+    assert taken < 1.5 * cache.size_bytes
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -68,8 +85,8 @@ def test_different_inputs_have_different_keys(one, other):
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30)), max_size=40))
 def test_bytes_stay_within_the_bound(puts):
-    cache = ResponseCache(500)
+    cache = ResponseCache(5 * OVERHEAD)
     for key, size in puts:
         cache.put(bytes([key]), {"y": np.zeros(size, np.float32)}, 0.0)
-        assert cache.size_bytes <= 500
+        assert cache.size_bytes <= 5 * OVERHEAD
         assert cache.size_bytes == sum(e.size for e in cache._entries.values())
