@@ -15,8 +15,8 @@ HEAD = """\
 
 Written by `python docs/command_line.py`; a test compares it with the program.
 
-An error is one line on stderr and exit code 1; a wrong option is exit code 2. `python -m tuili` is
-the same as `tuili`.
+An error is a sentence on stderr and exit code 1; a wrong option is exit code 2; Ctrl-C is 130 and
+leaves nothing half written. `python -m tuili` is the same as `tuili`.
 
 `--shape NAME=1x3x224x224` gives an input its dims; a word instead of a number (`batchx3x224x224`)
 leaves that dim open, and `NAME=*` lets its open dims differ from others that the file calls alike.

@@ -22,6 +22,7 @@ TuiliError
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -130,3 +131,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known word nearest to `word`, else an empty string."""
     found = get_close_matches(word, list(known), n=1)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+# What helps against an error of the system.
+_REMEDIES = {
+    errno.EACCES: "change who may, or name another place",
+    errno.EDQUOT: "free some, or name another place",
+    errno.EMFILE: "raise the limit with `ulimit -n`",
+    errno.ENOSPC: "free some, or name another place",
+    errno.EPERM: "change who may, or name another place",
+    errno.EROFS: "name another place",
+}
+
+
+def in_words(error: OSError) -> str:
+    """An error of the system without its number, and with what helps where that is known."""
+    what = error.strerror or str(error) or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{what}: {remedy}" if remedy else what

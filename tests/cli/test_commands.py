@@ -144,7 +144,7 @@ def test_a_disk_that_is_full_is_one_error(model, monkeypatch, tmp_path):
     monkeypatch.setattr("tuili.compiler.write_artifact", full)
     done = run("compile", model, "-o", tmp_path / "m.tuili")
     assert done.exit_code == 1
-    assert done.stderr.startswith("error: [Errno 28] No space left on device: 'm.tuili'")
+    assert done.stderr.startswith("error: 'm.tuili': No space left on device: free some")
 
 
 def test_bench_refuses_an_engine_that_is_not_known(model):

@@ -304,3 +304,74 @@ def test_a_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(enter, range(200)))
     assert set(overlaps) == {1}
+
+
+def scripted_compiler(path: Path, does: str) -> Path:
+    """A compiler that says who it is, and then does as told."""
+    path.write_text(
+        f'#!/bin/sh\ncase "$*" in *--version*) echo cc 1;; *-dumpmachine*) ;; *) {does};; esac\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("does", "message"),
+    [
+        ("kill -9 $$", r"was killed by SIGKILL on .*; most often memory runs out:"),
+        ("exit 0", r"wrote nothing for "),
+        ("exit 3", r"failed on .* with status 3:"),
+    ],
+)
+def test_a_compiler_that_makes_nothing_is_an_error_of_the_compiler(
+    does: str, message: str, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", str(scripted_compiler(tmp_path / "cc", does)))
+    with pytest.raises(ToolchainError, match=message):
+        Toolchain.find().build(UNITS, tmp_path / "x.so")
+
+
+def test_a_compiler_named_from_here_runs_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mycc").symlink_to(Toolchain.find().command[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CC", "./mycc")
+    Toolchain.find().build(UNITS, tmp_path / "x.so")
+    assert Toolchain.find().command == (str(tmp_path / "mycc"),)  # and keeps the name it goes by
+
+
+@pytest.mark.parametrize("variable", ["CC", "TUILI_CFLAGS"])
+def test_quotes_that_do_not_end_are_an_error(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "gcc 'x")
+    with pytest.raises(ToolchainError, match=rf"{variable} is .*No closing quotation"):
+        Toolchain.find().build(UNITS, tmp_path / "x.so")
+
+
+def test_what_a_cache_has_is_found_where_nothing_may_be_written(
+    tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the image of a container, or in a cache of another user."""
+    Toolchain.find().build(UNITS, tmp_path / "x.so")
+
+    def refused(path: Path, *rest: object, **named: object) -> None:
+        if not path.exists():
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(Path, "touch", refused)
+    assert Toolchain.find().build(UNITS, tmp_path / "y.so").exists()
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("TUILI_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(ToolchainError, match="has no home folder; set TUILI_CACHE"):
+        cache_folder()

@@ -29,7 +29,7 @@ from tuili.artifact.manifest import (
     tensor_entries,
 )
 from tuili.artifact.read import Artifact, is_artifact, open_artifact
-from tuili.errors import AlreadyExists
+from tuili.errors import AlreadyExists, InvalidArgument, in_words
 from tuili.tensors import Array, TensorSpec
 
 WEIGHTS_FILE = "weights.bin"
@@ -75,9 +75,21 @@ class Contents:
 def write_artifact(
     contents: Contents, output: str | Path, *, single_file: bool = False
 ) -> Artifact:
-    """Write an artifact to `output`, replacing an older artifact there."""
+    """Write an artifact to `output`, replacing an older artifact there.
+
+    Raises AlreadyExists for what is there and no artifact, InvalidArgument where none can be.
+    """
     output = Path(output)
     refuse_foreign(output)
+    try:
+        return _write(contents, output, single_file=single_file)
+    except OSError as error:
+        raise InvalidArgument(
+            f"the artifact {str(output)!r} cannot be written: {in_words(error)}"
+        ) from error
+
+
+def _write(contents: Contents, output: Path, *, single_file: bool) -> Artifact:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
         folder = Path(scratch) / "artifact"
@@ -97,6 +109,12 @@ def refuse_foreign(output: Path) -> None:
         raise AlreadyExists(
             f"{output} is a folder, and no artifact: it has no {MANIFEST_FILE}. "
             "Name another output or remove it"
+        )
+    if output.exists() and not output.is_dir() and not output.is_file():
+        # Who may write everywhere would put a folder in the place of /dev/null.
+        raise InvalidArgument(
+            f"{output} is a device, pipe or socket, and an artifact is a folder or a file. "
+            "Name another output"
         )
     if output.is_file() and output.stat().st_size and not is_artifact(output):
         raise AlreadyExists(

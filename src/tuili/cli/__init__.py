@@ -1,5 +1,5 @@
 """The command line: one file per command; each parses, calls and prints."""
 
-from tuili.cli.main import main
+from tuili.cli.interrupts import main
 
 __all__ = ["main"]

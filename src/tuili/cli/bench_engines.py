@@ -13,6 +13,7 @@ from tuili.bench.engines import Settings, installed, known
 from tuili.bench.feeds import random_feeds
 from tuili.bench.report import csv_rows, details, heading, plot, record, table
 from tuili.bench.rounds import Comparison, compare
+from tuili.cli.outputs import check_outputs, write_output
 from tuili.errors import InvalidModel, NotFound
 from tuili.importers.onnx import import_model
 from tuili.tensors import TensorSpec
@@ -38,6 +39,7 @@ def bench_engines(
     """Time models on tuili and its peers, and print a table."""
     console = Console()
     known(asked.engines)
+    check_outputs(asked.json, asked.csv, asked.plot)
     comparisons: list[Comparison] = []
     for path in models:
         if not path.exists():
@@ -56,9 +58,9 @@ def bench_engines(
     wide.print(table(comparisons, settings))
     wide.print(details(comparisons))
     if asked.json:
-        asked.json.write_text(json.dumps(record(comparisons, settings), indent=1))
+        write_output(asked.json, json.dumps(record(comparisons, settings), indent=1))
     if asked.csv:
-        asked.csv.write_text(csv_rows(comparisons))
+        write_output(asked.csv, csv_rows(comparisons))
     if asked.plot:
         plot(comparisons, heading(settings), asked.plot)
 

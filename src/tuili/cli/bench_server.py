@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import typer
+from numpy.lib.npyio import NpzFile
 from rich.console import Console
 
 from tuili.bench.load import report
@@ -16,7 +18,8 @@ from tuili.bench.load.search import Promise
 from tuili.bench.load.session import Level, Session, Settings
 from tuili.bench.load.sockets import parse_target
 from tuili.bench.load.windows import PERCENTILES
-from tuili.errors import InvalidArgument
+from tuili.cli.outputs import check_outputs, write_output
+from tuili.errors import InvalidArgument, NotFound
 from tuili.tensors import Array
 
 
@@ -61,6 +64,7 @@ def bench_server(
     if loads.percentile not in PERCENTILES:
         known = ", ".join(f"{share:g}" for share in PERCENTILES)
         raise InvalidArgument(f"--percentile {loads.percentile:g}: expected one of {known}")
+    check_outputs(files.json, files.csv, files.plot)
     console = Console()
     found: dict[str, float] = {}
     session = Session(
@@ -92,8 +96,17 @@ def bench_server(
 def _arrays(path: Path | None) -> dict[str, Array] | None:
     if path is None:
         return None
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(stored)
+    if not path.exists():
+        raise NotFound(f"no file {str(path)!r}")
+    try:
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, NpzFile):
+            return dict(stored)
+    except (ValueError, EOFError, OSError, BadZipFile) as error:
+        raise InvalidArgument(f"{str(path)!r} is not an .npz file: {error}") from error
+    raise InvalidArgument(
+        f"{str(path)!r} holds one array without a name; save arrays by name with numpy.savez"
+    )
 
 
 def _write(
@@ -101,9 +114,9 @@ def _write(
 ) -> None:
     if files.json:
         record = report.record({"title": title}, settings, levels, found)
-        files.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_output(files.json, json.dumps(record, indent=1))
     if files.csv:
-        files.csv.write_text(report.rows(levels), encoding="utf-8")
+        write_output(files.csv, report.rows(levels))
     if files.plot:
         report.plot(title, levels, files.plot)
 

@@ -12,10 +12,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tuili.artifact import is_artifact
+from tuili.cli.outputs import check_outputs, write_output
 from tuili.cli.precision import PrecisionOption
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
 from tuili.cli.tuning import TuningOption
-from tuili.errors import NotFound
+from tuili.errors import InvalidArgument, NotFound
 from tuili.precision import EXACT
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def explain(
     from tuili.bench.explain.text import choices, summary, table
     from tuili.compiler import Options
 
+    check_outputs(html, json_file)
     options = Options(exact=exact, tuning=tuning, precision=precision)
     options, found = _timed(model, shape, threads, options)
     target = options.resolve()
@@ -57,10 +60,10 @@ def explain(
     console.print()
     Console(highlight=False, width=max(console.width, 160)).print(table(whole, top))
     if html is not None:
-        html.write_text(page(whole), encoding="utf-8")
+        write_output(html, page(whole))
         console.print(f"page: {html}", markup=False)
     if json_file is not None:
-        json_file.write_text(json.dumps(asdict(whole), indent=1))
+        write_output(json_file, json.dumps(asdict(whole), indent=1))
 
 
 def profile(
@@ -76,9 +79,10 @@ def profile(
     from tuili.bench.explain.trace import trace
     from tuili.compiler import Options
 
+    check_outputs(output)
     options = Options(exact=exact, tuning=tuning, precision=precision)
     _, found = _timed(model, shape, threads, options)
-    output.write_text(json.dumps(trace(found)))
+    write_output(output, json.dumps(trace(found)))
     Console(soft_wrap=True, highlight=False).print(
         f"{len(found.spans)} spans of {len(found.calls)} kernel calls: {output}", markup=False
     )
@@ -94,6 +98,11 @@ def _timed(
 
     if not model.exists():
         raise NotFound(f"no model file {str(model)!r}")
+    if is_artifact(model):
+        raise InvalidArgument(
+            f"{str(model)!r} is an artifact, which has no clock in it; name the model file that it "
+            "was compiled from"
+        )
     shapes = concrete_shapes(list(shape) if shape else None)
     graph = import_model(model)
     specs = [TensorSpec(v.name, v.dtype, v.shape) for v in graph.inputs]

@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from tuili import __version__
-from tuili.errors import TuiliError, nearest
+from tuili.errors import TuiliError, in_words, nearest
 
 # Imported when used: `tuili serve` needs the server's extra, `tuili compile` does not.
 COMMANDS = {
@@ -88,7 +88,8 @@ class _Commands(TyperGroup):
             raise  # whoever reads our output has gone, which Click knows how to end
         except OSError as error:
             # A full disk, a file that may not be read: no bug of ours.
-            Console(stderr=True, soft_wrap=True).print(Text(f"error: {error}"))
+            where = f"{str(error.filename)!r}: " if error.filename is not None else ""
+            Console(stderr=True, soft_wrap=True).print(Text(f"error: {where}{in_words(error)}"))
             raise typer.Exit(1) from None
 
 
@@ -117,8 +118,3 @@ def _options(
     ] = False,
 ) -> None:
     """Compiles trained models to native code and serves them."""
-
-
-def main() -> None:
-    """Run the command line."""
-    app()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import typer
@@ -14,6 +16,7 @@ from rich.text import Text
 
 from tuili.artifact import Artifact, is_artifact
 from tuili.bench.feeds import random_feeds
+from tuili.cli.outputs import check_outputs, write_output
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
 from tuili.errors import InvalidArgument, NotFound, nearest
 from tuili.runtime import Model
@@ -45,6 +48,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
 ) -> None:
     """Run a model once and print its outputs, or save them."""
+    check_outputs(output)
     loaded = _load(model, threads)
     given = _given(inputs, loaded.inputs)
     shapes = concrete_shapes(shape) | {name: value.shape for name, value in given.items()}
@@ -90,7 +94,7 @@ def _read(path: Path) -> Array:
         raise NotFound(f"no input file {str(path)!r}")
     try:
         found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, BadZipFile) as error:
         raise InvalidArgument(f"{str(path)!r} is not a .npy file: {error}") from error
     if isinstance(found, np.ndarray):
         return found
@@ -109,7 +113,9 @@ def _save(path: Path, answers: dict[str, Any]) -> None:
                 "compile with --plain-maps, or use tuili.load in Python"
             )
         arrays[name] = value.astype(np.str_) if value.dtype == object else value
-    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType] - names are free text
+    found = BytesIO()
+    np.savez(found, **arrays)  # pyright: ignore[reportArgumentType] - names are free text
+    write_output(path, found.getvalue())
 
 
 def _show(answers: dict[str, Any], specs: Iterable[TensorSpec]) -> None:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
+from tuili.errors import ToolchainError, in_words
+
 LIMIT_BYTES = 4 << 30
 PRUNE_EVERY_S = 3600.0
 _PRUNED = "pruned"  # an empty file whose date is that of the last time
@@ -28,7 +30,25 @@ def cache_folder() -> Path:
     if named := os.environ.get("TUILI_CACHE"):
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tuili"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "tuili"
+    except RuntimeError:  # a user without an entry among those of the system
+        raise ToolchainError(
+            f"no place for the cache: user {os.getuid()} has no home folder; "
+            "set TUILI_CACHE to a folder that can be written"
+        ) from None
+
+
+@contextlib.contextmanager
+def usable(folder: Path) -> Generator[None]:
+    """Errors of the system while the cache in `folder` is read or written, told as its own."""
+    try:
+        yield
+    except OSError as error:
+        raise ToolchainError(
+            f"the cache of compiled code in {folder} cannot be used: {in_words(error)}; "
+            "set TUILI_CACHE to a folder that can be written"
+        ) from error
 
 
 def content_key(parts: Iterable[str]) -> str:
@@ -54,10 +74,13 @@ class ObjectCache:
     def find(self, key: str, suffix: str) -> Path | None:
         """The entry of a key; finding it keeps it from being pruned for a while."""
         path = self.path(key, suffix)
-        try:
-            os.utime(path)
-        except FileNotFoundError:
-            return None
+        with usable(self.folder):
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return None
+            except OSError:  # a cache that one may read and not write, as in a container's image
+                path.stat()
         return path
 
     @contextlib.contextmanager
@@ -68,33 +91,36 @@ class ObjectCache:
         by another while we waited.
         """
         path = self.path(key, suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock")):
-            if self.find(key, suffix):
-                yield None
-                return
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=_SCRATCH) as scratch:
-                yield Path(scratch)
+        with contextlib.ExitStack() as held:
+            with usable(self.folder):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(path.with_suffix(".lock")))
+                there = self.find(key, suffix)
+                scratch = tempfile.TemporaryDirectory(dir=path.parent, prefix=_SCRATCH)
+                made = held.enter_context(scratch)
+            yield None if there else Path(made)
 
     def keep(self, key: str, suffix: str, made: Path) -> Path:
         """Move a finished file in place."""
         path = self.path(key, suffix)
-        made.replace(path)
+        with usable(self.folder):
+            made.replace(path)
         return path
 
     def prune_at_times(
         self, limit_bytes: int = LIMIT_BYTES, every_s: float = PRUNE_EVERY_S
     ) -> None:
-        """`prune`, unless somebody did within `every_s`: it looks at every entry."""
+        """`prune`, unless somebody did within `every_s`: it looks at every entry.
+
+        A cache that cannot be tidied, as that of another user, is left as it is.
+        """
         stamp = self.folder / _PRUNED
-        try:
-            if 0 <= time.time() - stamp.stat().st_mtime < every_s:
+        with contextlib.suppress(OSError):
+            if stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < every_s:
                 return
-        except FileNotFoundError:
             self.folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(PermissionError):  # a cache that users share
             stamp.touch()
-        self.prune(limit_bytes)
+            self.prune(limit_bytes)
 
     def prune(self, limit_bytes: int = LIMIT_BYTES) -> int:
         """Remove the entries unused longest until the rest fits; returns how many went.

@@ -6,10 +6,12 @@ path (`aarch64-linux-gnu-gcc`), else `ziglang`, which compiles for all of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,8 +19,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
-from tuili.errors import ToolchainError
+from tuili.errors import ToolchainError, in_words
 
 _TIMEOUT_S = 900
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
@@ -88,13 +91,14 @@ def _fits(compiler: Compiler, machine: str) -> bool:
 
 def _named(text: str, path: str) -> Compiler:
     """The compiler that `$CC` names; it may come with arguments, such as `ccache gcc`."""
-    words = shlex.split(text)
-    found = shutil.which(words[0], path=path)
+    words = _words("CC", text)
+    found = shutil.which(words[0], path=path) if words else None
     if found is None:
+        first = words[0] if words else text
         raise ToolchainError(
-            f"CC is {text!r}, but {words[0]!r} is no program on the path. Correct CC or unset it"
+            f"CC is {text!r}, but {first!r} is no program on the path. Correct CC or unset it"
         )
-    command = (found, *words[1:])
+    command = (str(Path(found).absolute()), *words[1:])  # it will run in another folder
     # `zig cc`, or `python -m ziglang cc`
     is_zig = any("zig" in Path(word).name for word in words)
     compiler = _identified(command, is_zig=is_zig)
@@ -138,28 +142,90 @@ def _zig_target(command: Sequence[str]) -> str:
 
 def extra_flags() -> tuple[str, ...]:
     """`$TUILI_CFLAGS`: flags that come after all others, such as those of a sanitizer."""
-    return tuple(shlex.split(os.environ.get("TUILI_CFLAGS", "")))
+    return tuple(_words("TUILI_CFLAGS", os.environ.get("TUILI_CFLAGS", "")))
+
+
+def _words(variable: str, text: str) -> list[str]:
+    """The words of a variable of the environment, as a shell reads them."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ToolchainError(
+            f"{variable} is {text!r}, which no shell could read: {error}. Correct it or unset it"
+        ) from None
+
+
+class Commands:
+    """The processes of one build; its end is theirs, and that of what they started."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._is_over = False
+
+    def run(
+        self, command: Sequence[str], cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A finished process; one that could not start or end has a status as in a shell."""
+        self._check()
+        # Messages are quoted in errors and parsed: they must not depend on the user's language.
+        environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                process_group=0,  # so that what it starts can be ended too
+            )
+        except OSError as error:
+            return subprocess.CompletedProcess(command, 127, "", in_words(error))
+        self._running.add(process)
+        try:
+            return self._finished(process, command)
+        except BaseException:
+            _end(process)
+            raise
+        finally:
+            self._running.discard(process)
+
+    def _finished(
+        self, process: subprocess.Popen[str], command: Sequence[str]
+    ) -> subprocess.CompletedProcess[str]:
+        self._check()
+        try:
+            output, errors = process.communicate(timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return subprocess.CompletedProcess(command, 124, "", f"no result after {_TIMEOUT_S} s")
+        self._check()
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._is_over = True
+        for process in tuple(self._running):
+            _end(process)
+
+    def _check(self) -> None:
+        if self._is_over:
+            raise ToolchainError("the build was given up before the C compiler had ended")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.returncode is None:  # not yet waited for: the number is still its own
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def run_command(
     command: Sequence[str], cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A finished process; one that could not start or end has a status as in a shell."""
-    # Messages are quoted in errors and parsed: they must not depend on the user's language.
-    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
-    try:
-        return subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 127, "", str(error))
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", f"no result after {_TIMEOUT_S} s")
+    """One process by itself."""
+    return Commands().run(command, cwd)

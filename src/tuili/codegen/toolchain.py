@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import re
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from tuili.codegen.cache import ObjectCache, cache_folder, content_key
-from tuili.codegen.compilers import Compiler, extra_flags, find_compiler, run_command
+from tuili.codegen.cache import ObjectCache, cache_folder, content_key, usable
+from tuili.codegen.compilers import Commands, Compiler, extra_flags, find_compiler, run_command
 from tuili.errors import ToolchainError
 from tuili.runtime.cpu import available_threads
 
@@ -102,13 +103,8 @@ class Toolchain:
     ) -> Path:
         """Compile the units and link them to `output`, which appears whole or not at all."""
         cache = ObjectCache(cache_folder() / "objects")
-        try:
+        with usable(cache.folder):
             objects = self._compile_all(units, cache, progress or _silent)
-        except OSError as error:
-            raise ToolchainError(
-                f"the cache of compiled code in {cache.folder} cannot be used: {error}; "
-                "set TUILI_CACHE to a folder that can be written"
-            ) from None
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".link-") as scratch:
             library = Path(scratch) / "library.so"
@@ -123,19 +119,16 @@ class Toolchain:
         """The objects in the order of the units."""
         _check_names(units)
         workers = max(1, min(len(units), available_threads()))
-        with ThreadPoolExecutor(workers, thread_name_prefix="tuili-cc") as pool:
-            jobs = [pool.submit(self.compile, unit, cache) for unit in units]
-            try:
-                for done, job in enumerate(as_completed(jobs), 1):
-                    job.result()
-                    progress(done, len(units))
-            except BaseException:
-                # One failure is enough: what has not started is not worth its time.
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="tuili-cc")
+        # One failure is enough: what has not ended is not worth its time.
+        with pool, Commands() as commands:
+            jobs = [pool.submit(self.compile, unit, cache, commands) for unit in units]
+            for done, job in enumerate(as_completed(jobs), 1):
+                job.result()
+                progress(done, len(units))
         return [job.result() for job in jobs]
 
-    def compile(self, unit: Unit, cache: ObjectCache) -> Path:
+    def compile(self, unit: Unit, cache: ObjectCache, commands: Commands) -> Path:
         """The object of a unit, from the cache or freshly compiled."""
         key = self.object_key(unit)
         if found := cache.find(key, ".o"):
@@ -147,11 +140,12 @@ class Toolchain:
             source.write_text(unit.text, encoding="utf-8")
             command = self.compile_command(unit, source.name, "unit.o")
             # Run inside of the scratch folder: no path of this machine reaches the object.
-            result = run_command(command, cwd=scratch)
-            if result.returncode:
+            result = commands.run(command, scratch)
+            made = scratch / "unit.o"
+            if result.returncode or not made.exists():
                 kept = cache.keep(key, ".failed.c", source)
                 raise ToolchainError(_failure(unit.name, command, result, kept))
-            return cache.keep(key, ".o", scratch / "unit.o")
+            return cache.keep(key, ".o", made)
 
     def _link(self, objects: Sequence[Path], library: Path, flags: Sequence[str]) -> None:
         command = [*self.command, *_link_flags(), *flags, *extra_flags(), "-o", library.name]
@@ -184,6 +178,13 @@ def _zig_flag(flag: str) -> str:
     )
 
 
+def _end(status: int, what: str) -> str:
+    """How a compiler ended that made nothing usable."""
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name} on {what}; most often memory runs out"
+    return f"failed on {what} with status {status}" if status else f"wrote nothing for {what}"
+
+
 def _failure(
     what: str,
     command: Sequence[str],
@@ -197,7 +198,7 @@ def _failure(
     shown = lines[first : first + _SHOWN_LINES] or ["(it printed nothing)"]
     return "\n".join(
         [
-            f"the C compiler failed on {what} with status {result.returncode}:",
+            f"the C compiler {_end(result.returncode, what)}:",
             *(f"  {line}" for line in shown),
             f"command: {shlex.join(command)}",
             *([f"source: {source}"] if source else []),

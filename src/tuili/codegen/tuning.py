@@ -10,7 +10,6 @@ compilation that may not use the fastest candidate (`--exact`) takes the fastest
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ import msgspec
 from msgspec import Meta
 
 from tuili.codegen.cache import cache_folder, locked
-from tuili.errors import InvalidArgument, NotFound
+from tuili.codegen.whole import put
+from tuili.errors import InvalidArgument, NotFound, in_words
 
 # Another candidate than the cost model's must be faster by this: clocks are not that exact.
 MARGIN = 0.98
@@ -102,8 +102,12 @@ def read_record(path: Path) -> list[Entry]:
     """All entries of a record, each key once; none where there is no file."""
     try:
         lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise InvalidArgument(
+            f"the tuning record {str(path)!r} cannot be read: {in_words(error)}"
+        ) from None
     entries: dict[tuple[str, str, str], Entry] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -124,10 +128,18 @@ def _read_line(line: bytes, where: str) -> Entry:
 
 def add_entries(path: Path, entries: Iterable[Entry]) -> None:
     """Put entries into a record, in the place of older ones; the file appears whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f"{path.name}.lock")):
-        merged = {entry.key: entry for entry in (*read_record(path), *entries)}
-        lines = [msgspec.json.encode(merged[key], order="deterministic") for key in sorted(merged)]
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tuning-", delete=False) as file:
-            file.write(b"".join(line + b"\n" for line in lines))
-        Path(file.name).replace(path)
+    if path.exists() and not path.is_file():
+        raise InvalidArgument(f"the tuning record {str(path)!r} is no file that keeps what is put")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f"{path.name}.lock")):
+            merged = {entry.key: entry for entry in (*read_record(path), *entries)}
+            lines = [
+                msgspec.json.encode(merged[key], order="deterministic") for key in sorted(merged)
+            ]
+            put(path, b"".join(line + b"\n" for line in lines))
+    except OSError as error:
+        raise InvalidArgument(
+            f"the tuning record {str(path)!r} cannot be written: {in_words(error)}; "
+            "name another with --tuning"
+        ) from None

@@ -8,17 +8,21 @@ in the cache folder.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from tuili.codegen.cache import cache_folder
 from tuili.codegen.targets import Target
 from tuili.codegen.toolchain import Toolchain, Unit
+from tuili.codegen.whole import put
 from tuili.runtime.cpu import cpu_model
 
 _ROUNDS = 40
@@ -81,22 +85,26 @@ class Peaks:
         return max(flops / (self.gflops * threads), size / self.rate(size))
 
 
+_decode: Final = msgspec.json.Decoder(dict[str, Peaks]).decode
+
+
 def peaks(target: Target) -> Peaks:
     """The peaks of this machine, measured at the first call."""
     path = cache_folder() / "peaks.json"
     known = _read(path)
     key = f"{cpu_model()} {target.name}"
     if key not in known:
-        known[key] = asdict(_measured(target))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(known, indent=1))
-    return Peaks(**known[key])
+        known[key] = _measured(target)
+        with contextlib.suppress(OSError):  # then the next call measures again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            put(path, msgspec.json.format(msgspec.json.encode(known), indent=1))
+    return known[key]
 
 
-def _read(path: Path) -> dict[str, dict[str, float]]:
+def _read(path: Path) -> dict[str, Peaks]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return _decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
         return {}
 
 

@@ -60,11 +60,10 @@ def tune(
     progress = on_progress or _silent
     _check_runs_here(options)
     record = options.tuning or default_path()
-    known = options.times() if record.exists() else Times({})
+    add_entries(record, ())  # what cannot be kept need not be measured
     first = _variant(model, options, 0, [])
-    asked = questions(first.program.decisions, known)
+    asked = questions(first.program.decisions, options.times())
     if not asked:
-        add_entries(record, ())  # a record that is there, as the compilation after this expects
         return Tuned(record, ())
     feeds = random_feeds(first.program.inputs, sizes)
     subjects: list[ClockedModel] = []

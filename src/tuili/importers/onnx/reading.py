@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
+from tuili.artifact import is_artifact
 from tuili.errors import InvalidModel, NotFound
 from tuili.importers.onnx.order import graphs_of
 
@@ -45,10 +46,20 @@ def read(source: str | Path | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto,
     if isinstance(source, bytes):
         return _checked(_decoded(source)), None
     path = Path(source)
+    if is_artifact(path):
+        raise InvalidModel(
+            "this is an artifact, which is compiled already; run it, or name the .onnx file that "
+            "it was made of"
+        )
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise NotFound(f"model file {str(path)!r} {what}; expected an .onnx file")
+        raise NotFound(f"model file {str(path)!r} {_other_than_file(path)}; expected an .onnx file")
     return _checked(_decoded(path.read_bytes())), path.parent
+
+
+def _other_than_file(path: Path) -> str:
+    if not path.exists():
+        return "does not exist"
+    return "is a folder" if path.is_dir() else "is a device, pipe or socket"
 
 
 def _decoded(data: bytes) -> onnx.ModelProto:
