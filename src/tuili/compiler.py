@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tuili import __version__
 from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artifact, write_artifact
+from tuili.artifact.manifest import LARGEST_DIM
 from tuili.artifact.producer import producer_digest
 from tuili.artifact.write import refuse_foreign
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key
@@ -119,6 +120,10 @@ def set_shapes(graph: Graph, shapes: Shapes) -> None:
             raise InvalidArgument(
                 f"input {name!r} has shape {shape_text(old.shape)}, "
                 f"which {shape_text(new)} does not fit"
+            )
+        if new and any(isinstance(dim, int) and not 0 <= dim <= LARGEST_DIM for dim in new):
+            raise InvalidArgument(
+                f"input {name!r}: {shape_text(new)} has a dim that is not within 0 to {LARGEST_DIM}"
             )
         inputs[name].type = TensorType(old.dtype, new)
 

@@ -103,14 +103,14 @@ def test_run_refuses_a_file_that_is_no_array(artifact, tmp_path):
     (tmp_path / "x.npy").write_bytes(b"nonsense")
     done = run("run", artifact, "--input", f"x={tmp_path / 'x.npy'}")
     assert done.exit_code == 1
-    assert "is not a .npy file" in done.stderr
+    assert "is not a .npy or .npz file: it holds Python objects, or" in done.stderr
 
 
 def test_run_refuses_a_file_of_several_arrays(artifact, tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(3), b=np.ones(3))
     done = run("run", artifact, "--input", f"x={tmp_path / 'x.npz'}")
     assert done.exit_code == 1
-    assert "holds several arrays: a, b" in done.stderr
+    assert "holds a, b, and no array called 'x'" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["run", "inspect", "compile"])
@@ -180,3 +180,55 @@ def test_bench_compares_the_engines_and_keeps_every_round(model, tmp_path):
     (comparison,) = json.loads(kept.read_text())["comparisons"]
     assert {t["engine"] for t in comparison["timings"]} == {"tuili", "onnxruntime"}
     assert all(t["difference"] < 1e-5 for t in comparison["timings"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--shape", f"x={10**12}x3"),
+        ("--shape", f"x={10**30}x3"),
+    ],
+)
+def test_run_refuses_inputs_that_no_memory_holds(artifact, options):
+    done = run("run", artifact, *options)
+    assert done.exit_code == 1
+    assert "x: f32[n, 3]" in done.stderr
+    assert "is too large" in done.stderr
+
+
+def test_compile_refuses_a_dim_that_no_artifact_can_name(model, tmp_path):
+    done = run("compile", model, "-o", tmp_path / "m.tuili", "--shape", f"x={10**30}x3")
+    assert (done.exit_code, "'x': [1000000000000000000000000000000, 3] has" in done.stderr) == (
+        1,
+        True,
+    )
+
+
+def test_a_negative_seed_is_a_wrong_option(artifact):
+    assert run("run", artifact, "--seed", "-1").exit_code == 2
+
+
+def test_what_run_saves_it_reads(artifact, tmp_path):
+    """An .npz file gives an input the array of its name, or its only one."""
+    x = np.ones((2, 3), np.float32)
+    np.savez(tmp_path / "one.npz", other=x)
+    np.savez(tmp_path / "two.npz", other=x[:1], x=x)
+    for file in ("one.npz", "two.npz"):
+        done = run("run", artifact, "--input", f"x={tmp_path / file}")
+        assert (done.exit_code, "[2, 2]" in done.stdout) == (0, True)
+
+
+def test_memory_that_runs_out_is_one_error(model, monkeypatch, tmp_path):
+    def out(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("tuili.compiler.write_artifact", out)
+    done = run("compile", model, "-o", tmp_path / "m.tuili")
+    assert (done.exit_code, done.stderr) == (1, "error: memory ran out\n")
+
+
+def test_paths_are_told_as_they_are(model, tmp_path):
+    """Square brackets are no markup, long lines are not folded."""
+    path = tmp_path / f"m [x]{'y' * 100}.tuili"
+    done = run("compile", model, "-o", path)
+    assert done.stderr.startswith(f"{path} (")

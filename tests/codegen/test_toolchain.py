@@ -375,3 +375,11 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "home", nowhere)
     with pytest.raises(ToolchainError, match="has no home folder; set TUILI_CACHE"):
         cache_folder()
+
+
+def test_folders_of_any_name_hold_a_cache_and_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a b 'q\" $(x) %s \\ \u63a8\u7406"
+    monkeypatch.setenv("TUILI_CACHE", str(odd))
+    assert Toolchain.find().build(UNITS, odd / "sum.so").exists()

@@ -22,7 +22,7 @@ def random_feeds(
     wanted = list(specs)
     rng = np.random.default_rng(seed)
     sizes = bound_symbols(wanted, shapes or {})
-    return {spec.name: _random(rng, spec.dtype, _concrete(spec, sizes)) for spec in wanted}
+    return {spec.name: _made_up(rng, spec, _concrete(spec, sizes)) for spec in wanted}
 
 
 def bound_symbols(specs: Iterable[TensorSpec], shapes: Shapes) -> dict[str, int]:
@@ -53,6 +53,13 @@ def bound_symbols(specs: Iterable[TensorSpec], shapes: Shapes) -> dict[str, int]
 def _concrete(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
     free = {name: 1 for dim in spec.shape for name in symbols_of(dim)}
     return tuple(evaluate(dim, {**free, **sizes}) for dim in spec.shape)
+
+
+def _made_up(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    try:
+        return _random(rng, spec.dtype, shape)
+    except (MemoryError, OverflowError, ValueError) as error:
+        raise InvalidArgument(f"input {spec}: {list(shape)} is too large: {error}") from None
 
 
 def _random(rng: np.random.Generator, dtype: DType, shape: tuple[int, ...]) -> Array:

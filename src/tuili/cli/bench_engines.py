@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from tuili.bench.engines import Settings, installed, known
 from tuili.bench.feeds import random_feeds
@@ -44,14 +45,15 @@ def bench_engines(
     for path in models:
         if not path.exists():
             raise NotFound(f"no model file {str(path)!r}")
-        with console.status(f"compiling and timing {path.name}"):
+        with console.status(Text(f"compiling and timing {path.name}")):
             feeds = random_feeds(_inputs(path), shapes)
             engines = asked.engines or installed()
             found = compare(path, feeds, engines, settings, asked.rounds, with_costs=asked.costs)
         for name, reason in found.failures.items():
             console.print(f"{path.name}: {name} failed: {reason}", markup=False)
         if found.failures and not shapes:
-            console.print(f"{path.name}: open dims were 1; --shape NAME=DIMS gives others")
+            said = f"{path.name}: open dims were 1; --shape NAME=DIMS gives others"
+            console.print(said, markup=False)
         comparisons.append(found)
     # Numbers that are cut tell nothing: a narrow screen folds the lines instead.
     wide = Console(width=max(console.width, TABLE_WIDTH))

@@ -11,6 +11,7 @@ import numpy as np
 import typer
 from numpy.lib.npyio import NpzFile
 from rich.console import Console
+from rich.text import Text
 
 from tuili.bench.load import report
 from tuili.bench.load.payloads import Question
@@ -77,7 +78,7 @@ def bench_server(
         shared=loads.shared_memory,
     )
     title = f"{question.model} at {url}{', shared memory' if loads.shared_memory else ''}"
-    with session, console.status(f"loading {title}"):
+    with session, console.status(Text(f"loading {title}")):
         if loads.slo_ms is not None:
             promise = Promise(loads.percentile, loads.slo_ms)
             found["largest_rate"], levels = session.largest_rate(promise)

@@ -86,7 +86,8 @@ def compile_model(
     seen.refuse_unknown()
     if not quiet:
         seconds = time.perf_counter() - start
-        Console(stderr=True).print(f"{artifact.path} ({seconds:.1f} s)", highlight=False)
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"{artifact.path} ({seconds:.1f} s)", markup=False)
 
 
 class _Seen:

@@ -91,6 +91,10 @@ class _Commands(TyperGroup):
             where = f"{str(error.filename)!r}: " if error.filename is not None else ""
             Console(stderr=True, soft_wrap=True).print(Text(f"error: {where}{in_words(error)}"))
             raise typer.Exit(1) from None
+        except MemoryError as error:
+            told = f"memory ran out{f': {error}' if str(error) else ''}"
+            Console(stderr=True, soft_wrap=True).print(Text(f"error: {told}"))
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(

@@ -18,7 +18,7 @@ from tuili.artifact import Artifact, is_artifact
 from tuili.bench.feeds import random_feeds
 from tuili.cli.outputs import check_outputs, write_output
 from tuili.cli.shapes import ShapeOptions, concrete_shapes
-from tuili.errors import InvalidArgument, NotFound, nearest
+from tuili.errors import InvalidArgument, NotFound, in_words, nearest
 from tuili.runtime import Model
 from tuili.runtime import load as load_artifact
 from tuili.tensors import Array, DType, TensorSpec
@@ -36,7 +36,7 @@ def run(
         list[str] | None,
         typer.Option(
             "--input",
-            metavar="NAME=FILE.npy|random",
+            metavar="NAME=FILE.npy|FILE.npz|random",
             help="Values of an input. Inputs that are not given are random.",
         ),
     ] = None,
@@ -45,7 +45,7 @@ def run(
         Path | None, typer.Option("--output", "-o", help="Save the outputs to this .npz file.")
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the run; 0: all cores.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
 ) -> None:
     """Run a model once and print its outputs, or save them."""
     check_outputs(output)
@@ -85,22 +85,30 @@ def _given(options: Iterable[str] | None, specs: Iterable[TensorSpec]) -> dict[s
                 f"the model has no input {name!r}.{nearest(name, known)} Its inputs: {known}"
             )
         if source != RANDOM:
-            given[name] = _read(Path(source))
+            given[name] = _read(Path(source), name)
     return given
 
 
-def _read(path: Path) -> Array:
-    if not path.exists():
+def _read(path: Path, name: str) -> Array:
+    if not path.is_file():
         raise NotFound(f"no input file {str(path)!r}")
     try:
         found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, BadZipFile) as error:
-        raise InvalidArgument(f"{str(path)!r} is not a .npy file: {error}") from error
-    if isinstance(found, np.ndarray):
-        return found
+        return found if isinstance(found, np.ndarray) else found[_chosen(path, name, found.files)]
+    except OSError as error:
+        raise InvalidArgument(f"{str(path)!r} cannot be read: {in_words(error)}") from error
+    except (ValueError, EOFError, BadZipFile) as error:
+        why = "it holds Python objects, or is something else" if "pickle" in str(error) else error
+        raise InvalidArgument(f"{str(path)!r} is not a .npy or .npz file: {why}") from error
+
+
+def _chosen(path: Path, name: str, names: list[str]) -> str:
+    """Which array of an .npz file is meant: that of the input's name, or the only one."""
+    if name in names or len(names) == 1:
+        return name if name in names else names[0]
     raise InvalidArgument(
-        f"{str(path)!r} holds several arrays: {', '.join(found.files)}; "
-        "save one of them with numpy.save"
+        f"{str(path)!r} holds {', '.join(names) or 'nothing'}, and no array called {name!r}; "
+        "save it under the name of the input"
     )
 
 

@@ -41,4 +41,5 @@ def tell(tuned: Tuned) -> None:
     count = len(tuned.entries)
     said = f"{count} problems measured, {tuned.changed} are better solved than by the cost model"
     said = said if count else "every problem of this model was measured before"
-    Console(stderr=True, soft_wrap=True).print(f"{said}: {tuned.record}", highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"{said}: {tuned.record}", markup=False)

@@ -150,7 +150,11 @@ class Toolchain:
     def _link(self, objects: Sequence[Path], library: Path, flags: Sequence[str]) -> None:
         command = [*self.command, *_link_flags(), *flags, *extra_flags(), "-o", library.name]
         listing = library.with_name("objects.rsp")
-        listing.write_text("\n".join(f'"{path.resolve()}"' for path in objects), encoding="utf-8")
+        # By names of our own: each linker has its own rules for quotes and spaces in a path.
+        names = [f"{number}.o" for number in range(len(objects))]
+        for name, path in zip(names, objects, strict=True):
+            library.with_name(name).symlink_to(path.resolve())
+        listing.write_text("\n".join(names), encoding="utf-8")
         result = run_command([*command, f"@{listing.name}", *_LIBRARIES], cwd=library.parent)
         if result.returncode:
             raise ToolchainError(_failure("the library", [*command, *_LIBRARIES], result, None))
@@ -193,7 +197,7 @@ def _failure(
 ) -> str:
     """What failed, the first error with its place, the command, and the text that was refused."""
     lines = result.stderr.splitlines()
-    telling = (i for i, line in enumerate(lines) if re.search("error:|undefined", line))
+    telling = (i for i, line in enumerate(lines) if re.search("error:|undefined|cannot find", line))
     first = next(telling, 0)
     shown = lines[first : first + _SHOWN_LINES] or ["(it printed nothing)"]
     return "\n".join(

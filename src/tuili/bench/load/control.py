@@ -8,7 +8,7 @@ import ssl
 from typing import Any, Protocol
 
 from tuili.bench.load.sockets import Target
-from tuili.errors import InvalidArgument, Unavailable
+from tuili.errors import InvalidArgument, Unavailable, in_words
 
 _TIMEOUT_S = 30.0
 _SERVICE = "/inference.GRPCInferenceService/"
@@ -70,7 +70,7 @@ class HttpControl:
             answer = connection.getresponse()
             text = answer.read()
         except OSError as error:
-            raise Unavailable(f"no server at {target.authority}: {error}") from error
+            raise Unavailable(f"no server at {target.authority}: {in_words(error)}") from error
         finally:
             connection.close()
         if answer.status != 200:

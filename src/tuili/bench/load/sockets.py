@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from tuili.errors import InvalidArgument, Unavailable
+from tuili.errors import InvalidArgument, Unavailable, in_words
 
 _CONNECT_S: Final = 10.0
 _PORTS: Final = {"http": 8000, "grpc": 8001}
@@ -55,7 +55,7 @@ def connect(target: Target) -> socket.socket:
             context.set_alpn_protocols(["h2" if target.protocol == "grpc" else "http/1.1"])
             found = context.wrap_socket(found, server_hostname=target.host)
     except OSError as error:
-        raise Unavailable(f"no server at {target.authority}: {error}") from error
+        raise Unavailable(f"no server at {target.authority}: {in_words(error)}") from error
     return found
 
 
