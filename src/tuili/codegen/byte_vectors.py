@@ -5,6 +5,11 @@ Codes of quantized tensors are computed with as whole floats, which f32 holds ex
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
+import numpy as np
+
 from tuili.codegen.targets import Target
 
 _COMMON = """
@@ -106,6 +111,9 @@ static inline void v_quantize_{t}(TYPE *p, vf x, int32_t zero)
 {
     v_store_{t}(p, v_min(v_max(v_round(x) + (float)zero, v_set1(LOW)), v_set1(HIGH)));
 }
+"""
+
+_QUANTIZE4 = """
 static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero)
 {
     v_quantize_{t}(p, a, zero), v_quantize_{t}(p + V, b, zero);
@@ -117,9 +125,20 @@ _STORES_8 = """
 typedef short tl_v16hi __attribute__((vector_size(32)));
 typedef char tl_v32qi __attribute__((vector_size(32)));
 typedef long long tl_v4di __attribute__((vector_size(32)));
+static inline vi v_nearest(vf x)
+{
+    return __builtin_ia32_cvtps2dq256(v_min(v_set1(1e9f), x));
+}
+static inline tl_v16hi v_shorts(vf a, vf b, int32_t zero)
+{
+    const tl_v16hi pairs = (tl_v16hi)__builtin_ia32_packssdw256(v_nearest(a), v_nearest(b));
+    const tl_v16hi added = (tl_v16hi)v_iset1((zero & 0xffff) * 0x10001);
+    return zero ? (tl_v16hi)__builtin_ia32_paddsw256(pairs, added) : pairs;
+}
 """
 
-# The packs saturate; what is larger than any i32 would wrap around, so it is cut off first.
+# Packs and the sum of 16 bits with the zero point saturate. What no i32 holds becomes the least,
+# which is right for a NaN and on the left; on the right it is cut off first.
 _QUANTIZE_8 = """
 static inline void v_store_{t}(TYPE *p, vf x)
 {
@@ -129,27 +148,67 @@ static inline void v_store_{t}(TYPE *p, vf x)
     const tl_v4di q = (tl_v4di)__builtin_ia32_permvarsi256(b, (vi){0, 4, 0, 4, 0, 4, 0, 4});
     memcpy(p, &q, 8);
 }
-static inline vi v_nearest_{t}(vf x, int32_t zero)
-{
-    return __builtin_ia32_cvtps2dq256(v_min(v_set1(1e9f), x)) + zero;
-}
 static inline void v_quantize_{t}(TYPE *p, vf x, int32_t zero)
 {
-    const vi i = v_nearest_{t}(x, zero);
-    const tl_v16hi h = (tl_v16hi)__builtin_ia32_packssdw256(i, i);
+    const tl_v16hi h = v_shorts(x, x, zero);
     const vi b = (vi)__builtin_ia32_PACK256(h, h);
     const tl_v4di q = (tl_v4di)__builtin_ia32_permvarsi256(b, (vi){0, 4, 0, 4, 0, 4, 0, 4});
     memcpy(p, &q, 8);
 }
 static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero)
 {
-    const tl_v16hi low = (tl_v16hi)__builtin_ia32_packssdw256(
-        v_nearest_{t}(a, zero), v_nearest_{t}(b, zero));
-    const tl_v16hi high = (tl_v16hi)__builtin_ia32_packssdw256(
-        v_nearest_{t}(c, zero), v_nearest_{t}(d, zero));
-    const vi bytes = (vi)__builtin_ia32_PACK256(low, high);
+    const vi bytes = (vi)__builtin_ia32_PACK256(v_shorts(a, b, zero), v_shorts(c, d, zero));
     const vi q = __builtin_ia32_permvarsi256(bytes, (vi){0, 4, 1, 5, 2, 6, 3, 7});
     memcpy(p, &q, 32);
+}
+"""
+
+# Division of 16 floats takes 16 cycles, these a fifth of it. The first quotient is off by two units
+# in the last place at most, the second by half of one and a little, the third not at all
+# (Markstein, IBM Journal of Research and Development 34, 1990): see `inverse_for_quotient`.
+# Beyond 2^20, which no codes reach, only the sign is right.
+_QUOTIENT = """
+static inline vf v_quotient(vf x, float scale, float inverse)
+{
+    return x / v_set1(scale);
+}
+"""
+_QUOTIENT_16 = """
+static inline vf v_quotient(vf x, float scale, float inverse)
+{
+    const vf s = v_set1(-scale), i = v_set1(inverse), most = v_set1(scale * 1048576.0f);
+    x = v_min(v_max(x, -most), most);
+    const vf a = x * i;
+    const vf b = __builtin_ia32_vfmaddps512_mask(
+        __builtin_ia32_vfmaddps512_mask(s, a, x, -1, 4), i, a, -1, 4);
+    return __builtin_ia32_vfmaddps512_mask(
+        __builtin_ia32_vfmaddps512_mask(s, b, x, -1, 4), i, b, -1, 4);
+}
+"""
+
+_STORES_16 = """
+typedef short tl_v32hi __attribute__((vector_size(64)));
+typedef char tl_v64qi __attribute__((vector_size(64)));
+static inline vi v_nearest(vf x)
+{
+    return (vi)__builtin_ia32_cvtps2dq512_mask(v_min(v_set1(1e9f), x), (vi){0}, -1, 4);
+}
+static inline tl_v32hi v_shorts(vf a, vf b, int32_t zero)
+{
+    const tl_v32hi pairs = (tl_v32hi)__builtin_ia32_packssdw512_mask(
+        v_nearest(a), v_nearest(b), (tl_v32hi){0}, -1);
+    const tl_v32hi added = (tl_v32hi)v_iset1((zero & 0xffff) * 0x10001);
+    return zero ? (tl_v32hi)__builtin_ia32_paddsw512_mask(pairs, added, pairs, -1) : pairs;
+}
+"""
+_QUANTIZE_16 = """
+static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero)
+{
+    const vi bytes = (vi)__builtin_ia32_PACK512_mask(
+        v_shorts(a, b, zero), v_shorts(c, d, zero), (tl_v64qi){0}, -1);
+    const vi q = __builtin_shufflevector(
+        bytes, bytes, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    memcpy(p, &q, 64);
 }
 """
 
@@ -187,11 +246,33 @@ def _for_types(template: str) -> str:
 
 def byte_vectors(target: Target) -> str:
     """The functions of a target."""
+    four = _for_types(_QUANTIZE4)
     loads, stores = _LOADS, _STORES + _for_types(_QUANTIZE)
     if target.machine == "x86_64" and target.lanes == 8:
         loads = f"#ifdef TL_GCC_X86{_LOADS_8}#else{loads}#endif"
-        stores = f"#ifdef TL_GCC_X86{_STORES_8}{_for_types(_QUANTIZE_8)}#else{stores}#endif"
+        stores = f"#ifdef TL_GCC_X86{_STORES_8}{_for_types(_QUANTIZE_8)}#else{stores}{four}#endif"
     if target.machine == "x86_64" and target.lanes == 16:
         loads = f"#ifdef TL_GCC_X86{_LOADS_16}#else{loads}#endif"
+        stores += f"#ifdef TL_GCC_X86{_STORES_16}{_for_types(_QUANTIZE_16)}#else{four}#endif"
+    if target.machine != "x86_64" or target.lanes == 4:
+        stores += four
+    quotient = _QUOTIENT
+    if target.machine == "x86_64" and target.lanes == 16:
+        quotient = f"#ifdef TL_GCC_X86{_QUOTIENT_16}#else{_QUOTIENT}#endif\n"
     common = _COMMON.replace("{lanes}", str(target.lanes)).replace("{loads}", f"{loads}\n")
-    return f"{common}\n{stores}\n{_PARTS}"
+    return f"{common}\n{stores}\n{quotient}{_PARTS}"
+
+
+def inverse_for_quotient(scale: float) -> float | None:
+    """The inverse that `v_quotient` divides by a scale with; None where its steps could fail.
+
+    A quotient of two floats is never nearer to the middle between two others than 1 / 2C units in
+    the last place, C being the 24 bits of the divisor; the last step is off by half the relative
+    error of the inverse.
+    """
+    if not 2.0**-80 < scale < 2.0**80:
+        return None
+    inverse = float(np.float32(1) / np.float32(scale))
+    error = abs(Fraction(inverse) * Fraction(scale) - 1)
+    divisor = math.frexp(scale)[0] * 2**24
+    return inverse if error * Fraction(divisor) * (1 + Fraction(1, 2**19)) < 1 else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuili.codegen.element_types import is_native, register_type, rounded
-from tuili.codegen.expr_operators import BYTES, SPECIAL, Form, Operation
+from tuili.codegen.expr_operators import BYTES, SPECIAL, Form, Operation, ratio_text
 from tuili.codegen.expr_table import COMPARISONS, FLOATS, INTS
 from tuili.errors import InternalError, Unsupported
 from tuili.ir import Graph, Node, TensorType, Value
@@ -82,8 +82,8 @@ def print_body(
     """C statements that compute a body over C expressions, and the expression of its result.
 
     `args[i]` is read for input i, more than once; give variables. Inputs whose one element is
-    known at compile time are written as numbers. Without `rounds` the last operation is left to
-    the caller: see `final_quantize`.
+    known at compile time are written as numbers. Without `rounds` the result is what the last
+    operation rounds: see `final_quantize`.
     """
     constants = {value: value.constant for value in body.constants.values()}
     constants |= {body.inputs[index]: array for index, array in (known or {}).items()}
@@ -93,27 +93,56 @@ def print_body(
     found = {value: array for value, array in constants.items() if array is not None}
     statements: list[str] = []
     codes = any(node.op == "QuantizeLinear" for node in body.nodes)
+    centred = _centred(body, found)
     for node in body.nodes if rounds else body.nodes[:-1]:
         inputs = tuple(None if value is None else names[value] for value in node.inputs)
-        text = _print_node(Operation(node, Form(vector, _operand_type(node)), inputs, found))
+        form, is_centred = Form(vector, _operand_type(node)), vector and node in centred
+        text = _print_node(Operation(node, form, inputs, found, is_centred))
         if codes and node.op == "Mul" and node.output.dtype is DType.F32:
             text = f"{'v' if vector else 's'}_exact({text})"  # not fused into a sum
         name = f"{prefix}{len(statements)}"
         names[node.output] = name
         statements.append(f"const {_variable_type(node.output.dtype, vector)} {name} = {text};")
-    result = body.outputs[0] if rounds else body.nodes[-1].required(0)
-    return statements, names[result]
+    if rounds:
+        return statements, names[body.outputs[0]]
+    last = body.nodes[-1]
+    inputs = tuple(None if value is None else names[value] for value in last.inputs)
+    return statements, ratio_text(Operation(last, Form(vector, DType.F32), inputs, found))
+
+
+def _centred(body: Graph, found: Mapping[Value, Array]) -> set[Node]:
+    """QuantizeLinear nodes whose zero point every reader takes off again, and these readers."""
+    centred: set[Node] = set()
+    for node in body.nodes:
+        zero = _known_zero(node, found)
+        readers = node.output.users if node.op == "QuantizeLinear" else []
+        same = [
+            reader.op == "DequantizeLinear"
+            and reader.required(0) is node.output
+            and _known_zero(reader, found) == zero
+            for reader in readers
+        ]
+        if zero is not None and same and all(same) and node.output not in body.outputs:
+            centred |= {node, *readers}
+    return centred
+
+
+def _known_zero(node: Node, found: Mapping[Value, Array]) -> int | None:
+    """The zero point of a node that makes or reads codes, where it is one number."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = None if value is None else found.get(value)
+    return int(zero.item()) if zero is not None and zero.size == 1 else None
 
 
 def final_quantize(body: Graph, known: Mapping[int, Array]) -> int | None:
-    """The zero point when a body ends in QuantizeLinear of the scale 1, which a store can do."""
+    """The zero point when a body ends in QuantizeLinear of one scale, which a store rounds for."""
     last = body.nodes[-1] if body.nodes else None
     if last is None or last.op != "QuantizeLinear" or body.outputs[0] is not last.output:
         return None
     found = {body.inputs[index]: array for index, array in known.items()}
     rest = [None if value is None else found.get(value, value.constant) for value in last.inputs]
     scale, zero = rest[1], rest[2] if len(rest) > 2 else None
-    if scale is None or scale.size != 1 or scale.item() != 1 or zero is None or zero.size != 1:
+    if scale is None or scale.size != 1 or zero is None or zero.size != 1:
         return None
     return int(zero.item())
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tuili.codegen.byte_vectors import inverse_for_quotient
 from tuili.codegen.element_types import converted, integer_limits, literal, register_type
 from tuili.codegen.expr_table import FLOATS, INTS
 from tuili.errors import Unsupported
@@ -66,6 +67,7 @@ class Operation:
     form: Form  # of the operands
     args: tuple[str | None, ...]
     known: Mapping[Value, Array]
+    is_centred: bool = False  # its codes are without their zero point
 
     def arg(self, index: int) -> str:
         """The C of an input; raises Unsupported when it is missing."""
@@ -215,11 +217,11 @@ def _shift(operation: Operation) -> str:
 def _quantize(operation: Operation) -> str:
     target = operation.node.output.dtype
     low, high = integer_limits(target)
-    scale = operation.known.get(operation.node.required(1))
-    is_one = scale is not None and scale.size == 1 and scale.item() == 1
     if operation.form.vector:
-        ratio = operation.arg(0) if is_one else f"{operation.arg(0)} / {operation.arg(1)}"
-        ratio = f"v_round({ratio})"
+        ratio = f"v_round({ratio_text(operation)})"
+        if operation.is_centred:
+            zero = int(operation.known[operation.node.required(2)].item())
+            return f"v_min(v_max({ratio}, v_set1({low - zero}.0f)), v_set1({high - zero}.0f))"
         if len(operation.present) > 2:
             zero = operation.known.get(operation.node.required(2))
             if zero is None or np.any(zero):
@@ -232,10 +234,23 @@ def _quantize(operation: Operation) -> str:
     return f"({target.c})(int32_t)s_min(s_max({ratio}, {low}.0f), {high}.0f)"
 
 
+def ratio_text(operation: Operation) -> str:
+    """C of the first operand of a QuantizeLinear by its scale, vectors both."""
+    scale = operation.known.get(operation.node.required(1))
+    if scale is not None and scale.size == 1 and scale.dtype == np.float32:
+        if scale.item() == 1:
+            return operation.arg(0)
+        inverse = inverse_for_quotient(float(scale.item()))
+        if inverse is not None:
+            numbers = (literal(value, DType.F32) for value in (scale.item(), inverse))
+            return f"v_quotient({operation.arg(0)}, {', '.join(numbers)})"
+    return f"{operation.arg(0)} / {operation.arg(1)}"
+
+
 def _dequantize(operation: Operation) -> str:
     if operation.form.vector:
         number = operation.arg(0)
-        if len(operation.present) > 2:
+        if len(operation.present) > 2 and not operation.is_centred:
             number = f"({number} - {operation.present[2]})"
         return f"v_exact({number} * {operation.arg(1)})"
     wide = "int64_t" if operation.form.dtype.bits > 16 else "int32_t"

@@ -24,8 +24,8 @@ def _conv(rng: np.random.Generator) -> Product:
     dilations = [int(rng.choice([1, 1, 2])) if tap > 1 else 1 for tap in taps]
     reach = [(tap - 1) * dilation + 1 for tap, dilation in zip(taps, dilations, strict=True)]
     pads = [int(rng.integers(0, reach[axis % 2])) for axis in range(4)]
-    sizes = [size + int(rng.integers(3, 40)) for size in reach]
-    channels, outputs = int(rng.choice([3, 20, 33, 64, 150])), int(rng.integers(16, 80))
+    sizes = [size + int(rng.integers(3, 26)) for size in reach]
+    channels, outputs = int(rng.choice([3, 20, 33, 64, 150])), int(rng.integers(16, 50))
     attrs: dict[str, Any] = {"pads": pads, "dilations": dilations}
     attrs["strides"] = [int(rng.choice([1, 1, 2, 3])) for _ in range(2)]
     open_axes = (0, 2, 3) if rng.random() < 0.3 else ()
@@ -47,8 +47,8 @@ def _matmul(rng: np.random.Generator) -> Product:
     )  # fmt: skip
 
 
-CASES = {f"conv {i}": _conv(RNG) for i in range(24)} | {
-    f"matmul {i}": _matmul(RNG) for i in range(12)
+CASES = {f"conv {i}": _conv(RNG) for i in range(14)} | {
+    f"matmul {i}": _matmul(RNG) for i in range(8)
 }
 
 
@@ -69,7 +69,7 @@ def test_blocks_are_exact_in_registers(case: str) -> None:
 
 
 def test_nearly_all_convolutions_run_in_blocks() -> None:
-    assert list(_cases(PLAIN).families.values()).count("qconv_amx") > 20
+    assert list(_cases(PLAIN).families.values()).count("qconv_amx") > 11
 
 
 def test_threads_give_the_same_codes() -> None:

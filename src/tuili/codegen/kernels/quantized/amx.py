@@ -95,6 +95,9 @@ static void tl_block_fast(SUM *sums, const SUM *starts, const void *a, const voi
         for (int64_t j = 0; j < walk->count[1]; j++)
             for (int64_t k = 0; k < walk->count[2]; k++, w += 2048) {
                 const int64_t at = i * walk->step[0] + j * walk->step[1] + k * walk->step[2];
+                /* Weights of few rows come from memory: nothing runs ahead of tile loads. */
+                for (int line = 0; line < 2048; line += 64)
+                    __builtin_prefetch(w + 4096 + line);
                 TL_TILE_LOAD(4, (const char *)a + at, stride);
                 TL_TILE_LOAD(6, w, 64);
                 TL_TILE_ADD(0, 4, 6);
