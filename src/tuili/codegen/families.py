@@ -30,6 +30,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("matmul_halves", matmul_halves.emit, matmul_halves.supports),
         Family("matmul_packed", matmul.emit_packed, matmul.supports_packed),
         Family("matmul_batched", matmul.emit_batched, matmul.supports_batched),
+        Family("matmul_doubles", matmul.emit_batched, matmul.supports_doubles),
         Family("matmul_plain", matmul_plain.emit_plain, matmul_plain.supports_plain),
     ),
     "com.microsoft::MatMulNBits": (

@@ -31,6 +31,10 @@ def whole(dtype: type, *shape: int) -> Array:
     return RNG.integers(-9, 9, shape).astype(dtype)
 
 
+def double(*shape: int) -> Array:
+    return RNG.standard_normal(shape)
+
+
 CASES = {
     "vector of rows": Case("MatMul", [normal(1, 64), Const(normal(64, 10))]),
     "tails everywhere": Case("MatMul", [normal(30, 33), Const(normal(33, 70))]),
@@ -72,7 +76,15 @@ CASES = {
     "vector times vector": Case("MatMul", [normal(7), normal(7)]),
     "i32": Case("MatMul", [whole(np.int32, 3, 4), whole(np.int32, 4, 5)]),
     "i64 batched": Case("MatMul", [whole(np.int64, 2, 3, 4), whole(np.int64, 4, 5)]),
-    "f64": Case("MatMul", [normal(3, 4).astype(np.float64), normal(4, 5).astype(np.float64)]),
+    "f64": Case("MatMul", [double(3, 4), double(4, 5)], tolerance=1e-13),
+    "f64 far rows": Case("MatMul", [double(60, 30), double(30, 301)], tolerance=1e-12),
+    "f64 weights": Case("MatMul", [double(2, 33, 64), Const(double(64, 32))], tolerance=1e-12),
+    "f64 all dims open": Case(
+        "MatMul",
+        [double(2, 37, 19), double(2, 19, 21)],
+        dims={0: ["B", "M", "K"], 1: ["B", "K", "N"]},
+        tolerance=1e-13,
+    ),
 }
 
 

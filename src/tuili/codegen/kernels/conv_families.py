@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernels.bf16 import conv as bf16_conv
+from tuili.codegen.kernels.conv import columns, columns_transposed, deform, winograd
 from tuili.codegen.kernels.conv import direct as conv_direct
 from tuili.codegen.kernels.conv import global_pool as pool_global
 from tuili.codegen.kernels.conv import plain as conv_plain
@@ -11,7 +12,6 @@ from tuili.codegen.kernels.conv import plain_pool as pool_plain
 from tuili.codegen.kernels.conv import single as conv_single
 from tuili.codegen.kernels.conv import transposed as conv_transposed
 from tuili.codegen.kernels.conv import window as conv_window
-from tuili.codegen.kernels.conv import winograd
 from tuili.codegen.kernels.quantized import conv as quantized_conv
 from tuili.codegen.kernels.quantized import depthwise as quantized_depthwise
 from tuili.codegen.kernels.quantized import winograd as quantized_winograd
@@ -29,6 +29,7 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("conv_bf16", bf16_conv.emit, bf16_conv.supports),
         Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),
         Family("conv_single", conv_single.emit_single, conv_single.supports_single),
+        Family("conv_columns", columns.emit_columns, columns.supports_columns),
         Family("conv_plain", conv_plain.emit_plain_conv, conv_plain.supports_plain_conv),
     ),
     "ConvTranspose": (
@@ -36,8 +37,14 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
         Family(
             "conv_transposed", conv_transposed.emit_transposed, conv_transposed.supports_transposed
         ),
+        Family(
+            "conv_columns",
+            columns_transposed.emit_columns_transposed,
+            columns_transposed.supports_columns_transposed,
+        ),
         Family("conv_plain", conv_plain.emit_plain_transpose, conv_plain.supports_plain_conv),
     ),
+    "DeformConv": (Family("conv_deform", deform.emit_deform, deform.supports_deform),),
     "QConv": (
         Family("qdepthwise", quantized_depthwise.emit, quantized_depthwise.supports),
         Family("qconv_amx", quantized_conv.emit_amx, quantized_conv.supports_amx),

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tuili.codegen.doubles import DOUBLES, half_lanes, in_doubles
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.gemm.rows import RowCut, RowLoop, cut_rows
 from tuili.codegen.kernels.gemm.tile import Tile, rank_tiles
+from tuili.codegen.targets import Target
 from tuili.ir import Node, Value
 from tuili.lower.choice import dims_text
 from tuili.tensors import Array, Dim, DType, ceil_div, numel
@@ -41,6 +43,13 @@ def supports_packed(node: Node, ctx: Context) -> bool:
 def supports_batched(node: Node, ctx: Context) -> bool:
     """Whether both operands are f32 tensors in plain layout."""
     return all(is_plain_f32(value) for value in (node.required(0), node.required(1), node.output))
+
+
+def supports_doubles(node: Node, ctx: Context) -> bool:
+    """Whether both operands are f64 tensors in plain layout, and nothing is fused."""
+    values = (node.required(0), node.required(1), node.output)
+    plain = all(value.dtype is DType.F64 and not value.layout for value in values)
+    return plain and "epilogue" not in node.attrs and node.input(2) is None
 
 
 def pack_columns(matrix: Array, columns: int) -> Array:
@@ -195,12 +204,14 @@ def operands(node: Node) -> Operands:
 def emit_batched(node: Node, ctx: Context) -> None:
     """x @ w, both activations; a grid item is one block of rows of one matrix of the batch."""
     x, w = node.required(0), node.required(1)
+    is_double, size = w.dtype is DType.F64, w.dtype.itemsize
+    target = half_lanes(ctx.target) if is_double else ctx.target
     shape = operands(node)
     width = shape.n if isinstance(shape.n, int) else None
-    tile = _tile_batched(node, ctx, shape, width)
-    columns = tile.columns(ctx.target.lanes)
+    tile = _tile_batched(node, ctx, shape, target)
+    columns = tile.columns(target.lanes)
     cut = cut_rows(shape.m, tile, ROW_BLOCK)
-    k = KernelBuilder(ctx, node, _name(shape.m, shape.k, shape.n))
+    k = KernelBuilder(ctx, node, _name(shape.m, shape.k, shape.n) + ("_f64" if is_double else ""))
     k.read("x", x)
     k.read("w", w)
     k.write("y", node.output)
@@ -211,22 +222,23 @@ def emit_batched(node: Node, ctx: Context) -> None:
     blocks = ceil_div(shape.m, cut.block)
     k.dims("M K N ROWS BLOCKS", (shape.m, shape.k, shape.n, cut.block, blocks))
     offsets = batch_offsets(k, shape)
-    loop = RowLoop(
-        tile, ctx.target.lanes, cut.heights, width, bias is not None, epilogue, ldb="ldb"
-    )
+    loop = RowLoop(tile, target.lanes, cut.heights, width, bias is not None, epilogue, ldb="ldb")
     copy = _copy_panel(columns, _whens(shape, columns, 4 * tile.rows))
     if copy:
-        k.scratch(shape.k * (columns * 4))
-    k.body(_batched_body(loop, offsets, copy))
+        k.scratch(shape.k * (columns * size))
+    body = _batched_body(loop, offsets, copy)
+    k.body(in_doubles(body) if is_double else body)
+    k.support(DOUBLES if is_double else "")
     batches = numel(shape.batch)
-    traffic = (numel(x.shape) + numel(w.shape) + numel(node.output.shape)) * 4
+    traffic = (numel(x.shape) + numel(w.shape) + numel(node.output.shape)) * size
     k.emit(grid=batches * blocks, flops=batches * shape.m * shape.k * shape.n * 2, bytes=traffic)
 
 
-def _tile_batched(node: Node, ctx: Context, shape: Operands, width: int | None) -> Tile:
-    is_known = isinstance(shape.k, int)
-    tiles = rank_tiles(ctx.target, known_stride=is_known, columns=width, rows=shape.m)
+def _tile_batched(node: Node, ctx: Context, shape: Operands, target: Target) -> Tile:
+    is_known, width = isinstance(shape.k, int), shape.n if isinstance(shape.n, int) else None
+    tiles = rank_tiles(target, known_stride=is_known, columns=width, rows=shape.m)
     problem = f"MatMul {dims_text(numel(shape.batch), shape.m, shape.k)} by {dims_text(shape.n)}"
+    problem += " in f64" if node.output.dtype is DType.F64 else ""
     return ctx.choose(node, problem, {f"tile {tile}": tile for tile in tiles})
 
 
