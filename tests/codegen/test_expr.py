@@ -170,7 +170,8 @@ def test_known_inputs_become_numbers() -> None:
         ("Add", DType.I64, True, False),
         ("Exp", DType.I32, False, False),
         ("Add", DType.C64, False, False),
-        ("Add", DType.F16, True, False),
+        ("Add", DType.F16, True, True),
+        ("Mod", DType.F16, True, False),
     ],
 )
 def test_what_has_a_form(op: str, dtype: DType, printable: bool, vectorisable: bool) -> None:

@@ -16,6 +16,8 @@ _COMMON = """
 typedef int8_t vc_any __attribute__((vector_size({lanes}), aligned(1), may_alias));
 
 {loads}static inline vf v_load_u8(const uint8_t *p) { return v_to_float(v_load_bytes(p)); }
+/* Bytes of 0 and 1, as masks of 0 and -1. */
+static inline vi v_load_mask(const uint8_t *p) { return v_load_bytes(p) != 0; }
 static inline vf v_loadn_u8(const uint8_t *p, int64_t n)
 {
     uint8_t x[V] = {0};

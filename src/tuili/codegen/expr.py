@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuili.codegen.element_types import is_native, register_type, rounded
-from tuili.codegen.expr_operators import BYTES, SPECIAL, Form, Operation, ratio_text
+from tuili.codegen.expr_operators import BYTES, HALVES, SPECIAL, Form, Operation, ratio_text
 from tuili.codegen.expr_table import COMPARISONS, FLOATS, INTS
 from tuili.errors import InternalError, Unsupported
 from tuili.ir import Graph, Node, TensorType, Value
@@ -52,9 +52,14 @@ def is_printable(body: Graph) -> bool:
 
 
 def is_vectorisable(body: Graph) -> bool:
-    """Whether a body has a vector form: f32, with truth values in between and codes at the ends."""
+    """Whether a body has a vector form: floats and truth values, with codes at the ends."""
     plain = all(node.op not in _SCALAR_ONLY and _fits_vector(node) for node in body.nodes)
-    return plain and is_printable(body) and _types(body) <= {DType.F32, DType.BOOL, *BYTES}
+    return plain and is_printable(body) and _types(body) <= {DType.F32, DType.BOOL, *BYTES, *HALVES}
+
+
+def is_of_truths(body: Graph) -> bool:
+    """Whether all values are truth values: bytes of 0 and 1, which a compiler sees as vectors."""
+    return _types(body) == {DType.BOOL}
 
 
 def _fits_vector(node: Node) -> bool:
@@ -94,6 +99,7 @@ def print_body(
     statements: list[str] = []
     codes = any(node.op == "QuantizeLinear" for node in body.nodes)
     centred = _centred(body, found)
+    truths = not vector and is_of_truths(body)
     for node in body.nodes if rounds else body.nodes[:-1]:
         inputs = tuple(None if value is None else names[value] for value in node.inputs)
         form, is_centred = Form(vector, _operand_type(node)), vector and node in centred
@@ -102,7 +108,8 @@ def print_body(
             text = f"{'v' if vector else 's'}_exact({text})"  # not fused into a sum
         name = f"{prefix}{len(statements)}"
         names[node.output] = name
-        statements.append(f"const {_variable_type(node.output.dtype, vector)} {name} = {text};")
+        ctype = "uint8_t" if truths else _variable_type(node.output.dtype, vector)
+        statements.append(f"const {ctype} {name} = {text};")
     if rounds:
         return statements, names[body.outputs[0]]
     last = body.nodes[-1]
@@ -172,4 +179,6 @@ def _print_node(operation: Operation) -> str:
         text = operation.fill(table[node.op])
     # Cast has rounded already.
     cast = node.op in ("Cast", "CastLike")
+    if operation.form.vector and node.output.dtype in HALVES and not cast:
+        return f"v_round_{node.output.dtype.value}({text})"
     return text if operation.form.vector or cast else rounded(node.output.dtype, text)

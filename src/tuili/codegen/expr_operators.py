@@ -18,6 +18,7 @@ from tuili.ops.table import attributes
 from tuili.tensors import Array, DType
 
 BYTES = (DType.U8, DType.I8)
+HALVES = (DType.F16, DType.BF16)  # held as the floats that they are
 _PREFIX = {DType.F64: "d_"}
 
 
@@ -154,11 +155,11 @@ def _cast(operation: Operation) -> str:
     value = operation.arg(0)
     if not operation.form.vector or source is target:
         return converted(value, source, target)
-    if source in BYTES and target is DType.F32:
-        return value
     if target is DType.BOOL:
         return f"{value} != v_set1(0.0f)"
-    return f"v_select({value}, v_set1(1.0f), v_set1(0.0f))"
+    if source is DType.BOOL:
+        return f"v_select({value}, v_set1(1.0f), v_set1(0.0f))"
+    return f"v_round_{target.value}({value})" if target in HALVES else value
 
 
 def _round_to(operation: Operation) -> str:

@@ -7,7 +7,7 @@ A template of the float column serves vectors and scalars: conditions go through
 
 from __future__ import annotations
 
-from tuili.codegen.vector_math import FAR, LIBRARY
+from tuili.codegen.vector_math import ANGLES, FAR, LIBRARY
 
 _SIGMOID = "({n[1]} + {v}exp_short(-({alpha} * {0})))"
 
@@ -25,7 +25,7 @@ FLOATS: dict[str, str] = {
     "Log": "{v}log({0})",
     "Erf": "{v}erf({0})",
     "Tanh": "{v}tanh({0})",
-    **{name.capitalize(): f"{{v}}{name}({{0}})" for name in (*FAR, *LIBRARY)},
+    **{name.capitalize(): f"{{v}}{name}({{0}})" for name in (*FAR, *ANGLES, *LIBRARY)},
     "Relu": "{v}max({n[0]}, {0})",
     "LeakyRelu": "{v}select({0} < {n[0]}, {alpha} * {0}, {0})",
     "ThresholdedRelu": "{v}select({0} > {alpha}, {0}, {n[0]})",

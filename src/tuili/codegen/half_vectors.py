@@ -1,4 +1,4 @@
-"""Half floats as vectors of floats: loads that widen, exactly."""
+"""Half floats as vectors of floats: loads that widen, exactly, and stores that round."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ static inline vi v_load_halves(const uint16_t *p)
 
 _BF16 = """
 static inline vf v_load_bf16(const uint16_t *p) { return v_from_bits(v_load_halves(p) << 16); }
+static inline void v_store_bf16(uint16_t *p, vf x)
+{
+    const vi i = v_bits(v_round_bf16(x));
+    for (int l = 0; l < V; l++)
+        p[l] = (uint16_t)((uint32_t)i[l] >> 16);
+}
 """
 
 # Numbers below 2^-14 have an implied bit too few: it is put there, and taken away again.
@@ -40,8 +46,16 @@ static inline vf v_load_f16(const uint16_t *p)
 {
     const vi x = v_load_halves(p), m = (x & 0x7fff) << 13;
     const vf tiny = v_from_bits(m + (113 << 23)) - v_from_bits(v_iset1(113 << 23));
-    const vi wide = v_bits(v_select(m < 1 << 23, tiny, v_from_bits(m + (112 << 23))));
+    const vi beyond = (m >= 31 << 23) & (112 << 23);
+    const vi wide = v_bits(v_select(m < 1 << 23, tiny, v_from_bits(m + (112 << 23) + beyond)));
     return v_from_bits(wide | (x & 0x8000) << 16);
+}
+static inline void v_store_f16(uint16_t *p, vf x)
+{
+    _Float16 y[V];
+    for (int l = 0; l < V; l++)
+        y[l] = (_Float16)x[l];
+    memcpy(p, y, 2 * V);
 }
 """
 
@@ -52,6 +66,12 @@ static inline vf v_load_f16(const uint16_t *p)
     memcpy(&x, p, 2 * V);
     return __builtin_convertvector(x, vf);
 }
+static inline void v_store_f16(uint16_t *p, vf x)
+{
+    const __fp16 __attribute__((vector_size(2 * V))) y =
+        __builtin_convertvector(x, __fp16 __attribute__((vector_size(2 * V))));
+    memcpy(p, &y, 2 * V);
+}
 """
 
 _F16_8 = """
@@ -60,6 +80,11 @@ static inline vf v_load_f16(const uint16_t *p)
     short __attribute__((vector_size(16))) x;
     memcpy(&x, p, 16);
     return __builtin_ia32_vcvtph2ps256(x);
+}
+static inline void v_store_f16(uint16_t *p, vf x)
+{
+    const short __attribute__((vector_size(16))) y = __builtin_ia32_vcvtps2ph256(x, 0);
+    memcpy(p, &y, 16);
 }
 """
 
@@ -70,13 +95,19 @@ static inline vf v_load_f16(const uint16_t *p)
     memcpy(&x, p, 32);
     return __builtin_ia32_vcvtph2ps512_mask(x, (vf){0}, -1, 4);
 }
+static inline void v_store_f16(uint16_t *p, vf x)
+{
+    typedef short halves __attribute__((vector_size(32)));
+    const halves y = __builtin_ia32_vcvtps2ph512_mask(x, 0, (halves){0}, -1);
+    memcpy(p, &y, 32);
+}
 """
 
 _OF_GCC = {8: (_BITS_8, _F16_8), 16: (_BITS_16, _F16_16)}
 
 
 def half_vectors(target: Target) -> str:
-    """C of `v_load_f16` and `v_load_bf16`, for finite numbers."""
+    """C of `v_load_f16`, `v_load_bf16`, `v_store_f16` and `v_store_bf16`."""
     plain = f"{_BITS}{_F16_ARM if target.machine == 'aarch64' else _F16}"
     if target.machine != "x86_64" or target.lanes not in _OF_GCC:
         return f"{plain}{_BF16}"

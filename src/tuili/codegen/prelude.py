@@ -84,11 +84,7 @@ static inline vf v_copysign(vf x, vf sign)
 """
 
 _MASKS = """
-/* Bytes of 0 and 1, as masks of 0 and -1. */
-static inline vi v_load_mask(const uint8_t *p)
-{
-    return __builtin_convertvector(*(const vb_any *)p, vi) != 0;
-}
+/* Masks of 0 and -1, as bytes of 0 and 1. */
 static inline void v_store_mask(uint8_t *p, vi m)
 {
     *(vb_any *)p = __builtin_convertvector(m & 1, vb_any);

@@ -146,6 +146,51 @@ static inline vf v_cos(vf x)
     return v_is_beyond(x, 1e6f) ? v_select(v_abs(x) <= v_set1(1e6f), y, v_cos_far(x)) : y;
 }
 
+static inline vf v_tan(vf x) { return v_sin(x) / v_cos(x); }
+
+/* Around 0, pi / 4 or pi / 2, whichever leaves a tangent of at most tan(pi / 8). */
+static inline vf v_atan(vf x)
+{
+    const vf a = v_abs(x);
+    const vi far = a > v_set1(2.41421356f), middle = a > v_set1(0.414213562f);
+    const vf over = v_select(far, v_set1(-1.0f), v_select(middle, a - 1.0f, a));
+    const vf under = v_select(far, a, v_select(middle, a + 1.0f, v_set1(1.0f)));
+    const vf t = over / under, u = t * t;
+    vf q = u * 0.0806030780f - 0.138798490f;
+    q = q * u + 0.199779257f;
+    q = q * u - 0.333329558f;
+    const vf from = v_select(far, v_set1(1.57079637f), v_set1(0.785398185f));
+    const vf y = q * (u * t) + t;
+    return v_copysign(v_select(middle, from + y, y), x);
+}
+
+/* asin(r), where r is |x|, or sqrt((1 - |x|) / 2) from 1/2 on. */
+static inline vf v_half_asin(vf a)
+{
+    const vi far = a > v_set1(0.5f);
+    const vf u = v_select(far, (1.0f - a) * 0.5f, a * a), r = v_select(far, v_sqrt(u), a);
+    vf q = u * 0.0422185665f + 0.0241476011f;
+    q = q * u + 0.0454770989f;
+    q = q * u + 0.0749524177f;
+    q = q * u + 0.166667539f;
+    return q * (u * r) + r;
+}
+
+static inline vf v_asin(vf x)
+{
+    const vf a = v_abs(x), y = v_half_asin(a);
+    const vf far = (1.57079637f - (y + y)) - 4.37113883e-8f;
+    return v_copysign(v_select(a > v_set1(0.5f), far, y), x);
+}
+
+static inline vf v_acos(vf x)
+{
+    const vf a = v_abs(x), y = v_half_asin(a), twice = y + y;
+    const vf far = v_select(x < v_set1(0.0f), (3.14159274f - twice) - 8.74227766e-8f, twice);
+    const vf near = (1.57079637f - v_copysign(y, x)) - 4.37113883e-8f;
+    return v_select(a > v_set1(0.5f), far, near);
+}
+
 /* x (1 + erf(x / sqrt 2)) / 2: a quotient of polynomials, a third of the work of v_erf. */
 static inline vf v_gelu(vf x)
 {
@@ -239,13 +284,13 @@ static inline double d_gelu_tanh(double x)
 
 # No vector form of our own: the C library, lane by lane.
 LIBRARY = (
-    "tan", "asin", "acos", "atan",
     "sinh", "cosh", "asinh", "acosh", "atanh",
 )  # fmt: skip
 # Their vector forms leave numbers that are too large to it.
 FAR = ("sin", "cos")
+ANGLES = ("tan", "asin", "acos", "atan")
 _DOUBLES = (
-    "sin", "cos",
+    "sin", "cos", "tan", "asin", "acos", "atan",
     "exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt", "floor", "ceil", "copysign", "pow",
 )  # fmt: skip
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from tuili.codegen.bodies import Body, body_of
 from tuili.codegen.element_types import is_native, loaded, register_type, stored
-from tuili.codegen.expr import is_printable, is_vectorisable, print_body, printable_operators
+from tuili.codegen.expr import (
+    is_of_truths,
+    is_printable,
+    is_vectorisable,
+    print_body,
+    printable_operators,
+)
+from tuili.codegen.expr_operators import HALVES
+from tuili.codegen.half_vectors import half_vectors
 from tuili.codegen.kernel import Context, KernelBuilder, physical_shape, size_of
 from tuili.codegen.kernels.walk import Walk
 from tuili.codegen.packing import block_channels
@@ -135,8 +143,10 @@ class _Loop:
 def _inner(loop: _Loop, ctx: Context) -> str:
     steps = loop.walk.inner
     unit = steps[0] == 1 and all(not isinstance(step, Unless1) and step in (0, 1) for step in steps)
-    fits = loop.dtypes[0] in _STORES
+    fits = loop.dtypes[0] in _STORES and not is_of_truths(loop.body.graph)
     if unit and fits and is_vectorisable(loop.body.graph):
+        if set(loop.dtypes) & {*HALVES}:
+            loop.walk.k.support(half_vectors(ctx.target))
         return _vector_loop(loop, ctx.target.lanes)
     return _scalar_loop(loop, "first")
 
@@ -147,7 +157,7 @@ def _vector_loop(loop: _Loop, lanes: int) -> str:
     still = [index for index in range(1, len(steps)) if steps[index] == 0]
     lines = [f"const {_vector_type(dtypes[i])} a{i - 1} = {_spread(dtypes[i], i)};" for i in still]
     loads = {i: _load(dtypes[i], f"x{i - 1}p + i") for i in moving}
-    store = f"{_STORES[dtypes[0]]}(yp + i, {{}});"
+    store = f"{_STORES[dtypes[0]]}({_WORDS.get(dtypes[0], '')}yp + i, {{}});"
     lines += ["int64_t i = first;", "for (; i + V <= last; i += V) {"]
     lines += [f"    {line}" for line in _step(loop, loads, store)] + ["}"]
     if isinstance(loop.walk.length, int) and loop.walk.length % lanes == 0:
@@ -166,11 +176,13 @@ def _vector_type(dtype: DType) -> str:
 
 def _spread(dtype: DType, index: int) -> str:
     place = f"x{index - 1}p[0]"
-    return f"v_iset1(-(int32_t){place})" if dtype is DType.BOOL else f"v_set1({place})"
+    return (
+        f"v_iset1(-(int32_t){place})" if dtype is DType.BOOL else f"v_set1({loaded(dtype, place)})"
+    )
 
 
 def _load(dtype: DType, place: str) -> str:
-    return f"{_LOADS[dtype]}({place})"
+    return f"{_LOADS[dtype]}({_WORDS.get(dtype, '')}{place})"
 
 
 _LOADS = {
@@ -178,7 +190,10 @@ _LOADS = {
     DType.BOOL: "v_load_mask",
     DType.U8: "v_load_u8",
     DType.I8: "v_load_i8",
+    DType.F16: "v_load_f16",
+    DType.BF16: "v_load_bf16",
 }
+_WORDS = {DType.F16: "(uint16_t *)"}  # what the vector functions take pointers to
 _STORES = {dtype: name.replace("load", "store") for dtype, name in _LOADS.items()}
 
 
