@@ -67,9 +67,9 @@ def emit_amx(node: Node, ctx: Context) -> None:
     """The rounded copy of the input to cells of a step, then the convolution."""
     weights = node.required(1).constant
     assert weights is not None  # supports_direct
-    shape = conv_shape(node, weights.shape[2:]).flat()
+    shape = conv_shape(node, weights.shape[2:])
     window = cut_window(shape, AMX_HALVES, block_of(node.required(0).layout))
     panels = amx_panels(amx_steps(window, as_bf16(weights)))
-    source = copy_cells(node, ctx, shape, window.cell, stored_halves, window.slack)
+    source = copy_cells(node, ctx, shape.flat(), window.cell, stored_halves, window.slack)
     k = KernelBuilder(ctx, node, cell_name("conv_bf16_amx", shape))
     print_amx_cells(k, window, source, panels, lambda: FloatEnds(k, node, COLUMNS))

@@ -17,11 +17,11 @@ import numpy as np
 
 from tuili.codegen.kernel import KernelBuilder
 from tuili.codegen.kernels.conv.rows import indent
-from tuili.codegen.kernels.conv.shape import ConvShape
+from tuili.codegen.kernels.conv.shape import Axis, ConvShape
 from tuili.codegen.kernels.quantized.amx import COLUMNS, LANES, ROWS, STEP_BYTES
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.ends import Ends
-from tuili.codegen.kernels.quantized.input import Cells
+from tuili.codegen.kernels.quantized.input import Cells, picks_pixels
 from tuili.tensors import Array, Dim, ceil_div
 
 BAND_BYTES = 384 * 1024  # of input that all panels read before the next band
@@ -66,13 +66,19 @@ class AmxWindow:
 
 
 def cut_window(shape: ConvShape, dot: Dot, block: int) -> AmxWindow:
-    """The steps over an input in a layout of blocks of so many channels, 1 for row-major."""
+    """The steps over an input in a layout of blocks of so many channels, 1 for row-major.
+
+    Where `copy_cells` picks pixels, what is multiplied is a row of those.
+    """
     side = max(block, dot.group)
     cell, columns = -(-shape.channels // side) * side, shape.columns
     step = STEP_BYTES // dot.bytes
     if cell < step and columns.dilation == 1:
-        return AmxWindow(shape, dot, cell, -(-columns.taps * cell // step))
-    return AmxWindow(shape, dot, step, columns.taps)
+        return AmxWindow(shape.flat(), dot, cell, -(-columns.taps * cell // step))
+    if block > 1 and picks_pixels(shape):
+        pixels = Axis(shape.pixels, shape.pixels, 1)
+        shape = ConvShape(shape.batch, shape.channels, shape.outputs, Axis(1, 1, 1), pixels)
+    return AmxWindow(shape.flat(), dot, step, columns.taps)
 
 
 def amx_steps(window: AmxWindow, weights: Array) -> Array:
@@ -104,12 +110,15 @@ def print_amx_cells(
     k.weight("w", panels)
     both = ends()
     rows, columns = shape.rows, shape.columns
-    pitch = _pitch(shape, source)
+    pitch = _pitch(shape, source.width)
     pixels = (rows.out - 1) * pitch + columns.out
     blocks = ceil_div(pixels, ROWS)
     band = _band(window, blocks, len(panels))
     bands = ceil_div(blocks, band)
-    k.dims("OH OW CB HP WP", (rows.out, columns.out, source.blocks, source.height, source.width))
+    height, width = source.height, source.width
+    if (rows.size, rows.out, rows.taps) == (1, 1, 1):  # all pixels are one row
+        height, width = 1, height * width
+    k.dims("OH OW CB HP WP", (rows.out, columns.out, source.blocks, height, width))
     k.dims("PITCH PIXELS BLOCKS", (pitch, pixels, blocks))
     k.dims("PANELS BAND BANDS PANEL", (len(panels), band, bands, panels.shape[1]))
     k.dim("OB", -(-shape.outputs // LANES))
@@ -124,7 +133,7 @@ def print_amx_cells(
     )
 
 
-def _pitch(shape: ConvShape, source: Cells) -> Dim:
+def _pitch(shape: ConvShape, padded: Dim) -> Dim:
     """Pixels from one output row to the next; see the top of this file."""
     width = shape.columns.out
     if shape.rows.out == 1:
@@ -132,9 +141,7 @@ def _pitch(shape: ConvShape, source: Cells) -> Dim:
     whole = ceil_div(width, TILE) * TILE
     if shape.rows.stride != 1 or shape.columns.stride != 1:
         return whole
-    if isinstance(whole, int) and isinstance(source.width, int):
-        return min(whole, source.width)
-    return source.width
+    return min(whole, padded) if isinstance(whole, int) and isinstance(padded, int) else padded
 
 
 def _band(window: AmxWindow, blocks: Dim, panels: int) -> Dim:

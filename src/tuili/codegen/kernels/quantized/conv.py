@@ -55,10 +55,10 @@ def emit_amx(node: Node, ctx: Context) -> None:
     """The copy of the input to cells of a step, then the convolution."""
     weights, dot = node.required(1).constant, AMX_BYTES[node.required(0).dtype]
     assert weights is not None  # supports
-    shape = conv_shape(node, weights.shape[2:]).flat()
+    shape = conv_shape(node, weights.shape[2:])
     window = cut_window(shape, dot, block_of(node.required(0).layout))
     steps = amx_steps(window, weights)
-    source = copy_codes(node, ctx, shape, dot, window.cell, window.slack)
+    source = copy_codes(node, ctx, shape.flat(), dot, window.cell, window.slack)
     k = KernelBuilder(ctx, node, cell_name("qconv_amx", shape))
     sums = sums_of(steps)
     print_amx_cells(k, window, source, amx_panels(steps), lambda: Sums(k, node, dot, sums))

@@ -95,10 +95,17 @@ def copy_cells(
     stored_in: Callable[[KernelBuilder], Stored],
     slack: int = 0,
 ) -> Cells:
-    """Adds the call that copies the input of a node to padded cells, `slack` zero ones behind."""
+    """Adds the call that copies the input of a node to padded cells, `slack` zero ones behind.
+
+    Of joined blocks, windows of one tap that step over pixels get those alone that they read.
+    """
     x = node.required(0)
     blocks = -(-shape.channels // cell)
+    is_joined = block_of(x.layout) not in (1, cell)
+    is_picked = is_joined and picks_pixels(shape)
     height, width = _span(shape.rows), _span(shape.columns)
+    if is_picked:
+        height, width = shape.rows.out, shape.columns.out
     sizes = (shape.channels, height, width)
     known = "x".join(str(size) for size in sizes if isinstance(size, int))
     k = KernelBuilder(ctx, node, f"cells_{known}")
@@ -112,13 +119,22 @@ def copy_cells(
     k.dims("HP WP PT PL", (height, width, shape.rows.pad, shape.columns.pad))
     block = block_of(x.layout)
     words = {"FILL": stored.fill, "CELL": str(cell), "BLOCK": str(block), "IN": x.dtype.c}
-    form = _PLAIN if not x.layout else _BLOCKED if block == cell else _JOINED
-    if form is _JOINED:
+    form = _JOINED if is_joined else _BLOCKED if x.layout else _PLAIN
+    if is_joined:
         k.dim("B", -(-shape.channels // block))
+        steps = (shape.rows.stride, shape.columns.stride) if is_picked else (1, 1)
+        k.dims("SH SW", steps)
     text = stored.print(_HEAD + form)
     k.body(re.sub("|".join(words), lambda word: words[word[0]], text))
     k.emit(grid=shape.batch * blocks * height, bytes=count * stored.dtype.itemsize)
     return Cells(padded, blocks, height, width, cell)
+
+
+def picks_pixels(shape: ConvShape) -> bool:
+    """Whether windows of one tap step over pixels that none of them reads."""
+    axes = (shape.rows, shape.columns)
+    alone = all(axis.taps == 1 and axis.is_inside for axis in axes)
+    return alone and any(axis.stride > 1 for axis in axes)
 
 
 def _span(axis: Axis) -> Dim:
@@ -154,9 +170,9 @@ for (int64_t item = begin; item < end; item++) {
 # Of several blocks side by side; weights of channels that do not exist are zero.
 _JOINED = """
 for (int64_t item = begin; item < end; item++) {
-    const int64_t h = item % HP - PT, plane = item / HP, n = plane / CB;
+    const int64_t h = item % HP * SH - PT, plane = item / HP, n = plane / CB;
     const int64_t left = h < 0 || h >= H ? WP : tl_min(PL, WP);
-    const int64_t right = tl_max(left, tl_min(WP, W + PL));
+    const int64_t right = tl_max(left, tl_min(WP, (W - 1) / SW + 1 + PL));
     for (int64_t part = 0; part < CELL / BLOCK; part++) {
         const int64_t b = plane % CB * (CELL / BLOCK) + part;
         const int64_t low = b < B ? left : WP, high = b < B ? right : WP;
@@ -168,7 +184,7 @@ for (int64_t item = begin; item < end; item++) {
             const IN *const from = x + (((n * B + b) * H + h) * W + low - PL) * BLOCK;
             for (int64_t w = 0; w < high - low; w++)
                 for (int64_t i = 0; i < BLOCK; i++)
-                    to[(low + w) * CELL + i] = @{from[w * BLOCK + i]};
+                    to[(low + w) * CELL + i] = @{from[w * SW * BLOCK + i]};
         }
         for (int64_t w = high; w < WP; w++)
             for (int64_t i = 0; i < BLOCK; i++)
