@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -70,7 +71,8 @@ class FrontInference(Inference):
         known = request.version in self._live.get(request.model, ())
         if known and not (self._looks_for_regions and _REGION in bytes(message)):
             return None
-        return Unary(self._owner.unary(INFER_PATH, bytes(message), deadline, origin), done)
+        ask = partial(self._owner.unary, INFER_PATH, bytes(message), deadline, origin)
+        return Unary(ask, done)
 
     def open_stream(
         self,
@@ -125,13 +127,13 @@ class Owner:
 class Unary:
     """An infer call that was passed on; also its ticket."""
 
-    def __init__(self, answer: Awaitable[Serialized], done: Done) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[Serialized]], done: Done) -> None:
         self._done = done
-        self._task = asyncio.ensure_future(self._wait(answer))
+        self._task = asyncio.ensure_future(self._wait(ask))
 
-    async def _wait(self, answer: Awaitable[Serialized]) -> None:
+    async def _wait(self, ask: Callable[[], Awaitable[Serialized]]) -> None:
         try:
-            found = await answer
+            found = await ask()
         except TuiliError as error:
             self._done(error)
         except Exception:  # noqa: BLE001 - a bug of ours must not leave the client waiting
