@@ -35,10 +35,16 @@ def test_clients_that_come_one_by_one_become_one_batch():
     assert [size for size, _ in batches(Gather(64), 100, come)][40:60] == [32] * 20
 
 
-def test_a_single_client_waits_once_in_many_batches():
-    delays = [delay for _, delay in batches(Gather(64), 320, [(0.0, 1)])]
-    assert sum(delay > 0 for delay in delays) == 10
+def test_a_single_client_waits_in_ever_fewer_batches():
+    gather = Gather(64)
+    delays = [delay for _, delay in batches(gather, 320, [(0.0, 1)])]
+    assert [at + 1 for at, delay in enumerate(delays) if delay] == [32, 96, 224]
     assert max(delays) < 100e-6
+    # Another one is noticed all the same, and soon again once there have been two.
+    late = batches(gather, 9000, [(0.0, 1), (50e-6, 1)])
+    first = next(at for at, (size, _) in enumerate(late) if size == 2)
+    assert first < 512
+    assert all(size == 2 for size, _ in late)
 
 
 def test_who_left_is_waited_for_once():

@@ -289,7 +289,7 @@ class Dispatcher:
         )
 
     def _gathers(self, gather: Gather, now: float) -> bool:
-        """Whether to look at the sockets once more before a batch leaves for a host."""
+        """Whether to look at the sockets once more before a batch leaves."""
         waiting = len(self._queue)
         return (
             waiting > 0

@@ -112,7 +112,7 @@ class Servable:
 
     def _new_dispatcher(self, instances: Sequence[Runner]) -> Dispatcher:
         terms, gather = self._terms, None
-        if self.hosts and not self._stateful and terms.policy.merge and available_threads() == 1:
+        if not self._stateful and terms.policy.merge and available_threads() == 1:
             gather = Gather(terms.policy.max_rows)
         policies = Policies(
             self._queue,
