@@ -11,6 +11,7 @@ import pytest
 from tuili.ir import Graph, TensorType
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
+from tuili.passes.fuse_epilogue import fuse_epilogues
 from tuili.passes.volumes import volumes_to_frames
 from tuili.tensors import DType, parse_shape
 
@@ -70,6 +71,16 @@ def test_a_convolution_keeps_its_answer(case: str, sizes: str):
     v = Volume(sizes)
     graph = v.rewritten(v.add("Conv", v.x, shape, (shape[0],), **attrs))
     assert all(len(node.required(0).shape) == 4 for node in graph.nodes if node.op == "Conv")
+
+
+def test_each_channel_by_itself_is_one_operation_with_what_follows():
+    v = Volume(FIXED)
+    y = v.add("Conv", v.x, (4, 1, 3, 3, 3), (4,), pads=(1,) * 6, group=4)
+    graph = v.rewritten(v.add("Relu", y))
+    assert ops(graph).count("EachChannelOfFrames") == 1
+    assert not {"Conv", "Frames"} & {*ops(graph)}
+    assert fuse_epilogues(graph)
+    assert "Relu" not in ops(graph)
 
 
 @pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER", "VALID"])

@@ -13,7 +13,10 @@ from tuili.passes.quantized.parts import BYTES
 from tuili.tensors import DType, numel
 
 CODES = "com.microsoft::MatMulNBits"
-OWN_SLOTS = {"Conv": 3, "ConvTranspose": 3, "MatMul": 3, "QConv": 5, "QMatMul": 5, CODES: 6}
+OWN_SLOTS = {
+    "Conv": 3, "ConvTranspose": 3, "EachChannelOfFrames": 4, "MatMul": 3, "QConv": 5, "QMatMul": 5,
+    CODES: 6,
+}  # fmt: skip
 QUANTIZED = ("QConv", "QMatMul")  # their kernels store bytes, too
 PER_COLUMN = ("MatMul", "QMatMul", CODES)
 MOST_NODES = 12  # in one set; longer chains are taken up set by set

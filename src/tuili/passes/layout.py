@@ -116,6 +116,10 @@ def _has_known_weights(node: Node) -> bool:
     return node.required(1).is_constant and (bias is None or bias.is_constant)
 
 
+def _each_channel(node: Node, block: int) -> Part:
+    return Part(Role.WANTS, _data_and_epilogue(node, OWN_SLOTS[node.op]))
+
+
 def _conv_transpose(node: Node, block: int) -> Part:
     plain = node.attrs.get("group", 1) != 1 or not _has_known_weights(node)
     if plain or not _can_be_blocked(node.required(0)):
@@ -217,6 +221,7 @@ Rule = Callable[[Node, int], Part]
 RULES: dict[str, Rule] = {
     "Conv": _conv,
     "QConv": _conv,
+    "EachChannelOfFrames": _each_channel,
     "QuantizeLinear": _elementwise,
     "DequantizeLinear": _elementwise,
     "ConvTranspose": _conv_transpose,

@@ -93,11 +93,16 @@ def is_convolution(node: Node) -> bool:
 
 
 def convolved(m: Making, x: Value, window: Window) -> Value:
-    """A convolution: of the frames together, or in groups one of each tap's, added up."""
+    """A convolution: of the frames together, of each channel, or a group's taps added up."""
     weights, bias, groups = _known_weights(m.node), m.node.input(2), attr(m.node, "group")
     assert weights is not None  # is_convolution
     if groups == 1:
         return m("Conv", window.every(m, x), _beside(weights), bias, **window.plane)
+    if weights.shape[:2] == (groups, 1) and not window.is_flat:
+        plane = {name: value for name, value in window.plane.items() if name != "kernel_shape"}
+        return m("EachChannelOfFrames", x, weights, m.dims(window.counts), bias, **plane,
+                 stride=window.stride, dilation=window.dilation,
+                 depth_pads=window.pads)  # fmt: skip
     made: Value | None = None
     for tap in range(window.taps):
         side = np.ascontiguousarray(weights[:, :, tap])

@@ -44,6 +44,9 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
         ),
         Family("conv_plain", conv_plain.emit_plain_transpose, conv_plain.supports_plain_conv),
     ),
+    "EachChannelOfFrames": (
+        Family("depthwise", conv_window.emit_frames, conv_window.supports_frames),
+    ),
     "DeformConv": (Family("conv_deform", deform.emit_deform, deform.supports_deform),),
     "QConv": (
         Family("qdepthwise", quantized_depthwise.emit, quantized_depthwise.supports),

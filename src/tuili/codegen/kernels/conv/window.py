@@ -26,12 +26,14 @@ from tuili.codegen.kernels.conv.rows import (
 from tuili.codegen.kernels.conv.shape import Axis, ConvShape, conv_problem, conv_shape
 from tuili.codegen.packing import pad_to_multiple
 from tuili.codegen.targets import Target
-from tuili.ir import Node
+from tuili.ir import Node, Value
+from tuili.ops.frames import count_windows
 from tuili.ops.table import attr
-from tuili.tensors import Dim, DType, ceil_div
+from tuili.tensors import Array, Dim, DType, ceil_div
 
 ENOUGH_ITEMS = 128
-CONV_SLOTS, POOL_SLOTS = 3, 1  # inputs that come before the epilogue's
+CONV_SLOTS, POOL_SLOTS, FRAMES_SLOTS = 3, 1, 4  # inputs that come before the epilogue's
+FRAMES_BIAS = 3
 
 
 def supports_depthwise(node: Node, ctx: Context) -> bool:
@@ -63,6 +65,7 @@ class Window:
     step: str
     finish: Callable[[int, Taps], str] | None = None  # pixel, taps -> factor of the sum
     has_weights: bool = False
+    depth: Axis | None = None  # of volumes whose pictures the batch is
     ctype: str = "float"
     codes: str = ""  # what loads and stores are called for: see `byte_vectors`
 
@@ -72,20 +75,51 @@ def emit_depthwise(node: Node, ctx: Context) -> None:
     weights = node.required(1).constant
     assert weights is not None  # supports_depthwise
     shape = conv_shape(node, weights.shape[2:])
-    lanes, count = ctx.target.lanes, shape.rows.taps * shape.columns.taps
     k = KernelBuilder(ctx, node, _name("depthwise", shape))
     k.read("x", node.required(0))
     k.write("y", node.output)
-    blocks = -(-shape.channels // lanes)
-    packed = np.zeros((blocks * lanes, count), np.float32)
-    packed[: shape.channels] = weights.reshape(shape.channels, count)
-    k.weight("w", packed.reshape(blocks, lanes, count).transpose(0, 2, 1))
-    bias = node.input(2)
-    if bias is not None and bias.constant is not None:
-        k.weight("bias", pad_to_multiple(bias.constant, lanes))
-    start = "(vf){0}" if bias is None else "v_load(bias + cb * V)"
+    start = _weights(k, weights, node.input(2))
     window = Window("depthwise", start, "{acc} += {x} * wv;", has_weights=True)
     _emit(k, node, shape, window, ctx.target, CONV_SLOTS)
+
+
+def _weights(k: KernelBuilder, weights: Array, bias: Value | None) -> str:
+    """Packs both, the weights as [blocks][taps][V]; returns what sums start from."""
+    lanes, channels, count = k.ctx.target.lanes, weights.shape[0], weights[0].size
+    blocks = -(-channels // lanes)
+    packed = np.zeros((blocks * lanes, count), np.float32)
+    packed[:channels] = weights.reshape(channels, count)
+    k.weight("w", packed.reshape(blocks, lanes, count).transpose(0, 2, 1))
+    if bias is None or bias.constant is None:
+        return "(vf){0}"
+    k.weight("bias", pad_to_multiple(bias.constant, lanes))
+    return "v_load(bias + cb * V)"
+
+
+def supports_frames(node: Node, ctx: Context) -> bool:
+    """Whether pictures are blocked, weights known, and the counts too."""
+    weights, bias = node.required(1), node.input(FRAMES_BIAS)
+    known = weights.is_constant and (bias is None or bias.is_constant)
+    return known and _is_blocked(node, ctx) and ctx.contents.dims(node.required(2)) is not None
+
+
+def emit_frames(node: Node, ctx: Context) -> None:
+    """The same over volumes: the taps over the depth are one more loop."""
+    weights, counts = node.required(1).constant, ctx.contents.dims(node.required(2))
+    assert weights is not None
+    assert counts is not None  # supports_frames
+    stride, dilation, pads = (attr(node, name) for name in ("stride", "dilation", "depth_pads"))
+    taps = weights.shape[2]
+    windows = count_windows(counts[1], taps, stride, dilation, pads)
+    depth = Axis(counts[1], windows, taps, stride, dilation, *pads)
+    shape = conv_shape(node, weights.shape[3:])
+    k = KernelBuilder(ctx, node, _name(f"depthwise{taps}x", shape))
+    k.read("x", node.required(0))
+    k.write("y", node.output)
+    k.dims("DEPTH WINDOWS PD", (depth.size, depth.out, depth.pad))
+    start = _weights(k, weights, node.input(FRAMES_BIAS))
+    window = Window("depthwise", start, "{acc} += {x} * wv;", has_weights=True, depth=depth)
+    _emit(k, node, shape, window, ctx.target, FRAMES_SLOTS)
 
 
 def emit_max_pool(node: Node, ctx: Context) -> None:
@@ -162,9 +196,11 @@ def _emit(
     k.dims("H W OH OW", (rows.size, columns.size, rows.out, columns.out))
     k.dims("PT PL CB BAND BANDS", (rows.pad, columns.pad, blocks, band, bands))
     k.body(_WindowPrinter(shape, window, pixels, epilogue).body())
-    items = shape.batch * blocks
+    images = shape.batch if window.depth is None else node.output.shape[0]
+    items = images * blocks
     traffic = items * target.lanes * (rows.size * columns.size + shape.pixels) * 4
-    flops = shape.batch * shape.channels * shape.pixels * (2 * shape.taps)
+    taps = shape.taps * (window.depth.taps if window.depth else 1)
+    flops = images * shape.channels * shape.pixels * (2 * taps)
     k.emit(grid=items * bands, flops=flops, bytes=traffic)
 
 
@@ -186,6 +222,12 @@ def _band(shape: ConvShape, blocks: int) -> Dim:
     return 8
 
 
+def _depth_range(depth: Axis) -> list[str]:
+    """`d`: the first picture of a window; `kd0` .. `kd1`: its taps inside the volume."""
+    start = f"const int64_t d = n % WINDOWS * {depth.stride} - PD;"
+    return [start, *tap_range("kd0", "kd1", "d", "DEPTH", depth)]
+
+
 class _WindowPrinter:
     """Prints the loops over items, rows and tiles."""
 
@@ -196,16 +238,17 @@ class _WindowPrinter:
         self.epilogue = epilogue
 
     def body(self) -> str:
-        taps = self.shape.taps
-        weights = [f"    const float *const wn = w + cb * {taps} * V;"]
+        taps, depth = self.shape.taps, self.window.depth
+        picture = [f"    const {self.window.ctype} *const xn = x + (n * CB + cb) * H * W * V;"]
+        if self.window.has_weights:
+            picture.append(f"    const float *const wn = w + cb * {taps} * V;")
         return "\n".join(
             [
                 "(void)PT, (void)PL, (void)H;",
                 "for (int64_t item = begin; item < end; item++) {",
                 "    const int64_t band = item % BANDS, cb = item / BANDS % CB;",
                 "    const int64_t n = item / (BANDS * CB);",
-                f"    const {self.window.ctype} *const xn = x + (n * CB + cb) * H * W * V;",
-                *(weights if self.window.has_weights else []),
+                *(picture if depth is None else indent(_depth_range(depth))),
                 "    for (int64_t oh = band * BAND; oh < tl_min((band + 1) * BAND, OH); oh++) {",
                 *indent([*tap_rows(self.shape.rows), *self._row()], 2),
                 "    }",
@@ -245,16 +288,32 @@ class _WindowPrinter:
             if at_border
             else [f"const int64_t kw0 = 0, kw1 = {columns.taps};"]
         )
-        return [
+        picture = [
             f"const {self.window.ctype} *const xw = xn + ({start}) * V;",
+            "for (int64_t kh = kh0; kh < kh1; kh++) {",
+            *indent(rows),
+            "}",
+        ]
+        return [
             *edge,
             "(void)kw0, (void)kw1;",
             f"vf {' = '.join(names[:1])} = {self.window.start};",
             *([f"vf {', '.join(f'{name} = acc0' for name in names[1:])};"] if names[1:] else []),
-            "for (int64_t kh = kh0; kh < kh1; kh++) {",
-            *indent(rows),
-            "}",
+            *(picture if self.window.depth is None else self._pictures(picture)),
             *self._store(pixels, taps),
+        ]
+
+    def _pictures(self, lines: list[str]) -> list[str]:
+        """The lines for each picture that the window sees."""
+        depth = self.window.depth
+        assert depth is not None
+        return [
+            "for (int64_t kd = kd0; kd < kd1; kd++) {",
+            f"    const int64_t picture = n / WINDOWS * DEPTH + d + kd * {depth.dilation};",
+            "    const float *const xn = x + (picture * CB + cb) * H * W * V;",
+            f"    const float *const wn = w + (cb * {depth.taps} + kd) * {self.shape.taps} * V;",
+            *indent(lines),
+            "}",
         ]
 
     def _known_taps(self, pixels: int, taps: Taps) -> list[str]:
