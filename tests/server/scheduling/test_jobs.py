@@ -40,6 +40,26 @@ def test_the_oldest_answers_make_room():
     assert [jobs.get(name, 3).result for name in "bc"] == ["b", "c"]
 
 
+def test_jobs_without_answers_are_not_kept_without_end():
+    jobs = store(max_finished=3)
+    for at in range(100):
+        job = jobs.add(str(at), "m", 0)
+        if at % 2:
+            jobs.cancel(job, 0)
+        else:
+            jobs.fail(job, 0, "refused", None)
+    assert len(jobs) == 3
+    assert jobs.get("99", 0).state == "cancelled"
+
+
+def test_keys_take_room():
+    jobs = store(max_bytes=100)
+    for name in "ab":
+        jobs.finish(jobs.add(name, "m", 0, name * 60), 0, "", 0)
+    assert jobs.known("a" * 60, "m", 0) is None
+    assert jobs.known("b" * 60, "m", 0).id == "b"
+
+
 def test_an_answer_larger_than_all_the_room_is_told_as_lost():
     jobs = store(max_bytes=10)
     job = jobs.add("a", "m", 0)

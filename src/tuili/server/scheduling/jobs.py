@@ -3,8 +3,8 @@
     queued ──► done | failed          the model answered
        └─────► cancelled              the caller took it back
 
-A finished job is kept for `keep_s` seconds. Results count towards `max_bytes`: for a new one the
-oldest finished jobs go first. A job with an idempotency key that is known is the job it was.
+A finished job is kept for `keep_s` seconds. Results count towards `max_bytes`, and all that are
+finished towards `max_finished`: for a new one the oldest go first. A job with an idempotency key that is known is the job it was.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class JobLimits:
 
     max_waiting: int = 1000
     max_bytes: int = 256 << 20
+    max_finished: int = 50_000  # a job without any answer takes a kilobyte
     keep_s: float = 600.0
 
 
@@ -107,15 +108,13 @@ class JobStore:
             self.fail(job, now, f"the answer of {size} bytes is larger than the "
                       f"{self._limits.max_bytes} bytes kept", None)  # fmt: skip
             return
-        self._end(job, "done", now)
-        job.result, job.size = result, size
-        self._bytes += size
-        self._make_room()
+        job.result = result
+        self._end(job, "done", now, size)
 
     def fail(self, job: Job, now: float, error: str, result: Any) -> None:
         """An error came; `result` is what the transport tells of it."""
-        self._end(job, "failed", now)
         job.error, job.result = error, result
+        self._end(job, "failed", now)
 
     def cancel(self, job: Job, now: float) -> None:
         """Take a job back if it waits, else forget its answer."""
@@ -127,13 +126,17 @@ class JobStore:
         if cancel is not None:
             cancel()
 
-    def _end(self, job: Job, state: State, now: float) -> None:
+    def _end(self, job: Job, state: State, now: float, size: int = 0) -> None:
         job.state, job.finished, job.cancel = state, now, None
+        job.size = size + len(job.key)
         self._finished[job.id] = job
+        self._bytes += job.size
+        self._make_room()
 
     def _make_room(self) -> None:
-        """Drop the oldest answers; the newest fits."""
-        while self._bytes > self._limits.max_bytes:
+        """Drop the oldest that are finished; the newest fits."""
+        limits = self._limits
+        while self._bytes > limits.max_bytes or len(self._finished) > limits.max_finished:
             self._forget(next(iter(self._finished.values())))
 
     def _expire(self, now: float) -> None:
