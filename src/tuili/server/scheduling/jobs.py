@@ -4,7 +4,8 @@
        └─────► cancelled              the caller took it back
 
 A finished job is kept for `keep_s` seconds. Results count towards `max_bytes`, and all that are
-finished towards `max_finished`: for a new one the oldest go first. A job with an idempotency key that is known is the job it was.
+finished towards `max_finished`: for a new one the oldest go first. A job with an idempotency key
+that is known is the job it was.
 """
 
 from __future__ import annotations
