@@ -61,6 +61,16 @@ def told(host):
     return dict(zip(("drawn", "pid", "files", "policy", "marked", "session"), row, strict=True))
 
 
+def test_hosts_start_where_the_folder_of_the_server_has_been_removed(model, tmp_path, monkeypatch):
+    gone = tmp_path / "deployed"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    host = started(model)
+    assert told(host)["pid"]
+    host.close()
+
+
 def test_a_forked_host_is_a_process_of_its_own(model, monkeypatch):
     first = started(model)
     monkeypatch.setenv("TUILI_TEST_MARK", "here")

@@ -135,7 +135,8 @@ class _Server:
             os.setsid()
             os.environb.clear()
             os.environb.update(order.environment)
-            os.chdir(order.folder)
+            with contextlib.suppress(OSError):  # it has just been removed
+                os.chdir(order.folder)
             sys.path[0] = os.fsdecode(order.folder)
             if order.cores:
                 os.sched_setaffinity(0, order.cores)

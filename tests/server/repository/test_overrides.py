@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from tuili.errors import UserError
+from tuili.errors import NotPolled, UserError
 from tuili.server.repository.overrides import parse
 
 
@@ -17,6 +17,12 @@ def test_files_replace_the_folder_until_discarded():
     assert (found.folder / "2" / "model.onnx").read_bytes() == b"two"
     found.discard()
     assert not found.folder.exists()
+
+
+def test_files_that_there_is_no_place_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(NotPolled, match="failed to poll .* No such file or directory"):
+        parse("m", {"config": "{}", "file:1/model.py": b""})
 
 
 def test_a_config_alone_keeps_the_folder():

@@ -162,7 +162,7 @@ class ForkServer:
         other: Interpreter | None = None,
     ) -> Process:
         """A host with these descriptors under the same numbers; the first is its socket."""
-        folder = os.fsencode(Path.cwd())
+        folder = os.fsencode(_folder())
         command = [os.fsencode(part) for part in other.command] if other else []
         variables = dict(os.environb)
         if other:
@@ -214,6 +214,14 @@ class ForkServer:
             # It stays while hosts do, longer than we wait for it.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_FAREWELL_S)
+
+
+def _folder() -> Path:
+    """Where this process is; it may have been removed, as by a deployment, under a server."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")
 
 
 FORK_SERVER: Final = ForkServer()

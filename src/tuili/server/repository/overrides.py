@@ -46,10 +46,10 @@ def parse(model: str, parameters: Mapping[str, object]) -> Overrides:
         )
     found = Overrides(config)
     if files:
-        found.scratch = Path(tempfile.mkdtemp(prefix="tuili-override-"))
-        found.folder = found.scratch / model
-        found.folder.mkdir()
         try:
+            found.scratch = Path(tempfile.mkdtemp(prefix="tuili-override-"))
+            found.folder = found.scratch / model
+            found.folder.mkdir()
             for key, value in files.items():
                 _write(found.folder, key.removeprefix(_PREFIX), value)
         except (OSError, InvalidArgument) as error:
