@@ -46,6 +46,26 @@ def test_a_model_is_compiled_once_per_content(tmp_path, compiler, source):
     assert log.read_text().count("run") == 2
 
 
+def test_a_cache_that_cannot_be_written_is_told_with_what_helps(tmp_path, compiler, source):
+    log = compiler('cp "$5" "$7"')
+    taken = tmp_path / "cache"
+    taken.write_text("a file")
+    with pytest.raises(ToolchainError, match="cache: Not a directory; name a folder"):
+        compiling.compiled(source, taken)
+    assert not log.exists()
+
+
+def test_who_has_no_home_is_told_to_name_a_cache(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("TUILI_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", nobody)
+    with pytest.raises(ToolchainError, match="has no home folder; name a folder"):
+        compiling.cache_folder()
+
+
 def test_inputs_that_may_differ_are_told_to_the_compiler(tmp_path, compiler, source):
     compiler('echo "$*" > "$7"')
     plain = compiling.compiled(source, tmp_path / "cache")

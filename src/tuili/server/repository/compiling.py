@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from tuili.artifact.producer import producer_digest
-from tuili.errors import InvalidModel, ToolchainError
+from tuili.errors import InvalidModel, ToolchainError, in_words
 from tuili.precision import EXACT
 from tuili.server.tied import tied
 
 _CHUNK: Final = 1 << 20
 _SHOWN: Final = 2000
 _SCRATCH: Final = "compiling-"
+_ELSEWHERE: Final = "name a folder that can be written with --cache or TUILI_CACHE"
 # A request carries tensors only: classifiers that end in a dictionary per row give a tensor.
 _COMPILE: Final = ("-m", "tuili", "compile", "-q")
 
@@ -38,8 +39,13 @@ def cache_folder(wanted: Path | None = None) -> Path:
     named = os.environ.get("TUILI_CACHE")
     if named:
         return Path(named) / "served"
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "tuili" / "served"
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "tuili" / "served"
+    except RuntimeError:  # a user without an entry among those of the system
+        raise ToolchainError(
+            f"no place for compiled models: user {os.getuid()} has no home folder; {_ELSEWHERE}"
+        ) from None
 
 
 def compiled(source: Path, cache: Path, apart: Sequence[str] = (), precision: str = EXACT) -> Path:
@@ -54,13 +60,18 @@ def compiled(source: Path, cache: Path, apart: Sequence[str] = (), precision: st
     artifact = folder / "model.tuili"
     if artifact.exists():
         return artifact
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "lock"):
-        # What a server left that ended while it compiled; nobody else is at it.
-        for left in folder.glob(f"{_SCRATCH}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        if not artifact.exists():
-            _compile(source, artifact, options)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock"):
+            # What a server left that ended while it compiled; nobody else is at it.
+            for left in folder.glob(f"{_SCRATCH}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            if not artifact.exists():
+                _compile(source, artifact, options)
+    except OSError as error:
+        raise ToolchainError(
+            f"compiled models cannot be kept in {cache}: {in_words(error)}; {_ELSEWHERE}"
+        ) from error
     return artifact
 
 
