@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Final
 
 _STEPS: Final = 4
@@ -36,14 +38,10 @@ class Histogram:
         self.count += len(begins_ns)
         self.sum_ns += end_ns * len(begins_ns) - sum(begins_ns)
 
-    def cumulative(self, bounds_ns: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-        """(bound, how many are at most about bound) for ascending bounds."""
-        at, total = 0, 0
-        for bound in bounds_ns:
-            while at < _SIZE and _upper(at) <= bound:
-                total += self._buckets[at]
-                at += 1
-            yield bound, total
+    def cumulative(self, reach: Sequence[int]) -> list[int]:
+        """How many durations are at most about each bound, given the `reach` of the bounds."""
+        totals = list(accumulate(self._buckets, initial=0))
+        return [totals[buckets] for buckets in reach]
 
     def sparse(self) -> tuple[int, dict[int, int]]:
         """The sum of all durations, and the buckets that have any."""
@@ -64,6 +62,12 @@ class Histogram:
             if number and seen >= wanted:
                 return _upper(at)
         return 0
+
+
+def reach(bounds_ns: Iterable[int]) -> tuple[int, ...]:
+    """How many of the buckets, from the first, hold nothing above each bound."""
+    uppers = [_upper(bucket) for bucket in range(_SIZE)]
+    return tuple(bisect_right(uppers, bound) for bound in bounds_ns)
 
 
 def _upper(bucket: int) -> int:

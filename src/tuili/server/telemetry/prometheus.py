@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from tuili.server.telemetry.histogram import Histogram
+from tuili.server.telemetry.histogram import Histogram, reach
 from tuili.server.telemetry.statistics import Statistics
 
 Value = Callable[[Statistics], int | float]
@@ -58,6 +58,8 @@ _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Statistics], Histogram]], ...
     ("tuili_infer_duration_seconds", "Runs of the model by duration", lambda s: s.infer_ns),
 )
 _BOUNDS_NS: Final = tuple(2**power for power in range(13, 37))  # 8 us to 69 s
+_BOUNDS: Final = tuple(f'le="{bound / 1e9:.9g}"' for bound in _BOUNDS_NS)
+_REACH: Final = reach(_BOUNDS_NS)
 
 
 def exposition(models: Sequence[Statistics], ready: bool, extra: Iterable[str] = ()) -> str:
@@ -107,9 +109,10 @@ def escape(value: str) -> str:
 
 
 def _histogram_lines(name: str, labels: str, histogram: Histogram) -> list[str]:
+    start = f"{name}_bucket{{{labels},"
     lines = [
-        f'{name}_bucket{{{labels},le="{bound / 1e9:.9g}"}} {number}'
-        for bound, number in histogram.cumulative(_BOUNDS_NS)
+        f"{start}{bound}}} {number}"
+        for bound, number in zip(_BOUNDS, histogram.cumulative(_REACH), strict=True)
     ]
     lines.append(f'{name}_bucket{{{labels},le="+Inf"}} {histogram.count}')
     lines.append(f"{name}_sum{{{labels}}} {histogram.sum_ns / 1e9:.9g}")
