@@ -177,3 +177,14 @@ def test_known_inputs_become_numbers() -> None:
 def test_what_has_a_form(op: str, dtype: DType, printable: bool, vectorisable: bool) -> None:
     body = body_of(op, dtype, 1 if op == "Exp" else 2)
     assert (is_printable(body), is_vectorisable(body)) == (printable, vectorisable)
+
+
+def test_a_third_input_that_is_no_zero_point_may_be_infinite() -> None:
+    graph = Graph("body")
+    truth, real = TensorType(DType.BOOL, ()), TensorType(DType.F32, ())
+    inputs = [graph.add_input("c", truth), graph.add_input("x", real)]
+    lowest = graph.add_constant(np.array(-np.inf, np.float32))
+    chosen = graph.add("Where", [*inputs, lowest], types=[real])
+    graph.set_outputs([chosen.output])
+    statements, _ = print_body(graph, ["c", "x"], vector=True)
+    assert "INFINITY" in statements[0]

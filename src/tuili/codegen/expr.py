@@ -136,7 +136,8 @@ def _centred(body: Graph, found: Mapping[Value, Array]) -> set[Node]:
 
 def _known_zero(node: Node, found: Mapping[Value, Array]) -> int | None:
     """The zero point of a node that makes or reads codes, where it is one number."""
-    value = node.inputs[2] if len(node.inputs) > 2 else None
+    is_codes = node.op in ("QuantizeLinear", "DequantizeLinear")
+    value = node.input(2) if is_codes else None
     zero = None if value is None else found.get(value)
     return int(zero.item()) if zero is not None and zero.size == 1 else None
 
