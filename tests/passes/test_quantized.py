@@ -221,3 +221,61 @@ def test_a_scale_moves_up_once_where_a_value_is_both_operands(
     recognise_quantized(graph)
     for key, found in run(graph, {"x": x}).items():
         np.testing.assert_allclose(found, wanted[key], atol=0.0131)
+
+
+def bytes_of(kind: type, *shape: int) -> Array:
+    limits = np.iinfo(kind)
+    return RNG.integers(limits.min, limits.max + 1, shape).astype(kind)
+
+
+# op: inputs, the positions of those that are known, attributes, what it becomes
+UNSCALED: dict[str, tuple[str, list[Array], set[int], dict[str, Attr], str]] = {
+    "known weights": ("MatMulInteger", [bytes_of(np.uint8, 3, 40), bytes_of(np.int8, 40, 5)],
+                      {1}, {}, "QMatMul"),
+    "sums beyond f32": (
+        "MatMulInteger", [bytes_of(np.uint8, 3, 900), np.full((900, 5), -128, np.int8)],
+        {1}, {}, "MatMul",
+    ),
+    "late, zero points by row": (
+        "MatMulInteger",
+        [bytes_of(np.uint8, 2, 3, 64), bytes_of(np.uint8, 2, 64, 5), bytes_of(np.uint8, 3),
+         bytes_of(np.uint8, 5)],
+        set(), {}, "MatMul",
+    ),
+    "late and deep": (
+        "MatMulInteger", [np.full((3, 900), 255, np.uint8), np.full((900, 5), 255, np.uint8)],
+        set(), {}, "MatMul",
+    ),
+    "vectors": ("MatMulInteger", [bytes_of(np.int8, 7), bytes_of(np.int8, 7)], set(), {}, "MatMul"),
+    "known convolution": (
+        "ConvInteger", [bytes_of(np.uint8, 1, 4, 6, 6), W, number(77, np.uint8)], {1, 2},
+        {"pads": (1, 1, 1, 1)}, "QConv",
+    ),
+    "late convolution": (
+        "ConvInteger",
+        [bytes_of(np.uint8, 1, 4, 6, 6), bytes_of(np.uint8, 6, 2, 3, 3), number(77, np.uint8),
+         bytes_of(np.uint8, 6)],
+        set(), {"group": 2, "strides": (2, 1)}, "Conv",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNSCALED)
+def test_products_that_nothing_scales_stay_exact(case: str) -> None:
+    op, arrays, known, attrs, expected = UNSCALED[case]
+    graph = Graph("whole")
+    inputs = [
+        graph.add_constant(array, f"c{slot}")
+        if slot in known
+        else graph.add_input(f"x{slot}", TensorType(DType.of(array.dtype), array.shape))
+        for slot, array in enumerate(arrays)
+    ]
+    feeds = {f"x{slot}": array for slot, array in enumerate(arrays) if slot not in known}
+    graph.set_outputs([graph.add(op, inputs, attrs).output])
+    infer(graph)
+    (before,) = run(graph, feeds).values()
+    assert recognise_quantized(graph)
+    assert expected in {node.op for node in graph.nodes}
+    (after,) = run(graph, feeds).values()
+    assert after.dtype == before.dtype
+    np.testing.assert_array_equal(after, before)

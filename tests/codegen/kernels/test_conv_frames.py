@@ -25,7 +25,7 @@ def case(
     return Case("EachChannelOfFrames", inputs, attrs, open_dims, layouts=(0,), blocked=True)
 
 
-AROUND = {"depth_pads": (1, 1), "pads": (1, 1, 1, 1)}
+AROUND: dict[str, Any] = {"depth_pads": (1, 1), "pads": (1, 1, 1, 1)}
 CASES = {
     "around": case(32, (3, 3, 3), **AROUND),
     "part of a block, bias": case(20, (3, 3, 3), bias=True, **AROUND),

@@ -133,7 +133,7 @@ def _scaled(graph: Graph, node: Node) -> Value | None:
             continue
         product = cast.required(0).producer
         multiplier = None if product is None else _multiplier(scale, product)
-        found = None if multiplier is None else _integer_product(graph, product, multiplier)
+        found = None if multiplier is None else integer_product(graph, product, multiplier)
         if product is not None and found is not None:
             return add_product(graph, found, node, product.name)
     return None
@@ -152,7 +152,7 @@ def _added(graph: Graph, node: Node) -> Value | None:
         product, bias = add.required(slot).producer, add.required(1 - slot)
         if product is None or product.output.type != add.output.type:
             continue
-        found = _integer_product(graph, product, None)
+        found = integer_product(graph, product, None)
         if found is not None:
             real = add_product(graph, found, node, product.name)
             whole = graph.add("Cast", [bias], {"to": DType.F32}, before=node).output
@@ -160,7 +160,7 @@ def _added(graph: Graph, node: Node) -> Value | None:
     return None
 
 
-def _integer_product(
+def integer_product(
     graph: Graph, node: Node | None, multiplier: Array | Value | None
 ) -> Product | None:
     """The product that a node of whole numbers is; None where it is none, or not of known bytes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tuili.ir import Graph, Node
 from tuili.ops.infer import infer
+from tuili.passes.quantized.integers import spell_integer_products
 from tuili.passes.quantized.movement import move_codes
 from tuili.passes.quantized.operators import spell_quantized_operators
 from tuili.passes.quantized.products import name_quantized_products
@@ -15,6 +16,15 @@ from tuili.passes.quantized.scales import absorb_scales, drop_dead_clamps
 
 KEPT = frozenset({"DequantizeLinear"})  # folded weights could not be told from real ones
 MARKS = ("Quantize", "QLinear", "QGemm", "Integer", "QConv", "QMatMul")
+
+
+STEPS = (
+    name_quantized_products,
+    spell_integer_products,
+    drop_dead_clamps,
+    absorb_scales,
+    move_codes,
+)
 
 
 def recognise_quantized(graph: Graph) -> bool:
@@ -25,7 +35,13 @@ def recognise_quantized(graph: Graph) -> bool:
     for graph_ in (graph, *_nested(graph)):
         changed |= spell_quantized_operators(graph_)
     infer(graph)
-    for step in (name_quantized_products, drop_dead_clamps, absorb_scales, move_codes):
+    for step in (
+        name_quantized_products,
+        spell_integer_products,
+        drop_dead_clamps,
+        absorb_scales,
+        move_codes,
+    ):
         for graph_ in (graph, *_nested(graph)):
             changed |= step(graph_)
         infer(graph)
