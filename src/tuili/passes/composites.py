@@ -43,49 +43,6 @@ def _reverse_sequence(m: Making) -> None:
     m.replace(m("Transpose", picked, perm=back))
 
 
-# -- Col2Im --------------------------------------------------------------------------------------
-
-
-def _is_folded(node: Node) -> bool:
-    """f32 columns of a picture of known size."""
-    x, image, block = (node.required(at) for at in range(3))
-    known = is_known(x) and is_known(node.output) and image.is_constant and block.is_constant
-    return known and x.dtype is DType.F32 and isinstance(x.shape[1], int)
-
-
-def _col2im(m: Making) -> None:
-    """A transposed convolution by group, whose every input is one place of the window."""
-    x, image, block = (m.node.required(at) for at in range(3))
-    assert image.constant is not None
-    assert block.constant is not None
-    sizes, kernel = image.constant.tolist(), tuple(block.constant.tolist())
-    rank, taps = len(kernel), int(np.prod(kernel))
-    strides = tuple(attr(m.node, "strides") or (1,) * rank)
-    dilations = tuple(attr(m.node, "dilations") or (1,) * rank)
-    pads = tuple(attr(m.node, "pads") or (0,) * 2 * rank)
-    counts: list[int] = []
-    rests: list[int] = []
-    for axis in range(rank):
-        room = sizes[axis] + pads[axis] + pads[axis + rank]
-        steps, rest = divmod(room - dilations[axis] * (kernel[axis] - 1) - 1, strides[axis])
-        counts.append(steps + 1)
-        rests.append(rest)
-    channels: Any = x.shape[1]
-    filters = np.eye(taps, dtype=np.float32).reshape(taps, 1, *kernel)
-    columns = m("Reshape", x, np.array([0, channels, *counts], np.int64))
-    made = m(
-        "ConvTranspose",
-        columns,
-        np.tile(filters, (channels // taps, *(1,) * (rank + 1))),
-        group=channels // taps,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-        output_padding=tuple(rests),
-    )
-    m.replace(made)
-
-
 # -- AffineGrid ----------------------------------------------------------------------------------
 
 
@@ -124,7 +81,6 @@ def _line(m: Making, size: Dim) -> Value:
 
 REWRITES: Final = {
     "AffineGrid": Rewrite(_affine_grid, _is_affine),
-    "Col2Im": Rewrite(_col2im, _is_folded),
     "ReverseSequence": Rewrite(_reverse_sequence, _is_reversal),
     "STFT": Rewrite(stft, is_stft),
 }

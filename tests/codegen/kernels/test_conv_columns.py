@@ -107,6 +107,20 @@ MOVED = {
         tolerance=1e-4,
     ),
 }  # fmt: skip
+
+
+def folded(x: Array, image: list[int], block: list[int], **attrs: Any) -> Case:
+    return Case("Col2Im", [x, Const(np.array(image)), Const(np.array(block))], attrs)
+
+
+FOLDED = {
+    "plain": folded(normal(2, 12, 20), [6, 5], [2, 2]),
+    "strided, dilated, padded": folded(
+        normal(2, 18, 6), [7, 8], [3, 3], strides=[2, 3], pads=[1, 0, 0, 1], dilations=[2, 1]
+    ),
+    "line": folded(normal(2, 6, 40), [42], [3]),
+    "volume, f64": folded(RNG.standard_normal((1, 16, 12)), [3, 4, 3], [2, 2, 2]),
+}
 DOUBLES = {
     f"{name}, f64": double(case)
     for name, case in {**CONV, **TRANSPOSED}.items()
@@ -114,6 +128,7 @@ DOUBLES = {
 }
 CASES = {
     **{f"conv {name}": case for name, case in CONV.items()},
+    **{f"folded {name}": case for name, case in FOLDED.items()},
     **{f"moved {name}": case for name, case in MOVED.items()},
     **{f"transposed {name}": case for name, case in TRANSPOSED.items()},
     **DOUBLES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernels.bf16 import conv as bf16_conv
-from tuili.codegen.kernels.conv import columns, columns_transposed, deform, winograd
+from tuili.codegen.kernels.conv import columns, columns_transposed, deform, fold, winograd
 from tuili.codegen.kernels.conv import direct as conv_direct
 from tuili.codegen.kernels.conv import global_pool as pool_global
 from tuili.codegen.kernels.conv import plain as conv_plain
@@ -44,6 +44,7 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
         ),
         Family("conv_plain", conv_plain.emit_plain_transpose, conv_plain.supports_plain_conv),
     ),
+    "Col2Im": (Family("fold", fold.emit_fold, fold.supports_fold),),
     "EachChannelOfFrames": (
         Family("depthwise", conv_window.emit_frames, conv_window.supports_frames),
     ),

@@ -71,13 +71,23 @@ def emit_range(node: Node, ctx: Context) -> None:
 
 
 def emit_eye_like(node: Node, ctx: Context) -> None:
-    """Ones on a diagonal."""
+    """Ones on a diagonal of zeros; a grid item is a row."""
     y = node.output
     k = KernelBuilder(ctx, node, f"eye_{y.dtype.value}")
     k.write("y", y)
     k.dims("COLUMNS", (y.shape[1],))
-    diagonal = f"i % COLUMNS - i / COLUMNS == {int(attr(node, 'k'))}"
-    _each(k, node, [f"y[i] = {stored(y.dtype, f'({register_type(y.dtype)})({diagonal})')};"])
+    one = stored(y.dtype, f"({register_type(y.dtype)})1")
+    k.body(
+        f"""
+        for (int64_t item = begin; item < end; item++) {{
+            const int64_t column = item + {int(attr(node, "k"))};
+            memset(y + item * COLUMNS, 0, (size_t)COLUMNS * sizeof *y);
+            if (column >= 0 && column < COLUMNS)
+                y[item * COLUMNS + column] = {one};
+        }}
+        """
+    )
+    k.emit(grid=y.shape[0], bytes=size_of(y.tensor))
 
 
 def supports_one_hot(node: Node, ctx: Context) -> bool:
