@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,7 +24,7 @@ from tuili.codegen.targets import Target, find_target, native_target
 from tuili.codegen.toolchain import Toolchain, Unit
 from tuili.codegen.translate import translate
 from tuili.codegen.tuning import Times, read_times
-from tuili.errors import InvalidArgument, NotFound, TuiliError, nearest
+from tuili.errors import InvalidArgument, NotFound, ToolchainError, TuiliError, nearest
 from tuili.host import HostSteps, host_files, host_step
 from tuili.importers.onnx import import_model
 from tuili.importers.onnx.external import external_files
@@ -93,12 +94,25 @@ class Options:
     def resolve(self) -> Target:
         """The target; `native` is the best one that this machine runs."""
         if self.target == "native":
-            return native_target(host_features())
+            return _native()
         return find_target(self.target)
 
     def times(self) -> Times:
         """What the tuning record knows about the target on this processor."""
         return read_times(self.tuning, self.resolve().name, processor())
+
+
+@cache
+def _native() -> Target:
+    """The best target of this machine and its compiler; without one, what the machine runs."""
+    return native_target(host_features(), compiles=_compiles)
+
+
+def _compiles(target: Target) -> bool:
+    try:
+        return Toolchain.find().knows(target.flags)
+    except ToolchainError:
+        return True  # said where code is compiled
 
 
 def set_shapes(graph: Graph, shapes: Shapes) -> None:

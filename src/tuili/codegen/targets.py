@@ -7,6 +7,7 @@ small functions of the prelude; everything that differs between ISAs is a field 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuili.errors import InvalidArgument, nearest
@@ -109,10 +110,16 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def native_target(features: frozenset[str], machine: str = platform.machine()) -> Target:
-    """The best target that a host with these CPU features runs."""
+def native_target(
+    features: frozenset[str],
+    machine: str = platform.machine(),
+    compiles: Callable[[Target], bool] = lambda target: True,
+) -> Target:
+    """The best target that a host with these CPU features runs, and its compiler knows."""
     for target in TARGETS.values():
-        if target.machine == machine and features.issuperset(target.requires):
+        if target.machine != machine or not features.issuperset(target.requires):
+            continue
+        if not target.requires or compiles(target):
             return target
     raise InvalidArgument(f"no target for machine {machine!r}; known: {', '.join(TARGETS)}")
 

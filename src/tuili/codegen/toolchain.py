@@ -6,6 +6,7 @@ the same units give a byte-identical library on every run and in every folder.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shlex
@@ -87,6 +88,11 @@ class Toolchain:
         if self.compiler.is_zig:
             flags = [_zig_flag(flag) for flag in flags]
         return [*self.command, *flags, "-c", source, "-o", target]
+
+    def knows(self, flags: Sequence[str]) -> bool:
+        """Whether the compiler takes these flags: older ones lack those of newer processors."""
+        unit = Unit("flags", "", ("-fsyntax-only", "-x", "c", *flags))
+        return run_command(self.compile_command(unit, os.devnull, os.devnull)).returncode == 0
 
     def object_key(self, unit: Unit) -> str:
         """The name of a unit's object in the cache."""
