@@ -109,3 +109,22 @@ def test_a_compiled_model_is_told_from_a_model_file(command: str, here: Path) ->
     assert result.exit_code == 1
     assert "artifact" in result.stderr
     assert "made of" in result.stderr or "compiled from" in result.stderr
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(here: Path) -> None:
+    result = RUNNER.invoke(app, ["bench", "net.onnx", "--plot", "x.jpg"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "must end in .png or .svg" in result.stderr
+
+
+def test_a_comparison_in_which_nothing_ran_fails(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "no-compiler")
+    monkeypatch.setenv("TUILI_CACHE", str(here / "cache"))
+    asked = ["bench", "net.onnx", "--engine", "tuili", "--rounds", "1"]
+    result = RUNNER.invoke(app, [*asked, "--json", "times.json"])
+    assert (result.exit_code, "tuili failed: " in result.stdout) == (1, True)
+    assert json.loads(Path("times.json").read_text())
+    result = RUNNER.invoke(app, [*asked, "--plot", "times.svg"])
+    assert (result.exit_code, "nothing to draw" in result.stderr) == (1, True)

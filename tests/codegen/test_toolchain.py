@@ -383,3 +383,15 @@ def test_folders_of_any_name_hold_a_cache_and_a_library(
     odd = tmp_path / "a b 'q\" $(x) %s \\ \u63a8\u7406"
     monkeypatch.setenv("TUILI_CACHE", str(odd))
     assert Toolchain.find().build(UNITS, odd / "sum.so").exists()
+
+
+def test_what_a_compiler_leaves_goes_with_the_build(
+    tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    does = 'touch "$TMPDIR/left.s"; exit 1'
+    monkeypatch.setenv("CC", str(scripted_compiler(tmp_path / "cc", does)))
+    with pytest.raises(ToolchainError):
+        Toolchain.find().build(UNITS, tmp_path / "x.so")
+    assert not list(tmp_path.rglob("left.s"))

@@ -19,6 +19,7 @@ from rich.table import Table
 from tuili.bench.engines import LOADERS, Settings
 from tuili.bench.picture import new_axes
 from tuili.bench.rounds import OWN, Comparison, Timing, geometric_mean
+from tuili.errors import InvalidArgument
 from tuili.runtime.cpu import cpu_model
 
 
@@ -109,19 +110,22 @@ def _short(cell: str | float) -> str:
 
 def plot(comparisons: Sequence[Comparison], title: str, path: Path) -> None:
     """Bars of medians over the first engine's, with a line up to the 99th percentile of calls."""
+    timed = [each for each in comparisons if each.timings]
+    if not timed:
+        raise InvalidArgument(f"--plot {str(path)!r}: no engine ran any model; nothing to draw")
     axes, save = new_axes(path)
-    engines = [name for name in _engines(comparisons) if any(_of(c, name) for c in comparisons)]
-    first = {each.model: _of(each, engines[0]) or each.timings[0] for each in comparisons}
+    engines = [name for name in _engines(timed) if any(_of(c, name) for c in timed)]
+    first = {each.model: _of(each, engines[0]) or each.timings[0] for each in timed}
     width = 0.8 / len(engines)
     for at, engine in enumerate(engines):
-        found = [(place, c, _of(c, engine)) for place, c in enumerate(comparisons)]
+        found = [(place, c, _of(c, engine)) for place, c in enumerate(timed)]
         shown = [(place, t, first[c.model].median_ms) for place, c, t in found if t]
         places = [place + (at - (len(engines) - 1) / 2) * width for place, _, _ in shown]
         heights = [timing.median_ms / unit for _, timing, unit in shown]
         tops = [timing.percentiles_ms.get(99, 0) / unit for _, timing, unit in shown]
         above = [max(top - height, 0) for top, height in zip(tops, heights, strict=True)]
         axes.bar(places, heights, width, yerr=([0] * len(above), above), label=engine, capsize=2)
-    labels = [f"{each.model}\n{first[each.model].median_ms:.3g} ms" for each in comparisons]
+    labels = [f"{each.model}\n{first[each.model].median_ms:.3g} ms" for each in timed]
     axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0)
     axes.set(title=title, ylabel=f"times {engines[0]}'s median")
     axes.grid(visible=True, axis="y", alpha=0.3)

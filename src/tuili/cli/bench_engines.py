@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
 from tuili.bench.engines import Settings, installed, known
 from tuili.bench.feeds import random_feeds
+from tuili.bench.picture import check_picture
 from tuili.bench.report import csv_rows, details, heading, plot, record, table
 from tuili.bench.rounds import Comparison, compare
 from tuili.cli.outputs import check_outputs, write_output
@@ -41,10 +43,13 @@ def bench_engines(
     console = Console()
     known(asked.engines)
     check_outputs(asked.json, asked.csv, asked.plot)
-    comparisons: list[Comparison] = []
+    if asked.plot:
+        check_picture(asked.plot)
     for path in models:
         if not path.exists():
             raise NotFound(f"no model file {str(path)!r}")
+    comparisons: list[Comparison] = []
+    for path in models:
         with console.status(Text(f"compiling and timing {path.name}")):
             feeds = random_feeds(_inputs(path), shapes)
             engines = asked.engines or installed()
@@ -65,6 +70,8 @@ def bench_engines(
         write_output(asked.csv, csv_rows(comparisons))
     if asked.plot:
         plot(comparisons, heading(settings), asked.plot)
+    if not any(each.timings for each in comparisons):
+        raise typer.Exit(1)  # what was said above is all there is
 
 
 def _inputs(path: Path) -> list[TensorSpec]:

@@ -19,6 +19,7 @@ from tuili.bench.load.search import Promise
 from tuili.bench.load.session import Level, Session, Settings
 from tuili.bench.load.sockets import parse_target
 from tuili.bench.load.windows import PERCENTILES
+from tuili.bench.picture import check_picture
 from tuili.cli.outputs import check_outputs, write_output
 from tuili.errors import InvalidArgument, NotFound
 from tuili.tensors import Array
@@ -66,6 +67,8 @@ def bench_server(
         known = ", ".join(f"{share:g}" for share in PERCENTILES)
         raise InvalidArgument(f"--percentile {loads.percentile:g}: expected one of {known}")
     check_outputs(files.json, files.csv, files.plot)
+    if files.plot:
+        check_picture(files.plot)
     console = Console()
     found: dict[str, float] = {}
     session = Session(

@@ -169,6 +169,8 @@ class Commands:
         self._check()
         # Messages are quoted in errors and parsed: they must not depend on the user's language.
         environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+        if cwd is not None:
+            environment["TMPDIR"] = str(cwd)  # what a compiler that is killed leaves goes with it
         try:
             process = subprocess.Popen(
                 command,
