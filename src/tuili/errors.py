@@ -31,6 +31,10 @@ class TuiliError(Exception):
     """Any error that tuili raises on purpose."""
 
 
+class ModelWarning(UserWarning):
+    """A model says something that is hardly meant; it is done as it says."""
+
+
 class UserError(TuiliError):
     """The caller gave something wrong; the message says what to change."""
 

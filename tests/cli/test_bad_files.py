@@ -150,3 +150,18 @@ def test_a_wrong_input_is_one_error(artifact, tmp_path, value, message):
     assert done.exit_code == 1, (done.output, done.exception)
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
+
+
+def test_a_doubtful_model_is_compiled_and_told_of(tmp_path):
+    """In one line on stderr, without a place in our code; with --quiet not at all."""
+    made = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+    net (float[2] x) => (uint8[2] y) <float s = {1.0}, uint8 z = {3}> {
+        y = QuantizeLinear (x, s, z)
+    }""")
+    made.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.float32(np.inf), "s"))
+    onnx.save(made, tmp_path / "net.onnx")
+    told = RUNNER.invoke(app, ["compile", str(tmp_path / "net.onnx")])
+    assert told.exit_code == 0
+    assert told.stderr.startswith(f"warning: {tmp_path / 'net.onnx'}: scales of codes are infinite")
+    quiet = RUNNER.invoke(app, ["compile", str(tmp_path / "net.onnx"), "-q"])
+    assert (quiet.exit_code, quiet.stderr) == (0, "")

@@ -179,3 +179,38 @@ def test_transpose_of_a_square(library: ctypes.CDLL) -> None:
     call(library.transpose, x, y)
     np.testing.assert_array_equal(y[:, :lanes], x[:, :lanes].T)
     assert not y[:, lanes:].any()
+
+
+@pytest.mark.parametrize("flags", [(), ("-U__FLT16_MANT_DIG__",)], ids=["its own", "none"])
+def test_halves_of_compilers_that_have_none_are_those_of_others(
+    flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    """gcc 11 and clang 14 have no _Float16 on x86: every half, and floats on all borders."""
+    text = (
+        f"{prelude(HERE[0])}\n"
+        "void widen(const _Float16 *x, float *y, int64_t n)\n"
+        "{ for (int64_t i = 0; i < n; i++) y[i] = tl_from_f16(x[i]); }\n"
+        "void narrow(const float *x, _Float16 *y, int64_t n)\n"
+        "{ for (int64_t i = 0; i < n; i++) y[i] = tl_to_f16(x[i]); }\n"
+    )
+    unit = Unit("halves", text, ("-O2", "-fvisibility=default", *HERE[0].flags, *flags))
+    code = ctypes.CDLL(str(Toolchain.find().build([unit], tmp_path / "halves.so")))
+
+    def call(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (x, y))
+        getattr(code, name)(*pointers, ctypes.c_int64(x.size))
+        return y
+
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    wide = call("widen", halves, np.empty(halves.size, np.float32))
+    np.testing.assert_array_equal(wide, halves.astype(np.float32))
+    np.testing.assert_array_equal(np.signbit(wide), np.signbit(halves))
+    bits = np.arange(1 << 16, dtype=np.uint32) << 16
+    border = np.arange(1 << 16, dtype=np.uint32) << 13
+    near = [border + np.uint32(each & 0xFFFFFFFF) for each in (-1, 0, 1, 0xFFF, 0x1000, 0x1001)]
+    floats = np.concatenate([bits, *near, *(each ^ np.uint32(1 << 31) for each in near)]).view(
+        np.float32
+    )
+    narrow = call("narrow", floats, np.empty(floats.size, np.float16))
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.testing.assert_array_equal(narrow, floats.astype(np.float16))

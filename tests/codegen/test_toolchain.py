@@ -178,7 +178,7 @@ def test_without_any_compiler_the_error_says_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("tuili.codegen.compilers.find_spec", lambda name: None)
     with pytest.raises(
-        ToolchainError, match=r"gcc: not on the path.*ziglang: not installed.*tuili\[zig\]"
+        ToolchainError, match=r"gcc is not on the path.*ziglang is not installed.*tuili\[zig\]"
     ):
         Toolchain.find()
 
@@ -218,7 +218,7 @@ def test_another_machine_gets_its_cross_compiler(
 def test_a_machine_that_no_compiler_knows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "cc")
     monkeypatch.setattr("tuili.codegen.compilers.find_spec", lambda name: None)
-    message = r"for vax found \(CC=cc: for another machine; vax-linux-gnu-gcc: not on the path"
+    message = r"for vax found \(CC=cc is for another machine; vax-linux-gnu-gcc is not on the path"
     with pytest.raises(ToolchainError, match=message):
         Toolchain.find("vax")
 
@@ -395,3 +395,38 @@ def test_what_a_compiler_leaves_goes_with_the_build(
     with pytest.raises(ToolchainError):
         Toolchain.find().build(UNITS, tmp_path / "x.so")
     assert not list(tmp_path.rglob("left.s"))
+
+
+@pytest.mark.parametrize(
+    ("says", "name"),
+    [
+        (
+            "gcc (GCC) 8.5.0 20210514 (Red Hat 8.5.0-20)\nCopyright Free Software Foundation",
+            "gcc 8",
+        ),
+        ("gcc (Ubuntu 11.4.0-1ubuntu1) 11.4.0\nCopyright Free Software Foundation", ""),
+        ("cc (Debian 12.2.0-14+deb12u1) 12.2.0\nCopyright Free Software Foundation", ""),
+        ("Ubuntu clang version 10.0.0-4ubuntu1", "clang 10"),
+        ("Debian clang version 14.0.6", ""),
+        ("Apple clang version 9.1.0", ""),
+        ("some compiler 1.0", ""),
+    ],
+)
+def test_compilers_that_are_too_old_are_passed_over(
+    says: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("tuili.codegen.compilers.find_spec", lambda name: None)
+    (tmp_path / "says").write_text(says)
+    compiler = tmp_path / "cc"
+    compiler.write_text(f'#!/bin/sh\n[ "$1" = -dumpmachine ] || /bin/cat {tmp_path / "says"}\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if name:
+        with pytest.raises(ToolchainError, match=rf"cc is {name}, and \d+ is the oldest that"):
+            Toolchain.find()
+        monkeypatch.setenv("CC", str(compiler))
+        with pytest.raises(ToolchainError, match=rf"CC is .*: {name}, and \d+ is the oldest"):
+            Toolchain.find()
+    else:
+        assert Toolchain.find().command == (str(compiler),)

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from tuili.errors import InvalidModel, NotFound, UnsupportedOperator
+from tuili.errors import InvalidModel, ModelWarning, NotFound, UnsupportedOperator
 from tuili.importers.onnx import import_model
 from tuili.ir import verify
 from tuili.ops.infer import infer
@@ -414,3 +414,27 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         import_model(tmp_path / "gone.onnx")
     with pytest.raises(NotFound, match="is a folder; expected an .onnx file"):
         import_model(tmp_path)
+
+
+def scaled(scale: float) -> onnx.ModelProto:
+    """Codes of an input, and back."""
+    made = model("{ c = QuantizeLinear (x, s, z)  y = DequantizeLinear (c, s, z) }")
+    for name, array in (("s", np.float32(scale)), ("z", np.uint8(3))):
+        made.graph.initializer.append(numpy_helper.from_array(np.array(array), name))
+    return made
+
+
+@pytest.mark.parametrize("scale", [math.inf, math.nan])
+def test_scales_that_are_no_numbers_are_told(scale: float) -> None:
+    with pytest.warns(ModelWarning, match=r"the model: scales .* infinite or NaN at 'c', 'y', and"):
+        import_model(scaled(scale))
+
+
+def test_scales_of_a_vector_as_a_row_are_along_it() -> None:
+    """As onnxruntime's quantizer writes the biases [1, n] of scikit-learn's networks, axis 0."""
+    made = model(
+        "<int32[1, 4] b = {1, 2, 3, 4}, float[4] s = {1, 10, 100, 1000}>"
+        "{ d = DequantizeLinear <axis = 0> (b, s)  y = Add (x, d) }"
+    )
+    found = answers(made, {"x": np.zeros((2, 4), np.float32)})
+    assert found["y"].tolist() == [[1, 20, 300, 4000]] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from tuili.cli.precision import PrecisionOption
 from tuili.cli.shapes import ShapeOptions, concrete_shapes, parse_shapes
 from tuili.cli.tuning import TuneOption, TuneSecondsOption, TuneShapeOption, TuningOption, tell
-from tuili.errors import InvalidArgument, nearest
+from tuili.errors import InvalidArgument, ModelWarning, nearest
 from tuili.ir.text import to_text
 from tuili.precision import EXACT
 
@@ -61,6 +62,8 @@ def compile_model(
     from tuili.bench.tune.tuner import tune as measure
     from tuili.compiler import Options
 
+    if quiet:
+        warnings.simplefilter("ignore", ModelWarning)
     seen = _Seen(print_after)
     shapes = parse_shapes(shape)
     start = time.perf_counter()

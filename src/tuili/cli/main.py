@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from tuili import __version__
-from tuili.errors import TuiliError, in_words, nearest
+from tuili.errors import ModelWarning, TuiliError, in_words, nearest
 
 # Imported when used: `tuili serve` needs the server's extra, `tuili compile` does not.
 COMMANDS = {
@@ -47,6 +48,22 @@ _EXTRAS = {
 _FOREIGN = {"tritonserver": {"ignore_unknown_options": True}}
 
 
+def _shown(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning about a model is for its user: without the place in our code that it comes from."""
+    told = f"{message}"
+    if not issubclass(category, ModelWarning):
+        told = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
+    shown = Text.assemble(("warning: ", "bold yellow"), told)
+    Console(stderr=True, soft_wrap=True).print(shown)
+
+
 class _Commands(TyperGroup):
     """The group of commands; an error of ours is one line on stderr and exit code 1.
 
@@ -71,7 +88,9 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> object:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _shown
+                return super().invoke(ctx)
         except TuiliError as error:
             shown = Text.assemble(("error: ", "bold red"), str(error))
             Console(stderr=True, soft_wrap=True).print(shown)

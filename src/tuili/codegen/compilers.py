@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -24,6 +25,11 @@ from typing import Self
 from tuili.errors import ToolchainError, in_words
 
 _TIMEOUT_S = 900
+# The oldest compilers that know the vectors and processors that we print for, by what they say.
+_OLDEST = {
+    "gcc": (re.compile(r"^.*\) (\d+)\..*\n.*Free Software Foundation"), 11),
+    "clang": (re.compile(r"^(?!Apple).*clang version (\d+)"), 13),
+}
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
@@ -40,6 +46,15 @@ class Compiler:
     def is_gcc(self) -> bool:
         """Whether it is gcc, under whatever name."""
         return "Free Software Foundation" in self.identity
+
+    @property
+    def too_old(self) -> str:
+        """What it is and what would do, when it is older than what we know to work."""
+        for name, (version, oldest) in _OLDEST.items():
+            found = version.search(self.identity)
+            if found and int(found[1]) < oldest:
+                return f"{name} {found[1]}, and {oldest} is the oldest that will do"
+        return ""
 
 
 def this_machine() -> str:
@@ -59,22 +74,33 @@ def _find(machine: str, named: str, path: str) -> Compiler:
     tried: list[str] = []
     if named:
         compiler = _named(named, path)
+        if compiler.too_old:
+            raise ToolchainError(f"CC is {named!r}: {compiler.too_old}. Correct CC or unset it")
         if _fits(compiler, machine):
             return compiler
-        tried.append(f"CC={named}: for another machine")
+        tried.append(f"CC={named} is for another machine")
     for name in _names(machine):
         found = shutil.which(name, path=path)
         compiler = _identified((found,)) if found else None
-        if compiler and _fits(compiler, machine):
+        if compiler and _fits(compiler, machine) and not compiler.too_old:
             return compiler
-        tried.append(f"{name}: {'not usable for it' if found else 'not on the path'}")
+        tried.append(f"{name} {_unusable(found, compiler)}")
     if find_spec("ziglang"):
         return _zig(machine)
-    tried.append("ziglang: not installed")
+    tried.append("ziglang is not installed")
     raise ToolchainError(
         f"no C compiler for {machine} found ({'; '.join(tried)}). Install {_names(machine)[0]}, "
         "set CC to a compiler, or `pip install 'tuili[zig]'`"
     )
+
+
+def _unusable(found: str | None, compiler: Compiler | None) -> str:
+    """Why a compiler is passed over."""
+    if not found:
+        return "is not on the path"
+    if not compiler:
+        return "does not run"
+    return f"is {compiler.too_old}" if compiler.too_old else "is for another machine"
 
 
 def _names(machine: str) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from tuili.tensors import DType
 
-_WIDENED = {DType.F16: "(float){}", DType.BF16: "tl_from_bf16({})"}
-_NARROWED = {DType.F16: "(_Float16)({})", DType.BF16: "tl_to_bf16({})"}
+_WIDENED = {DType.F16: "tl_from_f16({})", DType.BF16: "tl_from_bf16({})"}
+_NARROWED = {DType.F16: "tl_to_f16({})", DType.BF16: "tl_to_bf16({})"}
 
 NATIVE = frozenset(
     {DType.F32, DType.F64, DType.BOOL, *_WIDENED}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import cache
 
 from tuili.codegen.byte_vectors import byte_vectors
+from tuili.codegen.half_scalars import HALF_SCALARS
 from tuili.codegen.targets import Target
 from tuili.codegen.vector_math import vector_math
 
@@ -22,6 +23,10 @@ _HEAD = """
 /* TL_PORTABLE leaves instructions out, for machines that lack them: the same results, slowly. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(TL_PORTABLE)
 #define TL_GCC_X86
+#endif
+/* Before version 12 gcc has no name but its own for this. */
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+#define __builtin_shufflevector(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
 #endif
 #ifndef TL_HIDDEN
 #define TL_HIDDEN __attribute__((visibility("hidden")))
@@ -134,7 +139,7 @@ _GENERIC = {
     # Two factors: 2^n may lie outside the floats; a subnormal result rounds once.
     "scale": "const vi k = v_bits(b + 12582912.0f) - 0x4b400000, half = k >> 1;\n"
     "    return a * (vf)((half + 127) << 23) * (vf)((k - half + 127) << 23);",
-    "round_f16": "for (int l = 0; l < V; l++) a[l] = (float)(_Float16)a[l];\n    return a;",
+    "round_f16": "for (int l = 0; l < V; l++) a[l] = s_round_f16(a[l]);\n    return a;",
     "round_bf16": "const vi i = v_bits(a), r = (i + 0x7fff + (i >> 16 & 1)) & -65536;\n"
     "    return v_select(a == a, v_from_bits(r), v_from_bits(i | 0x400000));",
 }
@@ -248,7 +253,6 @@ static inline uint16_t tl_to_bf16(float x)
         return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-static inline float s_round_f16(float x) { return (float)(_Float16)x; }
 static inline float s_round_bf16(float x) { return tl_from_bf16(tl_to_bf16(x)); }
 """
 
@@ -340,5 +344,6 @@ def prelude(target: Target) -> str:
     """The prelude of a target."""
     head = _HEAD.replace("{lanes}", str(target.lanes)).replace("{size}", str(4 * target.lanes))
     head = head.replace("{{iota}}", f"{{{', '.join(map(str, range(target.lanes)))}}}")
-    parts = [head, _MASKS, _SCALAR, _operations(target), _horizontal(target.lanes), vector_math()]
+    parts = [head, _MASKS, _SCALAR, HALF_SCALARS, _operations(target), _horizontal(target.lanes)]
+    parts.append(vector_math())
     return "\n".join([*parts, _transpose(target.lanes), _NUMBERS, byte_vectors(target)])

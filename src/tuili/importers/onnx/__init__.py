@@ -37,6 +37,7 @@ def import_model(source: str | Path | bytes | ModelProto, *, operators: Iterable
 
 def _imported(source: str | Path | bytes | ModelProto) -> Graph:
     try:
+        from tuili.importers.onnx.doubts import doubt
         from tuili.importers.onnx.model import graph_of
         from tuili.importers.onnx.reading import read
     except ModuleNotFoundError as error:
@@ -49,6 +50,7 @@ def _imported(source: str | Path | bytes | ModelProto) -> Graph:
         graph = graph_of(*read(source))
         # Types and shapes that clash are the file's fault: say so here, where its name is known.
         infer(graph)
+        doubt(graph, name)
         return graph
     except UnsupportedOperator as error:
         raise UnsupportedOperator(f"{name}: {error}", error.operators) from error

@@ -258,6 +258,20 @@ def _renamed(name: str) -> Converter:
     return convert
 
 
+def _only_axis(call: Call) -> None:
+    """Scales of a constant [1, n] are along n, whatever axis is named.
+
+    The quantizer of onnxruntime says 0 of the biases of scikit-learn's networks, and onnxruntime
+    runs the file.
+    """
+    x, scale = call.given(0), call.given(1)
+    if x is None or scale is None or not (x.is_constant and scale.is_constant):
+        return
+    longer = [axis for axis, size in enumerate(x.shape) if size != 1]
+    if len(longer) == 1 and scale.shape == (x.shape[longer[0]],):
+        call.attrs["axis"] = longer[0]
+
+
 _BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")
 _REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
@@ -276,6 +290,7 @@ TABLE_OF_UPGRADES: dict[str, tuple[tuple[int, Converter], ...]] = {
     "Clip": ((11, _clip),),
     "Concat": ((4, _default("axis", 1)),),
     "DFT": ((20, _dft),),
+    "DequantizeLinear": ((ALWAYS, _only_axis),),
     "Dropout": ((12, _dropout),),
     "GRU": ((7, _drop("output_sequence")),),
     "Gemm": ((7, _drop("broadcast")),),
