@@ -43,6 +43,20 @@ def test_a_generated_configuration_is_read_back_as_it_was_meant(repository, form
     assert run("validate", repository).exit_code == 0
 
 
+@pytest.mark.parametrize("full", ["--full", "--no-full"])
+def test_a_generated_configuration_holds_for_versions_of_other_forms(repository, full):
+    """An artifact beside an ONNX file: the name of the file is not part of it unless it was."""
+    folder = add(repository, "net")
+    made = ["compile", str(folder / "1/model.onnx"), "-o", str(folder / "2/model.tuiliz")]
+    assert RUNNER.invoke(app, made).exit_code == 0
+    (folder / "config.pbtxt").write_text(run("generate", folder, full).stdout)
+    assert run("validate", repository).exit_code == 0
+    (folder / "1/other.onnx").write_bytes((folder / "1/model.onnx").read_bytes())
+    (folder / "2/other.onnx").write_bytes((folder / "1/model.onnx").read_bytes())
+    (folder / "config.pbtxt").write_text('default_model_filename: "other.onnx"')
+    assert 'default_model_filename: "other.onnx"' in run("generate", folder, full).stdout
+
+
 def test_validate_tells_what_is_wrong_with_each_model(repository):
     add(repository, "good")
     add(repository, "typo", "max_batch: 4")

@@ -146,3 +146,11 @@ def test_a_folder_and_an_artifact_are_published_as_they_are(tuili, models, tmp_p
     tuili("compile", models / "old.onnx", "-o", tmp_path / "net.tuili", "-q")
     tuili("publish", tmp_path / "net.tuili", "--name", "net")
     assert (tuili.repository / "net" / "1" / "model.tuili" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "command", ["history net", "diff net 1 2", "tag net 1 stable", "rollback net"]
+)
+def test_a_repository_that_is_not_there_is_named(tuili, command):
+    tuili.repository.rmdir()
+    assert f"no repository folder '{tuili.repository}'" in tuili(*command.split(), fails=True)

@@ -23,6 +23,8 @@ config = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_FILENAME = "default_model_filename"
+
 ModelFolder = Annotated[
     Path, typer.Argument(help="A model's folder: REPOSITORY/NAME.", exists=True, file_okay=False)
 ]
@@ -43,7 +45,10 @@ def generate(
     from tuili.server.repository.writing import FORMS, essential
 
     explained = _loaded(model)
-    raw = explained.effective
+    raw = dict(explained.effective)
+    if _FILENAME not in explained.config.raw:
+        # Versions need not be alike: one may be an ONNX file, the next one an artifact.
+        raw.pop(_FILENAME, None)
     typer.echo(FORMS[form](raw if full else essential(raw)), nl=False)
 
 

@@ -32,7 +32,9 @@ Why = Annotated[str, typer.Option(help="Why, for the history.")]
 
 
 def history(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A model; none for all.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model; of a server, none for all.")
+    ] = "",
     repository: OtherRepository = None,
     events: Annotated[bool, typer.Option("--events", help="Decisions, not versions.")] = False,
     since: Annotated[int, typer.Option(min=0, help="Journal: entries after this number.")] = 0,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from tuili.errors import Unavailable
+from tuili.errors import NotFound, Unavailable
 from tuili.server.publishing import publish as publishing
 from tuili.server.publishing import remote, versions
 from tuili.server.publishing.publish import Draft
@@ -61,6 +61,8 @@ class _Folder:
         return decision(self.whole(model))
 
     def whole(self, model: str) -> Path:
+        if not self._path.is_dir():
+            raise NotFound(f"no repository folder {str(self._path)!r}; make it first")
         return versions.model_folder((self._path,), model)
 
 
