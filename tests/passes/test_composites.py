@@ -70,6 +70,29 @@ CASES = {
         "AffineGrid", [f32(2, 2, 3), ints(2, 3, 1, 5)], {0: "_ _ _"}, align_corners=1
     ),
     "AffineGrid of a volume": case("AffineGrid", [f32(2, 3, 4), ints(2, 1, 2, 3, 4)], {0: "_ _ _"}),
+    "MeanVarianceNormalization": case(
+        "MeanVarianceNormalization", [f32(2, 3, 4, 5)], {0: "batch _ height _"}
+    ),
+    "MeanVarianceNormalization of channels": case(
+        "MeanVarianceNormalization", [f32(2, 3, 4)], {0: "batch _ _"}, axes=[1]
+    ),
+    "GlobalLpPool": case("GlobalLpPool", [f32(2, 3, 4, 5)], {0: "batch _ height _"}),
+    "GlobalLpPool of absolutes": case("GlobalLpPool", [f32(2, 3, 7)], {0: "batch _ _"}, p=1),
+    "MaxUnpool": case(
+        "MaxUnpool",
+        [f32(1, 2, 2, 3), ints(0, 3, 5, 13, 14, 16, 24, 27, 28, 36, 39, 41).reshape(1, 2, 2, 3)],
+        {0: "batch _ _ _", 1: "batch _ _ _"},
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+    ),
+    "Gemm in f64": case(
+        "Gemm",
+        [f32(3, 4).astype(np.float64), f32(5, 4).astype(np.float64), f32(5).astype(np.float64)],
+        {0: "batch _"},
+        transB=1,
+        alpha=0.5,
+        beta=2.0,
+    ),
     "GridSample of a volume": case(
         "GridSample",
         [f32(2, 2, 3, 4, 5), f32(2, 2, 3, 2, 3)],

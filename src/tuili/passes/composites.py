@@ -9,10 +9,10 @@ import numpy as np
 from tuili.ir import Graph, Node, Value
 from tuili.ops.contents import Contents
 from tuili.ops.table import attr
-from tuili.passes.making import Making, counted, is_known
+from tuili.passes.making import Making, counted, is_known, shaped
 from tuili.passes.rewrite import Rewrite, rewrite_nodes
 from tuili.passes.signals import is_stft, stft
-from tuili.tensors import Dim, DType, dim_max
+from tuili.tensors import Dim, DType, dim_max, numel
 
 
 def composites_to_core(graph: Graph, contents: Contents) -> bool:
@@ -79,8 +79,51 @@ def _line(m: Making, size: Dim) -> Value:
     return m("Div", m("Sub", twice, last), width)
 
 
+# -- norms and pools ---------------------------------------------------------------------------
+
+
+def _is_real(node: Node) -> bool:
+    return is_known(node.required(0)) and node.output.dtype in (DType.F32, DType.F64)
+
+
+def _mean_variance(m: Making) -> None:
+    """Less its mean, over its deviation."""
+    x = m.node.required(0)
+    axes = np.array(attr(m.node, "axes"), np.int64)
+    centred = m("Sub", x, m("ReduceMean", x, axes))
+    variance = m("ReduceMean", m("Mul", centred, centred), axes)
+    least = np.array(1e-9, x.dtype.numpy)
+    m.replace(m("Div", centred, m("Add", m("Sqrt", variance), least)))
+
+
+def _is_norm(node: Node) -> bool:
+    return _is_real(node) and attr(node, "p") in (1, 2)
+
+
+def _global_norm(m: Making) -> None:
+    """Over all axes behind the channels."""
+    x = m.node.required(0)
+    axes = np.arange(2, len(x.shape))
+    m.replace(m(f"ReduceL{attr(m.node, 'p')}", x, axes))
+
+
+def _is_inferred(node: Node) -> bool:
+    return _is_real(node) and is_known(node.output) and node.input(2) is None
+
+
+def _max_unpool(m: Making) -> None:
+    """Elements put back where they were the largest, among zeros."""
+    x, places = (m("Reshape", m.node.required(at), np.array([-1])) for at in range(2))
+    shape = m.node.output.shape
+    zeros = m("Expand", np.zeros(1, x.dtype.numpy), m.dims((numel(shape),)))
+    m.replace(shaped(m, m("ScatterElements", zeros, places, x, axis=0), shape))
+
+
 REWRITES: Final = {
     "AffineGrid": Rewrite(_affine_grid, _is_affine),
+    "GlobalLpPool": Rewrite(_global_norm, _is_norm),
+    "MaxUnpool": Rewrite(_max_unpool, _is_inferred),
+    "MeanVarianceNormalization": Rewrite(_mean_variance, _is_real),
     "ReverseSequence": Rewrite(_reverse_sequence, _is_reversal),
     "STFT": Rewrite(stft, is_stft),
 }

@@ -14,15 +14,15 @@ from tuili.tensors import DType
 
 
 def gemm_to_matmul(graph: Graph) -> bool:
-    """Rewrite every f32 Gemm."""
-    gemms = [node for node in graph.nodes if node.op == "Gemm" and _is_f32(node)]
+    """Rewrite every Gemm in f32 or f64."""
+    gemms = [node for node in graph.nodes if node.op == "Gemm" and _has_products(node)]
     for node in gemms:
         _rewrite(graph, node)
     return bool(gemms)
 
 
-def _is_f32(node: Node) -> bool:
-    return node.output.dtype is DType.F32
+def _has_products(node: Node) -> bool:
+    return node.output.dtype in (DType.F32, DType.F64)
 
 
 def _rewrite(graph: Graph, node: Node) -> None:
@@ -51,7 +51,8 @@ def _transposed(graph: Graph, node: Node, value: Value) -> Value:
 def _scaled(graph: Graph, node: Node, value: Value, scale: float) -> Value:
     if scale == 1:
         return value
+    factor = np.array(scale, value.dtype.numpy)
     if value.constant is not None:
-        return graph.add_constant(value.constant * np.float32(scale), f"{value.name}_scaled")
-    factor = graph.add_constant(np.array(scale, np.float32), "scale")
+        return graph.add_constant(np.asarray(value.constant * factor), f"{value.name}_scaled")
+    factor = graph.add_constant(factor, "scale")
     return graph.add("Mul", [value, factor], types=[value.type], before=node).output
