@@ -67,6 +67,7 @@ CASES = {
     "matmul with codes added": Product((7, 16), (16, 19), residual=True),
     "matmul, one row": Product((1, 40), (40, 24), result=None),
     "matmul, wide weights": Product((6, 10), (10, 9), weights=np.int16),
+    "matmul of no rows": Product((0, 32), (32, 24)),
     "matmul, open rows": Product((11, 32), (32, 24), open_axes=(0,)),
     "matmul, parameters found as it runs": Product(
         (9, 24), (24, 21), late_zero=True, late_scale=True, bias=False, result=None, zero=131

@@ -40,7 +40,7 @@ def _tile_of(target: Target, width: Dim, vectors: int, pixels: int) -> Tile:
     if not isinstance(width, int):
         return Tile(most, vectors)
     tiles = -(-width // most)
-    return Tile(-(-width // max(tiles, 1)), vectors)
+    return Tile(max(1, -(-width // max(tiles, 1))), vectors)
 
 
 @dataclass(frozen=True, slots=True)
