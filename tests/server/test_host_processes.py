@@ -1,16 +1,26 @@
 """The processes that model hosts run in."""
 
+import fcntl
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tuili.backends import BackendOptions
-from tuili.server.execution.host_processes import FORK_SERVER, ForkServer, start
+from tuili.server.execution.host_processes import (
+    FORK_SERVER,
+    Forked,
+    ForkServer,
+    is_readable,
+    start,
+)
 from tuili.server.execution.hosts import Host, HostSpec
 from tuili.tensors import DType, Sym, TensorSpec
 
@@ -59,6 +69,47 @@ def is_alive(pid):
 def told(host):
     (row,) = host.run({"x": np.zeros((1, 1))})["y"]
     return dict(zip(("drawn", "pid", "files", "policy", "marked", "session"), row, strict=True))
+
+
+def told_of():
+    """A process that is told of by the test, and how to tell."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Forked(ours), lambda number: theirs.send(number.to_bytes(8, "little", signed=True))
+
+
+def test_any_number_of_threads_hear_of_a_process():
+    process, tell = told_of()
+    with ThreadPoolExecutor(8) as pool:
+        numbers = [pool.submit(lambda: process.pid) for _ in range(8)]
+        tell(4_000_000)
+        assert {each.result(10) for each in numbers} == {4_000_000}
+        assert process.poll() is None
+        ends = [pool.submit(process.wait, 10) for _ in range(8)]
+        tell(-9)
+        assert {each.result(10) for each in ends} == {-9}
+    assert process.pid == 4_000_000
+
+
+def test_a_process_without_a_number_is_not_ended_in_place_of_the_own_group(monkeypatch):
+    ended = []
+    monkeypatch.setattr("tuili.server.execution.host_processes._START_S", 0.0)
+    monkeypatch.setattr("os.killpg", lambda *_: ended.append(_))
+    monkeypatch.setattr("os.kill", lambda *_: ended.append(_))
+    process, _ = told_of()
+    process.kill()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.0)
+    assert ended == []
+
+
+def test_descriptors_may_have_high_numbers():
+    low, theirs = socket.socketpair()
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 3000:
+        pytest.skip("too few descriptors")
+    with low, theirs, socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD, 2000)) as high:
+        assert not is_readable(high, 0.0)
+        theirs.send(b"x")
+        assert is_readable(high, 1.0)
 
 
 def test_hosts_start_where_the_folder_of_the_server_has_been_removed(model, tmp_path, monkeypatch):

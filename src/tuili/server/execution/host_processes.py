@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from tuili.backends.host_messages import END_S, MAX_MESSAGE
 
 _NUMBER_BYTES: Final = 8
 _START_S: Final = 60.0
+# How long one look at what is told takes: another thread may have heard it.
+_LISTEN_S: Final = 0.05
 _FAREWELL_S: Final = 0.5
 MAX_DESCRIPTORS: Final = 16
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -41,62 +44,91 @@ class Process(Protocol):
 
 
 class Forked:
-    """A process that the fork server made; its end is told through `told`."""
+    """A process that the fork server made; its number is told through `told`, then its end.
+
+    Any thread may ask. What is told is taken by one of them, for all: nobody takes the end for the
+    number, or waits for what another one has heard.
+    """
 
     def __init__(self, told: socket.socket) -> None:
         self._told = told
         self._pid = 0
         self._status: int | None = None
+        self._asking = threading.Lock()  # for the number
+        self._hearing = threading.Lock()
 
     @property
     def pid(self) -> int:
-        """Its number; waits for a fork that has not happened yet."""
-        if not self._pid and self._status is None:
-            self._pid = self._number(_START_S) or 0
+        """Its number; waits for a fork that has not happened yet. 0: none happened in time."""
+        if not self._pid:
+            with self._asking:
+                by = time.monotonic() + _START_S
+                while not self._pid and self._status is None and time.monotonic() < by:
+                    self._hear(_LISTEN_S)
         return self._pid
 
     def poll(self) -> int | None:
         """Its exit status (negative: the signal that ended it), None while it runs."""
         if self._status is None and self.pid:
-            self._ended(self._number(0.0))
+            self._hear(0.0)
         return self._status
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; `subprocess.TimeoutExpired` when that takes too long."""
-        if self._status is None and self.pid:
-            self._ended(self._number(timeout))
-        if self._status is None:
-            raise subprocess.TimeoutExpired("model host", timeout or 0.0)
+        by = float("inf") if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            left = by - time.monotonic()
+            if left <= 0 or not self._pid:
+                raise subprocess.TimeoutExpired("model host", timeout or 0.0)
+            self._hear(min(left, _LISTEN_S))
+        assert self._status is not None
         return self._status
-
-    def _ended(self, status: int | None) -> None:
-        """Remember the status, after which nothing more is told."""
-        self._status = status
-        if status is not None:
-            self._told.close()
 
     def kill(self) -> None:
         """End it at once, with whatever its model has started."""
-        if self.poll() is None:
+        if self.poll() is None and self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, signal.SIGKILL)
             # Too early for it to lead a group, perhaps.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 
-    def _number(self, timeout_s: float | None) -> int | None:
-        ready, _, _ = select.select([self._told], [], [], timeout_s)
-        if not ready:
-            return None
-        raw = self._told.recv(_NUMBER_BYTES)
-        if len(raw) == _NUMBER_BYTES:
-            return int.from_bytes(raw, "little", signed=True)
-        # The fork server is gone, and with it whoever could have told.
+    def _hear(self, timeout_s: float) -> None:
+        """Take what is told, if something is within that time."""
+        if timeout_s:
+            is_readable(self._told, timeout_s)
+        with self._hearing:
+            if self._status is not None:
+                return
+            try:
+                raw = self._told.recv(_NUMBER_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:  # nothing, or another thread has it
+                return
+            if len(raw) < _NUMBER_BYTES:
+                self._orphaned()
+            elif not self._pid:
+                self._pid = int.from_bytes(raw, "little", signed=True)
+            else:
+                self._status = int.from_bytes(raw, "little", signed=True)
+                self._told.close()
+
+    def _orphaned(self) -> None:
+        """The fork server is gone, and with it whoever could have told."""
         self._status = -signal.SIGKILL
+        self._told.close()
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
-        return self._status
+
+
+def is_readable(stream: socket.socket, timeout_s: float) -> bool:
+    """Whether something can be read within that time; `select` knows low numbers only."""
+    number = stream.fileno()
+    if number < 0:
+        return False  # closed by another thread
+    poller = select.poll()
+    poller.register(number, select.POLLIN)
+    return bool(poller.poll(timeout_s * 1e3))
 
 
 # Packages of an environment go before those of the server, which it may do without.

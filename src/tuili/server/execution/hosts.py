@@ -17,7 +17,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -47,7 +46,12 @@ from tuili.backends.host_messages import (
     to_specs,
 )
 from tuili.errors import InvalidArgument, InvalidModel
-from tuili.server.execution.host_processes import FORK_SERVER, Process, interpreter_of
+from tuili.server.execution.host_processes import (
+    FORK_SERVER,
+    Process,
+    interpreter_of,
+    is_readable,
+)
 from tuili.server.execution.outbox import Outbox
 from tuili.server.execution.readying import Readying
 from tuili.server.execution.running import InstanceDied
@@ -156,8 +160,7 @@ class Host:
     def receive(self, timeout_s: float) -> Answer:
         """The child's next answer, waiting for it."""
         assert self._socket is not None
-        ready, _, _ = select.select([self._socket], [], [], timeout_s)
-        if not ready:
+        if not is_readable(self._socket, timeout_s):
             self.kill()
             raise InstanceDied(f"no answer within {timeout_s:g} s")
         try:
@@ -487,7 +490,7 @@ class Host:
 
     def rss_bytes(self) -> int:
         """The child's resident memory; 0 when it is not there."""
-        if self._process is None:
+        if self._process is None or not self.up:  # it may have no number yet
             return 0
         try:
             fields = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()
