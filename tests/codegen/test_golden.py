@@ -57,6 +57,12 @@ graph main(%x: f32[1, 2, 4, 4]) {
   %y = Relu(%c)
   return %y
 }""",
+    "qmatmul_amx": f"""
+graph main(%x: u8[40, 32]) {{
+  %w = constant i8[32, 16] [{", ".join(str(i % 7 - 3) for i in range(512))}]
+  %y = QMatMul(%x, %w)
+  return %y
+}}""",
     "branch": """
 graph main(%c: bool[], %x: f32[4]) {
   %y = If(%c) {else_branch=graph no() {
@@ -71,10 +77,13 @@ graph main(%c: bool[], %x: f32[4]) {
 }
 
 
-def printed(text: str) -> str:
+TARGETS = {"qmatmul_amx": "x86-64-amx"}  # x86-64-avx512 where nothing is said
+
+
+def printed(name: str) -> str:
     """The kernels and the run function, without what every library repeats."""
-    graph = parse(text)
-    target = find_target("x86-64-avx512")
+    graph = parse(GRAPHS[name])
+    target = find_target(TARGETS.get(name, "x86-64-avx512"))
     infer(graph)
     optimise(graph, block=target.block, on_pass=lambda name, graph: None)
     units = emit(translate(graph, infer(graph), target), target).units
@@ -85,4 +94,4 @@ def printed(text: str) -> str:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_generated_c(name: str, golden: Callable[[str, str], None]) -> None:
-    golden(f"{name}.c", printed(GRAPHS[name]))
+    golden(f"{name}.c", printed(name))
