@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import tuili
@@ -188,3 +189,15 @@ def test_open_sizes_are_held_against_what_constants_say(case: str, tmp_path: Pat
     model.run({"x": first})
     with pytest.raises(InvalidArgument, match="node 'n': "):
         model.run({"x": wrong})
+
+
+@pytest.mark.parametrize("size", [1 << 31, 1 << 32, 1 << 40])
+def test_empty_inputs_that_claim_huge_sizes_make_no_small_plan(size: int, tmp_path: Path) -> None:
+    """4 * 2^32 * 2^32 bytes wrapped around to none, and the run wrote all over the memory."""
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+    net (float[a, n] x, float[n, b] z) => (float y)
+    { f = MatMul (x, z)  e = Exp (f)  y = ReduceMax <keepdims = 0> (e) }""")
+    model = tuili.load(tuili.compile(proto, tmp_path / "m.tuili").path)
+    empty = np.empty((size, 0), np.float32)
+    with pytest.raises(InvalidArgument, match=r"inputs too large|no plan for such sizes"):
+        model.run({"x": empty, "z": empty.T})

@@ -193,7 +193,8 @@ def _host_check(steps: list[Step]) -> list[str]:
 
 
 def _plan_lines(program: Program, layout: RunLayout) -> list[str]:
-    scratch = f"    const int64_t stride = ({c_of(layout.scratch)} + 63) / 64 * 64;"
+    scratch = c_of(layout.scratch, saturating=True)
+    scratch = f"    const int64_t stride = ({scratch} + 63) / 64 * 64;"
     last = layout.num_offsets
     if layout.plan:
         lines = [scratch, f"    const int64_t size = {aligned(layout.plan.size)};"]
@@ -204,14 +205,17 @@ def _plan_lines(program: Program, layout: RunLayout) -> list[str]:
         *lines,
         f"    run->offsets[{last - 2}] = size;",
         f"    run->offsets[{last - 1}] = stride;",
-        "    return size + stride * run->threads;",
+        "    return size + stride * run->threads;"
+        if layout.plan and isinstance(layout.scratch, int)
+        else "    return size + tl_mul(stride, run->threads);",
     ]
 
 
 def _late_plan(layout: RunLayout) -> list[str]:
     """The plan for sizes that the shapes of the inputs decide."""
     lives = [layout.lives[buffer] for buffer in layout.buffers]
-    sizes = ", ".join(c_of(buffer.size) for buffer in layout.buffers)
+    # Empty inputs may claim any size in their other axes, and a plan of wrapped products is none.
+    sizes = ", ".join(c_of(buffer.size, saturating=True) for buffer in layout.buffers)
     first, last = (", ".join(str(life[i]) for life in lives) for i in (0, 1))
     return [
         f"    const int64_t sizes[] = {{{sizes}}};",

@@ -39,14 +39,6 @@ typedef struct tl_shared {{      /* what the threads of one run share */
 """
 
 _ROOM = """
-/* A product of sizes; a large number instead of one that overflows. */
-static inline int64_t tl_mul(int64_t a, int64_t b)
-{
-    const int64_t most = INT64_MAX / 16;
-    int64_t product;
-    return __builtin_mul_overflow(a, b, &product) || product > most ? most : product;
-}
-
 /* Makes a late buffer, or a larger one when it is too small; what `keep` bytes hold is kept.
  * On failure the run stops at `check`. */
 static void tl_room(tl_shared *shared, int32_t check, int32_t index, void **slot, int64_t size,

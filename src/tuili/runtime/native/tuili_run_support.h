@@ -114,6 +114,14 @@ typedef struct tl_planned {
     int32_t first;
 } tl_planned;
 
+/* A product of sizes; a large number instead of one that overflows. */
+static inline __attribute__((unused)) int64_t tl_mul(int64_t a, int64_t b)
+{
+    const int64_t most = INT64_MAX / 16;
+    int64_t product;
+    return __builtin_mul_overflow(a, b, &product) || product > most ? most : product;
+}
+
 static inline int64_t tl_aligned(int64_t size)
 {
     return (size + TL_ALIGNMENT - 1) / TL_ALIGNMENT * TL_ALIGNMENT;
@@ -140,7 +148,7 @@ static __attribute__((unused)) int64_t tl_plan_arena(int64_t n, const int64_t *s
     int64_t total = 0;
     for (int64_t i = 0; i < n; i++)
         if (sizes[i] < 0 || __builtin_add_overflow(total, sizes[i], &total)
-            || total > INT64_MAX - (n + 1) * TL_ALIGNMENT)
+            || total > INT64_MAX / 4)
             return -1;
     if (n == 0)
         return 0;
