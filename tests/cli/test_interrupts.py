@@ -17,6 +17,7 @@ COMPILER = """#!/bin/sh
 case "$*" in
 *--version*) echo "cc 1.0" ;;
 *-dumpmachine*) echo {machine} ;;
+*-fsyntax-only*) ;;
 *)  sleep 1000 &
     echo $$ $! >> {told}
     mkdir {told}.first && kill -{name} $PPID
