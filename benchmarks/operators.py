@@ -135,8 +135,20 @@ def _cells(comparison: Comparison) -> Iterator[str]:
     yield f"{own.difference:.0e}" if own else "-"
 
 
+def brief(comparison: Comparison) -> dict[str, Any]:
+    """What is kept of a row."""
+    own = next((each for each in comparison.timings if each.engine == OWN), None)
+    return {
+        "operator": comparison.model,
+        "ms": {each.engine: round(each.median_ms, 4) for each in comparison.timings},
+        "ratio": comparison.ratio and round(comparison.ratio, 3),
+        "difference": own and own.difference,
+        **({"failures": comparison.failures} if comparison.failures else {}),
+    }
+
+
 def main() -> None:
-    """Print the table; write every round to `--json`."""
+    """Print the table; write it to `--json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("operators", nargs="*")
     parser.add_argument("--rounds", type=int, default=7)
@@ -154,7 +166,7 @@ def main() -> None:
         console.log(row.name, *_cells(found[-1]), markup=False)
     found = slowest_first(found)
     console.print(table(found))
-    report: dict[str, Any] = record(found, Settings(1))
+    report = {**record(found, Settings(1)), "comparisons": [brief(each) for each in found]}
     options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
