@@ -24,6 +24,7 @@ from tuili.tensors import Array, Dim, DType, ceil_div, numel
 
 OWN_SLOTS = 3  # x, w, bias
 ROW_BLOCK = 112  # rows per grid item: a multiple of every tile height in use
+PREFETCH_BYTES = 512 * 1024  # of a panel, in caches of 1 MB and more
 PREFETCH_DEPTH = 512  # two longer panels and their rows of x overflow the second-level cache
 L2_FLOATS = 96 * 1024  # rows of x that stay in the second-level cache
 FAR = 256  # floats from row to row of a panel that is worth a copy
@@ -86,7 +87,7 @@ def emit_packed(node: Node, ctx: Context) -> None:
         bias,
         epilogue,
         ldb=str(columns),
-        prefetch=cut.block > 2 * tile.rows and (near or depth) <= PREFETCH_DEPTH,
+        prefetch=cut.block > 2 * tile.rows and _may_prefetch(ctx.target, near or depth, columns),
         depth=near,
     )
     if near:
@@ -122,6 +123,12 @@ def _plan_packed(node: Node, ctx: Context, total: Dim, depth: int, width: int) -
         plans[f"tile {tiles[0]}, whole depth"] = replace(first, near=0)
     problem = f"MatMul {dims_text(total, depth)} by packed {dims_text(depth, width)}"
     return ctx.choose(node, problem, plans)
+
+
+def _may_prefetch(target: Target, depth: int, columns: int) -> bool:
+    """Whether the second-level cache has room for the next panel too; with AVX-512 it is large."""
+    is_large = target.lanes == 16
+    return depth <= PREFETCH_DEPTH or (is_large and depth * columns * 4 <= PREFETCH_BYTES)
 
 
 def most_rows(depth: int) -> int:
