@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import HERE
+from tuili.codegen.half_vectors import half_vectors
 from tuili.codegen.prelude import prelude
 from tuili.codegen.toolchain import Toolchain, Unit
 from tuili.ops.unary import erf
@@ -181,13 +182,15 @@ def test_transpose_of_a_square(library: ctypes.CDLL) -> None:
     assert not y[:, lanes:].any()
 
 
-@pytest.mark.parametrize("flags", [(), ("-U__FLT16_MANT_DIG__",)], ids=["its own", "none"])
+@pytest.mark.parametrize(
+    "flags", [(), ("-U__FLT16_MANT_DIG__", "-DTL_PORTABLE")], ids=["its own", "none"]
+)
 def test_halves_of_compilers_that_have_none_are_those_of_others(
     flags: tuple[str, ...], tmp_path: Path
 ) -> None:
     """gcc 11 and clang 14 have no _Float16 on x86: every half, and floats on all borders."""
     text = (
-        f"{prelude(HERE[0])}\n"
+        f"{prelude(HERE[0])}{half_vectors(HERE[0])}\n"
         "void widen(const _Float16 *x, float *y, int64_t n)\n"
         "{ for (int64_t i = 0; i < n; i++) y[i] = tl_from_f16(x[i]); }\n"
         "void narrow(const float *x, _Float16 *y, int64_t n)\n"

@@ -54,7 +54,7 @@ static inline void v_store_f16(uint16_t *p, vf x)
 {
     _Float16 y[V];
     for (int l = 0; l < V; l++)
-        y[l] = (_Float16)x[l];
+        y[l] = tl_to_f16(x[l]);
     memcpy(p, y, 2 * V);
 }
 """
