@@ -25,6 +25,7 @@ from tuili.tensors import Array, Dim, DType, ceil_div, numel
 OWN_SLOTS = 3  # x, w, bias
 ROW_BLOCK = 112  # rows per grid item: a multiple of every tile height in use
 PREFETCH_BYTES = 512 * 1024  # of a panel, in caches of 1 MB and more
+FEW_ROWS = 3  # stream their panel anyway
 PREFETCH_DEPTH = 512  # two longer panels and their rows of x overflow the second-level cache
 L2_FLOATS = 96 * 1024  # rows of x that stay in the second-level cache
 FAR = 256  # floats from row to row of a panel that is worth a copy
@@ -87,7 +88,7 @@ def emit_packed(node: Node, ctx: Context) -> None:
         bias,
         epilogue,
         ldb=str(columns),
-        prefetch=cut.block > 2 * tile.rows and _may_prefetch(ctx.target, near or depth, columns),
+        prefetch=_may_prefetch(ctx.target, plan, near or depth),
         depth=near,
     )
     if near:
@@ -125,10 +126,12 @@ def _plan_packed(node: Node, ctx: Context, total: Dim, depth: int, width: int) -
     return ctx.choose(node, problem, plans)
 
 
-def _may_prefetch(target: Target, depth: int, columns: int) -> bool:
-    """Whether the second-level cache has room for the next panel too; with AVX-512 it is large."""
-    is_large = target.lanes == 16
-    return depth <= PREFETCH_DEPTH or (is_large and depth * columns * 4 <= PREFETCH_BYTES)
+def _may_prefetch(target: Target, plan: _Plan, depth: int) -> bool:
+    """Whether there is room for the next panel, and time to ask for it; AVX-512 has both sooner."""
+    rows, columns = plan.cut.block, plan.tile.columns(target.lanes)
+    if target.lanes == 16 and depth * columns * 4 <= PREFETCH_BYTES:
+        return rows > FEW_ROWS
+    return rows > 2 * plan.tile.rows and depth <= PREFETCH_DEPTH
 
 
 def most_rows(depth: int) -> int:
