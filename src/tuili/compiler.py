@@ -240,6 +240,7 @@ def compile_cached(path: Path, options: Options, on_progress: Progress | None = 
             target=options.target,
             shapes=options.shapes,
             exact=options.exact,
+            plain_maps=options.plain_maps,
             tuning=options.tuning,
             precision=options.precision,
             on_progress=on_progress,
