@@ -6,7 +6,7 @@ import ctypes
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,21 @@ from tuili.ops.interpret import run as interpret
 from tuili.runtime.cpu import host_features
 from tuili.tensors import Array, DType, evaluate, parse_shape
 
-HERE = [target for target in TARGETS.values() if target.machine == "x86_64"]
-HERE = [target for target in HERE if host_features().issuperset(target.requires)]
+
+def one_per(key: Callable[[Target], object], targets: Iterable[Target]) -> list[Target]:
+    """The first of those targets that are alike."""
+    found: dict[object, Target] = {}
+    for target in targets:
+        found.setdefault(key(target), target)
+    return list(found.values())
+
+
+RUNNABLE = [target for target in TARGETS.values() if target.machine == "x86_64"]
+RUNNABLE = [target for target in RUNNABLE if host_features().issuperset(target.requires)]
 if (_chosen := chosen_target()) is not None:
-    HERE = [_chosen]
+    RUNNABLE = [_chosen]
+# What a target has for codes and halves changes nothing in the C of other kernels.
+HERE = one_per(lambda target: target.lanes, RUNNABLE)
 BEST = HERE[0]
 
 

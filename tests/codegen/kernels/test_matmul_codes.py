@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.codegen.compiled import HERE, Case, Cases, Const, Library
+from tests.codegen.compiled import RUNNABLE, Case, Cases, Const, Library, one_per
 from tuili.codegen.kernels.gemm.code_dots import CODE_DOTS
 from tuili.codegen.kernels.gemm.code_panels import CodePanels
 from tuili.codegen.targets import Target, find_target
@@ -18,6 +18,8 @@ from tuili.ops.infer import infer
 from tuili.ops.interpret import run
 from tuili.passes.fuse_epilogue import fuse_epilogues
 from tuili.tensors import Array, DType, Sym
+
+HERE = one_per(lambda target: CODE_DOTS.get(target.name), RUNNABLE)
 
 RNG = np.random.default_rng(3)
 OP = "com.microsoft::MatMulNBits"
