@@ -189,7 +189,7 @@ GROUP_QUERY = [
 ]
 CONTRIB = [(f"com.microsoft::{op}", *rest) for op, *rest, _ in CONTRIB_CASES]
 # What stays with the operator: buffers that are shared or beams, integers, packed rows.
-HOST = {"QAttention", "DecoderMaskedMultiHeadAttention"}
+HOST = {"DecoderMaskedMultiHeadAttention"}
 
 
 def stays(op: str, inputs: list[Any], attrs: dict[str, Any], outputs: int) -> bool:

@@ -13,10 +13,12 @@ import shlex
 import signal
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TypeAlias
 
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key, usable
@@ -29,6 +31,8 @@ Progress: TypeAlias = "Callable[[int, int], None]"
 # Raise when the same text and flags begin to mean another object.
 _OBJECT_FORMAT = "1"
 _SHOWN_LINES = 12
+_LOOK_S = 0.2
+_LAST_S = 20.0  # for threads to tidy up when a build is given up
 
 # What every unit is compiled with; a unit's own flags come later and win.
 _COMPILE_FLAGS = (
@@ -122,17 +126,56 @@ class Toolchain:
     def _compile_all(
         self, units: Sequence[Unit], cache: ObjectCache, progress: Progress
     ) -> list[Path]:
-        """The objects in the order of the units."""
+        """The objects in the order of the units.
+
+        Threads tell through a queue of C: a signal that comes while `concurrent.futures` waits may
+        leave its locks held, and everybody waiting for ever.
+        """
         _check_names(units)
-        workers = max(1, min(len(units), available_threads()))
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="tuili-cc")
-        # One failure is enough: what has not ended is not worth its time.
-        with pool, Commands() as commands:
-            jobs = [pool.submit(self.compile, unit, cache, commands) for unit in units]
-            for done, job in enumerate(as_completed(jobs), 1):
-                job.result()
-                progress(done, len(units))
-        return [job.result() for job in jobs]
+        left, told = deque(enumerate(units)), SimpleQueue[tuple[int, Path | BaseException]]()
+        commands, made = Commands(), dict[int, Path]()
+        count = max(1, min(len(units), available_threads()))
+        words = (left, told, cache, commands)
+        threads = [Thread(target=self._work, args=words, daemon=True) for _ in range(count)]
+        try:
+            with commands:
+                for thread in threads:
+                    thread.start()
+                while len(made) < len(units):
+                    try:
+                        number, outcome = told.get(timeout=_LOOK_S)
+                    except Empty:  # a signal that came just before the wait shows now
+                        continue
+                    # One failure is enough: what has not ended is not worth its time.
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+                    made[number] = outcome
+                    progress(len(made), len(units))
+        finally:
+            left.clear()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(_LAST_S)
+        return [made[number] for number in range(len(units))]
+
+    def _work(
+        self,
+        left: deque[tuple[int, Unit]],
+        told: SimpleQueue[tuple[int, Path | BaseException]],
+        cache: ObjectCache,
+        commands: Commands,
+    ) -> None:
+        """Compile units while there are any, and tell of each, until one fails."""
+        while left:
+            try:
+                number, unit = left.popleft()
+            except IndexError:  # another thread has taken the last one
+                return
+            try:
+                told.put((number, self.compile(unit, cache, commands)))
+            except BaseException as error:  # noqa: BLE001 - raised by who waits for it
+                told.put((number, error))
+                return
 
     def compile(self, unit: Unit, cache: ObjectCache, commands: Commands) -> Path:
         """The object of a unit, from the cache or freshly compiled."""
