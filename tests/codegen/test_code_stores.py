@@ -1,4 +1,4 @@
-"""Real numbers become codes as NumPy makes them: at the limits, and where quotients are ties."""
+"""Real numbers become codes as NumPy makes them, at the limits too."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.codegen.compiled import HERE
-from tuili.codegen.byte_vectors import inverse_for_quotient
 from tuili.codegen.prelude import prelude
 from tuili.codegen.targets import Target
 from tuili.codegen.toolchain import Toolchain, Unit
@@ -36,17 +33,10 @@ def _stores(code: str, ctype: str) -> str:
     )
 
 
-_QUOTIENTS = (
-    "void quotients(const float *x, float *y, int64_t n, float scale, float inverse)\n{\n"
-    "    for (int64_t i = 0; i < n; i += V)\n"
-    "        v_store(y + i, v_quotient(v_load(x + i), scale, inverse));\n}\n"
-)
-
-
 @pytest.fixture(scope="module", params=HERE, ids=lambda target: target.name)
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     target: Target = request.param
-    text = prelude(target) + _QUOTIENTS
+    text = prelude(target)
     text += "".join(_stores(code, ctype) for code, (ctype, _, _) in CODES.items())
     unit = Unit("codes", text, ("-O3", "-fvisibility=default", *target.flags))
     folder: Path = tmp_path_factory.mktemp("codes")
@@ -68,29 +58,3 @@ def test_numbers_become_the_nearest_codes(library: ctypes.CDLL, code: str, count
         size = ctypes.c_int64(len(x))
         library[f"{count}_{code}"](_pointer(x), _pointer(got), size, ctypes.c_int32(zero))
         np.testing.assert_array_equal(got, np.clip(whole + zero, limits.min, limits.max), str(zero))
-
-
-@given(exponent=st.integers(-20, 20), mantissa=st.integers(2**23, 2**24 - 1), seed=st.integers(0))
-@settings(max_examples=60, deadline=None)
-def test_quotients_are_those_of_division(
-    library: ctypes.CDLL, exponent: int, mantissa: int, seed: int
-) -> None:
-    scale = np.float32(mantissa * 2.0 ** (exponent - 23))
-    inverse = inverse_for_quotient(float(scale))
-    if inverse is None:
-        return
-    near = np.random.default_rng(seed).uniform(-300, 300, 4096).astype(np.float32)
-    middles = near.astype(np.float64) + np.spacing(near).astype(np.float64) / 2
-    x = (middles * np.float64(scale)).astype(np.float32)
-    got = np.empty_like(x)
-    numbers = ctypes.c_float(scale), ctypes.c_float(inverse)
-    library.quotients(_pointer(x), _pointer(got), ctypes.c_int64(len(x)), *numbers)
-    np.testing.assert_array_equal(got, x / scale)
-
-
-def test_most_scales_can_be_divided_by_and_those_that_cannot_are_told() -> None:
-    scales = np.random.default_rng(1).uniform(1e-4, 1, 2000).astype(np.float32)
-    told = [inverse_for_quotient(float(scale)) is not None for scale in scales]
-    assert np.mean(told) > 0.99
-    assert inverse_for_quotient(float(np.nextafter(np.float32(1), np.float32(0)))) is None
-    assert inverse_for_quotient(1e-30) is None

@@ -5,11 +5,6 @@ Codes of quantized tensors are computed with as whole floats, which f32 holds ex
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
-import numpy as np
-
 from tuili.codegen.targets import Target
 
 _COMMON = """
@@ -165,29 +160,6 @@ static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero
 }
 """
 
-# Division of 16 floats takes 16 cycles, these a fifth of it. The first quotient is off by two units
-# in the last place at most, the second by half of one and a little, the third not at all
-# (Markstein, IBM Journal of Research and Development 34, 1990): see `inverse_for_quotient`.
-# Beyond 2^20, which no codes reach, only the sign is right.
-_QUOTIENT = """
-static inline vf v_quotient(vf x, float scale, float inverse)
-{
-    return x / v_set1(scale);
-}
-"""
-_QUOTIENT_16 = """
-static inline vf v_quotient(vf x, float scale, float inverse)
-{
-    const vf s = v_set1(-scale), i = v_set1(inverse), most = v_set1(scale * 1048576.0f);
-    x = v_min(v_max(x, -most), most);
-    const vf a = x * i;
-    const vf b = __builtin_ia32_vfmaddps512_mask(
-        __builtin_ia32_vfmaddps512_mask(s, a, x, -1, 4), i, a, -1, 4);
-    return __builtin_ia32_vfmaddps512_mask(
-        __builtin_ia32_vfmaddps512_mask(s, b, x, -1, 4), i, b, -1, 4);
-}
-"""
-
 _STORES_16 = """
 typedef short tl_v32hi __attribute__((vector_size(64)));
 typedef char tl_v64qi __attribute__((vector_size(64)));
@@ -258,23 +230,5 @@ def byte_vectors(target: Target) -> str:
         stores += f"#ifdef TL_GCC_X86{_STORES_16}{_for_types(_QUANTIZE_16)}#else{four}#endif"
     if target.machine != "x86_64" or target.lanes == 4:
         stores += four
-    quotient = _QUOTIENT
-    if target.machine == "x86_64" and target.lanes == 16:
-        quotient = f"#ifdef TL_GCC_X86{_QUOTIENT_16}#else{_QUOTIENT}#endif\n"
     common = _COMMON.replace("{lanes}", str(target.lanes)).replace("{loads}", f"{loads}\n")
-    return f"{common}\n{stores}\n{quotient}{_PARTS}"
-
-
-def inverse_for_quotient(scale: float) -> float | None:
-    """The inverse that `v_quotient` divides by a scale with; None where its steps could fail.
-
-    A quotient of two floats is never nearer to the middle between two others than 1 / 2C units in
-    the last place, C being the 24 bits of the divisor; the last step is off by half the relative
-    error of the inverse.
-    """
-    if not 2.0**-80 < scale < 2.0**80:
-        return None
-    inverse = float(np.float32(1) / np.float32(scale))
-    error = abs(Fraction(inverse) * Fraction(scale) - 1)
-    divisor = math.frexp(scale)[0] * 2**24
-    return inverse if error * Fraction(divisor) * (1 + Fraction(1, 2**19)) < 1 else None
+    return f"{common}\n{stores}\n{_PARTS}"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tuili.codegen.byte_vectors import inverse_for_quotient
 from tuili.codegen.element_types import converted, integer_limits, literal, register_type
 from tuili.codegen.expr_table import FLOATS, INTS
 from tuili.errors import Unsupported
@@ -238,13 +237,8 @@ def _quantize(operation: Operation) -> str:
 def ratio_text(operation: Operation) -> str:
     """C of the first operand of a QuantizeLinear by its scale, vectors both."""
     scale = operation.known.get(operation.node.required(1))
-    if scale is not None and scale.size == 1 and scale.dtype == np.float32:
-        if scale.item() == 1:
-            return operation.arg(0)
-        inverse = inverse_for_quotient(float(scale.item()))
-        if inverse is not None:
-            numbers = (literal(value, DType.F32) for value in (scale.item(), inverse))
-            return f"v_quotient({operation.arg(0)}, {', '.join(numbers)})"
+    if scale is not None and scale.size == 1 and scale.item() == 1:
+        return operation.arg(0)
     return f"{operation.arg(0)} / {operation.arg(1)}"
 
 
