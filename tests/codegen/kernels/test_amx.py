@@ -47,7 +47,15 @@ def _matmul(rng: np.random.Generator) -> Product:
     )  # fmt: skip
 
 
-CASES = {f"conv {i}": _conv(RNG) for i in range(14)} | {
+STEPS = {"strides": [2, 2]}
+CASES = {
+    # What is copied and what is read of it: pixels that a stride leaves, in cells of any size.
+    f"1x1 that steps, {channels} channels": Product(
+        (1, channels, 9, 11), (24, channels, 1, 1), STEPS
+    )
+    for channels in (16, 24, 33, 48, 64, 70)
+}
+CASES |= {f"conv {i}": _conv(RNG) for i in range(14)} | {
     f"matmul {i}": _matmul(RNG) for i in range(8)
 }
 

@@ -55,6 +55,8 @@ PRODUCTS = {
     "many rows, with a bias and Relu": Product((2, 60, 32), (32, 96), bias=True, then="Relu"),
     "open rows": Product((11, 34), (34, 64), open_axes=(0,)),
     "1x1": Product((1, 32, 9, 8), (64, 32, 1, 1), bias=True, then="Relu"),
+    "1x1 with stride, few channels": Product((1, 20, 9, 8), (128, 20, 1, 1), {"strides": [2, 2]}),
+    "1x1 with stride, more channels": Product((1, 50, 9, 8), (128, 50, 1, 1), {"strides": [2, 2]}),
     "1x1 with stride": Product((1, 32, 9, 8), (128, 32, 1, 1), {"strides": [2, 2]}),
     "first layer": Product((2, 3, 17, 16), (32, 3, 5, 5), {"pads": [2, 2, 2, 2]}, bias=True),
     "3x3 with stride": Product((1, 32, 11, 13), (33, 32, 3, 3), {**PADS, "strides": [2, 2]}),

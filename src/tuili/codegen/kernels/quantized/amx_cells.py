@@ -71,14 +71,15 @@ def cut_window(shape: ConvShape, dot: Dot, block: int) -> AmxWindow:
     Where `copy_cells` picks pixels, what is multiplied is a row of those.
     """
     side = max(block, dot.group)
-    cell, columns = -(-shape.channels // side) * side, shape.columns
+    whole, columns = -(-shape.channels // side) * side, shape.columns
     step = STEP_BYTES // dot.bytes
-    if cell < step and columns.dilation == 1:
-        return AmxWindow(shape.flat(), dot, cell, -(-columns.taps * cell // step))
-    if block > 1 and picks_pixels(shape):
+    is_joined = whole < step and columns.dilation == 1
+    cell = whole if is_joined else step
+    row_steps = -(-columns.taps * cell // step) if is_joined else columns.taps
+    if picks_pixels(shape, block, cell):
         pixels = Axis(shape.pixels, shape.pixels, 1)
         shape = ConvShape(shape.batch, shape.channels, shape.outputs, Axis(1, 1, 1), pixels)
-    return AmxWindow(shape.flat(), dot, step, columns.taps)
+    return AmxWindow(shape.flat(), dot, cell, row_steps)
 
 
 def amx_steps(window: AmxWindow, weights: Array) -> Array:

@@ -102,7 +102,7 @@ def copy_cells(
     x = node.required(0)
     blocks = -(-shape.channels // cell)
     is_joined = block_of(x.layout) not in (1, cell)
-    is_picked = is_joined and picks_pixels(shape)
+    is_picked = picks_pixels(shape, block_of(x.layout), cell)
     height, width = _span(shape.rows), _span(shape.columns)
     if is_picked:
         height, width = shape.rows.out, shape.columns.out
@@ -130,8 +130,10 @@ def copy_cells(
     return Cells(padded, blocks, height, width, cell)
 
 
-def picks_pixels(shape: ConvShape) -> bool:
-    """Whether windows of one tap step over pixels that none of them reads."""
+def picks_pixels(shape: ConvShape, block: int, cell: int) -> bool:
+    """Whether joined blocks are copied without the pixels that windows of one tap step over."""
+    if block in (1, cell):
+        return False
     axes = (shape.rows, shape.columns)
     alone = all(axis.taps == 1 and axis.is_inside for axis in axes)
     return alone and any(axis.stride > 1 for axis in axes)
