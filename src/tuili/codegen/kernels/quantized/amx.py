@@ -20,6 +20,7 @@ import numpy as np
 
 from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.quantized.dot import Dot
+from tuili.codegen.kernels.quantized.ends import Ends
 from tuili.codegen.kernels.quantized.tile import in_panels
 from tuili.tensors import Array, DType
 
@@ -186,10 +187,9 @@ def _text(instruction: str, add: str, words: dict[str, str]) -> str:
 def _of_bytes(instruction: str, ctype: str) -> Dot:
     words = {"SUM": "int32_t", "CODE": ctype, "WEIGHT": "int8_t", "GROUP": "4"}
     text = _text(instruction, _WHOLE, words)
-    return Dot(4, ctype, DType.I8, {DType.U8: 0, DType.I8: 0}, text, cycles=CYCLES)
+    return Dot(4, ctype, DType.I8, {DType.U8: 0, DType.I8: 0}, text)
 
 
-CYCLES: Final = 0.016  # for 16 products of bytes, as measured; halves take twice as long
 AMX_BYTES: Final = {
     DType.U8: _of_bytes("tdpbusd", "uint8_t"),
     DType.I8: _of_bytes("tdpbssd", "int8_t"),
@@ -205,7 +205,6 @@ AMX_HALVES: Final = Dot(
         _HALVES,
         {"SUM": "float", "CODE": "uint16_t", "WEIGHT": "uint16_t", "GROUP": "2"},
     ),
-    cycles=2 * CYCLES,
     sum="vf",
 )
 
@@ -216,6 +215,14 @@ def amx_panels(steps: Array) -> Array:
     *outer, quads, columns, group = split.shape
     halves = split.reshape(*outer, quads, columns // LANES, LANES, group)
     return np.ascontiguousarray(np.moveaxis(halves, -4, -3)).reshape(len(split), -1)
+
+
+def print_starts(ends: Ends) -> list[str]:
+    """C that puts where the sums of panel `oc` begin into `starts`."""
+    return [
+        *(ends.start(f"start{v}", f"oc + {v} * V") for v in range(2)),
+        *(f"memcpy(starts + {v} * V, &start{v}, sizeof start{v});" for v in range(2)),
+    ]
 
 
 def sums_of(steps: Array) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 from tuili.codegen.kernel import KernelBuilder
 from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.conv.shape import Axis, ConvShape
-from tuili.codegen.kernels.quantized.amx import COLUMNS, LANES, ROWS, STEP_BYTES
+from tuili.codegen.kernels.quantized.amx import COLUMNS, LANES, ROWS, STEP_BYTES, print_starts
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.ends import Ends
 from tuili.codegen.kernels.quantized.input import Cells, picks_pixels
@@ -26,7 +26,6 @@ from tuili.tensors import Array, Dim, ceil_div
 
 BAND_BYTES = 384 * 1024  # of input that all panels read before the next band
 ENOUGH_ITEMS = 16
-C_SUMS = {"vi": "int32_t", "vf": "float"}
 TILE = 16  # pixels of one tile
 
 
@@ -159,7 +158,7 @@ def _band(window: AmxWindow, blocks: Dim, panels: int) -> Dim:
 
 def _body(window: AmxWindow, ends: Ends) -> str:
     dot, cell, size = window.dot, window.cell, window.cell * window.dot.bytes
-    rows, columns, total = window.shape.rows, window.shape.columns, C_SUMS[dot.sum]
+    rows, columns, total = window.shape.rows, window.shape.columns, dot.scalar
     tap = STEP_BYTES if window.is_joined else size * columns.dilation
     at = f"{{q}} / PITCH * {rows.stride} * WP + {{q}} % PITCH * {columns.stride}"
     return "\n".join(
@@ -174,8 +173,7 @@ def _body(window: AmxWindow, ends: Ends) -> str:
             "    const int64_t panel = item % PANELS, band = item / PANELS % BANDS;",
             f"    const int64_t n = item / (PANELS * BANDS), oc = panel * {COLUMNS};",
             f"    const {dot.ctype} *const xn = x + n * CB * HP * WP * {cell};",
-            *(f"    {ends.start(f'start{v}', f'oc + {v} * V')}" for v in range(2)),
-            *(f"    memcpy(starts + {v} * V, &start{v}, sizeof start{v});" for v in range(2)),
+            *indent(print_starts(ends)),
             "    for (int64_t b = band * BAND; b < tl_min((band + 1) * BAND, BLOCKS); b++) {",
             f"        const int64_t q0 = b * {ROWS}, q1 = q0 + {TILE} < PIXELS ? q0 + {TILE} : q0;",
             f"        const {dot.ctype} *const x0 = xn + ({at.format(q='q0')}) * {cell};",

@@ -8,8 +8,7 @@ import numpy as np
 
 from tuili.codegen.kernel import KernelBuilder
 from tuili.codegen.kernels.conv.rows import indent
-from tuili.codegen.kernels.quantized.amx import COLUMNS, LANES, ROWS, STEP_BYTES
-from tuili.codegen.kernels.quantized.amx_cells import C_SUMS
+from tuili.codegen.kernels.quantized.amx import COLUMNS, LANES, ROWS, STEP_BYTES, print_starts
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.ends import Ends
 from tuili.ir import Value
@@ -84,7 +83,7 @@ def _band(rows: Dim, row_bytes: int, panels: int) -> Dim:
 
 
 def _body(dot: Dot, width: int, ends: Ends) -> str:
-    total, numbers = C_SUMS[dot.sum], STEP_BYTES // dot.bytes
+    total, numbers = dot.scalar, STEP_BYTES // dot.bytes
     return "\n".join(
         [
             "(void)BANDS;",
@@ -95,8 +94,7 @@ def _body(dot: Dot, width: int, ends: Ends) -> str:
             "for (int64_t item = begin; item < end; item++) {",
             "    const int64_t panel = item % PANELS, band = item / PANELS;",
             f"    const int64_t oc = panel * {COLUMNS}, stop = tl_min((band + 1) * BAND, M);",
-            *(f"    {ends.start(f'start{v}', f'oc + {v} * V')}" for v in range(2)),
-            *(f"    memcpy(starts + {v} * V, &start{v}, sizeof start{v});" for v in range(2)),
+            *indent(print_starts(ends)),
             f"    for (int64_t row = band * BAND; row < stop; row += {ROWS}) {{",
             f"        const int64_t rows = tl_min({ROWS}, stop - row);",
             f"        const {dot.ctype} *const x0 = x + row * K;",

@@ -45,6 +45,11 @@ class Dot:
         """The size of a stored code."""
         return 4 // self.group
 
+    @property
+    def scalar(self) -> str:
+        """The C type of one sum."""
+        return {"vi": "int32_t", "vf": "float"}[self.sum]
+
     def weights_at(self, place: str) -> str:
         """C: V groups of weights."""
         return f"{self.load}({place})" if self.load else f"*(const vi_any *)({place})"

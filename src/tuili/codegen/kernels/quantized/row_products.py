@@ -25,7 +25,6 @@ from tuili.tensors import Array, Dim, ceil_div, numel
 BAND_BYTES = 160 * 1024  # of rows that all panels read before the next band
 ENOUGH_ITEMS = 16
 QUADS = 4
-SCALARS = {"vi": "int32_t", "vf": "float"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,7 @@ class _Printer:
 
     def _partial(self, pixels: int, vectors: int) -> list[str]:
         """The last columns, one by one."""
-        lines = [f"{SCALARS[self.dot.sum]} sums[{pixels}][{vectors} * V];"]
+        lines = [f"{self.dot.scalar} sums[{pixels}][{vectors} * V];"]
         lines += [
             f"*({self.dot.sum}_any *)&sums[{p}][{v} * V] = acc{p}_{v};"
             for p in range(pixels)
