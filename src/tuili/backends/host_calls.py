@@ -7,12 +7,14 @@ Tensors lie in a memfd that travels with the message.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Any, Final, Literal
+from weakref import WeakSet
 
 import msgspec
 
@@ -75,7 +77,7 @@ class AskReady(msgspec.Struct, tag=True, array_like=True):
 ToServer = Call | Unwanted
 ToHost = Called | Cancelled | AskReady
 
-# Answers to one call whose tensors stay where they came; those behind them are copied.
+# A mapping takes a descriptor as long as the model holds one of its tensors: more are copied.
 _MOST_MAPPED: Final = 16
 _decode_call: Final = msgspec.msgpack.Decoder(ToServer).decode
 _decode_called: Final = msgspec.msgpack.Decoder(ToHost).decode
@@ -91,9 +93,15 @@ def pack(tensors: Mapping[str, Array]) -> tuple[list[Tensor], int, int]:
     return laid, memory.capacity, descriptor
 
 
-def unpack(tensors: list[Tensor], capacity: int, descriptors: list[int]) -> dict[str, Array]:
+def unpack(
+    tensors: list[Tensor],
+    capacity: int,
+    descriptors: list[int],
+    mapped: WeakSet[mmap.mmap] | None = None,
+) -> dict[str, Array]:
     """The tensors of a message that came with a memfd; views keep the memory alive.
 
+    `mapped` holds the mappings that are still in use, where they are to be few.
     InternalError when this process has no descriptors left, so that it cannot be had.
     """
     if not tensors:
@@ -105,7 +113,13 @@ def unpack(tensors: list[Tensor], capacity: int, descriptors: list[int]) -> dict
         memory.remap(capacity)
     except OSError as error:
         raise InternalError(f"no memory for the tensors of a message: {error}") from error
-    return {tensor.name: memory.read(tensor) for tensor in tensors}
+    found = {tensor.name: memory.read(tensor) for tensor in tensors}
+    if mapped is None:
+        return found
+    if len(mapped) >= _MOST_MAPPED:
+        return {name: array.copy() for name, array in found.items()}
+    mapped.add(memory.mapping)
+    return found
 
 
 def send(to: socket.socket, message: ToServer | ToHost, descriptor: int = -1) -> None:
@@ -151,6 +165,7 @@ class Caller:
         self._count = 0
         self._waiting: dict[int, Callable[[tuple[Called, dict[str, Array]]], None]] = {}
         self._cancelled: set[tuple[int, int]] = set()
+        self._mapped: WeakSet[mmap.mmap] = WeakSet()
         self._reader: threading.Thread | None = None
         self._is_over = False
         self.on_ask_ready: Callable[[], None] | None = None  # called by the thread that listens
@@ -170,10 +185,6 @@ class Caller:
         answers: SimpleQueue[tuple[Called, dict[str, Array]]] = SimpleQueue()
 
         def put(answer: tuple[Called, dict[str, Array]]) -> None:
-            if answers.qsize() > _MOST_MAPPED:
-                # A mapping takes a descriptor, and the model may be in no hurry.
-                called, tensors = answer
-                answer = called, {name: array.copy() for name, array in tensors.items()}
             answers.put(answer)
             if told is not None:
                 told()
@@ -239,7 +250,7 @@ class Caller:
         if put is None:
             return
         try:
-            tensors = unpack(message.tensors, message.capacity, descriptors)
+            tensors = unpack(message.tensors, message.capacity, descriptors, self._mapped)
         except InternalError as error:
             message = Called(message.number, message.final, text=str(error), kind=kind_of(error))
             tensors = {}

@@ -204,25 +204,27 @@ class SlotMemory:
 
     def put(self, start: int, raw: bytes) -> None:
         """Write bytes where there is room for them."""
-        self._mapped()[start : start + len(raw)] = raw
+        self.mapping[start : start + len(raw)] = raw
 
     def spilled(self, at: Spilled) -> bytes:
         """The message that the other side has put here."""
         self.remap(at.capacity)
-        return self._mapped()[at.offset : at.offset + at.size]
+        return self.mapping[at.offset : at.offset + at.size]
 
     def view(self, tensor: Tensor) -> Array:
         """A fixed-size tensor in place."""
-        return np.ndarray(tensor.shape, _NUMPY[tensor.dtype], self._mapped(), tensor.offset)
+        return np.ndarray(tensor.shape, _NUMPY[tensor.dtype], self.mapping, tensor.offset)
 
     def read(self, tensor: Tensor) -> Array:
         """A tensor: in place if its elements have a fixed size, else decoded."""
         if tensor.dtype == "str":
-            raw = self._mapped()[tensor.offset : tensor.offset + tensor.size]
+            raw = self.mapping[tensor.offset : tensor.offset + tensor.size]
             return _unpack_text(raw, tensor.shape)
         return self.view(tensor)
 
-    def _mapped(self) -> mmap.mmap:
+    @property
+    def mapping(self) -> mmap.mmap:
+        """The memory as it is mapped now."""
         assert self._map is not None, "a slot is used before its first fit or remap"
         return self._map
 
@@ -242,7 +244,7 @@ class SlotMemory:
         self.fit(start)
         for tensor, parts, text in laid:
             if tensor.dtype == "str":
-                self._mapped()[tensor.offset : tensor.offset + tensor.size] = text
+                self.mapping[tensor.offset : tensor.offset + tensor.size] = text
             elif len(parts) == 1:
                 self.view(tensor)[...] = parts[0]
             else:
