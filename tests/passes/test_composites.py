@@ -10,6 +10,9 @@ import pytest
 
 from tests.importers.single_nodes import Case, assert_close, assert_native, feeds_of, model_of
 from tests.ops.beside_onnxruntime import by_onnxruntime, f32
+from tuili import compile as compile_model
+from tuili import load
+from tuili.errors import InvalidArgument
 from tuili.importers.onnx import import_model
 from tuili.ops.interpret import run
 
@@ -49,6 +52,9 @@ CASES = {
         {0: "batch time", 1: "batch"},
         batch_axis=0,
         time_axis=1,
+    ),
+    "ReverseSequence of rows, open in time and batch": case(
+        "ReverseSequence", [f32(5, 3, 4, 2), ints(5, 0, 3)], {0: "time batch _ _", 1: "batch"}
     ),
     "Col2Im": case("Col2Im", [f32(2, 12, 20), ints(6, 5), ints(2, 2)], {0: "batch _ _"}),
     "Col2Im, all at once": case(
@@ -106,6 +112,50 @@ CASES = {
         mode="cubic",
     ),
 }
+
+# Newer than onnxruntime's: beside their meaning in NumPy only.
+NEWEST = 24
+WRITES = {
+    "rows": case(
+        "TensorScatter",
+        [f32(2, 3, 6, 4), f32(2, 3, 2, 4), ints(1, 4)],
+        {0: "batch _ past _", 1: "batch _ new _", 2: "batch"},
+    ),
+    "from the beginning": case(
+        "TensorScatter", [f32(2, 6, 4), f32(2, 2, 4)], {0: "batch past _", 1: "batch new _"}
+    ),
+    "around the end": case(
+        "TensorScatter",
+        [f32(2, 3, 6, 4), f32(2, 3, 4, 4), ints(3, 5)],
+        {0: "batch _ past _", 1: "batch _ new _", 2: "batch"},
+        mode="circular",
+    ),
+    "along the last axis": case(
+        "TensorScatter",
+        [f32(2, 3, 6), f32(2, 3, 2), ints(0, 4)],
+        {0: "batch _ past", 1: "batch _ new", 2: "batch"},
+        axis=-1,
+    ),
+    "behind the batch": case(
+        "TensorScatter",
+        [f32(2, 6, 3, 2), f32(2, 1, 3, 2), ints(5, 0)],
+        {0: "batch past _ _", 1: "batch new _ _", 2: "batch"},
+        axis=1,
+    ),
+}
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_rows_of_a_cache_are_written_natively(is_open: bool, tmp_path: Path) -> None:
+    names = {name.replace(" ", "_"): case for name, case in WRITES.items()}
+    assert_native(names, tmp_path, is_open=is_open, opset=NEWEST)
+
+
+def test_a_row_outside_of_the_cache_is_said(tmp_path: Path) -> None:
+    outside = WRITES["rows"]._replace(inputs=[f32(2, 3, 6, 4), f32(2, 3, 2, 4), ints(1, 5)])
+    artifact = compile_model(model_of({"c": outside}, opset=NEWEST), tmp_path / "m.tuili")
+    with pytest.raises(InvalidArgument, match="out of range"):
+        load(artifact.path).run(feeds_of("c", outside))
 
 
 @pytest.mark.parametrize("is_open", [False, True])

@@ -85,16 +85,26 @@ static inline vf v_log1p(vf x)
     return v_log(u) + v_select(u < v_set1(INFINITY), lost, v_set1(0.0f));
 }
 
+/* Near 0 an odd polynomial, else 1 - 2 / (e^2|x| + 1), rounded to 1 long before 20. With h half of
+   what 2^n leaves of 2|x|, e^2|x| + 1 is one sum: (q h^2 + h) 2^(n+1) + (2^n + 1). */
 static inline vf v_tanh(vf x)
 {
     const vf a = v_abs(x), x2 = x * x;
-    vf q = x2 * -0.00570498733f + 0.020639088f;
-    q = q * x2 - 0.0537397154f;
-    q = q * x2 + 0.133314416f;
-    q = q * x2 - 0.333332807f;
-    const vf small = q * (x2 * x) + x;
-    const vf large = 1.0f - 2.0f / (v_exp_short(a + a) + 1.0f);
-    return v_select(a < v_set1(0.625f), small, v_copysign(large, x));
+    vf p = x2 * -0.00570498733f + 0.020639088f;
+    p = p * x2 - 0.0537397154f;
+    p = p * x2 + 0.133314416f;
+    p = p * x2 - 0.333332807f;
+    const vf small = p * (x2 * x) + x;
+    const vf c = v_min(v_set1(20.0f), a);
+    const vf t = c * 2.88539008f + 12583040.0f, n = t - 12583040.0f;
+    const vf h = c - n * 0.34657359f;
+    const vf power = v_from_bits((v_bits(t) & 255) << 23);
+    vf q = h * 0.0442066362f + 0.133899465f;
+    q = q * h + 0.333347112f;
+    q = q * h + 0.666660845f;
+    q = q * h + 0.99999988f;
+    const vf e = (q * (h * h) + h) * power + (power * 0.5f + 1.0f);
+    return v_select(a < v_set1(0.625f), small, v_copysign(1.0f - 2.0f / e, x));
 }
 
 /* Near 0 an odd polynomial, else 1 - e^p(|x|); erf rounds to 1 from 3.93 on. */
@@ -114,7 +124,7 @@ static inline vf v_erf(vf x)
     p = p * a - 0.638144851f;
     p = p * a - 1.12708914f;
     p = p * a - 0.000341522857f;
-    return v_select(a < v_set1(1.0f), small, v_copysign(1.0f - v_exp(p), x));
+    return v_select(a < v_set1(1.0f), small, v_copysign(1.0f - v_exp_short(p), x));
 }
 
 /* x = n pi / 2 + r, |r| <= pi / 4: the sine or cosine of r, by turns; `shift` is 1 for a cosine. */

@@ -30,17 +30,58 @@ def _is_reversal(node: Node) -> bool:
 def _reverse_sequence(m: Making) -> None:
     """Places of each text: those within its length backwards, the others as they are."""
     x, lengths = m.node.required(0), m.node.required(1)
-    rank = len(x.shape)
-    batch, time = (int(attr(m.node, name)) % rank for name in ("batch_axis", "time_axis"))
-    order = (batch, time, *(axis for axis in range(rank) if axis not in (batch, time)))
-    places = counted(m, x.shape[time])
-    ends = m("Reshape", m("Min", lengths, m.dims((x.shape[time],))), np.array([-1, 1], np.int64))
+    batch, time = (int(attr(m.node, name)) % len(x.shape) for name in ("batch_axis", "time_axis"))
+    if {batch, time} != {0, 1}:
+        order = (batch, time, *(axis for axis in range(len(x.shape)) if axis not in (batch, time)))
+        texts = m("Transpose", x, perm=order)
+        picked = m("GatherND", texts, _turned(m, lengths, x.shape[time]), batch_dims=1)
+        m.replace(m("Transpose", picked, perm=tuple(int(at) for at in np.argsort(order))))
+        return
+    places = _turned(m, lengths, x.shape[time])
+    if batch == 0:
+        m.replace(m("GatherND", x, places, batch_dims=1))
+        return
+    places = m("Transpose", places, perm=(1, 0, 2))
+    texts = m("Reshape", counted(m, x.shape[batch]), np.array([1, -1, 1], np.int64))
+    texts = m("Expand", texts, m.dims((x.shape[time], x.shape[batch], 1)))
+    m.replace(m("GatherND", x, m("Concat", places, texts, axis=2)))
+
+
+def _turned(m: Making, lengths: Value, longest: Dim) -> Value:
+    """[batch, time, 1]: where the element of each place comes from."""
+    places = counted(m, longest)
+    ends = m("Reshape", m("Min", lengths, m.dims((longest,))), np.array([-1, 1], np.int64))
     turned = m("Sub", m("Sub", ends, places), np.int64(1))
     taken = m("Where", m("Less", places, ends), turned, places)
-    indices = m("Unsqueeze", taken, np.array([2]))
-    picked = m("GatherND", m("Transpose", x, perm=order), indices, batch_dims=1)
-    back = tuple(int(axis) for axis in np.argsort(order))
-    m.replace(m("Transpose", picked, perm=back))
+    return m("Unsqueeze", taken, np.array([2]))
+
+
+# -- TensorScatter -------------------------------------------------------------------------------
+
+
+def _is_written(node: Node) -> bool:
+    given = (value for value in node.inputs if value is not None)
+    return all(map(is_known, given)) and is_known(node.output)
+
+
+def _tensor_scatter(m: Making) -> None:
+    """Rows of a cache, written from a place on that each text has of its own (TensorScatter-24)."""
+    past, update, starts = m.node.required(0), m.node.required(1), m.node.input(2)
+    axis = int(attr(m.node, "axis")) % len(past.shape)
+    batch, size, count = past.shape[0], past.shape[axis], update.shape[axis]
+    between, behind = numel(past.shape[1:axis]), past.shape[axis + 1 :]
+    places = m("Reshape", counted(m, count), np.array([1, 1, -1, 1], np.int64))
+    if starts is not None:
+        places = m("Add", m("Reshape", starts, np.array([-1, 1, 1, 1], np.int64)), places)
+    if attr(m.node, "mode") == "circular":
+        places = m("Mod", places, m.dims((size,)))
+    every = m.dims((batch, between, count, 1))
+    lines = m("Reshape", counted(m, batch * between), m.dims((batch, between, 1, 1)))
+    indices = m("Concat", *(m("Expand", each, every) for each in (lines, places)), axis=3)
+    indices = shaped(m, indices, (batch * between, count, 2))
+    data = shaped(m, past, (batch * between, size, *behind))
+    rows = shaped(m, update, (batch * between, count, *behind))
+    m.replace(shaped(m, m("ScatterND", data, indices, rows), past.shape))
 
 
 # -- AffineGrid ----------------------------------------------------------------------------------
@@ -126,4 +167,5 @@ REWRITES: Final = {
     "MeanVarianceNormalization": Rewrite(_mean_variance, _is_real),
     "ReverseSequence": Rewrite(_reverse_sequence, _is_reversal),
     "STFT": Rewrite(stft, is_stft),
+    "TensorScatter": Rewrite(_tensor_scatter, _is_written),
 }

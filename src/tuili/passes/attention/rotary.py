@@ -33,9 +33,12 @@ def turned(m: Making, x: Heads, cos: Value, sin: Value, *, interleaved: bool) ->
 
 
 def _halves(m: Making, x: Value, cos: Value, sin: Value) -> list[Value]:
-    """The first half of a head against the second."""
-    a, b = m.all("Split", x, outputs=2, axis=3, num_outputs=2)
-    return [m("Concat", *_rotated(m, a, b, cos, sin), axis=3)]
+    """The first half of a head against the second: all of it, and its halves exchanged."""
+    lead, size = x.shape[:3], x.shape[3]
+    apart = shaped(m, x, (*lead, 2, size // 2))
+    other = shaped(m, m("Gather", apart, np.array([1, 0], np.int64), axis=3), x.shape)
+    cos, sin = m("Concat", cos, cos, axis=3), m("Concat", m("Neg", sin), sin, axis=3)
+    return [m("Add", m("Mul", x, cos), m("Mul", other, sin))]
 
 
 def _interleaved(m: Making, x: Value, cos: Value, sin: Value) -> list[Value]:
