@@ -58,6 +58,20 @@ for mode in ("nearest", "linear", "cubic"):
                     blocked=True,
                     tolerance=2e-5,
                 )
+# Lines long enough for whole vectors, enlarged by whole numbers: the places repeat.
+for mode in ("linear", "cubic"):
+    for coord in ("half_pixel", "asymmetric", "pytorch_half_pixel", "align_corners"):
+        for times in (2, 3, 4, 8):
+            for width in (1, 5, 45):
+                a = {"mode": mode, "coordinate_transformation_mode": coord}
+                if times == 2 and mode == "cubic":
+                    a["exclude_outside"] = 1
+                nm = f"line_{mode}_{coord}_{times}_{width}"
+                given = [floats(2, 3, 2, width), None, scales(1, 1, 1, times), None]
+                CASES[nm] = Case("Resize", given, a, tolerance=2e-5)
+                CASES[nm + "_open"] = Case(
+                    "Resize", given, a, dims={0: [2, 3, "H", "W"]}, tolerance=2e-5
+                )
 for nm in ("round_prefer_ceil", "floor", "ceil"):
     CASES["rn" + nm] = Case(
         "Resize", [floats(2, 3, 7, 9), None, scales(1, 1, 1.3, 2)], {"nearest_mode": nm}

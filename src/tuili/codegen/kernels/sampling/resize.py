@@ -14,6 +14,7 @@ from tuili.codegen.kernel import Context, KernelBuilder, physical_shape, size_of
 from tuili.codegen.kernels.movement.copy import share_or_copy
 from tuili.codegen.kernels.movement.strided import is_movable
 from tuili.codegen.kernels.movement.strided_copy import UNSIGNED
+from tuili.codegen.kernels.sampling.resize_lines import line_body
 from tuili.codegen.kernels.sampling.resize_tables import Axis, Table, make_table
 from tuili.errors import Unsupported
 from tuili.ir import Node, Value
@@ -232,6 +233,11 @@ def _pass(
     k.write("y", ends[1])
     k.dims("SIZE RESULT INNER", (table.axis.size, table.axis.result, inner))
     fill = float(attr(k.node, "extrapolation_value"))
+    if types[0] is DType.F32 is types[1] and inner == 1 and taps <= 4:
+        k.body(line_body(k, table))
+        count = outer * table.axis.result
+        k.emit(grid=outer, flops=count * 2 * taps, bytes=count * 8)
+        return
     if types[0] is DType.F32 is types[1]:
         lines = _vector_taps(taps)
     else:
