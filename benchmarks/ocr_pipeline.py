@@ -5,11 +5,13 @@ closed loop, interleaved rounds, the same picture; prints pictures per second, m
 their ratio. There are as many instances of each network as cores, of one thread each; with
 `--instances 0` nothing is configured, as a user has it who copies the networks into a folder.
 
-Prediction. Both ways run the same networks, which is most of the work: 0.47 s of CPU per picture
-on two cores of AMD Zen 3. Beside them the pipeline takes 0.055 s in its Python steps; the client
-takes 0.105 s for the same steps and for 27 MB of floats over HTTP, and the server 0.02 s for those.
-So with all cores busy the ratio is (0.47 + 0.125) / (0.47 + 0.055) = 1.13 at least; it is more
-where the clients' work takes the place of the networks' in the caches.
+Beside the rates it prints the CPU time of a picture, in the server with its hosts and in clients.
+The ratio of the sums is that of the rates where nothing else runs, and holds on a busy machine too.
+
+Prediction. Both ways run the same networks, some 490 ms of CPU for a picture on two cores of Zen 3.
+The pipeline has 80 ms of Python steps beside them, and reads each line as wide as it is; a client
+takes 150 ms for the same steps and for 27 MB of floats over HTTP, and pads its batches by up to a
+tenth. So with all cores busy the ratio is (490 + 25 + 60 + 150) / (490 + 25 + 80) = 1.22.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import numpy as np
 from examples.ocr.pictures import rendered_sample
 from examples.ocr.reader import read
 from examples.ocr.service import NETWORKS, build_repository, characters, remote, served
+from tuili.bench.load.processes import cpu_seconds
 
 WAYS = ("client", "pipeline")
 
@@ -51,17 +54,26 @@ def main() -> None:
         workers = [_Worker(address) for _ in range(options.concurrency)]
         rates: dict[str, list[float]] = {way: [] for way in WAYS}
         latencies: dict[str, list[float]] = {way: [] for way in WAYS}
+        spent = {way: np.zeros(2) for way in WAYS}
+        pictures = dict.fromkeys(WAYS, 0)
         for _ in range(options.rounds):
             for way in WAYS:
+                before = _cpu_seconds(workers)
                 found = _round(workers, way, options.seconds)
+                spent[way] += _cpu_seconds(workers) - before
+                pictures[way] += len(found)
                 rates[way].append(sum(share for _, share in found) / options.seconds)
                 latencies[way] += [latency for latency, _ in found]
         for worker in workers:
             worker.close()
     for way in WAYS:
+        server, clients = (1000 * seconds / max(pictures[way], 1) for seconds in spent[way])
+        print(f"{way:9} {server:7.0f} ms of CPU a picture in the server, {clients:.0f} in clients")
         p50, p99 = np.percentile(latencies[way], [50, 99])
         rate = statistics.median(rates[way])
         print(f"{way:9} {rate:7.2f} pictures/s  p50 {1000 * p50:6.0f} ms  p99 {1000 * p99:6.0f} ms")
+    client, pipeline = (sum(spent[way]) / max(pictures[way], 1) for way in WAYS)
+    print(f"CPU, client / pipeline: {client / pipeline:.2f}")
     ratios = [b / a for a, b in zip(rates["client"], rates["pipeline"], strict=True)]
     print(f"pipeline / client: {statistics.median(ratios):.2f} (c={options.concurrency})")
 
@@ -85,11 +97,19 @@ class _Worker:
             target=_work, args=(address, theirs)
         )
         self._process.start()
+        self.pid = self._process.pid or 0
         self.pipe.recv()
 
     def close(self) -> None:
         self.pipe.send(None)
         self._process.join()
+
+
+def _cpu_seconds(workers: list[_Worker]) -> np.ndarray:
+    """CPU time so far: of the server with its hosts, and of all clients."""
+    clients = sum(cpu_seconds(worker.pid) for worker in workers)
+    me = os.getpid()
+    return np.array([cpu_seconds(me) - time.process_time() - clients, clients])
 
 
 def _round(workers: list[_Worker], way: str, seconds: float) -> list[tuple[float, float]]:

@@ -65,11 +65,12 @@ def decoded(probabilities: np.ndarray, characters: list[str]) -> tuple[str, floa
     Greedy CTC: the best symbol of each step, repeats joined, blanks dropped.
     """
     best = probabilities.argmax(axis=1)
+    confidence = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0]
     fresh = np.append(True, best[1:] != best[:-1]) & (best != BLANK)
     if not fresh.any():
         return "", 0.0
     text = "".join(characters[symbol] for symbol in best[fresh])
-    return text.strip(), float(probabilities.max(axis=1)[fresh].mean())
+    return text.strip(), float(confidence[fresh].mean())
 
 
 def character_list(metadata: str) -> list[str]:

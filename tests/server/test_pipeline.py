@@ -171,3 +171,124 @@ def test_what_cannot_work_is_refused_at_load(repository, old, new, text):
     failures = run(repository, scenario)
     assert list(failures) == ["p"]
     assert re.search(text, failures["p"]), failures["p"]
+
+
+LISTS = """
+inputs:
+  sizes: INT64[-1]
+outputs:
+  sums: join.sums
+  texts: join.texts
+steps:
+  cut:
+    python: steps.py:cut
+    inputs: {sizes: sizes}
+    outputs: {rows: "list of FP32[-1,2]", words: "list of BYTES[-1]"}
+  read:
+    model: a
+    inputs: {x: cut.rows}
+  join:
+    python: steps.py:join
+    inputs: {rows: read.y, words: cut.words}
+    outputs: {sums: "FP32[-1]", texts: "BYTES[-1]"}
+"""
+LIST_FUNCTIONS = """
+import numpy as np
+
+def cut(sizes):
+    rows = [np.full((size, 2), size, np.float32) for size in sizes]
+    return {"rows": rows, "words": [[f"{size}"] * size for size in sizes]}
+
+def join(rows, words):
+    assert isinstance(rows, list) and all(row.shape == (len(w), 2) for row, w in zip(rows, words))
+    return {
+        "sums": np.array([row.sum() for row in rows], np.float32),
+        "texts": [b"".join(each) for each in words],
+    }
+
+def single(sizes):
+    rows = [np.full(2, size, np.float32) for size in sizes]
+    return {"rows": rows, "words": [[f"{size}"] for size in sizes]}
+
+def sums(rows, words):
+    return {"sums": np.array([row.sum() for row in rows if row.shape == (2,)]), "texts": []}
+
+def uneven(sizes):
+    return {"rows": [np.zeros((2, 2), np.float32)], "words": []}
+
+def flat(sizes):
+    return {"rows": [np.zeros(2, np.float32)], "words": []}
+
+def one_array(sizes):
+    return {"rows": np.zeros((2, 2), np.float32), "words": []}
+"""
+
+
+def ask_sizes(*sizes):
+    data = np.array(sizes, np.int64)
+    return InferRequest("p", [InputTensor("sizes", "INT64", data.shape, data)])
+
+
+@pytest.mark.parametrize("sizes", [(), (3,), (1, 3, 2, 3), (1,) * 200])
+def test_a_model_runs_once_for_each_item_of_a_list(repository, sizes):
+    write(repository, LISTS, LIST_FUNCTIONS)
+
+    async def scenario(dataplane):
+        found = {
+            each.name: each.data for each in (await infer(dataplane, ask_sizes(*sizes))).outputs
+        }
+        # The sums of `size` rows of two times `size`.
+        assert found["sums"].tolist() == [2 * size * size for size in sizes]
+        assert found["texts"].tolist() == [f"{size}".encode() * size for size in sizes]
+        (stats,) = dataplane.model_statistics("a")["model_stats"]
+        assert stats["inference_stats"]["success"]["count"] == len(sizes)
+
+    run(repository, scenario)
+
+
+def test_items_without_a_batch_dim_are_rows(repository):
+    text = LISTS.replace("FP32[-1,2]", "FP32[2]").replace("cut\n", "single\n")
+    write(repository, text.replace("steps.py:join", "steps.py:sums"), LIST_FUNCTIONS)
+
+    async def scenario(dataplane):
+        found = await infer(dataplane, ask_sizes(1, 5))
+        assert found.outputs[0].data.tolist() == [2, 10]
+
+    run(repository, scenario)
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        ("flat", r"flat\(\) gave 'rows\[0\]' of shape \[2\]; each is declared \[-1, 2\]"),
+        ("one_array", r"one_array\(\) gave 'rows' as ndarray; it is declared a list"),
+    ],
+)
+def test_what_is_no_list_of_such_items_fails_its_request(repository, function, text):
+    write(repository, LISTS.replace("steps.py:cut", f"steps.py:{function}"), LIST_FUNCTIONS)
+
+    async def scenario(dataplane):
+        with pytest.raises(TuiliError, match=text):
+            await infer(dataplane, ask_sizes(2))
+
+    run(repository, scenario)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("sizes: INT64[-1]", 'sizes: "list of INT64[]"', "a request brings no lists"),
+        ("sums: join.sums", "sums: read.y", "output 'sums' would be a list; join it"),
+        ("FP32[-1,2]", "FP32[-1,3]", r"is FP32\[-1,2\], but the tensor is list of FP32\[-1,3\]"),
+        ("list of FP32", "lists of FP32", r"expected a type as FP32\[-1,3\]"),
+        ("model: a\n", "model: a\n    when: cut.rows > 2\n", "needs a tensor of one element"),
+    ],
+)
+def test_lists_that_cannot_work_are_refused_at_load(repository, old, new, text):
+    write(repository, LISTS.replace(old, new), LIST_FUNCTIONS)
+
+    async def scenario(dataplane):
+        return dataplane.repository.failures()
+
+    failures = run(repository, scenario)
+    assert re.search(text, failures["p"]), failures["p"]

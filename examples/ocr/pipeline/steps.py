@@ -14,7 +14,6 @@ from examples.ocr.recognition import (
     CLASSIFIER_WIDTH,
     character_list,
     decoded,
-    natural_width,
     reading_width,
     strips,
     upside_down,
@@ -47,34 +46,23 @@ def find(image: Array, probability: Array) -> dict[str, Any]:
     }
 
 
-def arrange(crops: Array, sizes: Array, angles: Array) -> dict[str, Any]:
-    """The reader's strips in two widths, and which line each of them is."""
+def arrange(crops: Array, sizes: Array, angles: Array) -> list[Array]:
+    """The reader's strips, the right way up, each as wide as its line."""
     pictures = [
         Image.fromarray(crop[:height, :width])
         for crop, (height, width) in zip(crops, sizes, strict=True)
     ]
     if upside_down(pictures, angles):
         pictures = [picture.rotate(180) for picture in pictures]
-    order = sorted(range(len(pictures)), key=lambda at: natural_width(pictures[at]))
-    widths = [reading_width(pictures[at]) for at in order]
-    split = _cheapest_split(widths)
-    narrow, wide = order[:split], order[split:]
-    return {
-        "narrow": strips([pictures[at] for at in narrow], widths[split - 1]),
-        "wide": strips([pictures[at] for at in wide], widths[-1]),
-        "wide_count": len(wide),
-        "order": np.array(order),
-        "no_scores": np.zeros((0, 0, 0), np.float32),
-    }
+    return [strips([picture], reading_width(picture))[0] for picture in pictures]
 
 
-def decode(narrow: Array, wide: Array, order: Array) -> dict[str, Any]:
-    """Text and confidence of every line, in reading order."""
-    readings = [decoded(scores, CHARACTERS) for scores in (*narrow, *wide)]
-    lines = dict(zip(order.tolist(), readings, strict=True))
+def decode(scores: list[Array]) -> dict[str, Any]:
+    """Text and confidence of every line."""
+    lines = [decoded(each, CHARACTERS) for each in scores]
     return {
-        "text": [lines[at][0] for at in range(len(lines))],
-        "confidence": np.array([lines[at][1] for at in range(len(lines))], np.float32),
+        "text": [text for text, _ in lines],
+        "confidence": np.array([confidence for _, confidence in lines], np.float32),
     }
 
 
@@ -85,11 +73,3 @@ def _stacked(crops: list[Image.Image], sizes: Array) -> Array:
     for frame, crop in zip(stack, crops, strict=True):
         frame[: crop.height, : crop.width] = np.asarray(crop)
     return stack
-
-
-def _cheapest_split(widths: list[int]) -> int:
-    """Where to split ascending widths in two groups, each padded to its widest, for least work."""
-    work = [
-        at * widths[at - 1] + (len(widths) - at) * widths[-1] for at in range(1, len(widths) + 1)
-    ]
-    return 1 + work.index(min(work))

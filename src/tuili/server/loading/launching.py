@@ -279,6 +279,18 @@ class Launcher:
             outputs=tensor_configs(found.outputs()),
         )
         completed = complete_ensemble(declared)
+        many = frozenset(
+            at
+            for at, step in enumerate(read.steps)
+            if step.model and self._part(config.name, step.model, step.version).decoupled
+        )
+        for at in many & found.each.keys():
+            step = read.steps[at]
+            raise step.source.error(
+                f"model '{step.model}' answers any number of times, so it cannot run for each item "
+                "of a list",
+                "inputs",
+            )
         return Ensemble(
             found.dag,
             completed.signature,
@@ -289,13 +301,11 @@ class Launcher:
             submit_stream=self.submit_stream,
             broken=partial(self._broken_step, found.dag, own),
             statistics=self.statistics(config.name, str(version)),
-            many=frozenset(
-                at
-                for at, step in enumerate(read.steps)
-                if step.model and self._part(config.name, step.model, step.version).decoupled
-            ),
+            many=many,
             most_inflight=read.max_inflight_requests,
             own=own,
+            each=found.each,
+            lists=[name for name, kind in found.types.items() if kind.is_list],
         )
 
     async def _ensure(self, config: ModelConfig, models: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from tuili.errors import InvalidModel, nearest
 from tuili.server.protocol.signature import Signature, TensorRule, dims_text
 from tuili.server.repository.pipeline import Pipeline, PipelineStep, TensorType
 from tuili.server.scheduling.dag import Dag, Step
+from tuili.server.serving.ensemble_each import Each
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +20,10 @@ class PipelinePlan:
     """The Dag and the types of its tensors, merges included."""
 
     dag: Dag
-    types: Mapping[str, TensorType]
+    types: dict[str, TensorType]
     pipeline: Pipeline
+    # The model steps that run once for each item of a list.
+    each: dict[int, Each]
 
     def step_inputs(self, at: int) -> dict[str, TensorType]:
         """What a step is given, by the names of its inputs."""
@@ -39,16 +42,42 @@ def plan(name: str, pipeline: Pipeline, models: Mapping[str, Signature]) -> Pipe
     except InvalidModel as error:
         raise InvalidModel(f"{pipeline.source.name}: {error}") from error
     types = dict(pipeline.inputs)
-    for step, compiled in zip(pipeline.steps, dag.steps, strict=True):
-        for output, tensor in compiled.makes.items():
-            types[tensor] = _made_type(step, output, models)
-    _type_merges(pipeline, merges, types)
-    found = PipelinePlan(dag, types, pipeline)
-    for at, step in enumerate(pipeline.steps):
+    each: dict[int, Each] = {}
+    found = PipelinePlan(dag, types, pipeline, each)
+    for at in dag.order:
+        if isinstance(at, str):
+            types[at] = _joined(pipeline, at, [types[source] for source in merges[at]])
+        else:
+            _type_step(found, at, models)
+    for step in pipeline.steps:
         _check_conditions(step, types)
-        if step.model:
-            _check_inputs(step, found.step_inputs(at), models[step.name])
+    for output in pipeline.outputs:
+        if types[output].is_list:
+            raise pipeline.source.error(
+                f"output '{output}' would be a list; join it to one tensor in a Python step",
+                "outputs",
+                output,
+            )
     return found
+
+
+def _type_step(found: PipelinePlan, at: int, models: Mapping[str, Signature]) -> None:
+    """Check what a step is given and note what it makes, after those steps that it needs."""
+    step, given = found.pipeline.steps[at], found.step_inputs(at)
+    if step.model:
+        model = models[step.name]
+        lists = [name for name, kind in given.items() if kind.is_list]
+        if lists:
+            found.each[at] = Each(step.name, _one_row(lists, given, model))
+        _check_inputs(step, given, model, found.each.get(at))
+    for output, tensor in found.dag.steps[at].makes.items():
+        found.types[tensor] = _made_type(step, output, models, found.each.get(at))
+
+
+def _one_row(lists: list[str], given: dict[str, TensorType], model: Signature) -> bool:
+    """Whether items are rows without the batch dim of their model."""
+    ranks = {len(given[name].dims) - len(model.inputs[name].dims) for name in lists}
+    return model.max_batch_size > 0 and ranks == {0}
 
 
 def signature_of(
@@ -106,7 +135,9 @@ def _merges(pipeline: Pipeline) -> Iterable[tuple[str, tuple[str, ...]]]:
 # ------------------------------------------------------------------------------------- types
 
 
-def _made_type(step: PipelineStep, output: str, models: Mapping[str, Signature]) -> TensorType:
+def _made_type(
+    step: PipelineStep, output: str, models: Mapping[str, Signature], each: Each | None
+) -> TensorType:
     if not step.model:
         if output not in step.outputs:
             known = nearest(output, step.outputs)
@@ -118,46 +149,40 @@ def _made_type(step: PipelineStep, output: str, models: Mapping[str, Signature])
         raise step.source.error(
             f"model '{step.model}' has no output '{output}'.{nearest(output, signature.outputs)}"
         )
-    return TensorType(rule.datatype, _whole(signature, rule))
+    dims = rule.dims if each is not None and each.rows else _whole(signature, rule)
+    return TensorType(rule.datatype, dims, each is not None)
 
 
 def _whole(signature: Signature, rule: TensorRule) -> tuple[int, ...]:
     return (-1, *rule.dims) if signature.max_batch_size else rule.dims
 
 
-def _type_merges(
-    pipeline: Pipeline, merges: Mapping[str, tuple[str, ...]], types: dict[str, TensorType]
-) -> None:
-    waiting = dict(merges)
-    while waiting:
-        for name, sources in list(waiting.items()):
-            if all(source in types for source in sources):
-                types[name] = _joined(pipeline, name, [types[source] for source in sources])
-                del waiting[name]
-
-
 def _joined(pipeline: Pipeline, name: str, kinds: list[TensorType]) -> TensorType:
     """One type for all: dims that differ are open."""
     first = kinds[0]
     for kind in kinds[1:]:
-        if kind.datatype != first.datatype or len(kind.dims) != len(first.dims):
+        alike = kind.datatype == first.datatype and kind.is_list == first.is_list
+        if not alike or len(kind.dims) != len(first.dims):
             raise pipeline.source.error(
                 f"'{name}' may be {_text(first)} or {_text(kind)}; datatype and rank must agree",
                 *(("outputs", name) if name in pipeline.outputs else ("steps",)),
             )
         dims = (a if a == b else -1 for a, b in zip(first.dims, kind.dims, strict=True))
-        first = TensorType(first.datatype, tuple(dims))
+        first = TensorType(first.datatype, tuple(dims), first.is_list)
     return first
 
 
-def _check_inputs(step: PipelineStep, given: dict[str, TensorType], model: Signature) -> None:
+def _check_inputs(
+    step: PipelineStep, given: dict[str, TensorType], model: Signature, each: Each | None
+) -> None:
     for name, kind in given.items():
         where = step.source.at("inputs", name)
         rule = model.inputs.get(name)
         if rule is None:
             hint = nearest(name, model.inputs)
             raise where.error(f"model '{step.model}' has no input '{name}'.{hint}")
-        wanted = TensorType(rule.datatype, _whole(model, rule))
+        row = kind.is_list and each is not None and each.rows
+        wanted = TensorType(rule.datatype, rule.dims if row else _whole(model, rule))
         if not _fits(kind, wanted):
             raise where.error(f"input '{name}' of model '{step.model}' is {_text(wanted)}, but "
                               f"the tensor is {_text(kind)}")  # fmt: skip
@@ -169,7 +194,7 @@ def _check_inputs(step: PipelineStep, given: dict[str, TensorType], model: Signa
 def _check_conditions(step: PipelineStep, types: Mapping[str, TensorType]) -> None:
     for condition in step.when:
         kind = types[condition.tensor]
-        if any(dim > 1 for dim in kind.dims):
+        if kind.is_list or any(dim > 1 for dim in kind.dims):
             raise step.source.error(
                 f"a condition needs a tensor of one element, but '{condition.tensor}' is "
                 f"{_text(kind)}",
@@ -186,4 +211,4 @@ def _fits(kind: TensorType, wanted: TensorType) -> bool:
 
 
 def _text(kind: TensorType) -> str:
-    return kind.datatype + dims_text(kind.dims)
+    return "list of " * kind.is_list + kind.datatype + dims_text(kind.dims)

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from tuili.backends import BackendOptions
+from tuili.backends.function import LISTS, Lists
+from tuili.backends.items import SHAPES
 from tuili.server.execution.hosts import Host
 from tuili.server.loading.completion import declared_specs
 from tuili.server.loading.pipeline_plan import PipelinePlan, signature_of
@@ -42,7 +46,7 @@ def function_servable(plan: PipelinePlan, at: int, hosts: Sequence[Host], versio
     step = plan.pipeline.steps[at]
     name = f"{plan.dag.name}.{step.name}"
     servable = Servable(
-        signature_of(name, plan.step_inputs(at), step.outputs),
+        signature_of(name, crossing(plan.step_inputs(at)), crossing(step.outputs)),
         version,
         [slot for host in hosts for slot in host.slots],
         Terms(BatchPolicy()),
@@ -59,16 +63,35 @@ def tensor_configs(types: Mapping[str, TensorType]) -> tuple[TensorConfig, ...]:
     return tuple(TensorConfig(name, kind.datatype, kind.dims) for name, kind in types.items())
 
 
+def crossing(types: Mapping[str, TensorType]) -> dict[str, TensorType]:
+    """The tensors by which these reach a process: two for a list (backends/items.py)."""
+    found: dict[str, TensorType] = {}
+    for name, kind in types.items():
+        found[name] = TensorType(kind.datatype, (-1,)) if kind.is_list else kind
+        if kind.is_list:
+            found[name + SHAPES] = TensorType("INT64", (-1, -1))
+    return found
+
+
+def _lists(types: Mapping[str, TensorType]) -> dict[str, list[int]]:
+    return {name: list(kind.dims) for name, kind in types.items() if kind.is_list}
+
+
 def _host(
     plan: PipelinePlan, at: int, step: PipelineStep, config: ModelConfig, folder: Path
 ) -> Host:
     path = folder / step.file
     if not path.is_file():
         raise step.source.error(f"{path} is missing", "python")
+    given = plan.step_inputs(at)
     settings = BackendOptions(
-        parameters={**config.parameters, "function": step.function},
-        declared_inputs=declared_specs(tensor_configs(plan.step_inputs(at)), 0),
-        declared_outputs=declared_specs(tensor_configs(step.outputs), 0),
+        parameters={
+            **config.parameters,
+            "function": step.function,
+            LISTS: msgspec.json.encode(Lists(_lists(given), _lists(step.outputs))).decode(),
+        },
+        declared_inputs=declared_specs(tensor_configs(crossing(given)), 0),
+        declared_outputs=declared_specs(tensor_configs(crossing(step.outputs)), 0),
     )
     name = f"{plan.dag.name}.{step.name}-{folder.name}"
     return Host(host_spec(name, "function", path, settings))

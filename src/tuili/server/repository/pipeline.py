@@ -8,9 +8,9 @@
       find:
         python: steps.py:find             # a function of NumPy arrays
         inputs: {image: image}
-        outputs: {crops: "FP32[-1,3,48,-1]", count: "INT64[]"}
+        outputs: {crops: "list of FP32[3,48,-1]", count: "INT64[]"}
       read:
-        model: reader                     # a model of the repository
+        model: reader                     # a model of the repository; it runs once for each crop
         when: find.count > 0
         inputs: {x: find.crops}
       nothing: ...
@@ -39,7 +39,9 @@ _DATATYPES: Final = {
     for name in ENUMS["DataType"]
     if name != "TYPE_INVALID"
 }
-_TYPE: Final = re.compile(r"\s*(?P<datatype>\w+)\s*\[(?P<dims>[-\d,\s]*)\]\s*")
+_TYPE: Final = re.compile(
+    r"\s*(?P<list>list\s+of\s+)?(?P<datatype>\w+)\s*\[(?P<dims>[-\d,\s]*)\]\s*"
+)
 _STEP_NAME: Final = re.compile(r"[A-Za-z_][\w-]*")
 _FUNCTION: Final = re.compile(r"(?P<file>[\w-]+\.py):(?P<function>[A-Za-z_]\w*)")
 _TOP_KEYS: Final = ("inputs", "outputs", "steps", "max_inflight_requests")
@@ -48,10 +50,11 @@ _STEP_KEYS: Final = ("model", "version", "python", "inputs", "outputs", "when", 
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """Datatype and dims (-1: any) of a tensor, the batch dim included."""
+    """Datatype and dims (-1: any) of a tensor, the batch dim included, or of each in a list."""
 
     datatype: str
     dims: tuple[int, ...]
+    is_list: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def read(path: Path) -> Pipeline:
         if not top.get(key):
             raise source.error(f"a pipeline needs {key}", key)
     return Pipeline(
-        inputs=_types(top["inputs"], source.at("inputs")),
+        inputs=_plain(_types(top["inputs"], source.at("inputs")), source.at("inputs")),
         outputs=_references(top["outputs"], source.at("outputs")),
         steps=_steps(top["steps"], source.at("steps")),
         source=source,
@@ -110,7 +113,7 @@ def read(path: Path) -> Pipeline:
 
 
 def parse_type(text: object, source: Source) -> TensorType:
-    """`FP32[-1,3]`."""
+    """`FP32[-1,3]`, `list of FP32[3,-1]`."""
     found = _TYPE.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise source.error(f"expected a type as FP32[-1,3], found {text!r}")
@@ -123,7 +126,7 @@ def parse_type(text: object, source: Source) -> TensorType:
         raise source.error(f"expected whole numbers as dims, found {text!r}") from None
     if any(dim < -1 or dim == 0 for dim in dims):
         raise source.error(f"dims must be positive, or -1 for any, found {list(dims)}")
-    return TensorType(found["datatype"], dims)
+    return TensorType(found["datatype"], dims, bool(found["list"]))
 
 
 # ------------------------------------------------------------------------------------- steps
@@ -171,6 +174,17 @@ def _conditions(raw: object, source: Source) -> tuple[Condition, ...]:
 def _types(raw: object, source: Source) -> dict[str, TensorType]:
     found = _object(raw, source)
     return {name: parse_type(text, source.at(name)) for name, text in found.items()}
+
+
+def _plain(types: dict[str, TensorType], source: Source) -> dict[str, TensorType]:
+    for name, kind in types.items():
+        if kind.is_list:
+            raise source.error(
+                "a request brings no lists, only steps make them; take one tensor and divide it in "
+                "a Python step",
+                name,
+            )
+    return types
 
 
 def _references(raw: object, source: Source) -> dict[str, tuple[str, ...]]:

@@ -50,6 +50,8 @@ class Dag:
         # By step, the tensors that its model can do without; who knows the models fills it.
         self.optional: dict[int, frozenset[str]] = {}
         self.makers: dict[str, int] = {}
+        # Steps by number and merges by name, each after what it needs.
+        self.order: list[int | str] = []
         self._check_makers()
         self._check_ends()
         self._check_cycles()
@@ -137,6 +139,7 @@ class Dag:
             for name in joined:
                 del merges[name]
                 there.add(name)
+            self.order += [*(at for at, _ in ready), *joined]
 
 
 def _label(at: int, step: Step) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from tuili.server.protocol.messages import (
 from tuili.server.protocol.signature import Signature, TensorRule, prefix
 from tuili.server.repository.config import ModelConfig
 from tuili.server.scheduling.dag import Dag, Step
+from tuili.server.serving.ensemble_each import Each, Items, Value
 from tuili.server.serving.ensemble_fits import NO_FITS, Fits
 from tuili.server.serving.ensemble_once import OnceRun
 from tuili.server.serving.ensemble_steps import Run
@@ -125,8 +126,12 @@ class Ensemble:
         most_inflight: int = 0,
         most_of_step: int = 0,
         own: Mapping[int, Servable] | None = None,
+        each: Mapping[int, Each] | None = None,
+        lists: Iterable[str] = (),
     ) -> None:
         """`many` are the steps whose models answer any number of times.
+
+        Those in `each` run once for each item of the tensors that are `lists`.
 
         Over `most_inflight` requests are refused; over `most_of_step` of one step they wait.
         """
@@ -138,6 +143,8 @@ class Ensemble:
         self.types = types
         self.fits = fits
         self.many = many
+        self.each = each or {}
+        self.lists = frozenset(lists)
         self.decoupled = bool(many)
         if many:
             self.config = config | {"model_transaction_policy": {"decoupled": True}}
@@ -222,7 +229,7 @@ class Ensemble:
     def respond(
         self,
         request: InferRequest,
-        array_of: Callable[[str], Array],
+        value_of: Callable[[str], Value],
         absent: Callable[[str], bool],
     ) -> list[OutputTensor]:
         """The outputs that the request asked for, as far as they are there."""
@@ -232,7 +239,9 @@ class Ensemble:
         found: list[OutputTensor] = []
         for output in wanted:
             if not absent(output.name):
-                array = self.fits.out(output.name, array_of(output.name))
+                value = value_of(output.name)
+                assert not isinstance(value, Items)  # refused where a pipeline is planned
+                array = self.fits.out(output.name, value)
                 array = as_declared(self.signature, self.signature.outputs[output.name], array)
                 found.append(finish_output(self.signature, output, array, request.shared))
         return found

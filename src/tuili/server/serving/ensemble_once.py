@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from tuili.errors import InvalidModel, TuiliError
@@ -13,15 +13,15 @@ from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.scheduling.flow import Flow
 from tuili.server.serving.answering import hand_over
+from tuili.server.serving.ensemble_each import Value
 from tuili.server.serving.ensemble_steps import (
     LeftOut,
     Parts,
+    call_step,
     made_by,
     record_answered,
-    require_answer,
     response,
     scalar,
-    step_request,
     wanted_of,
 )
 
@@ -36,7 +36,7 @@ class OnceRun:
         self._rows = rows
         self._started_ns = time.monotonic_ns()
         self._flow = Flow(parts.dag, wanted_of(parts, request), self._value_of)
-        self._tensors: dict[str, Array] = {}
+        self._tensors: dict[str, Value] = {}
         self._tickets: dict[int, Ticket] = {}
         self._left_out = LeftOut()
         # What is chosen for one step holds for all steps of this request.
@@ -53,7 +53,7 @@ class OnceRun:
         self._parts.statistics.record_failure("CANCELED", self._age_ns())
         self._end()
 
-    def _arrive(self, arrays: dict[str, Array], absent: Sequence[str] = ()) -> None:
+    def _arrive(self, arrays: Mapping[str, Value], absent: Sequence[str] = ()) -> None:
         try:
             self._tensors.update(arrays)
             ready = self._flow.arrived(arrays, absent)
@@ -70,13 +70,13 @@ class OnceRun:
         except Exception as error:  # noqa: BLE001 - whatever it is, the request has ended
             self._fail(of_tree(error, "an ensemble's step could not be asked"))
 
-    def _array_of(self, tensor: str) -> Array:
+    def _array_of(self, tensor: str) -> Value:
         return self._tensors[self._flow.source_of(tensor)]
 
     def _value_of(self, tensor: str) -> Scalar:
         return scalar(self._parts, self._request, tensor, self._array_of(tensor))
 
-    def _gather(self, at: int) -> dict[str, Array]:
+    def _gather(self, at: int) -> dict[str, Value]:
         needs = self._parts.dag.steps[at].needs.values()
         return {name: self._array_of(name) for name in needs if not self._flow.is_absent(name)}
 
@@ -85,23 +85,22 @@ class OnceRun:
             for tensor in self._flow.free(at):
                 self._tensors.pop(tensor, None)
 
-    def _call(self, at: int, arrays: dict[str, Array]) -> None:
-        request = step_request(self._parts, at, self._request, arrays, self._variants)
-        ticket = self._parts.call(at, request, partial(self._step_done, at))
+    def _call(self, at: int, arrays: dict[str, Value]) -> None:
+        done = partial(self._step_done, at)
+        ticket = call_step(self._parts, at, self._request, arrays, self._variants, done)
         if self._reply is not None:
             self._tickets[at] = ticket
 
-    def _step_done(self, at: int, answer: InferResponse | TuiliError) -> None:
+    def _step_done(self, at: int, answers: Sequence[InferResponse] | TuiliError) -> None:
         self._tickets.pop(at, None)
         if self._reply is None:
             return
         try:
-            made = require_answer(self._parts, answer)
-            arrays, left_out = made_by(self._parts.dag, at, made)
+            arrays, left_out = made_by(self._parts, at, answers)
         except Exception as error:  # noqa: BLE001 - as in `_arrive`
             self._fail(of_tree(error, "an ensemble's step made an odd answer"))
             return
-        self._left_out.note(left_out, made.model)
+        self._left_out.note(left_out, self._parts.dag.steps[at].model)
         self._arrive(arrays, left_out)
 
     def _answer(self) -> None:

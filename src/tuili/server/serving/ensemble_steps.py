@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
+from tuili.backends.items import SHAPES, packed, unpacked
 from tuili.errors import InternalError, InvalidArgument, TuiliError
 from tuili.server.execution.pending import Reply, StreamReply, Ticket
+from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -21,6 +23,7 @@ from tuili.server.protocol.messages import (
 from tuili.server.protocol.signature import prefix
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.scheduling.dag import Dag
+from tuili.server.serving.ensemble_each import Calls, Each, Items, Value
 from tuili.server.serving.ensemble_fits import Fits
 from tuili.server.telemetry.statistics import Statistics
 
@@ -44,13 +47,16 @@ class Parts(Protocol):
     version: str
     fits: Fits
     statistics: Statistics
-    # The steps that answer any number of times.
+    # The steps that answer any number of times, and those that run once for each item of a list.
     many: frozenset[int]
+    each: Mapping[int, Each]
+    # The tensors that are lists.
+    lists: frozenset[str]
 
     def call(self, at: int, request: InferRequest, reply: Reply) -> Ticket: ...
     def call_many(self, at: int, request: InferRequest, reply: StreamReply) -> Ticket: ...
     def respond(
-        self, request: InferRequest, array_of: Callable[[str], Array], absent: Callable[[str], bool]
+        self, request: InferRequest, value_of: Callable[[str], Value], absent: Callable[[str], bool]
     ) -> list[OutputTensor]: ...
     def forget(self, run: Run) -> None: ...
 
@@ -72,23 +78,25 @@ def step_request(
     parts: Parts,
     at: int,
     parent: InferRequest,
-    arrays: Mapping[str, Array],
+    values: Mapping[str, Value],
     variants: dict[str, str],
 ) -> InferRequest:
-    """The request of a step; `arrays` are those of its inputs that are there, by their tensors."""
+    """The request of a step; `values` are those of its inputs that are there, by their tensors."""
     step = parts.dag.steps[at]
-    inputs = [
-        InputTensor(name, parts.types[tensor], array.shape, array)
-        for name, tensor in step.needs.items()
-        if tensor in arrays  # Its model can do without the others.
-        for array in (parts.fits.into(at, name, arrays[tensor]),)
-    ]
+    inputs: list[InputTensor] = []
+    for name, tensor in step.needs.items():
+        value = values.get(tensor)
+        if isinstance(value, Items):
+            inputs += _crossing(name, parts.types[tensor], value)
+        elif value is not None:  # Its model can do without the others.
+            array = parts.fits.into(at, name, value)
+            inputs.append(InputTensor(name, parts.types[tensor], array.shape, array))
     request = InferRequest(
         step.model,
         inputs,
         step.version,
         parent.id,
-        [RequestedOutput(name) for name in step.makes],
+        [RequestedOutput(name) for name in _asked(parts, at)],
         parent.parameters,
         parent.deadline,
         parent.origin,
@@ -99,20 +107,89 @@ def step_request(
     return request
 
 
-def made_by(dag: Dag, at: int, answer: InferResponse) -> tuple[dict[str, Array], list[str]]:
-    """The tensors that a step's answer brought, and those that it left out though they are used."""
+def _crossing(name: str, datatype: str, items: Items) -> list[InputTensor]:
+    """A list as it goes to a Python step (backends/items.py)."""
+    arrays = items.arrays
+    flat, shapes = packed(arrays, NUMPY[datatype], arrays[0].ndim if arrays else 0)
+    return [
+        InputTensor(name, datatype, flat.shape, flat),
+        InputTensor(name + SHAPES, "INT64", shapes.shape, shapes),
+    ]
+
+
+def _asked(parts: Parts, at: int) -> Iterator[str]:
+    """The outputs that a step is asked for."""
+    for name, tensor in parts.dag.steps[at].makes.items():
+        yield name
+        if tensor in parts.lists and at not in parts.each:
+            yield name + SHAPES
+
+
+def call_step(
+    parts: Parts,
+    at: int,
+    parent: InferRequest,
+    values: Mapping[str, Value],
+    variants: dict[str, str],
+    done: Callable[[Sequence[InferResponse] | TuiliError], None],
+) -> Ticket:
+    """Ask a step that answers once, or once for each item; `done` takes all that it says."""
+    each = parts.each.get(at)
+    if each is None:
+        request = step_request(parts, at, parent, values, variants)
+        return parts.call(at, request, lambda answer: done(_alone(answer)))
+    given = each.given(values)
+    calls = Calls(
+        len(given),
+        lambda item, reply: parts.call(
+            at, step_request(parts, at, parent, given[item], variants), reply
+        ),
+        done,
+    )
+    calls.start()
+    return calls
+
+
+def _alone(answer: InferResponse | TuiliError) -> Sequence[InferResponse] | TuiliError:
+    return answer if isinstance(answer, TuiliError) else (answer,)
+
+
+def made_by(
+    parts: Parts, at: int, answers: Sequence[InferResponse] | TuiliError
+) -> tuple[dict[str, Value], list[str]]:
+    """What a step's answers brought, and the tensors that they left out though they are used."""
+    if isinstance(answers, TuiliError):
+        parts.statistics.record_step_failure()
+        raise answers
+    dag, each = parts.dag, parts.each.get(at)
     makes = dag.steps[at].makes
+    brought = [_arrays_of(answer) for answer in answers]
+    found: dict[str, Value] = {}
+    if each is None:
+        (arrays,) = brought
+        for name, tensor in makes.items():
+            if name in arrays:
+                found[tensor] = arrays[name]
+            if name in arrays and tensor in parts.lists:
+                found[tensor] = Items(tuple(unpacked(arrays[name], arrays[name + SHAPES])))
+    else:
+        lists = each.made(brought, list(makes))
+        found = {makes[name]: items for name, items in lists.items()}
+    left_out = [
+        tensor
+        for tensor in makes.values()
+        if tensor not in found and (dag.users.get(tensor) or tensor in dag.outputs)
+    ]
+    return found, left_out
+
+
+def _arrays_of(answer: InferResponse) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for output in answer.outputs:
         if output.data is None:
             raise InternalError(f"step '{answer.model}' gave no data for '{output.name}'")
-        arrays[makes[output.name]] = output.data
-    left_out = [
-        tensor
-        for tensor in makes.values()
-        if tensor not in arrays and (dag.users.get(tensor) or tensor in dag.outputs)
-    ]
-    return arrays, left_out
+        arrays[output.name] = output.data
+    return arrays
 
 
 class LeftOut:
@@ -154,8 +231,9 @@ def response(parts: Parts, request: InferRequest, outputs: list[OutputTensor]) -
     return InferResponse(request.model, parts.version, outputs, request.id, told)
 
 
-def scalar(parts: Parts, request: InferRequest, tensor: str, array: Array) -> Scalar:
+def scalar(parts: Parts, request: InferRequest, tensor: str, array: Value) -> Scalar:
     """What a condition compares: the only element of a tensor."""
+    assert not isinstance(array, Items)  # refused where a pipeline is planned
     if array.size != 1:
         raise InvalidArgument(
             f"{prefix(request)}ensemble '{parts.dag.name}': a condition needs "
@@ -163,11 +241,3 @@ def scalar(parts: Parts, request: InferRequest, tensor: str, array: Array) -> Sc
         )
     value = array.item()
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def require_answer(parts: Parts, answer: InferResponse | TuiliError) -> InferResponse:
-    """The answer of a step, or its error raised."""
-    if isinstance(answer, TuiliError):
-        parts.statistics.record_step_failure()
-        raise answer
-    return answer

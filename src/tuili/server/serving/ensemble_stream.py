@@ -17,19 +17,20 @@ from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 from tuili.server.scheduling.branching import Branch
 from tuili.server.scheduling.conditions import Scalar
+from tuili.server.serving.ensemble_each import Value
 from tuili.server.serving.ensemble_steps import (
     LeftOut,
     Parts,
+    call_step,
     made_by,
     record_answered,
-    require_answer,
     response,
     scalar,
     step_request,
     wanted_of,
 )
 
-_Where = tuple[Branch[Array], int]
+_Where = tuple[Branch[Value], int]
 
 
 class StreamRun:
@@ -41,7 +42,7 @@ class StreamRun:
         self._reply: StreamReply | None = reply
         self._rows = rows
         self._started_ns = time.monotonic_ns()
-        self._root: Branch[Array] = Branch(parts.dag, wanted_of(parts, request), self._scalar)
+        self._root: Branch[Value] = Branch(parts.dag, wanted_of(parts, request), self._scalar)
         self._tickets: dict[_Where, Ticket] = {}
         self._left_out = LeftOut()
         self._under_way = 0
@@ -68,7 +69,7 @@ class StreamRun:
             self._fail(of_tree(error, "an ensemble's step could not be asked"))
 
     def _arrive(
-        self, branch: Branch[Array], arrays: Mapping[str, Array], absent: Sequence[str]
+        self, branch: Branch[Value], arrays: Mapping[str, Value], absent: Sequence[str]
     ) -> None:
         started = branch.arrived(arrays, absent)
         for where, at in started:
@@ -80,27 +81,29 @@ class StreamRun:
             if self._reply is not None:
                 self._call(where, at)
 
-    def _call(self, branch: Branch[Array], at: int) -> None:
+    def _call(self, branch: Branch[Value], at: int) -> None:
         parts, flow = self._parts, branch.flow
         needs = parts.dag.steps[at].needs.values()
         arrays = {name: branch.value(name) for name in needs if not flow.is_absent(name)}
-        request = step_request(parts, at, self._request, arrays, self._variants)
         if at in parts.many:
+            request = step_request(parts, at, self._request, arrays, self._variants)
             ticket = parts.call_many(at, request, partial(self._part, branch, at))
         else:
-            ticket = parts.call(at, request, partial(self._whole, branch, at))
+            done = partial(self._whole, branch, at)
+            ticket = call_step(parts, at, self._request, arrays, self._variants, done)
         if self._reply is not None and at in branch.running:
             self._tickets[branch, at] = ticket
 
-    def _whole(self, branch: Branch[Array], at: int, answer: InferResponse | TuiliError) -> None:
-        """The only answer of a step."""
+    def _whole(
+        self, branch: Branch[Value], at: int, answers: Sequence[InferResponse] | TuiliError
+    ) -> None:
+        """All that a step says that answers once."""
         if self._reply is None:
             return
 
         def take() -> None:
-            made = require_answer(self._parts, answer)
-            arrays, left_out = made_by(self._parts.dag, at, made)
-            self._left_out.note(left_out, made.model)
+            arrays, left_out = made_by(self._parts, at, answers)
+            self._left_out.note(left_out, self._parts.dag.steps[at].model)
             self._arrive(branch, arrays, left_out)
 
         self._guarded(partial(take))
@@ -108,7 +111,7 @@ class StreamRun:
 
     def _part(
         self,
-        branch: Branch[Array],
+        branch: Branch[Value],
         at: int,
         answer: InferResponse | TuiliError | None,
         final: bool,
@@ -119,9 +122,9 @@ class StreamRun:
 
         def take() -> None:
             if answer is not None:
-                made = require_answer(self._parts, answer)
-                arrays, left_out = made_by(self._parts.dag, at, made)
-                self._left_out.note(left_out, made.model)
+                told = answer if isinstance(answer, TuiliError) else (answer,)
+                arrays, left_out = made_by(self._parts, at, told)
+                self._left_out.note(left_out, self._parts.dag.steps[at].model)
                 self._arrive(branch.opened(at), arrays, left_out)
 
         self._guarded(partial(take))
@@ -130,7 +133,7 @@ class StreamRun:
         elif self._reply is not None:
             self._send()
 
-    def _step_over(self, branch: Branch[Array], at: int) -> None:
+    def _step_over(self, branch: Branch[Value], at: int) -> None:
         if self._reply is None:
             return
         self._tickets.pop((branch, at), None)
@@ -147,10 +150,10 @@ class StreamRun:
         self._end()
 
     # ---- answers
-    def _answer(self, branch: Branch[Array]) -> None:
+    def _answer(self, branch: Branch[Value]) -> None:
         branch.answer(self._answer_of(branch))
 
-    def _answer_of(self, branch: Branch[Array]) -> InferResponse | None:
+    def _answer_of(self, branch: Branch[Value]) -> InferResponse | None:
         """What a branch has come to; None where conditions skipped all that it was to make."""
         missing = branch.flow.missing()
         self._left_out.check(self._parts, self._request, missing)
@@ -187,7 +190,7 @@ class StreamRun:
             ticket.cancel()
         self._parts.forget(self)
 
-    def _scalar(self, tensor: str, array: Array) -> Scalar:
+    def _scalar(self, tensor: str, array: Value) -> Scalar:
         return scalar(self._parts, self._request, tensor, array)
 
     def _age_ns(self) -> int:
