@@ -43,6 +43,7 @@ from tuili.server.loading.launching import Launcher
 from tuili.server.memory import asked
 from tuili.server.memory.asked import Kind
 from tuili.server.memory.shared_memory import Regions, require_data
+from tuili.server.memory.standing import Standing
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import FOLLOWS, ServerOptions
 from tuili.server.protocol.messages import InferRequest
@@ -251,6 +252,10 @@ class DataPlane:
             return None  # Every use of a model has to be noted, or it goes for others.
         front = self._live.get(request.model, {}).get(request.version)
         return front if isinstance(front, Servable) and front.plain else None
+
+    def standing(self, request: InferRequest) -> Standing | None:
+        """Where all tensors of requests with the words of this one lie in shared memory."""
+        return self._regions.standing(request)
 
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket:
         """As `submit` for models that answer 0..n times: `reply(answer, final)`.

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from tuili.errors import TuiliError
+from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
+from tuili.server.memory.held import Held
 from tuili.server.memory.shared_memory import Lease, Regions
 from tuili.server.protocol.messages import InferRequest, InferResponse
 from tuili.server.tracing.tracer import PlainWays, Ways
 
 
 class Lending:
-    """Stands in the way of all requests, before anything that lets them wait.
-
-    What goes the express way never names shared memory.
-    """
+    """Stands in the way of all requests, before anything that lets them wait."""
 
     def __init__(self, dataplane: Ways, regions: Regions) -> None:
         self._before = PlainWays(dataplane)
         self._regions = regions
-        self.express = self._before.express
         dataplane.go_by(self)
 
     def submit(self, request: InferRequest, reply: Reply) -> Ticket:
@@ -54,6 +52,31 @@ class Lending:
             reply(answer, final)
 
         return _Borrower(lease, self._before.submit_stream(request, answered))
+
+    def express(
+        self,
+        express: Express,
+        raw: Buffer,
+        reply: Reply,
+        target: object,
+        deadline: float | None = None,
+    ) -> Ticket | None:
+        """As the data plane's; None where what the words name is not what it was."""
+        standing = express.standing
+        if standing is None:
+            return self._before.express(express, raw, reply, target, deadline)
+        if not standing.hold():
+            return None
+        held = Held(standing, reply, target)
+        try:
+            held.ticket = self._before.express(express, raw, held.answered, held, deadline)
+        except BaseException:
+            held.end()
+            raise
+        if held.ticket is None:
+            held.end()
+            return None
+        return held
 
     def go_by(self, ways: Ways) -> None:
         """Nobody asks."""

@@ -5,8 +5,9 @@ model version, which inputs, whether they fit, how the answer begins) is worked 
 long way, and kept as an `Express`. A later request with the same words only brings its bytes along:
 a batch of such requests is joined as bytes and split as bytes, and no array is made for a request.
 
-Only what is small and plain goes this way. A model behind a roll-out, a door, a cache, a layout or
-sequences takes the long one, as does a request with parameters, an id or shared memory.
+Only what is plain goes this way, and small where its bytes come and go with it; all its tensors may
+lie in shared memory instead. A model behind a roll-out, a door, a cache, a layout or
+sequences takes the long way, as does a request with parameters or an id.
 """
 
 from __future__ import annotations
@@ -20,16 +21,26 @@ import msgspec
 import numpy as np
 
 from tuili.errors import TuiliError
-from tuili.server.protocol.messages import Array, InferRequest, InputTensor
+from tuili.server.memory.sigbus import GUARD
+from tuili.server.protocol.datatypes import NUMPY
+from tuili.server.protocol.messages import (
+    SHARED_MEMORY_KEYS,
+    Array,
+    InferRequest,
+    InputTensor,
+)
 from tuili.server.telemetry.statistics import Statistics
 
 if TYPE_CHECKING:
     from tuili.server.execution.pending import Pending
+    from tuili.server.memory.standing import Standing
     from tuili.server.serving.servable import Servable
 
 _log = logging.getLogger("tuili.server")
 _NS: Final = 1_000_000_000
 MOST_BYTES: Final = 16 << 10  # of a request, and of the answers of a batch, on average
+
+_PLACE: Final = frozenset(SHARED_MEMORY_KEYS)
 
 Buffer = bytes | bytearray | memoryview
 Dims = tuple[int, ...]
@@ -42,7 +53,8 @@ class Express(msgspec.Struct, eq=False):
     `spans` tell of each input its name, type and shape, and where it lies among the bytes that a
     request brings, which are `size_bytes` in all. `wanted` are the outputs in the answer's order;
     `added` are the dims of size 1 that each has on the wire beyond the model's, () where none has.
-    A transport adds how an answer begins.
+    `standing` is where all tensors lie in shared memory, if they do: then no bytes are brought. A
+    transport adds how an answer begins.
     """
 
     servable: Servable
@@ -54,9 +66,13 @@ class Express(msgspec.Struct, eq=False):
     size_bytes: int
     wanted: tuple[str, ...]
     added: tuple[Dims, ...]
+    standing: Standing | None
 
     def send(self, target: Any, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
-        """Answer `target` with outputs of these shapes, whose bytes are `parts`."""
+        """Answer `target` with outputs of these shapes, whose bytes are `parts`.
+
+        Those of outputs in shared memory are there already, and none here.
+        """
         raise NotImplementedError
 
     def arrays(self, raw: Buffer) -> dict[str, Array]:
@@ -68,37 +84,44 @@ class Express(msgspec.Struct, eq=False):
 
 
 def common(
-    servable: Servable, request: InferRequest, places: Sequence[tuple[int, int]], size_bytes: int
+    servable: Servable,
+    request: InferRequest,
+    places: Sequence[tuple[int, int]],
+    size_bytes: int,
+    standing: Standing | None = None,
 ) -> dict[str, Any] | None:
     """The fields of an `Express` for requests with the words of this one; None if it is not plain.
 
     `places` tell where each input lies among the bytes that a request brings.
     """
+    if request.id or request.parameters or size_bytes > MOST_BYTES or not request.inputs:
+        return None
+    if not _are_plain(request, standing):
+        return None
     wanted = servable.signature.output_order
     if request.outputs:
         wanted = tuple([output.name for output in request.outputs])
-        if any(output.parameters for output in request.outputs):
-            return None
-    if request.id or request.parameters or size_bytes > MOST_BYTES:
-        return None
-    if not request.inputs or any(map(_is_special, request.inputs)):
-        return None
     try:
-        checked = servable.signature.check(request)
+        checked = servable.signature.check(_filled(request, standing))
     except TuiliError:
         return None  # The long way tells what is wrong with it.
     arrays = checked.arrays
     spans = [
         (tensor.name, arrays[tensor.name].dtype, arrays[tensor.name].shape, start, stop)
-        for tensor, (start, stop) in zip(request.inputs, places, strict=True)
+        for tensor, (start, stop) in zip(request.inputs, places, strict=standing is None)
     ]
     # By name, as requests that name their inputs in another order may join the same batch.
     spans.sort(key=lambda span: span[0])
+    if standing is not None:
+        standing.arrays = arrays
     rules = [servable.signature.outputs[name] for name in wanted]
     added = tuple([() if rule.reshape is None else rule.dims for rule in rules])
+    words = InferRequest(
+        request.model, [], request.version, outputs=request.outputs, shared=standing
+    )
     return {
         "servable": servable,
-        "request": InferRequest(request.model, [], request.version, outputs=request.outputs),
+        "request": words,
         "rows": checked.rows,
         "lane": checked.lane,
         "elements": sum(array.size for array in arrays.values()),
@@ -106,7 +129,29 @@ def common(
         "size_bytes": size_bytes,
         "wanted": wanted,
         "added": added if any(added) else (),
+        "standing": standing,
     }
+
+
+def _are_plain(request: InferRequest, standing: Standing | None) -> bool:
+    """Whether tensors say nothing but what they are, and where in shared memory."""
+    if standing is not None:
+        outputs = request.outputs or ()
+        texts = any(array.dtype.hasobject for array in standing.arrays.values())
+        return not texts and all(set(each.parameters or ()) <= _PLACE for each in outputs)
+    said = any(output.parameters for output in request.outputs or ())
+    return not said and not any(map(_is_special, request.inputs))
+
+
+def _filled(request: InferRequest, standing: Standing | None) -> InferRequest:
+    """The request with its inputs, wherever they lie."""
+    if standing is None:
+        return request
+    inputs = [
+        InputTensor(each.name, each.datatype, each.shape, standing.arrays[each.name])
+        for each in request.inputs
+    ]
+    return InferRequest(request.model, inputs, request.version, outputs=request.outputs)
 
 
 def _is_special(tensor: InputTensor) -> bool:
@@ -145,7 +190,7 @@ def answer_raw(
     """Give each request of a batch its bytes of the outputs; false: it must go the long way."""
     first = batch[0].express
     now_ns = time.monotonic_ns()
-    if first is None or not _alike(batch, first.wanted, now_ns / _NS):
+    if first is None or not _alike(batch, first, now_ns / _NS):
         return False
     whole = len(batch) == 1
     rows = sum([item.rows for item in batch])
@@ -157,12 +202,18 @@ def answer_raw(
         if not whole and len(array) != rows:
             return False
         size += array.nbytes
-    if size > MOST_BYTES * len(batch):
-        return False
+    found = [array for array in arrays if array is not None]
     answering = [item for item in batch if item.reply is not None]
+    if first.standing is not None:
+        if not _place_outputs(batch, found):
+            return False
+        blobs = [b""] * len(found)
+    elif size > MOST_BYTES * len(batch):
+        return False
+    else:
+        blobs = [array.tobytes() for array in found]
     statistics.record_successes([item.arrived_ns for item in answering], started_ns, now_ns)
-    blobs = [array.tobytes() for array in arrays if array is not None]
-    shapes = tuple([array.shape for array in arrays if array is not None])
+    shapes = tuple([array.shape for array in found])
     if first.added:
         shapes = tuple([own + ones for own, ones in zip(shapes, first.added, strict=True)])
     if whole:
@@ -173,14 +224,47 @@ def answer_raw(
     return True
 
 
-def _alike(batch: Sequence[Pending], wanted: tuple[str, ...], now: float) -> bool:
-    """Whether all of a batch came this way, want the same, and are in time."""
+def _alike(batch: Sequence[Pending], first: Express, now: float) -> bool:
+    """Whether all of a batch came this way, want the same at such a place, and are in time."""
+    shared = first.standing is not None
     for item in batch:
-        if item.express is None or item.express.wanted != wanted:
+        express = item.express
+        if express is None or express.wanted != first.wanted:
+            return False
+        if (express.standing is not None) is not shared:
             return False
         if item.deadline and now > item.deadline:
             return False
     return True
+
+
+def _place_outputs(batch: Sequence[Pending], arrays: Sequence[Array]) -> bool:
+    """Put what a batch made where its requests want it; false, and nothing put, if that cannot be.
+
+    What does not fit, the long way refuses.
+    """
+    first = batch[0].express
+    assert first is not None
+    rules = first.servable.signature.outputs
+    for name, array in zip(first.wanted, arrays, strict=True):
+        if array.dtype != NUMPY[rules[name].datatype]:
+            return False
+    parts: list[tuple[Standing, str, Array]] = []
+    stop = 0
+    for item in batch:
+        start, stop = stop, stop + item.rows
+        express = item.express
+        if item.reply is None or express is None or express.standing is None:
+            continue
+        for name, array in zip(first.wanted, arrays, strict=True):
+            part = array if len(batch) == 1 else array[start:stop]
+            if not express.standing.has_room(name, part):
+                return False
+            parts.append((express.standing, name, part))
+    for standing, name, part in parts:
+        standing.put(name, part)
+    # The long way tells whose memory was taken away meanwhile.
+    return not GUARD.losses or all(standing.whole for standing, _, _ in parts)
 
 
 def _hand_out(
@@ -203,9 +287,11 @@ def _hand_out(
 
 def _hand_over(item: Pending, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
     express, target = item.express, item.target
+    assert express is not None
+    if express.standing is not None:
+        target = target.returned()
     # The bytes may be a view of a receive buffer: let go before it is used again.
     item.reply, item.target, item.raw, item.arrays = None, None, None, {}
-    assert express is not None
     try:
         express.send(target, shapes, parts)
     except Exception:  # noqa: BLE001 - whatever it is, the batch's others still count

@@ -1,4 +1,7 @@
-"""The express way in gRPC: by the bytes before the first tensor, to the bytes before its answer."""
+"""The express way in gRPC: by the bytes before the first tensor, to the bytes before its answer.
+
+Where all tensors lie in shared memory, those bytes are the whole message.
+"""
 
 from __future__ import annotations
 
@@ -89,16 +92,24 @@ class ExpressDesk:
 
     def learn(self, message: Buffer, request: InferRequest, plan: Plan, origin: object) -> None:
         """Remember the words of a request that came the long way, if such may go the short one."""
-        if len(plan.inputs) != 1 or not plan.inputs[0].raw or plan.empty_final:
-            return
         servable = self._dataplane.express_servable(request)
-        size, lead = plan.inputs[0].size, len(message) - plan.inputs[0].size
-        if servable is None or size <= 0 or lead > _MAX_TEXT or not isinstance(origin, Known):
+        if servable is None or plan.empty_final or not isinstance(origin, Known):
+            return
+        standing = None if plan.raw_count else self._dataplane.standing(request)
+        size = 0
+        if standing is None:
+            if len(plan.inputs) != 1 or not plan.inputs[0].raw or plan.inputs[0].size <= 0:
+                return
+            size = plan.inputs[0].size
+        lead = len(message) - size
+        if lead > _MAX_TEXT:
             return
         head = bytes(message[:lead])
         # The tensor is last, as every serializer writes it.
-        fields = common(servable, request, [(0, size)], size)
-        if fields is None or not head.endswith(raw_head(size, _RAW_INPUT)):
+        if standing is None and not head.endswith(raw_head(size, _RAW_INPUT)):
+            return
+        fields = common(servable, request, [] if standing else [(0, size)], size, standing)
+        if fields is None:
             return
         if len(self._known) >= _MAX_KNOWN:
             del self._known[next(iter(self._known))]

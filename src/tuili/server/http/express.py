@@ -17,7 +17,7 @@ from tuili.server.http.head import Head
 from tuili.server.http.infer_reply import EVERYTHING_BINARY, encode_body, frame
 from tuili.server.http.reply import Buffer
 from tuili.server.http.routes import Match
-from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
+from tuili.server.protocol.messages import Array, InferRequest, InferResponse, OutputTensor
 
 _MAX_KNOWN: Final = 1024
 _MAX_HEADS: Final = 64
@@ -42,16 +42,19 @@ class HttpExpress(Express):
     def _learn(self, shapes: tuple[Dims, ...], parts: list[bytes]) -> bytes:
         rules = self.servable.signature.outputs
         outputs = [
-            OutputTensor(name, rules[name].datatype, shape, np.frombuffer(part, np.uint8))
+            OutputTensor(name, rules[name].datatype, shape, self._data(part))
             for name, shape, part in zip(self.wanted, shapes, parts, strict=True)
         ]
         response = InferResponse(self.request.model, self.servable.version, outputs)
         text, _ = encode_body(response, EVERYTHING_BINARY)
-        head = bytes(frame(text, list(parts))[0])
+        head = bytes(frame(text, list(parts) if self.standing is None else [])[0])
         if len(self.heads) >= _MAX_HEADS:
             self.heads.clear()
         self.heads[shapes] = head
         return head
+
+    def _data(self, part: bytes) -> Array | None:
+        return np.frombuffer(part, np.uint8) if self.standing is None else None
 
 
 class ExpressDesk:
@@ -64,7 +67,9 @@ class ExpressDesk:
     def take(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> bool:
         """Queue a request if its words are known; TuiliError when it is refused."""
         length = head.json_length
-        if not length or match.label or head.coding != b"identity":
+        if length is None:
+            length = len(body)  # No tensor comes as bytes: they lie in shared memory, or are text.
+        if not 0 < length <= _MAX_TEXT or match.label or head.coding != b"identity":
             return False
         key = (bytes(body[:length]), match.model, match.version)
         known = self._known.get(key)
@@ -83,17 +88,19 @@ class ExpressDesk:
         self, head: Head, match: Match, body: Buffer, request: InferRequest, plan: Plan, way: Answer
     ) -> None:
         """Remember the words of a request that came the long way, if such may go the short one."""
-        length = head.json_length or 0
+        length = len(body) if head.json_length is None else head.json_length
         if not plan.constant or match.label or not 0 < length <= _MAX_TEXT:
             return
         servable = self._dataplane.express_servable(request)
         if servable is None:
             return
-        places = [(item.start, item.stop) for item in plan.inputs]
-        fields = common(servable, request, places, plan.binary_bytes)
+        standing = None if plan.binary_bytes else self._dataplane.standing(request)
+        places = [] if standing else [(item.start, item.stop) for item in plan.inputs]
+        fields = common(servable, request, places, plan.binary_bytes, standing)
         if fields is None:
             return
-        if not all(plan.binary.get(name, plan.binary_default) for name in fields["wanted"]):
+        binary = [plan.binary.get(name, plan.binary_default) for name in fields["wanted"]]
+        if standing is None and not all(binary):
             return
         if len(self._known) >= _MAX_KNOWN:
             del self._known[next(iter(self._known))]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 
@@ -20,6 +21,13 @@ from tuili.server.protocol.messages import Array, Parameters
 
 _ROOT: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
 _SIZE_MAX: Final = (1 << 64) - 1
+
+
+class Droppable(Protocol):
+    """What names a region for requests to come."""
+
+    def drop(self) -> None:
+        """No new requests."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +45,7 @@ class Region:
     guarded: Guarded
     holders: int = 0
     unwanted: bool = False
+    standing: weakref.WeakSet[Droppable] = field(default_factory=weakref.WeakSet[Droppable])
 
     @classmethod
     def map(cls, name: str, key: str, offset: int, byte_size: int) -> Self:
@@ -88,6 +97,16 @@ class Region:
         if self.memory.size() < start + size:
             raise self._truncated()
         return memoryview(self.memory)[start : start + size]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of its memory is there."""
+        return not self.guarded.lost and self.memory.size() >= self.offset + self.byte_size
+
+    def forget(self) -> None:
+        """Its name means another region from now on, or none."""
+        for each in list(self.standing):
+            each.drop()
 
     def require_whole(self) -> None:
         """InvalidArgument where its memory was taken away while someone touched it."""

@@ -14,12 +14,19 @@ import re
 import resource
 from typing import Any, Final
 
-import numpy as np
-
-from tuili.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable, Unsupported
+from tuili.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    NotFound,
+    TuiliError,
+    Unavailable,
+    Unsupported,
+)
 from tuili.server.memory.region import Region
 from tuili.server.memory.sigbus import GUARD
-from tuili.server.protocol.datatypes import BYTE_SIZE, decode, element_count, encode
+from tuili.server.memory.standing import Standing
+from tuili.server.memory.writing import write_output
+from tuili.server.protocol.datatypes import BYTE_SIZE, decode, element_count
 from tuili.server.protocol.messages import Array, InferRequest, InputTensor, Parameters
 
 DISABLED: Final = (
@@ -64,6 +71,8 @@ class Regions:
                 "regions, and no more at once; unregister those that are not needed"
             )
         self._regions[name] = Region.map(name, key, offset, byte_size)
+        if there is not None:
+            there.forget()
 
     def unregister(self, name: str = "") -> None:
         """Forget one region or all: at once, or with the last request that holds it."""
@@ -76,6 +85,8 @@ class Regions:
 
     def close(self) -> None:
         """Forget all regions, whether clients may use them or not."""
+        for region in self._regions.values():
+            region.forget()
         self._regions.clear()
 
     def status(self, name: str = "") -> list[dict[str, Any]]:
@@ -108,6 +119,22 @@ class Regions:
         request.shared = lease
         return lease
 
+    def standing(self, request: InferRequest) -> Standing | None:
+        """Where all tensors of requests with the words of this one lie; None where some do not."""
+        outputs = request.outputs or []
+        tensors = [*request.inputs, *outputs]
+        if not outputs or not self.allowed or not all(_names(each.parameters) for each in tensors):
+            return None
+        lease = Lease(self)
+        try:
+            arrays = {each.name: lease.read(each, request.model) for each in request.inputs}
+            places = {each.name: lease.place(each.parameters or {}) for each in outputs}
+            return Standing(lease.regions(), self.give_back, arrays, places)
+        except TuiliError:
+            return None  # The long way tells why.
+        finally:
+            lease.end()
+
     def take(self, name: str) -> Region:
         """The region of that name, for one more request."""
         region = self._regions.get(name)
@@ -125,6 +152,7 @@ class Regions:
         # The last view of it that a run still has unmaps it.
         if region.unwanted and not region.holders and self._regions.get(region.name) is region:
             del self._regions[region.name]
+            region.forget()
 
     def _require_allowed(self) -> None:
         if not self.allowed:
@@ -152,14 +180,7 @@ class Lease:
 
     def write(self, name: str, parameters: Parameters, array: Array, datatype: str) -> None:
         """Put the output `name` where the request wants it."""
-        view = self.place(parameters)
-        data = encode(array, datatype)
-        if len(data) > len(view):
-            raise InvalidArgument(
-                f"shared memory size specified with the request for output '{name}' ({len(view)} "
-                f"bytes) should be at least {len(data)} bytes to hold the results"
-            )
-        np.frombuffer(view, np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+        write_output(name, self.place(parameters), array, datatype)
         if GUARD.losses:
             self.require_whole()
 
@@ -170,6 +191,10 @@ class Lease:
         if region is None:
             region = self._held[name] = self._regions.take(name)
         return region.place(parameters)
+
+    def regions(self) -> list[Region]:
+        """Those that it holds."""
+        return list(self._held.values())
 
     def require_whole(self) -> None:
         """InvalidArgument where memory was taken away while the request used it."""

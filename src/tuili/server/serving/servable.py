@@ -161,10 +161,11 @@ class Servable:
         """Queue a request that differs from an earlier one in its bytes only; as `submit`."""
         self._require_open(express.request)
         now_ns = time.monotonic_ns()
+        standing = express.standing
         item = Pending(
             express.request,
             reply,
-            {},
+            {} if standing is None else standing.arrays,
             express.rows,
             express.lane,
             self._default_level,
@@ -173,7 +174,7 @@ class Servable:
             deadline or 0.0,
             self,
             express=express,
-            raw=raw,
+            raw=raw if standing is None else None,
             target=target,
             deadline=deadline or 0.0,
         )
