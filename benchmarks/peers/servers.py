@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +308,27 @@ def wait_until_right(running: Started, model: str) -> None:
                 case = Case(model, protocol, 1)
                 with running.load(case, quick) as load:
                     load.closed(1)
+            if running.server.dialect == "v2":
+                require_ready(running.http)
             return
         except (Unavailable, InvalidArgument) as error:
             if running.process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{running.server.name} does not answer: {error}") from error
             time.sleep(0.2)
+
+
+def require_ready(port: int) -> None:
+    """Unavailable while a server prepares other models, which would take part of its core."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        status = connection.getresponse().status
+    except OSError as error:
+        raise Unavailable(str(error)) from error
+    finally:
+        connection.close()
+    if status != 200:
+        raise Unavailable(f"not ready: {status}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
