@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from tuili.server.telemetry.log_stream import LogStream
+
 # What a process that carries tensors keeps of the memory that it frees.
 KEPT_BYTES: Final = 1 << 30
 _DESCRIPTORS: Final = 65_536
@@ -24,12 +26,19 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 def configure_logging(level: str) -> None:
     """Log to stderr, one line per event."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _stderr()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("tuili")
     logger.handlers = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+def _stderr() -> logging.Handler:
+    try:
+        return LogStream(sys.stderr.fileno())
+    except (AttributeError, OSError):  # Something stands in its place, or nothing.
+        return logging.StreamHandler(sys.stderr)
 
 
 def allow_many_connections() -> None:
