@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tuili.errors import InternalError, InvalidModel, NotFound
 from tuili.server.registry import ledger
+from tuili.server.repository import namespaces
 from tuili.server.repository.lifecycle import Repository
 from tuili.server.repository.overrides import Overrides
 from tuili.server.repository.states import NEXT, State
@@ -249,20 +251,24 @@ def test_a_look_waits_neither_for_a_slow_load_nor_for_a_busy_model(tmp_path):
     repository = made(tmp_path, launch)
     repository.look_s = 0.01
 
+    def states_now():
+        return [(entry["name"], entry.get("state")) for entry in repository.index()]
+
+    async def looks_until(condition):
+        async with asyncio.timeout(20):
+            while not condition():
+                await repository.poll()
+
     async def scenario():
         await repository.load("busy")
         first = repository.live["busy"][""]
         shutil.rmtree(folder)
         add(tmp_path, "slow", 1)
-        await repository.poll()
+        await looks_until(lambda: states_now() == [("busy", "UNLOADING"), ("slow", "LOADING")])
         assert set(repository.live) == set()
-        assert [(e["name"], e["state"]) for e in repository.index()] == [
-            ("busy", "UNLOADING"), ("slow", "LOADING"),
-        ]  # fmt: skip
         add(tmp_path, "busy", 1)
         add(tmp_path, "other", 1)
-        await repository.poll()
-        assert set(repository.live) == {"busy", "other"}
+        await looks_until(lambda: set(repository.live) == {"busy", "other"})
         for end in ends.values():
             end.set()
         repository.look_s = 30
@@ -351,3 +357,30 @@ def test_concurrent_loads_of_one_model_follow_each_other(tmp_path, launcher):
 
 def test_every_state_can_be_left():
     assert set(NEXT) == set(State)
+
+
+def test_requests_go_on_while_a_configuration_is_read(tmp_path, launcher, monkeypatch):
+    add(tmp_path, "m", 1)
+    went_on, read = threading.Event(), namespaces.read
+
+    def slow(*rest):
+        assert went_on.wait(20), "the loop waits for the configuration"
+        return read(*rest)
+
+    monkeypatch.setattr(namespaces, "read", slow)
+    repository = made(tmp_path, launcher)
+
+    async def scenario():
+        loading = asyncio.create_task(repository.load("m"))
+        await asyncio.to_thread(lambda: None)
+        went_on.set()
+        await loading
+        went_on.clear()
+        (tmp_path / "m" / "2").mkdir()
+        adding = asyncio.create_task(repository.add_version("m", 2))
+        await asyncio.to_thread(lambda: None)
+        went_on.set()
+        await adding
+
+    asyncio.run(scenario())
+    assert set(repository.live["m"]) == {"1", "2", ""}

@@ -154,8 +154,8 @@ class Repository(Generic[Running]):
             self._seen[name] = seen
             self._given.discard(name)
             try:
-                config = namespaces.read(self._folders, name, folder, given)
-                self._check_cycles(folder, config, (name,))
+                # A long text takes long to read, and requests go on meanwhile.
+                config = await asyncio.to_thread(self._configured, name, folder, given)
                 versions = self.selection.versions(name, config.versions, versions_of(folder))
                 if not versions:
                     raise InvalidModel(
@@ -194,7 +194,7 @@ class Repository(Generic[Running]):
                 )
             states = self._states.setdefault(name, {})
             _entry(states, version).beside = True
-            config = namespaces.read(self._folders, name, folder)
+            config = await asyncio.to_thread(namespaces.read, self._folders, name, folder)
             running = await self._load_version(folder, config, version, states)
             if running is None:
                 raise InvalidModel(f"version {version} of '{name}': {states[version].reason}")
@@ -298,6 +298,12 @@ class Repository(Generic[Running]):
         return all(await asyncio.gather(*(each.drain(timeout_s) for each in running)))
 
     # ---- steps
+    def _configured(self, name: str, folder: Path, given: str | None) -> ModelConfig:
+        """The configuration of a model that may be loaded."""
+        config = namespaces.read(self._folders, name, folder, given)
+        self._check_cycles(folder, config, (name,))
+        return config
+
     def _check_cycles(self, folder: Path, config: ModelConfig, chain: tuple[str, ...]) -> None:
         """Refuse ensembles that contain themselves: loading them would wait for itself."""
         for step in models_needed(folder, config, self._folders):
