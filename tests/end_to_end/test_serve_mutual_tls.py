@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -39,10 +40,14 @@ def server(authority, clients, tmp_path_factory):
 def test_the_stock_client_shows_its_certificate_and_is_answered(
     server, authority, clients, protocol
 ):
+    ask(protocol, server, authority, clients["known"])
+
+
+def ask(protocol, server, authority, own):
     import tritonclient.grpc
     import tritonclient.http
 
-    ca, (cert, key) = str(authority.pem), map(str, clients["known"])
+    ca, (cert, key) = str(authority.pem), map(str, own)
     url = f"localhost:{server.ports[protocol]}"
     if protocol == "http":
         options = {"ca_certs": ca, "certfile": cert, "keyfile": key}
@@ -104,3 +109,53 @@ def connected(server, authority, protocol, shown, offered=("h2", "http/1.1")):
         context.wrap_socket(plain, server_hostname="localhost") as secure,
     ):
         yield secure
+
+
+@pytest.mark.parametrize("choice", ["native", "grpcio"])
+def test_a_renewed_certificate_is_shown_without_a_restart(authority, clients, tmp_path, choice):
+    repository, files = tmp_path / "models", [tmp_path / "tls.pem", tmp_path / "tls.key"]
+    add_identity(repository, "small", dims="16")
+    put(authority.sign("old"), files)
+    options = ["--tls-certificate", str(files[0]), "--tls-key", str(files[1])]
+    options += ["--tls-client-ca", str(authority.pem), "--grpc-impl", choice]
+    with serving(repository, *options) as server:
+        for protocol in ("http", "grpc"):
+            assert name_shown(server, authority, protocol, clients["known"]) == "old"
+        put(authority.sign("new"), files)
+        for protocol in ("http", "grpc"):
+            until = time.monotonic() + 30
+            while name_shown(server, authority, protocol, clients["known"]) != "new":
+                assert time.monotonic() < until
+        ask("grpc", server, authority, clients["known"])
+        with connected(server, authority, "grpc", None) as secure:
+            assert is_cut_off(secure)
+
+
+def test_grpcio_cannot_look_at_revoked_certificates_and_says_so(authority, clients, tmp_path):
+    add_identity(tmp_path, "small", dims="16")
+    cert, key = map(str, authority.sign("server"))
+    trusted = str(authority.revoked(clients["revoked"][0]))
+    options = ["--tls-certificate", cert, "--tls-key", key, "--tls-client-ca", trusted]
+    with (
+        pytest.raises(AssertionError, match="grpcio looks at no lists of revoked certificates"),
+        serving(tmp_path, *options, "--grpc-impl", "grpcio"),
+    ):
+        pass
+
+
+def is_cut_off(secure):
+    try:
+        return not secure.recv(1 << 16)
+    except OSError:
+        return True
+
+
+def put(sources, targets):
+    for source, target in zip(sources, targets, strict=True):
+        target.write_bytes(source.read_bytes())
+
+
+def name_shown(server, authority, protocol, own):
+    with connected(server, authority, protocol, own) as secure:
+        ((name,),) = secure.getpeercert()["subject"]
+        return name[1]

@@ -1,11 +1,15 @@
-"""Certificates and keys that cannot be used: told at the start, nobody is asked for anything."""
+"""Certificates and keys: what cannot be used is told at the start, what changes is taken anew."""
 
+import contextlib
 import shutil
+import ssl
 import subprocess
 
 import pytest
 
+from tests.server.certificates import Authority
 from tuili.errors import InvalidArgument
+from tuili.server import renewing
 from tuili.server.tls import server_context
 
 
@@ -52,3 +56,74 @@ def test_authorities_that_are_none_are_told(folder, authorities):
         server_context(
             folder / "mine.pem", folder / "mine.key", protocol="h2", client_ca=folder / authorities
         )
+
+
+class Two(Authority):
+    """Two certificates of one authority, one after the other in the same files."""
+
+    def put(self, name):
+        for source, target in zip(self.sign(name), self.files, strict=True):
+            target.write_bytes(source.read_bytes())
+
+    @property
+    def files(self):
+        return self.folder / "server.pem", self.folder / "server.key"
+
+
+@pytest.fixture
+def signed(tmp_path, monkeypatch):
+    monkeypatch.setattr(renewing, "_LOOK_EVERY_S", -1.0)
+    found = Two(tmp_path, "authority")
+    found.put("first")
+    return found
+
+
+def shown(context, authority, own=None):
+    """Whose certificate a client is shown, if it is let in."""
+    asking = ssl.create_default_context(cafile=authority.pem)
+    if own is not None:
+        asking.load_cert_chain(*own)
+    to, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = asking.wrap_bio(back, to, server_hostname="localhost")
+    server = context.wrap_bio(to, back, server_side=True)
+    for _ in range(4):
+        for each in (client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                each.do_handshake()
+    ((name,),) = client.getpeercert()["subject"]
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.read()  # TLS 1.3: here a client hears that it is not let in.
+    return name[1]
+
+
+def test_files_that_change_are_taken_by_new_connections(signed):
+    context = server_context(*signed.files, protocol="h2")
+    assert shown(context, signed) == "first"
+    signed.put("second")
+    assert shown(context, signed) == "second"
+
+
+def test_files_that_are_half_replaced_change_nothing_until_they_are_whole(signed, caplog):
+    context = server_context(*signed.files, protocol="h2")
+    certificate, key = signed.sign("second")
+    signed.files[0].write_bytes(certificate.read_bytes())
+    for _ in range(2):
+        assert shown(context, signed) == "first"
+    assert caplog.text.count("new connections get the old ones") == 1
+    signed.files[1].write_bytes(key.read_bytes())
+    assert shown(context, signed) == "second"
+    signed.files[0].unlink()
+    assert shown(context, signed) == "second"
+
+
+def test_a_client_that_is_revoked_later_is_let_in_no_more(signed, caplog):
+    caplog.set_level("INFO", "tuili.server")
+    own = signed.sign("client")
+    clients = signed.folder / "clients.pem"
+    clients.write_bytes(signed.pem.read_bytes())
+    context = server_context(*signed.files, protocol="h2", client_ca=clients)
+    assert shown(context, signed, own) == "first"
+    clients.write_bytes(signed.revoked(own[0]).read_bytes())
+    with pytest.raises(ssl.SSLError, match="error"):
+        shown(context, signed, own)
+    assert "certificate revoked" in caplog.text

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tuili.errors import InvalidArgument
+from tuili.server.renewing import Renewing
 
 _log: Final = logging.getLogger("tuili.server")
 
@@ -21,8 +23,14 @@ def server_context(
     `certificate` is a PEM file with the chain, the server's own first. With `client_ca`, a PEM file
     of authorities, clients must show a certificate that one of them signed, and that is not in
     the lists of revoked ones in that file, if there are any. InvalidArgument if one of the files
-    cannot be used.
+    cannot be used; files that change later are taken anew.
     """
+    files = [certificate, key, *([] if client_ca is None else [client_ca])]
+    make = partial(_loaded, certificate, key, protocol, client_ca)
+    return Renewing.of(files, make)
+
+
+def _loaded(certificate: Path, key: Path, protocol: str, client_ca: Path | None) -> ssl.SSLContext:
     context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([protocol])

@@ -93,9 +93,6 @@ async def start_grpc(
     limits = grpc_rules(options)
     from tuili.server import grpc
 
-    secure = options.tls_certificate and options.tls_protocols != "http"
-    if secure and options.grpc_impl == "grpcio":
-        raise Unsupported("--grpc-impl grpcio has no TLS; the native implementation has")
     if options.access_log and options.grpc_impl == "grpcio":
         raise Unsupported("--grpc-impl grpcio keeps no access log; the native implementation does")
     try:

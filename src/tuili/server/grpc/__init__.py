@@ -33,13 +33,13 @@ async def start(
 ) -> GrpcServer:
     """Listen (port 0 takes a free one) and answer from `dataplane`.
 
-    `native` is our own HTTP/2; `grpcio` is slower by far and has no TLS here.
+    `native` is our own HTTP/2; `grpcio` is slower by far.
     """
     limits = limits or GrpcLimits()
     if grpc_impl == "grpcio":
         from tuili.server.grpc.grpcio_server import start_grpcio
 
-        return await start_grpcio(dataplane, address.host, address.port, limits)
+        return await start_grpcio(dataplane, address, limits)
     if address.tls is not None:
         address.tls.set_alpn_protocols(["h2"])
     listener = GrpcListener(Inference(dataplane), limits, access_log)

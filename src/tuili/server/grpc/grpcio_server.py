@@ -12,10 +12,12 @@ import grpc.aio
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
+from tuili.server.grpc.grpcio_tls import credentials_of
 from tuili.server.grpc.inference import Inference, InferStream
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
+from tuili.server.listening import Address
 from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import status_of
 
@@ -54,10 +56,8 @@ class GrpcioServer:
             await self._server.stop(0)
 
 
-async def start_grpcio(
-    dataplane: DataPlane, host: str, port: int, limits: GrpcLimits
-) -> GrpcioServer:
-    """Listen on `host:port` with grpcio."""
+async def start_grpcio(dataplane: DataPlane, address: Address, limits: GrpcLimits) -> GrpcioServer:
+    """Listen with grpcio."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", limits.max_message_bytes),
@@ -66,8 +66,12 @@ async def start_grpcio(
         ]
     )
     server.add_generic_rpc_handlers((_Handlers(dataplane, limits.restrictions),))
-    address = f"[{host}]" if ":" in host else host
-    bound = server.add_insecure_port(f"{address}:{port}")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    where = f"{host}:{address.port}"
+    if address.tls is None:
+        bound = server.add_insecure_port(where)
+    else:
+        bound = server.add_secure_port(where, credentials_of(address.tls))
     await server.start()
     return GrpcioServer(server, bound)
 
