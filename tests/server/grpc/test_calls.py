@@ -20,6 +20,7 @@ from tests.server.grpc.wire import (
     infer_request,
     responses,
 )
+from tuili.errors import DeadlineExceeded
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.schema import HEALTH_V1, INFERENCE
 from tuili.server.protocol.restrictions import Restrictions
@@ -198,6 +199,22 @@ def test_a_deadline_ends_the_call_and_cancels_the_request():
         wire.sync()
         assert (wire.replies[number].status, wire.replies[number].text) == (4, "Deadline Exceeded")
         assert ticket.cancelled
+
+    in_loop(scenario)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "status", "text"),
+    [("1n", 4, "Deadline Exceeded"), ("9H", 14, "Request timeout expired")],
+)
+def test_a_call_that_is_late_is_told_from_a_request_that_waited_too_long(timeout, status, text):
+    async def scenario() -> None:
+        wire = Wire()
+        number = wire.open(grpc_timeout=timeout)
+        wire.send(number, framed(infer_request(model="held")))
+        wire.dataplane.held[0][2](DeadlineExceeded("Request timeout expired"))
+        wire.sync()
+        assert (wire.replies[number].status, wire.replies[number].text) == (status, text)
 
     in_loop(scenario)
 

@@ -126,6 +126,10 @@ def test_bytes_that_are_no_text_have_no_json_form():
     assert (answer.status, "not UTF-8" in answer.error) == (400, True)
 
 
+def test_a_byte_order_mark_means_nothing():
+    assert parse_json(b'\xef\xbb\xbf{"a": 1}', HttpLimits()) == {"a": 1}
+
+
 def test_nan_and_infinity_are_accepted_and_written():
     wire = Wire()
     entry = b'{"name":"INPUT","datatype":"FP32","shape":[3],"data":[NaN,Infinity,-Infinity]}'

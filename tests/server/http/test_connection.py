@@ -190,6 +190,22 @@ def test_what_cannot_be_trusted_is_refused_and_the_connection_ends(
     assert wire.transport.eof or wire.transport.closed
 
 
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "found TLS, expected HTTP in plain text"),
+        (b"\0\0\0\x18", "request line"),
+        (b"{", "request line"),
+    ],
+)
+def test_what_can_never_become_a_request_is_refused_at_its_first_byte(data: bytes, text: str):
+    wire = Wire()
+    wire.feed(data)
+    (answer,) = wire.answers()
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    assert text in answer.error
+
+
 def test_a_refused_client_is_listened_to_for_a_moment_only():
     wire = Wire()
     wire.feed(b"GARBAGE\r\n\r\n")

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, Literal
 
-from tuili.errors import Cancelled, InternalError, TuiliError, Unsupported
+from tuili.errors import Cancelled, DeadlineExceeded, InternalError, TuiliError, Unsupported
 from tuili.server.grpc.assembly import Assembler, MessageTooLarge, is_one_message
 from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.inference import Stream
@@ -274,8 +274,15 @@ class GrpcStream:
             self._finish(0, "")
         elif isinstance(error, MessageTooLarge):
             self._finish(_RESOURCE_EXHAUSTED, str(error))
+        elif isinstance(error, DeadlineExceeded) and self._is_late():
+            # Not UNAVAILABLE, which proxies would try again.
+            self._finish(_DEADLINE_EXCEEDED, "Deadline Exceeded")
         else:
             self._finish(status_of(error).grpc, str(error))
+
+    def _is_late(self) -> bool:
+        """Whether the call is over by its own deadline, not by a model's."""
+        return self.deadline is not None and asyncio.get_running_loop().time() >= self.deadline
 
     def _finish(self, code: int, text: str) -> None:
         self._forget()

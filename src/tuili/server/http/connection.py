@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 from tuili.server.http.chunked import ChunkedBody
-from tuili.server.http.head import CHUNKED, BadHead, Head, parse_head
+from tuili.server.http.head import CHUNKED, BadHead, Head, parse_head, require_start
 from tuili.server.http.reply import (
     Buffer,
     Reply,
@@ -150,6 +150,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 if stop < 0:
                     if end - at > self._listener.limits.max_head_bytes:
                         raise BadHead(431, "request head too large")
+                    require_start(data[at])
                     break
                 head = heads.get(data[at:stop])
                 if head is None:

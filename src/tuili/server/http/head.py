@@ -32,6 +32,12 @@ _MAX_FIELDS: Final = 128
 
 CHUNKED: Final = -1
 
+_TLS_RECORD: Final = 0x16  # a handshake's, RFC 8446 section 5.1
+# Of a method, or of an empty line before it.
+_STARTS: Final = frozenset(
+    b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n"
+)
+
 
 class BadHead(Exception):
     """A request head that must not be acted on; `status` says how to refuse it."""
@@ -67,6 +73,14 @@ class Head:
     def field(self, name: str) -> str:
         """A header field, "" without one."""
         return self.headers.get(name.encode(), b"").decode("latin-1")
+
+
+def require_start(first: int) -> None:
+    """Refuse at once what no request begins with: a TLS client waits for the server's word."""
+    if first == _TLS_RECORD:
+        raise BadHead(400, "found TLS, expected HTTP in plain text: this port has no TLS")
+    if first not in _STARTS:
+        raise BadHead(400, "malformed request line")
 
 
 def parse_head(block: bytes, length_beside_chunks: bool = False) -> Head:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from typing import Any, Final
@@ -28,7 +29,8 @@ def parse_json(text: Buffer, limits: HttpLimits) -> Any:
             f"request JSON size of {size} bytes exceeds the maximum allowed input size of {most}"
             " bytes. Use --http-max-input-size to increase the limit."
         )
-    data, max_depth = bytes(text), limits.max_json_depth
+    # RFC 8259 section 8.1 lets a reader disregard the mark that some editors begin a file with.
+    data, max_depth = bytes(text).removeprefix(codecs.BOM_UTF8), limits.max_json_depth
     # Only a text with that many brackets can be that deep; nearly none has them.
     if data.count(b"[") + data.count(b"{") > max_depth and _depth(data) > max_depth:
         raise InvalidArgument(f"JSON nesting depth exceeds maximum allowed limit ({max_depth})")

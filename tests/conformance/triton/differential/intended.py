@@ -123,7 +123,7 @@ INTENDED: tuple[Intended, ...] = (
         "null means absent",
     ),
     Intended(
-        "document/output parameters list | input/parameters list | document/byte order mark",
+        "document/output parameters list | input/parameters list",
         r"status|text|body",
         ".*",
         ".*",
