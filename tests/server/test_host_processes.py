@@ -139,6 +139,12 @@ def test_a_forked_host_is_a_process_of_its_own(model, monkeypatch):
     second.close()
 
 
+def test_the_fork_server_has_imported_what_every_host_uses():
+    code = "import sys, tuili.backends.fork_server; print('numpy.random' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
+
+
 def test_its_end_is_told_with_its_cause(model):
     host = started(model)
     process = host._process

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
+import numpy.random  # NumPy itself imports it at its first use, which is in every child
 
 from tuili.backends import host, python, triton_calls, triton_model, triton_utils
 from tuili.backends.host_messages import MAX_MESSAGE
@@ -145,7 +145,7 @@ class _Server:
             if order.command:
                 command = [*order.command, b"%d" % order.numbers[0]]
                 os.execve(command[0], command, os.environb)  # noqa: S606 - as its own arguments
-            np.random.seed()
+            numpy.random.seed()
             code = host.run(order.numbers[0])
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
