@@ -37,6 +37,10 @@ def ints(*items: int) -> Any:
     return np.array(items, np.int64)
 
 
+def floats(*items: float) -> Any:
+    return np.array(items, np.float32)
+
+
 CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Relu", [], {}, r"Relu node 'n': input 0 \('X'\) is missing"),
     ("Relu", [(F32, ()), (F32, ())], {}, r"2 inputs are given; it takes 1 \(X\)"),
@@ -64,6 +68,11 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Slice", [(F32, (4,)), ints(0), ints(2), ints(0), ints(0)], {}, r"steps must not be 0"),
     ("Gemm", [(F32, (2, 3)), (F32, (2, 3))], {}, r"the inner sizes of A and B differ: 3 against 2"),
     ("Pad", [(F32, (2, 3)), ints(1, 1)], {}, r"2 pads are given for 2 axes"),
+    ("Einsum", [(F32, (2, 3))], {"equation": "ij->qq"}, r"'qq' names axis 'q' and no input"),
+    ("Einsum", [(F32, (2, 3))], {"equation": "ij->ii"}, r"'ii' names axis 'i' twice; expected each"),
+    ("Resize", [(F32, (2, 3)), None, floats(1.0, -2.0)], {}, r"scale of axis 1 is -2.0; expected a"),
+    ("Resize", [(F32, (2, 3)), None, floats(1.0, 2.0), ints(2, 6)], {}, r"both scales and sizes"),
+    ("Resize", [(F32, (2, 3)), None, None, ints(2, -6)], {}, r"the size of axis 1 is -6"),
     ("Einsum", [(F32, (2, 3))], {"equation": "ab,bc->ac"}, r"2 terms for 1 inputs"),
     ("ai.onnx.ml::ZipMap", [(F32, (2, 3))], {}, r"neither classlabels_int64s nor classlabels_strings"),
     ("LSTM", [(F32, (5, 1, 3)), (F32, (2, 16, 3)), (F32, (2, 16, 4))], {}, r"directions of W"),

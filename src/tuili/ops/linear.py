@@ -101,6 +101,11 @@ def _einsum_shape(site: Site) -> list[Result]:
             known = sizes.get(letter, 1)
             sizes[letter] = dim if known == 1 else site.same(known, dim, f"sizes of {letter!r}")
     before, dots, after = output.partition("...")
+    for letter in before + after:
+        if letter not in sizes or output.count(letter) > 1:
+            what = "twice" if letter in sizes else "and no input"
+            expected = "expected each axis once, out of those of the inputs"
+            site.fail(f"the output {output!r} names axis {letter!r} {what}; {expected}")
     named_axes = [[sizes[letter] for letter in part] for part in (before, after)]
     return [[*named_axes[0], *(rest if dots else []), *named_axes[1]]]
 

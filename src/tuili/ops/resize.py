@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ def _resize_shape(site: Site) -> list[Result]:
     axes = site.attr("axes")
     chosen = site.axes(range(len(shape)) if axes is None else axes, len(shape))
     if site.has(3) and site.shape(3) != (0,):
+        if site.has(2) and site.shape(2) != (0,):
+            site.fail("both scales and sizes are given; leave one of them out")
         return [_sized(site, shape, chosen)]
     if not site.has(2):
         site.fail("neither scales nor sizes are given; one of them is required")
@@ -48,6 +51,8 @@ def _resize_shape(site: Site) -> list[Result]:
     if values.size != len(chosen):
         site.fail(f"{values.size} scales are given for {len(chosen)} axes; expected one per axis")
     for axis, scale in zip(chosen, values.ravel(), strict=True):
+        if not is_symbolic(scale) and not 0 < float(scale) < inf:
+            site.fail(f"the scale of axis {axis} is {float(scale)}; expected a number above 0")
         shape[axis] = _scaled(shape[axis], scale)
     return [shape]
 
@@ -74,6 +79,7 @@ def _sized(site: Site, shape: list[Dim], axes: Sequence[int]) -> list[Dim]:
             sizes = None
     for index, axis in enumerate(axes):
         shape[axis] = site.fresh(axis) if sizes is None else sizes[index]
+        site.not_negative(shape[axis], f"the size of axis {axis}")
     return shape
 
 

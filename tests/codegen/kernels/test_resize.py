@@ -63,9 +63,12 @@ for mode in ("linear", "cubic"):
     for coord in ("half_pixel", "asymmetric", "pytorch_half_pixel", "align_corners"):
         for times in (2, 3, 4, 8):
             for width in (1, 5, 45):
-                a = {"mode": mode, "coordinate_transformation_mode": coord}
-                if times == 2 and mode == "cubic":
-                    a["exclude_outside"] = 1
+                outside = int(times == 2 and mode == "cubic")
+                a = {
+                    "mode": mode,
+                    "coordinate_transformation_mode": coord,
+                    "exclude_outside": outside,
+                }
                 nm = f"line_{mode}_{coord}_{times}_{width}"
                 given = [floats(2, 3, 2, width), None, scales(1, 1, 1, times), None]
                 CASES[nm] = Case("Resize", given, a, tolerance=2e-5)
