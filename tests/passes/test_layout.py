@@ -75,6 +75,18 @@ def test_concat_of_whole_blocks_stays_blocked(pieces: tuple[int, int]) -> None:
     assert ops(graph).count("Reorder") == 1
 
 
+def test_a_constant_beside_blocked_pieces_is_reordered() -> None:
+    graph = Graph()
+    x = graph.add_input("x", image(3))
+    known = graph.add_constant(np.ones((1, 16, 4, 4), np.float32), "known")
+    joined = graph.add("Concat", [conv(graph, x, 16), known], {"axis": 1}, types=[image(32)]).output
+    graph.set_outputs([conv(graph, joined, 16)])
+    assign_layouts(graph, 16)
+    verify(graph)
+    assert joined.producer is not None
+    assert {value.layout for value in joined.producer.inputs if value} == {joined.layout}
+
+
 def test_concat_of_broken_blocks_is_plain() -> None:
     graph = Graph()
     x = graph.add_input("x", image(3))

@@ -267,8 +267,14 @@ def _vertex(network: MinCut, part: Part) -> int:
 
 def _values(graph: Graph) -> list[Value]:
     made = [value for node in graph.nodes for value in node.outputs]
-    read = [*graph.inputs, *graph.captured()]
+    read = dict.fromkeys([*graph.inputs, *graph.captured(), *_constants(graph)])
     return [value for value in [*read, *made] if _can_be_blocked(value)]
+
+
+def _constants(graph: Graph) -> list[Value]:
+    """Those of the graph itself; weights among them, which nothing reads blocked, cost nothing."""
+    read = (value for node in graph.nodes for value in node.inputs)
+    return [value for value in read if value and value.is_constant]
 
 
 def _reader(
