@@ -1,15 +1,17 @@
 """Python models as people write them: how they end, and what they return."""
 
 import asyncio
+import re
 
 import numpy as np
 import pytest
 
 from tests.server.test_dataplane import infer
+from tests.server.test_dataplane import run as run_all
 from tests.server.test_hosts import CONFIG as PLAIN
 from tests.server.test_hosts import add, ask, run
 from tests.server.test_model_calls import CONFIG, HEAD
-from tuili.errors import InternalError
+from tuili.errors import InternalError, TuiliError
 from tuili.server.execution import hosts
 
 ENDS = (
@@ -107,5 +109,66 @@ def test_what_a_model_returns_is_taken_or_said_to_be_wrong(tmp_path, returns, fo
         else:
             with pytest.raises(InternalError, match=found):
                 await infer(dataplane, ask(1))
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("class Model:\n    def run(self, inputs): return {'y': inputs['x']}", ""),
+        ("class Model:\n    def __init__(self, a, b): pass\n    def run(self, x): pass",
+         r"made as Model\(parameters\) or Model\(\), but its __init__ takes \(a, b\)"),
+        ("class Model:\n    def runs(self, inputs): pass",
+         r"class Model has no run\(inputs\)\. Did you mean 'runs'"),
+    ],
+)  # fmt: skip
+def test_how_a_class_is_made_is_found_at_load(tmp_path, source, found):
+    add(tmp_path, source=source, config=PLAIN)
+
+    async def scenario(dataplane):
+        if not found:
+            assert (await infer(dataplane, ask(1))).outputs[0].data.tolist() == [[1]]
+        return dataplane.repository.failures()
+
+    failures = run_all(tmp_path, scenario)
+    assert bool(failures) == bool(found)
+    assert re.search(found, failures.get("m", ""))
+
+
+COUNTS = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def execute(self, requests):
+        (request,) = requests
+        x = value_of(request)
+        if not x:
+            return [pb.InferenceResponse([one(request, 0.0)])]
+        ask = pb.InferenceRequest(
+            model_name="m", inputs=[one(request, x - 1, "x")], requested_output_names=["y"]
+        )
+        answer = ask.exec()
+        if answer.has_error():
+            return [pb.InferenceResponse(error=answer.error())]
+        y = pb.get_output_tensor_by_name(answer, "y").as_numpy()[0, 0]
+        return [pb.InferenceResponse([one(request, y + 1)])]
+"""
+)
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_a_model_that_waits_for_its_only_instance_is_told_so(tmp_path, instances):
+    group = f"\ninstance_group [ {{ count: {instances} }} ]"
+    add(tmp_path, source=COUNTS, config=CONFIG.replace("dynamic_batching { }", "") + group)
+
+    async def scenario(dataplane):
+        assert (await infer(dataplane, ask(0))).outputs[0].data.tolist() == [[0]]
+        if instances == 1:
+            with pytest.raises(TuiliError, match="its only instance is the one that waits"):
+                await infer(dataplane, ask(1))
+        else:
+            assert (await infer(dataplane, ask(1))).outputs[0].data.tolist() == [[1]]
+        assert (await infer(dataplane, ask(0))).outputs[0].data.tolist() == [[0]]
 
     run(tmp_path, scenario)

@@ -16,6 +16,7 @@ Triton's is a class `TritonPythonModel` with `initialize`, `execute` and `finali
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 from tuili.backends import BackendOptions, Executable, Specs, triton_utils
 from tuili.backends.readiness import readiness_of
 from tuili.backends.triton_model import TritonModel
-from tuili.errors import InternalError, InvalidModel
+from tuili.errors import InternalError, InvalidModel, nearest
 from tuili.tensors import Array
 
 _UTILS: Final = "triton_python_backend_utils"
@@ -92,7 +93,29 @@ def load(path: Path, options: BackendOptions) -> Executable:
         raise InvalidModel(f"{path} defines neither class Model nor class TritonPythonModel")
     if not inputs or not outputs:
         raise InvalidModel(f"{path}: a class Model needs its inputs and outputs in a configuration")
-    return PlainModel(inputs, outputs, module.Model(dict(options.parameters)))
+    model = _made(path, module.Model, dict(options.parameters))
+    if not callable(getattr(model, "run", None)):
+        known = [name for name in dir(model) if not name.startswith("_")]
+        raise InvalidModel(f"{path}: class Model has no run(inputs).{nearest('run', known)}")
+    return PlainModel(inputs, outputs, model)
+
+
+def _made(path: Path, kind: Any, parameters: dict[str, str]) -> Any:
+    """An object of the class `Model`, which may do without its parameters."""
+    try:
+        signature = inspect.signature(kind)
+    except (TypeError, ValueError):  # not a class, or one that is not written in Python
+        return kind(parameters)
+    for given in ((parameters,), ()):
+        try:
+            signature.bind(*given)
+        except TypeError:
+            continue
+        return kind(*given)
+    raise InvalidModel(
+        f"{path}: class Model is made as Model(parameters) or Model(), but its __init__ takes "
+        f"{signature}"
+    )
 
 
 def import_file(path: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,25 @@ def _caller() -> Caller:
             "'process', and do not call on import"
         )
     return _callers[0]
+
+
+# The only instance of a model in this process: its name, versions that lead to it, its thread.
+_alone: list[tuple[str, frozenset[int], int]] = []
+
+
+def be_alone(model: str, versions: frozenset[int]) -> None:
+    """The calling thread is the only one that answers for these versions of a model."""
+    _alone[:] = [(model, versions, threading.get_ident())]
+
+
+def _require_another(model: str, version: int) -> None:
+    """TritonModelException where the thread that would wait is the one that is waited for."""
+    for name, versions, thread in _alone:
+        if model == name and version in versions and thread == threading.get_ident():
+            raise TritonModelException(
+                f"model '{model}' waits for an answer of its own, but its only instance is the one "
+                "that waits: give it more in instance_group, one for each call within a call"
+            )
 
 
 def _a(kind: Any, value: Any) -> Any:
@@ -153,6 +173,7 @@ class InferenceRequest:
 
         As in Triton the iterator is there when the first answer is.
         """
+        _require_another(self._model, self._version)
         return self._begin(decoupled)()
 
     def async_exec(self, decoupled: bool = False) -> Awaitable[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from tuili.backends import BackendOptions, Specs, triton_utils
 from tuili.backends.readiness import readiness_of
 from tuili.backends.requests import KINDS, Answered, SendTo, Told, divided
-from tuili.backends.triton_calls import InferenceRequest
+from tuili.backends.triton_calls import InferenceRequest, be_alone
 from tuili.backends.triton_completion import ModelConfig
 from tuili.backends.triton_tensors import Forward, InferenceResponse, Tensor, TritonError
 from tuili.errors import InternalError, InvalidModel, TuiliError
@@ -44,7 +44,10 @@ class TritonModel:
         config = options.config_json or json.dumps({"name": self._model_name})
         if hasattr(model_class, "auto_complete_config"):
             self._complete(model_class, config)
-        sequences = json.loads(self.config_json or config).get("sequence_batching", {})
+        found = json.loads(self.config_json or config)
+        if _is_alone(found):
+            be_alone(self._model_name, _versions_of(path.parent))
+        sequences = found.get("sequence_batching", {})
         self._iterative = bool(sequences.get("iterative_sequence", False))
         self._model = model_class()
         triton_utils.set_model_dir(str(path.parent))
@@ -299,3 +302,18 @@ def _answered(response: InferenceResponse, wanted: Sequence[str]) -> Answered:
         if not names or tensor.name() in names
     }
     return Answered(outputs, response.told)
+
+
+def _is_alone(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration has one instance run all requests of its model."""
+    count = sum(int(group.get("count", 1)) for group in config.get("instance_group", ()))
+    grows = "max_instances" in config.get("parameters", {})
+    cached = config.get("response_cache", {}).get("enable", False)
+    return count <= 1 and not grows and not cached
+
+
+def _versions_of(folder: Path) -> frozenset[int]:
+    """What a request says that means the version in this folder: 0 and -1 are the newest."""
+    there = [int(each.name) for each in folder.parent.iterdir() if each.name.isdecimal()]
+    own = int(folder.name) if folder.name.isdecimal() else 0
+    return frozenset({own, 0, -1} if own >= max(there, default=0) else {own})
