@@ -20,6 +20,7 @@ TENSORS = {
     "alone": [("x", "FP32", [4])],
     "queue": [("x", "FP32", [4])],
     "urgent": [("x", "FP32", [4])],
+    "large": [("x", "FP32", [9000])],
     "numbers": [("x", "INT64", [1])],  # the model sees no dim but the batch
 }
 MORE = {
@@ -171,7 +172,7 @@ def with_clients(repository, protocol, count, scenario, **options):
 
 
 @pytest.mark.parametrize("protocol", [Http, Grpc])
-@pytest.mark.parametrize("model", ["one", "two", "open", "alone", "numbers"])
+@pytest.mark.parametrize("model", ["one", "two", "open", "alone", "numbers", "large"])
 def test_every_client_gets_its_own_numbers(repository, gone_the_express_way, protocol, model):
     async def scenario(dataplane, clients):
         for turn in range(4):
@@ -195,7 +196,7 @@ def test_every_client_gets_its_own_numbers(repository, gone_the_express_way, pro
     assert len(gone_the_express_way) == expected
 
 
-@pytest.mark.parametrize("model", ["one", "pair", "alone", "numbers"])
+@pytest.mark.parametrize("model", ["one", "pair", "alone", "numbers", "large"])
 def test_a_host_answers_on_this_way_what_it_was_asked(repository, gone_the_express_way, model):
     for other in set(TENSORS) - {model}:
         shutil.rmtree(repository / other)

@@ -5,9 +5,10 @@ model version, which inputs, whether they fit, how the answer begins) is worked 
 long way, and kept as an `Express`. A later request with the same words only brings its bytes along:
 a batch of such requests is joined as bytes and split as bytes, and no array is made for a request.
 
-Only what is plain goes this way, and small where its bytes come and go with it; all its tensors may
-lie in shared memory instead. A model behind a roll-out, a door, a cache, a layout or
-sequences takes the long way, as does a request with parameters or an id.
+Only what is plain goes this way; all its tensors may lie in shared memory instead. Bytes are joined
+and split only where they are few: large tensors become arrays again, to run and to be answered. A
+model behind a roll-out, a door, a cache, a layout or sequences takes the long way, as does a
+request with parameters or an id.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tuili.server")
 _NS: Final = 1_000_000_000
-MOST_BYTES: Final = 16 << 10  # of a request, and of the answers of a batch, on average
+MOST_BYTES: Final = (
+    16 << 10
+)  # that are few: of a request, and of the answers of a batch, on average
 
 _PLACE: Final = frozenset(SHARED_MEMORY_KEYS)
 
@@ -94,7 +97,7 @@ def common(
 
     `places` tell where each input lies among the bytes that a request brings.
     """
-    if request.id or request.parameters or size_bytes > MOST_BYTES or not request.inputs:
+    if request.id or request.parameters or not request.inputs:
         return None
     if not _are_plain(request, standing):
         return None
@@ -161,10 +164,10 @@ def _is_special(tensor: InputTensor) -> bool:
 
 
 def join_raw(batch: Sequence[Pending]) -> dict[str, Array] | None:
-    """The joined inputs of a batch; None when one of it did not come this way."""
+    """The joined inputs of a batch; None when one of it is large or did not come this way."""
     raws: list[Buffer] = []
     for item in batch:
-        if item.raw is None:
+        if item.raw is None or len(item.raw) > MOST_BYTES:
             return None
         raws.append(item.raw)
     first = batch[0].express

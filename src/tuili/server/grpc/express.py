@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
-from tuili.server.execution.express import Buffer, Dims, Express, common
+from tuili.server.execution.express import MOST_BYTES, Buffer, Dims, Express, common
 from tuili.server.grpc.encoding import front_of, raw_head
 from tuili.server.grpc.plans import Plan
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
@@ -84,7 +84,10 @@ class ExpressDesk:
             known = self._known.get(bytes(message[:lead]))
             if known is not None and len(message) - lead == known.size_bytes:
                 reply = partial(self._long_way, done)
-                ticket = self._dataplane.express(known, message[lead:], reply, origin, deadline)
+                raw = (
+                    memoryview(message)[lead:] if known.size_bytes > MOST_BYTES else message[lead:]
+                )
+                ticket = self._dataplane.express(known, raw, reply, origin, deadline)
                 if ticket is None:
                     del self._known[bytes(message[:lead])]
                 return ticket
