@@ -153,6 +153,8 @@ class RequestQueue(Generic[Item]):
 
         Always after `now`: a delay that has ended waits for an instance, not for the clock.
         """
+        if not self._expiries and self._held_at is None and not self.policy.max_delay_s:
+            return None  # the everyday case
         while self._expiries and not self._expiries[0][2].queued:
             heapq.heappop(self._expiries)
         moments = [self._expiries[0][0]] if self._expiries else []
