@@ -74,6 +74,16 @@ def test_validate_tells_what_is_wrong_with_each_model(repository):
         assert sentence in done.stdout
 
 
+@pytest.mark.parametrize(("text", "code"), [("", 0), ("max_batch_size: 8", 0), ("max_batch: 8", 1)])
+def test_validate_takes_the_folder_of_one_model_too(repository, text, code):
+    folder = add(repository, "net", text)
+    add(repository, "other", "nonsense")
+    done = run("validate", folder)
+    assert done.exit_code == code
+    assert f"{1 - code} of 1 models" in done.stdout
+    assert "net" in done.stdout
+
+
 def test_validate_without_loading_reads_only(repository):
     folder = add(repository, "net")
     (folder / "1" / "model.onnx").write_bytes(b"no model")
@@ -107,4 +117,4 @@ def test_a_model_that_does_not_load_is_one_error(repository):
     folder = add(repository, "net", "max_batch_size: x", "config.yaml")
     done = run("explain", folder)
     assert done.exit_code == 1
-    assert "line 1, column 1: expected a int, found 'x'" in done.stderr
+    assert "line 1, column 1: expected a whole number, found 'x'" in done.stderr

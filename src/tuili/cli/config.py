@@ -59,10 +59,13 @@ def validate(
         bool, typer.Option(help="Load the models too, as the server would; else only read.")
     ] = True,
 ) -> None:
-    """Check every model of a repository; exit code 1 when one would not load."""
+    """Check every model of a repository, or one by its folder; exit 1 when one would not load."""
     from tuili.server.repository.layout import find_models
 
     names = sorted(find_models(repository))
+    if len(repository) == 1 and _is_model(repository[0]):
+        folder = repository[0].resolve()
+        repository, names = [folder.parent], [folder.name]
     found = _read_all(tuple(repository), names)
     wanted = [name for name in names if not found[name]]
     if load and wanted:
@@ -90,6 +93,15 @@ def explain(model: ModelFolder) -> None:
 
 
 # --------------------------------------------------------------------------------- behind it
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder is a model's own: it holds a configuration, or versions and nothing else."""
+    from tuili.server.repository.formats import FILES
+
+    inside = [each for each in folder.iterdir() if each.is_dir() and each.name[0] != "."]
+    versions = bool(inside) and all(each.name.isdecimal() for each in inside)
+    return versions or any((folder / name).is_file() for name in FILES)
 
 
 def _options(repositories: tuple[Path, ...]) -> ServerOptions:

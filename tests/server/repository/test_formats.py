@@ -96,9 +96,13 @@ def test_two_files_are_refused(tmp_path):
         (
             "config.yaml",
             "name: m\nmax_batch_size: four",
-            r"line 2, column 1: expected a int, found 'four'",
+            r"line 2, column 1: expected a whole number, found 'four'",
         ),
-        ("config.json", '{"max_batch_size": true}', r"column 2: expected a int, found True"),
+        (
+            "config.json",
+            '{"max_batch_size": true}',
+            r"column 2: expected a whole number, found True",
+        ),
         ("config.yaml", "input: {name: x}", r"line 1, column 1: expected a list of Input"),
         ("config.yaml", "parameters: [1]", r"expected an object of Parameter by name"),
         ("config.yaml", "- 1", "expected ModelConfig, an object of fields"),

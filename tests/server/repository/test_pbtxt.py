@@ -70,7 +70,7 @@ def test_nothing_is_a_configuration_too():
         ('name: "m"\n  max_batch_sze: 8', 2, 3, "Did you mean 'max_batch_size'?"),
         ("input { data_type: TYPE_FLOAT }", 1, 20, "'TYPE_FLOAT' is no DataType."),
         ("max_batch_size: 1.5", 1, 17, "expected a whole number, found '1.5'"),
-        ("max_batch_size: ten", 1, 17, "expected a int, found 'ten'"),
+        ("max_batch_size: ten", 1, 17, "expected a whole number, found 'ten'"),
         ("max_batch_size 8", 1, 16, "expected ':' after 'max_batch_size'"),
         ("input [ {} {} ]", 1, 12, "expected ',' or ']', found '{'"),
         ("input {", 1, 8, "the text ends before '}'"),

@@ -30,6 +30,12 @@ def claims_of(config: ModelConfig) -> tuple[Claim, ...]:
         if group.get("passive"):
             continue
         limiter = group.get("rate_limiter", {})
+        for entry in limiter.get("resources", ()):
+            if int(entry.get("count", 0)) < 0:
+                raise InvalidModel(
+                    f"model '{config.name}': an instance cannot claim {entry['count']} of resource "
+                    f"'{entry.get('name', '')}'; count must be 0 or more"
+                )
         claim = Claim(
             {
                 # There is one device, so a resource per device is one of the whole server.

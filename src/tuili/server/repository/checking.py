@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from tuili.errors import nearest
-from tuili.server.repository.schema import ENUMS, MESSAGES, ONE_OF, field_type
+from tuili.server.repository.schema import ENUMS, MESSAGES, ONE_OF, SCALARS, field_type
 from tuili.server.repository.source import Source, snake
 
 Json = dict[str, Any]
@@ -70,7 +70,7 @@ def _one(kind: str, value: object, source: Source) -> object:
     if kind == "int" and isinstance(value, str) and value.removeprefix("-").isdigit():
         return int(value)
     if not isinstance(value, _SCALARS[kind]) or (isinstance(value, bool) and kind != "bool"):
-        raise source.error(f"expected a {kind}, found {value!r}")
+        raise source.error(f"expected {SCALARS[kind]}, found {value!r}")
     return value
 
 

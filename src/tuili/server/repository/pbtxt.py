@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, cast
 
 from tuili.errors import ParseError, nearest
-from tuili.server.repository.schema import ENUMS, MESSAGES, ONE_OF, field_type
+from tuili.server.repository.schema import ENUMS, MESSAGES, ONE_OF, SCALARS, field_type
 from tuili.server.repository.source import Marks, Place, position
 
 Json = dict[str, Any]
@@ -194,7 +194,7 @@ class _Reader:
                 raise self._error(
                     f"expected a whole number, found {token.text!r}", token.at
                 ) from None
-        raise self._error(f"expected a {kind}, found {token.text or 'the end'!r}", token.at)
+        raise self._error(f"expected {SCALARS[kind]}, found {token.text or 'the end'!r}", token.at)
 
     def _enum(self, kind: str, token: _Token) -> str:
         names = ENUMS[kind]

@@ -10,6 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+# The scalars, as messages call them.
+SCALARS: Final = {
+    "string": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
 ENUMS: Final[dict[str, Sequence[str]]] = {
     "DataType": [
         "TYPE_INVALID",
