@@ -63,7 +63,7 @@ def test_terms_that_cannot_be_end_the_process_of_the_model(
         )
     assert why in load(tmp_path)["m"]
     assert started
-    assert all(host._process.poll() is not None for host in started)
+    assert all(host._child.process.poll() is not None for host in started)
 
 
 def raises(error):
@@ -77,7 +77,7 @@ def test_a_rehearsal_that_fails_badly_ends_the_process_of_the_model(tmp_path, st
     monkeypatch.setattr(UNHEARD, fails)
     add(tmp_path)
     assert "a bug" in load(tmp_path)["m"]
-    assert all(host._process.poll() is not None for host in started)
+    assert all(host._child.process.poll() is not None for host in started)
 
 
 class Closed(Doubler):

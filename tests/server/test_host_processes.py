@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tuili.backends import BackendOptions
+from tuili.server.execution.host_child import HostSpec
 from tuili.server.execution.host_processes import (
     FORK_SERVER,
     Forked,
@@ -21,7 +22,7 @@ from tuili.server.execution.host_processes import (
     is_readable,
     start,
 )
-from tuili.server.execution.hosts import Host, HostSpec
+from tuili.server.execution.hosts import Host
 from tuili.tensors import DType, Sym, TensorSpec
 
 SOURCE = """
@@ -147,7 +148,7 @@ def test_the_fork_server_has_imported_what_every_host_uses():
 
 def test_its_end_is_told_with_its_cause(model):
     host = started(model)
-    process = host._process
+    process = host._child.process
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0)
     assert process.poll() is None
@@ -165,7 +166,7 @@ def test_a_dead_fork_server_is_replaced(model):
     other = started(model)
     assert told(other)["files"] < 12
     # Nobody can tell the first one's end any more: whoever asks ends it.
-    assert host._process.wait(10) == -signal.SIGKILL
+    assert host._child.process.wait(10) == -signal.SIGKILL
     other.close()
     host.close()
 
@@ -175,7 +176,7 @@ def test_hosts_end_with_the_process_that_wanted_them(model):
         from pathlib import Path
         from tests.server.test_host_processes import started
         host = started(Path({str(model)!r}))
-        print(host._process.pid, flush=True)
+        print(host._child.process.pid, flush=True)
     """
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, check=True, text=True
@@ -213,7 +214,7 @@ def test_a_host_that_hangs_does_not_outlive_its_server_for_long():
 def test_what_a_model_started_is_ended_with_it(model):
     model.write_text(SOURCE + "\nimport subprocess\nsubprocess.Popen(['sleep', '1000'])\n")
     host = started(model)
-    pid = host._process.pid
+    pid = host._child.process.pid
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     host.close()
     assert not is_alive(int(child))

@@ -10,7 +10,8 @@ import pytest
 from tests.server.test_dataplane import infer, plane
 from tuili.backends import BackendOptions
 from tuili.errors import InternalError, InvalidArgument, InvalidModel, Unavailable
-from tuili.server.execution.hosts import Host, HostSpec
+from tuili.server.execution.host_child import HostSpec
+from tuili.server.execution.hosts import Host
 from tuili.server.execution.running import InstanceDied
 from tuili.server.protocol.messages import InferRequest, InputTensor
 
@@ -94,7 +95,7 @@ def test_a_host_answers_and_its_process_goes_with_the_model(tmp_path):
         big = np.ones((2, 1 << 20), np.float32)
         asked = InferRequest("m", [InputTensor("x", "FP32", big.shape, big)])
         np.testing.assert_array_equal((await infer(dataplane, asked)).outputs[0].data, big * 2)
-        pids.append(host_of(dataplane)._process.pid)
+        pids.append(host_of(dataplane)._child.process.pid)
 
     run(tmp_path, scenario)
     with pytest.raises(ProcessLookupError):
@@ -313,7 +314,7 @@ def test_isolation_of_our_own_code_on_request(tmp_path):
 
     async def scenario(dataplane):
         assert await answer(dataplane, 4) == [[4]]
-        os.kill(host_of(dataplane)._process.pid, signal.SIGKILL)
+        os.kill(host_of(dataplane)._child.process.pid, signal.SIGKILL)
         assert await answer(dataplane, 4) == [[4]]
 
     run(tmp_path, scenario)

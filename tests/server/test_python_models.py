@@ -12,7 +12,7 @@ from tests.server.test_hosts import CONFIG as PLAIN
 from tests.server.test_hosts import add, ask, run
 from tests.server.test_model_calls import CONFIG, HEAD
 from tuili.errors import InternalError, TuiliError
-from tuili.server.execution import hosts
+from tuili.server.execution import host_child
 
 ENDS = (
     HEAD
@@ -61,7 +61,7 @@ def test_a_model_is_told_of_its_end_when_it_is_unloaded_and_when_the_server_ends
 
 @pytest.mark.parametrize("end", ["raise ValueError('no')", "import time; time.sleep(60)"])
 def test_a_model_that_cannot_end_is_ended(tmp_path, monkeypatch, end):
-    monkeypatch.setattr(hosts, "END_S", -0.5)
+    monkeypatch.setattr(host_child, "END_S", -0.5)
     add(tmp_path, source=ENDS.format(end=end), config=CONFIG)
 
     async def scenario(dataplane):

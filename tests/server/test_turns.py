@@ -53,7 +53,7 @@ def test_a_server_ends_while_a_model_hangs_in_its_load_and_another_in_a_run(tmp_
         assert not await dataplane.close(0.05)
         with pytest.raises(InvalidModel, match="signal 9"):
             await hanging
-        assert host._process.wait(10) == -9
+        assert host._child.process.wait(10) == -9
 
     asyncio.run(scenario())
 

@@ -1,7 +1,7 @@
 """Model hosts: a model in a process of its own, started, watched and restarted by the server.
 
 Theory of operation
-- A `Host` owns the child process, the socket to it and a few slots of shared memory. Two slots let
+- A `Host` owns a child process (`host_child.py`) and a few slots of shared memory. Two slots let
   the next batch be written while the child still runs the last one.
 - Each slot is an instance to the batcher: it takes one batch, and is free again with its outcome.
 - When the child dies (crash, OOM kill, hang past its time), the batches in its slots come back
@@ -13,24 +13,17 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
 import os
-import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from tuili.backends import BackendOptions, Specs, host_calls, host_letters
+from tuili.backends import Specs, host_calls, host_letters
 from tuili.backends.host_messages import (
-    END_S,
     MAX_MESSAGE,
     Answer,
     Ended,
@@ -43,15 +36,10 @@ from tuili.backends.host_messages import (
     SlotMemory,
     Spilled,
     from_specs,
-    to_specs,
 )
 from tuili.errors import InvalidArgument, InvalidModel
-from tuili.server.execution.host_processes import (
-    FORK_SERVER,
-    Process,
-    interpreter_of,
-    is_readable,
-)
+from tuili.server.execution.host_child import HostChild, HostSpec
+from tuili.server.execution.host_processes import is_readable
 from tuili.server.execution.outbox import Outbox
 from tuili.server.execution.readying import Readying
 from tuili.server.execution.running import InstanceDied
@@ -64,24 +52,6 @@ _log = logging.getLogger("tuili.server")
 _decode: Final = msgspec.msgpack.Decoder(Answer | Spilled).decode
 _WATCH_S: Final = 1.0
 _GO_S: Final = 0.001  # for the answers of one host, in one turn of the loop
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(frozen=True, slots=True)
-class HostSpec:
-    """What a host runs and what it may take; 0 means no limit."""
-
-    name: str
-    backend: str
-    path: Path
-    options: BackendOptions
-    slots: int = 2
-    load_timeout_s: float = 1200.0  # a large model takes minutes
-    run_timeout_s: float = 0.0
-    max_rss_bytes: int = 0
-    cores: frozenset[int] = frozenset()
-    # A folder with another Python environment to run in.
-    environment: Path | None = None
 
 
 class Host:
@@ -105,7 +75,7 @@ class Host:
         self.up = False
         self.reason = ""
         self.slots = [HostSlot(self, index) for index in range(spec.slots)]
-        self._process: Process | None = None
+        self._child: HostChild | None = None
         self._socket: socket.socket | None = None
         self._calls: Outbox | None = None
         self._on_calls = on_calls
@@ -220,8 +190,8 @@ class Host:
 
     def kill(self) -> None:
         """End the child at once."""
-        if self._process is not None:
-            self._process.kill()
+        if self._child is not None:
+            self._child.process.kill()
 
     def abort(self) -> None:
         """End the child for good and at once, whatever it does."""
@@ -237,10 +207,12 @@ class Host:
     def close(self) -> None:
         """End the child for good; may be called from any thread."""
         self._closed = True
-        if not self._ended_itself():
-            self.kill()
-        if self._process is not None:
-            self._process.wait()
+        child = self._child
+        told = self.up and self._has_end and self._socket is not None
+        if child is not None and not (told and child.ends_itself()):
+            child.process.kill()
+        if child is not None:
+            child.process.wait()
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._hang_up)
@@ -248,65 +220,19 @@ class Host:
             self._hang_up()
 
     # ---- steps
-    def _ended_itself(self) -> bool:
-        """Whether the child, told that it is over, went by itself."""
-        ours, process = self._socket, self._process
-        if not (self.up and self._has_end and ours is not None and process is not None):
-            return False
-        try:
-            ours.shutdown(socket.SHUT_WR)
-            process.wait(END_S + 1.0)
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-        return True
-
     def _spawn(self) -> None:
-        with contextlib.ExitStack() as undo:
-            calls_number = self._begin(undo)
-            undo.pop_all()
-        options = self.spec.options
-        self.send(
-            Load(
-                self.spec.backend,
-                os.fsencode(self.spec.path),
-                options.threads,
-                dict(options.parameters),
-                to_specs(options.declared_inputs),
-                to_specs(options.declared_outputs),
-                options.max_batch_size,
-                options.decoupled,
-                options.instance,
-                options.config_json,
-                self._memories,
-                calls_number,
-            )
-        )
-
-    def _begin(self, undo: contextlib.ExitStack) -> int:
-        """Start the child; the number by which it knows its socket for calls.
-
-        `undo` closes what is open when that fails half-way.
-        """
-        ours, theirs = _socket_pair(undo)
-        calls, their_calls = _socket_pair(undo)
-        memories: list[int] = []
-        for at in range(self.spec.slots):
-            memories.append(_slot_memory(at))
-            undo.callback(os.close, memories[-1])
-        with theirs, their_calls:
-            calls_number = their_calls.fileno()
-            descriptors = [theirs.fileno(), calls_number, *memories]
-            environment = self.spec.environment
-            other = None if environment is None else interpreter_of(environment)
-            self._process = FORK_SERVER.fork(self.spec.name, descriptors, self.spec.cores, other)
-        calls.setblocking(False)
-        self._socket, self._calls = ours, Outbox(calls)
-        if self._on_calls is not None:
-            self._on_calls(self._calls)
-        for slot, descriptor in zip(self.slots, memories, strict=True):
-            slot.attach(SlotMemory(descriptor))
-        self._memories = memories
-        return calls_number
+        child = HostChild(self.spec)
+        try:
+            if self._on_calls is not None:
+                self._on_calls(child.calls)
+            for slot, descriptor in zip(self.slots, child.memories, strict=True):
+                slot.attach(SlotMemory(descriptor))
+        except BaseException:
+            child.process.kill()
+            child.hang_up(calls=True)
+            raise
+        self._child, self._socket, self._calls = child, child.socket, child.calls
+        self.send(child.load())
 
     def _listen(self) -> None:
         assert self._loop is not None
@@ -420,10 +346,10 @@ class Host:
             self._changed()
             return
         self._listen()
-        process = self._process
+        child = self._child
 
         def give_up() -> None:
-            if not self.up and self._process is process:
+            if not self.up and self._child is child:
                 _log.error("%s: not loaded in %g s", self.spec.name, self.spec.load_timeout_s)
                 self.kill()
 
@@ -442,15 +368,10 @@ class Host:
             return
         if self._loop is not None:
             self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
-        self._socket = None
-        if self._calls is not None:
-            # Whoever listens to it sees its end, and closes it.
-            if self._on_calls is None:
-                self._calls.close()
-            self._calls = None
-        for descriptor in self._memories:
-            os.close(descriptor)
+        assert self._child is not None
+        # Whoever listens to its calls sees their end, and closes that socket.
+        self._child.hang_up(calls=self._on_calls is None)
+        self._socket = self._calls = None
         if self._closed:
             for timer in self._timers:
                 timer.cancel()
@@ -459,16 +380,8 @@ class Host:
                 slot.attach(SlotMemory(-1))
 
     def _cause_of_death(self) -> str:
-        """How the child ended; it has closed its socket, so it is ending if it has not yet."""
-        assert self._process is not None
-        try:
-            status = self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            status = self._process.wait()
-        if status < 0:
-            return f"signal {-status}, {signal.Signals(-status).name}"
-        return f"exit status {status}"
+        assert self._child is not None
+        return self._child.cause_of_death()
 
     def _watch(self) -> None:
         """Recycle a child that outgrew its limit, once it has finished what it has."""
@@ -490,13 +403,9 @@ class Host:
 
     def rss_bytes(self) -> int:
         """The child's resident memory; 0 when it is not there."""
-        if self._process is None or not self.up:  # it may have no number yet
+        if self._child is None or not self.up:  # it may have no number yet
             return 0
-        try:
-            fields = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()
-        except OSError:
-            return 0
-        return int(fields[1]) * _PAGE
+        return self._child.rss_bytes()
 
     def _later(self, delay_s: float, call: Callable[[], Any]) -> asyncio.TimerHandle:
         assert self._loop is not None
@@ -505,20 +414,6 @@ class Host:
         timer = self._loop.call_later(delay_s, call)
         self._timers.append(timer)
         return timer
-
-
-def _socket_pair(undo: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    undo.callback(ours.close)
-    undo.callback(theirs.close)
-    return ours, theirs
-
-
-def _slot_memory(at: int) -> int:
-    """A memfd that neither side can shrink under the other's views."""
-    descriptor = os.memfd_create(f"tuili_host_{at}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-    return descriptor
 
 
 def _nothing() -> None:

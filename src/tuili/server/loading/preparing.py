@@ -14,7 +14,8 @@ from typing import Final
 from tuili import backends
 from tuili.backends import BackendOptions, Executable
 from tuili.errors import InvalidModel, TuiliError, Unsupported
-from tuili.server.execution.hosts import Host, HostSpec
+from tuili.server.execution.host_child import HostSpec
+from tuili.server.execution.hosts import Host
 from tuili.server.execution.outbox import Outbox
 from tuili.server.loading.candidates import candidates
 from tuili.server.loading.completion import Completed, complete, declared_specs, whole_json
