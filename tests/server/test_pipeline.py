@@ -246,6 +246,19 @@ def test_a_model_runs_once_for_each_item_of_a_list(repository, sizes):
     run(repository, scenario)
 
 
+def test_a_list_may_be_longer_than_the_queue_of_its_model(repository):
+    write(repository, LISTS, LIST_FUNCTIONS)
+    config = repository / "a" / "config.pbtxt"
+    policy = "default_queue_policy { max_queue_size: 3 }"
+    config.write_text(config.read_text() + f"dynamic_batching {{ {policy} }}")
+
+    async def scenario(dataplane):
+        found = await infer(dataplane, ask_sizes(*(1,) * 50))
+        assert found.outputs[0].data.tolist() == [2] * 50
+
+    run(repository, scenario)
+
+
 def test_items_without_a_batch_dim_are_rows(repository):
     text = LISTS.replace("FP32[-1,2]", "FP32[2]").replace("cut\n", "single\n")
     write(repository, text.replace("steps.py:join", "steps.py:sums"), LIST_FUNCTIONS)

@@ -7,12 +7,13 @@ padding to the longest of them, and take all cores.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from tuili.errors import InvalidArgument, TuiliError
+from tuili.errors import InvalidArgument, Overloaded, TuiliError
 from tuili.server.execution.pending import ENDED, Reply, Ticket
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import Array, InferResponse
@@ -85,7 +86,8 @@ class Calls:
         self._count = count
         self._ask = ask
         self._done: Callable[[Sequence[InferResponse] | TuiliError], None] | None = done
-        self._asked = 0
+        self._waiting = deque(range(count))
+        self._most = _MOST_UNDER_WAY
         self._tickets: dict[int, Ticket] = {}
         self._under_way: set[int] = set()
         self._answers: dict[int, InferResponse] = {}
@@ -98,13 +100,8 @@ class Calls:
             return
         self._asking = True
         try:
-            while (
-                self._done is not None
-                and self._asked < self._count
-                and len(self._under_way) < _MOST_UNDER_WAY
-            ):
-                at = self._asked
-                self._asked += 1
+            while self._done is not None and self._waiting and len(self._under_way) < self._most:
+                at = self._waiting.popleft()
                 self._under_way.add(at)
                 ticket = self._send(at, partial(self._answered, at))
                 if at in self._under_way:
@@ -134,6 +131,11 @@ class Calls:
         self._tickets.pop(at, None)
         done = self._done
         if done is None:
+            return
+        if isinstance(answer, Overloaded) and self._under_way:
+            # The model's queue is shorter than the list: as many as are in it, from now on.
+            self._most = len(self._under_way)
+            self._waiting.append(at)
             return
         if isinstance(answer, TuiliError):
             self.cancel()
