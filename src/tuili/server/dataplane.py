@@ -9,7 +9,6 @@ fills its messages from them (`google.protobuf.json_format.ParseDict`).
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -67,7 +66,6 @@ Answer = TypeVar("Answer")
 # The modes in which models are loaded one by one.
 _AS_ASKED: Final = ("explicit", "demand")
 _LOOKS: Final = 10
-_VERSION: Final = re.compile(r"[0-9]{1,19}")
 
 
 class DataPlane:

@@ -96,6 +96,27 @@ def test_a_message_that_never_ends_is_given_up():
     assert not raw.transport.closed
 
 
+def test_messages_of_an_old_stream_have_the_time_of_others():
+    raw, message = Raw(), framed(infer_request())
+    raw.feed(HELLO + headers(1, block(path=STREAM)))
+    for second in range(100, 1100, 100):
+        raw.listener.connections.tick(float(second))
+        raw.feed(data_frame(1, message[:9], 0))
+        raw.listener.connections.tick(second + 50.0)
+        assert raw.connection._streams
+        raw.feed(data_frame(1, message[9:], 0))
+    assert len(raw.dataplane.requests) == 10
+
+
+def test_a_large_message_may_take_longer_than_a_small_one():
+    raw = Raw(GrpcLimits(min_message_rate=1000.0))
+    raw.feed(HELLO + headers(1, block()) + data_frame(1, framed(bytes(100_000))[:9], 0))
+    raw.listener.connections.tick(159.0)
+    assert raw.connection._streams
+    raw.listener.connections.tick(161.0)
+    assert not raw.connection._streams
+
+
 def test_a_client_that_never_reads_is_cut_and_a_slow_one_is_not():
     raw = Raw()
     raw.feed(HELLO)

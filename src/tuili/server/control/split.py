@@ -34,7 +34,6 @@ from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
 
 Live = Servable | Ensemble
-_NS: Final = 1_000_000_000
 _LOOK_THROUGH: Final = 1 << 16  # larger answers are looked through for NaN once in eight
 _MOST_REQUESTS: Final = 10_000  # whose variant is remembered for feedback
 
@@ -275,10 +274,6 @@ class Split:
                 tally = self.tallies[name]
                 tally.crashes += deaths - known
                 tally.note = (live.broken if live is not None else "") or tally.note
-
-    def holds_sequences(self) -> bool:
-        """Whether a sequence is under way on a candidate."""
-        return any(self._sequences.holds(name) for name in self.rollout.plan.candidates)
 
 
 def _holds_nan(data: np.ndarray[Any, Any]) -> bool:

@@ -32,7 +32,10 @@ def is_one_message(data: bytes, at: int, end: int, limit: int) -> bool:
 class Assembler:
     """Puts the messages of one call together and gives each to `deliver`."""
 
-    __slots__ = ("_block", "_compressed", "_deliver", "_encoding", "_filled", "_limits", "_prefix")
+    __slots__ = (
+        "_block", "_compressed", "_deliver", "_encoding", "_filled", "_finished", "_limits",
+        "_prefix",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -47,11 +50,17 @@ class Assembler:
         self._block: memoryview | None = None
         self._filled = 0
         self._compressed = False
+        self._finished = 0
 
     @property
-    def partial(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return self._block is not None or bool(self._prefix)
+    def under_way(self) -> int:
+        """The number of the message that has begun and not ended; 0 when none has."""
+        return self._finished + 1 if self._block is not None or self._prefix else 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message under way, as far as that is known."""
+        return 0 if self._block is None else len(self._block)
 
     def feed(self, data: bytes, at: int, end: int) -> None:
         """Take `data[at:end]`; TuiliError for what cannot be a message."""
@@ -112,6 +121,7 @@ class Assembler:
 
     def _finish(self, flag: int, message: Buffer, size: int) -> None:
         self._check(flag, size)
+        self._finished += 1
         self._deliver(self._decompress(message) if flag else message)
 
     def _check(self, flag: int, size: int) -> None:

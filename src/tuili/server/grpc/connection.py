@@ -570,9 +570,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 self.abort()
                 return
             self._deadline = now + self._limits.write_timeout_s
-        late = now - self._limits.message_timeout_s
         for stream in list(self._streams.values()):
-            stream.check(now, late)
+            stream.check(now, self._limits)
         for number, stream in list(self.outgoing.waiting.items()):
             if stream.is_stalled(now, self._limits.write_timeout_s):
                 self._drop(number, h2.CANCEL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Literal
 
@@ -21,7 +20,6 @@ from tuili.server.listening import Address
 from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import status_of
 
-_LOG: Final = logging.getLogger("tuili.server.grpc")
 # As good as for ever: whoever waits for the end says how long.
 _GRACE_S: Final = 1e6
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}

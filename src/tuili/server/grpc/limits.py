@@ -24,7 +24,7 @@ class GrpcLimits:
     connection_window: int = 256 << 20
     preface_timeout_s: float = 15.0
     message_timeout_s: float = 60.0
-    min_message_rate: float = 16 << 10  # bytes per second that a message may take longer for
+    min_message_rate: float = 16 << 10  # bytes for which a message may take a second longer
     max_waiting_messages: int = 4096  # of a stream that its client does not read
     # Of answers that a connection's client does not read; more calls begin when it has.
     max_waiting_bytes: int = 64 << 20

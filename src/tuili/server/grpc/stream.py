@@ -12,6 +12,7 @@ from tuili.errors import Cancelled, DeadlineExceeded, InternalError, TuiliError,
 from tuili.server.grpc.assembly import Assembler, MessageTooLarge, is_one_message
 from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.inference import Stream
+from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.restrictions import Restrictions
@@ -31,9 +32,9 @@ class GrpcStream:
     """A call: messages come in as DATA, the answer goes out through the connection."""
 
     __slots__ = (
-        "_assembler", "_connection", "_left", "_message", "_stream", "_ticket", "deadline", "ended",
-        "head", "number", "opened", "outgoing", "over", "remote_closed", "since", "trailer",
-        "unacked", "window",
+        "_assembler", "_connection", "_left", "_message", "_since", "_stream", "_ticket",
+        "deadline", "ended", "head", "number", "opened", "outgoing", "over", "remote_closed",
+        "trailer", "unacked", "window",
     )  # fmt: skip
 
     def __init__(
@@ -51,7 +52,7 @@ class GrpcStream:
         self.outgoing: deque[memoryview] = deque()  # what the windows did not let through yet
         self.trailer = b""
         self.deadline: float | None = None
-        self.since = connection.now
+        self._since = 0.0  # when the message under way began
         self._left = (0, connection.now)  # bytes that a window held back, and since when
         self._message: Buffer | None = None
         self._ticket: Ticket | None = None
@@ -88,7 +89,10 @@ class GrpcStream:
                     self._deliver(data[at + 5 : end])
                     return
                 self._assembler = Assembler(self.head.encoding, rules, self._deliver)
+            before = self._assembler.under_way
             self._assembler.feed(data, at, end)
+            if self._assembler.under_way != before:
+                self._since = self._connection.now
         except TuiliError as error:
             self._end(error)
 
@@ -139,7 +143,7 @@ class GrpcStream:
     @property
     def _partial(self) -> bool:
         """Whether a message has begun and not ended."""
-        return self._assembler is not None and self._assembler.partial
+        return self._assembler is not None and bool(self._assembler.under_way)
 
     def header(self, name: str) -> str:
         """A field of the call's metadata, for the router of roll-outs."""
@@ -311,14 +315,16 @@ class GrpcStream:
             self._left = (left, now)
         return left > 0 and now - self._left[1] >= limit_s
 
-    def check(self, now: float, late: float) -> None:
+    def check(self, now: float, limits: GrpcLimits) -> None:
         """Called by the clock: end a call past its deadline or a message that never ends."""
         if self.over:
             return
         if self.deadline is not None and now >= self.deadline:
             self._finish(_DEADLINE_EXCEEDED, "Deadline Exceeded")
-        elif self._partial and self.since < late:
-            self._end(Cancelled("the message took too long to arrive"))
+        elif self._assembler is not None and self._assembler.under_way:
+            rate_s = self._assembler.size / limits.min_message_rate
+            if now - self._since > limits.message_timeout_s + rate_s:
+                self._end(Cancelled("the message took too long to arrive"))
 
 
 __all__ = ["GrpcStream"]

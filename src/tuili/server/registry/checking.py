@@ -24,11 +24,6 @@ def is_whole(version: Path) -> bool:
     return record is None or not _missing(version, record)
 
 
-def is_published(version: Path) -> bool:
-    """Whether the version has a record and all that it lists."""
-    return (version / RECORD).is_file() and is_whole(version)
-
-
 def check(
     folder: Path, version: int, trusted: Sequence[Path] = (), model: str | None = None
 ) -> Record | None:

@@ -30,10 +30,6 @@ class Sequences:
         if not ends:
             self._variants[sequence] = (variant, now)
 
-    def holds(self, variant: str) -> bool:
-        """Whether any sequence is under way on a variant."""
-        return any(each == variant for each, _ in self._variants.values())
-
     def move(self, variant: str) -> int:
         """Forget all sequences of a variant that is gone; how many there were."""
         gone = [key for key, (each, _) in self._variants.items() if each == variant]
