@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tuili.server")
 _NS: Final = 1_000_000_000
-MOST_BYTES: Final = (
-    16 << 10
-)  # that are few: of a request, and of the answers of a batch, on average
+# Bytes that are few: of a request, and of the answers of a batch, on average.
+MOST_BYTES: Final = 16 << 10
 
 _PLACE: Final = frozenset(SHARED_MEMORY_KEYS)
 
