@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 _DAY = timedelta(days=1)
+_USES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+    "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 
 
 class Authority:
@@ -67,4 +71,13 @@ class Authority:
         builder = builder.not_valid_before(now - _DAY).not_valid_after(now + _DAY)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
         builder = builder.add_extension(x509.BasicConstraints(authority is None, None), True)
+        # Who looks strictly, as Python does from 3.13 on, wants to be told whose key signed what,
+        # and that an authority's may.
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        by = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+        builder = builder.add_extension(own, False).add_extension(by, False)
+        signs = ("key_cert_sign", "crl_sign")
+        usage = x509.KeyUsage(**{use: use in signs for use in _USES})
+        if authority is None:
+            builder = builder.add_extension(usage, True)
         return key, builder.sign(signer, hashes.SHA256())

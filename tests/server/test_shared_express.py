@@ -1,6 +1,7 @@
 """Requests whose tensors lie in shared memory go the express way, and mean what they say."""
 
 import asyncio
+import itertools
 import os
 from pathlib import Path
 
@@ -48,11 +49,14 @@ def gone_the_express_way(monkeypatch):
     return found
 
 
+COUNT = itertools.count()  # What an earlier test mapped has another name.
+
+
 class Memory:
     """A client's shared memory: an input and behind it room for an output."""
 
     def __init__(self, at):
-        self.name = f"tuili-express-{os.getpid()}-{at}"
+        self.name = f"tuili-express-{os.getpid()}-{next(COUNT)}-{at}"
         self.path = Path("/dev/shm") / self.name
         self.path.write_bytes(bytes(ROOM))
 

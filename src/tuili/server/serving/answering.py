@@ -241,6 +241,9 @@ class Answers:
 
 def hand_over(reply: Reply, answer: InferResponse | TuiliError) -> None:
     """Call a transport; if it breaks its promise not to raise, the batch's others still count."""
+    if isinstance(answer, TuiliError):
+        # Its frames hold the request and its tensors, and they hold it.
+        answer.__traceback__ = None
     try:
         reply(answer)
     except Exception:  # noqa: BLE001 - whatever it is, it is logged

@@ -109,9 +109,11 @@ def _vectors(repeated: Phases, lanes: int) -> list[str]:
     sums = [
         " + ".join(
             f"{names[int(offset)]} * {float(weight)!r}f"
-            for offset, weight in zip(row, np.float32(factors), strict=True)
+            for offset, weight in zip(row, factors, strict=True)
         )
-        for row, factors in zip(repeated.offsets, repeated.weights, strict=True)
+        for row, factors in zip(
+            repeated.offsets, repeated.weights.astype(np.float32), strict=True
+        )
     ]
     times = len(sums)
     woven = _woven([f"p{phase}" for phase in range(times)], lanes)
