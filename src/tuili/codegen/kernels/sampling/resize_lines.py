@@ -111,9 +111,7 @@ def _vectors(repeated: Phases, lanes: int) -> list[str]:
             f"{names[int(offset)]} * {float(weight)!r}f"
             for offset, weight in zip(row, factors, strict=True)
         )
-        for row, factors in zip(
-            repeated.offsets, repeated.weights.astype(np.float32), strict=True
-        )
+        for row, factors in zip(repeated.offsets, repeated.weights.astype(np.float32), strict=True)
     ]
     times = len(sums)
     woven = _woven([f"p{phase}" for phase in range(times)], lanes)
