@@ -169,7 +169,9 @@ ELEMENTWISE = (
     case("Cast", f"bool:{FLAT}", to=I64),
     case("QuantizeLinear", f"{FLAT} =f32<1: =u8<9:"),
     case("QuantizeLinear", f"{MAP} =f32<1:64 =i8<9:64", axis=1),
+    case("QuantizeLinear", f"{FLAT} =f32<1: =u16<999:"),
     case("DequantizeLinear", f"u8<200:{FLAT} =f32<1: =u8<9:"),
+    case("DequantizeLinear", f"u16<60000:{FLAT} =f32<1: =u16<999:"),
     case("DynamicQuantizeLinear/3", FLAT),
 )  # fmt: skip
 

@@ -14,7 +14,14 @@ from tuili.codegen.prelude import prelude
 from tuili.codegen.targets import Target
 from tuili.codegen.toolchain import Toolchain, Unit
 
-LOADS = {"u8": "uint8_t", "i8": "int8_t", "bf16": "uint16_t", "f16": "uint16_t"}
+LOADS = {
+    "u8": "uint8_t",
+    "i8": "int8_t",
+    "bf16": "uint16_t",
+    "f16": "uint16_t",
+    "u16": "uint16_t",
+    "i16": "int16_t",
+}
 ONE_BY_ONE = re.compile(r"\bv?pinsr[bwdq]\b|\bmovz[bw]l\b|\bmovs[bw]l\b")
 WIDE = [target for target in HERE if target.machine == "x86_64" and target.lanes >= 8]
 

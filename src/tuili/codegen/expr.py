@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuili.codegen.element_types import is_native, register_type, rounded
-from tuili.codegen.expr_operators import BYTES, HALVES, SPECIAL, Form, Operation, ratio_text
+from tuili.codegen.expr_operators import CODES, HALVES, SPECIAL, Form, Operation, ratio_text
 from tuili.codegen.expr_table import COMPARISONS, FLOATS, INTS
 from tuili.errors import InternalError, Unsupported
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.tensors import Array, DType
 
 _SCALAR_ONLY = frozenset({"Mod", "BitShift"})
-_CODES = frozenset({DType.I8, DType.U8, DType.I16, DType.U16})
 
 
 # -- what can be printed ------------------------------------------------------------------------
@@ -34,7 +33,7 @@ def _operand_type(node: Node) -> DType:
 
 def _has_template(node: Node) -> bool:
     if node.op == "QuantizeLinear":
-        return node.output.dtype in _CODES and node.required(0).dtype is DType.F32
+        return node.output.dtype in CODES and node.required(0).dtype is DType.F32
     if node.op == "DequantizeLinear":
         return node.required(0).dtype.is_int and node.output.dtype is DType.F32
     if node.op in SPECIAL or node.op in COMPARISONS:
@@ -54,7 +53,7 @@ def is_printable(body: Graph) -> bool:
 def is_vectorisable(body: Graph) -> bool:
     """Whether a body has a vector form: floats and truth values, with codes at the ends."""
     plain = all(node.op not in _SCALAR_ONLY and _fits_vector(node) for node in body.nodes)
-    return plain and is_printable(body) and _types(body) <= {DType.F32, DType.BOOL, *BYTES, *HALVES}
+    return plain and is_printable(body) and _types(body) <= {DType.F32, DType.BOOL, *CODES, *HALVES}
 
 
 def is_of_truths(body: Graph) -> bool:
@@ -66,10 +65,10 @@ def _fits_vector(node: Node) -> bool:
     """Codes are held as whole floats: only conversions may see them."""
     data = node.required(1 if node.op == "Where" else 0).dtype
     if node.op == "QuantizeLinear":
-        return node.output.dtype in BYTES
+        return node.output.dtype in CODES
     if node.op == "Cast":
-        return node.output.dtype not in BYTES
-    return node.op == "DequantizeLinear" or not {data, node.output.dtype} & {*BYTES}
+        return node.output.dtype not in CODES
+    return node.op == "DequantizeLinear" or not {data, node.output.dtype} & {*CODES}
 
 
 # -- printing -----------------------------------------------------------------------------------

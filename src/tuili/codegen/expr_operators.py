@@ -16,7 +16,8 @@ from tuili.ir import Node, Value
 from tuili.ops.table import attributes
 from tuili.tensors import Array, DType
 
-BYTES = (DType.U8, DType.I8)
+SHORTS = (DType.U16, DType.I16)
+CODES = (DType.U8, DType.I8, *SHORTS)  # held as whole floats
 HALVES = (DType.F16, DType.BF16)  # held as the floats that they are
 _PREFIX = {DType.F64: "d_"}
 

@@ -1,4 +1,4 @@
-"""Half floats as vectors of floats: loads that widen, exactly, and stores that round."""
+"""Numbers of 16 bits as vectors of floats: loads that widen, exactly, and stores that round."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ static inline vi v_load_halves(const uint16_t *p)
 {
     return __builtin_convertvector(*(const vh_any *)p, vi);
 }
+static inline void v_store_halves(uint16_t *p, vi x)
+{
+    *(vh_any *)p = __builtin_convertvector(x, vh_any);
+}
 """
 
 _BITS_8 = """
@@ -19,6 +23,12 @@ static inline vi v_load_halves(const uint16_t *p)
     memcpy(&x, p, 16);
     return (vi)__builtin_ia32_pmovzxwd256(x);
 }
+static inline void v_store_halves(uint16_t *p, vi x)
+{
+    const vi low = x & 0xffff, h = (vi)__builtin_ia32_packusdw256(low, low);
+    const vi q = __builtin_ia32_permvarsi256(h, (vi){0, 1, 4, 5, 0, 1, 4, 5});
+    memcpy(p, &q, 16);
+}
 """
 
 _BITS_16 = """
@@ -27,6 +37,12 @@ static inline vi v_load_halves(const uint16_t *p)
     short __attribute__((vector_size(32))) x;
     memcpy(&x, p, 32);
     return (vi)__builtin_ia32_pmovzxwd512_mask(x, (vi){0}, -1);
+}
+static inline void v_store_halves(uint16_t *p, vi x)
+{
+    typedef short halves __attribute__((vector_size(32)));
+    const halves y = __builtin_ia32_pmovdw512_mask(x, (halves){0}, -1);
+    memcpy(p, &y, 32);
 }
 """
 
@@ -38,6 +54,17 @@ static inline void v_store_bf16(uint16_t *p, vf x)
     for (int l = 0; l < V; l++)
         p[l] = (uint16_t)((uint32_t)i[l] >> 16);
 }
+"""
+
+_CODES = """
+static inline vf v_load_u16(const uint16_t *p) { return v_to_float(v_load_halves(p)); }
+static inline vf v_load_i16(const int16_t *p)
+{
+    return v_to_float(v_load_halves((const uint16_t *)p) << 16 >> 16);
+}
+/* Whole floats that lie in the range of the type. */
+static inline void v_store_u16(uint16_t *p, vf x) { v_store_halves(p, v_to_int(x)); }
+static inline void v_store_i16(int16_t *p, vf x) { v_store_halves((uint16_t *)p, v_to_int(x)); }
 """
 
 # Numbers below 2^-14 have an implied bit too few: it is put there, and taken away again.
@@ -107,8 +134,9 @@ _OF_GCC = {8: (_BITS_8, _F16_8), 16: (_BITS_16, _F16_16)}
 
 
 def half_vectors(target: Target) -> str:
-    """C of `v_load_f16`, `v_load_bf16`, `v_store_f16` and `v_store_bf16`."""
+    """C of `v_load_f16`, `v_store_f16` and the same for bf16, u16 and i16."""
     plain = f"{_BITS}{_F16_ARM if target.machine == 'aarch64' else _F16}"
     if target.machine != "x86_64" or target.lanes not in _OF_GCC:
-        return f"{plain}{_BF16}"
-    return f"#ifdef TL_GCC_X86{''.join(_OF_GCC[target.lanes])}#else{plain}#endif{_BF16}"
+        return f"{plain}{_BF16}{_CODES}"
+    gcc = "".join(_OF_GCC[target.lanes])
+    return f"#ifdef TL_GCC_X86{gcc}#else{plain}#endif{_BF16}{_CODES}"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import HERE, Case, Cases, Const
+from tuili.tensors import DType
 
 RANDOM = np.random.default_rng(0)
 
@@ -57,6 +58,18 @@ CASES["dqax"] = Case(
     ],
     {"axis": -2},
 )
+SHORTS = {np.uint16: 40_000, np.int16: -7}  # and a zero point
+LIMITS = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 0.5, 1.5, -0.5, -2.5, 7e4, -7e4])
+for dtype, zero in SHORTS.items():
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    numbers = np.concatenate([LIMITS, RANDOM.uniform(-1e5, 1e5, 92)]).astype(np.float32)
+    codes = np.concatenate([[low, high, 0], RANDOM.integers(low, high, 100)]).astype(dtype)
+    name = np.dtype(dtype).name
+    for scale in (1.0, 0.37):
+        given = [Const(np.float32(scale)), Const(dtype(zero))]
+        CASES[f"q {name} {scale}"] = Case("QuantizeLinear", [numbers, *given])
+        CASES[f"dq {name} {scale}"] = Case("DequantizeLinear", [codes, *given])
+    CASES[f"cast {name}"] = Case("Cast", [codes], {"to": DType.F32})
 CASES["dqi32"] = Case(
     "DequantizeLinear",
     [RANDOM.integers(-(10**6), 10**6, (3, 5)).astype(np.int32), positive(5)],

@@ -14,7 +14,7 @@ from tuili.codegen.expr import (
     print_body,
     printable_operators,
 )
-from tuili.codegen.expr_operators import HALVES
+from tuili.codegen.expr_operators import HALVES, SHORTS
 from tuili.codegen.half_vectors import half_vectors
 from tuili.codegen.kernel import Context, KernelBuilder, physical_shape, size_of
 from tuili.codegen.kernels.walk import Walk
@@ -145,7 +145,7 @@ def _inner(loop: _Loop, ctx: Context) -> str:
     unit = steps[0] == 1 and all(not isinstance(step, Unless1) and step in (0, 1) for step in steps)
     fits = loop.dtypes[0] in _STORES and not is_of_truths(loop.body.graph)
     if unit and fits and is_vectorisable(loop.body.graph):
-        if set(loop.dtypes) & {*HALVES}:
+        if set(loop.dtypes) & {*HALVES, *SHORTS}:
             loop.walk.k.support(half_vectors(ctx.target))
         return _vector_loop(loop, ctx.target.lanes)
     return _scalar_loop(loop, "first")
@@ -190,6 +190,8 @@ _LOADS = {
     DType.BOOL: "v_load_mask",
     DType.U8: "v_load_u8",
     DType.I8: "v_load_i8",
+    DType.U16: "v_load_u16",
+    DType.I16: "v_load_i16",
     DType.F16: "v_load_f16",
     DType.BF16: "v_load_bf16",
 }
