@@ -75,7 +75,7 @@ CASES = {
 }  # fmt: skip
 WINOGRAD = {
     "winograd": Product((2, 32, 13, 15), (40, 32, 3, 3), PADS, zero=131),
-    "winograd at the limits": Product((1, 32, 9, 8), (33, 32, 3, 3), PADS, zero=0, extreme=True),
+    "winograd at the limits": Product((1, 32, 17, 16), (33, 32, 3, 3), PADS, zero=0, extreme=True),
     "winograd, signed, the other limit": Product(
         (1, 36, 8, 8), (16, 36, 3, 3), codes=np.int8, zero=127, extreme=True, result=None
     ),
