@@ -477,3 +477,31 @@ def test_a_stream_faster_than_its_client_leaves_time_for_others(tmp_path):
         assert len(found) == count + 1
 
     run(tmp_path, scenario)
+
+
+LETS_GO = TRITON.replace(
+    "        sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)\n", ""
+).replace("        n = int", "        assert request.request_id() == '7'\n        n = int")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        LETS_GO,
+        LETS_GO.replace(
+            "            threading.Thread(target=self.answer, args=(request,)).start()",
+            "            self.answer(request)",
+        ),
+    ],
+    ids=["in a thread", "at once"],
+)
+def test_a_sender_that_is_let_go_ends_its_stream(tmp_path, source):
+    add(tmp_path, "m", 1, config=CONFIG)
+    (tmp_path / "m" / "1" / "model.py").write_text(source)
+
+    async def scenario(dataplane):
+        assert await stream(dataplane, 3) == ([0, 1, 2], None)
+        assert "without an answer" in str((await stream(dataplane, 0))[1])
+        assert await stream(dataplane, 1) == ([0], None)
+
+    run(tmp_path, scenario)

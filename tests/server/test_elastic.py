@@ -8,7 +8,6 @@ import pytest
 
 from tests.server.test_dataplane import add, plane
 from tests.server.test_servable import Answers, Doubler, ask
-from tuili.errors import InvalidModel
 from tuili.server.execution.instances import Instance
 from tuili.server.loading.elastic import Elastic, remembered
 from tuili.server.loading.instances import claims_of, cores_of
@@ -158,11 +157,6 @@ def test_a_cancelled_request_stops_waiting_for_resources():
 def test_each_instance_has_its_cores(text, expected):
     config = ModelConfig("m", parameters={"cpu_cores": text})
     assert [cores_of(config, number) for number in range(2)] == expected
-
-
-def test_cores_that_are_none():
-    with pytest.raises(InvalidModel, match="must be cores such as"):
-        cores_of(ModelConfig("m", parameters={"cpu_cores": "first"}), 0)
 
 
 def test_an_instance_runs_on_its_cores():

@@ -7,7 +7,7 @@ import pytest
 
 from tests.server.test_dataplane import infer, plane
 from tests.server.test_hosts import add, until
-from tuili.errors import NotFound, TuiliError, UnknownFailure
+from tuili.errors import NotFound, TuiliError, Unavailable, UnknownFailure
 from tuili.server.protocol.messages import InferRequest, InputTensor
 
 CONFIG = """
@@ -134,6 +134,10 @@ def run(repository, scenario, **options):
             await dataplane.close()
 
     return asyncio.run(started())
+
+
+def counted(dataplane):
+    return dataplane.model_statistics("m")["model_stats"][0]["inference_count"]
 
 
 def value(response):
@@ -414,5 +418,98 @@ def test_a_call_that_cannot_be_taken_is_answered(tmp_path):
         async with asyncio.timeout(20):
             with pytest.raises(TuiliError, match="high"):
                 await infer(dataplane, ask("m"))
+
+    run(tmp_path, scenario)
+
+
+RING = (
+    HEAD
+    + """
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            left = value_of(request)
+            if left == 0:
+                answers.append(pb.InferenceResponse([one(request, 0.0)]))
+                continue
+            asked = pb.InferenceRequest(
+                model_name=NEXT, inputs=[one(request, left - 1, "x")], requested_output_names=["y"]
+            )
+            told = CALL
+            if told.has_error():
+                answers.append(pb.InferenceResponse(error=told.error()))
+                continue
+            below = pb.get_output_tensor_by_name(told, "y").as_numpy()[0, 0]
+            answers.append(pb.InferenceResponse([one(request, below + 1)]))
+        return answers
+"""
+)
+ASYNC = RING.replace("def execute", "async def execute").replace("CALL", "await asked.async_exec()")
+
+
+@pytest.mark.parametrize("source", [RING.replace("CALL", "asked.exec()"), ASYNC])
+@pytest.mark.parametrize("names", [("m",), ("m", "n"), ("m", "n", "o")])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_ring_of_calls_is_broken_where_nothing_else_would_end_it(tmp_path, source, names, count):
+    config = CONFIG.replace("dynamic_batching { }", f"instance_group {{ count: {count} }}")
+    for at, name in enumerate(names):
+        follower = repr(names[(at + 1) % len(names)])
+        add(tmp_path, name, config=config, source=source.replace("NEXT", follower))
+    most = len(names) * count - 1
+
+    async def scenario(dataplane):
+        async with asyncio.timeout(60):
+            assert value(await infer(dataplane, ask("m", most))) == most
+            with pytest.raises(Unavailable, match="all of its instances wait for answers"):
+                await infer(dataplane, ask("m", most + 1))
+            many = [infer(dataplane, ask("m", 1 + most % 2)) for _ in range(20)]
+            await asyncio.gather(*many, return_exceptions=True)
+            assert value(await infer(dataplane, ask("m", most))) == most
+
+    run(tmp_path, scenario)
+
+
+UNAWAITED = (
+    HEAD
+    + """
+class TritonPythonModel:
+    async def execute(self, requests):
+        (request,) = requests
+        if value_of(request):
+            self.call = pb.InferenceRequest(
+                model_name="m", inputs=[one(request, 0, "x")], requested_output_names=["y"]
+            ).async_exec()
+        return [pb.InferenceResponse([one(request, 7.0)])]
+"""
+)
+
+
+def test_a_call_that_nobody_waits_for_closes_no_ring(tmp_path):
+    config = CONFIG.replace("dynamic_batching { }", "")
+    add(tmp_path, config=config, source=UNAWAITED)
+
+    async def scenario(dataplane):
+        assert value(await infer(dataplane, ask("m", 1))) == 7.0
+        await until(
+            lambda: dataplane.model_statistics("m")["model_stats"][0]["inference_count"] > 1
+        )
+
+    run(tmp_path, scenario)
+
+
+def test_a_ring_that_goes_by_an_ensemble_is_broken_too(tmp_path):
+    config = CONFIG.replace("dynamic_batching { }", "")
+    source = RING.replace("CALL", "asked.exec()").replace("NEXT", "'e'")
+    add(tmp_path, "m", config=config, source=source)
+    step = 'model_name: "m" input_map { key: "x" value: "x" } output_map { key: "y" value: "y" }'
+    ensemble = config.replace('backend: "python"', 'platform: "ensemble"')
+    add(tmp_path, "e", config=f"{ensemble} ensemble_scheduling {{ step [ {{ {step} }} ] }}")
+
+    async def scenario(dataplane):
+        async with asyncio.timeout(60):
+            assert value(await infer(dataplane, ask("e", 0))) == 0
+            with pytest.raises(TuiliError, match="all of its instances wait for answers"):
+                await infer(dataplane, ask("e", 1))
 
     run(tmp_path, scenario)

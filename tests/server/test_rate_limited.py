@@ -3,15 +3,11 @@
 import asyncio
 
 import numpy as np
-import pytest
 
 from tests.server.fake_clock import settle
 from tests.server.test_servable_machine import Runner
-from tuili.errors import InvalidModel
-from tuili.server.loading.instances import claims_of
 from tuili.server.protocol.messages import InferRequest, InputTensor
 from tuili.server.protocol.signature import Signature, TensorRule
-from tuili.server.repository.config import ModelConfig
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.resources import Claim, Resources
 from tuili.server.serving.servable import Servable
@@ -61,10 +57,3 @@ def test_a_cancelled_request_gives_up_its_place_in_the_wait_for_resources():
             await model.close()
 
     asyncio.run(scenario())
-
-
-def test_nobody_claims_less_than_nothing():
-    resources = {"resources": [{"name": "R", "count": -2}]}
-    config = ModelConfig("m", raw={"instance_group": [{"rate_limiter": resources}]})
-    with pytest.raises(InvalidModel, match="cannot claim -2 of resource 'R'"):
-        claims_of(config)

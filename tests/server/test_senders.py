@@ -49,3 +49,13 @@ def test_the_first_answer_counts(tmp_path, steps):
 def test_an_end_without_an_answer_is_an_error(tmp_path):
     with pytest.raises(InternalError, match="cannot send complete final before"):
         served(tmp_path, FINAL.strip())
+
+
+@pytest.mark.parametrize("flag", ["", "self.kept = requests[0].request_id()"])
+def test_a_sender_that_is_let_go_ends_its_request(tmp_path, flag):
+    assert served(tmp_path, f"sender.send(answer(1))\n        {flag}") == 1
+
+
+def test_a_request_that_is_let_go_without_an_answer_is_an_error(tmp_path):
+    with pytest.raises(InternalError, match="let go of the request without an answer"):
+        served(tmp_path, "pass")

@@ -38,7 +38,8 @@ from tuili.server.telemetry.statistics import Statistics
 class Runner:
     """An instance whose batches end when the test says so."""
 
-    behind = False
+    behind = behind_caller = False
+    process = None
     threads = 0
 
     def __init__(self, model=None):

@@ -23,7 +23,7 @@ import msgspec
 
 from tuili import backends
 from tuili.backends import BackendOptions, Executable, host_letters, stream
-from tuili.backends.host_calls import Caller
+from tuili.backends.host_calls import RUN, Caller
 from tuili.backends.host_messages import (
     END_S,
     MAX_MESSAGE,
@@ -153,6 +153,7 @@ class _Child:
         self._by_request = cast("ByRequest", model)
         self._slots = slots
         self._caller = caller
+        self._runs = 0
 
     def serve(self) -> None:
         """Until the server is gone."""
@@ -160,6 +161,8 @@ class _Child:
             if isinstance(order, Spilled):
                 order = _decode(self._slots[order.slot].spilled(order))
             assert isinstance(order, Run)
+            self._runs += 1
+            RUN.set(self._runs)
             self._send(order.slot, self._answer(order))
 
     def _answer(self, order: Run) -> Answer:

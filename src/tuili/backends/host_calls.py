@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, Final, Literal
 from weakref import WeakSet
@@ -42,6 +43,8 @@ class Call(msgspec.Struct, tag=True, array_like=True):
     outputs: list[str] = []
     tensors: list[Tensor] = []
     capacity: int = 0
+    run: int = 0  # the one that asks; 0: a thread of the model's own
+    awaited: bool = False  # whether that run goes on with the answer only
 
 
 class Called(msgspec.Struct, tag=True, array_like=True):
@@ -70,15 +73,23 @@ class Unwanted(msgspec.Struct, tag=True, array_like=True):
     number: int
 
 
+class Awaited(msgspec.Struct, tag=True, array_like=True):
+    """The run that made a call waits for its answer by now."""
+
+    number: int
+
+
 class AskReady(msgspec.Struct, tag=True, array_like=True):
     """Is the model ready, as far as it can tell? `Readied` answers, on the socket of orders."""
 
 
-ToServer = Call | Unwanted
+ToServer = Call | Unwanted | Awaited
 ToHost = Called | Cancelled | AskReady
 
 # A mapping takes a descriptor as long as the model holds one of its tensors: more are copied.
 _MOST_MAPPED: Final = 16
+# The number of the run that this code is in, from 1; 0 in threads of the model's own.
+RUN: Final[ContextVar[int]] = ContextVar("run", default=0)
 _decode_call: Final = msgspec.msgpack.Decoder(ToServer).decode
 _decode_called: Final = msgspec.msgpack.Decoder(ToHost).decode
 
@@ -204,6 +215,12 @@ class Caller:
         with self._lock:
             if call.number in self._waiting:
                 send(self._server, Unwanted(call.number))
+
+    def awaits(self, call: Call) -> None:
+        """The run that made a call waits for its answer."""
+        with self._lock:
+            if call.run and call.number in self._waiting:
+                send(self._server, Awaited(call.number))
 
     def is_cancelled(self, slot: int, at: int) -> bool:
         """Whether nobody waits for that request any more."""

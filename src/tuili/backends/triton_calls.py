@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tuili.backends.host_calls import Call, Called, Caller
+from tuili.backends.host_calls import RUN, Call, Called, Caller
 from tuili.backends.triton_tensors import (
     Forward,
     InferenceResponse,
@@ -35,25 +34,6 @@ def _caller() -> Caller:
             "'process', and do not call on import"
         )
     return _callers[0]
-
-
-# The only instance of a model in this process: its name, versions that lead to it, its thread.
-_alone: list[tuple[str, frozenset[int], int]] = []
-
-
-def be_alone(model: str, versions: frozenset[int]) -> None:
-    """The calling thread is the only one that answers for these versions of a model."""
-    _alone[:] = [(model, versions, threading.get_ident())]
-
-
-def _require_another(model: str, version: int) -> None:
-    """TritonModelException where the thread that would wait is the one that is waited for."""
-    for name, versions, thread in _alone:
-        if model == name and version in versions and thread == threading.get_ident():
-            raise TritonModelException(
-                f"model '{model}' waits for an answer of its own, but its only instance is the one "
-                "that waits: give it more in instance_group, one for each call within a call"
-            )
 
 
 def _a(kind: Any, value: Any) -> Any:
@@ -173,8 +153,7 @@ class InferenceRequest:
 
         As in Triton the iterator is there when the first answer is.
         """
-        _require_another(self._model, self._version)
-        return self._begin(decoupled)()
+        return self._begin(decoupled, awaited=True)[1]()
 
     def async_exec(self, decoupled: bool = False) -> Awaitable[Any]:
         """As `exec`, to be awaited; the request is sent now."""
@@ -184,15 +163,17 @@ class InferenceRequest:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(arrived.set)
 
-        take = self._begin(decoupled, told)
+        call, take = self._begin(decoupled, told)
 
         async def first() -> Any:
             await arrived.wait()
             return take()
 
-        return asyncio.ensure_future(first())
+        return _Sent(first(), lambda: _caller().awaits(call))
 
-    def _begin(self, decoupled: bool, told: Callable[[], None] | None = None) -> Callable[[], Any]:
+    def _begin(
+        self, decoupled: bool, told: Callable[[], None] | None = None, *, awaited: bool = False
+    ) -> tuple[Call, Callable[[], Any]]:
         """Send it; the result waits for the first answer, and `told` is called with each."""
         call = Call(
             0,
@@ -205,13 +186,28 @@ class InferenceRequest:
             self._timeout,
             self._parameters,
             self._outputs,
+            run=RUN.get(),
+            awaited=awaited,
         )
         tensors = {tensor.name(): tensor.as_numpy() for tensor in self._inputs}
         caller = _caller()
         answers = caller.call(call, tensors, told)
         if decoupled:
-            return lambda: InferenceResponseIterator(caller, call, answers)
-        return lambda: _response(*answers())
+            return call, lambda: InferenceResponseIterator(caller, call, answers)
+        return call, lambda: _response(*answers())
+
+
+class _Sent(asyncio.Task[Any]):
+    """A call on its way, which tells when somebody begins to wait for its answer."""
+
+    def __init__(self, answer: Coroutine[Any, Any, Any], awaited: Callable[[], None]) -> None:
+        self._on_awaited = awaited
+        super().__init__(answer, loop=asyncio.get_running_loop())
+
+    def add_done_callback(self, callback: Any, /, *, context: Any = None) -> None:
+        """Who waits for a task does it by this."""
+        self._on_awaited()
+        super().add_done_callback(callback, context=context)
 
 
 class InferenceResponseIterator:

@@ -10,21 +10,30 @@ import threading
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuili.backends import BackendOptions, Specs, triton_utils
 from tuili.backends.readiness import readiness_of
 from tuili.backends.requests import KINDS, Answered, SendTo, Told, divided
-from tuili.backends.triton_calls import InferenceRequest, be_alone
+from tuili.backends.triton_calls import InferenceRequest
 from tuili.backends.triton_completion import ModelConfig
-from tuili.backends.triton_tensors import Forward, InferenceResponse, Tensor, TritonError
+from tuili.backends.triton_tensors import Forward, InferenceResponse, Kept, Tensor, TritonError
 from tuili.errors import InternalError, InvalidModel, TuiliError
 from tuili.tensors import Array
 
 _log = logging.getLogger("tuili.backends")
 
 _RESCHEDULE: int = triton_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """An answer that the model gives by itself, and its outputs that are wanted."""
+
+    kept: Kept
+    wanted: Sequence[str]
 
 
 class TritonModel:
@@ -45,8 +54,6 @@ class TritonModel:
         if hasattr(model_class, "auto_complete_config"):
             self._complete(model_class, config)
         found = json.loads(self.config_json or config)
-        if _is_alone(found):
-            be_alone(self._model_name, _versions_of(path.parent))
         sequences = found.get("sequence_batching", {})
         self._iterative = bool(sequences.get("iterative_sequence", False))
         self._model = model_class()
@@ -95,8 +102,15 @@ class TritonModel:
         self, inputs: dict[str, Array], told: Sequence[Told], cancelled: Callable[[int], bool]
     ) -> list[Answered]:
         """One `execute` for the whole batch; once more for requests that ask for it."""
-        requests = self._requests(inputs, told, cancelled)
-        answers: list[Answered | None] = [None] * len(requests)
+        # Once these are here only the model holds the requests: a sender that it lets go of ends
+        # its request.
+        answers = self._rounds(self._requests(inputs, told, cancelled))
+        return [
+            self._waited(answer) if isinstance(answer, _Later) else answer for answer in answers
+        ]
+
+    def _rounds(self, requests: list[InferenceRequest]) -> list[Answered | _Later]:
+        answers: list[Answered | _Later | None] = [None] * len(requests)
         waiting = list(range(len(requests)))
         while waiting:
             batch = [requests[at] for at in waiting]
@@ -258,22 +272,26 @@ class TritonModel:
 
     def _answer(
         self, request: InferenceRequest, response: InferenceResponse | None
-    ) -> Answered | None:
+    ) -> Answered | _Later | None:
         """The one answer to a request; None when it is to be executed once more."""
         wanted = request.requested_output_names()
         sender = request.sender
         if response is not None:
-            before = None if sender is None else sender.sent_so_far()
+            before = None if sender is None else sender.kept.first()
             return _answered(before or response, wanted)
         if request.release_flags == _RESCHEDULE:
             return None
         assert sender is not None
-        sent = list(sender.sent())
+        return _Later(sender.kept, wanted)
+
+    def _waited(self, later: _Later) -> Answered:
+        """The answer of a request whose model answers by its sender."""
+        sent = list(later.kept.all())
         if not sent:
             text = "Non-decoupled model cannot send complete final before sending a response"
             return Answered(error=InternalError(self._failed(text)))
         # As in Triton the first one is the answer, whatever comes after it.
-        return _answered(sent[0], wanted)
+        return _answered(sent[0], later.wanted)
 
     def _failed(self, text: str, error: BaseException | None = None) -> str:
         where = ""
@@ -302,18 +320,3 @@ def _answered(response: InferenceResponse, wanted: Sequence[str]) -> Answered:
         if not names or tensor.name() in names
     }
     return Answered(outputs, response.told)
-
-
-def _is_alone(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration has one instance run all requests of its model."""
-    count = sum(int(group.get("count", 1)) for group in config.get("instance_group", ()))
-    grows = "max_instances" in config.get("parameters", {})
-    cached = config.get("response_cache", {}).get("enable", False)
-    return count <= 1 and not grows and not cached
-
-
-def _versions_of(folder: Path) -> frozenset[int]:
-    """What a request says that means the version in this folder: 0 and -1 are the newest."""
-    there = [int(each.name) for each in folder.parent.iterdir() if each.name.isdecimal()]
-    own = int(folder.name) if folder.name.isdecimal() else 0
-    return frozenset({own, 0, -1} if own >= max(there, default=0) else {own})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import SimpleQueue
 from typing import Any, Final, cast
@@ -11,6 +12,8 @@ import numpy as np
 
 from tuili.errors import InternalError, TuiliError
 from tuili.tensors import Array, DType
+
+_log = logging.getLogger("tuili.backends")
 
 FINAL: Final = 1
 _CODES: Final = (
@@ -218,19 +221,47 @@ def checked_parameters(parameters: object) -> dict[str, Any]:
 Forward = Callable[[InferenceResponse | None, bool], None]
 
 
+class Kept:
+    """The answers of a sender that nobody takes at once, until its final flag."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[InferenceResponse | None] = SimpleQueue()
+
+    def put(self, response: InferenceResponse | None, final: bool) -> None:
+        """An answer, if there is one, and whether it is the last one."""
+        if response is not None:
+            self._queue.put(response)
+        if final:
+            self._queue.put(None)
+
+    def first(self) -> InferenceResponse | None:
+        """The first answer, if there is one by now."""
+        return None if self._queue.empty() else self._queue.get()
+
+    def all(self) -> Iterator[InferenceResponse]:
+        """The answers, until the final flag."""
+        while (response := self._queue.get()) is not None:
+            yield response
+
+
 class ResponseSender:
-    """How a model answers by itself: any number of times, from any thread."""
+    """How a model answers by itself: any number of times, from any thread.
+
+    When nobody can send by it any more its request ends, as if it had got the final flag; with an
+    error where it got no answer, as after an exception in a thread of the model's.
+    """
 
     def __init__(
         self,
         cancelled: Callable[[], bool],
         forward: Forward | None = None,
     ) -> None:
-        """Answers go to `forward`, or else wait for `sent`."""
-        self._queue: SimpleQueue[InferenceResponse | None] = SimpleQueue()
-        self._forward = forward or self._keep
+        """Answers go to `forward`, or else are `kept`."""
+        self.kept = Kept()
+        self._forward = forward or self.kept.put
         self._cancelled = cancelled
         self._closed = False
+        self._sent = 0
 
     def send(self, response: InferenceResponse | None = None, flags: int = 0) -> None:
         """Answer; with the final flag no more answers follow."""
@@ -246,23 +277,22 @@ class ResponseSender:
                 "Inference Response object must be provided when the response flags is set to zero."
             )
         self._closed = flags == FINAL
+        self._sent += response is not None
         self._forward(response, self._closed)
 
     def is_cancelled(self) -> bool:
         """Whether nobody waits for answers any more."""
         return self._cancelled()
 
-    def _keep(self, response: InferenceResponse | None, final: bool) -> None:
-        if response is not None:
-            self._queue.put(response)
-        if final:
-            self._queue.put(None)
-
-    def sent_so_far(self) -> InferenceResponse | None:
-        """The first answer, if there is one by now."""
-        return None if self._queue.empty() else self._queue.get()
-
-    def sent(self) -> Iterator[InferenceResponse]:
-        """The answers, until the final flag."""
-        while (response := self._queue.get()) is not None:
-            yield response
+    def __del__(self) -> None:
+        # One that was refused in __init__ has nothing to end.
+        if getattr(self, "_closed", True):
+            return
+        self._closed = True
+        _log.warning(
+            "a model let go of a response sender after %d answers without "
+            "TRITONSERVER_RESPONSE_COMPLETE_FINAL; its request ends here",
+            self._sent,
+        )
+        lost = TritonError("the model let go of the request without an answer to it")
+        self._forward(None if self._sent else InferenceResponse(error=lost), True)

@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from tuili.backends import host_calls
-from tuili.backends.host_calls import Call, Called, Unwanted
+from tuili.backends.host_calls import Awaited, Call, Called, Unwanted
 from tuili.backends.requests import kind_of
-from tuili.errors import Cancelled, InternalError, TuiliError
+from tuili.errors import Cancelled, InternalError, TuiliError, Unavailable
+from tuili.server.execution.hosts import Host
+from tuili.server.execution.open_calls import OpenCall, OpenCalls
 from tuili.server.execution.outbox import Outbox
 from tuili.server.execution.pending import Pending, Reply, StreamReply
 from tuili.server.execution.unexpected import of_tree
@@ -54,19 +56,22 @@ class CallAnswerer:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._open: dict[tuple[int, int], Ticket] = {}
+        self._calls: dict[tuple[int, int], OpenCall] = {}
+        self._all = OpenCalls()
         self._tasks: set[asyncio.Future[None]] = set()
 
-    def listener(self) -> Callable[[Outbox], None]:
+    def listener(self) -> Callable[[Outbox, Host], None]:
         """What to give the socket of a host, from any thread; it is listened to on this loop."""
         loop = asyncio.get_running_loop()
 
-        def listen(calls: Outbox) -> None:
+        def listen(calls: Outbox, host: Host) -> None:
             number = calls.fileno()
-            loop.call_soon_threadsafe(loop.add_reader, number, self._on_readable, loop, calls)
+            reader = partial(self._on_readable, loop, calls, host)
+            loop.call_soon_threadsafe(loop.add_reader, number, reader)
 
         return listen
 
-    def _on_readable(self, loop: asyncio.AbstractEventLoop, calls: Outbox) -> None:
+    def _on_readable(self, loop: asyncio.AbstractEventLoop, calls: Outbox, host: Host) -> None:
         try:
             received = host_calls.receive_call(calls.socket)
         except BlockingIOError:
@@ -80,17 +85,20 @@ class CallAnswerer:
             if isinstance(call, Unwanted):
                 self._unwanted(calls, call)
                 return
+            if isinstance(call, Awaited):
+                self._awaited(calls, call)
+                return
             try:
                 if isinstance(tensors, InternalError):
                     raise tensors
-                self._take(calls, call, tensors)
+                self._take(calls, call, tensors, host)
             except Exception as error:  # noqa: BLE001 - whatever it is, the model is told
                 _send(calls, call, of_tree(error, "a call could not be taken"), True)
 
-    def _take(self, calls: Outbox, call: Call, tensors: dict[str, Array]) -> None:
+    def _take(self, calls: Outbox, call: Call, tensors: dict[str, Array], host: Host) -> None:
         """Begin to answer one call."""
         if call.kind in ("infer", "stream"):
-            self._infer(calls, call, tensors)
+            self._infer(calls, call, tensors, host)
         elif call.kind == "ready":
             self._ready(calls, call)
         elif call.kind == "metric":
@@ -105,11 +113,21 @@ class CallAnswerer:
         if isinstance(ticket, Pending):
             ticket.withdraw()
         elif ticket is not None:
-            del self._open[key]
+            self._end(calls, call.number, Cancelled("the request was cancelled"))
+
+    def _awaited(self, calls: Outbox, call: Awaited) -> None:
+        opened = self._calls.get((calls.fileno(), call.number))
+        if opened is not None:
+            opened.awaited()
+
+    def _end(self, calls: Outbox, number: int, error: TuiliError) -> None:
+        """A call that is under way ends with an error."""
+        key = (calls.fileno(), number)
+        ticket = self._open.pop(key, None)
+        if ticket is not None:
             ticket.cancel()
-            error = Cancelled("the request was cancelled")
-            told = Called(call.number, text=str(error), kind=kind_of(error))
-            calls.send(told)
+            self._calls.pop(key).over()
+            calls.send(Called(number, text=str(error), kind=kind_of(error)))
 
     def _gone(self, calls: Outbox) -> None:
         """A host went: what it asked for is not wanted any more."""
@@ -117,8 +135,9 @@ class CallAnswerer:
         self._server.custom_metrics.gone(number)
         for key in [key for key in self._open if key[0] == number]:
             self._open.pop(key).cancel()
+            self._calls.pop(key).over()
 
-    def _infer(self, calls: Outbox, call: Call, tensors: dict[str, Array]) -> None:
+    def _infer(self, calls: Outbox, call: Call, tensors: dict[str, Array], host: Host) -> None:
         inputs = [
             InputTensor(name, DType.of(array.dtype).kserve, array.shape, array)
             for name, array in tensors.items()
@@ -128,6 +147,9 @@ class CallAnswerer:
             call.model, inputs, call.version, call.id, outputs, _parameters(call) or None
         )
         key = (calls.fileno(), call.number)
+        request.call = opened = self._all.begin(
+            host, call.run, lambda why: self._end(calls, call.number, Unavailable(why))
+        )
         done = False
 
         def answer(given: InferResponse | TuiliError | None, final: bool) -> None:
@@ -135,6 +157,8 @@ class CallAnswerer:
             if final:
                 done = True
                 self._open.pop(key, None)
+                self._calls.pop(key, None)
+                opened.over()
             _send(calls, call, given, final)
 
         if call.kind == "stream":
@@ -142,7 +166,9 @@ class CallAnswerer:
         else:
             ticket = self._server.submit(request, partial(answer, final=True))
         if not done:
-            self._open[key] = ticket
+            self._open[key], self._calls[key] = ticket, opened
+            if call.awaited:
+                opened.awaited()
 
     def _ready(self, calls: Outbox, call: Call) -> None:
         def answer(found: Verdict) -> None:

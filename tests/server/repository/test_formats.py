@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuili.errors import InvalidModel
-from tuili.server.repository import formats
+from tuili.server.repository import formats, schema
 from tuili.server.repository.config import read
 
 SAME = {
@@ -229,3 +229,52 @@ def test_a_pipe_is_no_configuration(tmp_path):
     os.mkfifo(tmp_path / "config.pbtxt")
     with pytest.raises(InvalidModel, match="cannot be read: it is no file"):
         formats.read(tmp_path / "config.pbtxt")
+
+
+def _whole_numbers(message="ModelConfig", above=()):
+    """The ways to all fields of whole numbers that may not be negative, with maps at key 1."""
+    for name in schema.MESSAGES[message]:
+        how, kind = schema.field_type(message, name)
+        step = {"many": (name, 0), "one": (name,)}.get(how, (name, "1"))
+        if kind.startswith("uint"):
+            yield (*above, *step)
+        elif kind in schema.MESSAGES and kind not in above:
+            yield from _whole_numbers(kind, (*above, *step))
+
+
+def _nested(way, value):
+    for step in reversed(way):
+        value = [value] if step == 0 else {step: value}
+    return value
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 64, 1.5, "-1", float("nan")])
+@pytest.mark.parametrize("way", list(_whole_numbers()), ids=str)
+def test_a_size_or_a_time_is_a_whole_number_of_at_least_0(way, number):
+    text = json.dumps(_nested(way, number), indent=1)
+    with pytest.raises(InvalidModel, match=r"c\.json: line \d+, column \d+: expected (a whole|at)"):
+        formats.parse(text, "c.json", formats.read_json)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("max_batch_size: 010", {"max_batch_size": 8}),
+        ("max_batch_size: 0x10", {"max_batch_size": 16}),
+        ("dynamic_batching { max_queue_delay_microseconds: -1 }", "of at least 0, found '-1'"),
+        ("max_batch_size: 5000000000", "expected at most 2147483647"),
+        ("max_batch_size: 09", "expected a whole number"),
+    ],
+)
+def test_whole_numbers_in_protobuf_text(text, found):
+    if isinstance(found, str):
+        with pytest.raises(InvalidModel, match=found):
+            formats.parse(text, "config.pbtxt", formats.FILES["config.pbtxt"])
+    else:
+        assert formats.parse(text, "config.pbtxt", formats.FILES["config.pbtxt"])[0] == found
+
+
+def test_json_of_protobuf_has_numbers_for_enums_nulls_and_whole_floats():
+    text = '{"input": [{"name": "x", "dataType": 11, "dims": [1.0, "2"], "reshape": null}]}'
+    found, _ = formats.parse(text, "c.json", formats.read_json)
+    assert found == {"input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [1, 2]}]}

@@ -61,7 +61,7 @@ class Host:
         self,
         spec: HostSpec,
         policy: RestartPolicy | None = None,
-        on_calls: Callable[[Outbox], None] | None = None,
+        on_calls: Callable[[Outbox, Host], None] | None = None,
     ) -> None:
         """`on_calls` gets the socket on which the child calls its server, maybe on a thread."""
         self.spec = spec
@@ -86,6 +86,8 @@ class Host:
         self._closed = False
         self._retiring = False  # over its memory limit: killed when its slots are empty
         self._sent: list[int] = []  # slots whose runs the child has, the present one first
+        self._runs = 0  # how many this child was sent
+        self.calling_run = 0  # the last one that asked other models
         self._released: set[int] = set()
         self._streams = False  # whether requests were sent that are answered any number of times
 
@@ -98,6 +100,16 @@ class Host:
     def is_running(self) -> bool:
         """Whether the child has a run to do."""
         return bool(self._sent)
+
+    @property
+    def current_run(self) -> int:
+        """The number of the run that the child is at, from 1; 0 when it is at none."""
+        return self._runs - len(self._sent) + 1 if self._sent else 0
+
+    @property
+    def calls_others(self) -> bool:
+        """Whether the run that the child is at asks other models, and so may take for ever."""
+        return self.calling_run > 0 and self.calling_run == self.current_run
 
     @property
     def run_timeout_s(self) -> float:
@@ -163,6 +175,7 @@ class Host:
             raise InvalidArgument(f"a configuration of {len(raw)} bytes is too long for a host")
         if isinstance(order, Run):
             self._sent.append(order.slot)
+            self._runs += 1
             self._streams = self._streams or bool(order.streams)
         try:
             self._socket.send(raw)
@@ -222,9 +235,10 @@ class Host:
     # ---- steps
     def _spawn(self) -> None:
         child = HostChild(self.spec)
+        self._runs = self.calling_run = 0
         try:
             if self._on_calls is not None:
-                self._on_calls(child.calls)
+                self._on_calls(child.calls, self)
             for slot, descriptor in zip(self.slots, child.memories, strict=True):
                 slot.attach(SlotMemory(descriptor))
         except BaseException:

@@ -22,6 +22,8 @@ class Instance:
     """One loaded copy of a model, and the thread that runs it when it is not quick."""
 
     behind = False  # its thread runs nothing else
+    behind_caller = False
+    process = None
 
     def __init__(self, model: Executable, name: str, cores: frozenset[int] = frozenset()) -> None:
         self.model = model

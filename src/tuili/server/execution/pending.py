@@ -34,6 +34,17 @@ class Ended:
 ENDED: Final = Ended()
 
 
+class Process(Protocol):
+    """A process that runs a model, as far as its calls of other models matter."""
+
+    calling_run: int
+
+    @property
+    def current_run(self) -> int: ...
+    @property
+    def calls_others(self) -> bool: ...
+
+
 class Canceller(Protocol):
     """Who can take a pending request back."""
 
@@ -43,6 +54,10 @@ class Canceller(Protocol):
 
     def withdraw(self, item: Pending) -> None:
         """Ask for an early end of the request."""
+        ...
+
+    def processes(self) -> frozenset[Process | None]:
+        """The processes of its instances; None for those in this one."""
         ...
 
 
@@ -79,6 +94,7 @@ class Pending(msgspec.Struct, eq=False):
     own_reply: Reply | None = None  # the transport's, under what the door put around it
     is_blank: bool = False  # it fills a row for which there is no request
     withdrawn: bool = False  # its model was asked to end it early
+    process: Process | None = None  # where it runs, if it came of a call and not in this process
     # Of a request that goes the express way: its bytes, and where the bytes of its answer go.
     express: Express | None = None
     raw: Buffer | None = None

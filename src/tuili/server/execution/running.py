@@ -14,7 +14,7 @@ from tuili.backends import Executable, stream
 from tuili.backends.requests import Answered, SendTo, by_request
 from tuili.errors import InternalError, TuiliError, Unavailable
 from tuili.server.execution.express import join_raw
-from tuili.server.execution.pending import Pending
+from tuili.server.execution.pending import Pending, Process
 from tuili.server.execution.telling import told_of
 from tuili.server.memory.region import apart
 from tuili.server.protocol.messages import Array
@@ -110,8 +110,8 @@ class Runner(Protocol):
     """What runs batches, one at a time: an instance in this process, or a slot of a model host.
 
     `model` is None when nothing can run on the loop itself. `behind` tells that a batch would wait
-    for another one in the same process. `threads` is what the next run may take of a model that can
-    take several; 0: all.
+    for another one in the same `process` (None: this one), `behind_caller` that this one asks other
+    models. `threads` is what the next run may take of a model that can take several; 0: all.
     """
 
     available: bool
@@ -121,6 +121,10 @@ class Runner(Protocol):
     def model(self) -> Executable | None: ...
     @property
     def behind(self) -> bool: ...
+    @property
+    def behind_caller(self) -> bool: ...
+    @property
+    def process(self) -> Process | None: ...
     def run_beside(
         self,
         loop: asyncio.AbstractEventLoop,

@@ -26,14 +26,14 @@ from tuili.backends.host_messages import (
 from tuili.backends.requests import KINDS, Answered
 from tuili.errors import InternalError, TuiliError
 from tuili.server.execution.express import join_raw
-from tuili.server.execution.pending import Pending
+from tuili.server.execution.pending import Pending, Process
 from tuili.server.execution.running import InstanceDied, Outcome
 from tuili.server.execution.streams import OpenBatch
 from tuili.server.execution.telling import told_of
 from tuili.server.protocol.messages import Array
 
 
-class SlotOwner(Protocol):
+class SlotOwner(Process, Protocol):
     """What a slot needs of its host."""
 
     @property
@@ -85,6 +85,16 @@ class HostSlot:
     def behind(self) -> bool:
         """Whether the child has another slot's run to do first."""
         return self._host.is_running
+
+    @property
+    def behind_caller(self) -> bool:
+        """Whether that run waits for other models, maybe for the one that would come behind it."""
+        return self._host.calls_others
+
+    @property
+    def process(self) -> Process:
+        """Its host."""
+        return self._host
 
     def attach(self, memory: SlotMemory) -> None:
         """Use the memory that a new child shares."""

@@ -184,7 +184,7 @@ class Launcher:
             cache=self._cache if self._caches(config) else None,
             shared=await self._shared_answers(folder, config),
             layout=prepared.layout,
-            pace=Pace(_number(config, "latency_target_ms") / 1e3) if adaptive else None,
+            pace=_pace_of(config) if adaptive else None,
             door=door_of(config, config.instances, self.submit),
             hold=hold_of(os.environ),
         )
@@ -385,11 +385,5 @@ async def _rehearsed(live: Started, folder: Path) -> Started:
     return live
 
 
-def _number(config: ModelConfig, key: str) -> float:
-    text = config.parameters.get(key, "0")
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidModel(
-            f"model '{config.name}': parameter {key!r} must be a number, got {text!r}"
-        ) from None
+def _pace_of(config: ModelConfig) -> Pace:
+    return Pace(float(config.parameters.get("latency_target_ms", "0")) / 1e3)

@@ -121,7 +121,7 @@ def _padding(
         _axes(inputs, symbol),
         _axes(outputs, symbol),
         {
-            key.removeprefix(PAD_VALUE): _number(config, key)
+            key.removeprefix(PAD_VALUE): float(config.parameters[key])
             for key in config.parameters
             if key.startswith(PAD_VALUE)
         },
@@ -139,23 +139,4 @@ def _axes(specs: Sequence[TensorSpec], symbol: str) -> dict[str, int]:
 
 def _sizes(config: ModelConfig, key: str) -> tuple[int, ...]:
     text = config.parameters.get(key, "")
-    try:
-        sizes = tuple(sorted(int(part) for part in text.split(",") if part.strip()))
-    except ValueError:
-        sizes = (0,)
-    if any(size < 1 for size in sizes):
-        raise InvalidModel(
-            f"model '{config.name}': parameter {key!r} must be positive numbers with commas "
-            f"between, got {text!r}"
-        )
-    return sizes
-
-
-def _number(config: ModelConfig, key: str) -> float:
-    text = config.parameters[key]
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidModel(
-            f"model '{config.name}': parameter {key!r} must be a number, got {text!r}"
-        ) from None
+    return tuple(sorted(int(part) for part in text.split(",") if part.strip()))

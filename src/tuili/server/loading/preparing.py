@@ -93,7 +93,7 @@ class Prepared:
         close_all((*self.hosts, *self.instances))
 
 
-OnCalls = Callable[[Outbox], None]
+OnCalls = Callable[[Outbox, Host], None]
 Begun = Callable[[Host], None]
 
 
@@ -264,11 +264,6 @@ def backend_options(config: ModelConfig, options: ServerOptions) -> BackendOptio
 def isolated(backend: str, config: ModelConfig, options: ServerOptions) -> bool:
     """Whether the model lives in a process of its own."""
     wanted = config.parameters.get("isolation", options.isolation)
-    if wanted not in ("auto", "process", "none"):
-        raise InvalidModel(
-            f"model '{config.name}': parameter 'isolation' must be auto, process or none, "
-            f"got {wanted!r}"
-        )
     return wanted == "process" or (wanted == "auto" and backend not in _OWN_CODE)
 
 
@@ -276,11 +271,7 @@ def host_spec(name: str, backend: str, path: Path, settings: BackendOptions) -> 
     """The host of a model, with the limits that its configuration sets."""
 
     def number(key: str, default: str = "0") -> float:
-        text = settings.parameters.get(key, default)
-        try:
-            return float(text)
-        except ValueError:
-            raise InvalidModel(f"parameter {key!r} must be a number, got {text!r}") from None
+        return float(settings.parameters.get(key, default))
 
     return HostSpec(
         name,

@@ -112,6 +112,12 @@ class Shared(Protocol):
         ...
 
 
+class Calling(Protocol):
+    """The call of a model that a request comes of; it wants to know where that waits."""
+
+    def enter(self, item: Any) -> None: ...
+
+
 class InferRequest(msgspec.Struct, gc=False):
     """One inference request, already parsed, not yet checked against the model.
 
@@ -121,6 +127,7 @@ class InferRequest(msgspec.Struct, gc=False):
     `variants` are those chosen for the models of a DAG, by model; its steps share it.
     `degraded` marks a request that a larger model had no time for.
     `shared` is there while its inputs or outputs lie in shared memory of the client.
+    `call` is the call of another model that it comes of.
     """
 
     model: str
@@ -136,6 +143,7 @@ class InferRequest(msgspec.Struct, gc=False):
     degraded: bool = False
     trace: Traced | None = None
     shared: Shared | None = None
+    call: Calling | None = None
 
 
 class OutputTensor(msgspec.Struct, gc=False):

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from tuili.errors import nearest
-from tuili.server.repository.schema import ENUMS, MESSAGES, ONE_OF, SCALARS, field_type
+from tuili.server.repository.schema import (
+    ENUMS,
+    INTEGERS,
+    MESSAGES,
+    ONE_OF,
+    SCALARS,
+    field_type,
+    unfit,
+)
 from tuili.server.repository.source import Source, snake
 
 Json = dict[str, Any]
@@ -19,8 +27,8 @@ Json = dict[str, Any]
 _SCALARS: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
     "bool": (bool,),
-    "int": (int,),
     "float": (int, float),
+    **dict.fromkeys(INTEGERS, (int,)),
 }
 
 
@@ -31,6 +39,8 @@ def checked(message: str, raw: object, source: Source) -> Json:
     found: Json = {}
     for key, value in cast(Json, raw).items():
         name = snake(str(key))
+        if value is None and name in MESSAGES[message]:
+            continue  # as in protobuf's JSON: not set
         if name not in MESSAGES[message]:
             hint = nearest(name, MESSAGES[message])
             raise source.error(f"{message} has no field {key!r}.{hint}", name)
@@ -67,15 +77,22 @@ def _one(kind: str, value: object, source: Source) -> object:
         return checked(kind, value, source)
     if kind in ENUMS:
         return _enum(kind, value, source)
-    if kind == "int" and isinstance(value, str) and value.removeprefix("-").isdigit():
-        return int(value)
+    if kind in INTEGERS and isinstance(value, str) and value.removeprefix("-").isdecimal():
+        value = int(value)
+    if kind in INTEGERS and isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, _SCALARS[kind]) or (isinstance(value, bool) and kind != "bool"):
         raise source.error(f"expected {SCALARS[kind]}, found {value!r}")
+    wanted = unfit(kind, value) if isinstance(value, int | float) else ""
+    if wanted:
+        raise source.error(f"expected {wanted}, found {value!r}")
     return value
 
 
 def _enum(kind: str, value: object, source: Source) -> str:
     names: Sequence[str] = ENUMS[kind]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return names[value]
     for spelt in (value, f"TYPE_{value}" if kind == "DataType" else value):
         if spelt in names:
             return str(spelt)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuili.server.repository import formats
+from tuili.server.repository.parameter_rules import check_parameters
 from tuili.server.repository.schema import ENUMS
 from tuili.server.repository.source import Source
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
@@ -115,6 +116,10 @@ def from_json(name: str, raw: Json, where: Source) -> ModelConfig:
         raise where.error(
             f"max_batch_size must be at least 0, got {max_batch_size}", "max_batch_size"
         )
+    parameters = {
+        key: value.get("string_value", "") for key, value in raw.get("parameters", {}).items()
+    }
+    check_parameters(parameters, where.at("parameters"))
     return ModelConfig(
         name=name,
         backend=_backend(raw),
@@ -124,9 +129,7 @@ def from_json(name: str, raw: Json, where: Source) -> ModelConfig:
         policy=_policy(raw, max_batch_size, where),
         versions=_versions(raw.get("version_policy", {}), where.at("version_policy")),
         instances=_instances(raw.get("instance_group", ()), where.at("instance_group")),
-        parameters={
-            key: value.get("string_value", "") for key, value in raw.get("parameters", {}).items()
-        },
+        parameters=parameters,
         warmups=tuple(raw.get("model_warmup", ())),
         decoupled=bool(raw.get("model_transaction_policy", {}).get("decoupled", False)),
         model_filename=_filename(raw, "default_model_filename", where),

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tuili.server.repository.schema import ENUMS, MESSAGES, field_type
+from tuili.server.repository.schema import ENUMS, INTEGERS, MESSAGES, field_type
 
 Json = dict[str, Any]
-_SCALARS: Final[Json] = {"string": "", "int": 0, "float": 0.0, "bool": False}
+_SCALARS: Final[Json] = {
+    "string": "",
+    "float": 0.0,
+    "bool": False,
+    **dict.fromkeys(INTEGERS, 0),
+}
 
 
 def filled(raw: Json, message: str = "ModelConfig") -> Json:

@@ -18,7 +18,15 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, cast
 
 from tuili.errors import ParseError, nearest
-from tuili.server.repository.schema import ENUMS, MESSAGES, ONE_OF, SCALARS, field_type
+from tuili.server.repository.schema import (
+    ENUMS,
+    INTEGERS,
+    MESSAGES,
+    ONE_OF,
+    SCALARS,
+    field_type,
+    unfit,
+)
 from tuili.server.repository.source import Marks, Place, position
 
 Json = dict[str, Any]
@@ -31,6 +39,7 @@ _TOKEN: Final = re.compile(
     |(?P<mark>[][{}<>:;,])""",
     re.VERBOSE,
 )
+_OCTAL: Final = re.compile(r"-?0[0-7]+")
 _CLOSING: Final = {"{": "}", "<": ">"}
 _MAX_DEPTH: Final = 32
 
@@ -186,15 +195,24 @@ class _Reader:
             return value
         if kind == "bool" and token.text in ("true", "false", "True", "False", "t", "f", "1", "0"):
             return token.text in ("true", "True", "t", "1")
-        if kind in ("int", "float") and token.kind == "number":
-            number = token.text.replace(" ", "")
-            try:
-                return int(number, 0) if kind == "int" else float(number.rstrip("fF"))
-            except ValueError:
-                raise self._error(
-                    f"expected a whole number, found {token.text!r}", token.at
-                ) from None
+        if kind in (*INTEGERS, "float") and token.kind == "number":
+            return self._number(kind, token)
         raise self._error(f"expected {SCALARS[kind]}, found {token.text or 'the end'!r}", token.at)
+
+    def _number(self, kind: str, token: _Token) -> float:
+        written = "".join(token.text.split())
+        octal = _OCTAL.fullmatch(written)
+        try:
+            if kind == "float":
+                found = float(written.rstrip("fF"))
+            else:
+                found = int(written, 8 if octal else 0)
+        except ValueError:
+            raise self._error(f"expected {SCALARS[kind]}, found {token.text!r}", token.at) from None
+        wanted = unfit(kind, found)
+        if wanted:
+            raise self._error(f"expected {wanted}, found {token.text!r}", token.at)
+        return found
 
     def _enum(self, kind: str, token: _Token) -> str:
         names = ENUMS[kind]

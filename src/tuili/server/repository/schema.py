@@ -1,6 +1,6 @@
 """The schema of a model configuration: Triton's `ModelConfig`, as a table of field types.
 
-A type is a scalar ("string", "int", "float", "bool"), an enum, or the name of another message;
+A type is a scalar ("string", "uint32", "float", "bool"), an enum, or the name of another message;
 `[]` marks a repeated field, `{key}` a map. Fields that tuili does not use are listed too, because
 a valid configuration must load.
 """
@@ -8,14 +8,25 @@ a valid configuration must load.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 # The scalars, as messages call them.
 SCALARS: Final = {
     "string": "a text",
-    "int": "a whole number",
+    "int32": "a whole number",
+    "int64": "a whole number",
+    "uint32": "a whole number of at least 0",
+    "uint64": "a whole number of at least 0",
     "float": "a number",
     "bool": "true or false",
+}
+# The least and the most that fit in a whole number.
+INTEGERS: Final = {
+    "int32": (-(1 << 31), (1 << 31) - 1),
+    "int64": (-(1 << 63), (1 << 63) - 1),
+    "uint32": (0, (1 << 32) - 1),
+    "uint64": (0, (1 << 64) - 1),
 }
 ENUMS: Final[dict[str, Sequence[str]]] = {
     "DataType": [
@@ -64,7 +75,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "backend": "string",
         "runtime": "string",
         "version_policy": "VersionPolicy",
-        "max_batch_size": "int",
+        "max_batch_size": "int32",
         "input": "Input[]",
         "output": "Output[]",
         "batch_input": "BatchInput[]",
@@ -85,26 +96,26 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "response_cache": "ResponseCache",
         "model_metrics": "Metrics",
     },
-    "Resource": {"name": "string", "global": "bool", "count": "int"},
-    "RateLimiter": {"resources": "Resource[]", "priority": "int"},
-    "SecondaryDevice": {"kind": "DeviceKind", "device_id": "int"},
+    "Resource": {"name": "string", "global": "bool", "count": "uint32"},
+    "RateLimiter": {"resources": "Resource[]", "priority": "uint32"},
+    "SecondaryDevice": {"kind": "DeviceKind", "device_id": "int64"},
     "InstanceGroup": {
         "name": "string",
         "kind": "GroupKind",
-        "count": "int",
+        "count": "int32",
         "rate_limiter": "RateLimiter",
-        "gpus": "int[]",
+        "gpus": "int32[]",
         "secondary_devices": "SecondaryDevice[]",
         "profile": "string[]",
         "passive": "bool",
         "host_policy": "string",
     },
-    "Reshape": {"shape": "int[]"},
+    "Reshape": {"shape": "int64[]"},
     "Input": {
         "name": "string",
         "data_type": "DataType",
         "format": "Format",
-        "dims": "int[]",
+        "dims": "int64[]",
         "reshape": "Reshape",
         "is_shape_tensor": "bool",
         "allow_ragged_batch": "bool",
@@ -114,7 +125,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     "Output": {
         "name": "string",
         "data_type": "DataType",
-        "dims": "int[]",
+        "dims": "int64[]",
         "reshape": "Reshape",
         "label_filename": "string",
         "is_shape_tensor": "bool",
@@ -131,15 +142,15 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "kind": "BatchOutputKind",
         "source_input": "string[]",
     },
-    "Latest": {"num_versions": "int"},
+    "Latest": {"num_versions": "uint32"},
     "All": {},
-    "Specific": {"versions": "int[]"},
+    "Specific": {"versions": "int64[]"},
     "VersionPolicy": {"latest": "Latest", "all": "All", "specific": "Specific"},
-    "Graph": {"level": "int"},
-    "GraphShape": {"dim": "int[]"},
-    "LowerBound": {"batch_size": "int", "input": "GraphShape{string}"},
+    "Graph": {"level": "int32"},
+    "GraphShape": {"dim": "int64[]"},
+    "LowerBound": {"batch_size": "int32", "input": "GraphShape{string}"},
     "GraphSpec": {
-        "batch_size": "int",
+        "batch_size": "int32",
         "input": "GraphShape{string}",
         "graph_lower_bound": "LowerBound",
     },
@@ -162,27 +173,27 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "execution_accelerators": "Accelerators",
         "input_pinned_memory": "PinnedMemory",
         "output_pinned_memory": "PinnedMemory",
-        "gather_kernel_buffer_threshold": "int",
+        "gather_kernel_buffer_threshold": "uint32",
         "eager_batching": "bool",
     },
     "QueuePolicy": {
         "timeout_action": "TimeoutAction",
-        "default_timeout_microseconds": "int",
+        "default_timeout_microseconds": "uint64",
         "allow_timeout_override": "bool",
-        "max_queue_size": "int",
+        "max_queue_size": "uint32",
     },
     "DynamicBatching": {
-        "preferred_batch_size": "int[]",
-        "max_queue_delay_microseconds": "int",
+        "preferred_batch_size": "int32[]",
+        "max_queue_delay_microseconds": "uint64",
         "preserve_ordering": "bool",
-        "priority_levels": "int",
-        "default_priority_level": "int",
+        "priority_levels": "uint64",
+        "default_priority_level": "uint64",
         "default_queue_policy": "QueuePolicy",
-        "priority_queue_policy": "QueuePolicy{int}",
+        "priority_queue_policy": "QueuePolicy{uint64}",
     },
     "Control": {
         "kind": "ControlKind",
-        "int32_false_true": "int[]",
+        "int32_false_true": "int32[]",
         "fp32_false_true": "float[]",
         "bool_false_true": "bool[]",
         "data_type": "DataType",
@@ -190,7 +201,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     "ControlInput": {"name": "string", "control": "Control[]"},
     "InitialState": {
         "data_type": "DataType",
-        "dims": "int[]",
+        "dims": "int64[]",
         "zero_data": "bool",
         "data_file": "string",
         "name": "string",
@@ -199,47 +210,47 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "input_name": "string",
         "output_name": "string",
         "data_type": "DataType",
-        "dims": "int[]",
+        "dims": "int64[]",
         "initial_state": "InitialState[]",
         "use_same_buffer_for_input_output": "bool",
         "use_growable_memory": "bool",
     },
-    "Direct": {"max_queue_delay_microseconds": "int", "minimum_slot_utilization": "float"},
+    "Direct": {"max_queue_delay_microseconds": "uint64", "minimum_slot_utilization": "float"},
     "Oldest": {
-        "max_candidate_sequences": "int",
-        "preferred_batch_size": "int[]",
-        "max_queue_delay_microseconds": "int",
+        "max_candidate_sequences": "int32",
+        "preferred_batch_size": "int32[]",
+        "max_queue_delay_microseconds": "uint64",
         "preserve_ordering": "bool",
     },
     "SequenceBatching": {
         "direct": "Direct",
         "oldest": "Oldest",
-        "max_sequence_idle_microseconds": "int",
+        "max_sequence_idle_microseconds": "uint64",
         "control_input": "ControlInput[]",
         "state": "State[]",
         "iterative_sequence": "bool",
     },
     "Step": {
         "model_name": "string",
-        "model_version": "int",
+        "model_version": "int64",
         "input_map": "string{string}",
         "output_map": "string{string}",
         "model_namespace": "string",
     },
-    "Ensemble": {"step": "Step[]", "max_inflight_requests": "int"},
+    "Ensemble": {"step": "Step[]", "max_inflight_requests": "uint32"},
     "Parameter": {"string_value": "string"},
     "WarmupInput": {
         "data_type": "DataType",
-        "dims": "int[]",
+        "dims": "int64[]",
         "zero_data": "bool",
         "random_data": "bool",
         "input_data_file": "string",
     },
     "Warmup": {
         "name": "string",
-        "batch_size": "int",
+        "batch_size": "uint32",
         "inputs": "WarmupInput{string}",
-        "count": "int",
+        "count": "uint32",
     },
     "Operations": {"op_library_filename": "string[]"},
     "TransactionPolicy": {"decoupled": "bool"},
@@ -261,6 +272,14 @@ ONE_OF: Final[dict[str, tuple[str, ...]]] = {
     "VersionPolicy": ("latest", "all", "specific"),
     "SequenceBatching": ("direct", "oldest"),
 }
+
+
+def unfit(kind: str, number: float) -> str:
+    """What a number of that kind must be, where this one is not; else ""."""
+    low, high = INTEGERS.get(kind, (-inf, inf))
+    if low <= number <= high:
+        return ""
+    return SCALARS[kind] if number < low or number != number else f"at most {high}"  # noqa: PLR0124 - NaN
 
 
 def field_type(message: str, name: str) -> tuple[str, str]:

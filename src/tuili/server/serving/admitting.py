@@ -57,7 +57,7 @@ def door_of(config: ModelConfig, instances: int, submit: Submit) -> Door | None:
     """The limits and degradation rules of a configuration; None when everybody is let in."""
     limits = Limits(
         **{
-            name: type(getattr(Limits(), name))(_number(config, key) * unit)
+            name: type(getattr(Limits(), name))(float(config.parameters[key]) * unit)
             for key, (name, unit) in _LIMITS.items()
             if key in config.parameters
         }
@@ -69,16 +69,3 @@ def door_of(config: ModelConfig, instances: int, submit: Submit) -> Door | None:
     if limits == Limits() and not degrade_to and not degrade_cached:
         return None
     return Door(Admission(limits, Expectation(instances)), degrade_to, degrade_cached, submit)
-
-
-def _number(config: ModelConfig, key: str) -> float:
-    text = config.parameters[key]
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not value >= 0:
-        raise InvalidModel(
-            f"model '{config.name}': parameter {key!r} must be a number of at least 0, got {text!r}"
-        )
-    return value

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from tuili.errors import DeadlineExceeded, TuiliError
-from tuili.server.execution.pending import Pending
+from tuili.server.execution.pending import Pending, Process
 from tuili.server.execution.running import InstanceDied, Outcome, Runner, execute
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.scheduling.admission import Expectation
@@ -192,6 +192,10 @@ class Dispatcher:
             outcome = await rehearsed(partial(self._run_beside, runner), item, many=many)
             self._learn(item.elements, outcome, on_loop=False)
 
+    def processes(self) -> frozenset[Process | None]:
+        """The processes of the instances that are there; None for this one."""
+        return frozenset(each.process for each in self.instances if each.available)
+
     # ---- the end
     async def wait_idle(self, timeout_s: float | None) -> bool:
         """Wait until nothing waits or runs; false when time ran out first."""
@@ -233,7 +237,7 @@ class Dispatcher:
         for at in reversed(range(len(self._free))):
             runner = self._free[at]
             turn = self._turns.get(runner)
-            if turn is not None and not turn.take():
+            if runner.behind_caller or (turn is not None and not turn.take()):
                 continue
             batch = queue.take(now, self._groups[runner])
             if batch:
@@ -269,10 +273,9 @@ class Dispatcher:
         Behind another batch it would wait for no reason, and for ever if that one waits for it: for
         a model that calls itself.
         """
-        for at in reversed(range(len(self._free))):
-            if not self._free[at].behind:
-                self._free.append(self._free.pop(at))
-                return
+        best = min(reversed(self._free), key=lambda each: (each.behind_caller, each.behind))
+        self._free.remove(best)
+        self._free.append(best)
 
     def _better_wait(self, now: float) -> bool:
         """Whether a second batch, in the same host or of one model, would only make both small.
@@ -284,9 +287,10 @@ class Dispatcher:
             assert isinstance(queue, RequestQueue)
             head = queue.head().elements if len(queue) and self._running else 0
             return not self._overlap.allows(len(queue), head, now)
-        return (
-            self._hosts > 0 and len(self._running) >= self._hosts and self._run_s < _OVERLAP_FROM_S
-        )
+        if not self._hosts or len(self._running) < self._hosts:
+            return False
+        # Behind a run that waits for other models it would wait for all that these wait for.
+        return self._run_s < _OVERLAP_FROM_S or all(each.behind_caller for each in self._free)
 
     def _gathers(self, gather: Gather, now: float) -> bool:
         """Whether to look at the sockets once more before a batch leaves."""
@@ -321,6 +325,9 @@ class Dispatcher:
         instance = self._free.pop()
         if self._turns:
             self._turns[instance].use()
+        if self._hosts:
+            for item in batch:
+                item.process = instance.process
         self.under_way += len(batch)
         if self._pace is not None:
             self._pace.running = self.under_way

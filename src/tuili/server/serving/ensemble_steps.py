@@ -101,6 +101,7 @@ def step_request(
         parent.deadline,
         parent.origin,
         variants,
+        call=parent.call,
     )
     if parent.trace is not None:
         request.trace = parent.trace.child(request)

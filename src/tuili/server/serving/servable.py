@@ -24,7 +24,7 @@ from tuili.errors import (
 from tuili.runtime.cpu import available_threads
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.hosts import Host
-from tuili.server.execution.pending import Pending, Reply, StreamReply, Ticket
+from tuili.server.execution.pending import Pending, Process, Reply, StreamReply, Ticket
 from tuili.server.execution.running import Runner
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
@@ -250,6 +250,8 @@ class Servable:
         except Exception as error:  # noqa: BLE001 - whatever it is, its place is given back
             return self._refuse(item, of_tree(error, "a request could not be queued"))
         self._dispatcher.wake()
+        if request.call is not None:
+            request.call.enter(item)
         return item
 
     def _enqueue_or_fail(self, item: Pending) -> None:
@@ -343,6 +345,10 @@ class Servable:
         """Tell the model that it may end a request early."""
         item.withdrawn = True
         self._dispatcher.cancelled(item)
+
+    def processes(self) -> frozenset[Process | None]:
+        """The processes of the instances that answer now; None for this one."""
+        return self._dispatcher.processes()
 
     def pending(self) -> int:
         """How many requests wait."""
