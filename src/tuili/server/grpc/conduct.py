@@ -41,7 +41,8 @@ class Conduct:
 
     def earned(self) -> None:
         """An answer: an honest client acknowledges it and opens its window again."""
-        self._controls = max(self._controls - _EARNED, 0)
+        if self._controls:
+            self._controls = max(self._controls - _EARNED, 0)
 
     def next_second(self) -> None:
         """All is forgiven."""

@@ -19,9 +19,10 @@ from tuili.server.grpc import frames as h2
 from tuili.server.grpc.assembly import is_one_message
 from tuili.server.grpc.backlog import Backlog
 from tuili.server.grpc.conduct import Conduct
-from tuili.server.grpc.frames import ConnectionFault, expect, frame_head
+from tuili.server.grpc.frames import FRAME_BYTES, ConnectionFault, expect, frame_head
 from tuili.server.grpc.heads import HeadDecoder
 from tuili.server.grpc.outgoing import Outgoing
+from tuili.server.grpc.repeats import Repeat, repeat_of
 from tuili.server.grpc.service import INFER_PATH
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.leaving import leave
@@ -31,7 +32,6 @@ from tuili.server.tls import lacks_http2
 if TYPE_CHECKING:
     from tuili.server.grpc.listener import GrpcListener
 
-_FRAME_BYTES: Final = 9
 _LEAVING: Final = b"leaving."  # the PING behind a GOAWAY
 _LEAVE_S: Final = 2.0
 _DRIBBLE: Final = 256  # window updates below make us send crumbs
@@ -67,9 +67,12 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._block = b""
         self._block_stream = 0
         self._block_ends = False
+        # What the last call looked like, if it was a small one; until other headers come.
+        self._repeat: Repeat | None = None
         self.outgoing = Outgoing(self._ended)
         self.backlog = Backlog(self.outgoing, limits.max_waiting_bytes)
         self._unacked = 0
+        self._half_window = limits.connection_window // 2
         self._closing = False
         self._draining = False
         self._leave_by = 0.0  # when a client counts as told, whether it says so or not
@@ -156,7 +159,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _consume(self, data: bytes) -> None:
         """Handle every frame in `data`; keep the rest of one that is not whole."""
-        at, end = 0, len(data)
+        at, end, limits = 0, len(data), self._limits
         if not self._prefaced:
             at = self._read_preface(data)
         unpack = h2.FRAME_HEAD.unpack_from
@@ -164,14 +167,17 @@ class GrpcConnection(asyncio.BufferedProtocol):
             if self._data_left or self._pad_left:
                 at = self._take_data(data, at, end)
                 continue
-            if end - at < _FRAME_BYTES:
+            if self._repeat is not None and (taken := self._take_repeat(self._repeat, data, at)):
+                at = taken
+                continue
+            if end - at < FRAME_BYTES:
                 break
             high, low, kind, flags, number = unpack(data, at)
             length = high << 8 | low
             number &= 0x7FFFFFFF
-            if length > self._limits.max_frame_bytes:
-                raise ConnectionFault(h2.FRAME_SIZE_ERROR, f"frame of {length} bytes")
-            start = at + _FRAME_BYTES
+            text = f"frame of {length} bytes"
+            expect(length <= limits.max_frame_bytes, h2.FRAME_SIZE_ERROR, text)
+            start = at + FRAME_BYTES
             if kind == h2.DATA and not self._block_stream:
                 taken = self._start_data(data, start, length, flags, number)
                 if taken < 0:
@@ -179,12 +185,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 at = start + taken
                 continue
             stop = start + length
-            if kind == h2.HEADERS and (taken := self._express(flags, number, data, start, stop)):
+            if kind == h2.HEADERS and (taken := self._express(flags, number, data, at, stop)):
                 at = taken
                 continue
             if stop > end:
-                if length > self._limits.max_header_bytes:
-                    raise ConnectionFault(h2.FRAME_SIZE_ERROR, f"frame of {length} bytes")
+                expect(length <= limits.max_header_bytes, h2.FRAME_SIZE_ERROR, text)
                 break
             self._handle(kind, flags, number, data[start:stop])
             at = stop
@@ -230,33 +235,43 @@ class GrpcConnection(asyncio.BufferedProtocol):
         else:
             self._conduct.control()  # RFC 9113 section 4.1: unknown types are ignored
 
-    def _express(self, flags: int, number: int, data: bytes, start: int, stop: int) -> int:
+    def _express(self, flags: int, number: int, data: bytes, at: int, stop: int) -> int:
         """Begin a small unary inference that came whole, as most do; where it ends, or 0.
 
-        `data[start:stop]` is its header block. Anything at all unusual goes the long way.
+        `data[at:stop]` is its HEADERS. Anything at all unusual goes the long way.
         """
         if flags != h2.END_HEADERS or self._block_stream or self._limits.restrictions:
             return 0
-        head = self._heads.known(data[start:stop])
-        begin = stop + _FRAME_BYTES
+        head = self._heads.known(data[at + FRAME_BYTES : stop])
+        begin = stop + FRAME_BYTES
         if head is None or head.path != INFER_PATH or head.http_status != 200 or head.malformed:
             return 0
-        if len(data) <= begin or number <= self._last or not number & 1 or not self._configured:
+        if len(data) <= begin or not self._configured:
             return 0
         high, low, kind, data_flags, follows = h2.FRAME_HEAD.unpack_from(data, stop)
-        length = high << 8 | low
+        end = begin + (high << 8 | low)
         if kind != h2.DATA or data_flags != h2.END_STREAM or follows != number:
             return 0
-        end = begin + length
-        whole = end <= len(data) and is_one_message(data, begin, end, self.assembly[0])
-        if not whole or len(self._streams) >= self._limits.max_streams:
+        if end > len(data) or not is_one_message(data, begin, end, self.assembly[0]):
+            return 0
+        repeat = repeat_of(data, at, stop, end, head)
+        taken = self._take_repeat(repeat, data, at)
+        self._repeat = repeat if taken else None
+        return taken
+
+    def _take_repeat(self, repeat: Repeat, data: bytes, at: int) -> int:
+        """Begin a call that looks like an earlier one, if it does; where it ends, or 0."""
+        number = repeat.number(data, at)
+        streams = self._streams
+        if number <= self._last or not number & 1 or len(streams) >= self._limits.max_streams:
             return 0
         self._last = number
-        self._credit(None, length, True)
-        stream = self._stream_class(self, number, head, self.outgoing.stream_window)
+        end = at + repeat.size
+        self._credit(None, repeat.counted, True)
+        stream = self._stream_class(self, number, repeat.head, self.outgoing.stream_window)
         stream.remote_closed = True
-        self._streams[number] = stream
-        stream.infer(data[begin + 5 : end])
+        streams[number] = stream
+        stream.infer(data[at + repeat.start : end])
         return end
 
     # DATA ------------------------------------------------------------------------------------
@@ -337,19 +352,19 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _credit(self, stream: GrpcStream | None, length: int, ends: bool) -> None:
         """Count what was received against our windows, and give them back at half."""
         self._unacked += length
-        limits = self._limits
-        if self._unacked > limits.connection_window:
-            raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "connection window exceeded")
-        self._credit_connection()
+        if self._unacked > self._half_window:
+            if self._unacked > self._limits.connection_window:
+                raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "connection window exceeded")
+            self._credit_connection()
         if stream is None or ends:
             return
         stream.unacked += length
-        if stream.unacked > limits.stream_window:
+        if stream.unacked > self._limits.stream_window:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, f"window of {stream.number} exceeded")
         self.credit_stream(stream)
 
     def _credit_connection(self) -> None:
-        if self._unacked > self._limits.connection_window // 2 and not self.backlog.full:
+        if not self.backlog.full:
             self.outgoing.write(h2.window_update_frame(0, self._unacked))
             self._unacked = 0
 
@@ -363,6 +378,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
         expect(number & 1 == 1, h2.PROTOCOL_ERROR, f"HEADERS on stream {number}")
+        self._repeat = None  # since it may change what the block in it means
         if flags & (h2.PADDED | h2.PRIORITIZED):
             payload = h2.unpad_headers(flags, payload)
         ends = bool(flags & h2.END_STREAM)
@@ -505,7 +521,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _ended(self, stream: GrpcStream) -> None:
         """Our side of the stream is done."""
         stream.over = stream.ended = True
-        self.earned()
+        self._conduct.earned()
         if stream.remote_closed:
             self._streams.pop(stream.number, None)
         elif self._streams.pop(stream.number, None) is not None:
@@ -515,7 +531,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         self.backlog.unpark()
-        self._credit_connection()
+        if self._unacked > self._half_window:
+            self._credit_connection()
         self.outgoing.flush()
         if self._closing and not self.outgoing.held and self._transport is not None:
             leave(self._transport)
@@ -551,8 +568,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._flush()
 
     def _close_if_idle(self) -> None:
-        told = self.now >= self._leave_by
-        if self._draining and told and not self._streams and not self._closing:
+        if not self._draining or self._streams or self._closing:
+            return
+        if self.now >= self._leave_by:
             self.outgoing.write(h2.goaway_frame(self._last, h2.NO_ERROR))
             self._shut()
 

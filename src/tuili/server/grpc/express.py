@@ -13,6 +13,7 @@ from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
 from tuili.server.execution.express import MOST_BYTES, Buffer, Dims, Express, common
 from tuili.server.grpc.encoding import front_of, raw_head
+from tuili.server.grpc.frames import PREFIX_BYTES
 from tuili.server.grpc.plans import Plan
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
 
@@ -31,7 +32,7 @@ class Known(Protocol):
     """A call that takes an answer whose start is remembered."""
 
     def answer_known(self, message: bytes) -> None:
-        """Send the message, and end the call."""
+        """Send the message, gRPC's prefix before it, and end the call."""
         ...
 
 
@@ -60,6 +61,8 @@ class GrpcExpress(Express):
         response = InferResponse(self.request.model, self.servable.version, outputs)
         starts = [raw_head(len(part)) for part in parts]
         starts[0] = front_of(response) + starts[0]
+        size = sum(map(len, starts)) + sum(map(len, parts))
+        starts[0] = size.to_bytes(PREFIX_BYTES, "big") + starts[0]
         if len(self.starts) >= _MAX_STARTS:
             self.starts.clear()
         self.starts[shapes] = starts

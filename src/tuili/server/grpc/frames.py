@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD: Final = struct.Struct(">HBBBI")  # length (16 + 8 bits), type, flags, stream
+FRAME_BYTES: Final = 9  # of a frame's head
+PREFIX_BYTES: Final = 5  # gRPC's, before each message: whether it is compressed, and its length
 _PACK_HEAD: Final = struct.Struct(">IBI").pack  # length << 8 | type, flags, stream
 _SETTING: Final = struct.Struct(">HI")
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import msgspec
 
 from tuili.errors import TuiliError
-from tuili.server.grpc.heads import RequestHead
+from tuili.server.grpc.frames import PREFIX_BYTES
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.grpc.varints import Buffer
-from tuili.server.telemetry.access_log import AccessLog
-
-if TYPE_CHECKING:
-    from tuili.server.grpc.connection import GrpcConnection
 
 _CANCELLED: Final = 1
 _MODEL_NAME: Final = 0x0A  # field 1, length-delimited: first in what every serializer writes
@@ -22,18 +20,10 @@ _LONG: Final = 0x80
 class LoggedStream(GrpcStream):
     """As any other; what there is to log costs nothing where nothing is logged."""
 
-    __slots__ = ("_began_ns", "_log", "_model", "_received", "_sent")
-
-    def __init__(
-        self, connection: GrpcConnection, number: int, head: RequestHead, window: int
-    ) -> None:
-        log = connection.access_log
-        assert log is not None, "only made where there is a log"
-        self._log: AccessLog = log
-        self._began_ns = time.monotonic_ns()
-        self._model = ""
-        self._received = self._sent = 0
-        super().__init__(connection, number, head, window)
+    _began_ns: int = msgspec.field(default_factory=time.monotonic_ns)
+    _model: str = ""
+    _received: int = 0
+    _sent: int = 0
 
     def infer(self, message: Buffer) -> None:
         if len(message) > 1 and message[0] == _MODEL_NAME and message[1] < _LONG:
@@ -50,7 +40,7 @@ class LoggedStream(GrpcStream):
         super().filled(size)
 
     def answer_known(self, message: bytes) -> None:
-        self._sent = len(message)
+        self._sent = len(message) - PREFIX_BYTES
         self._note(0)
         super().answer_known(message)
 
@@ -78,4 +68,6 @@ class LoggedStream(GrpcStream):
         if began_ns and not self.over:
             what = ("POST", self.head.path)
             sizes = (self._received, self._sent)
-            self._log.add(self.address(), "GRPC", what, code, began_ns, sizes, self._model)
+            log = self._connection.access_log
+            assert log is not None, "only made where there is a log"
+            log.add(self.address(), "GRPC", what, code, began_ns, sizes, self._model)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tuili.server.grpc import frames as h2
-from tuili.server.grpc.frames import FLOW_CONTROL_ERROR, ConnectionFault, frame_head
+from tuili.server.grpc.frames import FLOW_CONTROL_ERROR, PREFIX_BYTES, ConnectionFault, frame_head
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.grpc.varints import Buffer
 
@@ -130,25 +130,37 @@ class Outgoing:
 
     # Answers ---------------------------------------------------------------------------------
 
-    def send_unary(self, stream: GrpcStream, parts: list[Buffer]) -> None:
-        """Answer a unary call: HEADERS, the message, trailers."""
+    def send_answer(self, stream: GrpcStream, parts: list[Buffer]) -> None:
+        """Answer a unary call by a message: HEADERS, DATA, trailers."""
         size = sum(map(len, parts))
-        number = stream.number.to_bytes(4, "big")
-        prefix = b"\x00" + size.to_bytes(4, "big")
-        fits = size + 5 <= min(self._window, stream.window, self.max_frame)
-        if fits and not self.blocked and size < _DIRECT_ABOVE:
-            self._window -= size + 5
-            whole = (
-                h2.OPEN_HEAD, number, h2.OPEN_BLOCK,
-                frame_head(h2.DATA, 0, stream.number, size + 5), prefix, *parts,
-                h2.OK_HEAD, number, h2.OK_BLOCK,
-            )  # fmt: skip
-            self.write(b"".join(whole))
-            self._ended(stream)
+        prefix = size.to_bytes(PREFIX_BYTES, "big")
+        if size < _DIRECT_ABOVE:
+            self.send_small(stream, b"".join((prefix, *parts)))
         else:
-            self.write(h2.OPEN_HEAD + number + h2.OPEN_BLOCK)
-            stream.trailer = h2.OK_HEAD + number + h2.OK_BLOCK
-            self._enqueue(stream, [prefix, *parts])
+            self._send_large(stream, [prefix, *parts])
+
+    def send_small(self, stream: GrpcStream, message: bytes) -> None:
+        """As `send_answer`, of a message with gRPC's prefix."""
+        size = len(message)
+        if size > self._window or size > stream.window or size > self.max_frame or self.blocked:
+            self._send_large(stream, [message])
+            return
+        self._window -= size
+        number = stream.number.to_bytes(4, "big")
+        # HEADERS, then the head of DATA without flags, which is type 0.
+        opening = h2.OPEN_BLOCK + (size << 16).to_bytes(5, "big")
+        frames = h2.OPEN_HEAD, opening, message + h2.OK_HEAD, h2.OK_BLOCK
+        self._frames.append(number.join(frames))
+        self._ended(stream)
+        if not self.held:
+            self.flush()
+
+    def _send_large(self, stream: GrpcStream, parts: list[Buffer]) -> None:
+        """Send the message as the windows let it through."""
+        number = stream.number.to_bytes(4, "big")
+        self.write(h2.OPEN_HEAD + number + h2.OPEN_BLOCK)
+        stream.trailer = h2.OK_HEAD + number + h2.OK_BLOCK
+        self._enqueue(stream, parts)
         self.flush()
 
     def open_response(self, stream: GrpcStream) -> None:

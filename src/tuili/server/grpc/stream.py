@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, Literal
 
+import msgspec
+
 from tuili.errors import Cancelled, DeadlineExceeded, InternalError, TuiliError, Unsupported
 from tuili.server.grpc.assembly import Assembler, MessageTooLarge, is_one_message
 from tuili.server.grpc.heads import RequestHead
@@ -28,36 +30,31 @@ _INTERNAL, _RESOURCE_EXHAUSTED, _DEADLINE_EXCEEDED = 13, 8, 4
 _tasks: set[asyncio.Task[None]] = set()
 
 
-class GrpcStream:
+class GrpcStream(msgspec.Struct, eq=False):
     """A call: messages come in as DATA, the answer goes out through the connection."""
 
-    __slots__ = (
-        "_assembler", "_connection", "_left", "_message", "_since", "_stream", "_ticket",
-        "deadline", "ended", "head", "number", "opened", "outgoing", "over", "remote_closed",
-        "trailer", "unacked", "window",
-    )  # fmt: skip
+    _connection: GrpcConnection
+    number: int
+    head: RequestHead
+    window: int  # what may be sent before the client gives more
+    unacked: int = 0  # received, and not yet given back
+    remote_closed: bool = False
+    over: bool = False  # answered or gone: the data plane's answers are dropped
+    opened: bool = False  # whether response HEADERS went out
+    ended: bool = False  # whether the trailers went out
+    # What the windows did not let through yet.
+    outgoing: deque[memoryview] = msgspec.field(default_factory=deque)
+    trailer: bytes = b""
+    deadline: float | None = None
+    _since: float = 0.0  # when the message under way began
+    _left: tuple[int, float] = (0, 0.0)  # bytes that a window held back, and since when
+    _message: Buffer | None = None
+    _ticket: Ticket | None = None
+    _stream: Stream | None = None
+    _assembler: Assembler | None = None  # made when a message comes in pieces
 
-    def __init__(
-        self, connection: GrpcConnection, number: int, head: RequestHead, window: int
-    ) -> None:
-        self._connection = connection
-        self.number = number
-        self.head = head
-        self.window = window  # what may be sent before the client gives more
-        self.unacked = 0  # received, and not yet given back
-        self.remote_closed = False
-        self.over = False  # answered or gone: the data plane's answers are dropped
-        self.opened = False  # whether response HEADERS went out
-        self.ended = False  # whether the trailers went out
-        self.outgoing: deque[memoryview] = deque()  # what the windows did not let through yet
-        self.trailer = b""
-        self.deadline: float | None = None
-        self._since = 0.0  # when the message under way began
-        self._left = (0, connection.now)  # bytes that a window held back, and since when
-        self._message: Buffer | None = None
-        self._ticket: Ticket | None = None
-        self._stream: Stream | None = None
-        self._assembler: Assembler | None = None  # made when a message comes in pieces
+    def __post_init__(self) -> None:
+        head, connection = self.head, self._connection
         if head.timeout_s is not None:
             self.deadline = asyncio.get_running_loop().time() + head.timeout_s
         if head.path == STREAM_PATH:
@@ -248,15 +245,15 @@ class GrpcStream:
         if isinstance(answer, list):
             self._ticket = None
             self.over = True
-            self._connection.outgoing.send_unary(self, answer)
+            self._connection.outgoing.send_answer(self, answer)
         else:
             self._end(answer)
 
     def answer_known(self, message: bytes) -> None:
-        """The small answer of a unary call, serialized."""
+        """The small answer of a unary call, as it stands in DATA."""
         if not self.over:
             self.over = True
-            self._connection.outgoing.send_unary(self, [message])
+            self._connection.outgoing.send_small(self, message)
 
     def _send(self, parts: list[Buffer]) -> None:
         """One message of a streaming call."""
