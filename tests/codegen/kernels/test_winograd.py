@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,11 +16,12 @@ from tests.codegen.kernels.conv_cases import (
     window_node,
 )
 from tuili.codegen.kernels.conv.shape import conv_shape
+from tuili.codegen.kernels.conv.winograd_lines import line_transform
 from tuili.codegen.kernels.conv.winograd_plan import rank_winograd
 from tuili.codegen.kernels.conv.winograd_transforms import F2, F4, S2, S4, Winograd
 from tuili.codegen.targets import Target
 
-CASES = {
+CASES: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
     "many blocks": ((1, 32, 60, 61), 48, {"pads": [1, 1, 1, 1]}),
     "few blocks": ((2, 40, 11, 13), 40, {"pads": [1, 1, 1, 1]}),
     "large weights": ((1, 101, 13, 14), 136, {"pads": [1, 1, 1, 1]}),
@@ -44,7 +47,8 @@ def test_agrees(
     monkeypatch.setattr("tuili.codegen.kernels.conv.choice.rank_winograd", lambda *_: [winograd])
     shape, outputs, attrs = CASES[case]
     taps = (3,) * (len(shape) - 2)
-    attrs = attrs | {"strides": [winograd.stride] * len(taps)}
+    strides: dict[str, Any] = {"strides": [winograd.stride] * len(taps)}
+    attrs = attrs | strides
     axes = ("NHW" if len(taps) == 2 else "NW") if is_open else ""
     weights = weights_of(outputs, shape[1] // attrs.get("group", 1), *taps)
     node, values = window_node(
@@ -54,11 +58,46 @@ def test_agrees(
     check(node, target, values, family="winograd", tolerance=1e-5)
 
 
-@pytest.mark.parametrize("winograd", ALL.values(), ids=ALL)
+LINES: dict[str, tuple[tuple[int, ...], int, int, dict[str, Any]]] = {
+    "3 taps": ((1, 32, 3001), 48, 3, {"pads": [1, 1]}),
+    "4 taps, few blocks": ((2, 40, 113), 40, 4, {"pads": [0, 2]}),
+    "5 taps, dilated": ((1, 40, 613), 40, 5, {"pads": [6, 6], "dilations": [3]}),
+    "7 taps": ((1, 32, 1501), 48, 7, {"pads": [3, 3]}),
+    "7 taps, dilated, odd channels": ((2, 37, 157), 35, 7, {"pads": [9, 8], "dilations": [3]}),
+    "11 taps, odd channels": ((1, 37, 1301), 33, 11, {"pads": [5, 5]}),
+    "11 taps, dilated": ((2, 32, 83), 64, 11, {"pads": [25, 25], "dilations": [5]}),
+    "11 taps, large weights": ((1, 401, 33), 136, 11, {"pads": [5, 5]}),
+    "5 taps in groups": ((1, 96, 613), 96, 5, {"pads": [2, 2], "group": 3}),
+    "wider than the line": ((1, 32, 9), 32, 16, {"pads": [8, 8]}),
+}
+
+
+@pytest.mark.parametrize("target", targets_here(), ids=lambda t: t.name)
+@pytest.mark.parametrize("is_open", [False, True], ids=["", "open"])
+@pytest.mark.parametrize("case", LINES)
+@pytest.mark.parametrize("products", [8, 10])
+def test_lines_agree(
+    products: int, case: str, is_open: bool, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape, outputs, taps, attrs = LINES[case]
+    way = line_transform(products - 3, 4) if taps > 5 else line_transform(products + 1 - taps, taps)
+    monkeypatch.setattr("tuili.codegen.kernels.conv.choice.rank_winograd", lambda *_: [way])
+    node, values = window_node(
+        "Conv", target, shape, attrs, axes="NW" if is_open else "",
+        weights=weights_of(outputs, shape[1] // attrs.get("group", 1), taps),
+        bias=weights_of(outputs, 1)[:, 0], epilogue=scalar_body("Relu", extra=1), residual=True,
+    )  # fmt: skip
+    check(node, target, values, family="winograd", tolerance=3e-5)
+
+
+MADE = {f"F({m}, {r})": line_transform(m, r) for m, r in ((6, 3), (5, 4), (7, 4), (4, 7), (2, 9))}
+
+
+@pytest.mark.parametrize("winograd", [*ALL.values(), *MADE.values()], ids=[*ALL, *MADE])
 def test_matrices_make_a_convolution(winograd: Winograd) -> None:
     rng = np.random.default_rng(0)
-    data, taps = rng.standard_normal(winograd.size), rng.standard_normal(3)
-    scope = {name: [0.0] * 9 for name in "tr"}
+    data, taps = rng.standard_normal(winograd.size), rng.standard_normal(winograd.taps)
+    scope = {name: [0.0] * 10 for name in "tr"}
     text = winograd.input_text.replace("const vf ", "").replace("f,", ",").replace("f;", ";")
     exec(_python(text), {"d": data}, scope)
     scope["m"] = list(winograd.filter_matrix() @ taps * np.array(scope["t"][: winograd.size]))

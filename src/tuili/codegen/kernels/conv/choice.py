@@ -48,12 +48,13 @@ def plan_conv(node: Node, ctx: Context) -> ConvPlan:
 
 
 def _may_transform(node: Node, ctx: Context) -> bool:
-    """Whether there are three taps in each direction, of stride 1 or 2, and rounding is free."""
+    """Whether rounding is free, and the window is 3x3 or 3 of stride 1 or 2, or any line."""
     if ctx.exact or not node.required(0).layout:
         return False
     taps, strides = node.required(1).shape[2:], set(attr(node, "strides") or (1,))
     plain = set(attr(node, "dilations") or (1,)) == {1}
-    return plain and taps in ((3, 3), (3,)) and strides in ({1}, {2})
+    is_line = len(taps) == 1 and strides == {1}
+    return is_line or (plain and taps in ((3, 3), (3,)) and strides in ({1}, {2}))
 
 
 def _in_tiles(
@@ -65,7 +66,7 @@ def _in_tiles(
         return
     for tile in winograd_tiles(shape, groups, target, way):
         plan = plan_winograd(shape, groups, target, way, tile)
-        yield f"winograd F({way.outputs},3) {tile}", plan
+        yield f"winograd F({way.outputs},{way.taps}) {tile}", plan
 
 
 def _direct(

@@ -1,4 +1,4 @@
-"""Winograd convolution, 3x3 or 3, stride 1 or 2, on blocked maps: two or four outputs a direction.
+"""Winograd convolution on blocked maps: 3x3 or 3 of stride 1 or 2, and any line of stride 1.
 
 Output tiles of m x m pixels (m in a row) are counted through the batch, in blocks of P. For a block
     V[i][c / V][p][V] = B d B'           every tile of the block, i < (m + 2)^2
@@ -8,6 +8,7 @@ Where there are few blocks of tiles, V is made by a kernel of its own, so that t
 panels of output channels; where there are many, V stays in a thread's own cache. Few tiles that
 meet large weights go product by product, see `winograd_spread`. Panels of grouped convolutions read
 the input blocks of their groups; a group of small weights is an item of its own, V included.
+A dilated line is as many lines side by side; the parts of a long window are blocks of V.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from tuili.codegen.kernels.conv.choice import plan_conv
 from tuili.codegen.kernels.conv.direct import OWN_SLOTS, supports_direct
 from tuili.codegen.kernels.conv.register_tile import Steps, print_accumulate
 from tuili.codegen.kernels.conv.rows import indent
+from tuili.codegen.kernels.conv.winograd_input import (
+    input_function,
+    transform_tiles,
+    v_blocks_text,
+)
 from tuili.codegen.kernels.conv.winograd_plan import (
     AHEAD,
     L2_BYTES,
@@ -72,15 +78,14 @@ def _emit_rest(
         k.read("v", v)
     else:
         k.read("x", node.required(0))
-        k.support(_input_function(plan))
+        k.support(input_function(plan))
     k.write("y", node.output)
     k.weight("u", packed)
     has_bias, epilogue = _read_outputs(k, node, plan, blocks)
     k.body("\n".join(_main(plan, epilogue, shared=v is not None, has_bias=has_bias)))
     m_floats = plan.products * plan.m_step * plan.groups
     k.scratch((m_floats + (0 if v is not None else plan.groups * plan.v_group)) * 4)
-    depth = min(plan.shape.channels, plan.depth * plan.lanes)
-    size = plan.tiles * plan.products * depth * plan.shape.outputs
+    size = plan.tiles * plan.products * plan.sums * plan.shape.outputs
     pixels = plan.shape.batch * plan.shape.pixels
     traffic = pixels * (plan.shape.channels + plan.shape.outputs) * 4
     k.emit(
@@ -121,18 +126,18 @@ def _emit_transform(node: Node, ctx: Context, plan: WinogradPlan, blocks: Dim) -
     v = k.temp("v", DType.F32, blocks * plan.groups * plan.v_group)
     k.read("x", node.required(0))
     k.write("v", v)
-    k.support(_input_function(plan))
+    k.support(input_function(plan))
     _dims(k, plan, blocks)
-    body = _transform(plan, "cb", "cb + 1")
+    body, blocks_of_v = transform_tiles(plan, "cb", "cb + 1"), v_blocks_text(plan)
     head = [
         "for (int64_t item = begin; item < end; item++) {",
-        "    const int64_t cb = item % CB, group = item / CB;",
+        f"    const int64_t cb = item % {blocks_of_v}, group = item / {blocks_of_v};",
         f"    float *const vg = v + group * {plan.v_group};",
         f"    const int64_t t0 = group * {plan.tile.pixels};",
     ]
     k.body("\n".join([*head, *indent(body), "}"]))
-    moved = plan.tiles * plan.channel_blocks * plan.products * plan.lanes
-    k.emit(grid=blocks * plan.groups * plan.channel_blocks, flops=moved * 4, bytes=moved * 8)
+    moved = plan.tiles * plan.v_blocks * plan.products * plan.lanes
+    k.emit(grid=blocks * plan.groups * plan.v_blocks, flops=moved * 4, bytes=moved * 8)
     return v
 
 
@@ -165,49 +170,6 @@ def _dims(k: KernelBuilder, plan: WinogradPlan, blocks: Dim) -> None:
     k.dims("BLOCKS PANELS", (blocks, plan.panels))
     k.body("(void)H, (void)W, (void)OH, (void)OW, (void)PT, (void)PL, (void)CB, (void)OCB;")
     k.body("(void)HIGH, (void)WIDE, (void)BLOCKS, (void)PANELS;")
-
-
-def _input_function(plan: WinogradPlan) -> str:
-    n = plan.winograd.size
-    head = [
-        f"static inline void row_b(const vf d[{n}], vf t[{n}])",
-        "{",
-        *indent(plan.winograd.input_text.split("\n")),
-        "}",
-        "/* B d B': a tile of input, rows `row` floats apart, to products `step` apart. */",
-        "static inline void transform_input(",
-        "    const float *d, int64_t row, float *v, int64_t step)",
-        "{",
-    ]
-    if plan.is_line:
-        body = [
-            f"vf in[{n}], out[{n}];",
-            "(void)row;",
-            f"for (int j = 0; j < {n}; j++)",
-            "    in[j] = v_load(d + j * V);",
-            "row_b(in, out);",
-            f"for (int j = 0; j < {n}; j++)",
-            "    v_store(v + j * step, out[j]);",
-        ]
-    else:
-        body = [
-            f"vf half[{n}][{n}];",
-            f"for (int j = 0; j < {n}; j++) {{",
-            f"    vf in[{n}], out[{n}];",
-            f"    for (int i = 0; i < {n}; i++)",
-            "        in[i] = v_load(d + i * row + j * V);",
-            "    row_b(in, out);",
-            f"    for (int i = 0; i < {n}; i++)",
-            "        half[i][j] = out[i];",
-            "}",
-            f"for (int i = 0; i < {n}; i++) {{",
-            f"    vf out[{n}];",
-            "    row_b(half[i], out);",
-            f"    for (int j = 0; j < {n}; j++)",
-            f"        v_store(v + (i * {n} + j) * step, out[j]);",
-            "}",
-        ]
-    return "\n".join([*head, *indent(body), "}"])
 
 
 def _output_function(plan: WinogradPlan) -> str:
@@ -244,43 +206,6 @@ def _output_function(plan: WinogradPlan) -> str:
             "    row_a(half[i], r[i]);",
         ]
     return "\n".join([*head, *indent(body), "}"])
-
-
-def _transform(plan: WinogradPlan, first: str, last: str) -> list[str]:
-    """C that fills `vg` with the products of tiles t0 ..., blocks first .. last - 1 of V."""
-    n, m, pixels = plan.winograd.size, plan.winograd.outputs, plan.tile.pixels
-    rows, step = 1 if plan.is_line else n, m * plan.winograd.stride
-    block = "(first + b)" if plan.has_units else "b"
-    # Tile after tile within a block of channels: rows of the input are read from left to right.
-    return [
-        f"int64_t at[{pixels}], tops[{pixels}], lefts[{pixels}];",
-        f"for (int64_t p = 0; p < {pixels}; p++) {{",
-        "    const int64_t t = tl_min(t0 + p, TILES - 1), n = t / (HIGH * WIDE);",
-        f"    tops[p] = t / WIDE % HIGH * {step} - PT, lefts[p] = t % WIDE * {step} - PL;",
-        "    at[p] = ((n * CB * H + tops[p]) * W + lefts[p]) * V;",
-        "}",
-        f"for (int64_t b = {first}; b < {last}; b++)",
-        f"    for (int64_t p = 0; p < {pixels}; p++) {{",
-        "        const int64_t h = tops[p], left = lefts[p];",
-        f"        const float *from = x + at[p] + {block} * H * W * V;",
-        "        int64_t row = W * V;",
-        f"        float edge[{rows * n} * V];",
-        f"        if (h < 0 || h + {rows} > H || left < 0 || left + {n} > W) {{",
-        f"            for (int64_t i = 0; i < {rows}; i++)",
-        f"                for (int64_t j = 0; j < {n}; j++) {{",
-        "                    const int rows = h + i >= 0 && h + i < H;",
-        "                    const int real = rows && left + j >= 0 && left + j < W;",
-        "                    const vf value = real ? v_load(from + i * row + j * V) : (vf){0};",
-        f"                    v_store(edge + (i * {n} + j) * V, value);",
-        "                }",
-        f"            from = edge, row = {n} * V;",
-        "        }",
-        f"        for (int64_t i = 0; i < {rows}; i++)  /* three tiles on */",
-        f"            for (int64_t j = {n - step}; j < {n}; j++)",
-        f"                __builtin_prefetch(from + i * row + ({3 * step} + j) * V);",
-        f"        transform_input(from, row, vg + (b * {pixels} + p) * V, {plan.v_step});",
-        "    }",
-    ]
 
 
 def _main(plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: bool) -> list[str]:
@@ -320,7 +245,7 @@ def _main(plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: boo
         f"    {group_loop}",
         f"        float *const vg = vb + g * {plan.v_group};",
         f"        const int64_t t0 = block * {plan.block} + g * {plan.tile.pixels};",
-        *indent(_transform(plan, "0", str(plan.depth) if plan.has_units else "CB"), 2),
+        *indent(transform_tiles(plan, "0", v_blocks_text(plan)), 2),
         "    }",
         *indent(_panels(plan)),
         *indent(work, 2),
@@ -378,20 +303,31 @@ def _store(plan: WinogradPlan, epilogue: Epilogue, *, has_bias: bool) -> list[st
     m, pixels = plan.winograd.outputs, plan.tile.pixels
     value = "(r[i][j] + v_load(bias + channel))" if has_bias else "r[i][j]"
     statements, result = epilogue.vector(value, "at", "channel")
+    dilation = plan.shape.columns.dilation
+    left = "OW - ow" if dilation == 1 else f"(OW - ow + {dilation - 1}) / {dilation}"
+    across = "j" if dilation == 1 else f"j * {dilation}"
     return [
         f"for (int64_t v = 0; v < tl_min({plan.tile.vectors}, OCB - oc / V); v++)",
         f"    for (int64_t p = 0; p < tl_min({pixels}, TILES - t0); p++) {{",
         "        const int64_t t = t0 + p, n = t / (HIGH * WIDE), channel = oc + v * V;",
-        f"        const int64_t oh = t / WIDE % HIGH * {m}, ow = t % WIDE * {m};",
+        f"        {_place(plan)}",
         "        (void)channel;",
         f"        vf r[{1 if plan.is_line else m}][{m}];",
         f"        transform_output(mg + (v * {pixels} + p) * V, {plan.m_step}, r);",
         f"        for (int64_t i = 0; i < tl_min({m}, OH - oh); i++)",
-        f"            for (int64_t j = 0; j < tl_min({m}, OW - ow); j++) {{",
+        f"            for (int64_t j = 0; j < tl_min({m}, {left}); j++) {{",
         "                const int64_t line = ((n * OCB + oc / V + v) * OH + oh + i) * OW;",
-        "                const int64_t at = (line + ow + j) * V;",
+        f"                const int64_t at = (line + ow + {across}) * V;",
         *indent(statements, 4),
         f"                v_store(y + at, {result});",
         "            }",
         "    }",
     ]
+
+
+def _place(plan: WinogradPlan) -> str:
+    """C: where the outputs of tile `t` begin."""
+    m, dilation = plan.winograd.outputs, plan.shape.columns.dilation
+    if dilation == 1:
+        return f"const int64_t oh = t / WIDE % HIGH * {m}, ow = t % WIDE * {m};"
+    return f"const int64_t oh = 0, ow = t % WIDE * {m * dilation} + t / WIDE % HIGH;"

@@ -18,10 +18,11 @@ STREAM = 4  # bytes of weights per cycle from beyond the second-level cache; ser
 DIRECT_FACTOR = 0.9  # Winograd must save a tenth to be worth its memory
 RIVAL = 1.7  # the model of costs may be wrong by so much: ways in that range may be measured
 LIKELY_SIZE = 256  # of the model's open dims; what strides leave of it deeper down follows
+LIKELY_LINE = 2048  # the same where there is one such dim: sound, or the steps of a series
 
 
 class Transform(Protocol):
-    """F(m, 3), of floats or of whole numbers."""
+    """F(m, r), of floats or of whole numbers."""
 
     @property
     def outputs(self) -> int:
@@ -71,13 +72,14 @@ class Blocks:
 
     @property
     def high(self) -> Dim:
-        """Tiles in a column of the map."""
-        return ceil_div(self.shape.rows.out, self.winograd.outputs)
+        """Tiles in a column of the map; of a dilated line, the lines that it consists of."""
+        return ceil_div(self.shape.rows.out, self.winograd.outputs) * self.shape.columns.dilation
 
     @property
     def wide(self) -> Dim:
         """Tiles in a row of the map."""
-        return ceil_div(self.shape.columns.out, self.winograd.outputs)
+        columns = self.shape.columns
+        return ceil_div(ceil_div(columns.out, columns.dilation), self.winograd.outputs)
 
     @property
     def tiles(self) -> Dim:
@@ -102,15 +104,22 @@ def products_of(winograd: Transform, shape: ConvShape) -> int:
 
 def likely_tiles(winograd: Transform, shape: ConvShape) -> int:
     """Tiles of the batch at the sizes that are known or likely."""
-    m, batch = winograd.outputs, shape.batch if isinstance(shape.batch, int) else 1
-    return batch * -(-_known(shape.rows.out) // m) * -(-_known(shape.columns.out) // m)
+    m, lines = winograd.outputs, shape.columns.dilation
+    batch, high, wide = _likely_sizes(shape)
+    return batch * lines * -(-high // m) * -(-wide // (lines * m))
 
 
 def likely_pixels(shape: ConvShape) -> int:
     """Output pixels of the batch at the sizes that are known or likely."""
+    batch, high, wide = _likely_sizes(shape)
+    return batch * high * wide
+
+
+def _likely_sizes(shape: ConvShape) -> tuple[int, int, int]:
     batch = shape.batch if isinstance(shape.batch, int) else 1
-    return batch * _known(shape.rows.out) * _known(shape.columns.out)
+    size = LIKELY_LINE if shape.rows.size == 1 else LIKELY_SIZE
+    return batch, _known(shape.rows.out, size), _known(shape.columns.out, size)
 
 
-def _known(dim: Dim) -> int:
-    return max(1, evaluate(dim, dict.fromkeys(symbols_of(dim), LIKELY_SIZE)))
+def _known(dim: Dim, likely: int) -> int:
+    return max(1, evaluate(dim, dict.fromkeys(symbols_of(dim), likely)))

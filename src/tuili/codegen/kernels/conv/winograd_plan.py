@@ -1,7 +1,8 @@
-"""What Winograd convolution decides before it prints: which F(m, 3) pays, tiles, packing."""
+"""What Winograd convolution decides before it prints: which F(m, r) pays, tiles, packing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from tuili.codegen.kernels.conv.winograd_blocks import (
     likely_tiles,
     products_of,
 )
+from tuili.codegen.kernels.conv.winograd_lines import line_ways
 from tuili.codegen.kernels.conv.winograd_transforms import F2, F4, S2, S4, Winograd
 from tuili.codegen.targets import Target
 from tuili.tensors import Array
@@ -34,12 +36,22 @@ class WinogradPlan(Blocks):
 
     winograd: Winograd
     first: tuple[int, ...]  # the first input block that each panel reads
-    depth: int  # how many blocks it reads
+    depth: int  # how many blocks it reads, those of all parts of the window
 
     @property
     def is_line(self) -> bool:
         """Whether windows go along one row only."""
         return self.shape.rows.taps == 1
+
+    @property
+    def parts(self) -> int:
+        """Parts of the window, each read as if it had input channels of its own."""
+        return self.winograd.parts(self.shape)
+
+    @property
+    def sums(self) -> int:
+        """What an output adds up in each product: channels of all parts."""
+        return self.parts * min(self.shape.channels, self.depth // self.parts * self.lanes)
 
     @property
     def weight_bytes(self) -> int:
@@ -75,10 +87,14 @@ class WinogradPlan(Blocks):
         return self.units > 1 and not self.is_shared
 
     @property
+    def v_blocks(self) -> int:
+        """Blocks of channels in V."""
+        return self.depth if self.has_units else self.channel_blocks * self.parts
+
+    @property
     def v_step(self) -> int:
         """Floats from one product to the next in V; an odd number of vectors spreads the sets."""
-        blocks = self.depth if self.has_units else self.channel_blocks
-        return (blocks * self.tile.pixels + 1) * self.lanes
+        return (self.v_blocks * self.tile.pixels + 1) * self.lanes
 
     @property
     def v_group(self) -> int:
@@ -113,27 +129,37 @@ class WinogradPlan(Blocks):
     def lanes_text(self) -> str:
         """C: how many channels the panel's input block `b` has."""
         rest = self.shape.channels % self.lanes
-        block = "first + b" if any(self.first) else "b"
+        block = "first + b" if any(self.first) else "b" if self.parts == 1 else "b % CB"
         return f"{block} + 1 < CB ? {self.lanes} : {rest}" if rest else str(self.lanes)
 
 
 def rank_winograd(shape: ConvShape, groups: int, target: Target) -> list[Winograd | None]:
-    """Two and four outputs a tile, and None for direct convolution: what may pay, best first."""
+    """The transforms that may pay, and None for direct convolution, best first."""
     lanes, taps = target.lanes, shape.taps
     ins, outs = -(-shape.channels // lanes), -(-shape.outputs // lanes)
     _, depth = panel_blocks(shape, groups, lanes, lanes)
     pairs = min(shape.channels, depth * lanes) * outs
     direct = max(likely_pixels(shape) * taps * pairs / 2, taps * pairs * lanes * 4 / STREAM)
     costs: list[tuple[float, Winograd | None]] = [(direct * DIRECT_FACTOR, None)]
-    for winograd in (F4, F2) if shape.columns.stride == 1 else (S4, S2):
-        tiles, products = likely_tiles(winograd, shape), products_of(winograd, shape)
+    for winograd in _ways(shape, groups):
+        tiles, parts = likely_tiles(winograd, shape), winograd.parts(shape)
+        products = products_of(winograd, shape) * parts
         compute = tiles * products * pairs / 2 * 1.08
         # About one cycle for each load, store and sum of the transforms.
-        transforms = tiles * (ins * 3.5 * products + outs * 3 * products) * winograd.effort
+        transforms = tiles * products * (ins * 3.5 + outs * 3 / parts) * winograd.effort
         cost = max(compute, products * pairs * lanes * 4 / STREAM) + transforms
         costs.append((cost, winograd))
     costs.sort(key=lambda each: each[0])
     return [way for cost, way in costs if cost <= RIVAL * costs[0][0]]
+
+
+def _ways(shape: ConvShape, groups: int) -> Sequence[Winograd]:
+    """The transforms that fit the window; its parts are no groups."""
+    if shape.columns.stride == 2:
+        return (S4, S2)
+    if shape.rows.taps > 1:
+        return (F4, F2)
+    return [way for way in line_ways(shape.columns.taps) if groups == 1 or way.parts(shape) == 1]
 
 
 def winograd_tiles(shape: ConvShape, groups: int, target: Target, winograd: Winograd) -> list[Tile]:
@@ -150,20 +176,32 @@ def plan_winograd(
     """The plan of a tile: blocks of one register tile or two."""
     lanes = target.lanes
     first, depth = panel_blocks(shape, groups, tile.vectors * lanes, lanes)
-    plan = WinogradPlan(winograd, shape, lanes, tile, 1, first, depth)
+    plan = WinogradPlan(winograd, shape, lanes, tile, 1, first, depth * winograd.parts(shape))
     return replace(plan, groups=_groups(plan, tile))
 
 
 def _groups(plan: WinogradPlan, tile: Tile) -> int:
     """Register tiles in a block: two share weights that come from beyond the caches."""
-    v_bytes = plan.products * plan.shape.channels * tile.pixels * 4
+    v_bytes = plan.products * plan.shape.channels * plan.parts * tile.pixels * 4
     alone = plan.likely_tiles <= tile.pixels
     return 1 if alone or plan.weight_bytes <= L2_BYTES or 2 * v_bytes > L2_BYTES else 2
 
 
 def pack_transformed(weights: Array, groups: int, plan: WinogradPlan) -> Array:
-    """[OC, C / groups, (3,) 3] as [panel][i][blocks * V][NV * V], zeros where nothing belongs."""
+    """[OC, C / groups, taps] as [panel][i][blocks * V][NV * V], zeros where nothing belongs."""
     wide = plan.tile.vectors * plan.lanes
-    moved = plan.winograd.transform_filters(weights).astype(np.float32)
+    moved = plan.winograd.transform_filters(_in_parts(weights, plan)).astype(np.float32)
     panels = spread_groups(moved, groups, plan.first, plan.depth * plan.lanes, wide, plan.lanes)
     return np.ascontiguousarray(panels.swapaxes(1, 2))
+
+
+def _in_parts(weights: Array, plan: WinogradPlan) -> Array:
+    """[OC, C, k] as [OC, parts * whole blocks of C, r]; a window of one part stays as it is."""
+    taps, outputs = plan.winograd.taps, weights.shape[0]
+    if not plan.is_line or plan.shape.columns.taps == taps:
+        return weights
+    missing = plan.parts * taps - weights.shape[2]
+    rest = -weights.shape[1] % plan.lanes if plan.parts > 1 else 0
+    padded = np.pad(weights, ((0, 0), (0, rest), (0, missing)))
+    cut = padded.reshape(outputs, -1, plan.parts, taps).swapaxes(1, 2)
+    return cut.reshape(outputs, -1, taps)

@@ -66,10 +66,8 @@ def emit_products(new: NewKernel, plan: WinogradPlan, v: View, packed: Array, ne
         "}",
     ]
     k.body("\n".join(body))
-    channels = plan.shape.channels
-    depth = min(channels, plan.depth * plan.lanes)
-    flops = plan.tiles * (2 * plan.products * depth * plan.shape.outputs)
-    moved = packed.size + plan.tiles * (plan.products * channels)
+    flops = plan.tiles * (2 * plan.products * plan.sums * plan.shape.outputs)
+    moved = packed.size + plan.tiles * (plan.products * plan.shape.channels * plan.parts)
     k.emit(grid=plan.products * plan.panels, flops=flops, bytes=moved * 4)
     return m
 

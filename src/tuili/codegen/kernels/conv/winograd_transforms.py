@@ -18,12 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuili.codegen.kernels.conv.shape import ConvShape
 from tuili.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)
 class Winograd:
-    """F(m, 3): `m` outputs from `m + 2` inputs; C texts of the input and output transforms."""
+    """F(m, r): `m` outputs from `m + r - 1` inputs; C texts of the input and output transforms."""
 
     outputs: int
     points: tuple[float, ...]
@@ -31,24 +32,29 @@ class Winograd:
     output_text: str  # from m[] to r[]
     stride: int = 1
     effort: float = 1.0  # of the transforms, as measured, beside a cycle for each load, sum, store
+    taps: int = 3
 
     @property
     def size(self) -> int:
         """Inputs, and products, along one direction."""
-        return self.outputs + 2 if self.stride == 1 else 2 * self.outputs + 1
+        return self.outputs + self.taps - 1 if self.stride == 1 else 2 * self.outputs + 1
+
+    def parts(self, shape: ConvShape) -> int:
+        """How many parts of so many taps a window along a line is cut into."""
+        return -(-shape.columns.taps // self.taps)
 
     def filter_matrix(self) -> Array:
-        """G: from 3 taps to `size` factors."""
+        """G: from the taps to `size` factors."""
         rows: list[list[float]] = []
         for index, point in enumerate(self.points):
             others = [point - other for j, other in enumerate(self.points) if j != index]
-            powers = (1, point, point**2) if self.stride == 1 else (1, 0, point)
+            powers = [point**k for k in range(self.taps)] if self.stride == 1 else [1, 0, point]
             rows.append([power / float(np.prod(others)) for power in powers])
         middle = [[0, 1, 0]] * self.outputs if self.stride == 2 else []
-        return np.array([*rows, [0, 0, 1], *middle], np.float64)
+        return np.array([*rows, [*[0] * (self.taps - 1), 1], *middle], np.float64)
 
     def transform_filters(self, weights: Array) -> Array:
-        """[OC, C, (3,) 3] as [OC, C, products], in double precision."""
+        """[OC, C, (taps,) taps] as [OC, C, products], in double precision."""
         matrix = self.filter_matrix()
         moved = weights.astype(np.float64) @ matrix.T
         if weights.ndim == 4:
