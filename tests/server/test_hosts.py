@@ -326,7 +326,8 @@ def test_a_bad_isolation_is_refused(tmp_path):
     async def scenario():
         dataplane = plane(tmp_path)
         await dataplane.start()
-        assert "must be auto, process or none, got 'prison'" in str(dataplane.repository.failures())
+        told = dataplane.repository.failures()["m"]
+        assert "config.pbtxt: line 6, column 31: parameter 'isolation' must be auto" in told
 
     asyncio.run(scenario())
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.server.test_servable import MERGE, Answers, Doubler, ask, check, servable
-from tuili.errors import InvalidModel
 from tuili.server.loading.instances import instances_of, threads_of
 from tuili.server.options import ServerOptions
 from tuili.server.repository.config import ModelConfig
@@ -50,12 +49,6 @@ def test_a_run_takes_what_is_asked_for_or_its_process_s_share_of_the_cores(
     config, options, threads
 ):
     assert threads_of(config, options) == threads
-
-
-@pytest.mark.parametrize("text", ["", "-1", "two", "1.5"])
-def test_threads_that_are_no_number_are_refused_with_what_was_expected(text):
-    with pytest.raises(InvalidModel, match=f"'m': parameter 'threads' must be .* got '{text}'"):
-        threads_of(with_parameters(threads=text), OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,6 @@ def test_nothing_is_a_configuration_too():
         ("input: 5", 1, 8, "expected '{' to open Input, found '5'"),
         ("5: 5", 1, 1, "expected the name of a field of ModelConfig, found '5'"),
         ("dynamic_batching {} sequence_batching {}", 1, 21, "only one of 'dynamic_batching' and"),
-        ("parameters { value {} }", 1, 12, "a map entry needs a key"),
         ("parameters { ky: 1 }", 1, 14, "expected 'key' or 'value', found 'ky'"),
     ],
 )
@@ -99,3 +98,31 @@ def test_the_line_is_shown_with_a_caret():
 def test_any_text_is_read_or_refused_with_our_error(text):
     with contextlib.suppress(ParseError):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r"a\n\x1\?", "a\n\x01?"),
+        (r"\303\251", "é"),
+        ("é", "é"),
+        (r"\u00e9\U0001F600", "é\U0001f600"),
+        (r"\q", "wrong escape"),
+        (r"\u12", "wrong escape"),
+        (r"\N{DASH}", "wrong escape"),
+        (r"\777", "wrong escape"),
+        (r"\uD800", "wrong escape"),
+        (r"\U00110000", "wrong escape"),
+        (r"\xff", "no text in UTF-8"),
+    ],
+)
+def test_escapes_are_those_of_protobuf_and_mean_bytes(text, found):
+    if " " in found:
+        with pytest.raises(ParseError, match=found):
+            parse(f'name: "{text}"')
+    else:
+        assert parse(f'name: "{text}"')[0] == {"name": found}
+
+
+def test_a_map_entry_without_a_key_has_the_default_one():
+    assert parse("parameters { value {} }")[0] == {"parameters": {"": {}}}

@@ -11,7 +11,6 @@ Grammar (https://protobuf.dev/reference/protobuf/textformat-spec), as far as Mod
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -39,6 +38,13 @@ _TOKEN: Final = re.compile(
     |(?P<mark>[][{}<>:;,])""",
     re.VERBOSE,
 )
+_ESCAPE: Final = re.compile(
+    rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL
+)
+_SIMPLE: Final = {
+    **dict(zip("abfnrtv", (bytes([at]) for at in (7, 8, 12, 10, 13, 9, 11)), strict=True)),
+    **{char: char.encode() for char in "\\'\"?"},
+}
 _OCTAL: Final = re.compile(r"-?0[0-7]+")
 _CLOSING: Final = {"{": "}", "<": ">"}
 _MAX_DEPTH: Final = 32
@@ -172,8 +178,8 @@ class _Reader:
                     value = self._one(kind)
             if self._peek().text in (";", ","):
                 self._take()
-        if key is None:
-            raise self._error("a map entry needs a key", opening.at)
+        if key is None:  # as in protobuf
+            key = "" if key_kind == "string" else 0
         entries[str(key)] = value
 
     def _one(self, kind: str) -> object:
@@ -189,15 +195,28 @@ class _Reader:
         if kind in ENUMS:
             return self._enum(kind, token)
         if kind == "string" and token.kind == "string":
-            value = _unquote(token.text)
-            while self._peek().kind == "string":
-                value += _unquote(self._take().text)
-            return value
+            return self._string(token)
         if kind == "bool" and token.text in ("true", "false", "True", "False", "t", "f", "1", "0"):
             return token.text in ("true", "True", "t", "1")
         if kind in (*INTEGERS, "float") and token.kind == "number":
             return self._number(kind, token)
         raise self._error(f"expected {SCALARS[kind]}, found {token.text or 'the end'!r}", token.at)
+
+    def _string(self, token: _Token) -> str:
+        """A text, perhaps in several pieces, whose escapes are those of bytes in UTF-8."""
+        first, value = token, b""
+        while True:
+            try:
+                value += _unquoted(token.text)
+            except ValueError as error:  # or a number that is no byte or no character
+                raise self._error(f"{token.text} has a wrong escape: {error}", token.at) from None
+            if self._peek().kind != "string":
+                break
+            token = self._take()
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise self._error(f"{first.text} is no text in UTF-8: {error}", first.at) from None
 
     def _number(self, kind: str, token: _Token) -> float:
         written = "".join(token.text.split())
@@ -237,6 +256,19 @@ class _Reader:
         return ParseError(message, line=line, column=column, text=shown)
 
 
-def _unquote(text: str) -> str:
-    """The text of a quoted string; its escapes are those of C, which are Python's."""
-    return cast(str, ast.literal_eval(text))
+def _unquoted(text: str) -> bytes:
+    """The bytes of a quoted string; ValueError for an escape that protobuf does not have."""
+    return _ESCAPE.sub(_meant, text[1:-1].encode())
+
+
+def _meant(found: re.Match[bytes]) -> bytes:
+    escape = found[1].decode(errors="replace")
+    if escape[0] in "01234567":
+        return bytes([int(escape, 8)])
+    if escape[0] in "xX" and len(escape) > 1:
+        return bytes([int(escape[1:], 16)])
+    if escape[0] in "uU" and len(escape) == (5 if escape[0] == "u" else 9):
+        return chr(int(escape[1:], 16)).encode()
+    if escape in _SIMPLE:
+        return _SIMPLE[escape]
+    raise ValueError(f"\\{escape}")

@@ -8,8 +8,10 @@ Theory of operation
   and the one with the lower mean latency is kept. By Little's law that is also the one with the
   higher throughput when clients wait for their answers before they ask again. Delays are shares of
   the measured run time; all are tried in turn, as one that is too short to see anybody come looks
-  useless. A verdict is questioned less and less often while it stands, and at once when the latency
-  changes by itself.
+  useless. A verdict is questioned less and less often while it stands, at once when as many more or
+  fewer requests are under way, and sooner when only the latency changes, which machines do by
+  themselves.
+- A pause is no verdict: after it the delay is what it was.
 - With a latency target, no delay is tried that would not leave room for two runs.
 """
 
@@ -26,7 +28,10 @@ _BETTER: Final = 0.98
 _MOST_REST: Final = 512  # epochs between comparisons: each costs some, and five follow each other
 _DRIFT: Final = 1.3
 _STRANGE: Final = 3  # epochs in a row that make a drift: one alone is noise
-_HOPELESS: Final = 1.25
+_HOPELESS: Final = 1.25  # of the usual latency, in the first epoch on trial
+_WORSE: Final = 1.1  # of the one in use, after a pair of epochs
+_CROWD: Final = 1.5  # so many times as many under way are another load
+_SOONER: Final = 8
 # Below this share of the time spent running, nobody queues and waiting only costs.
 _BUSY: Final = 0.4
 _FADE: Final = 0.9  # of the remembered number of requests under way, per epoch
@@ -42,6 +47,7 @@ class Pace:
         self._run_s = 0.0
         self._most = 0.0
         self._level = 0
+        self._crowd = 0.0  # as many were under way when the verdict in force was new
         self._trial: int | None = None
         self._next = 0
         self._sums = [0.0, 0.0]  # of the level in use, and of the one on trial
@@ -84,9 +90,9 @@ class Pace:
         self._peak = 0
         if self._most < 1.5 or self._busy_s < _BUSY * elapsed_s:
             # One client at a time, or hardly any: nobody to wait for.
-            self._set(0)
-            self._trial, self._usual_s = None, mean_s
+            self.delay_s, self._trial, self._usual_s = 0.0, None, 0.0
         elif self._trial is None:
+            self._set(self._level)
             self._rest_epoch(mean_s)
         else:
             self._trial_epoch(mean_s)
@@ -98,8 +104,10 @@ class Pace:
             self._strange = 0
             self._usual_s = usual_s + 0.25 * (mean_s - usual_s)
         elif self._strange == _STRANGE:
+            self._rest, self._strange, self._usual_s = max(self._rest // _SOONER, 1), 0, mean_s
+        if not self._crowd / _CROWD < self._most < self._crowd * _CROWD:
             # The load has changed: what was learnt may not hold.
-            self._rest, self._strange, self._usual_s = 1, 0, mean_s
+            self._rest, self._crowd = 1, self._most
         self._rested += 1
         if self._rested >= self._rest or self._next % len(FRACTIONS):
             self._rested = 0
@@ -120,6 +128,8 @@ class Pace:
         self._sums[side] += mean_s
         self._round += 1
         hopeless = self._round == 1 and self._usual_s and mean_s > self._usual_s * _HOPELESS
+        if self._round == 2 and self._sums[1] > self._sums[0] * _WORSE:
+            hopeless = True
         if self._round < 2 * _ROUNDS and not hopeless:
             self._set(self._trial if self._round % 2 == 0 else self._level, keep=True)
             return
