@@ -4,7 +4,7 @@ import warnings
 
 from tests.fuzz import http_api
 
-CHANGING = ("infer", "generate", "load", "register", "setting", "logging", "rollouts")
+CHANGING = ("infer", ":predict", "generate", "load", "register", "setting", "logging", "rollouts")
 
 
 def test_the_server_answers_as_its_document_says():

@@ -8,6 +8,8 @@ import pytest
 
 from tests.runtime.native_models import twice
 from tests.server.control.test_rollouts import ENSEMBLE, MODEL, PYTHON
+from tests.server.http.wire import Wire
+from tests.server.http.wire import request as http_request
 from tests.server.test_dataplane import IDENTITY, infer, request, run
 from tuili.errors import InvalidModel, NotFound, NotPolled, Unavailable
 from tuili.server import demand
@@ -46,6 +48,31 @@ def test_nothing_is_loaded_before_a_request_comes(tmp_path):
         return live(dataplane)
 
     assert on_demand(tmp_path, scenario) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "headers"),
+    [
+        ("v2/models/a/generate", {"x": [1, 2]}, {}),
+        ("v2/models/a/generate_stream", {"x": [1, 2]}, {}),
+        ("v2/models/a/infer", bytes(8), {"Inference-Header-Content-Length": "0"}),
+        ("v2/models/a/jobs", bytes(8), {"Inference-Header-Content-Length": "0"}),
+        ("v1/models/a:predict", {"instances": [[1, 2]]}, {}),
+    ],
+)
+def test_routes_that_read_metadata_first_load_the_model_too(tmp_path, route, body, headers):
+    add(tmp_path, "a")
+
+    async def scenario(dataplane):
+        wire = Wire(dataplane=dataplane)
+        answered = asyncio.Event()
+        wire.transport.on_write = answered.set
+        wire.feed(http_request("POST", f"/{route}", body, headers))
+        await asyncio.wait_for(answered.wait(), 10)
+        assert live(dataplane) == ["a"]
+        return wire.status
+
+    assert on_demand(tmp_path, scenario) in (200, 202)
 
 
 def test_the_least_recently_used_model_makes_room(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,16 @@ class Transport:
         self.eof = False
         self.unsent = 0
         self.socket: Any = None
+        self.on_write: Callable[[], None] = lambda: None
 
     def write(self, data: bytes) -> None:
         self.sent += data
+        self.on_write()
 
     def writelines(self, parts: Any) -> None:
         for part in parts:
             self.sent += part
+        self.on_write()
 
     def close(self) -> None:
         self.closed = True
@@ -134,6 +138,11 @@ class Wire:
                 assert len(body) == length
             found.append(Answer(status, headers, body))
         return found
+
+    @property
+    def status(self) -> int:
+        """The status of the first reply, which may still be under way."""
+        return int(bytes(self.transport.sent).split(b" ")[1])
 
     def answer(self, data: bytes) -> Answer:
         """The one reply to `data`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Final
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
@@ -18,12 +19,14 @@ from tuili.server.http.inference import Inference
 from tuili.server.http.jobs import Jobs
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.operations import OPERATIONS
+from tuili.server.http.predict import Predictions
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
 from tuili.server.http.routes import Match, RouteTable, WrongMethod
 from tuili.server.webhooks import Webhooks
 
 _LOG: Final = logging.getLogger("tuili.server.http")
+_Handler = Callable[[HttpConnection, Head, Match, Buffer], None]
 
 
 class Application:
@@ -43,6 +46,15 @@ class Application:
         self._inference = Inference(dataplane, limits, self._refusals)
         self._generation = Generation(dataplane, limits, self._refusals)
         self._jobs = Jobs(dataplane, self._inference, self._refusals, webhooks or Webhooks(()))
+        self._predictions = Predictions(dataplane, limits, self._refusals)
+        # What reads a model's metadata before it asks the model: on demand it is loaded first.
+        self._on_models: dict[str, _Handler] = {
+            "infer": self._inference.infer,
+            "job_submit": self._jobs.answer,
+            "generate": self._generation.generate,
+            "generate_stream": self._generation.generate,
+            "predict": self._predictions.predict,
+        }
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dispatch(self, connection: HttpConnection, head: Head, body: Buffer) -> None:
@@ -57,12 +69,12 @@ class Application:
                 self._limits.restrictions.check(match.operation, head.field)
             if head.content_encoding:
                 body = decompress(head.content_encoding, body, self._limits.max_json_bytes)
-            if match.operation == "infer":
+            if match.operation == "infer" and head.json_length != 0:
                 self._inference.infer(connection, head, match, body)
+            elif match.operation in self._on_models:
+                self._once_live(connection, head, match, body)
             elif self._jobs.handles(match.operation):
                 self._jobs.answer(connection, head, match, body)
-            elif match.operation in ("generate", "generate_stream"):
-                self._generation.generate(connection, match, body)
             else:
                 self._operate(connection, head, match, body)
         except TuiliError as error:
@@ -83,6 +95,16 @@ class Application:
             connection.reply(error_reply(404, "Not Found"))
         return None
 
+    def _once_live(
+        self, connection: HttpConnection, head: Head, match: Match, body: Buffer
+    ) -> None:
+        handler = self._on_models[match.operation]
+        begun = self._dataplane.when_live(
+            match.model, partial(handler, connection, head, match, body)
+        )
+        if begun is not None:
+            self._keep(self._later(connection, head, begun))
+
     def _operate(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         call = Call(self._dataplane, head, match, body, self._limits)
         result = OPERATIONS[match.operation](call)
@@ -91,15 +113,21 @@ class Application:
         if isinstance(result, Reply):
             connection.reply(result)
             return
-        task = asyncio.get_running_loop().create_task(self._later(connection, head, result))
+        self._keep(self._later(connection, head, result))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _later(
-        self, connection: HttpConnection, head: Head, result: Awaitable[Reply]
+        self, connection: HttpConnection, head: Head, result: Awaitable[Reply | None]
     ) -> None:
+        """Reply with what comes; None has seen to its reply itself."""
         try:
-            connection.reply(await result)
+            reply = await result
+            if reply is not None:
+                connection.reply(reply)
         except TuiliError as error:
             connection.reply(self._refusals.reply(error))
         except Exception:  # noqa: BLE001 - as above

@@ -9,6 +9,7 @@ import orjson
 from tuili.errors import InternalError, InvalidArgument, TuiliError, Unavailable, UserError
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.connection import HttpConnection
+from tuili.server.http.head import Head
 from tuili.server.http.json_tensors import array_from_json, json_from_array
 from tuili.server.http.json_text import dump_json, parse_json, repeated_keys
 from tuili.server.http.limits import HttpLimits
@@ -29,7 +30,7 @@ class Generation:
         self._dataplane = dataplane
         self._limits = limits
 
-    def generate(self, connection: HttpConnection, match: Match, body: Buffer) -> None:
+    def generate(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         """Start to answer one request."""
         metadata = self._dataplane.model_metadata(match.model, match.version)
         document = parse_json(body, self._limits)

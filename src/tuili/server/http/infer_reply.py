@@ -36,7 +36,7 @@ class ReplyEncoder:
             if whole is not None:
                 return whole
         text, blobs = encode_body(response, plan)
-        return frame(text, blobs, variant_field(response))
+        return frame(text, blobs, _variant_field(response))
 
     def _known(self, response: InferResponse) -> list[Buffer] | None:
         """The reply from a remembered head; None when it has parts that change."""
@@ -109,11 +109,13 @@ def frame(text: bytes, blobs: list[Buffer], fields: bytes = b"") -> list[Buffer]
     return [_BINARY_HEAD % (len(text), total, fields, text), *blobs]
 
 
-def variant_field(response: InferResponse) -> bytes:
-    """Which variant of a roll-out answered, as a header field; nothing without a roll-out."""
+def variant_headers(response: InferResponse) -> tuple[tuple[bytes, bytes], ...]:
+    """Which variant of a roll-out answered; nothing without a roll-out."""
     variant = response.parameters.get(VARIANT) if response.parameters else None
-    return (
-        b""
-        if variant is None
-        else b"X-Tuili-Variant: %b\r\n" % str(variant).encode("ascii", "replace")
-    )
+    if variant is None:
+        return ()
+    return ((b"X-Tuili-Variant", str(variant).encode("ascii", "replace")),)
+
+
+def _variant_field(response: InferResponse) -> bytes:
+    return b"".join(b"%b: %b\r\n" % field for field in variant_headers(response))

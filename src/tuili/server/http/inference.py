@@ -19,7 +19,7 @@ from tuili.server.http.infer_reply import (
     EVERYTHING_BINARY,
     ReplyEncoder,
     encode_body,
-    variant_field,
+    variant_headers,
 )
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.refusals import Refusals
@@ -179,9 +179,7 @@ def _coded(head: Head, response: InferResponse, plan: Plan) -> Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if blobs:
         headers = ((b"Inference-Header-Content-Length", b"%d" % len(text)),)
-    variant = variant_field(response)
-    if variant:
-        headers += ((b"X-Tuili-Variant", variant.partition(b": ")[2].rstrip()),)
+    headers += variant_headers(response)
     if not blobs or b"," not in head.headers[b"accept-encoding"]:
         parts = [compress(head.coding, parts)]
         headers += ((b"Content-Encoding", head.coding),)

@@ -51,7 +51,7 @@ def _number_array(name: str, datatype: str, data: list[Any]) -> Array:
         found = np.array(data)
     except (ValueError, OverflowError):
         # Ragged nesting: only the row-major order counts, so flatten it.
-        found = np.array(list(_flatten(data)))
+        found = np.array(list(flatten(data)))
     if found.size == 0:
         return np.empty(0, dtype)
     if found.dtype.kind not in _ACCEPTED[dtype.kind]:
@@ -64,7 +64,7 @@ def _number_array(name: str, datatype: str, data: list[Any]) -> Array:
 
 def _wide_integers(name: str, datatype: str, data: list[Any]) -> Array:
     """UINT64 data that NumPy took for something else, since it spans beyond INT64."""
-    values = list(_flatten(data))
+    values = list(flatten(data))
     if datatype == "UINT64" and all(type(value) is int for value in values):
         try:
             return np.array(values, np.uint64)
@@ -91,7 +91,7 @@ def _out_of_range(name: str, datatype: str) -> str:
 
 
 def _text_array(name: str, data: list[Any]) -> Array:
-    flat = data if all(type(item) is str for item in data) else list(_flatten(data))
+    flat = data if all(type(item) is str for item in data) else list(flatten(data))
     array = np.empty(len(flat), object)
     for index, item in enumerate(flat):
         if not isinstance(item, str):
@@ -100,10 +100,11 @@ def _text_array(name: str, data: list[Any]) -> Array:
     return array
 
 
-def _flatten(data: list[Any]) -> Iterator[Any]:
+def flatten(data: list[Any]) -> Iterator[Any]:
+    """The values of nested lists, in row-major order."""
     for item in data:
         if isinstance(item, list):
-            yield from _flatten(item)  # the JSON depth limit bounds this recursion
+            yield from flatten(item)  # the JSON depth limit bounds this recursion
         else:
             yield item
 

@@ -46,6 +46,10 @@ _SUMMARY: Final = {
     "feedback": "A client's opinion of an answer, from 0 to 1",
     "model_labels": "The labels of a model",
     "model_label": "Point a label at a loaded version, or remove it",
+    "predict": "Run the model as TensorFlow Serving and KServe V1 do, on rows or columns of JSON",
+    "predict_models": "The models that answer, as KServe V1 lists them",
+    "predict_status": "States of a model's versions, as TensorFlow Serving and KServe V1 tell them",
+    "predict_metadata": "Inputs and outputs of a model as a signature of TensorFlow",
     "openapi": "This document",
 }
 
@@ -101,6 +105,15 @@ _SCHEMAS: Final[dict[str, Any]] = {
         },
     },
     "Object": {"type": "object"},
+    "PredictRequest": {
+        "type": "object",
+        "properties": {
+            "signature_name": {"type": "string"},
+            "instances": {"type": "array"},
+            "inputs": {},
+        },
+        "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+    },
 }
 
 # operation -> (request schema or "", response media type, response schema or "")
@@ -108,6 +121,7 @@ _EMPTY: Final = ("Object", "", "")
 _BODIES: Final = {
     "infer": ("InferRequest", "application/json", "InferResponse"),
     "generate": ("Object", "application/json", "Object"),
+    "predict": ("PredictRequest", "application/json", "Object"),
     "generate_stream": ("Object", "text/event-stream", ""),
     "server_live": ("", "", ""),
     "server_ready": ("", "", ""),
@@ -120,7 +134,7 @@ _BODIES: Final = {
     "cuda_shm_unregister": _EMPTY,
 }
 # Of these nothing is left to say when the body is missing.
-_NEED_BODY: Final = frozenset(("infer", "generate", "generate_stream"))
+_NEED_BODY: Final = frozenset(("infer", "generate", "generate_stream", "predict"))
 
 
 @cache

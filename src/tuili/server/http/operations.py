@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from tuili.errors import InvalidArgument, Unsupported
 from tuili.server.http.call import Call
 from tuili.server.http.openapi import openapi_document
+from tuili.server.http.predict_about import predict_metadata, predict_models, predict_status
 from tuili.server.http.reply import TEXT, Reply, error_reply, json_reply
 from tuili.server.http.rollouts import ROLLOUT_OPERATIONS
 from tuili.server.protocol.parameters import wrong_type
@@ -195,6 +196,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "model_statistics": model_statistics,
     "trace_setting": trace_setting,
     "logging": logging,
+    "predict_models": predict_models,
+    "predict_status": predict_status,
+    "predict_metadata": predict_metadata,
     "repository_index": repository_index,
     "repository_load": repository_load,
     "repository_unload": repository_unload,

@@ -50,6 +50,11 @@ ROUTES: Final = (
     ("GET", "/v2/models/{model}/labels", "model_labels"),
     ("POST DELETE", "/v2/models/{model}/labels/{label}", "model_label"),
     ("POST", "/v2/models/{model}/labels/{label}/infer", "infer"),
+    ("POST", "/v1/models/{model}[/versions/{version}]:predict", "predict"),
+    ("POST", "/v1/models/{model}/labels/{label}:predict", "predict"),
+    ("GET", "/v1/models", "predict_models"),
+    ("GET", "/v1/models/{model}[/versions/{version}]", "predict_status"),
+    ("GET", "/v1/models/{model}[/versions/{version}]/metadata", "predict_metadata"),
     ("GET", "/openapi.json", "openapi"),
 )
 
@@ -133,9 +138,14 @@ def _fit(segments: tuple[str, ...], path: tuple[str, ...]) -> dict[str, str] | N
         if not segment.startswith("{"):
             if segment != part:
                 return None
-        elif not part or (segment == "{version}" and _VERSION.fullmatch(part) is None):
+            continue
+        name, _, verb = segment[1:].partition("}")
+        found = part.removesuffix(verb)
+        if not found or not part.endswith(verb):
             return None
-        else:
-            # Versions are numbers: 01 is 1.
-            names[segment[1:-1]] = (part.lstrip("0") or "0") if segment == "{version}" else part
+        if name == "version":
+            if _VERSION.fullmatch(found) is None:
+                return None
+            found = found.lstrip("0") or "0"  # versions are numbers: 01 is 1
+        names[name] = found
     return names
