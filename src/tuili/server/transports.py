@@ -44,7 +44,12 @@ def http_rules(options: ServerOptions) -> tuple[HttpLimits, Refusals]:
     )
     if options.compat == "triton":
         # Its clients keep their connections until the exit timeout is over.
-        limits = replace(limits, parting_s=options.exit_timeout_s, length_beside_chunks=True)
+        limits = replace(
+            limits,
+            parting_s=options.exit_timeout_s,
+            length_beside_chunks=True,
+            host_optional=True,
+        )
     refusals = http.Refusals(
         overload_status=options.overload_status,
         json_mistake_status=500 if options.compat == "triton" else 400,

@@ -94,7 +94,7 @@ CALM = frames.ENHANCE_YOUR_CALM
         (frames.PREFACE + call_bytes(1), P),
         (frames.PREFACE + data_frame(1, b""), P),
         (HELLO + frame_head(frames.DATA, 0, 1, (1 << 20) + 1), S),
-        (HELLO + frame_head(frames.HEADERS, 4, 1, 70_000), S),
+        (HELLO + frame_head(frames.HEADERS, 4, 1, 300_000), S),
         (HELLO + data_frame(1, b"x"), P),
         (HELLO + data_frame(0, b"x"), P),
         (HELLO + data_frame(2, b"x"), P),
@@ -116,7 +116,7 @@ CALM = frames.ENHANCE_YOUR_CALM
         (HELLO + headers(1, block(), 0) + frame(frames.CONTINUATION, 4, 3, b""), P),
         (HELLO + frame(frames.CONTINUATION, 4, 1, b""), P),
         (
-            HELLO + headers(1, b"", 0) + frame(frames.CONTINUATION, 0, 1, bytes(30_000)) * 3,
+            HELLO + headers(1, b"", 0) + frame(frames.CONTINUATION, 0, 1, bytes(30_000)) * 9,
             CALM,
         ),
         (HELLO + headers(1, b"", 0) + frame(frames.CONTINUATION, 0, 1, b"") * 2100, CALM),

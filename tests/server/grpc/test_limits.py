@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.server.grpc.wire import (
     BIG,
     HELLO,
+    INFER,
     STREAM,
     Raw,
+    Wire,
     block,
     call_bytes,
     data_frame,
@@ -219,3 +223,42 @@ def test_a_client_that_does_not_answer_counts_as_told():
     assert not raw.transport.closed
     raw.listener.connections.tick(2.0)
     assert raw.transport.closed
+
+
+@pytest.mark.parametrize(
+    ("sent", "late"),
+    [(b"", "the message"), (data_frame(1, framed(infer_request()), 0), "the end of the call")],
+    ids=["nothing", "a message"],
+)
+def test_a_unary_call_that_is_never_ended_is_given_up(sent: bytes, late: str):
+    raw = Raw()
+    raw.feed(HELLO)
+    raw.listener.connections.tick(100.0)
+    raw.feed(headers(1, block()) + sent)
+    raw.listener.connections.tick(150.0)
+    assert raw.connection._streams
+    raw.listener.connections.tick(161.0)
+    assert not raw.connection._streams
+    assert f"{late} took too long".encode() in bytes(raw.transport.sent)
+    assert (frames.RST_STREAM, 0, 1, bytes(4)) in raw.frames()
+
+
+@pytest.mark.parametrize("path", [INFER, STREAM])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_metadata_that_is_too_large_ends_its_call_only(path: str, pieces: int):
+    wire = Wire()
+    big = {f"x-big-{number}": "v" * (70_000 // pieces) for number in range(pieces)}
+    refused = wire.open(path, **big)
+    wire.sync()
+    reply = wire.replies[refused]
+    assert (reply.status, reply.ended, wire.goaways) == (8, True, [])
+    assert "above the limit of 65536" in reply.text
+    # What the block did to the compression's table holds for the next call.
+    assert wire.call(infer_request()).infer().model_name == "identity"
+    assert wire.call(infer_request()).infer().model_name == "identity"
+
+
+def test_metadata_beyond_all_measure_ends_the_connection():
+    raw = Raw(GrpcLimits(max_header_bytes=1000, most_header_bytes=4000))
+    raw.feed(HELLO + headers(1, block(INFER, *[(b"x-%d" % n, bytes(990)) for n in range(5)])))
+    assert raw.goaway() == frames.COMPRESSION_ERROR

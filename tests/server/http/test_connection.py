@@ -76,6 +76,15 @@ def test_a_length_beside_chunks_means_nothing_and_is_the_last_of_its_connection_
     assert b"Connection: close" in wire.transport.sent
 
 
+def test_a_request_without_host_is_answered_where_allowed():
+    bare = LIVE.replace(b"Host: test\r\n", b"", 1)
+    assert bare != LIVE
+    for allowed, status in ((True, 200), (False, 400)):
+        wire = Wire(HttpLimits(host_optional=allowed))
+        wire.feed(bare)
+        assert statuses(wire) == [status]
+
+
 def test_byte_by_byte_works():
     wire = Wire()
     for byte in INFER + CHUNKED:

@@ -20,7 +20,7 @@ from tuili.server.grpc.assembly import is_one_message
 from tuili.server.grpc.backlog import Backlog
 from tuili.server.grpc.conduct import Conduct
 from tuili.server.grpc.frames import FRAME_BYTES, ConnectionFault, expect, frame_head
-from tuili.server.grpc.heads import HeadDecoder
+from tuili.server.grpc.heads import HeadDecoder, refusal
 from tuili.server.grpc.outgoing import Outgoing
 from tuili.server.grpc.repeats import Repeat, repeat_of
 from tuili.server.grpc.service import INFER_PATH
@@ -51,7 +51,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._stream_class = listener.stream_class
         self.max_waiting_messages = limits.max_waiting_messages
         self._transport: asyncio.Transport | None = None
-        self._heads = HeadDecoder(limits.max_header_bytes)
+        self._heads = HeadDecoder(limits.max_header_bytes, limits.most_header_bytes)
         self._streams: dict[int, GrpcStream] = {}
         self._last = 0  # the highest stream a client opened
         self._tail = h2.PREFACE[:0]
@@ -189,7 +189,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 at = taken
                 continue
             if stop > end:
-                expect(length <= limits.max_header_bytes, h2.FRAME_SIZE_ERROR, text)
+                expect(length <= limits.most_header_bytes, h2.FRAME_SIZE_ERROR, text)
                 break
             self._handle(kind, flags, number, data[start:stop])
             at = stop
@@ -390,7 +390,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
         expect(self._block_stream != 0, h2.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._block += payload
-        if len(self._block) > self._limits.max_header_bytes:
+        if len(self._block) > self._limits.most_header_bytes:
             raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "header block too large")
         if not payload:
             self._conduct.control()
@@ -413,8 +413,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._reset(number, h2.PROTOCOL_ERROR)
         elif len(self._streams) >= self._limits.max_streams:
             self._reset(number, h2.REFUSED_STREAM)
-        elif head.http_status != 200:
-            self.outgoing.write(h2.http_status_frame(number, head.http_status))
+        elif head.http_status != 200 or head.excess_bytes:
+            self.outgoing.write(refusal(number, head, self._limits.max_header_bytes))
             if not ends:
                 self._reset(number, h2.NO_ERROR)
         else:
@@ -422,6 +422,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _begin(self, stream: GrpcStream, ends: bool) -> None:
         self._streams[stream.number] = stream
+        stream.since = self.now
         stream.admit(self._limits.restrictions)
         if ends:
             self._half_close(stream)

@@ -12,11 +12,17 @@ from typing import Final
 import msgspec
 from hpack import Decoder
 from hpack.exceptions import HPACKError
-from hpack.table import HeaderTable
+from hpack.table import HeaderTable, table_entry_size
 
-from tuili.server.grpc.frames import COMPRESSION_ERROR, ConnectionFault
+from tuili.server.grpc.frames import (
+    COMPRESSION_ERROR,
+    ConnectionFault,
+    http_status_frame,
+    status_frame,
+)
 
 _MAX_BLOCKS: Final = 256
+_RESOURCE_EXHAUSTED: Final = 8
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _NAME: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -36,6 +42,7 @@ class RequestHead(msgspec.Struct, gc=False):
     strict_stream: bool = False  # the client wants a stream to end with its first error
     malformed: bool = False  # RFC 9113 section 8.1.1
     http_status: int = 200  # anything else refuses the request
+    excess_bytes: int = 0  # the size of fields that are too large together
     fields: dict[bytes, bytes] | None = None
 
 
@@ -56,8 +63,13 @@ class _WatchedTable(HeaderTable):
 class HeadDecoder:
     """Decodes the header blocks of one connection, in order."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._decoder = Decoder(max_header_list_size=max_bytes)
+    def __init__(self, max_bytes: int, most_bytes: int) -> None:
+        """Fields of more than `max_bytes` end their call, of more than `most_bytes` all of them.
+
+        A block that is not read to its end leaves the compression's state unknown.
+        """
+        self._max_bytes = max_bytes
+        self._decoder = Decoder(max_header_list_size=most_bytes)
         self._table = _WatchedTable()
         self._decoder.header_table = self._table
         self._known: dict[bytes, RequestHead] = {}
@@ -76,10 +88,14 @@ class HeadDecoder:
             fields = self._decoder.decode(block, raw=True)
         except (HPACKError, IndexError, ValueError) as error:
             raise ConnectionFault(COMPRESSION_ERROR, f"header block: {error}") from None
-        head = read_head([(bytes(name), bytes(value)) for name, value, *_ in fields])
+        size = sum(table_entry_size(name, value) for name, value, *_ in fields)
+        if size > self._max_bytes:
+            head = RequestHead(excess_bytes=size)
+        else:
+            head = read_head([(bytes(name), bytes(value)) for name, value, *_ in fields])
         if self._table.changes != before:
             self._known.clear()
-        else:
+        elif not head.excess_bytes:
             if len(self._known) >= _MAX_BLOCKS:
                 del self._known[next(iter(self._known))]
             self._known[block] = head
@@ -117,3 +133,11 @@ def read_head(fields: list[tuple[bytes, bytes]]) -> RequestHead:
             return RequestHead(malformed=True)
         head.timeout_s = int(match[1]) * _UNITS[match[2]]
     return head
+
+
+def refusal(number: int, head: RequestHead, max_bytes: int) -> bytes:
+    """The whole answer to a request whose head says enough."""
+    if not head.excess_bytes:
+        return http_status_frame(number, head.http_status)
+    text = f"metadata of {head.excess_bytes} bytes, above the limit of {max_bytes}: send less"
+    return status_frame(number, _RESOURCE_EXHAUSTED, text, False)

@@ -46,7 +46,7 @@ class GrpcStream(msgspec.Struct, eq=False):
     outgoing: deque[memoryview] = msgspec.field(default_factory=deque)
     trailer: bytes = b""
     deadline: float | None = None
-    _since: float = 0.0  # when the message under way began
+    since: float = 0.0  # when the message under way, or what is waited for, began
     _left: tuple[int, float] = (0, 0.0)  # bytes that a window held back, and since when
     _message: Buffer | None = None
     _ticket: Ticket | None = None
@@ -89,7 +89,7 @@ class GrpcStream(msgspec.Struct, eq=False):
             before = self._assembler.under_way
             self._assembler.feed(data, at, end)
             if self._assembler.under_way != before:
-                self._since = self._connection.now
+                self.since = self._connection.now
         except TuiliError as error:
             self._end(error)
 
@@ -116,6 +116,7 @@ class GrpcStream(msgspec.Struct, eq=False):
             raise InternalError("more than one message in a unary call")
         else:
             self._message = message
+            self.since = self._connection.now
 
     def _receive(self, stream: Stream, message: Buffer) -> None:
         try:
@@ -318,10 +319,11 @@ class GrpcStream(msgspec.Struct, eq=False):
             return
         if self.deadline is not None and now >= self.deadline:
             self._finish(_DEADLINE_EXCEEDED, "Deadline Exceeded")
-        elif self._assembler is not None and self._assembler.under_way:
-            rate_s = self._assembler.size / limits.min_message_rate
-            if now - self._since > limits.message_timeout_s + rate_s:
-                self._end(Cancelled("the message took too long to arrive"))
+        elif self._partial or (self._stream is None and not self.remote_closed):
+            size = 0 if self._assembler is None else self._assembler.size
+            if now - self.since > limits.message_timeout_s + size / limits.min_message_rate:
+                late = "the message" if self._message is None else "the end of the call"
+                self._end(Cancelled(f"{late} took too long to arrive"))
 
 
 __all__ = ["GrpcStream"]

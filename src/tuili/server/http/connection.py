@@ -178,7 +178,11 @@ class HttpConnection(asyncio.BufferedProtocol):
             raise BadHead(431, "request head too large")
         # RFC 9112 section 2.2: an empty line before the request line is to be ignored.
         block_alone = block[2:] if block.startswith(b"\r\n") else block
-        head = parse_head(block_alone, limits.length_beside_chunks)
+        head = parse_head(
+            block_alone,
+            length_beside_chunks=limits.length_beside_chunks,
+            host_optional=limits.host_optional,
+        )
         if head.content_length > limits.max_body_bytes:
             raise BadHead(
                 413,

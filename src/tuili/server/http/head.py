@@ -83,11 +83,14 @@ def require_start(first: int) -> None:
         raise BadHead(400, "malformed request line")
 
 
-def parse_head(block: bytes, length_beside_chunks: bool = False) -> Head:
+def parse_head(
+    block: bytes, *, length_beside_chunks: bool = False, host_optional: bool = False
+) -> Head:
     """The head in `block`: request line and fields, without the blank line that ends them.
 
     RFC 9112 section 6.1 leaves two ways with a Content-Length beside Transfer-Encoding: to refuse
     it, or with `length_beside_chunks` to disregard it and to close the connection afterwards.
+    Section 3.2 has a request without Host refused; with `host_optional` it is not.
     """
     lines = block.split(b"\r\n")
     request = _REQUEST_LINE.fullmatch(lines[0])
@@ -102,7 +105,7 @@ def parse_head(block: bytes, length_beside_chunks: bool = False) -> Head:
         del headers[b"content-length"]
     path, query = _split_target(target)
     old = minor == b"0"
-    if not old and b"host" not in headers:
+    if not (old or host_optional or b"host" in headers):
         raise BadHead(400, "missing Host header")
     return Head(
         method=method.decode("ascii"),

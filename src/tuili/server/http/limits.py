@@ -29,4 +29,5 @@ class HttpLimits:
     linger_s: float = 2.0  # how long a refused client is listened to before the door shuts
     # Whether a chunked body may come with a Content-Length, which then means nothing.
     length_beside_chunks: bool = False
+    host_optional: bool = False  # whether HTTP/1.1 may come without Host
     restrictions: Restrictions = field(default_factory=Restrictions)
