@@ -48,7 +48,6 @@ def load(repository):
     ("more", "why"),
     [
         (parameter("degrade_to", "m"), "names the model itself"),
-        (parameter("max_rate", "fast"), "must be a number"),
         (parameter("max_instances", "3"), ""),
     ],
 )
