@@ -65,6 +65,12 @@ def test_terms_that_cannot_be_end_the_process_of_the_model(
     assert all(host._child.process.poll() is not None for host in started)
 
 
+def test_a_number_that_is_none_is_refused_before_a_process_starts(tmp_path, started):
+    add(tmp_path, config=CONFIG + parameter("max_rate", "fast"))
+    assert "must be a number" in load(tmp_path)["m"]
+    assert not started
+
+
 def raises(error):
     raise error
 

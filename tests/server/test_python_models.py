@@ -165,7 +165,9 @@ def test_a_model_that_waits_for_its_only_instance_is_told_so(tmp_path, instances
     async def scenario(dataplane):
         assert (await infer(dataplane, ask(0))).outputs[0].data.tolist() == [[0]]
         if instances == 1:
-            with pytest.raises(TuiliError, match="all of its instances wait for answers that wait for this one"):
+            with pytest.raises(
+                TuiliError, match="all of its instances wait for answers that wait for this one"
+            ):
                 await infer(dataplane, ask(1))
         else:
             assert (await infer(dataplane, ask(1))).outputs[0].data.tolist() == [[1]]
