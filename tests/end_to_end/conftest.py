@@ -25,7 +25,7 @@ class Server:
     def __init__(self, process: subprocess.Popen, line: str):
         self.process = process
         found = READY.match(line)
-        assert found, f"{line!r} {process.stderr.read() if process.poll() is not None else ''}"
+        assert found, f"{line!r} {'' if line else process.stderr.read()}"
         pairs = found["ports"].split()
         self.ports = {name: int(port) for name, port in (pair.split("=") for pair in pairs)}
         self.models = found["models"].strip().split(", ")
