@@ -9,9 +9,9 @@
 the one of median goodput. The model is served as Python models are, in a process of its own, or
 with `--isolation none` on a thread of the server. `delays`: answers per second and p99, a closed
 loop; tuili with nothing configured, with each delay of a grid, and Triton where it is installed
-(python -m benchmarks.peers.install triton), all servers at once and asked in turns, medians of the
-rounds; the learnt delay in each round beside the delay of the grid that was best in the others:
-1 is a learner that knows the best delay beforehand.
+(python -m benchmarks.peers.install triton), all servers at once and asked in turns, started anew
+for each round, medians of the rounds; the learnt delay in each round beside the delay of the grid
+that was best in the others: 1 is a learner that knows the best delay beforehand.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -231,21 +231,32 @@ def delays(options: argparse.Namespace) -> None:
     settings = Settings(warm_up_s=options.warm_up, window_s=options.seconds, windows=1)
     samples: dict[tuple[str, str, int], list[Level]] = defaultdict(list)
     for model in models:
-        with ExitStack() as stack:
-            running: dict[str, Any] = {}
-            for name, server in ways(model):
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                # Triton has both models, and is asked for the first until it answers.
-                first = "mlp" if name == "triton" else model
-                running[name] = stack.enter_context(started(server, first, folder, ""))
-            for at in range(options.rounds):
-                names = list(running)
-                for number in numbers:
-                    # Nobody is always first after another load, nor always after the same one.
-                    for name in names[at % len(names) :] + names[: at % len(names)]:
-                        level = measure(name, running[name], model, number, settings)
-                        samples[model, name, number].append(level)
+        for at in range(options.rounds):
+            for name, number, level in one_round(model, at, numbers, settings):
+                samples[model, name, number].append(level)
     report_delays(samples, models, numbers, options)
+
+
+def one_round(
+    model: str, at: int, numbers: list[int], settings: Settings
+) -> Iterator[tuple[str, int, Level]]:
+    """Every way at every concurrency, by servers that are started for this round.
+
+    A process is faster or slower than its like for as long as it lives, by where its memory lies:
+    the best of a grid would be the luckiest of it, round after round.
+    """
+    with ExitStack() as stack:
+        running: dict[str, Any] = {}
+        for name, server in ways(model):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            # Triton has both models, and is asked for the first until it answers.
+            first = "mlp" if name == "triton" else model
+            running[name] = stack.enter_context(started(server, first, folder, ""))
+        names = list(running)
+        for number in numbers:
+            # Nobody is always first after another load, nor always after the same one.
+            for name in names[at % len(names) :] + names[: at % len(names)]:
+                yield name, number, measure(name, running[name], model, number, settings)
 
 
 def ways(model: str) -> list[tuple[str, Server]]:

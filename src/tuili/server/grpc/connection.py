@@ -2,12 +2,11 @@
 
 Theory of operation.  Bytes arrive in a buffer that all connections share and are taken over as one
 `bytes` object; `_consume` walks its frames.  DATA is handed on as it comes, whole frame or not.
-When a large message is under way its stream lends its block as the receive buffer, so that tensors
-arrive where they stay.  What the frames of one read cause to be sent leaves in one write.
+What the frames of one read cause to be sent leaves in one write.
 
-Our flow-control windows (RFC 9113 section 5.2) are large and given back at half; `Outgoing` obeys
-theirs.  Whatever breaks the protocol ends the connection by GOAWAY; what only smells of an attack
-does so by count.
+`Payload` keeps what of a DATA frame is still to come, `Credit` our flow-control windows; `Outgoing`
+obeys theirs.  Whatever breaks the protocol ends the connection by GOAWAY; what only smells of an
+attack does so by count.
 """
 
 from __future__ import annotations
@@ -19,9 +18,11 @@ from tuili.server.grpc import frames as h2
 from tuili.server.grpc.assembly import is_one_message
 from tuili.server.grpc.backlog import Backlog
 from tuili.server.grpc.conduct import Conduct
+from tuili.server.grpc.credit import Credit
 from tuili.server.grpc.frames import FRAME_BYTES, ConnectionFault, expect, frame_head
 from tuili.server.grpc.heads import HeadDecoder, refusal
 from tuili.server.grpc.outgoing import Outgoing
+from tuili.server.grpc.payload import Payload
 from tuili.server.grpc.repeats import Repeat, repeat_of
 from tuili.server.grpc.service import INFER_PATH
 from tuili.server.grpc.stream import GrpcStream
@@ -57,12 +58,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._tail = h2.PREFACE[:0]
         self._prefaced = False
         self._configured = False  # whether the client's first SETTINGS came
-        # The DATA frame whose payload is coming.
-        self._data: GrpcStream | None = None
-        self._data_left = 0
-        self._pad_left = 0
-        self._data_ends = False
-        self._fill: memoryview | None = None
+        self._payload = Payload(self._half_close)
         # The header block whose CONTINUATION is coming.
         self._block = b""
         self._block_stream = 0
@@ -71,8 +67,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._repeat: Repeat | None = None
         self.outgoing = Outgoing(self._ended)
         self.backlog = Backlog(self.outgoing, limits.max_waiting_bytes)
-        self._unacked = 0
-        self._half_window = limits.connection_window // 2
+        self.credit = Credit(self.outgoing, self.backlog, limits)
         self._closing = False
         self._draining = False
         self._leave_by = 0.0  # when a client counts as told, whether it says so or not
@@ -120,19 +115,20 @@ class GrpcConnection(asyncio.BufferedProtocol):
             stream.cancel()
         self.outgoing.disconnect()
         self.backlog.clear()
-        self._data = self._fill = None
+        self._payload.forget()
         self._tail = b""
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._listener.receive_buffer if self._fill is None else self._fill
+        lent = self._payload.lent
+        return self._listener.receive_buffer if lent is None else lent
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._closing:
             return
         self.outgoing.held = True
         try:
-            if self._fill is not None:
-                self._filled(nbytes)
+            if self._payload.lent is not None:
+                self._payload.filled(nbytes)
             else:
                 received = bytes(self._listener.receive_buffer[:nbytes])
                 self._consume(self._tail + received if self._tail else received)
@@ -159,13 +155,13 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _consume(self, data: bytes) -> None:
         """Handle every frame in `data`; keep the rest of one that is not whole."""
-        at, end, limits = 0, len(data), self._limits
+        at, end, limits, payload = 0, len(data), self._limits, self._payload
         if not self._prefaced:
             at = self._read_preface(data)
         unpack = h2.FRAME_HEAD.unpack_from
         while at < end and self._prefaced:
-            if self._data_left or self._pad_left:
-                at = self._take_data(data, at, end)
+            if payload.left or payload.padding:
+                at = payload.take(data, at, end)
                 continue
             if self._repeat is not None and (taken := self._take_repeat(self._repeat, data, at)):
                 at = taken
@@ -194,8 +190,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._handle(kind, flags, number, data[start:stop])
             at = stop
         self._tail = data[at:] if at < end else b""
-        if self._data_left:
-            self._lend_buffer()
+        if payload.left:
+            payload.lend()
 
     def _read_preface(self, data: bytes) -> int:
         """The place after the preface (RFC 9113 section 3.4); 0 while it is not all there."""
@@ -267,7 +263,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             return 0
         self._last = number
         end = at + repeat.size
-        self._credit(None, repeat.counted, True)
+        self.credit.spend(None, repeat.counted, ends=True)
         stream = self._stream_class(self, number, repeat.head, self.outgoing.stream_window)
         stream.remote_closed = True
         streams[number] = stream
@@ -291,13 +287,12 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if stream is not None and stream.remote_closed:
             raise ConnectionFault(h2.STREAM_CLOSED, f"DATA on half-closed stream {number}")
         ends = bool(flags & h2.END_STREAM)
-        self._credit(stream, length, ends)
+        self.credit.spend(stream, length, ends=ends)
         size = length - taken - pad
         if not size and not ends:
             self._conduct.empty()
         if pad or size > len(data) - start - taken:
-            self._data, self._data_left, self._pad_left = stream, size, pad
-            self._data_ends = ends
+            self._payload.begin(stream, size, pad, ends=ends)
             return taken
         # The whole payload is here, as for every small request.
         if stream is not None:
@@ -307,72 +302,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 self._half_close(stream)
         return length
 
-    def _take_data(self, data: bytes, at: int, end: int) -> int:
-        """Consume payload and padding of the DATA frame under way."""
-        if self._data_left:
-            size = min(self._data_left, end - at)
-            if self._data is not None:
-                self._data.feed(data, at, at + size)
-            self._data_left -= size
-            at += size
-        else:
-            size = min(self._pad_left, end - at)
-            self._pad_left -= size
-            at += size
-        if not self._data_left and not self._pad_left:
-            self._finish_data()
-        return at
-
-    def _finish_data(self) -> None:
-        stream, self._data = self._data, None
-        if stream is not None and self._data_ends:
-            self._half_close(stream)
-
-    def _lend_buffer(self) -> None:
-        """Let the socket write on into the block of the message under way, if it is large."""
-        if self._data is not None:
-            self._fill = self._data.space(self._data_left)
-
-    def _filled(self, size: int) -> None:
-        fill, stream = self._fill, self._data
-        assert fill is not None
-        assert stream is not None
-        self._data_left -= size
-        stream.filled(size)
-        self._fill = fill[size:] if size < len(fill) and not stream.over else None
-        if not self._data_left and not self._pad_left:
-            self._finish_data()
-
     def _half_close(self, stream: GrpcStream) -> None:
         stream.half_close()
         if stream.ended:
             self._streams.pop(stream.number, None)
             self._close_if_idle()
-
-    def _credit(self, stream: GrpcStream | None, length: int, ends: bool) -> None:
-        """Count what was received against our windows, and give them back at half."""
-        self._unacked += length
-        if self._unacked > self._half_window:
-            if self._unacked > self._limits.connection_window:
-                raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "connection window exceeded")
-            self._credit_connection()
-        if stream is None or ends:
-            return
-        stream.unacked += length
-        if stream.unacked > self._limits.stream_window:
-            raise ConnectionFault(h2.FLOW_CONTROL_ERROR, f"window of {stream.number} exceeded")
-        self.credit_stream(stream)
-
-    def _credit_connection(self) -> None:
-        if not self.backlog.full:
-            self.outgoing.write(h2.window_update_frame(0, self._unacked))
-            self._unacked = 0
-
-    def credit_stream(self, stream: GrpcStream) -> None:
-        """Let the client send more on a stream, unless that has too much to do."""
-        if stream.unacked > self._limits.stream_window // 2 and not stream.choked:
-            self.outgoing.write(h2.window_update_frame(stream.number, stream.unacked))
-            stream.unacked = 0
 
     # HEADERS ---------------------------------------------------------------------------------
 
@@ -532,8 +466,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         self.backlog.unpark()
-        if self._unacked > self._half_window:
-            self._credit_connection()
+        self.credit.renew()
         self.outgoing.flush()
         if self._closing and not self.outgoing.held and self._transport is not None:
             leave(self._transport)
@@ -548,7 +481,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _shut(self) -> None:
         self._closing = True
         self._tail = b""
-        self._fill = self._data = None
+        self._payload.forget()
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.cancel()

@@ -266,7 +266,7 @@ class GrpcStream(msgspec.Struct, eq=False):
             return
         self._connection.earned()
         self._connection.outgoing.send_message(self, parts)
-        self._connection.credit_stream(self)
+        self._connection.credit.renew_stream(self)
 
     def _end(self, error: TuiliError | None) -> None:
         """End the call, with the status of `error`."""
