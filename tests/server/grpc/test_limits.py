@@ -33,7 +33,7 @@ def test_streams_above_the_limit_are_refused():
 def test_data_beyond_our_window_ends_the_connection():
     raw = Raw(GrpcLimits(stream_window=70_000, connection_window=100_000))
     # The service is choked only by streams; here the client ignores what it was granted.
-    raw.connection._unacked = 99_999
+    raw.connection.credit.unacked = 99_999
     raw.feed(HELLO + headers(1, block()) + data_frame(1, bytes(10), 0))
     assert raw.goaway() == frames.FLOW_CONTROL_ERROR
 
@@ -156,7 +156,7 @@ def test_who_does_not_read_gets_no_more_answers():
     assert len(requests) == 2
     raw.feed(frames.rst_frame(7, frames.CANCEL) + headers(11, block()))
     raw.feed(data_frame(11, framed(infer_request(BIG[:30_000]))))
-    given_back = frames.window_update_frame(0, raw.connection._unacked)
+    given_back = frames.window_update_frame(0, raw.connection.credit.unacked)
     assert given_back not in bytes(raw.transport.sent)
     raw.feed(frames.window_update_frame(1, 1000))
     assert len(requests) == 3

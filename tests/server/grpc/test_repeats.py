@@ -82,6 +82,6 @@ def test_a_stream_that_cannot_be_opened_ends_the_connection(number: int):
 def test_only_what_windows_count_is_counted():
     raw = Raw()
     raw.feed(HELLO + call(1, 1))
-    once = raw.connection._unacked
+    once = raw.connection.credit.unacked
     raw.feed(call(3, 3))
-    assert raw.connection._unacked == 2 * once == 2 * len(framed(infer_request()))
+    assert raw.connection.credit.unacked == 2 * once == 2 * len(framed(infer_request()))

@@ -22,13 +22,13 @@ class Credit:
         self._backlog = backlog
         self._limits = limits
         self._half_window = limits.connection_window // 2
-        self._unacked = 0
+        self.unacked = 0
 
     def spend(self, stream: GrpcStream | None, length: int, *, ends: bool) -> None:
         """Count what was received; ConnectionFault where it is more than a window had room for."""
-        self._unacked += length
-        if self._unacked > self._half_window:
-            if self._unacked > self._limits.connection_window:
+        self.unacked += length
+        if self.unacked > self._half_window:
+            if self.unacked > self._limits.connection_window:
                 raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "connection window exceeded")
             self.renew()
         if stream is None or ends:
@@ -40,9 +40,9 @@ class Credit:
 
     def renew(self) -> None:
         """Let the client send more on the connection, unless what it sent waits to be taken."""
-        if self._unacked > self._half_window and not self._backlog.full:
-            self._outgoing.write(h2.window_update_frame(0, self._unacked))
-            self._unacked = 0
+        if self.unacked > self._half_window and not self._backlog.full:
+            self._outgoing.write(h2.window_update_frame(0, self.unacked))
+            self.unacked = 0
 
     def renew_stream(self, stream: GrpcStream) -> None:
         """Let the client send more on a stream, unless that has too much to do."""
