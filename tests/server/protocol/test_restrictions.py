@@ -3,7 +3,7 @@
 import pytest
 
 from tuili.errors import InvalidArgument, Restricted
-from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH
+from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH
 from tuili.server.http.routes import ROUTES
 from tuili.server.protocol.restrictions import CATEGORY, Restrictions, read_keys
 

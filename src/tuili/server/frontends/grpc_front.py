@@ -14,7 +14,8 @@ from tuili.errors import InternalError, TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
 from tuili.server.grpc.inference import Done, Inference, Stream
 from tuili.server.grpc.listener import GrpcListener
-from tuili.server.grpc.service import INFER_PATH, STREAM_PATH, Message, Method
+from tuili.server.grpc.methods import INFER_PATH, STREAM_PATH, Method
+from tuili.server.grpc.service import Message
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.grpc.varints import Buffer
 from tuili.server.http.connection import PEER

@@ -21,10 +21,10 @@ from tuili.server.grpc.conduct import Conduct
 from tuili.server.grpc.credit import Credit
 from tuili.server.grpc.frames import FRAME_BYTES, ConnectionFault, expect, frame_head
 from tuili.server.grpc.heads import HeadDecoder, refusal
+from tuili.server.grpc.methods import INFER_PATH
 from tuili.server.grpc.outgoing import Outgoing
 from tuili.server.grpc.payload import Payload
 from tuili.server.grpc.repeats import Repeat, repeat_of
-from tuili.server.grpc.service import INFER_PATH
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.leaving import leave
 from tuili.server.listening import keep_alive

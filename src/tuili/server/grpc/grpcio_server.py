@@ -14,7 +14,7 @@ from tuili.server.dataplane import DataPlane
 from tuili.server.grpc.grpcio_tls import credentials_of
 from tuili.server.grpc.inference import Inference, InferStream
 from tuili.server.grpc.limits import GrpcLimits
-from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
+from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
 from tuili.server.listening import Address
 from tuili.server.protocol.restrictions import Restrictions
@@ -130,7 +130,7 @@ class _Handlers(grpc.GenericRpcHandler):
     def _unary(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def call(message: bytes, context: Any) -> bytes:
             try:
-                response = method.call(self._dataplane, message)
+                response = method.call(self._dataplane, message, _Origin(context))
                 if isinstance(response, Awaitable):
                     response = await response
             except TuiliError as error:

@@ -13,7 +13,8 @@ from tuili.server.dataplane import DataPlane, Ticket
 from tuili.server.grpc.decoding import RequestDecoder, request_id
 from tuili.server.grpc.encoding import ResponseEncoder, stream_error, wrap_stream_response
 from tuili.server.grpc.express import ExpressDesk
-from tuili.server.grpc.service import Message, Method
+from tuili.server.grpc.methods import Method
+from tuili.server.grpc.service import Message
 from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, Parameters
 
@@ -84,7 +85,7 @@ class Inference:
         self, method: Method, path: str, message: Buffer, origin: Origin
     ) -> Message | Awaitable[Message]:
         """The response of any other method, or a promise of it."""
-        return method.call(self.dataplane, bytes(message))
+        return method.call(self.dataplane, bytes(message), origin)
 
     def _answer(self, done: Done, answer: InferResponse | TuiliError) -> None:
         done(self.encode(answer, None) if isinstance(answer, InferResponse) else answer)

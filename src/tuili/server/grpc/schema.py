@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from tuili.server.grpc.schema_text import HEALTH, MODEL_CONFIG, SERVICE
+from tuili.server.grpc.schema_text import HEALTH, MODEL_CONFIG, PREDICTION, SERVICE
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS: Final = {
@@ -115,3 +115,4 @@ class Schema:
 
 INFERENCE: Final = Schema("inference", MODEL_CONFIG + SERVICE)
 HEALTH_V1: Final = Schema("grpc.health.v1", HEALTH)
+SERVING: Final = Schema("tensorflow.serving", PREDICTION)

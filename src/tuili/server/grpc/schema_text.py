@@ -1,4 +1,4 @@
-"""The messages of the `inference` package, a line each: wire facts of the protocol.
+"""The messages of the protocols, a line each: facts of the wire.
 
 `Name field:type=number ...` (indented lines go on) with `*` before a repeated type, `<key,value>`
 for a map and `group/field` for a member of a oneof; `enum Name VALUE...` numbers from 0.
@@ -215,4 +215,30 @@ HEALTH: Final = """
 enum HealthCheckResponse.ServingStatus UNKNOWN SERVING NOT_SERVING SERVICE_UNKNOWN
 HealthCheckRequest service:string=1
 HealthCheckResponse status:HealthCheckResponse.ServingStatus=1
+"""
+
+# TensorFlow Serving's: tensorflow/core/framework/tensor.proto and tensorflow_serving/apis. What it
+# has as enumerations are numbers here, which are the same on the wire.
+PREDICTION: Final = """
+Int64Value value:int64=1
+Any type_url:string=1 value:bytes=2
+TensorShapeProto.Dim size:int64=1 name:string=2
+TensorShapeProto dim:*TensorShapeProto.Dim=2 unknown_rank:bool=3
+TensorProto dtype:int32=1 tensor_shape:TensorShapeProto=2 version_number:int32=3
+    tensor_content:bytes=4 half_val:*int32=13 float_val:*float=5 double_val:*double=6
+    int_val:*int32=7 string_val:*bytes=8 int64_val:*int64=10 bool_val:*bool=11
+    uint32_val:*uint32=16 uint64_val:*uint64=17
+TensorInfo name:string=1 dtype:int32=2 tensor_shape:TensorShapeProto=3
+SignatureDef inputs:<string,TensorInfo>=1 outputs:<string,TensorInfo>=2 method_name:string=3
+SignatureDefMap signature_def:<string,SignatureDef>=1
+ModelSpec name:string=1 version_choice/version:Int64Value=2 version_choice/version_label:string=4
+    signature_name:string=3
+PredictRequest model_spec:ModelSpec=1 inputs:<string,TensorProto>=2 output_filter:*string=3
+PredictResponse outputs:<string,TensorProto>=1 model_spec:ModelSpec=2
+GetModelMetadataRequest model_spec:ModelSpec=1 metadata_field:*string=2
+GetModelMetadataResponse model_spec:ModelSpec=1 metadata:<string,Any>=2
+StatusProto error_code:int32=1 error_message:string=2
+ModelVersionStatus version:int64=1 state:int32=2 status:StatusProto=3
+GetModelStatusRequest model_spec:ModelSpec=1
+GetModelStatusResponse model_version_status:*ModelVersionStatus=1
 """

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.message import DecodeError
 
 from tuili.errors import InternalError, InvalidArgument, NotFound, Unsupported
 from tuili.server.dataplane import DataPlane, Json
@@ -194,7 +192,7 @@ def _log_settings(dataplane: DataPlane, request: Message) -> Message:
     return response
 
 
-def _health_check(dataplane: DataPlane, request: Message) -> Message | Awaitable[Message]:
+def health_check(dataplane: DataPlane, request: Message) -> Message | Awaitable[Message]:
     if request.service not in ("", SERVICE_NAME):
         raise NotFound(f"unknown service '{request.service}', expected '' or '{SERVICE_NAME}'")
 
@@ -205,23 +203,7 @@ def _health_check(dataplane: DataPlane, request: Message) -> Message | Awaitable
     return then(dataplane.server_verdict(), answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A unary method: its request class and what it does."""
-
-    request: Any
-    operation: Operation
-
-    def call(self, dataplane: DataPlane, data: bytes | memoryview) -> Message | Awaitable[Message]:
-        """The response to a serialized request, or a promise of it."""
-        try:
-            message = self.request.FromString(bytes(data))
-        except DecodeError as error:
-            raise InternalError(f"malformed {self.request.DESCRIPTOR.name}: {error}") from None
-        return dataplane.known(self.operation(dataplane, message))
-
-
-_OPERATIONS: Final[dict[str, Operation]] = {
+OPERATIONS: Final[dict[str, Operation]] = {
     "ServerLive": _server_live,
     "ServerReady": _server_ready,
     "ModelReady": _model_ready,
@@ -240,16 +222,4 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     "CudaSharedMemoryUnregister": _shm_unregister("cuda"),
     "TraceSetting": _trace_setting,
     "LogSettings": _log_settings,
-}
-
-INFER_PATH: Final = f"/{SERVICE_NAME}/ModelInfer"
-STREAM_PATH: Final = f"/{SERVICE_NAME}/ModelStreamInfer"
-
-# Every method but the two of inference, by its path.
-METHODS: Final[dict[str, Method]] = {
-    **{
-        f"/{SERVICE_NAME}/{name}": Method(INFERENCE[f"{name}Request"], operation)
-        for name, operation in _OPERATIONS.items()
-    },
-    f"/{HEALTH_NAME}/Check": Method(HEALTH_V1["HealthCheckRequest"], _health_check),
 }

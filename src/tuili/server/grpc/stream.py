@@ -15,7 +15,7 @@ from tuili.server.grpc.assembly import Assembler, MessageTooLarge, is_one_messag
 from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.inference import Stream
 from tuili.server.grpc.limits import GrpcLimits
-from tuili.server.grpc.service import INFER_PATH, METHODS, STREAM_PATH, Method
+from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import status_of
@@ -220,6 +220,8 @@ class GrpcStream(msgspec.Struct, eq=False):
                 task = asyncio.ensure_future(self._later(result))
                 _tasks.add(task)
                 task.add_done_callback(_tasks.discard)
+                if method.infers:
+                    self._ticket = _TaskTicket(task)
             else:
                 self._answer([result.SerializeToString()])
 
@@ -324,6 +326,17 @@ class GrpcStream(msgspec.Struct, eq=False):
             if now - self.since > limits.message_timeout_s + size / limits.min_message_rate:
                 late = "the message" if self._message is None else "the end of the call"
                 self._end(Cancelled(f"{late} took too long to arrive"))
+
+
+class _TaskTicket:
+    """A request that a task waits for."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def cancel(self) -> None:
+        """The task takes its request back."""
+        self._task.cancel()
 
 
 __all__ = ["GrpcStream"]

@@ -23,10 +23,9 @@ from tuili.server.http.refusals import JsonMistake, Refusals
 from tuili.server.http.reply import JSON, Buffer, Reply, error_reply
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse
+from tuili.server.tensorflow_serving import check_signature
 
 _LOG: Final = logging.getLogger("tuili.server.http")
-# Models here have one signature; TensorFlow calls that of an export which names none so.
-_SIGNATURES: Final = (None, "", "serving_default")
 
 Writer = Callable[[InferResponse], bytes]
 
@@ -66,11 +65,7 @@ def read(document: Any, inputs: list[str]) -> Asked:
     """What a request asks of a model with these inputs."""
     if not isinstance(document, dict):
         raise JsonMistake("the request JSON must be an object with 'instances' or 'inputs'")
-    signature = document.get("signature_name")
-    if signature not in _SIGNATURES:
-        raise InvalidArgument(
-            f"signature_name {signature!r}: the model has one signature, 'serving_default'"
-        )
+    check_signature(document.get("signature_name"))
     given = [key for key in ("instances", "inputs") if key in document]
     if len(given) != 1:
         found = ", ".join(map(repr, document)) or "nothing"

@@ -1,0 +1,64 @@
+"""Every method by its path, whichever protocol it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+
+from tuili.errors import InternalError
+from tuili.server.dataplane import DataPlane
+from tuili.server.grpc import predict
+from tuili.server.grpc.schema import HEALTH_V1, INFERENCE, SERVING
+from tuili.server.grpc.service import (
+    HEALTH_NAME,
+    OPERATIONS,
+    SERVICE_NAME,
+    Message,
+    health_check,
+)
+from tuili.server.protocol.messages import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A unary method: its request class and what it does with the data plane and a request.
+
+    One that `infers` is told where the request comes from, and is taken back with its call.
+    """
+
+    request: Any
+    operation: Callable[..., Message | Awaitable[Message]]
+    infers: bool = False
+
+    def call(
+        self, dataplane: DataPlane, data: bytes | memoryview, origin: Origin
+    ) -> Message | Awaitable[Message]:
+        """The response to a serialized request, or a promise of it."""
+        try:
+            message = self.request.FromString(bytes(data))
+        except DecodeError as error:
+            raise InternalError(f"malformed {self.request.DESCRIPTOR.name}: {error}") from None
+        if self.infers:
+            return self.operation(dataplane, message, origin)
+        return dataplane.known(self.operation(dataplane, message))
+
+
+INFER_PATH: Final = f"/{SERVICE_NAME}/ModelInfer"
+STREAM_PATH: Final = f"/{SERVICE_NAME}/ModelStreamInfer"
+
+# All but the two above.
+METHODS: Final[dict[str, Method]] = {
+    **{
+        f"/{SERVICE_NAME}/{name}": Method(INFERENCE[f"{name}Request"], operation)
+        for name, operation in OPERATIONS.items()
+    },
+    f"/{HEALTH_NAME}/Check": Method(HEALTH_V1["HealthCheckRequest"], health_check),
+    f"/{predict.SERVICE}/Predict": Method(SERVING["PredictRequest"], predict.predict, infers=True),
+    f"/{predict.SERVICE}/GetModelMetadata": Method(
+        SERVING["GetModelMetadataRequest"], predict.metadata
+    ),
+    f"/{predict.MODELS}/GetModelStatus": Method(SERVING["GetModelStatusRequest"], predict.status),
+}

@@ -1,0 +1,134 @@
+"""TensorFlow Serving's gRPC: Predict, and what it tells of models.
+
+tensorflow_serving/apis/prediction_service.proto and model_service.proto. Classify and Regress take
+`tf.Example`s, which only a SavedModel knows how to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Final
+
+from tuili.errors import InvalidArgument, TuiliError
+from tuili.server.dataplane import DataPlane
+from tuili.server.grpc.predict_tensors import proto_of, tensor_of
+from tuili.server.grpc.schema import SERVING
+from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, RequestedOutput
+from tuili.server.tensorflow_serving import (
+    PREDICT,
+    SIGNATURE,
+    TYPES,
+    check_signature,
+    newest_of,
+    version_states,
+)
+
+SERVICE: Final = "tensorflow.serving.PredictionService"
+MODELS: Final = "tensorflow.serving.ModelService"
+_FIELD: Final = "signature_def"
+_MAP_URL: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+_UNKNOWN: Final = 2  # of tensorflow/core/protobuf/error_codes.proto
+
+Message = Any
+
+
+async def predict(dataplane: DataPlane, message: Message, origin: Origin) -> Message:
+    """Run a model; taken back when the call ends before."""
+    request = _request_of(message)
+    request.origin = origin
+    # grpcio ends a late call itself, by cancelling this.
+    request.deadline = getattr(origin, "deadline", None)
+    answered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    def reply(answer: InferResponse | TuiliError) -> None:
+        if answered.done():
+            return
+        try:
+            if isinstance(answer, TuiliError):
+                raise answer
+            answered.set_result(_response_of(answer))
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            answered.set_exception(error)
+
+    ticket = dataplane.submit(request, reply)
+    try:
+        return await answered
+    except asyncio.CancelledError:
+        ticket.cancel()
+        raise
+
+
+def _request_of(message: Message) -> InferRequest:
+    model, version = _model_of(message)
+    tensors = [tensor_of(name, message.inputs[name]) for name in message.inputs]
+    outputs = [RequestedOutput(name) for name in message.output_filter]
+    return InferRequest(model, tensors, version, outputs=outputs or None)
+
+
+def _model_of(message: Message) -> tuple[str, str]:
+    """The model that is asked for, and its version or a version's label; "" for the newest."""
+    spec = message.model_spec
+    if not spec.name:
+        raise InvalidArgument("model_spec.name is empty, expected a model's name")
+    check_signature(spec.signature_name)
+    if spec.WhichOneof("version_choice") == "version":
+        return spec.name, str(spec.version.value)
+    return spec.name, spec.version_label
+
+
+def _response_of(answer: InferResponse) -> Message:
+    response = SERVING["PredictResponse"]()
+    _name(response.model_spec, answer.model, answer.version)
+    for output in answer.outputs:
+        response.outputs[output.name].CopyFrom(proto_of(output))
+    return response
+
+
+def _name(spec: Message, model: str, version: str) -> None:
+    spec.name, spec.signature_name = model, SIGNATURE
+    spec.version.value = int(version or 0)
+
+
+def metadata(dataplane: DataPlane, message: Message) -> Message | Awaitable[Message]:
+    """Inputs and outputs as the `SignatureDef` that a SavedModel of the model would have."""
+    model, version = _model_of(message)
+    unknown = [field for field in message.metadata_field if field != _FIELD]
+    if unknown or not message.metadata_field:
+        found = f"'{unknown[0]}'" if unknown else "none"
+        raise InvalidArgument(f"metadata_field: expected '{_FIELD}', found {found}")
+
+    def answer() -> Message:
+        found = dataplane.model_metadata(model, version)
+        response = SERVING["GetModelMetadataResponse"]()
+        _name(response.model_spec, model, newest_of(found))
+        held = response.metadata[_FIELD]
+        held.type_url, held.value = _MAP_URL, _signatures(found).SerializeToString()
+        return response
+
+    return dataplane.when_live(model, answer)
+
+
+def _signatures(found: dict[str, Any]) -> Message:
+    signatures = SERVING["SignatureDefMap"]()
+    signature = signatures.signature_def[SIGNATURE]
+    signature.method_name = PREDICT
+    for side in ("inputs", "outputs"):
+        for item in found[side]:
+            tensor = getattr(signature, side)[item["name"]]
+            tensor.name, tensor.dtype = item["name"], TYPES[item["datatype"]].number
+            for size in item["shape"]:
+                tensor.tensor_shape.dim.add(size=size)
+    return signatures
+
+
+def status(dataplane: DataPlane, message: Message) -> Message:
+    """The states of a model's versions, newest first."""
+    response = SERVING["GetModelStatusResponse"]()
+    for each in version_states(dataplane, *_model_of(message)):
+        state = response.model_version_status.add(
+            version=int(each.version or 0), state=each.state.number
+        )
+        state.status.error_code = _UNKNOWN if each.reason else 0
+        state.status.error_message = each.reason
+    return response
