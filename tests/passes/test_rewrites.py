@@ -19,6 +19,7 @@ from tuili.passes.casts import plain_casts
 from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
 from tuili.passes.fold_shapes import fold_shapes
+from tuili.passes.kept_axes import keep_axes
 from tuili.passes.movement import merge_movement
 from tuili.passes.pads import fold_pads
 from tuili.passes.recognise import recognise
@@ -108,6 +109,77 @@ CASES: dict[str, tuple[Pass, str, str]] = {
           %pads = constant i64[8] [0, 1, 0, 0, 0, 0, 0, 0]
           %p: f32[1, 2, 2, 2] = Pad(%x, %pads)
           %y: f32[1, 1, 2, 2] = Conv(%p, %w)
+          return %y
+        }
+        """,
+        "",
+    ),
+    "a softmax of what has its largest subtracted subtracts it itself": (
+        recognise,
+        """
+        graph main(%x: f32[2, 3, 4]) {
+          %axes = constant i64[1] [-1]
+          %a = constant f32[] [32.0]
+          %top: f32[2, 3, 1] = ReduceMax(%x, %axes)
+          %below: f32[2, 3, 4] = Sub(%x, %top)
+          %scaled: f32[2, 3, 4] = Mul(%below, %a)
+          %p: f32[2, 3, 4] = Softmax(%scaled) {axis=2}
+          %y: f32[2, 3, 4] = Relu(%p)
+          return %y
+        }
+        """,
+        """
+        graph main(%x: f32[2, 3, 4]) {
+          %a = constant f32[] [32.0]
+          %mul: f32[2, 3, 4] = Mul(%x, %a)
+          %softmax: f32[2, 3, 4] = Softmax(%mul) {axis=-1}
+          %y: f32[2, 3, 4] = Relu(%softmax)
+          return %y
+        }
+        """,
+    ),
+    "a softmax of what has the largest of other lines subtracted stays": (
+        recognise,
+        """
+        graph main(%x: f32[2, 3, 4]) {
+          %axes = constant i64[1] [1]
+          %top: f32[2, 1, 4] = ReduceMax(%x, %axes)
+          %below: f32[2, 3, 4] = Sub(%x, %top)
+          %y: f32[2, 3, 4] = Softmax(%below)
+          return %y
+        }
+        """,
+        "",
+    ),
+    "a reduction keeps the axes that are put back behind it": (
+        keep_axes,
+        """
+        graph main(%x: f32[2, 3, 4]) {
+          %axes = constant i64[2] [-1, 0]
+          %back = constant i64[2] [0, 2]
+          %m: f32[3] = ReduceMean(%x, %axes) {keepdims=0}
+          %u: f32[1, 3, 1] = Unsqueeze(%m, %back)
+          %y: f32[2, 3, 4] = Sub(%x, %u)
+          return %y
+        }
+        """,
+        """
+        graph main(%x: f32[2, 3, 4]) {
+          %axes = constant i64[2] [-1, 0]
+          %m: f32[1, 3, 1] = ReduceMean(%x, %axes) {keepdims=1}
+          %y: f32[2, 3, 4] = Sub(%x, %m)
+          return %y
+        }
+        """,
+    ),
+    "axes that are put elsewhere stay dropped": (
+        keep_axes,
+        """
+        graph main(%x: f32[2, 3, 4]) {
+          %axes = constant i64[1] [2]
+          %back = constant i64[1] [0]
+          %m: f32[2, 3] = ReduceSum(%x, %axes) {keepdims=0}
+          %y: f32[1, 2, 3] = Unsqueeze(%m, %back)
           return %y
         }
         """,

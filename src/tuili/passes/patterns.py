@@ -2,7 +2,7 @@
 
     Mul(x, Sigmoid(x))                     a name is any value; the same name is the same value
     Div(x, 1.41421356)                     a number is a constant of that one value (to 1e-4)
-    ReduceMean(x, axes=LAST, keepdims=1)   attributes and axes inputs, see `_ATTRIBUTES`
+    ReduceMean(x, axes=LAST, keepdims=1)   attributes and axes inputs; LAST and SPATIAL are `_AXES`
     LayerNormalization(x, s, b, epsilon=e) in a replacement, `e` is the number that `e` matched,
                                            and `ONES` a vector of ones for the last axis of `x`
 
@@ -139,6 +139,9 @@ def _is_number(value: Value, number: float) -> bool:
 
 
 def _has_attribute(node: Node, word: ast.keyword, contents: Contents) -> bool:
+    if word.arg == "axis" and isinstance(word.value, ast.Name):
+        rank = len(node.required(0).tensor.shape or ())
+        return (attr(node, "axis") % max(rank, 1),) == _AXES[_name(word.value)](rank)
     if word.arg == "axes":
         data = node.required(0).type
         if not isinstance(data, TensorType) or data.shape is None:

@@ -25,6 +25,7 @@ from tuili.passes.fuse_elementwise import fuse_elementwise
 from tuili.passes.fuse_epilogue import fuse_epilogues
 from tuili.passes.gemm import gemm_to_matmul
 from tuili.passes.identities import remove_identities
+from tuili.passes.kept_axes import keep_axes
 from tuili.passes.layout import assign_layouts
 from tuili.passes.merge_groups import merge_groups
 from tuili.passes.ml.to_core import ml_to_core
@@ -111,6 +112,7 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
         ),
         run("sink_transposes", lambda: on_all(graph, sink_transposes)),
         run("merge_movement", lambda: merge_movement(graph, contents)),
+        run("keep_axes", lambda: on_all(graph, partial(keep_axes, contents=contents))),
         run("whole_windows", lambda: on_all(graph, whole_windows)),
         run("volume_patches", lambda: volume_patches(graph)),
         run("fold_pads", lambda: fold_pads(graph, contents)),

@@ -37,6 +37,11 @@ def _normalises_last_axis(match: Match) -> bool:
     return fits and epsilon is not None and epsilon.size == 1
 
 
+def _is_scaled_by_a_number(match: Match) -> bool:
+    factor = match["a"].constant
+    return _is_float(match["x"]) and factor is not None and factor.size == 1
+
+
 def _is_picture(match: Match) -> bool:
     """A mean over the last axis of a sequence is no pooling."""
     return _is_float(match["x"]) and 4 <= len(match["x"].shape) <= 5
@@ -90,7 +95,8 @@ _TANH_GELUS = _spellings(
 )
 
 _LAYER_NORM = "LayerNormalization(x, {}, axis=-1, epsilon=eps)"
-_EXPONENTIALS = "Exp(Sub(x, ReduceMax(x, axes=LAST, keepdims=1)))"
+_BELOW_LARGEST = "Sub(x, ReduceMax(x, axes=LAST, keepdims=1))"
+_EXPONENTIALS = f"Exp({_BELOW_LARGEST})"
 _SIXTHS = ("Div({part}, 6)", "Mul({part}, 0.16666667)")
 _RAMP = "Clip(Add(x, 3), 0, 6)"
 
@@ -140,7 +146,19 @@ RULES: tuple[Rule, ...] = (
         [f"Div({_EXPONENTIALS}, ReduceSum({_EXPONENTIALS}, axes=LAST, keepdims=1))"],
         "Softmax(x, axis=-1)",
     ),
-    *_rules("LogSoftmax", ["Log(Softmax(x, axis=-1))"], "LogSoftmax(x, axis=-1)"),
+    *_rules("LogSoftmax", ["Log(Softmax(x, axis=LAST))"], "LogSoftmax(x, axis=-1)"),
+    # It subtracts the largest itself; CogView's scores are scaled afterwards (arXiv 2105.13290).
+    *_rules(
+        "Softmax of what has its largest subtracted",
+        [f"Softmax({_BELOW_LARGEST}, axis=LAST)"],
+        "Softmax(x, axis=-1)",
+    ),
+    *_rules(
+        "Softmax of what has its largest subtracted, scaled",
+        [f"Softmax(Mul({_BELOW_LARGEST}, a), axis=LAST)"],
+        "Softmax(Mul(x, a), axis=-1)",
+        _is_scaled_by_a_number,
+    ),
     # Activations.
     *_rules("Gelu", _GELUS, "Gelu(x)"),
     *_rules("Gelu by tanh", _TANH_GELUS, "Gelu(x, approximate='tanh')"),

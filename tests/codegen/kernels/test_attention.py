@@ -115,7 +115,8 @@ def test_attention_equals_its_meaning(name: str, target: Target, threads: int) -
 
 
 TEXT = """
-graph main(%q: f32[2, 5, 3, 4], %k: f32[2, 6, 3, 4], %v: f32[2, 6, 3, 4], %m: f32[2, 1, 1, 6]) {{
+graph main(%q: f32[2, 5, 3, 4], %k: f32[2, 6, 3, 4], %v: f32[2, 6, 3, 4], %m: f32[2, 1, 1, 6],
+           %n: f32[3, 5, 6]) {{
   %c = constant f32[] [2.0]
   %qt = Transpose(%q) {{perm=[0, 2, 1, 3]}}
   %kt = Transpose(%k) {{perm=[0, 2, 3, 1]}}
@@ -149,6 +150,26 @@ def test_spelt_out_attention_becomes_one_node(scores: str) -> None:
     verify(after)
     assert [node.op for node in after.nodes] == ["FusedAttention"]
     np.testing.assert_allclose(run_on_random(after)[0], run_on_random(before)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "made"),
+    [
+        ("%d = Add(%s, %n)\n %a = Add(%d, %m)", ["Add"]),
+        ("%d = Add(%s, %n)\n %e = Mul(%d, %c)\n %a = Add(%m, %e)", ["Mul", "Add"]),
+        ("%d = Add(%n, %s)\n %e = Mul(%d, %c)\n %a = Div(%e, %c)", []),
+        ("%d = Add(%s, %n)\n %e = Add(%d, %m)\n %a = Mul(%e, %c)", ["Mul", "Mul", "Add"]),
+    ],
+)
+def test_what_is_added_one_after_another_is_one_mask(scores: str, made: list[str]) -> None:
+    before, after = load(TEXT.format(scores=scores)), load(TEXT.format(scores=scores))
+    assert fuse_attention(after)
+    remove_dead(after)
+    verify(after)
+    assert [node.op for node in after.nodes if node.op != "FusedAttention"] == made
+    np.testing.assert_allclose(
+        run_on_random(after)[0], run_on_random(before)[0], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_scores_that_are_read_elsewhere_stay() -> None:

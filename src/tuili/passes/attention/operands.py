@@ -74,7 +74,9 @@ def unscaled(value: Value) -> tuple[Value, float]:
     if factor is None or factor.size != 1 or operands[0].shape != value.shape:
         return value, 1.0
     number = float(factor.reshape(()))
-    return operands[0], number if node.op == "Mul" else 1 / number
+    if node.op == "Mul":
+        return operands[0], number
+    return (operands[0], 1 / number) if number else (value, 1.0)
 
 
 def _made_by(value: Value, op: str) -> Node | None:
