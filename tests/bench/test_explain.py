@@ -25,6 +25,14 @@ net (float[n, 16, 12, 12] x) => (float[n, 16, 12, 12] y)
     d = ReduceMean <axes = [2, 3], keepdims = 1> (b)
     y = Mul(c, d)
 }"""
+LOOP = """<ir_version: 8, opset_import: ["": 17]>
+net (float[4] x, int64 m) => (float[4] y)
+<bool go = {1}> {
+    y = Loop (m, go, x) <body = round (int64 i, bool c, float[4] a) => (bool d, float[4] b) {
+        d = Identity(c)
+        b = Tanh(a)
+    }>
+}"""
 PEAKS = Peaks(100.0, 80.0, 40.0, 20.0)
 
 
@@ -62,6 +70,13 @@ def test_the_account_adds_up_and_the_page_is_whole(net, tmp_path):
     assert len(ET.fromstring(svg.group()).findall("{*}circle")) == sum(
         1 for row in rows if row["flops"] and row["bytes"]
     )
+
+
+def test_a_model_with_a_loop_is_explained(tmp_path):
+    onnx.save(onnx.parser.parse_model(LOOP), tmp_path / "net.onnx")
+    run("explain", tmp_path / "net.onnx", "--json", tmp_path / "rows.json")
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert any(row["label"].startswith("Tanh ") for row in rows)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

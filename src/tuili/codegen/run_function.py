@@ -9,7 +9,7 @@ import textwrap
 
 from tuili.codegen.prelude import prelude
 from tuili.codegen.requirements import requirement_lines
-from tuili.codegen.run_late import shared_state
+from tuili.codegen.run_late import CLOCK, shared_state
 from tuili.codegen.run_layout import RunLayout, c_of
 from tuili.codegen.run_steps import WORTH_BYTES, WORTH_FLOPS, StepPrinter
 from tuili.codegen.targets import Target
@@ -50,7 +50,8 @@ def print_run(
         shared_state(len(layout.heap), layout.num_late, layout.num_loops),
         _HOST if program.host else "",
         _faults(program),
-        _clock(program) if timed else "",
+        CLOCK if timed and not layout.num_loops else "",
+        _times(program) if timed else "",
         _body(program, layout, names, timed=timed),
         _exports(program, layout),
     ]
@@ -74,19 +75,12 @@ def _faults(program: Program) -> str:
     return f'static const char *const tl_faults[] = {{\n    "",\n{rows}}};\n'
 
 
-def _clock(program: Program) -> str:
+def _times(program: Program) -> str:
     """Nanoseconds per call, summed over runs until the caller sets them to zero."""
     count = sum(1 for _ in calls_of(program.steps))
     return textwrap.dedent(f"""
-        #include <time.h>
         static int64_t tl_times[{count + 1}], tl_last;
         static int64_t tl_spans[{count + 1}][{SPAN_THREADS}][2];
-        static int64_t tl_now(void)
-        {{
-            struct timespec now;
-            clock_gettime(CLOCK_MONOTONIC, &now);
-            return now.tv_sec * 1000000000 + now.tv_nsec;
-        }}
         static void tl_tick(int32_t call)
         {{
             const int64_t at = tl_now();

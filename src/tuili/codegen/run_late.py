@@ -22,7 +22,7 @@ def shared_state(heap: int, late: int, loops: int) -> str:
                 loops=loop_fields if loops else "",
             ),
             *([_ROOM] if late else []),
-            *([_ROUNDS] if loops else []),
+            *([CLOCK + _ROUNDS] if loops else []),
         ]
     )
 
@@ -94,7 +94,7 @@ static inline void tl_keep(tl_shared *shared, int32_t check, int32_t index, void
 }
 """
 
-_ROUNDS = """
+CLOCK = """
 #include <time.h>
 
 static int64_t tl_now(void)
@@ -103,7 +103,9 @@ static int64_t tl_now(void)
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
+"""
 
+_ROUNDS = """
 /* Whether a loop has another round; past the limits of the run it stops at `check`. */
 static int32_t tl_another_round(tl_shared *shared, int32_t check, int64_t round, int64_t limit,
                                 uint8_t going, const char *label)
