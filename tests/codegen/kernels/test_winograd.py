@@ -15,11 +15,13 @@ from tests.codegen.kernels.conv_cases import (
     weights_of,
     window_node,
 )
-from tuili.codegen.kernels.conv.shape import conv_shape
+from tuili.codegen.kernels.conv.shape import LIKELY_FOUND, conv_shape
+from tuili.codegen.kernels.conv.winograd_blocks import likely_pixels
 from tuili.codegen.kernels.conv.winograd_lines import line_transform
 from tuili.codegen.kernels.conv.winograd_plan import rank_winograd
 from tuili.codegen.kernels.conv.winograd_transforms import F2, F4, S2, S4, Winograd
 from tuili.codegen.targets import Target
+from tuili.tensors import Sym
 
 CASES: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
     "many blocks": ((1, 32, 60, 61), 48, {"pads": [1, 1, 1, 1]}),
@@ -136,3 +138,18 @@ def test_choice(channels: int, size: int, chosen: Winograd | None) -> None:
         weights=weights_of(channels, channels, 3, 3),
     )  # fmt: skip
     assert rank_winograd(conv_shape(node, (3, 3)), 1, target)[0] is chosen
+
+
+@pytest.mark.parametrize(("origin", "expected"), [("found", LIKELY_FOUND), ("asked", 1)])
+def test_regions_that_data_decide_are_planned_as_many(origin: str, expected: int) -> None:
+    target, n = targets_here()[0], Sym("n")
+    node, _ = window_node(
+        "Conv", target, (n, 64, 7, 7), {"pads": [1] * 4}, weights=weights_of(64, 64, 3, 3)
+    )
+    graph = node.graph
+    assert graph is not None
+    if origin == "found":
+        graph.metadata["symbol.n"] = "regions#0"
+    shape = conv_shape(node, (3, 3))
+    assert shape.likely_batch == expected
+    assert likely_pixels(shape) == expected * 7 * 7

@@ -6,6 +6,8 @@ used whole; reading every second pixel of every second row is neither. The copy 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.shape import Axis, ConvShape, conv_shape
 from tuili.ir import Node
@@ -24,7 +26,7 @@ def gathered(shape: ConvShape, block: int, lanes: int) -> ConvShape | None:
     if not strided or block != lanes or shape.outputs < _LEAST_OUTPUTS * lanes:
         return None
     row = Axis(shape.pixels, shape.pixels, 1)
-    return ConvShape(shape.batch, shape.channels, shape.outputs, Axis(1, 1, 1), row)
+    return replace(shape, rows=Axis(1, 1, 1), columns=row)
 
 
 def emit_gather(node: Node, ctx: Context) -> View:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from tuili.ir import Node
 from tuili.lower.choice import dims_text
+from tuili.ops.contents import origins
 from tuili.ops.table import attr
-from tuili.tensors import Dim, ceil_div, dim_max
+from tuili.tensors import Dim, ceil_div, dim_max, symbols_of
 
+LIKELY_FOUND = 64  # images of a batch that data decide: the regions that a detector looks at
 MOST_TAPS = 12  # in a row, to print tiles with just the taps that they have
 
 
@@ -61,22 +63,24 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class ConvShape:
-    """[batch, channels, rows, columns] by a window; 1-D inputs have one row."""
+    """[batch, channels, rows, columns] by a window; 1-D inputs have one row.
+
+    `likely_batch` is the batch if it is known, else what plans count on.
+    """
 
     batch: Dim
     channels: int
     outputs: int
     rows: Axis
     columns: Axis
+    likely_batch: int = 1
 
     def flat(self) -> ConvShape:
         """A 1x1 window over all pixels is a row of rows * columns of them."""
         if not (self.rows.is_plain and self.columns.is_plain):
             return self
         pixels = self.rows.size * self.columns.size
-        return ConvShape(
-            self.batch, self.channels, self.outputs, Axis(1, 1, 1), Axis(pixels, pixels, 1)
-        )
+        return replace(self, rows=Axis(1, 1, 1), columns=Axis(pixels, pixels, 1))
 
     @property
     def taps(self) -> int:
@@ -107,7 +111,15 @@ def conv_shape(node: Node, taps: Sequence[int]) -> ConvShape:
     channels, outputs = x[1], y[1]
     assert isinstance(channels, int)
     assert isinstance(outputs, int)
-    return ConvShape(x[0], channels, outputs, rows, columns)
+    return ConvShape(x[0], channels, outputs, rows, columns, likely_batch(node, x[0]))
+
+
+def likely_batch(node: Node, batch: Dim) -> int:
+    """The batch if it is known, one picture if callers say, many if data do."""
+    if isinstance(batch, int):
+        return batch
+    found = origins(node.graph.metadata if node.graph is not None else {})
+    return LIKELY_FOUND if symbols_of(batch) & found.keys() else 1
 
 
 def window_axes(node: Node, window: Sequence[Dim]) -> list[Axis]:

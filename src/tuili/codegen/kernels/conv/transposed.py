@@ -11,7 +11,7 @@ import numpy as np
 from tuili.codegen.kernel import Context
 from tuili.codegen.kernels.conv.direct import emit_plan, supports_direct
 from tuili.codegen.kernels.conv.plan import Scatter, direct_tiles, pack_panels, plan_direct
-from tuili.codegen.kernels.conv.shape import Axis, ConvShape, transposed_axes
+from tuili.codegen.kernels.conv.shape import Axis, ConvShape, likely_batch, transposed_axes
 from tuili.ir import Node, block_of
 from tuili.ops.table import attr
 from tuili.tensors import Array, ceil_div, dim_max
@@ -42,7 +42,9 @@ def emit_transposed(node: Node, ctx: Context) -> None:
             column, column_taps = phase_axis(columns, left)
             if row.out == 0 or column.out == 0:  # fewer outputs than the stride
                 continue
-            shape = ConvShape(x.shape[0], channels, outputs, row, column)
+            shape = ConvShape(
+                x.shape[0], channels, outputs, row, column, likely_batch(node, x.shape[0])
+            )
             strides, phase = (rows.stride, columns.stride), (top, left)
             scatter = Scatter(rows.out, columns.out, strides, phase)
             tile = direct_tiles(shape, groups, block, ctx.target)[0]

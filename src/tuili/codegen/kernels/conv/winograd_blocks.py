@@ -116,9 +116,8 @@ def likely_pixels(shape: ConvShape) -> int:
 
 
 def _likely_sizes(shape: ConvShape) -> tuple[int, int, int]:
-    batch = shape.batch if isinstance(shape.batch, int) else 1
     size = LIKELY_LINE if shape.rows.size == 1 else LIKELY_SIZE
-    return batch, _known(shape.rows.out, size), _known(shape.columns.out, size)
+    return shape.likely_batch, _known(shape.rows.out, size), _known(shape.columns.out, size)
 
 
 def _known(dim: Dim, likely: int) -> int:

@@ -11,7 +11,7 @@ computed between them is left out; else it is a multiple of 16, so that no tile 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def cut_window(shape: ConvShape, dot: Dot, block: int) -> AmxWindow:
     row_steps = -(-columns.taps * cell // step) if is_joined else columns.taps
     if picks_pixels(shape, block, cell):
         pixels = Axis(shape.pixels, shape.pixels, 1)
-        shape = ConvShape(shape.batch, shape.channels, shape.outputs, Axis(1, 1, 1), pixels)
+        shape = replace(shape, rows=Axis(1, 1, 1), columns=pixels)
     return AmxWindow(shape.flat(), dot, cell, row_steps)
 
 
