@@ -161,7 +161,7 @@ def test_hostile_frames_end_the_connection(data: bytes, code: int):
     raw = Raw()
     raw.feed(data)
     assert raw.goaway() == code
-    assert raw.transport.closed
+    assert raw.left
 
 
 @pytest.mark.parametrize(

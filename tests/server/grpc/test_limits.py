@@ -78,7 +78,7 @@ def test_silent_clients_are_let_go():
     raw = Raw()
     raw.feed(frames.PREFACE[:10])
     raw.listener.connections.tick(10.0)
-    assert not raw.transport.closed
+    assert not raw.left
     raw.listener.connections.tick(20.0)
     assert raw.transport.aborted
 
@@ -87,7 +87,7 @@ def test_an_idle_connection_may_stay():
     raw = Raw()
     raw.feed(HELLO + call_bytes(1))
     raw.listener.connections.tick(1e6)
-    assert not raw.transport.closed
+    assert not raw.left
 
 
 def test_a_message_that_never_ends_is_given_up():
@@ -97,7 +97,7 @@ def test_a_message_that_never_ends_is_given_up():
     assert raw.connection._streams
     raw.listener.connections.tick(61.0)
     assert not raw.connection._streams
-    assert not raw.transport.closed
+    assert not raw.left
 
 
 def test_messages_of_an_old_stream_have_the_time_of_others():
@@ -186,22 +186,22 @@ def test_draining_finishes_what_is_under_way():
     raw = Raw()  # the `h2` client takes any GOAWAY for the end
     raw.feed(HELLO + call_bytes(1, "held"))
     raw.listener.connections.drain()
-    assert (raw.goaway(), raw.transport.closed) == (0, False)
+    assert (raw.goaway(), raw.left) == (0, False)
     raw.feed(told(raw))
     raw.dataplane.release()
     kinds = [(kind, number) for kind, _, number, _ in raw.frames()]
     answered = [(frames.HEADERS, 1), (frames.DATA, 1), (frames.HEADERS, 1), (frames.GOAWAY, 0)]
     assert kinds[-4:] == answered
-    assert raw.transport.closed
+    assert raw.left
 
 
 def test_draining_closes_idle_connections_that_know_of_it():
     raw = Raw()
     raw.feed(HELLO)
     raw.listener.connections.drain()
-    assert (raw.goaway(), raw.transport.closed) == (0, False)
+    assert (raw.goaway(), raw.left) == (0, False)
     raw.feed(told(raw))
-    assert raw.transport.closed
+    assert raw.left
 
 
 def test_a_call_that_crosses_the_goaway_is_answered():
@@ -209,9 +209,23 @@ def test_a_call_that_crosses_the_goaway_is_answered():
     raw.feed(HELLO)
     raw.listener.connections.drain()
     raw.feed(call_bytes(1, "held") + told(raw))
-    assert not raw.transport.closed
+    assert not raw.left
     raw.dataplane.release()
     assert (frames.DATA, 1) in [(kind, number) for kind, _, number, _ in raw.frames()]
+    assert raw.left
+
+
+def test_a_client_that_is_left_is_listened_to_for_a_moment_since_a_reset_overtakes_answers():
+    raw = Raw()
+    raw.feed(HELLO)
+    raw.listener.connections.drain()
+    raw.feed(told(raw))
+    assert raw.transport.eof
+    raw.feed(call_bytes(1))
+    assert not raw.dataplane.requests
+    raw.listener.connections.tick(1.0)
+    assert not raw.transport.closed
+    raw.listener.connections.tick(3.0)
     assert raw.transport.closed
 
 
@@ -220,9 +234,9 @@ def test_a_client_that_does_not_answer_counts_as_told():
     raw.feed(HELLO)
     raw.listener.connections.drain()
     raw.listener.connections.tick(1.0)
-    assert not raw.transport.closed
+    assert not raw.left
     raw.listener.connections.tick(2.0)
-    assert raw.transport.closed
+    assert raw.left
 
 
 @pytest.mark.parametrize(

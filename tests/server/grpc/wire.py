@@ -109,6 +109,11 @@ class Raw:
             self.connection.buffer_updated(size)
             at += size
 
+    @property
+    def left(self) -> bool:
+        """Whether the server has said its last word."""
+        return self.transport.eof or self.transport.closed
+
     def frames(self) -> list[tuple[int, int, int, bytes]]:
         """(type, flags, stream, payload) of everything sent."""
         found, data = [], bytes(self.transport.sent)

@@ -69,6 +69,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self.backlog = Backlog(self.outgoing, limits.max_waiting_bytes)
         self.credit = Credit(self.outgoing, self.backlog, limits)
         self._closing = False
+        self._parted = False
         self._draining = False
         self._leave_by = 0.0  # when a client counts as told, whether it says so or not
         self._deadline = listener.connections.now + limits.preface_timeout_s
@@ -469,7 +470,21 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self.credit.renew()
         self.outgoing.flush()
         if self._closing and not self.outgoing.held and self._transport is not None:
-            leave(self._transport)
+            self._part(self._transport)
+
+    def _part(self, transport: asyncio.Transport) -> None:
+        """Say goodbye, but listen on for a moment.
+
+        Closing with unread bytes makes the kernel send a reset, which can overtake the answers.
+        """
+        if self._parted:
+            return
+        self._parted, self._leave_by = True, self.now + self._limits.linger_s
+        self.outgoing.disconnect()
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            leave(transport)
 
     def _fail(self, fault: ConnectionFault) -> None:
         """Say why, and close."""
@@ -517,6 +532,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Called by the listener's clock: deadlines, and the counters of another second."""
         self._conduct.next_second()
         self._close_if_idle()
+        if self._parted and now >= self._leave_by and self._transport is not None:
+            leave(self._transport)
         if now >= self._deadline:
             if not self.outgoing.advances():
                 self.abort()

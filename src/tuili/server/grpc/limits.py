@@ -30,6 +30,7 @@ class GrpcLimits:
     # Of answers that a connection's client does not read; more calls begin when it has.
     max_waiting_bytes: int = 64 << 20
     write_timeout_s: float = 60.0
+    linger_s: float = 2.0  # how long a client is listened to behind the last word
     max_resets: int = 1000
     max_control_frames: int = 2000
     max_empty_frames: int = 2000
