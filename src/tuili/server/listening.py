@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol, TypedDict
 
+from tuili.server.strangers import Complaints
+
 _TICK_S: Final = 0.5
 _HASTY_TICK_S: Final = 0.02
 _BATCH: Final = 512  # connections looked at in one go, so that ten thousand do not stall the loop
@@ -38,6 +40,7 @@ class Connections:
 
     def __init__(self, max_connections: int) -> None:
         self.now = 0.0
+        self.complaints = Complaints()
         self.draining = False
         self._max = max_connections
         self._open: set[Connection] = set()

@@ -202,7 +202,10 @@ def test_what_cannot_be_trusted_is_refused_and_the_connection_ends(
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "found TLS, expected HTTP in plain text"),
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            "found TLS, expected HTTP/1.1",
+        ),
         (b"\0\0\0\x18", "request line"),
         (b"{", "request line"),
     ],

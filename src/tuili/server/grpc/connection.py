@@ -28,6 +28,7 @@ from tuili.server.grpc.repeats import Repeat, repeat_of
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.leaving import leave
 from tuili.server.listening import keep_alive
+from tuili.server.strangers import stranger
 from tuili.server.tls import lacks_http2
 
 if TYPE_CHECKING:
@@ -197,7 +198,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _read_preface(self, data: bytes) -> int:
         """The place after the preface (RFC 9113 section 3.4); 0 while it is not all there."""
         if not h2.PREFACE.startswith(data[: len(h2.PREFACE)]):
-            raise ConnectionFault(h2.PROTOCOL_ERROR, "no HTTP/2 preface")
+            text = stranger(data, "HTTP/2 in plain text, for gRPC") or "no HTTP/2 preface"
+            raise ConnectionFault(h2.PROTOCOL_ERROR, text)
         self._prefaced = len(data) >= len(h2.PREFACE)
         return len(h2.PREFACE) if self._prefaced else 0
 
@@ -490,6 +492,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Say why, and close."""
         if self._closing:
             return
+        self._connections.complaints.tell(str(fault), self.address())
         self.outgoing.write(h2.goaway_frame(self._last, fault.code, str(fault)))
         self._shut()
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _NEVER: Final = float("inf")
 _MAX_TAIL: Final = 256 << 10
 _JOIN_BELOW: Final = 16 << 10
+_A_LINE: Final = 64
 # The field in which another front end tells whose request it passes on.
 PEER: Final = "x-tuili-peer"
 _CLOSE: Final = b"Connection: close\r\n"
@@ -154,7 +155,8 @@ class HttpConnection(asyncio.BufferedProtocol):
                     break
                 head = heads.get(data[at:stop])
                 if head is None:
-                    head = self._learn(data[at:stop])
+                    # Nothing before the blank line is wrong, and what follows may say why.
+                    head = self._learn(data[at:stop] or data[at : at + _A_LINE])
                 at = stop + 4
                 need = head.content_length
                 if 0 <= need <= end - at:
@@ -238,6 +240,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Answer a request that cannot be trusted, and read no more from this client."""
         self._busy = True
         self._head = None
+        self._connections.complaints.tell(str(error), self.address())
         self.reply(error_reply(error.status, str(error)))
 
     # Replies ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from tuili.server.http.negotiation import choose_coding
+from tuili.server.strangers import stranger
 
 # RFC 9112 section 3: method SP request-target SP HTTP-version; no lenient whitespace.
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/(\d)\.(\d)")
@@ -32,7 +33,8 @@ _MAX_FIELDS: Final = 128
 
 CHUNKED: Final = -1
 
-_TLS_RECORD: Final = 0x16  # a handshake's, RFC 8446 section 5.1
+_PLAIN: Final = "HTTP/1.1 in plain text"
+_TLS_HANDSHAKE: Final = b"\x16\x03"
 # Of a method, or of an empty line before it.
 _STARTS: Final = frozenset(
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n"
@@ -77,8 +79,8 @@ class Head:
 
 def require_start(first: int) -> None:
     """Refuse at once what no request begins with: a TLS client waits for the server's word."""
-    if first == _TLS_RECORD:
-        raise BadHead(400, "found TLS, expected HTTP in plain text: this port has no TLS")
+    if first == _TLS_HANDSHAKE[0]:
+        raise BadHead(400, stranger(_TLS_HANDSHAKE, _PLAIN))
     if first not in _STARTS:
         raise BadHead(400, "malformed request line")
 
@@ -95,10 +97,11 @@ def parse_head(
     lines = block.split(b"\r\n")
     request = _REQUEST_LINE.fullmatch(lines[0])
     if request is None:
-        raise BadHead(400, "malformed request line")
+        raise BadHead(400, stranger(block, _PLAIN) or "malformed request line")
     method, target, major, minor = request.groups()
     if major != b"1":
-        raise BadHead(505, "unsupported HTTP version, expected HTTP/1.1")
+        text = stranger(block, "HTTP/1.1") or "unsupported HTTP version, expected HTTP/1.1"
+        raise BadHead(505, text)
     headers = _fields(lines[1:])
     ambiguous = length_beside_chunks and headers.keys() >= _CODED_AND_MEASURED
     if ambiguous:
