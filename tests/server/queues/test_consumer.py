@@ -7,7 +7,7 @@ import pytest
 
 from tests.server.fake_dataplane import FakeDataPlane
 from tests.server.queue_servers import NATS, REDIS, process
-from tuili.server.queues.consumer import Consumer
+from tuili.server.queues.consumer import Consumer, _ended
 from tuili.server.queues.sources import source_of
 
 BODY = json.dumps(
@@ -280,6 +280,27 @@ def test_a_server_whose_models_hang_stops(queue, monkeypatch):
         assert await client.answers() == []
 
     run(queue, scenario)
+
+
+def test_a_client_that_swallows_a_cancellation_is_cancelled_again():
+    swallowed = 0
+
+    async def deaf():
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed == 2:
+                    raise
+
+    async def scenario():
+        async with asyncio.timeout(30):
+            await _ended({asyncio.create_task(deaf())}, 0.01)
+
+    asyncio.run(scenario())
+    assert swallowed == 2
 
 
 @pytest.mark.parametrize("scheme", ["redis", "nats"])

@@ -29,6 +29,7 @@ _log = logging.getLogger("tuili.server")
 
 _FETCH_S: Final = 1.0
 _CLOSE_S: Final = 2.0
+_AGAIN_S: Final = 0.2  # until what was cancelled and goes on is cancelled again
 # A queue that cannot be reached is asked again after these; the last one repeats.
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0)
 _MOST_TRIES: Final = 5
@@ -168,12 +169,17 @@ class Consumer:
 
 
 async def _ended(tasks: set[asyncio.Task[None]], timeout_s: float) -> None:
-    """Let tasks end by themselves within the time, then end them."""
-    tasks = set(tasks)
-    if tasks:
-        await asyncio.wait(tasks, timeout=timeout_s)
-    for task in tasks:
-        task.cancel()
+    """Let tasks end by themselves within the time, then end them.
+
+    Time-outs inside a queue's client may swallow a cancellation that comes with them: asked again.
+    """
+    left = set(tasks)
+    if left:
+        _, left = await asyncio.wait(left, timeout=timeout_s)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_AGAIN_S)
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
