@@ -41,7 +41,6 @@ from tuili.passes.volume_patches import volume_patches
 from tuili.passes.volumes import volumes_to_frames
 from tuili.passes.whole_windows import whole_windows
 from tuili.passes.widen_half import widen_half
-from tuili.passes.widen_lstm import widen_lstm
 
 OnPass = Callable[[str, Graph], None]
 MOST_ROUNDS = 8
@@ -55,7 +54,6 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass, exact: bool = False) 
     run = _Runner(graph, on_pass)
     if not exact:
         run("widen_half", lambda: widen_half(graph))
-        run("widen_lstm", lambda: on_all(graph, widen_lstm))
     run("fold_constants_but_codes", lambda: fold_constants(graph, KEPT))
     run("recognise_quantized", lambda: recognise_quantized(graph))
     run("stack_appended", lambda: stack_appended(graph))

@@ -18,6 +18,7 @@ from tuili.codegen.kernels.movement import (
 )
 from tuili.codegen.kernels.movement import strided as movement
 from tuili.codegen.kernels.quantized import dynamic as quantize
+from tuili.codegen.kernels.recurrent import coded
 from tuili.codegen.kernels.recurrent import steps as recurrent
 from tuili.codegen.kernels.reductions import line_norm, norm, reduce, search, softmax
 from tuili.codegen.kernels.sampling import grid_sample, resize, roi_align
@@ -92,6 +93,7 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     "OneHot": (Family("one hot", fill.emit_one_hot, fill.supports_one_hot),),
     "Trilu": (Family("trilu", fill.emit_trilu, fill.supports_bytes),),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), (_RECURRENT,)),
+    "CodedLSTM": (Family("coded cells", coded.emit, coded.supports),),
     "Frames": (Family("frames", frames.emit, frames.supports),),
     "Reorder": (Family("reorder", reorder.emit, reorder.supports),),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tuili.ir import Graph, Node
 from tuili.ops.infer import infer
+from tuili.passes.quantized.dynamic_lstm import spell_dynamic_lstms
 from tuili.passes.quantized.integers import spell_integer_products
 from tuili.passes.quantized.movement import move_codes
 from tuili.passes.quantized.operators import spell_quantized_operators
@@ -18,15 +19,6 @@ KEPT = frozenset({"DequantizeLinear"})  # folded weights could not be told from 
 MARKS = ("Quantize", "QLinear", "QGemm", "Integer", "QConv", "QMatMul")
 
 
-STEPS = (
-    name_quantized_products,
-    spell_integer_products,
-    drop_dead_clamps,
-    absorb_scales,
-    move_codes,
-)
-
-
 def recognise_quantized(graph: Graph) -> bool:
     """Rewrite the quantized operators of a typed graph."""
     if not any(mark in node.op for node in graph.walk() for mark in MARKS):
@@ -34,7 +26,9 @@ def recognise_quantized(graph: Graph) -> bool:
     changed = False
     for graph_ in (graph, *_nested(graph)):
         changed |= spell_quantized_operators(graph_)
-    infer(graph)
+    contents = infer(graph)
+    for graph_ in (graph, *_nested(graph)):
+        changed |= spell_dynamic_lstms(graph_, contents)
     for step in (
         name_quantized_products,
         spell_integer_products,

@@ -49,7 +49,7 @@ def print_product(
     `ends` declares what both ends of the sums read, after the weights.
     """
     dot, rows, padded, width = product.dot, product.rows, product.padded, product.width
-    quads = _quads(padded, dot)
+    quads = quads_of(padded, dot)
     loop = Loop("q", padded // dot.group // quads, str(quads * dot.group))
     nest = Nest([loop], quads, str(padded), bool(len(packed.extra)), is_flat=True)
     k.support(dot.text)
@@ -75,7 +75,7 @@ def row_steps(weights: Array, dot: Dot) -> Array:
     """[K, N] as [N, loop, quads, group]."""
     depth, width = weights.shape
     padded = -(-depth // dot.group) * dot.group
-    quads = _quads(padded, dot)
+    quads = quads_of(padded, dot)
     full = np.zeros((padded, width), weights.dtype)
     full[:depth] = weights
     return np.ascontiguousarray(full.T).reshape(width, -1, quads, dot.group)
@@ -103,7 +103,7 @@ def row_name(prefix: str, *dims: Dim) -> str:
     return f"{prefix}_" + "x".join(str(dim) for dim in dims if isinstance(dim, int))
 
 
-def _quads(padded: int, dot: Dot) -> int:
+def quads_of(padded: int, dot: Dot) -> int:
     """Groups that one pass of the loop takes."""
     return next(quads for quads in (QUADS, 2, 1) if padded // dot.group % quads == 0)
 

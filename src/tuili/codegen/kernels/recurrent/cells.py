@@ -22,7 +22,10 @@ from tuili.tensors import DType
 Activate: TypeAlias = "Callable[[str], str]"
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-_DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
+_OF_LSTM = ("Sigmoid", "Tanh", "Tanh")
+_DEFAULTS = {
+    "RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": _OF_LSTM, "CodedLSTM": _OF_LSTM,
+}  # fmt: skip
 
 # name: (template, default alpha, default beta)
 _ACTIVATIONS: dict[str, tuple[str, float, float]] = {
@@ -143,7 +146,8 @@ class Cell:
     def _state(self, name: str) -> list[str]:
         return [f"{name}[{row}]" for row in range(self.rows)]
 
-    def _part(self, row: int, gate: int) -> str:
+    def part(self, row: int, gate: int) -> str:
+        """C: the share of the inputs in a gate."""
         gates = GATES[self.node.op]
         return f"v_load(part[{row}] + {gates} * at + {gate} * V)"
 
@@ -152,13 +156,17 @@ class Cell:
 
         def row(r: int) -> list[str]:
             return [
-                f"const vf x = s{r}_0 + {self._part(r, 0)};",
+                f"const vf x = s{r}_0 + {self.part(r, 0)};",
                 f"v_store(n[{r}] + at, {f('x')});",
             ]
 
         return self._block([*self._sums(1, "w", self._state("h")), *self._each_row(row)])
 
     def _lstm(self) -> list[str]:
+        return self._block([*self._sums(4, "w", self._state("h")), *self.lstm_rows()])
+
+    def lstm_rows(self) -> list[str]:
+        """All rows of an LSTM's block, behind the sums of its gates."""
         f, g, h = self.functions
         coupled = bool(attributes(self.node)["input_forget"])
 
@@ -169,18 +177,18 @@ class Cell:
             forget = "1.0f - input" if coupled else f("forget_sum")
             return [
                 f"const vf old = v_load(c[{r}] + at);",
-                f"const vf input_sum = s{r}_0 + {self._part(r, 0)}{peep(0, 'old')};",
-                f"const vf forget_sum = s{r}_2 + {self._part(r, 2)}{peep(2, 'old')};",
-                f"const vf candidate_sum = s{r}_3 + {self._part(r, 3)};",
+                f"const vf input_sum = s{r}_0 + {self.part(r, 0)}{peep(0, 'old')};",
+                f"const vf forget_sum = s{r}_2 + {self.part(r, 2)}{peep(2, 'old')};",
+                f"const vf candidate_sum = s{r}_3 + {self.part(r, 3)};",
                 f"const vf input = {f('input_sum')}, forget = {forget};",
                 "(void)forget_sum;",
                 f"const vf cell = forget * old + input * {g('candidate_sum')};",
-                f"const vf output_sum = s{r}_1 + {self._part(r, 1)}{peep(1, 'cell')};",
+                f"const vf output_sum = s{r}_1 + {self.part(r, 1)}{peep(1, 'cell')};",
                 f"v_store(m[{r}] + at, cell);",
                 f"v_store(n[{r}] + at, {f('output_sum')} * {h('cell')});",
             ]
 
-        return self._block([*self._sums(4, "w", self._state("h")), *self._each_row(row)])
+        return self._each_row(row)
 
     def _gru(self) -> list[str]:
         if attributes(self.node)["linear_before_reset"]:
@@ -189,8 +197,8 @@ class Cell:
 
         def gates(r: int) -> list[str]:
             return [
-                f"const vf update_sum = s{r}_0 + {self._part(r, 0)};",
-                f"const vf reset_sum = s{r}_1 + {self._part(r, 1)};",
+                f"const vf update_sum = s{r}_0 + {self.part(r, 0)};",
+                f"const vf reset_sum = s{r}_1 + {self.part(r, 1)};",
                 f"v_store(spare + {2 * r} * BLOCKS * V + at, {f('update_sum')});",
                 f"v_store(spare + {2 * r + 1} * BLOCKS * V + at,",
                 f"    {f('reset_sum')} * v_load(h[{r}] + at));",
@@ -199,7 +207,7 @@ class Cell:
         def candidate(r: int) -> list[str]:
             return [
                 f"const vf update = v_load(spare + {2 * r} * BLOCKS * V + at);",
-                f"const vf sum = s{r}_0 + {self._part(r, 2)};",
+                f"const vf sum = s{r}_0 + {self.part(r, 2)};",
                 f"const vf kept = update * v_load(h[{r}] + at);",
                 f"v_store(n[{r}] + at, (1.0f - update) * {g('sum')} + kept);",
             ]
@@ -214,11 +222,11 @@ class Cell:
 
         def row(r: int) -> list[str]:
             return [
-                f"const vf update_sum = s{r}_0 + {self._part(r, 0)};",
-                f"const vf reset_sum = s{r}_1 + {self._part(r, 1)};",
+                f"const vf update_sum = s{r}_0 + {self.part(r, 0)};",
+                f"const vf reset_sum = s{r}_1 + {self.part(r, 1)};",
                 f"const vf update = {f('update_sum')}, reset = {f('reset_sum')};",
                 f"const vf inner = s{r}_2 + v_load(bias + 6 * at + 5 * V);",
-                f"const vf sum = reset * inner + {self._part(r, 2)};",
+                f"const vf sum = reset * inner + {self.part(r, 2)};",
                 f"const vf kept = update * v_load(h[{r}] + at);",
                 f"v_store(n[{r}] + at, (1.0f - update) * {g('sum')} + kept);",
             ]
