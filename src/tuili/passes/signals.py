@@ -1,8 +1,8 @@
 """STFT with windows of a known, short length is a convolution with sines and cosines.
 
 A transform is linear, so its matrix is what it makes of the unit vectors. Windows overlap, which is
-what a convolution is for, and a window function is a factor of the matrix. DFT stays as it is: sums
-that cancel to nothing in a fast transform leave a residue in a product.
+what a convolution is for, and a window function is a factor of the matrix. DFT stays as it is: a
+kernel runs it, and sums that cancel to nothing in a fast transform leave a residue in a product.
 """
 
 from __future__ import annotations

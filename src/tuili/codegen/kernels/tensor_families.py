@@ -22,6 +22,7 @@ from tuili.codegen.kernels.recurrent import coded
 from tuili.codegen.kernels.recurrent import steps as recurrent
 from tuili.codegen.kernels.reductions import line_norm, norm, reduce, search, softmax
 from tuili.codegen.kernels.sampling import grid_sample, resize, roi_align
+from tuili.codegen.kernels.signals import dft
 
 _ELEMENTWISE = Family("elementwise", elementwise.emit, elementwise.supports)
 _KNOWN = Family("known contents", known.emit, known.supports)
@@ -94,6 +95,7 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     "Trilu": (Family("trilu", fill.emit_trilu, fill.supports_bytes),),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), (_RECURRENT,)),
     "CodedLSTM": (Family("coded cells", coded.emit, coded.supports),),
+    "DFT": (Family("fast transform", dft.emit, dft.supports),),
     "Frames": (Family("frames", frames.emit, frames.supports),),
     "Reorder": (Family("reorder", reorder.emit, reorder.supports),),
 }
