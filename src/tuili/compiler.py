@@ -28,6 +28,7 @@ from tuili.errors import InvalidArgument, NotFound, ToolchainError, TuiliError, 
 from tuili.host import HostSteps, host_files, host_step
 from tuili.importers.onnx import import_model
 from tuili.importers.onnx.external import external_files
+from tuili.importers.onnx.strangers import kind_of_folder
 from tuili.ir import Graph, TensorType, verify
 from tuili.limits import Limits
 from tuili.lower.choice import Pick
@@ -225,7 +226,7 @@ def load(
 def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:
     """The artifact of a model file, compiled unless the same contents were compiled before."""
     if path.is_dir():
-        raise NotFound(f"{str(path)!r} is a folder, and no artifact; expected an .onnx file")
+        raise NotFound(f"{str(path)!r} {kind_of_folder(path)}")
     parts = (_digest(path), options.key(), options.times().digest, producer_digest())
     key = content_key((*parts, *extra_flags()))
     cache = ObjectCache(cache_folder() / "models")

@@ -10,31 +10,7 @@ from google.protobuf.message import DecodeError
 from tuili.artifact import is_artifact
 from tuili.errors import InvalidModel, NotFound
 from tuili.importers.onnx.order import graphs_of
-
-_ZIP = (
-    "a zip archive; unpack it first, or if it is PyTorch's or Keras' own file, "
-    "export the model to ONNX"
-)
-_PICKLE = (
-    "a pickle; convert it where it was made (scikit-learn: skl2onnx, PyTorch: torch.onnx.export)"
-)
-# What people often have instead of a model: (first bytes, what it is)
-_IMPOSTORS = (
-    (b"version https://git-lfs", "a Git LFS pointer; fetch the real file with `git lfs pull`"),
-    (b"<!DOCTYPE", "a web page; the download went wrong"),
-    (b"<html", "a web page; the download went wrong"),
-    (b"PK\x03\x04", _ZIP),
-    (b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (b"\x89HDF", "an HDF5 file; export the model to ONNX"),
-    (b"\x80\x02", _PICKLE),
-    (b"\x80\x03", _PICKLE),
-    (b"\x80\x04", _PICKLE),
-    (b"\x80\x05", _PICKLE),
-    (b"GGUF", "a GGUF file; export the original model to ONNX"),
-    (b"<?xml", "an XML file, as OpenVINO's are; take the ONNX file that it was made of"),
-    (b"{", "JSON text; convert XGBoost's with onnxmltools, and name the .onnx file"),
-    (b"tree\n", "LightGBM's text; convert the model with onnxmltools"),
-)
+from tuili.importers.onnx.strangers import kind_by_name, kind_of_file, kind_of_folder
 
 _NAMES_OPSETS = 3  # the IR version from which on models name their operator sets
 
@@ -52,40 +28,35 @@ def read(source: str | Path | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto,
             "it was made of"
         )
     if not path.is_file():
-        raise NotFound(f"model file {str(path)!r} {_other_than_file(path)}; expected an .onnx file")
-    return _checked(_decoded(path.read_bytes())), path.parent
+        raise NotFound(f"model file {str(path)!r} {_other_than_file(path)}")
+    return _checked(_decoded(path.read_bytes(), path.name), path.name), path.parent
 
 
 def _other_than_file(path: Path) -> str:
     if not path.exists():
-        return "does not exist"
-    return "is a folder" if path.is_dir() else "is a device, pipe or socket"
+        return "does not exist; expected an .onnx file"
+    if path.is_dir():
+        return kind_of_folder(path)
+    return "is a device, pipe or socket; expected an .onnx file"
 
 
-def _decoded(data: bytes) -> onnx.ModelProto:
+def _decoded(data: bytes, name: str = "") -> onnx.ModelProto:
     if not data:
         raise InvalidModel("the file is empty; expected an ONNX model")
-    for start, what in _IMPOSTORS:
-        if data.startswith(start):
-            raise InvalidModel(f"this is not an ONNX model but {what}")
-    if data[4:8] == b"TFL3":
-        raise InvalidModel(
-            "this is not an ONNX model but a LiteRT (TensorFlow Lite) one; convert it: "
-            "python -m tf2onnx.convert --tflite MODEL.tflite --output MODEL.onnx"
-        )
-    if data[8:10] == b'{"':
-        raise InvalidModel(
-            "this is not an ONNX model but safetensors: weights without the network; "
-            "export the model to ONNX"
-        )
+    if (what := kind_of_file(data)) is not None:
+        raise InvalidModel(f"this is not an ONNX model but {what}")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise InvalidModel(
-            f"not an ONNX model, or a truncated one ({len(data)} bytes read): {error}"
-        ) from error
+        raise _refusal(name, f" ({len(data)} bytes read): {error}") from error
     return model
+
+
+def _refusal(name: str, why: str) -> InvalidModel:
+    if (what := kind_by_name(name)) is not None:
+        return InvalidModel(f"this is not an ONNX model; by its name it is {what}")
+    return InvalidModel(f"not an ONNX model, or a truncated one{why}")
 
 
 def _check_text(graph: onnx.GraphProto) -> None:
@@ -103,11 +74,11 @@ def _check_text(graph: onnx.GraphProto) -> None:
             _check_text(inner)
 
 
-def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
+def _checked(model: onnx.ModelProto, name: str = "") -> onnx.ModelProto:
     if not model.HasField("graph") or not model.graph.output:
-        raise InvalidModel("not an ONNX model, or a truncated one: it has no graph with outputs")
+        raise _refusal(name, ": it has no graph with outputs")
     if not model.opset_import and model.ir_version >= _NAMES_OPSETS:
-        raise InvalidModel("not an ONNX model, or a truncated one: it names no operator set")
+        raise _refusal(name, ": it names no operator set")
     _check_text(model.graph)
     newest = onnx.defs.onnx_opset_version()
     for entry in model.opset_import:
