@@ -1,13 +1,14 @@
-"""Leaving over TLS: all that was written arrives, however slowly the client reads."""
+"""Leaving over TLS: all that was written arrives, however slowly the client reads or goes on."""
 
 import asyncio
 import shutil
+import socket
 import ssl
 import subprocess
 
 import pytest
 
-from tuili.server.leaving import leave
+from tuili.server.leaving import leave, part
 from tuili.server.startup import loop_factory
 from tuili.server.tls import server_context
 
@@ -51,6 +52,66 @@ def test_a_client_that_rests_before_it_reads_gets_everything(certificate, factor
         writer.close()
         server.close()
         assert got == SIZE
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(scenario())
+
+
+class Parting(asyncio.Protocol):
+    """Says its last word at the first byte, and reads on."""
+
+    def __init__(self):
+        self.got = 0
+        self.gone = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        if not self.got:
+            self.transport.write(b"bye")
+            part(self.transport)
+        self.got += len(data)
+
+    def connection_lost(self, exc):
+        self.gone.set_result(exc)
+
+
+def send_on(address, context):
+    """All of it at once, and more when the last word has come; what was heard."""
+    with (
+        socket.create_connection(address) as plain,
+        context.wrap_socket(
+            plain, server_hostname="localhost", suppress_ragged_eofs=False
+        ) as client,
+    ):
+        client.sendall(b"x" * SIZE)
+        heard = client.recv(16)
+        end = client.recv(16)
+        client.sendall(b"x" * SIZE)
+        return heard, end
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, loop_factory()])
+def test_a_client_that_sends_on_hears_the_last_word(certificate, factory, newest):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        context = server_context(*certificate, protocol="http/1.1")
+        context.maximum_version = newest
+        made = []
+
+        def connect():
+            made.append(Parting())
+            return made[-1]
+
+        server = await loop.create_server(connect, "127.0.0.1", 0, ssl=context)
+        client = ssl.create_default_context(cafile=str(certificate[0]))
+        address = server.sockets[0].getsockname()
+        assert await asyncio.to_thread(send_on, address, client) == (b"bye", b"")
+        await made[0].gone
+        server.close()
+        assert made[0].got == 2 * SIZE
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(scenario())

@@ -8,6 +8,8 @@ import struct
 import termios
 from typing import Final
 
+from tuili.server.tls import FAREWELL, Session
+
 _LOOK_S: Final = 0.25
 _MOST_LOOKS: Final = 100
 # The kernel has given all away in so many looks one after the other: the loop has no more for it.
@@ -25,6 +27,20 @@ def leave(transport: asyncio.Transport) -> None:
     transport.close()
     if transport.get_extra_info("sslcontext") is not None:
         _look_later(transport, 0, _MOST_LOOKS)
+
+
+def part(transport: asyncio.Transport) -> None:
+    """Say the last word, but listen on until the client has left, or is left.
+
+    Over TLS that word is `close_notify`, behind which the client may still send.
+    """
+    if transport.can_write_eof():
+        transport.write_eof()
+    elif isinstance(session := transport.get_extra_info("ssl_object"), Session):
+        session.parting = True
+        transport.write(FAREWELL)
+    else:
+        leave(transport)
 
 
 def _look_later(transport: asyncio.Transport, quiet: int, left: int) -> None:

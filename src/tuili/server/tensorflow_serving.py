@@ -14,6 +14,10 @@ from tuili.server.dataplane import DataPlane
 # Models here have one signature; TensorFlow calls that of an export which names none so.
 SIGNATURE: Final = "serving_default"
 PREDICT: Final = "tensorflow/serving/predict"
+NO_EXAMPLES: Final = (
+    "classify and regress take tf.Example protos, which only the parser inside a SavedModel can "
+    "read; send the values of the model's inputs to predict instead"
+)
 
 
 class Named(NamedTuple):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tuili.errors import InvalidArgument
 from tuili.server.renewing import Renewing
 
 _log: Final = logging.getLogger("tuili.server")
+
+# Known by what it is, not by what it says.
+FAREWELL: Final = b"farewell"
 
 
 def server_context(
@@ -65,15 +69,41 @@ def lacks_http2(transport: asyncio.BaseTransport) -> bool:
     return found is not None and found.selected_alpn_protocol() != "h2"
 
 
-class _Telling(ssl.SSLObject):
-    """Has a client that fails the handshake hear why, and the log too.
+class Session(ssl.SSLObject):
+    """Has a client that fails the handshake hear why, and the log too; ends one direction alone.
 
     The loops close the connection at the first error and leave the alert unsent (RFC 8446,
-    section 6.2).
+    section 6.2), and they know no half-closed connection (section 6.1): while `parting`, FAREWELL
+    in place of data ends what is sent.
     """
 
+    incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
+    parting = False
     _failed = False
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - the base's name
+        """As ever; behind the last byte that is there the farewell can be said."""
+        try:
+            return super().read(len, buffer)
+        except ssl.SSLWantReadError:
+            if self.parting:
+                self._bid_farewell()
+            raise
+
+    def write(self, data: Any) -> int:
+        """As ever, but for FAREWELL."""
+        if data is not FAREWELL:
+            return super().write(data)
+        if not (self.pending() or self.incoming.pending):
+            self._bid_farewell()
+        return len(FAREWELL)
+
+    def _bid_farewell(self) -> None:
+        """Send `close_notify`; OpenSSL takes it ill if something lies there unread."""
+        self.parting = False
+        with suppress(ssl.SSLError):  # it waits for the client's own
+            self.unwrap()
 
     def do_handshake(self) -> None:
         try:
@@ -94,7 +124,7 @@ class _Telling(ssl.SSLObject):
 class _Context(ssl.SSLContext):
     """Gives its connections what they are about to send to look at."""
 
-    sslobject_class = _Telling
+    sslobject_class = Session
 
     def wrap_bio(
         self,
@@ -106,8 +136,8 @@ class _Context(ssl.SSLContext):
     ) -> ssl.SSLObject:
         """A connection over two buffers."""
         found = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        if isinstance(found, _Telling):
-            found.outgoing = outgoing
+        if isinstance(found, Session):
+            found.incoming, found.outgoing = incoming, outgoing
         return found
 
 

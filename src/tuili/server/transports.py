@@ -49,6 +49,7 @@ def http_rules(options: ServerOptions) -> tuple[HttpLimits, Refusals]:
             parting_s=options.exit_timeout_s,
             length_beside_chunks=True,
             host_optional=True,
+            health_in_body=False,
         )
     refusals = http.Refusals(
         overload_status=options.overload_status,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.server.grpc.wire import (
     HELLO,
     INFER,
+    STREAM,
     Raw,
     block,
     call_bytes,
@@ -176,6 +177,8 @@ def test_hostile_frames_end_the_connection(data: bytes, code: int):
         block(INFER, (b"grpc-timeout", b"1")),
         block(INFER, (b"grpc-timeout", b"123456789S")),
         block(INFER, (b"bad name", b"x")),
+        block(INFER, (b"te", b"trailers, deflate")),
+        block(INFER, (b"content-length", b"-1")),
     ],
 )
 def test_malformed_requests_are_reset_alone(data: bytes):
@@ -198,3 +201,18 @@ def test_what_is_not_grpc_is_refused_in_http(data: bytes, status: bytes):
     raw.feed(HELLO + headers(1, data, frames.END_HEADERS | frames.END_STREAM))
     (payload,) = [payload for kind, _, number, payload in raw.frames() if number == 1]
     assert payload == frames.literal(b":status", status)
+
+
+@pytest.mark.parametrize("path", [INFER, STREAM])
+@pytest.mark.parametrize("excess", [-1, 0, 1])
+@pytest.mark.parametrize("cut", [1, 40])
+def test_a_call_whose_data_is_not_as_long_as_it_says_is_reset(path: str, excess: int, cut: int):
+    data = framed(infer_request())
+    length = (b"content-length", b"%d" % (len(data) + excess))
+    raw = Raw()
+    for number in (1, 3):
+        raw.feed(HELLO[: len(HELLO) * (number == 1)] + headers(number, block(path, length)))
+        raw.feed(data_frame(number, data[:cut], 0) + data_frame(number, data[cut:]))
+    reset = [number for kind, _, number, _ in raw.frames() if kind == frames.RST_STREAM]
+    assert reset == ([1, 3] if excess else [])
+    assert raw.goaway() is None

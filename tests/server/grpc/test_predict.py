@@ -204,3 +204,10 @@ def test_the_state_of_a_model_is_told_by_version():
     assert (state.version, state.state, state.status.error_code) == (1, 30, 0)
     message.model_spec.name = "none"
     assert Wire().call(message, path).text == "Could not find any versions of model 'none'"
+
+
+@pytest.mark.parametrize("name", ["Classify", "Regress", "MultiInference"])
+def test_who_asks_for_what_takes_examples_hears_what_to_use(name: str):
+    reply = Wire().call(ASKED, f"/{SERVICE}/{name}")
+    assert reply.status == 12
+    assert "to predict instead" in reply.text

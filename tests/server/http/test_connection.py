@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.server.http.wire import Wire, binary_infer, request
 from tuili.server.http.limits import HttpLimits
+from tuili.server.protocol.restrictions import Restrictions
 
 FP32 = np.arange(16, dtype=np.float32)
 TENSOR = {
@@ -243,6 +244,20 @@ def test_a_body_is_asked_for():
     assert wire.transport.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
     wire.feed(body)
     assert statuses(wire) == [100, 200]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [(b"POST /v2/nowhere", 404), (b"POST /v2/health/live", 405), (b"POST /v2/logging", 403)],
+)
+def test_a_body_is_not_asked_for_where_the_head_is_refused(line: bytes, status: int):
+    wire = Wire(HttpLimits(restrictions=Restrictions({"logging": ("key", "secret")})))
+    wire.feed(line + b" HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+    wire.feed(b"GET / HTT")
+    (answer,) = wire.answers()
+    assert (answer.status, answer.headers["connection"]) == (status, "close")
+    assert wire.transport.eof
+    assert not wire.transport.closed
 
 
 def test_an_old_client_is_answered_and_let_go():

@@ -4,11 +4,13 @@ import asyncio
 import base64
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from tests.server.fake_dataplane import FakeDataPlane
 from tests.server.http.wire import Wire, request
+from tuili.server.http.limits import HttpLimits
 from tuili.server.http.openapi import openapi_document
 from tuili.server.http.routes import ROUTES, Match, RouteTable, WrongMethod, expand
 
@@ -19,7 +21,7 @@ from tuili.server.http.routes import ROUTES, Match, RouteTable, WrongMethod, exp
         ("GET", "/v2", 200),
         ("GET", "/v2/", 404),
         ("GET", "/v2/models", 404),
-        ("GET", "/", 404),
+        ("GET", "/", 200),
         ("POST", "/v2", 405),
         ("HEAD", "/v2/nothing", 404),
         ("GET", "/v2/health/live", 200),
@@ -77,9 +79,28 @@ def test_a_wrong_method_is_told_the_right_ones():
     assert answer.error == "Method Not Allowed"
 
 
-def test_readiness_has_an_empty_body_or_tells_why_not():
+HEALTH = {
+    "/v2/health/live": {"live": True},
+    "/v2/health/ready": {"ready": True},
+    "/v2/models/simple/ready": {"name": "simple", "ready": True},
+    "/": {"status": "alive"},
+}
+
+
+@pytest.mark.parametrize(("path", "told"), HEALTH.items())
+def test_health_is_told_in_a_body_as_by_kserve(path: str, told: dict[str, Any]):
+    answer = Wire().call("GET", path)
+    assert (answer.status, answer.json) == (200, told)
+
+
+@pytest.mark.parametrize("path", HEALTH)
+def test_health_is_told_by_the_status_alone_as_by_triton_which_has_nothing_at_its_root(path: str):
+    answer = Wire(HttpLimits(health_in_body=False)).call("GET", path)
+    assert (answer.status, answer.body) == ((404, ANY) if path == "/" else (200, b""))
+
+
+def test_readiness_tells_why_not():
     wire = Wire()
-    assert wire.call("GET", "/v2/health/ready").body == b""
     wire.dataplane.ready = False
     answer = wire.call("GET", "/v2/health/ready")
     assert answer.status == 400

@@ -171,3 +171,11 @@ def test_bytes_that_are_none_are_refused(item: Any, text: str):
 def test_outputs_without_a_row_for_each_instance_are_told():
     with pytest.raises(InvalidArgument, match=r"shape \[3\], which are not 2 rows"):
         rows_of(OutputTensor("y", "FP32", (3,), np.zeros(3, np.float32)), 2)
+
+
+@pytest.mark.parametrize("path", ["identity", "identity/versions/1", "identity/labels/stable"])
+@pytest.mark.parametrize("verb", ["classify", "regress"])
+def test_who_asks_for_what_takes_examples_hears_what_to_use(path: str, verb: str):
+    answer = Wire().call("POST", f"/v1/models/{path}:{verb}", {"examples": [{"x": 1}]})
+    assert answer.status == 501
+    assert "to predict instead" in answer.error

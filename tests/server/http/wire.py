@@ -92,7 +92,7 @@ class Wire:
         self.dataplane = dataplane or FakeDataPlane()
         if beside is None:
             application = application or Application(self.dataplane, limits)
-            self.listener = HttpListener(application.dispatch, limits)
+            self.listener = HttpListener(application.dispatch, limits, foresee=application.foresee)
         else:
             self.listener = beside.listener
         self.transport = Transport()

@@ -39,7 +39,7 @@ async def start(dataplane: DataPlane, options: ServerOptions, path: str) -> List
     limits, refusals = http_rules(options)
     owner = Owner(path)
     application = FrontApplication(dataplane, limits, refusals, owner)
-    listener = HttpListener(application.dispatch, limits, dataplane.access_log)
+    listener = HttpListener(application.dispatch, limits, dataplane.access_log, application.foresee)
     try:
         return await listen(listener.connect, listener.connections, http_address(options))
     except OSError as error:

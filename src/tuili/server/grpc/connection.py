@@ -26,7 +26,7 @@ from tuili.server.grpc.outgoing import Outgoing
 from tuili.server.grpc.payload import Payload
 from tuili.server.grpc.repeats import Repeat, repeat_of
 from tuili.server.grpc.stream import GrpcStream
-from tuili.server.leaving import leave
+from tuili.server.leaving import leave, part
 from tuili.server.listening import keep_alive
 from tuili.server.strangers import stranger
 from tuili.server.tls import lacks_http2
@@ -245,6 +245,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         begin = stop + FRAME_BYTES
         if head is None or head.path != INFER_PATH or head.http_status != 200 or head.malformed:
             return 0
+        if head.data_bytes >= 0:
+            return 0
         if len(data) <= begin or not self._configured:
             return 0
         high, low, kind, data_flags, follows = h2.FRAME_HEAD.unpack_from(data, stop)
@@ -292,6 +294,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         ends = bool(flags & h2.END_STREAM)
         self.credit.spend(stream, length, ends=ends)
         size = length - taken - pad
+        if stream is not None:
+            stream.received += size
         if not size and not ends:
             self._conduct.empty()
         if pad or size > len(data) - start - taken:
@@ -306,6 +310,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         return length
 
     def _half_close(self, stream: GrpcStream) -> None:
+        if stream.misfits and not stream.over:
+            self._drop(stream.number, h2.PROTOCOL_ERROR)
+            return
         stream.half_close()
         if stream.ended:
             self._streams.pop(stream.number, None)
@@ -483,10 +490,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             return
         self._parted, self._leave_by = True, self.now + self._limits.linger_s
         self.outgoing.disconnect()
-        if transport.can_write_eof():
-            transport.write_eof()
-        else:
-            leave(transport)
+        part(transport)
 
     def _fail(self, fault: ConnectionFault) -> None:
         """Say why, and close."""

@@ -24,6 +24,7 @@ from tuili.server.grpc.frames import (
 _MAX_BLOCKS: Final = 256
 _RESOURCE_EXHAUSTED: Final = 8
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _NAME: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 # RFC 9113 section 8.2.2: fields of the connection have no place in HTTP/2.
@@ -43,6 +44,7 @@ class RequestHead(msgspec.Struct, gc=False):
     malformed: bool = False  # RFC 9113 section 8.1.1
     http_status: int = 200  # anything else refuses the request
     excess_bytes: int = 0  # the size of fields that are too large together
+    data_bytes: int = -1  # what DATA comes to by `content-length`, which is seldom sent
     fields: dict[bytes, bytes] | None = None
 
 
@@ -110,6 +112,7 @@ def read_head(fields: list[tuple[bytes, bytes]]) -> RequestHead:
         pseudo = name.startswith(b":")
         regular = regular or not pseudo
         wrong = name in found if pseudo else name in _FORBIDDEN
+        wrong = wrong or (name == b"te" and value != b"trailers")
         if wrong or (pseudo and (regular or name not in _PSEUDO)) or not _NAME.fullmatch(name):
             return RequestHead(malformed=True)
         found[name] = value
@@ -132,6 +135,11 @@ def read_head(fields: list[tuple[bytes, bytes]]) -> RequestHead:
         if match is None:
             return RequestHead(malformed=True)
         head.timeout_s = int(match[1]) * _UNITS[match[2]]
+    length = found.get(b"content-length")
+    if length is not None:
+        if _LENGTH.fullmatch(length) is None:
+            return RequestHead(malformed=True)
+        head.data_bytes = int(length)
     return head
 
 

@@ -49,6 +49,9 @@ class Method:
 INFER_PATH: Final = f"/{SERVICE_NAME}/ModelInfer"
 STREAM_PATH: Final = f"/{SERVICE_NAME}/ModelStreamInfer"
 
+# A message without fields takes any other: all of theirs are unknown to it.
+_ANYTHING: Final = INFERENCE["ServerLiveRequest"]
+
 # All but the two above.
 METHODS: Final[dict[str, Method]] = {
     **{
@@ -60,5 +63,9 @@ METHODS: Final[dict[str, Method]] = {
     f"/{predict.SERVICE}/GetModelMetadata": Method(
         SERVING["GetModelMetadataRequest"], predict.metadata
     ),
+    **{
+        f"/{predict.SERVICE}/{name}": Method(_ANYTHING, predict.classify_or_regress)
+        for name in ("Classify", "Regress", "MultiInference")
+    },
     f"/{predict.MODELS}/GetModelStatus": Method(SERVING["GetModelStatusRequest"], predict.status),
 }

@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, Final
 
-from tuili.errors import InvalidArgument, TuiliError
+from tuili.errors import InvalidArgument, TuiliError, Unsupported
 from tuili.server.dataplane import DataPlane
 from tuili.server.grpc.predict_tensors import proto_of, tensor_of
 from tuili.server.grpc.schema import SERVING
 from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, RequestedOutput
 from tuili.server.tensorflow_serving import (
+    NO_EXAMPLES,
     PREDICT,
     SIGNATURE,
     TYPES,
@@ -120,6 +121,11 @@ def _signatures(found: dict[str, Any]) -> Message:
             for size in item["shape"]:
                 tensor.tensor_shape.dim.add(size=size)
     return signatures
+
+
+def classify_or_regress(dataplane: DataPlane, message: Message) -> Message:
+    """What takes `tf.Example`s."""
+    raise Unsupported(NO_EXAMPLES)
 
 
 def status(dataplane: DataPlane, message: Message) -> Message:

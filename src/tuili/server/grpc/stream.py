@@ -42,6 +42,7 @@ class GrpcStream(msgspec.Struct, eq=False):
     over: bool = False  # answered or gone: the data plane's answers are dropped
     opened: bool = False  # whether response HEADERS went out
     ended: bool = False  # whether the trailers went out
+    received: int = 0  # bytes of DATA, padding aside
     # What the windows did not let through yet.
     outgoing: deque[memoryview] = msgspec.field(default_factory=deque)
     trailer: bytes = b""
@@ -137,6 +138,11 @@ class GrpcStream(msgspec.Struct, eq=False):
             self._end(InternalError("the call ended without a message"))
         else:
             self._call(self._message)
+
+    @property
+    def misfits(self) -> bool:
+        """Whether its DATA was not what `content-length` said (RFC 9113 section 8.1.1)."""
+        return 0 <= self.head.data_bytes != self.received
 
     @property
     def _partial(self) -> bool:

@@ -27,7 +27,7 @@ async def start(
     """Listen (port 0 takes a free one) and answer from `dataplane`."""
     limits = limits or HttpLimits()
     application = Application(dataplane, limits, refusals or Refusals(), webhooks)
-    listener = HttpListener(application.dispatch, limits, access_log)
+    listener = HttpListener(application.dispatch, limits, access_log, application.foresee)
     return await listen(listener.connect, listener.connections, address)
 
 

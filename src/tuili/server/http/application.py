@@ -62,8 +62,9 @@ class Application:
         try:
             match = head.route
             if not isinstance(match, Match):
-                match = self._find(connection, head)
-                if match is None:
+                match = self._find(head)
+                if isinstance(match, Reply):
+                    connection.reply(match)
                     return
             if self._limits.restrictions:
                 self._limits.restrictions.check(match.operation, head.field)
@@ -82,18 +83,27 @@ class Application:
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             self._own_bug(connection, head)
 
-    def _find(self, connection: HttpConnection, head: Head) -> Match | None:
-        """The match of a new head; None after a refusal."""
+    def foresee(self, head: Head) -> Reply | None:
+        """The refusal of a request whatever its body says; None where that is to be read."""
+        found = self._find(head)
+        if isinstance(found, Reply):
+            return found
+        try:
+            self._limits.restrictions.check(found.operation, head.field)
+        except TuiliError as error:
+            return self._refusals.reply(error)
+        return None
+
+    def _find(self, head: Head) -> Match | Reply:
+        """The match of a new head, or its refusal."""
         match = self._routes.find(head.method, head.path)
         if isinstance(match, Match):
             head.route = match
             return match
         if isinstance(match, WrongMethod):
             allow = ", ".join(match.allowed).encode()
-            connection.reply(error_reply(405, "Method Not Allowed", ((b"Allow", allow),)))
-        else:
-            connection.reply(error_reply(404, "Not Found"))
-        return None
+            return error_reply(405, "Method Not Allowed", ((b"Allow", allow),))
+        return error_reply(404, "Not Found")
 
     def _once_live(
         self, connection: HttpConnection, head: Head, match: Match, body: Buffer

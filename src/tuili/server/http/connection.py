@@ -27,7 +27,7 @@ from tuili.server.http.reply import (
     encode_head,
     error_reply,
 )
-from tuili.server.leaving import leave, unread
+from tuili.server.leaving import leave, part, unread
 
 if TYPE_CHECKING:
     from tuili.server.http.listener import HttpListener
@@ -50,6 +50,7 @@ class Cancels(Protocol):
 
 
 Dispatch = Callable[["HttpConnection", Head, Buffer], None]
+Foresee = Callable[[Head], Reply | None]
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -200,6 +201,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._head = head
         self.since_ns = time.monotonic_ns()
         if head.expect_continue and at == len(data):
+            refusal = listener.foresee(head)
+            if refusal is not None:
+                # Whether the body comes all the same, nobody can know (RFC 9110 section 10.1.1).
+                self._turn_away(refusal)
+                return at
             self._write(_CONTINUE)
         if head.content_length == CHUNKED:
             self._chunked = ChunkedBody(listener.limits.max_body_bytes, listener.limits.max_chunks)
@@ -238,10 +244,13 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _refuse(self, error: BadHead) -> None:
         """Answer a request that cannot be trusted, and read no more from this client."""
+        self._connections.complaints.tell(str(error), self.address())
+        self._turn_away(error_reply(error.status, str(error)))
+
+    def _turn_away(self, reply: Reply) -> None:
         self._busy = True
         self._head = None
-        self._connections.complaints.tell(str(error), self.address())
-        self.reply(error_reply(error.status, str(error)))
+        self.reply(reply)
 
     # Replies ---------------------------------------------------------------------------------
 
@@ -392,8 +401,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         if self._head is not None and self._body is None and self._chunked is None:
             leave(transport)
-        elif transport.can_write_eof():
-            transport.write_eof()
+        else:
+            part(transport)
         self._deadline = self._connections.now + self._listener.limits.linger_s
 
     def _pause(self) -> None:

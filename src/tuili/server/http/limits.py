@@ -30,4 +30,6 @@ class HttpLimits:
     # Whether a chunked body may come with a Content-Length, which then means nothing.
     length_beside_chunks: bool = False
     host_optional: bool = False  # whether HTTP/1.1 may come without Host
+    # Whether health is told in the body too, as by KServe, and at `/`; Triton does neither.
+    health_in_body: bool = True
     restrictions: Restrictions = field(default_factory=Restrictions)

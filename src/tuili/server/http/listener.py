@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tuili.server.buffers import BufferPool
-from tuili.server.http.connection import Dispatch, HttpConnection
+from tuili.server.http.connection import Dispatch, Foresee, HttpConnection
 from tuili.server.http.head import Head
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.logged import LoggedConnection
@@ -18,13 +18,21 @@ _MAX_CACHED_HEAD: Final = 2048
 
 
 class HttpListener:
-    """Makes connections; their requests go to `dispatch`, which never raises."""
+    """Makes connections; their requests go to `dispatch`, which never raises.
+
+    `foresee` tells of a head how its request is refused whatever its body says.
+    """
 
     def __init__(
-        self, dispatch: Dispatch, limits: HttpLimits, access_log: AccessLog | None = None
+        self,
+        dispatch: Dispatch,
+        limits: HttpLimits,
+        access_log: AccessLog | None = None,
+        foresee: Foresee = lambda _: None,
     ) -> None:
         self._access_log = access_log
         self.dispatch = dispatch
+        self.foresee = foresee
         self.limits = limits
         self.connections = Connections(limits.max_connections)
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BYTES))

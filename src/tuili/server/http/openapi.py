@@ -15,6 +15,7 @@ _SUMMARY: Final = {
     "server_metadata": "Name, version and extensions of the server",
     "server_live": "Whether the process works",
     "server_ready": "Whether requests should be sent here",
+    "server_alive": "Whether the process works, as KServe V1 asks for it",
     "all_statistics": "Statistics of all models",
     "model_metadata": "Inputs, outputs and versions of a model",
     "model_ready": "Whether a model version answers",
@@ -49,6 +50,8 @@ _SUMMARY: Final = {
     "predict": "Run the model as TensorFlow Serving and KServe V1 do, on rows or columns of JSON",
     "predict_models": "The models that answer, as KServe V1 lists them",
     "predict_status": "States of a model's versions, as TensorFlow Serving and KServe V1 tell them",
+    "classify": "Says to use predict instead: models here read no tf.Example",
+    "regress": "Says to use predict instead: models here read no tf.Example",
     "predict_metadata": "Inputs and outputs of a model as a signature of TensorFlow",
     "openapi": "This document",
 }

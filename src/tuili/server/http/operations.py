@@ -10,7 +10,12 @@ from typing import Any, Final, Literal
 from tuili.errors import InvalidArgument, Unsupported
 from tuili.server.http.call import Call
 from tuili.server.http.openapi import openapi_document
-from tuili.server.http.predict_about import predict_metadata, predict_models, predict_status
+from tuili.server.http.predict_about import (
+    classify_or_regress,
+    predict_metadata,
+    predict_models,
+    predict_status,
+)
 from tuili.server.http.reply import TEXT, Reply, error_reply, json_reply
 from tuili.server.http.rollouts import ROLLOUT_OPERATIONS
 from tuili.server.protocol.parameters import wrong_type
@@ -26,17 +31,31 @@ _NOT_READY: Final = "Model version not ready"
 
 
 def server_live(call: Call) -> Reply:
-    """Whether the process works; the body is empty, as in Triton."""
-    return Reply(200 if call.dataplane.server_live() else 400, (), TEXT)
+    """Whether the process works."""
+    return _healthy(call, {"live": True}) if call.dataplane.server_live() else Reply(400, (), TEXT)
+
+
+def server_alive(call: Call) -> Reply:
+    """The liveness of KServe V1, whose servers have it at their root."""
+    if not call.limits.health_in_body:
+        return error_reply(404, "Not Found")
+    return _healthy(call, {"status": "alive"})
 
 
 def server_ready(call: Call) -> Reply | Awaitable[Reply]:
-    """Whether requests should be sent here; as in Triton empty if so, and why not otherwise."""
+    """Whether requests should be sent here, and why not otherwise."""
 
     def reply(found: Verdict) -> Reply:
-        return Reply(200, (), TEXT) if found.ready else error_reply(400, found.why or "not ready")
+        if found.ready:
+            return _healthy(call, {"ready": True})
+        return error_reply(400, found.why or "not ready")
 
     return then(call.dataplane.server_verdict(), reply)
+
+
+def _healthy(call: Call, told: dict[str, Any]) -> Reply:
+    """All is well: in words where clients may read them, by the status alone as in Triton."""
+    return json_reply(told) if call.limits.health_in_body else Reply(200, (), TEXT)
 
 
 def model_metadata(call: Call) -> Reply | Awaitable[Reply]:
@@ -50,7 +69,7 @@ def model_ready(call: Call) -> Reply | Awaitable[Reply]:
 
     def reply(found: Verdict) -> Reply:
         if found.ready:
-            return Reply(200, (), TEXT)
+            return _healthy(call, {"name": call.match.model, "ready": True})
         return error_reply(400, f"{_NOT_READY}: {found.why}" if found.why else _NOT_READY)
 
     return then(call.dataplane.model_verdict(call.match.model, call.match.version), reply)
@@ -188,6 +207,7 @@ Operation = Callable[[Call], "Reply | Awaitable[Reply]"]
 OPERATIONS: Final[dict[str, Operation]] = {
     "server_metadata": server_metadata,
     "server_live": server_live,
+    "server_alive": server_alive,
     "server_ready": server_ready,
     "all_statistics": model_statistics,
     "model_metadata": model_metadata,
@@ -198,6 +218,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "logging": logging,
     "predict_models": predict_models,
     "predict_status": predict_status,
+    "classify": classify_or_regress,
+    "regress": classify_or_regress,
     "predict_metadata": predict_metadata,
     "repository_index": repository_index,
     "repository_load": repository_load,

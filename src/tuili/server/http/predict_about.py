@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+from tuili.errors import Unsupported
 from tuili.server.http.call import Call
 from tuili.server.http.reply import Reply, json_reply
 from tuili.server.tensorflow_serving import (
+    NO_EXAMPLES,
     PREDICT,
     SIGNATURE,
     TYPES,
@@ -35,6 +37,11 @@ def predict_status(call: Call) -> Reply:
 def _state(found: VersionState) -> dict[str, Any]:
     told = {"error_code": "UNKNOWN" if found.reason else "OK", "error_message": found.reason}
     return {"version": found.version, "state": found.state.name, "status": told}
+
+
+def classify_or_regress(call: Call) -> Reply:
+    """What takes `tf.Example`s, which only a SavedModel knows how to read."""
+    raise Unsupported(NO_EXAMPLES)
 
 
 def predict_metadata(call: Call) -> Reply | Awaitable[Reply]:

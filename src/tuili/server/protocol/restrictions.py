@@ -14,14 +14,14 @@ from tuili.errors import InvalidArgument, Restricted, nearest
 
 # Operations of HTTP (see its table of routes) and methods of gRPC, by category.
 _OPERATIONS: Final[dict[str, tuple[str, ...]]] = {
-    "health": ("server_live", "server_ready", "model_ready", "predict_status",
+    "health": ("server_live", "server_alive", "server_ready", "model_ready", "predict_status",
                "ServerLive", "ServerReady", "ModelReady", "Check", "GetModelStatus"),
     "metadata": ("server_metadata", "model_metadata", "openapi",
                  "predict_models", "predict_metadata", "ServerMetadata", "ModelMetadata",
                  "GetModelMetadata"),
     "inference": ("infer", "generate", "generate_stream", "job_submit", "job_status", "job_result",
-                  "job_cancel", "feedback", "predict", "ModelInfer", "ModelStreamInfer",
-                  "Predict"),
+                  "job_cancel", "feedback", "predict", "classify", "regress", "ModelInfer",
+                  "ModelStreamInfer", "Predict", "Classify", "Regress", "MultiInference"),
     "shared-memory": ("system_shm_status", "system_shm_register", "system_shm_unregister",
                       "cuda_shm_status", "cuda_shm_register", "cuda_shm_unregister",
                       "SystemSharedMemoryStatus", "SystemSharedMemoryRegister",
