@@ -239,6 +239,12 @@ def test_a_plan_is_remembered_but_requests_do_not_share_their_parameters():
         ({"inputs": [tensor("FP32", [True], [1])]}, "Unable to parse 'shape'"),
         ({"inputs": [tensor("FP32", [1 << 62, 4], [1])]}, "causes total element count to exceed"),
         ({"inputs": [tensor("FP32", [1 << 61], [1])]}, "byte size overflow for input"),
+        ({"inputs": [tensor("FP32", [0, 1 << 62, 4], [])]}, "4] has too many elements"),
+        ({"inputs": [tensor("FP64", [0, 1 << 60], [])]}, "6] has too many elements"),
+        (
+            {"inputs": [tensor("FP32", [1] * 33, [1])]},
+            "33 dims, expected 32 at most",
+        ),
         ({"inputs": [tensor("FP99", [1], [1])]}, "invalid datatype"),
         ({"inputs": [tensor("FP32", [1])]}, "no field is set"),
         (

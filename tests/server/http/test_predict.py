@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,12 @@ def test_a_label_names_a_version():
         ("identity", {"instances": [[1, 2], [3]]}, 400, "at depth 1 differ in length"),
         ("identity", {"instances": [[1], 2]}, 400, "at depth 1 differ in length"),
         ("identity", {"instances": [1, [2]]}, 400, "mixed at depth 1"),
+        (
+            "identity",
+            {"inputs": json.loads("[" * 70 + "1" + "]" * 70)},
+            400,
+            "input 'INPUT': a shape has 70 dims, expected 32 at most",
+        ),
         ("identity", {"instances": ["one"]}, 400, "non-number as double: input 'INPUT' is FP32"),
         ("nope", {"inputs": [1]}, 404, "unknown model: 'nope'"),
         ("repeat", {"instances": [[1]]}, 501, "decoupled"),

@@ -20,7 +20,7 @@ from tuili.server.http.json_text import parse_json
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import Buffer
-from tuili.server.protocol.datatypes import NUMPY, decode_bytes
+from tuili.server.protocol.datatypes import NUMPY, decode_bytes, element_count
 from tuili.server.protocol.messages import (
     InferRequest,
     InputTensor,
@@ -239,6 +239,10 @@ def _check_size(name: str, shape: tuple[int, ...], itemsize: int) -> None:
             f"byte size overflow for input '{name}': element count ({count}) * data type size"
             f" ({itemsize}) exceeds maximum allowed size ({_INT64_MAX})"
         )
+    try:
+        element_count(shape)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"invalid shape for input '{name}': {error}") from None
 
 
 def _binary_size(planned: PlannedInput, size: Any) -> int:

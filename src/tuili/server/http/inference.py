@@ -113,7 +113,7 @@ def _raw_shape(name: str, dims: list[int], size: int, item: int) -> list[int]:
             " one variable-sized dimension"
         )
     if unknown:
-        known = item * element_count(dim for dim in dims if dim >= 0)
+        known = item * element_count([dim for dim in dims if dim >= 0])
         dims[unknown[0]] = size // known if known else 0
     return dims
 

@@ -11,7 +11,7 @@ import numpy as np
 from tuili.errors import InvalidArgument
 from tuili.server.http.json_tensors import array_from_json, flatten
 from tuili.server.http.refusals import JsonMistake
-from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY
+from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, element_count
 from tuili.server.protocol.messages import Array, InputTensor, OutputTensor
 
 # The key of an object that stands for bytes which are no text.
@@ -24,6 +24,10 @@ _F32: Final = "FP32"
 def tensor_of(name: str, datatype: str, value: Any) -> InputTensor:
     """An input of a model from a scalar or nested lists."""
     shape = _shape_of(name, value)
+    try:
+        element_count(shape)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"input '{name}': {error}") from None
     data = value if isinstance(value, list) else [value]
     if datatype == "BYTES":
         array = np.empty(shape, object)

@@ -6,7 +6,7 @@ memory it is an object array of `bytes`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -25,16 +25,26 @@ DTYPE: Final[dict[str, DType]] = {kind.kserve: kind for kind in DType if kind.ks
 RAW_ONLY: Final = frozenset(("FP16", "BF16"))
 
 
-def element_count(shape: Iterable[int]) -> int:
+# What arrays of NumPy have at most: dims, and elements that an address space could hold. One that
+# is empty has strides all the same, as if it were not.
+_MOST_DIMS: Final = 32
+_MOST_ELEMENTS: Final = 1 << 62
+_MOST_IF_EMPTY: Final = 1 << 59
+
+
+def element_count(shape: Sequence[int]) -> int:
     """The number of elements of a concrete shape, refusing what cannot be one."""
-    count = 1
+    if len(shape) > _MOST_DIMS:
+        raise InvalidArgument(f"a shape has {len(shape)} dims, expected {_MOST_DIMS} at most")
+    extent = 1
     for dim in shape:
         if dim < 0:
             raise InvalidArgument(f"shape {list(shape)} has the negative dim {dim}")
-        count *= dim
-    if count > 1 << 62:
+        extent *= dim or 1
+    empty = 0 in shape
+    if extent > (_MOST_IF_EMPTY if empty else _MOST_ELEMENTS):
         raise InvalidArgument(f"shape {list(shape)} has too many elements")
-    return count
+    return 0 if empty else extent
 
 
 def decode(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer) -> Array:

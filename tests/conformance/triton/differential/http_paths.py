@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.conformance.triton.differential.wire import Case, http
 
-_VERBS = ("GET", "POST", "PUT", "DELETE", "HEAD")
+_VERBS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
 _PATHS = (
     "/v2",
     "/v2/health/live",
@@ -23,9 +23,15 @@ _PATHS = (
     "/v2/models/writer/generate",
     "/v2/models/writer/generate_stream",
     "/v2/models/add_sub/trace/setting",
+    "/v2/models/add_sub/versions/1/trace/setting",
+    "/v2/models/writer/versions/1/generate",
+    "/v2/models/writer/versions/1/generate_stream",
     "/v2/trace/setting",
     "/v2/logging",
     "/v2/repository/index",
+    "/v2/repository/main/index",
+    "/v2/repository/main/models/nobody/load",
+    "/v2/repository/main/models/nobody/unload",
     "/v2/repository/models/nobody/load",
     "/v2/repository/models/nobody/unload",
     "/v2/systemsharedmemory/status",

@@ -26,6 +26,7 @@ from tests.conformance.triton import servers
 from tests.conformance.triton.differential import (
     grpc_cases,
     http_infer,
+    http_oddities,
     http_operations,
     http_paths,
     models,
@@ -66,6 +67,7 @@ def all_cases() -> list[Case]:
         *grpc_cases.cases(),
         *http_operations.cases(),
         *http_paths.cases(),
+        *http_oddities.cases(),
     ]
     return sorted(found, key=lambda case: case.name in _FATAL)
 
