@@ -81,22 +81,26 @@ class Http:
     def waits(self):
         return len(self.wire.answers()) < self.asked
 
-    def ask(self, model, arrays, outputs=()):
+    def entry(self, array):
+        return {"parameters": {"binary_data_size": array.nbytes}}
+
+    def document(self, model, arrays, outputs):
         entries = [
             {
                 "name": name,
                 "datatype": {kind: text for text, kind in KINDS.items()}[array.dtype.type],
                 "shape": array.shape,
-                "parameters": {"binary_data_size": array.nbytes},
+                **self.entry(array),
             }
             for name, array in arrays.items()
         ]
         document = {"inputs": entries, "parameters": {"binary_data_output": True}}
-        if outputs:
-            document["outputs"] = [{"name": name} for name in outputs]
+        return document | ({"outputs": [{"name": name} for name in outputs]} if outputs else {})
+
+    def ask(self, model, arrays, outputs=()):
         data = b"".join(array.tobytes() for array in arrays.values())
         self.asked += 1
-        self.wire.feed(http_wire.binary_infer(document, data, model))
+        self.wire.feed(http_wire.binary_infer(self.document(model, arrays, outputs), data, model))
 
     def answer(self):
         found = self.wire.answers()[-1]
@@ -108,6 +112,54 @@ class Http:
             [(each["name"], each["datatype"], each["shape"]) for each in outputs],
             found.body[length:],
         )
+
+
+class Named(Http):
+    """Each of its requests has an id of its own, which comes back."""
+
+    def document(self, model, arrays, outputs):
+        ident = {"id": f"request {self.asked}"}
+        return ident | super().document(model, arrays, outputs)
+
+    def answer(self):
+        found = self.wire.answers()[-1]
+        if found.status == 200:
+            length = int(found.headers["inference-header-content-length"])
+            ident = http_wire.json.loads(found.body[:length])["id"]
+            assert ident == f"request {self.asked}"
+        return super().answer()
+
+
+class Numbers(Http):
+    """Numbers as JSON, there and back."""
+
+    def entry(self, array):
+        return {"data": array.tolist()}
+
+    def document(self, model, arrays, outputs):
+        document = super().document(model, arrays, outputs)
+        del document["parameters"]
+        return document
+
+    def ask(self, model, arrays, outputs=()):
+        self.asked += 1
+        body = self.document(model, arrays, outputs)
+        self.wire.feed(http_wire.request("POST", f"/v2/models/{model}/infer", body))
+
+    def answer(self):
+        found = self.wire.answers()[-1]
+        if found.status != 200:
+            return found.error
+        return {
+            each["name"]: np.array(each["data"], KINDS[each["datatype"]]).reshape(each["shape"])
+            for each in found.json["outputs"]
+        }
+
+
+class NumbersThere(Named):
+    """Numbers as JSON there, bytes back, and ids."""
+
+    entry, ask = Numbers.entry, Numbers.ask
 
 
 class Grpc:
@@ -143,6 +195,9 @@ class Grpc:
         )
 
 
+HTTP = [Http, Named, Numbers, NumbersThere]
+
+
 def _read(described, data):
     found = {}
     for name, kind, shape in described:
@@ -171,7 +226,7 @@ def with_clients(repository, protocol, count, scenario, **options):
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("protocol", [Http, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
 @pytest.mark.parametrize("model", ["one", "two", "open", "alone", "numbers", "large"])
 def test_every_client_gets_its_own_numbers(repository, gone_the_express_way, protocol, model):
     async def scenario(dataplane, clients):
@@ -236,7 +291,7 @@ def test_requests_that_name_their_inputs_in_another_order_may_be_joined(
     assert len(gone_the_express_way) == 3 * 4 - 2
 
 
-@pytest.mark.parametrize("protocol", [Http, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
 def test_wanted_outputs_come_in_their_order(repository, protocol):
     async def scenario(dataplane, clients):
         arrays = inputs("two", 2, 1)
@@ -250,7 +305,7 @@ def test_wanted_outputs_come_in_their_order(repository, protocol):
     with_clients(repository, protocol, 1, scenario)
 
 
-@pytest.mark.parametrize("protocol", [Http, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
 def test_models_with_the_same_words_are_told_apart(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for turn in range(6):
@@ -264,7 +319,7 @@ def test_models_with_the_same_words_are_told_apart(repository, gone_the_express_
     assert gone_the_express_way == ["one", "queue"] * 2
 
 
-@pytest.mark.parametrize("protocol", [Http, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
 def test_a_full_queue_refuses_on_this_way_too(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         clients[0].ask("queue", inputs("queue", 1, 0))
@@ -280,7 +335,7 @@ def test_a_full_queue_refuses_on_this_way_too(repository, gone_the_express_way, 
     assert len(gone_the_express_way) == 4
 
 
-@pytest.mark.parametrize("protocol", [Http, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
 def test_words_mean_nothing_once_their_model_is_gone(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for seed in range(2):
@@ -302,7 +357,7 @@ def test_words_mean_nothing_once_their_model_is_gone(repository, gone_the_expres
     assert gone_the_express_way == ["one"]
 
 
-@pytest.mark.parametrize("protocol", [Http, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
 def test_models_on_demand_are_used_the_long_way(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for seed in range(3):
@@ -315,7 +370,7 @@ def test_models_on_demand_are_used_the_long_way(repository, gone_the_express_way
     assert gone_the_express_way == []
 
 
-@pytest.mark.parametrize("protocol", [Http, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
 def test_a_client_that_goes_takes_its_request_back(repository, protocol):
     async def scenario(dataplane, clients):
         clients[0].ask("one", inputs("one", 1, 0))

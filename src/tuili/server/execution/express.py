@@ -8,7 +8,7 @@ a batch of such requests is joined as bytes and split as bytes, and no array is 
 Only what is plain goes this way; all its tensors may lie in shared memory instead. Bytes are joined
 and split only where they are few: large tensors become arrays again, to run and to be answered. A
 model behind a roll-out, a door, a cache, a layout or sequences takes the long way, as does a
-request with parameters or an id.
+request with parameters.
 """
 
 from __future__ import annotations
@@ -94,9 +94,10 @@ def common(
 ) -> dict[str, Any] | None:
     """The fields of an `Express` for requests with the words of this one; None if it is not plain.
 
-    `places` tell where each input lies among the bytes that a request brings.
+    Its id is not one of them. `places` tell where each input lies among the bytes that a request
+    brings.
     """
-    if request.id or request.parameters or not request.inputs:
+    if request.parameters or not request.inputs:
         return None
     if not _are_plain(request, standing):
         return None

@@ -99,7 +99,7 @@ class ExpressDesk:
     def learn(self, message: Buffer, request: InferRequest, plan: Plan, origin: object) -> None:
         """Remember the words of a request that came the long way, if such may go the short one."""
         servable = self._dataplane.express_servable(request)
-        if servable is None or plan.empty_final or not isinstance(origin, Known):
+        if servable is None or request.id or plan.empty_final or not isinstance(origin, Known):
             return
         standing = None if plan.raw_count else self._dataplane.standing(request)
         size = 0

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from tuili.errors import InvalidArgument
+from tuili.server.http.infer_reply import Form
 from tuili.server.http.json_tensors import array_from_json
 from tuili.server.http.json_text import parse_json
 from tuili.server.http.limits import HttpLimits
@@ -55,9 +56,9 @@ class Plan(msgspec.Struct):
     id: str
     outputs: list[RequestedOutput] | None
     parameters: Parameters | None
-    binary_default: bool
-    binary: dict[str, bool]  # the outputs that say it for themselves
+    form: Form
     constant: bool  # nothing in it changes from request to request
+    in_text: int = 0  # how many inputs have their data in it
 
 
 class InferDecoder:
@@ -147,9 +148,9 @@ def plan_request(document: Any) -> Plan:
         id=ident,
         outputs=outputs,
         parameters=parameters,
-        binary_default=binary_default,
-        binary=binary,
+        form=Form(binary_default, binary),
         constant=not ident and all(item.array is None for item in inputs),
+        in_text=sum(item.array is not None for item in inputs),
     )
 
 

@@ -1,9 +1,14 @@
-"""The express way in HTTP: by the words of the JSON part, to the head of the reply."""
+"""The express way in HTTP: by the words of the JSON part, to the head of the reply.
+
+Tensors come and go as bytes, or as arrays of numbers in the JSON.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -13,70 +18,123 @@ from tuili.server.dataplane import DataPlane
 from tuili.server.execution.express import Dims, Express, common
 from tuili.server.http.codec import Plan
 from tuili.server.http.connection import HttpConnection
+from tuili.server.http.cut import Slot, are_right, cut, cut_id, raw_of, slots_of
 from tuili.server.http.head import Head
-from tuili.server.http.infer_reply import EVERYTHING_BINARY, encode_body, frame
+from tuili.server.http.infer_reply import (
+    ALL_BINARY,
+    NONE_BINARY,
+    encode_body,
+    frame_head,
+)
+from tuili.server.http.json_text import dump_numbers
+from tuili.server.http.limits import HttpLimits
 from tuili.server.http.reply import Buffer
 from tuili.server.http.routes import Match
+from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse, OutputTensor
+from tuili.server.serving.servable import Servable
 
 _MAX_KNOWN: Final = 1024
 _MAX_HEADS: Final = 64
 _MAX_TEXT: Final = 4096
+_DATA: Final = b'"data":'
+_NO_NUMBERS: Final = RAW_ONLY | {"BYTES"}
 
 Answer = Callable[[HttpConnection, "InferResponse | TuiliError"], None]
 
 
 class HttpExpress(Express):
-    """What requests with the same route and JSON text have in common."""
+    """What requests with the same route and JSON words have in common.
+
+    `slots` are the inputs whose numbers are in the JSON, () where none is; `numbers` tells whether
+    those of the outputs go there, and `named` whether each request has an id, as its `request` has.
+    """
 
     long_way: Answer
-    heads: dict[tuple[Dims, ...], bytes]
+    slots: tuple[Slot, ...]
+    numbers: bool
+    named: bool
+    heads: dict[tuple[Dims, ...], list[bytes]]
+
+    def of_id(self, ident: str) -> HttpExpress:
+        """The same for the one request that has this id."""
+        words, found = self.request, copy(self)
+        found.request = InferRequest(
+            words.model, [], words.version, ident, words.outputs, shared=words.shared
+        )
+        return found
 
     def send(self, target: HttpConnection, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
-        """Answer a connection: a remembered head, then the bytes."""
-        head = self.heads.get(shapes)
-        if head is None:
-            head = self._learn(shapes, parts)
-        target.reply_known(head, parts)
+        """Answer a connection: a remembered head and the bytes, or numbers in a remembered text."""
+        heads = self.heads.get(shapes)
+        if heads is None:
+            heads = self._learn(shapes, parts)
+        if not self.numbers and not self.named:
+            target.reply_known(heads[0], parts)
+            return
+        text = [b'{"id":"%b",' % self.request.id.encode() if self.named else b"{"]
+        if self.numbers:
+            rules = self.servable.signature.outputs
+            for head, name, part in zip(heads, self.wanted, parts, strict=False):
+                text += (head, dump_numbers(np.frombuffer(part, NUMPY[rules[name].datatype])))
+            target.reply_known(frame_head(b"".join((*text, heads[-1])), []), [])
+        else:
+            brought = parts if self.standing is None else []
+            target.reply_known(frame_head(text[0] + heads[0], brought), parts)
 
-    def _learn(self, shapes: tuple[Dims, ...], parts: list[bytes]) -> bytes:
+    def _learn(self, shapes: tuple[Dims, ...], parts: list[bytes]) -> list[bytes]:
         rules = self.servable.signature.outputs
         outputs = [
             OutputTensor(name, rules[name].datatype, shape, self._data(part))
             for name, shape, part in zip(self.wanted, shapes, parts, strict=True)
         ]
         response = InferResponse(self.request.model, self.servable.version, outputs)
-        text, _ = encode_body(response, EVERYTHING_BINARY)
-        head = bytes(frame(text, list(parts) if self.standing is None else [])[0])
+        text, _ = encode_body(response, NONE_BINARY if self.numbers else ALL_BINARY)
+        if self.numbers:
+            *starts, end = text[1:].split(_DATA + b"[]")
+            heads = [*(start + _DATA for start in starts), end]
+        elif self.named:
+            heads = [text[1:]]
+        else:
+            heads = [frame_head(text, parts if self.standing is None else [])]
         if len(self.heads) >= _MAX_HEADS:
             self.heads.clear()
-        self.heads[shapes] = head
-        return head
+        self.heads[shapes] = heads
+        return heads
 
     def _data(self, part: bytes) -> Array | None:
-        return np.frombuffer(part, np.uint8) if self.standing is None else None
+        if self.standing is not None:
+            return None
+        return np.frombuffer(b"" if self.numbers else part, np.uint8)
 
 
 class ExpressDesk:
     """Knows the words that came before; one per front end."""
 
-    def __init__(self, dataplane: DataPlane) -> None:
+    def __init__(self, dataplane: DataPlane, limits: HttpLimits) -> None:
         self._dataplane = dataplane
+        self._limits = limits
         self._known: dict[tuple[bytes, str, str], HttpExpress] = {}
 
     def take(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> bool:
         """Queue a request if its words are known; TuiliError when it is refused."""
-        length = head.json_length
-        if length is None:
-            length = len(body)  # No tensor comes as bytes: they lie in shared memory, or are text.
-        if not 0 < length <= _MAX_TEXT or match.label or head.coding != b"identity":
+        if match.label or head.coding != b"identity":
             return False
-        key = (bytes(body[:length]), match.model, match.version)
+        words, ident, arrays, length = self._words(head, body)
+        if not 0 < len(words) <= _MAX_TEXT:
+            return False
+        key = (words, match.model, match.version)
         known = self._known.get(key)
-        if known is None or len(body) - length != known.size_bytes:
+        if known is None:
+            return False
+        raw = raw_of(known.slots, arrays, self._limits) if arrays else body[length:]
+        if raw is None or len(raw) != known.size_bytes:
             return False
         ticket = self._dataplane.express(
-            known, body[length:], partial(known.long_way, connection), connection
+            known.of_id(ident) if ident else known,
+            raw,
+            partial(known.long_way, connection),
+            connection,
         )
         if ticket is None:
             del self._known[key]
@@ -84,25 +142,58 @@ class ExpressDesk:
         connection.work = ticket
         return True
 
+    def _words(self, head: Head, body: Buffer) -> tuple[bytes, str, list[bytes], int]:
+        """What a request says, its id, the arrays of numbers in it, and how long its JSON is."""
+        length = head.json_length
+        if length is not None:
+            # Tensors come as bytes.
+            text = bytes(body[:length]) if 0 < length <= _MAX_TEXT else b""
+            return *cut_id(text), [], length
+        # They are numbers in the text, or lie in shared memory.
+        if len(body) > self._limits.max_json_bytes:
+            return b"", "", [], 0
+        text, arrays = cut(bytes(body))
+        return *cut_id(text), arrays, len(body)
+
     def learn(
         self, head: Head, match: Match, body: Buffer, request: InferRequest, plan: Plan, way: Answer
     ) -> None:
         """Remember the words of a request that came the long way, if such may go the short one."""
-        length = len(body) if head.json_length is None else head.json_length
-        if not plan.constant or match.label or not 0 < length <= _MAX_TEXT:
+        if match.label or request.parameters or head.coding != b"identity":
+            return
+        words, ident, arrays, _ = self._words(head, body)
+        if not 0 < len(words) <= _MAX_TEXT or ident != request.id or len(arrays) != plan.in_text:
             return
         servable = self._dataplane.express_servable(request)
-        if servable is None:
+        changes = bool(ident or arrays)
+        if servable is None or (changes and not are_right(words, request, self._limits)):
             return
-        standing = None if plan.binary_bytes else self._dataplane.standing(request)
-        places = [] if standing else [(item.start, item.stop) for item in plan.inputs]
-        fields = common(servable, request, places, plan.binary_bytes, standing)
+        standing = None if plan.binary_bytes or arrays else self._dataplane.standing(request)
+        places = _places(request) if arrays else [(item.start, item.stop) for item in plan.inputs]
+        size = places[-1][1] if arrays else plan.binary_bytes
+        fields = common(servable, request, [] if standing else places, size, standing)
         if fields is None:
             return
-        binary = [plan.binary.get(name, plan.binary_default) for name in fields["wanted"]]
-        if standing is None and not all(binary):
+        binary = {plan.form.of(name) for name in fields["wanted"]}
+        numbers = standing is None and not all(binary)
+        if numbers and not _may_be_numbers(servable, fields["wanted"], binary):
             return
         if len(self._known) >= _MAX_KNOWN:
             del self._known[next(iter(self._known))]
-        key = (bytes(body[:length]), match.model, match.version)
-        self._known[key] = HttpExpress(**fields, long_way=way, heads={})
+        slots = slots_of(request.inputs) if arrays else ()
+        self._known[words, match.model, match.version] = HttpExpress(
+            **fields, long_way=way, slots=slots, numbers=numbers, named=bool(ident), heads={}
+        )
+
+
+def _places(request: InferRequest) -> list[tuple[int, int]]:
+    """Where each input lies in the bytes that its numbers become."""
+    sizes = [0 if each.data is None else each.data.nbytes for each in request.inputs]
+    stops = list(accumulate(sizes))
+    return list(zip([0, *stops], stops, strict=False))
+
+
+def _may_be_numbers(servable: Servable, wanted: Sequence[str], binary: set[bool]) -> bool:
+    """Whether all outputs are asked for as numbers, and can be."""
+    kinds = {servable.signature.outputs[name].datatype for name in wanted}
+    return not any(binary) and not kinds & _NO_NUMBERS

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from tuili.server.http.codec import Plan
+import msgspec
+
 from tuili.server.http.json_tensors import json_from_array
 from tuili.server.http.json_text import dump_json
 from tuili.server.http.reply import Buffer
@@ -20,7 +22,21 @@ _BINARY_HEAD: Final = (
 _JSON_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b"
 )
-EVERYTHING_BINARY: Final = Plan([], 0, "", None, None, True, {}, True)
+
+
+class Form(msgspec.Struct, frozen=True):
+    """Which outputs a request wants as bytes behind the JSON; the others are arrays in it."""
+
+    default: bool
+    binary: dict[str, bool] = {}  # of the outputs that say it for themselves
+
+    def of(self, name: str) -> bool:
+        """Whether this output goes as bytes."""
+        return self.binary.get(name, self.default)
+
+
+ALL_BINARY: Final = Form(True)
+NONE_BINARY: Final = Form(False)
 
 
 class ReplyEncoder:
@@ -29,13 +45,13 @@ class ReplyEncoder:
     def __init__(self) -> None:
         self._heads: dict[tuple[Any, ...], bytes] = {}
 
-    def encode(self, response: InferResponse, plan: Plan) -> list[Buffer]:
+    def encode(self, response: InferResponse, form: Form) -> list[Buffer]:
         """The whole reply, status line included; the first part is `bytes`."""
-        if plan.binary_default and not plan.binary and not response.id:
+        if form.default and not form.binary and not response.id:
             whole = self._known(response)
             if whole is not None:
                 return whole
-        text, blobs = encode_body(response, plan)
+        text, blobs = encode_body(response, form)
         return frame(text, blobs, _variant_field(response))
 
     def _known(self, response: InferResponse) -> list[Buffer] | None:
@@ -52,15 +68,15 @@ class ReplyEncoder:
             blobs.append(data.tobytes() if data.nbytes < 16384 else encode(data, ""))
         found = self._heads.get(tuple(key))
         if found is None:
-            text, _ = encode_body(response, EVERYTHING_BINARY)
-            found = frame(text, blobs)[0]
+            text, _ = encode_body(response, ALL_BINARY)
+            found = frame_head(text, blobs)
             if len(self._heads) >= _MAX_HEADS:
                 del self._heads[next(iter(self._heads))]
-            self._heads[tuple(key)] = bytes(found)
+            self._heads[tuple(key)] = found
         return [found, *blobs]
 
 
-def encode_body(response: InferResponse, plan: Plan) -> tuple[bytes, list[Buffer]]:
+def encode_body(response: InferResponse, form: Form) -> tuple[bytes, list[Buffer]]:
     """The JSON text of a response and its binary outputs."""
     document: dict[str, Any] = {}
     if response.id:
@@ -73,14 +89,14 @@ def encode_body(response: InferResponse, plan: Plan) -> tuple[bytes, list[Buffer
     finite = True
     entries: list[dict[str, Any]] = []
     for output in response.outputs:
-        entry, output_finite = _describe(output, plan, blobs)
+        entry, output_finite = _describe(output, form, blobs)
         finite = finite and output_finite
         entries.append(entry)
     document["outputs"] = entries
     return dump_json(document, finite), blobs
 
 
-def _describe(output: OutputTensor, plan: Plan, blobs: list[Buffer]) -> tuple[dict[str, Any], bool]:
+def _describe(output: OutputTensor, form: Form, blobs: list[Buffer]) -> tuple[dict[str, Any], bool]:
     """The JSON entry of an output; what goes as bytes is added to `blobs`."""
     entry: dict[str, Any] = {
         "name": output.name,
@@ -90,7 +106,7 @@ def _describe(output: OutputTensor, plan: Plan, blobs: list[Buffer]) -> tuple[di
     parameters = dict(output.parameters) if output.parameters else {}
     finite = True
     if output.data is not None:
-        if plan.binary.get(output.name, plan.binary_default):
+        if form.of(output.name):
             blob = encode(output.data, output.datatype)
             parameters["binary_data_size"] = len(blob)
             blobs.append(blob)
@@ -103,10 +119,14 @@ def _describe(output: OutputTensor, plan: Plan, blobs: list[Buffer]) -> tuple[di
 
 def frame(text: bytes, blobs: list[Buffer], fields: bytes = b"") -> list[Buffer]:
     """Status line, fields and JSON in the first part, the binary outputs after it."""
+    return [frame_head(text, blobs, fields), *blobs]
+
+
+def frame_head(text: bytes, blobs: Sequence[Buffer], fields: bytes = b"") -> bytes:
+    """What comes before the binary outputs."""
     if not blobs:
-        return [_JSON_HEAD % (len(text), fields, text)]
-    total = len(text) + sum(map(len, blobs))
-    return [_BINARY_HEAD % (len(text), total, fields, text), *blobs]
+        return _JSON_HEAD % (len(text), fields, text)
+    return _BINARY_HEAD % (len(text), len(text) + sum(map(len, blobs)), fields, text)
 
 
 def variant_headers(response: InferResponse) -> tuple[tuple[bytes, bytes], ...]:

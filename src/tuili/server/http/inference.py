@@ -16,7 +16,8 @@ from tuili.server.http.connection import HttpConnection
 from tuili.server.http.express import ExpressDesk
 from tuili.server.http.head import Head
 from tuili.server.http.infer_reply import (
-    EVERYTHING_BINARY,
+    ALL_BINARY,
+    Form,
     ReplyEncoder,
     encode_body,
     variant_headers,
@@ -30,6 +31,7 @@ from tuili.server.protocol.messages import InferRequest, InferResponse, InputTen
 
 _LOG: Final = logging.getLogger("tuili.server.http")
 _COMPRESS_ABOVE: Final = 1024
+_RAW: Final = Plan([], 0, "", None, None, ALL_BINARY, constant=True)
 
 
 class Inference:
@@ -39,7 +41,7 @@ class Inference:
         self._limits = limits
         self._refusals = refusals
         self._dataplane = dataplane
-        self._desk = ExpressDesk(dataplane)
+        self._desk = ExpressDesk(dataplane, limits)
         self._decoder = InferDecoder(limits)
         self._encoder = ReplyEncoder()
 
@@ -49,8 +51,8 @@ class Inference:
             return
         request, plan = self.read(head, match, body)
         request.origin = connection
-        answer = _Answer(self._encoder, plan, self._refusals)
-        if plan.constant:
+        answer = _Answer(self._encoder, plan.form, self._refusals)
+        if plan.in_text in (0, len(plan.inputs)):
             self._desk.learn(head, match, body, request, plan, answer.reply)
         ticket = self._dataplane.submit(request, partial(answer.reply, connection))
         if not answer.done:
@@ -69,7 +71,7 @@ class Inference:
         if json_length or head.json_length is None:
             version = match.version or match.label
             return self._decoder.decode(body, json_length, match.model, version)
-        return self._raw_request(match, body), EVERYTHING_BINARY
+        return self._raw_request(match, body), _RAW
 
     def _raw_request(self, match: Match, body: Buffer) -> InferRequest:
         """A request without JSON: all of the body is the model's only input (batch size 1)."""
@@ -130,13 +132,13 @@ def _raw_bytes(name: str, dims: list[int], body: Buffer) -> np.ndarray[Any, Any]
 
 
 class _Answer:
-    """How the answers to requests with one plan are written."""
+    """How the answers to requests that want this form are written."""
 
-    __slots__ = ("_encoder", "_plan", "_refusals", "done")
+    __slots__ = ("_encoder", "_form", "_refusals", "done")
 
-    def __init__(self, encoder: ReplyEncoder, plan: Plan, refusals: Refusals) -> None:
+    def __init__(self, encoder: ReplyEncoder, form: Form, refusals: Refusals) -> None:
         self._encoder = encoder
-        self._plan = plan
+        self._form = form
         self._refusals = refusals
         self.done = False
 
@@ -149,9 +151,9 @@ class _Answer:
         head = connection.head
         try:
             if head is None or head.coding == b"identity" or _is_small(answer):
-                connection.reply_bytes(self._encoder.encode(answer, self._plan))
+                connection.reply_bytes(self._encoder.encode(answer, self._form))
             else:
-                connection.reply(_coded(head, answer, self._plan))
+                connection.reply(_coded(head, answer, self._form))
         except TuiliError as error:
             connection.reply(self._refusals.reply(error))
         except Exception:  # noqa: BLE001 - a bug of ours must not reach the batcher
@@ -168,13 +170,13 @@ def _is_small(response: InferResponse) -> bool:
     return size < _COMPRESS_ABOVE
 
 
-def _coded(head: Head, response: InferResponse, plan: Plan) -> Reply:
+def _coded(head: Head, response: InferResponse, form: Form) -> Reply:
     """The reply in the coding that the client prefers.
 
     Tensors hardly shrink and take 30 ms a megabyte.  So they are coded for clients that name one
     coding, which is how the stock client asks for it, and not for those that list what they know.
     """
-    text, blobs = encode_body(response, plan)
+    text, blobs = encode_body(response, form)
     parts: list[Buffer] = [text, *blobs]
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if blobs:

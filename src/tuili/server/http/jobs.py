@@ -102,7 +102,7 @@ class Jobs:
         if isinstance(answer, TuiliError):
             return self._refusals.reply(answer)
         try:
-            text, blobs = encode_body(answer, plan)
+            text, blobs = encode_body(answer, plan.form)
         except TuiliError as error:
             return self._refusals.reply(error)
         except Exception:  # noqa: BLE001 - a bug of ours must not leave the job waiting for ever

@@ -80,6 +80,13 @@ def dump_json(value: Any, finite: bool = True) -> bytes:
     return json.dumps(value, separators=(",", ":"), default=_plain).encode()
 
 
+def dump_numbers(array: np.ndarray[Any, Any]) -> bytes:
+    """A flat array of numbers or flags as compact JSON; NaN and Infinity are written as such."""
+    text = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+    # What is not finite became null.
+    return text if b"n" not in text else dump_json(array, finite=False)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
