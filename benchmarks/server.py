@@ -34,6 +34,7 @@ from tuili.bench.report import machine
 
 CASES = [
     *(Case(m, p, c) for m in ("small", "mlp") for p in ("http", "grpc") for c in (1, 8, 32)),
+    *(Case("small", protocol, c) for protocol in ("json", "http-ids", "grpc-ids") for c in (8, 32)),
     *(Case("big", protocol, 8) for protocol in ("http", "grpc", "shm")),
     *(Case("python", protocol, c) for protocol in ("http", "grpc") for c in (8, 32)),
 ]

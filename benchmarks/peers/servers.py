@@ -38,7 +38,7 @@ class Case:
     """One cell of the table."""
 
     model: str  # small, big, mlp, python
-    protocol: str  # http, grpc, shm
+    protocol: str  # http, grpc, shm; json: numbers as text; http-ids, grpc-ids: ids that change
     concurrency: int
 
     def __str__(self) -> str:
@@ -184,12 +184,13 @@ def bentoml(model: str, folder: Path, http: int, grpc: int) -> tuple[list[str], 
 
 
 ALL, WIRE = ("small", "big", "mlp"), ("http", "grpc")
+MORE = ("shm", "json", "http-ids", "grpc-ids")
 SERVERS = {
     server.name: server
     for server in (
-        Server("tuili", ALL, (*WIRE, "shm"), tuili("tuili")),
+        Server("tuili", ALL, (*WIRE, *MORE), tuili("tuili")),
         Server("tuili-host", ("mlp", "python"), WIRE, tuili("tuili-host")),
-        Server("triton", ALL, (*WIRE, "shm"), triton("triton")),
+        Server("triton", ALL, (*WIRE, *MORE), triton("triton")),
         Server("triton-dyn", ("mlp", "small"), WIRE, triton("triton-dyn")),
         Server("triton-python", ("python",), WIRE, triton("triton-python")),
         Server("mosec", ("small", "mlp"), ("http",),
@@ -223,16 +224,19 @@ class Started:
     def load(self, case: Case, settings: Settings):
         """A load for a case."""
         settings = replace(settings, server_pid=self.process.pid)
-        port = self.grpc if case.protocol == "grpc" else self.http
-        target = Target("grpc" if case.protocol == "grpc" else "http", "127.0.0.1", port)
+        over_grpc = case.protocol.startswith("grpc")
+        port = self.grpc if over_grpc else self.http
+        target = Target("grpc" if over_grpc else "http", "127.0.0.1", port)
         if self.server.dialect != "v2":
             yield Load(target, settings, lambda count: foreign(self.server, target, case, count))
             return
         inputs, expected = question(case.model)
-        as_json = self.server.name == "mlserver" and case.protocol == "http"
+        as_json = case.protocol == "json" or (
+            self.server.name == "mlserver" and case.protocol == "http"
+        )
         with Session(
             target,
-            Question(case.model, json_tensors=as_json),
+            Question(case.model, json_tensors=as_json, ids=case.protocol.endswith("-ids")),
             settings,
             inputs=inputs,
             expected=expected,

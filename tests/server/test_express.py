@@ -174,25 +174,38 @@ class Grpc:
         return not self.wire.replies.get(self.number, grpc_wire.Reply()).ended
 
     def ask(self, model, arrays, outputs=()):
-        message = grpc_wire.INFERENCE["ModelInferRequest"](model_name=model)
+        self.number = self.wire.open()
+        message = grpc_wire.INFERENCE["ModelInferRequest"](model_name=model, id=self.ident())
         for name, array in arrays.items():
             kind = {kind: text for text, kind in KINDS.items()}[array.dtype.type]
             message.inputs.add(name=name, datatype=kind, shape=array.shape)
             message.raw_input_contents.append(array.tobytes())
         for name in outputs:
             message.outputs.add(name=name)
-        self.number = self.wire.open()
         self.wire.send(self.number, grpc_wire.framed(message))
+
+    def ident(self):
+        return ""
 
     def answer(self):
         reply = self.wire.replies[self.number]
         if reply.status:
             return reply.text
         response = reply.infer()
+        assert response.id == self.ident()
         return _read(
             [(each.name, each.datatype, list(each.shape)) for each in response.outputs],
             b"".join(response.raw_output_contents),
         )
+
+
+class GrpcNamed(Grpc):
+    """Each of its requests has an id of its own, which comes back."""
+
+    number = 0
+
+    def ident(self):
+        return f"request {self.number}"
 
 
 HTTP = [Http, Named, Numbers, NumbersThere]
@@ -226,7 +239,7 @@ def with_clients(repository, protocol, count, scenario, **options):
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
 @pytest.mark.parametrize("model", ["one", "two", "open", "alone", "numbers", "large"])
 def test_every_client_gets_its_own_numbers(repository, gone_the_express_way, protocol, model):
     async def scenario(dataplane, clients):
@@ -246,9 +259,8 @@ def test_every_client_gets_its_own_numbers(repository, gone_the_express_way, pro
         assert dataplane._live[model][""].statistics.request_ns.count == 4 * len(clients)
 
     with_clients(repository, protocol, 5, scenario)
-    # The first request of each number of rows goes the long way; gRPC knows one input only.
-    expected = 0 if protocol is Grpc and model == "two" else 4 * 5 - (1 if model == "alone" else 3)
-    assert len(gone_the_express_way) == expected
+    # The first request of each number of rows goes the long way.
+    assert len(gone_the_express_way) == 4 * 5 - (1 if model == "alone" else 3)
 
 
 @pytest.mark.parametrize("model", ["one", "pair", "alone", "numbers", "large"])
@@ -291,7 +303,7 @@ def test_requests_that_name_their_inputs_in_another_order_may_be_joined(
     assert len(gone_the_express_way) == 3 * 4 - 2
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
 def test_wanted_outputs_come_in_their_order(repository, protocol):
     async def scenario(dataplane, clients):
         arrays = inputs("two", 2, 1)
@@ -305,7 +317,7 @@ def test_wanted_outputs_come_in_their_order(repository, protocol):
     with_clients(repository, protocol, 1, scenario)
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
 def test_models_with_the_same_words_are_told_apart(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for turn in range(6):
@@ -319,7 +331,7 @@ def test_models_with_the_same_words_are_told_apart(repository, gone_the_express_
     assert gone_the_express_way == ["one", "queue"] * 2
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
 def test_a_full_queue_refuses_on_this_way_too(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         clients[0].ask("queue", inputs("queue", 1, 0))
@@ -335,7 +347,7 @@ def test_a_full_queue_refuses_on_this_way_too(repository, gone_the_express_way, 
     assert len(gone_the_express_way) == 4
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
 def test_words_mean_nothing_once_their_model_is_gone(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for seed in range(2):
@@ -357,7 +369,7 @@ def test_words_mean_nothing_once_their_model_is_gone(repository, gone_the_expres
     assert gone_the_express_way == ["one"]
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
 def test_models_on_demand_are_used_the_long_way(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for seed in range(3):
@@ -370,7 +382,7 @@ def test_models_on_demand_are_used_the_long_way(repository, gone_the_express_way
     assert gone_the_express_way == []
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc])
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
 def test_a_client_that_goes_takes_its_request_back(repository, protocol):
     async def scenario(dataplane, clients):
         clients[0].ask("one", inputs("one", 1, 0))

@@ -30,6 +30,7 @@ def bench(
     percentile: o.Percentile = 99.0,
     shared_memory: o.SharedMemory = False,
     json_tensors: o.JsonTensors = False,
+    ids: o.Ids = False,
     connections: o.Connections = 0,
     model_version: o.ModelVersion = "",
     inputs: o.Inputs = None,
@@ -64,7 +65,7 @@ def bench(
         raise InvalidArgument(f"--server loads one model, got {len(models)}: {', '.join(models)}")
     bench_server(
         server,
-        Question(models[0], model_version, json_tensors=json_tensors),
+        Question(models[0], model_version, json_tensors=json_tensors, ids=ids),
         Settings(
             warm_up_s=warm_up, window_s=window, windows=windows, connections=connections,
             variety=variety, seed=seed, metronome=distribution == "constant",

@@ -62,6 +62,7 @@ SharedMemory: TypeAlias = Annotated[
     _load("Tensors in system shared memory (server: --allow-client-shm).", "--shared-memory"),
 ]
 JsonTensors: TypeAlias = Annotated[bool, _load("HTTP: tensors as JSON text.", "--json-tensors")]
+Ids: TypeAlias = Annotated[bool, _load("Each request has an id of its own.", "--ids")]
 Connections: TypeAlias = Annotated[
     int, _load("gRPC: connections that share the concurrency; 0: one each.", min=0)
 ]

@@ -31,6 +31,8 @@ class Question:
     datatypes: Mapping[str, str] | None = None  # of inputs whose array does not tell
     parameters: Mapping[str, Any] | None = None
     json_tensors: bool = False  # HTTP: tensors as JSON text instead of bytes
+    ids: bool = False  # each request has an id of its own
+    ident: str = ""
 
     def datatype(self, name: str, array: Array) -> str:
         """The protocol's name of an input's type."""
@@ -68,7 +70,8 @@ def http_text(target: Target, question: Question, inputs: Arrays) -> bytes:
     parameters = dict(question.parameters or {})
     if not question.json_tensors:
         parameters["binary_data_output"] = True
-    document: dict[str, Any] = {"inputs": entries}
+    document: dict[str, Any] = {"id": question.ident} if question.ident else {}
+    document["inputs"] = entries
     if parameters:
         document["parameters"] = parameters
     return frame_http(target, question, document, blobs)
@@ -121,7 +124,7 @@ def _grpc_request(question: Question) -> Any:
     from tuili.server.grpc.schema import INFERENCE
 
     message = INFERENCE["ModelInferRequest"](
-        model_name=question.model, model_version=question.version
+        model_name=question.model, model_version=question.version, id=question.ident
     )
     for key, value in (question.parameters or {}).items():
         set_parameter(message.parameters[key], value)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from tuili.bench.load.regions import Places, place
 from tuili.bench.load.sockets import Target
 from tuili.errors import InvalidArgument, Unavailable
 from tuili.tensors import Array
+
+_IDS: Final = 1024  # different ones, of a load whose requests have one
 
 __all__ = ["Level", "Session", "Settings"]
 
@@ -110,11 +112,17 @@ class Session:
     def _exchanges(self, count: int) -> list[Exchange]:
         if self._shared:
             return self._shared_exchanges(count)
-        made = [
-            payloads.exchange(self._target, self._question, inputs, expectation)
-            for inputs, expectation in self._sets
-        ]
+        if self._question.ids:
+            return [self._exchange(index) for index in range(max(count, _IDS))]
+        made = [self._exchange(index) for index in range(len(self._sets))]
         return [replace(made[index % len(made)]) for index in range(max(count, len(made)))]
+
+    def _exchange(self, index: int) -> Exchange:
+        inputs, expectation = self._sets[index % len(self._sets)]
+        question = self._question
+        if question.ids:
+            question = replace(question, ident=f"request {index}")
+        return payloads.exchange(self._target, question, inputs, expectation)
 
     def _shared_exchanges(self, count: int) -> list[Exchange]:
         found: list[Exchange] = []

@@ -16,7 +16,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from copy import copy
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 import numpy as np
@@ -76,6 +77,14 @@ class Express(msgspec.Struct, eq=False):
         Those of outputs in shared memory are there already, and none here.
         """
         raise NotImplementedError
+
+    def of_id(self, ident: str) -> Self:
+        """The same for the one request that has this id."""
+        words, found = self.request, copy(self)
+        found.request = InferRequest(
+            words.model, [], words.version, ident, words.outputs, shared=words.shared
+        )
+        return found
 
     def arrays(self, raw: Buffer) -> dict[str, Array]:
         """The inputs of one request, for whoever needs arrays."""

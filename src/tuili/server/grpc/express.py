@@ -1,11 +1,12 @@
 """The express way in gRPC: by the bytes before the first tensor, to the bytes before its answer.
 
-Where all tensors lie in shared memory, those bytes are the whole message.
+The request's id is taken out of those bytes. Where all tensors lie in shared memory, they are the
+whole message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ from tuili.server.dataplane import DataPlane, Ticket
 from tuili.server.execution.express import MOST_BYTES, Buffer, Dims, Express, common
 from tuili.server.grpc.encoding import front_of, raw_head
 from tuili.server.grpc.frames import PREFIX_BYTES
-from tuili.server.grpc.plans import Plan
+from tuili.server.grpc.plans import Plan, PlannedInput
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
 
 _MAX_KNOWN: Final = 1024
@@ -22,6 +23,10 @@ _MAX_STARTS: Final = 64
 _MAX_LEADS: Final = 8
 _MAX_TEXT: Final = 4096
 _RAW_INPUT: Final = 0x3A  # field 7, length-delimited
+_MODEL: Final = b"\x0a"  # fields 1, 2 and 3
+_VERSION: Final = b"\x12"
+_ID: Final = b"\x1a"
+_NAMED: Final = b"\0"  # no message begins with it
 
 Done = Callable[[Any], None]
 LongWay = Callable[[Done, "InferResponse | TuiliError"], None]
@@ -37,19 +42,33 @@ class Known(Protocol):
 
 
 class GrpcExpress(Express):
-    """What requests with the same bytes before the first tensor have in common."""
+    """What requests with the same bytes around their tensors have in common.
 
+    `gaps` are those before each tensor but the first, and where they are behind the lead.
+    """
+
+    gaps: tuple[tuple[int, bytes], ...]
     starts: dict[tuple[Dims, ...], list[bytes]]
+
+    def fits(self, message: Buffer, lead: int) -> bool:
+        """Whether the tensors of a message with these words begin after `lead` bytes."""
+        if len(message) - lead != self.size_bytes:
+            return False
+        return all(message[lead + at : lead + at + len(gap)] == gap for at, gap in self.gaps)
 
     def send(self, target: Known, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
         """Answer a call: what is remembered between the tensors' bytes."""
         starts = self.starts.get(shapes)
         if starts is None:
             starts = self._learn(shapes, parts)
+        first, ident = starts[0], self.request.id
+        if ident:
+            first = _with_id(first, ident.encode())
         if len(parts) == 1:
-            target.answer_known(starts[0] + parts[0])
+            target.answer_known(first + parts[0])
         else:
             pieces = [piece for pair in zip(starts, parts, strict=True) for piece in pair]
+            pieces[0] = first
             target.answer_known(b"".join(pieces))
 
     def _learn(self, shapes: tuple[Dims, ...], parts: list[bytes]) -> list[bytes]:
@@ -70,7 +89,7 @@ class GrpcExpress(Express):
 
 
 class ExpressDesk:
-    """Knows the words that came before; one per front end. Models with one input go this way."""
+    """Knows the words that came before; one per front end."""
 
     def __init__(self, dataplane: DataPlane, long_way: LongWay) -> None:
         self._dataplane = dataplane
@@ -83,41 +102,112 @@ class ExpressDesk:
         self, message: Buffer, deadline: float | None, done: Done, origin: object
     ) -> Ticket | None:
         """Queue a request if its words are known, else None; TuiliError when it is refused."""
+        at, end, ident = _id_of(message)
         for lead in self._leads:
-            known = self._known.get(bytes(message[:lead]))
-            if known is not None and len(message) - lead == known.size_bytes:
-                reply = partial(self._long_way, done)
-                raw = (
-                    memoryview(message)[lead:] if known.size_bytes > MOST_BYTES else message[lead:]
+            head = bytes(message[:lead])
+            start = lead
+            if ident:
+                start += end - at
+                head = _without_id(bytes(message[:start]), at, end)
+            known = self._known.get(head)
+            if known is not None and known.fits(message, start):
+                view = memoryview(message) if known.size_bytes > MOST_BYTES else message
+                ticket = self._dataplane.express(
+                    known.of_id(ident) if ident else known,
+                    view[start:],
+                    partial(self._long_way, done),
+                    origin,
+                    deadline,
                 )
-                ticket = self._dataplane.express(known, raw, reply, origin, deadline)
                 if ticket is None:
-                    del self._known[bytes(message[:lead])]
+                    del self._known[head]
                 return ticket
         return None
 
     def learn(self, message: Buffer, request: InferRequest, plan: Plan, origin: object) -> None:
         """Remember the words of a request that came the long way, if such may go the short one."""
+        at, end, ident = _id_of(message)
         servable = self._dataplane.express_servable(request)
-        if servable is None or request.id or plan.empty_final or not isinstance(origin, Known):
+        if servable is None or plan.empty_final or not isinstance(origin, Known):
             return
         standing = None if plan.raw_count else self._dataplane.standing(request)
-        size = 0
-        if standing is None:
-            if len(plan.inputs) != 1 or not plan.inputs[0].raw or plan.inputs[0].size <= 0:
-                return
-            size = plan.inputs[0].size
-        lead = len(message) - size
-        if lead > _MAX_TEXT:
+        if ident != request.id or not (standing or all(_is_raw(each) for each in plan.inputs)):
             return
-        head = bytes(message[:lead])
-        # The tensor is last, as every serializer writes it.
-        if standing is None and not head.endswith(raw_head(size, _RAW_INPUT)):
+        places, gaps = _laid_out([] if standing else [each.size for each in plan.inputs])
+        size = places[-1][1] if places else 0
+        start = len(message) - size
+        if start > _MAX_TEXT:
             return
-        fields = common(servable, request, [] if standing else [(0, size)], size, standing)
+        head = bytes(message[:start])
+        # The tensors are last, as every serializer writes them.
+        if places and not head.endswith(raw_head(places[0][1], _RAW_INPUT)):
+            return
+        fields = common(servable, request, places, size, standing)
         if fields is None:
             return
+        known = GrpcExpress(**fields, gaps=gaps, starts={})
+        if not known.fits(message, start):
+            return
+        if ident:
+            head, start = _without_id(head, at, end), start - (end - at)
         if len(self._known) >= _MAX_KNOWN:
             del self._known[next(iter(self._known))]
-        self._known[head] = GrpcExpress(**fields, starts={})
-        self._leads = [lead, *[each for each in self._leads if each != lead]][:_MAX_LEADS]
+        self._known[head] = known
+        self._leads = [start, *[each for each in self._leads if each != start]][:_MAX_LEADS]
+
+
+def _is_raw(planned: PlannedInput) -> bool:
+    return planned.raw and planned.size > 0
+
+
+def _laid_out(sizes: Sequence[int]) -> tuple[list[tuple[int, int]], tuple[tuple[int, bytes], ...]]:
+    """Where tensors of these sizes lie one behind the other, and what stands between them."""
+    places: list[tuple[int, int]] = []
+    gaps: list[tuple[int, bytes]] = []
+    at = 0
+    for size in sizes:
+        if places:
+            gaps.append((at, raw_head(size, _RAW_INPUT)))
+            at += len(gaps[-1][1])
+        places.append((at, at + size))
+        at += size
+    return places, tuple(gaps)
+
+
+def _id_of(message: Buffer) -> tuple[int, int, str]:
+    """Where the field of a request's id lies, and the id; "" where none stands in its usual place.
+
+    Serializers write the fields of a message by their numbers: model, version, id.
+    """
+    at = 0
+    for tag in (_MODEL, _VERSION):
+        if message[at : at + 1] == tag:
+            at = _end_of(message, at)
+    if message[at : at + 1] != _ID:
+        return at, at, ""
+    end = _end_of(message, at)
+    ident = bytes(message[at + 2 : end])
+    # Odd ones go the long way.
+    return (
+        (at, end, ident.decode())
+        if ident.isascii() and len(ident) == end - at - 2
+        else (at, at, "")
+    )
+
+
+def _end_of(message: Buffer, at: int) -> int:
+    """Where a field with a short text ends; where it begins, if the text is long."""
+    size = message[at + 1] if len(message) > at + 1 else 0x80
+    return at + 2 + size if size < 0x80 else at
+
+
+def _without_id(head: bytes, at: int, end: int) -> bytes:
+    """The words of a request with an id: never those of one that has none."""
+    return _NAMED + head[:at] + head[end:]
+
+
+def _with_id(start: bytes, ident: bytes) -> bytes:
+    """The start of a response, with an id; protobuf lets fields come in any order."""
+    field = _ID + bytes((len(ident),)) + ident
+    size = int.from_bytes(start[:PREFIX_BYTES], "big") + len(field)
+    return size.to_bytes(PREFIX_BYTES, "big") + field + start[PREFIX_BYTES:]

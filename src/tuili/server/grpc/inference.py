@@ -65,7 +65,7 @@ class Inference:
             ticket = self.elsewhere(request, message, deadline, done, origin)
             if ticket is not None:
                 return ticket
-        if not request.id:
+        if not request.parameters:
             self._desk.learn(message, request, plan, origin)
         request.deadline = deadline
         request.origin = origin

@@ -8,8 +8,8 @@ itself: whoever reads the one text up to there is in the same state as with the 
 from __future__ import annotations
 
 import re
-from array import array
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ _ID: Final = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"([ !#-\[\]-~]{1,128})"')
 # They stand for key and array, and for key and id, in the words; no JSON text has these bytes.
 _CUT: Final = b"\0"
 _CUT_ID: Final = b"\1"
-# Of the module `array`, which makes an array of few numbers in a tenth of NumPy's time.
+# Of the module `struct`, which makes bytes of a list's numbers in a quarter of NumPy's time.
 _CODES: Final = {
     "FP32": "f", "FP64": "d", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
     "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
@@ -36,11 +36,12 @@ _CODES: Final = {
 
 
 class Slot(msgspec.Struct, gc=False):
-    """An input whose numbers stand in the text."""
+    """An input whose numbers stand in the text; `pack` makes bytes of them, where all is well."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    pack: Callable[..., bytes] | None
 
 
 def cut(text: bytes) -> tuple[bytes, list[bytes]]:
@@ -96,7 +97,12 @@ def are_right(words: bytes, request: InferRequest, limits: HttpLimits) -> bool:
 
 def slots_of(inputs: Sequence[InputTensor]) -> tuple[Slot, ...]:
     """The inputs of a request whose numbers stand in its text."""
-    return tuple([Slot(each.name, each.datatype, each.shape) for each in inputs])
+    found: list[Slot] = []
+    for each in inputs:
+        code = _CODES.get(each.datatype)
+        pack = struct.Struct(f"{prod(each.shape)}{code}").pack if code else None
+        found.append(Slot(each.name, each.datatype, each.shape, pack))
+    return tuple(found)
 
 
 def raw_of(slots: Sequence[Slot], arrays: Sequence[bytes], limits: HttpLimits) -> bytes | None:
@@ -112,14 +118,10 @@ def raw_of(slots: Sequence[Slot], arrays: Sequence[bytes], limits: HttpLimits) -
 
 def _tensor(slot: Slot, text: bytes, limits: HttpLimits) -> bytes:
     data = parse_json(text, limits)
-    code = _CODES.get(slot.datatype)
-    # For `array`, true is 1; everything else that is not right, it refuses.
-    if code is not None and b"t" not in text and b"f" not in text:
+    # `struct` takes true for 1; everything else that is not right, it refuses.
+    if slot.pack is not None and b"t" not in text and b"f" not in text:
         try:
-            found = array(code, data)
-        except (TypeError, OverflowError):
-            pass  # nested, or wrong in a way that is told below
-        else:
-            if len(found) == prod(slot.shape):
-                return found.tobytes()
+            return slot.pack(*data)
+        except (struct.error, OverflowError):
+            pass  # nested, beyond the range, or wrong in a way that is told below
     return array_from_json(slot.name, slot.datatype, slot.shape, data).tobytes()

@@ -6,7 +6,6 @@ Tensors come and go as bytes, or as arrays of numbers in the JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import partial
 from itertools import accumulate
 from typing import Final
@@ -55,14 +54,6 @@ class HttpExpress(Express):
     numbers: bool
     named: bool
     heads: dict[tuple[Dims, ...], list[bytes]]
-
-    def of_id(self, ident: str) -> HttpExpress:
-        """The same for the one request that has this id."""
-        words, found = self.request, copy(self)
-        found.request = InferRequest(
-            words.model, [], words.version, ident, words.outputs, shared=words.shared
-        )
-        return found
 
     def send(self, target: HttpConnection, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
         """Answer a connection: a remembered head and the bytes, or numbers in a remembered text."""
