@@ -82,7 +82,7 @@ def decoder() -> InferDecoder:
 
 def answer_of(id_: str, response: InferResponse, plan: Plan) -> Answer:
     """The answer in the form that the request asked for."""
-    text, blobs = encode_body(response, plan)
+    text, blobs = encode_body(response, plan.form)
     length = len(text) if blobs else -1
     return Answer(id_, 200, b"".join((text, *blobs)), length)
 
