@@ -2,13 +2,16 @@
 
 The functions are written once, for `vf` (floats), `vi` (int32) and names that start with `v_`. The
 scalar twin has `float`, `int32_t` and `s_` instead, so it gives the same number as a vector lane.
-Functions that only combine others exist for `double` too (`d_`), on top of the C library.
+Functions that only combine others exist for `double` too (`d_`), on top of `double_math` and the
+C library.
 Polynomials are minimax fits made for tuili; tests/codegen/test_prelude.py states the errors.
 """
 
 from __future__ import annotations
 
 import re
+
+from tuili.codegen.double_math import DOUBLE_MATH
 
 # Every function here is called with whole vectors; a NaN goes in and comes out.
 _KERNELS = """
@@ -288,7 +291,7 @@ static inline double d_gelu(double x)
 
 static inline double d_gelu_tanh(double x)
 {
-    return 0.5 * x * (1.0 + tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
+    return 0.5 * x * (1.0 + d_tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
 }
 """
 
@@ -301,7 +304,7 @@ FAR = ("sin", "cos")
 ANGLES = ("tan", "asin", "acos", "atan")
 _DOUBLES = (
     "sin", "cos", "tan", "asin", "acos", "atan",
-    "exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt", "floor", "ceil", "copysign", "pow",
+    "erf", "sqrt", "floor", "ceil", "copysign", "pow",
 )  # fmt: skip
 
 
@@ -373,7 +376,8 @@ def vector_math() -> str:
     double = _twin(_COMBINATIONS, "double", "int32_t", "d_")
     double = re.sub(r"(\d\.\d+)f\b", r"\1", double)
     names = "\n".join(f"#define d_{name} {name}" for name in _DOUBLES)
-    names += "\n#define d_exp_short exp"
-    parts = [_library(), _KERNELS, _BELOW, _COMBINATIONS, scalar, names, _DOUBLE, double]
+    names += "\n#define d_exp_short d_exp"
+    parts = [_library(), _KERNELS, _BELOW, _COMBINATIONS, scalar, names, _DOUBLE, DOUBLE_MATH]
+    parts.append(double)
     parts.append(_DOUBLE_COMBINATIONS)
     return "\n".join(parts)
