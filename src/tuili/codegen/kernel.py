@@ -72,6 +72,7 @@ class Context:
     bf16: bool = False  # products may be in bfloat16
     views: dict[Value, View] = field(default_factory=dict[Value, View])
     packed: dict[object, Buffer] = field(default_factory=dict[object, Buffer])
+    only_if: Dim = 1  # 0 or 1: whether the calls that are added now run
     rounds: int = 0  # how many loops there are so far; numbers their symbols
     emit_graph: Callable[[Graph], None] = field(default=lambda graph: None)  # set by translate
 
@@ -177,7 +178,7 @@ class KernelBuilder:
 
     def temp(self, name: str, dtype: DType, count: Dim) -> View:
         """Arena memory shared by all threads, for passing results from one kernel to the next."""
-        size = count * dtype.itemsize
+        size = count * dtype.itemsize * self.ctx.only_if
         return View(self.ctx.new_buffer(f"{self.node.outputs[0].name}.{name}", dtype, size))
 
     def scratch(self, size: Dim) -> None:
@@ -223,5 +224,6 @@ class KernelBuilder:
             raise Unsupported(f"{self.node.label}: scratch memory whose size depends on data")
         body = "\n".join([*self._constants, *self._lines])
         kernel = Kernel(self.name, tuple(self._params), body, "\n\n".join(self._support))
+        grid, flops, bytes = (self.ctx.only_if * each for each in (grid, flops, bytes))  # noqa: A001
         call = Call(self.node.label, kernel, tuple(self._args), grid, flops, bytes, self._scratch)
         self.ctx.program.steps.append(call)

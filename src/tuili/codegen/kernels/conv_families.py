@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernels.bf16 import conv as bf16_conv
-from tuili.codegen.kernels.conv import columns, columns_transposed, deform, fold, winograd
+from tuili.codegen.kernels.conv import (
+    by_batch,
+    columns,
+    columns_transposed,
+    deform,
+    fold,
+    winograd,
+)
 from tuili.codegen.kernels.conv import direct as conv_direct
 from tuili.codegen.kernels.conv import global_pool as pool_global
 from tuili.codegen.kernels.conv import plain as conv_plain
@@ -25,6 +32,7 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
     "Conv": (
         Family("depthwise", conv_window.emit_depthwise, conv_window.supports_depthwise),
         Family("conv_bf16_amx", bf16_conv.emit_amx, bf16_conv.supports_amx),
+        Family("conv_by_batch", by_batch.emit, by_batch.supports),
         Family("winograd", winograd.emit_winograd, winograd.supports_winograd),
         Family("conv_bf16", bf16_conv.emit, bf16_conv.supports),
         Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import TypeAlias
@@ -30,9 +30,25 @@ NEAR_BYTES, FAR_BYTES = 16 << 10, L2_BYTES // 2  # of weights that tiles share
 
 def plan_conv(node: Node, ctx: Context) -> ConvPlan:
     """The plan of a Conv whose maps are f32, its output blocked and its weights known."""
+    shape = _shape(node)
+    problem, plans = _ranked(node, ctx, shape)
+    return ctx.choose(node, problem, plans)
+
+
+def plan_for(node: Node, ctx: Context, images: int) -> ConvPlan:
+    """The cost model's plan for so many images of an open batch."""
+    shape = replace(_shape(node), likely_batch=images)
+    return next(iter(_ranked(node, ctx, shape)[1].values()))
+
+
+def _shape(node: Node) -> ConvShape:
     weights = node.required(1).constant
     assert weights is not None
-    shape = conv_shape(node, weights.shape[2:])
+    return conv_shape(node, weights.shape[2:])
+
+
+def _ranked(node: Node, ctx: Context, shape: ConvShape) -> tuple[str, Mapping[str, ConvPlan]]:
+    """The problem and its plans, the cost model's first."""
     groups, block = attr(node, "group"), block_of(node.required(0).layout)
     ways = rank_winograd(shape, groups, ctx.target) if _may_transform(node, ctx) else [None]
     packed = gathered(shape, block, ctx.target.lanes)
@@ -41,10 +57,10 @@ def plan_conv(node: Node, ctx: Context) -> ConvPlan:
             f"gathered, {name}": replace(plan, is_gathered=True)
             for name, plan in islice(_direct(packed, groups, block, ctx.target), MOST_PLANS)
         }
-        return ctx.choose(node, conv_problem("Conv", shape, groups, block), plans)
+        return conv_problem("Conv", shape, groups, block), plans
     sets = [_in_tiles(way, shape, groups, block, ctx.target) for way in ways]
     plans = {**dict(islice(sets[0], MOST_PLANS)), **dict(next(others) for others in sets[1:])}
-    return ctx.choose(node, conv_problem("Conv", shape.flat(), groups, block), plans)
+    return conv_problem("Conv", shape.flat(), groups, block), plans
 
 
 def _may_transform(node: Node, ctx: Context) -> bool:

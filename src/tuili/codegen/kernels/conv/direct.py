@@ -55,9 +55,15 @@ def supports_direct(node: Node, ctx: Context) -> bool:
 
 def emit_direct(node: Node, ctx: Context) -> None:
     """Conv: one call; see the module."""
-    weights, plan = node.required(1).constant, plan_conv(node, ctx)
-    assert weights is not None  # supports_direct
+    plan = plan_conv(node, ctx)
     assert isinstance(plan, DirectPlan)  # what fits Winograd has been taken by it
+    emit_planned(node, ctx, plan)
+
+
+def emit_planned(node: Node, ctx: Context, plan: DirectPlan) -> None:
+    """The call of a Conv for one of its plans."""
+    weights = node.required(1).constant
+    assert weights is not None  # supports_direct
     emit_plan(node, ctx, plan, pack_panels(weights, attr(node, "group"), plan), _name(plan.shape))
 
 
