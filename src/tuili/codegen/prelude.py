@@ -96,6 +96,25 @@ static inline void v_store_mask(uint8_t *p, vi m)
 }
 """
 
+# gcc 12 takes such a vector apart, number by number; two packs do.
+_MASKS_8 = """
+#ifdef TL_GCC_X86
+static inline void v_store_mask(uint8_t *p, vi m)
+{
+    typedef int four __attribute__((vector_size(16)));
+    typedef short shorts __attribute__((vector_size(16)));
+    const four low = __builtin_shufflevector(m, m, 0, 1, 2, 3);
+    const four high = __builtin_shufflevector(m, m, 4, 5, 6, 7);
+    const shorts halves = (shorts)__builtin_ia32_packssdw128(low, high);
+    const long long bytes = ((long long __attribute__((vector_size(16))))
+        __builtin_ia32_packsswb128(halves, halves))[0] & 0x0101010101010101;
+    memcpy(p, &bytes, 8);
+}
+#else
+{masks}
+#endif
+"""
+
 _SCALAR = """
 static inline float s_set1(float x) { return x; }
 static inline int32_t s_bits(float x) { int32_t i; memcpy(&i, &x, 4); return i; }
@@ -345,6 +364,7 @@ def prelude(target: Target) -> str:
     """The prelude of a target."""
     head = _HEAD.replace("{lanes}", str(target.lanes)).replace("{size}", str(4 * target.lanes))
     head = head.replace("{{iota}}", f"{{{', '.join(map(str, range(target.lanes)))}}}")
-    parts = [head, _MASKS, _SCALAR, HALF_SCALARS, _operations(target), _horizontal(target.lanes)]
+    masks = _MASKS_8.replace("{masks}", _MASKS.strip()) if target.lanes == 8 else _MASKS
+    parts = [head, masks, _SCALAR, HALF_SCALARS, _operations(target), _horizontal(target.lanes)]
     parts.append(vector_math())
     return "\n".join([*parts, _transpose(target.lanes), _NUMBERS, byte_vectors(target)])

@@ -82,6 +82,7 @@ class Cell:
     functions: Sequence[Activate]
     rows: int
     peepholes: bool
+    registers: int = 32  # of the target
 
     def step(self, name: str, hidden: int, blocks: int) -> str:
         """The C function of one step."""
@@ -104,29 +105,47 @@ class Cell:
         names = [f"s{r}_{g}" for r in range(self.rows) for g in range(gates)]
         copies = max(1, 8 // len(names))
         every = [f"{name}{_mark(copy)}" for copy in range(copies) for name in names]
-        lines = [f"vf {', '.join(f'{name} = {{0}}' for name in every)};", "int64_t k = 0;"]
-        step = gates * copies
-        lines.append(f"for (; k + {copies} <= H; k += {copies}, {weights} += {step} * V) {{")
-        lines += [f"    {line}" for line in self._madds(gates, copies, weights, source)] + ["}"]
+        lines = [f"vf {', '.join(f'{name} = {{0}}' for name in every)};"]
+        together = self._together(gates)
+        for first in range(0, gates, together):
+            chosen = range(first, min(first + together, gates))
+            lines += ["{", *(f"    {line}" for line in self._walk(chosen, gates, weights, source))]
+            lines.append("}")
+        lines.append(f"{weights} += H * {gates} * V;")
         if copies > 1:
-            lines.append(f"for (; k < H; k++, {weights} += {gates} * V) {{")
-            lines += [f"    {line}" for line in self._madds(gates, 1, weights, source)] + ["}"]
             for name in names:
                 lines.append(
                     f"{name} += {' + '.join(f'{name}{_mark(c)}' for c in range(1, copies))};"
                 )
         return lines
 
-    def _madds(self, gates: int, copies: int, weights: str, source: Sequence[str]) -> list[str]:
+    def _together(self, gates: int) -> int:
+        """Gates whose sums stay in registers beside their weights and a broadcast."""
+        fits = (self.registers - 1) // (self.rows + 1)
+        return next(n for n in range(gates, 0, -1) if gates % n == 0 and n <= max(fits, 1))
+
+    def _walk(self, chosen: range, gates: int, weights: str, source: Sequence[str]) -> list[str]:
+        """The loops over the state for some of the gates."""
+        copies = max(1, 8 // (self.rows * gates))
+        step = gates * copies
+        lines = [f"const float *at_w = {weights};", "int64_t k = 0;"]
+        lines.append(f"for (; k + {copies} <= H; k += {copies}, at_w += {step} * V) {{")
+        lines += [*self._madds(chosen, gates, copies, source), "}"]
+        if copies > 1:
+            lines.append(f"for (; k < H; k++, at_w += {gates} * V) {{")
+            lines += [*self._madds(chosen, gates, 1, source), "}"]
+        return lines
+
+    def _madds(self, chosen: range, gates: int, copies: int, source: Sequence[str]) -> list[str]:
         lines: list[str] = []
         for copy in range(copies):
-            for gate in range(gates):
+            for gate in chosen:
                 place = copy * gates + gate
-                lines.append(f"const vf w{copy}_{gate} = v_load({weights} + {place} * V);")
+                lines.append(f"    const vf w{copy}_{gate} = v_load(at_w + {place} * V);")
             for row in range(self.rows):
-                for gate in range(gates):
+                for gate in chosen:
                     name = f"s{row}_{gate}{_mark(copy)}"
-                    lines.append(f"{name} += w{copy}_{gate} * {source[row]}[k + {copy}];")
+                    lines.append(f"    {name} += w{copy}_{gate} * {source[row]}[k + {copy}];")
         return lines
 
     def _block(self, lines: Sequence[str]) -> list[str]:

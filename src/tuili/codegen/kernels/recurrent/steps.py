@@ -137,7 +137,7 @@ def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | Non
     directions = [activations(node, direction) for direction in range(sizes.directions)]
     for direction, functions in enumerate(directions):
         for rows in (1,) if single else (1, ROWS):
-            cell = Cell(node, functions, rows, peep is not None)
+            cell = Cell(node, functions, rows, peep is not None, ctx.target.registers)
             k.support(cell.step(f"tl_step{rows}_{direction}", sizes.hidden, blocks))
     # State, next state (twice for LSTM) and two spare lines for GRU, for each row.
     k.scratch(ROWS * 6 * blocks * lanes * 4)
