@@ -46,6 +46,18 @@ WHOLE = ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Equal", "Less", "Grea
     "BitwiseAnd", "BitwiseOr", "BitwiseXor")  # fmt: skip
 INTEGERS = (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
 
+# Beyond types of 8, 16 and 32 bits, where low bits are kept, and beyond 64 bits, where none are.
+FAR = np.array(
+    [
+        sign * near
+        for limit in (2.0**7, 2.0**8, 2.0**15, 2.0**31, 2.0**32, 3 * 2.0**31, 2.0**40, 2.0**62)
+        for near in np.nextafter(np.float32(limit), np.array([0, limit, np.inf], np.float32))
+        for sign in (1, -1)
+    ]
+    + [0.99, -0.99, -0.0, 1e-40, 300.7, -300.7, 2.0**63, -(2.0**63), 1e30, np.inf, np.nan],
+    np.float32,
+)
+
 CASES: dict[str, Case] = {}
 for kind, tolerance in ((np.float32, 4e-6), (np.float64, 1e-12), (np.float16, 2e-3)):
     label = np.dtype(kind).name
@@ -94,6 +106,8 @@ for kind in INTEGERS:
     for target in (DType.F32, DType.F64, DType.F16, DType.BOOL, DType.I8, DType.U32, DType.I64):
         CASES[f"Cast {label} {target.value}"] = Case("Cast", [whole(kind)], {"to": target})
     CASES[f"Cast from f32 {label}"] = Case("Cast", [tame() * 200], {"to": DType.of(kind)})
+    if np.dtype(kind).itemsize <= 4:  # numbers beyond 64 bits have none of them
+        CASES[f"Cast from far f32 {label}"] = Case("Cast", [FAR], {"to": DType.of(kind)})
 for kind in (np.uint8, np.uint32, np.uint64):
     for direction in ("LEFT", "RIGHT"):
         CASES[f"BitShift {direction} {np.dtype(kind).name}"] = Case(

@@ -90,6 +90,8 @@ def converted(value: str, source: DType, target: DType) -> str:
         return f"{value} != 0"
     if target.is_float:
         return rounded(target, f"({register_type(target)}){value}")
+    if source.is_float and source is not DType.F64 and target.bits <= DType.I32.bits:
+        return f"({target.c})tl_to_i32({value})"
     if source.is_float:
         whole = "tl_to_uint" if target is DType.U64 else "tl_to_int"
         return f"({target.c}){whole}({value})"

@@ -252,6 +252,14 @@ static inline int64_t tl_to_int(double x)
 {
     return x >= -0x1p63 && x < 0x1p63 ? (int64_t)x : INT64_MIN;
 }
+/* The low bits of tl_to_int, exact without numbers of 64 bits or a branch: loops are vectors. */
+static inline int32_t tl_to_i32(float x)
+{
+    const float a = s_from_bits(s_bits(x) & -(int32_t)(fabsf(x) < 0x1p63f));
+    const float rest = a - (float)(int32_t)(a * 0x1p-32f) * 0x1p32f;
+    const int32_t wraps = (rest < -0x1p31f) - (rest >= 0x1p31f);
+    return (int32_t)(rest + (float)wraps * 0x1p32f);
+}
 static inline uint64_t tl_to_uint(double x)
 {
     return x >= 0x1p63 && x < 0x1p64 ? (uint64_t)x : (uint64_t)tl_to_int(x);
