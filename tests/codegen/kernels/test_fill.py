@@ -35,6 +35,8 @@ CASES["onehot"] = Case(
 )
 for u in (0, 1):
     CASES[f"tri{u}"] = Case("Trilu", [floats(2, 4, 5)], {"upper": u})
+    for k in (2, 4, 5, 9, -3, -4, -9):
+        CASES[f"trik{u} of {k}"] = Case("Trilu", [floats(3, 4, 5), np.array(k)], {"upper": u})
     CASES[f"trik{u}"] = Case("Trilu", [floats(2, 4, 5), np.array(-1)], {"upper": u})
 
 

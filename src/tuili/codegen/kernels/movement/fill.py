@@ -130,11 +130,22 @@ def emit_trilu(node: Node, ctx: Context) -> None:
         shift = "k[0]"
     k.write("y", y, word)
     k.dims("ROWS COLUMNS", y.shape[-2:])
-    sign = ">=" if attr(node, "upper") else "<="
-    _each(
-        k, node,
-        [
-            "const int64_t row = i / COLUMNS % ROWS, column = i % COLUMNS;",
-            f"y[i] = column - row {sign} {shift} ? x[i] : 0;",
-        ],
-    )  # fmt: skip
+    parts = ("0", "cut"), ("cut", "COLUMNS")
+    gone, kept = parts if attr(node, "upper") else parts[::-1]
+    first = "diagonal" if attr(node, "upper") else "diagonal + 1"
+    words = {"SHIFT": shift, "FIRST": first, "GONE": gone, "KEPT": kept}
+    k.body(_TRIANGLE.format(**words))
+    k.emit(grid=numel(y.shape[:-1]), bytes=2 * size_of(y.tensor))
+
+
+# A shift beyond all diagonals is one beyond: sums with it stay whole numbers of 64 bits.
+_TRIANGLE = """
+const int64_t shift = tl_max(-ROWS, tl_min({SHIFT}, COLUMNS));
+for (int64_t row = begin; row < end; row++) {{
+    const int64_t diagonal = row % ROWS + shift;
+    const int64_t cut = tl_max(0, tl_min({FIRST}, COLUMNS));
+    memset(y + row * COLUMNS + {GONE[0]}, 0, (size_t)({GONE[1]} - {GONE[0]}) * sizeof *y);
+    memcpy(y + row * COLUMNS + {KEPT[0]}, x + row * COLUMNS + {KEPT[0]},
+        (size_t)({KEPT[1]} - {KEPT[0]}) * sizeof *y);
+}}
+"""
