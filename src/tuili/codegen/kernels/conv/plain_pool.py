@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuili.codegen.element_types import is_native, loaded, register_type, stored
@@ -145,15 +146,20 @@ def _emit_pool_rows(node: Node, ctx: Context, pooled: _Pooled) -> bool:
         f"    {pooled.each.format('row[i]')}",
         "}",
     ]
+    width = node.output.shape[-1]
+    is_whole = isinstance(width, int) and width <= PIECE  # counts are those of every row
+    counts = _counts(node, rows, kind) if pooled.is_mean else []
+    once = [f"const int64_t left = 0, right = O{z};", *counts] if counts and is_whole else []
     lines = [
         f"{kind} *const row = ({kind} *)scratch;",
+        *once,
         "for (int64_t item = begin; item < end; item++) {",
         *indent(rows.split_item("C")),
         f"    for (int64_t i = 0; i < I{z}; i++)",
         f"        row[i] = {pooled.first};",
         *indent(rows.tap_loops(down)),
         f"    for (int64_t left = 0; left < O{z}; left += {PIECE}) {{",
-        *indent(_along_row(node, rows, pooled), 2),
+        *indent(_along_row(node, rows, pooled, [] if once else counts), 2),
         "    }",
         "}",
     ]
@@ -162,10 +168,12 @@ def _emit_pool_rows(node: Node, ctx: Context, pooled: _Pooled) -> bool:
     return True
 
 
-def _along_row(node: Node, rows: PlainRows, pooled: _Pooled) -> list[str]:
+def _along_row(node: Node, rows: PlainRows, pooled: _Pooled, counts: list[str]) -> list[str]:
     """C for a piece of outputs, from `row[]`: the second step of `_emit_pool_rows`."""
     z, kind = rows.last, pooled.kind
-    result = "kept[o - left] / counts[o - left]" if pooled.is_mean else "kept[o - left]"
+    result = "kept[o - left]"
+    if pooled.is_mean:
+        result += " / (outside * counts[o - left])"
     return [
         f"const int64_t right = tl_min(left + {PIECE}, O{z});",
         f"{kind} kept[{PIECE}];",
@@ -178,30 +186,39 @@ def _along_row(node: Node, rows: PlainRows, pooled: _Pooled) -> list[str]:
         f"        {pooled.each.format('kept[o - left]')}",
         "    }",
         "}",
-        *(_counts(node, rows, kind) if pooled.is_mean else ()),
+        *counts,
+        *(_outside(node, rows, kind) if pooled.is_mean else ()),
         "for (int64_t o = left; o < right; o++)",
         f"    y[item * O{z} + o] = {stored(node.output.dtype, result)};",
     ]
 
 
+def _counted(node: Node) -> Callable[[int], str]:
+    """What a mean is over along one axis."""
+    return _padded_taps if attr(node, "count_include_pad") else _real_taps
+
+
+def _outside(node: Node, rows: PlainRows, kind: str) -> list[str]:
+    """C for `outside`: the taps of a window that a mean is over, along all axes but the last."""
+    outer = " * ".join(["1", *(_counted(node)(a) for a in range(rows.last))])
+    return [f"const {kind} outside = ({kind})({outer});"]
+
+
 def _counts(node: Node, rows: PlainRows, kind: str) -> list[str]:
-    """C for `counts[]`: the taps of each output's window that a mean is over."""
+    """C for `counts[]`: those along the last axis, for each output of a piece."""
     z = rows.last
-    counted = _padded_taps if attr(node, "count_include_pad") else _real_taps
-    outer = " * ".join(["1", *(counted(a) for a in range(z))])
     ends = f"I{z} + P{z} + E{z} - kl * D{z}"
     last = [
         f"const int64_t low = left, high = tl_min(right, tl_floordiv({ends} + S{z} - 1, S{z}));"
     ]
     return [
-        f"const {kind} outside = ({kind})({outer});",
         f"{kind} counts[{PIECE}];",
         "for (int64_t o = left; o < right; o++)",
         "    counts[o - left] = 0;",
         f"for (int64_t kl = 0; kl < K{z}; kl++) {{",
-        *indent(last if counted is _padded_taps else rows.range_of_last),
+        *indent(last if _counted(node) is _padded_taps else rows.range_of_last),
         "    for (int64_t o = low; o < high; o++)",
-        "        counts[o - left] += outside;",
+        "        counts[o - left] += 1;",
         "}",
     ]
 
