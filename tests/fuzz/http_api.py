@@ -33,7 +33,7 @@ CHECKS = [status_code_conformance, content_type_conformance, response_schema_con
 # What the document leaves open, closed to what is there, so that requests get somewhere.
 KNOWN = {"model": ["small", "small", "gone"], "version": ["1", "1", "7"], "label": ["x"]}
 # Answers of 500 and above that are meant: not built, not available, a failed load as in Triton.
-MEANT = ("not supported", "failed to load", "can not be")
+MEANT = ("not supported", "failed to load", "can not be", "to predict instead")
 
 
 @contextmanager
