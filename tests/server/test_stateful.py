@@ -170,3 +170,21 @@ def test_a_run_that_fails_in_a_row_of_its_own_is_not_tried_for_ever(tmp_path):
         assert await total(dataplane, 2, 1, end=True) == 2
 
     run(tmp_path, scenario)
+
+
+def test_answers_in_order_do_not_wait_for_sequences_without_a_slot(repository):
+    one_slot = "{ max_candidate_sequences: 1 preserve_ordering: true }"
+    idle = "max_sequence_idle_microseconds: 600000000\n  oldest"
+    config = CONFIG.replace("{ max_candidate_sequences: 64 }", one_slot).replace("oldest", idle)
+    (repository / "m" / "config.pbtxt").write_text(config)
+
+    async def scenario(dataplane):
+        assert await total(dataplane, 1, 5, start=True) == 1
+        other = asyncio.create_task(total(dataplane, 7, 6, start=True, end=True))
+        await asyncio.sleep(0)  # it is there, and waits for the slot
+        async with asyncio.timeout(20):
+            assert await total(dataplane, 2, 5) == 3
+            assert await total(dataplane, 3, 5, end=True) == 6
+            assert await other == 7
+
+    run(repository, scenario)

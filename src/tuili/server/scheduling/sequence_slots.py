@@ -9,6 +9,7 @@ next batch waits for the end of this one.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -170,8 +171,10 @@ class Direct(Generic[Item]):
 class Oldest(Generic[Item]):
     """The first request of every sequence competes in a queue."""
 
-    def __init__(self, policy: BatchPolicy) -> None:
+    def __init__(self, policy: BatchPolicy, competes: Callable[[Item], None]) -> None:
+        """`competes` is told of each request when it becomes the first of its sequence here."""
         self._queue: RequestQueue[Item] = RequestQueue(policy)
+        self._competes = competes
 
     @property
     def left(self) -> Left:
@@ -189,6 +192,7 @@ class Oldest(Generic[Item]):
         """Let the first that waits compete, unless one of its sequence competes or runs."""
         if life.current is None and life.waiting:
             life.current = life.waiting.popleft()
+            self._competes(life.current)
             self._queue.push(life.current)
 
     def take(self, now: float) -> list[Item]:

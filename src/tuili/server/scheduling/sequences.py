@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, Generic
@@ -54,9 +54,16 @@ class SequencePolicy:
 class SequenceQueue(Generic[Item]):
     """Waiting requests of one stateful model version."""
 
-    def __init__(self, model: str, policy: SequencePolicy) -> None:
+    def __init__(
+        self,
+        model: str,
+        policy: SequencePolicy,
+        competes: Callable[[Item], None] = lambda item: None,
+    ) -> None:
+        """`competes` is told of each request that has come to the front of its sequence."""
         self._model = model
         self._policy = policy
+        self._competes = competes
         self.policy = policy.batch
         # Whether the server holds all state, so that any instance could go on with a sequence.
         self.keeps_state = bool(policy.states)
@@ -77,7 +84,7 @@ class SequenceQueue(Generic[Item]):
     def _new_slots(self) -> Slots[Item]:
         policy = self._policy
         if not policy.direct:
-            return Oldest[Item](policy.batch)
+            return Oldest[Item](policy.batch, self._competes)
         return Direct[Item](
             policy.batch, policy.slots, policy.utilization, keep_rows=not policy.states
         )

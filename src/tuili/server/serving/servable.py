@@ -95,7 +95,9 @@ class Servable:
     def _new_queue(self) -> Queue:
         terms = self._terms
         if terms.sequences is not None:
-            return SequenceQueue[Pending](self.signature.model, terms.sequences)
+            # Who waits for a slot waits for clients: no answer may wait for him.
+            competes = self._order.enter if self._order is not None else lambda item: None
+            return SequenceQueue[Pending](self.signature.model, terms.sequences, competes)
         worth = self._rows_worth if terms.adaptive else None
         return RequestQueue[Pending](terms.policy, worth, terms.pace)
 
@@ -244,7 +246,7 @@ class Servable:
         try:
             if self._door is not None:
                 self._admit(self._door, item)
-            if self._order is not None:
+            if self._order is not None and not self._stateful:
                 self._order.enter(item)
             self._queue.push(item, timeout_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, its place is given back
