@@ -23,6 +23,10 @@ class Version:
     config: object
     busy: asyncio.Event = field(default_factory=asyncio.Event)
     log: list[str] = field(default_factory=list)
+    is_shut: bool = False
+
+    def shut(self):
+        self.is_shut = True
 
     async def drain(self, timeout_s=None):
         self.log.append("drain")

@@ -117,6 +117,9 @@ class Split:
         """Requests that wait for the stable version."""
         return self.stable.pending()
 
+    def shut(self) -> None:
+        """Its versions are shut themselves."""
+
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Nothing of its own is in flight: its versions drain themselves."""
         return True

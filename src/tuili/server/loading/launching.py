@@ -44,6 +44,7 @@ from tuili.server.repository.namespaces import with_steps
 from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.dag import Dag
 from tuili.server.scheduling.holding import hold_of
+from tuili.server.scheduling.lost import Lost
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.resources import Claim, Resources
 from tuili.server.scheduling.scaling import Scaler
@@ -103,6 +104,7 @@ class Launcher:
         self.turns = Turns(2)
         # Statistics outlive a reload, as the counters of a scrape must not fall.
         self._statistics: dict[tuple[str, str], Statistics] = {}
+        self._lost = Lost()
         self.origins: WeakKeyDictionary[Servable, Origin] = WeakKeyDictionary()
 
     async def launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
@@ -180,6 +182,7 @@ class Launcher:
             decoupled=config.decoupled,
             idempotent=config.parameters.get("idempotent", "true") != "false",
             sequences=prepared.sequences,
+            lost=self._lost,
             adaptive=adaptive,
             cache=self._cache if self._caches(config) else None,
             shared=await self._shared_answers(folder, config),

@@ -49,6 +49,7 @@ _CLOSE_S: Final = END_S + 5.0  # models have END_S to end themselves
 class Live(Protocol):
     """What the repository needs of a running version."""
 
+    def shut(self) -> None: ...
     async def drain(self, timeout_s: float | None = None) -> bool: ...
     async def close(self) -> None: ...
 
@@ -409,6 +410,8 @@ class Repository(Generic[Running]):
         for version, running in old.items():
             if not version or new.get(version) is running:
                 continue
+            # Before the next request comes: the new version may have to know what this one ends.
+            running.shut()
             entry = None if version in new else states[int(version)]
             task = asyncio.ensure_future(self._retire(running, entry))
             self._retiring.add(task)

@@ -12,6 +12,8 @@ Theory of operation
   it is finished, the new state is kept and taken out of its answer.
 - When a request that waits is cancelled, the first one of a sequence expires, or the instance that
   keeps the state dies, the whole sequence ends, and what waited in it is `dropped`.
+- A sequence that ends in such a way, or with its model, is noted in `lost`: who goes on with it
+  hears why he cannot.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Final, Generic
 from tuili.errors import Cancelled, DeadlineExceeded, InvalidArgument, TuiliError, Unavailable
 from tuili.server.protocol.messages import Array
 from tuili.server.scheduling.controls import Control, ControlKind, SequenceId, StateTensor
+from tuili.server.scheduling.lost import Lost
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.queue import Left
 from tuili.server.scheduling.sequence_slots import Direct, Item, Life, Oldest, Slots
@@ -59,10 +62,12 @@ class SequenceQueue(Generic[Item]):
         model: str,
         policy: SequencePolicy,
         competes: Callable[[Item], None] = lambda item: None,
+        lost: Lost | None = None,
     ) -> None:
         """`competes` is told of each request that has come to the front of its sequence."""
         self._model = model
         self._policy = policy
+        self._lost = Lost() if lost is None else lost
         self._competes = competes
         self.policy = policy.batch
         # Whether the server holds all state, so that any instance could go on with a sequence.
@@ -146,13 +151,16 @@ class SequenceQueue(Generic[Item]):
                 "requirements of sequence batcher"
             )
         if not item.starts and item.sequence not in self._open:
+            why = self._lost.why(self._model, item.sequence)
             raise InvalidArgument(
                 f"inference request for sequence {item.sequence} to model '{self._model}' must "
                 "specify the START flag on the first request of the sequence"
+                + (f"; this one was lost: {why}" if why else "")
             )
 
     def _begin(self, item: Item) -> Life[Item]:
         life: Life[Item] = Life(item.sequence, item.arrived)
+        self._lost.forget(self._model, life.id)
         former = self._latest.get(life.id)
         self._open[life.id] = self._latest[life.id] = life
         if former is None:
@@ -246,6 +254,15 @@ class SequenceQueue(Generic[Item]):
                 text = f"the instance that kept the state of sequence {life.id} died; start anew"
                 self._drop(life, Unavailable(text))
 
+    def close(self, why: str) -> None:
+        """No more requests come: every sequence ends with the last that waits in it.
+
+        Whose client would have gone on gives his slot up, so that nobody waits for it in vain.
+        """
+        for life in list(self._open.values()):
+            self._lose(life, why)
+            self._advance(life)
+
     def dropped(self) -> list[tuple[Item, TuiliError]]:
         """Requests that left without being asked for, since the last call, with the reason."""
         found, self._dropped = self._dropped, []
@@ -307,18 +324,22 @@ class SequenceQueue(Generic[Item]):
             del self._of_item[id(item)]
             self._dropped.append((item, error))
         life.waiting.clear()
+        self._lose(life, str(error))
+        self._advance(life)
+
+    def _lose(self, life: Life[Item], why: str) -> None:
+        """Nobody may go on with a sequence; one that its client has ended is not lost."""
         life.ended = True
         if self._open.get(life.id) is life:
             del self._open[life.id]
-        self._advance(life)
+            self._lost.note(self._model, life.id, why)
 
     def _end_idle(self, now: float) -> None:
         for life in list(self._open.values()):
             if life.used + self._policy.idle_s > now:
                 break
             if life.current is None and not life.waiting:
-                life.ended = True
-                del self._open[life.id]
+                self._lose(life, f"it was idle for more than {self._policy.idle_s:g} s")
                 self._advance(life)
             else:
                 life.used = now

@@ -279,9 +279,13 @@ class Ensemble:
         """How many requests are on their way."""
         return len(self._runs)
 
+    def shut(self) -> None:
+        """Refuse new requests."""
+        self._draining = True
+
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Refuse new requests and wait for those here; false when time ran out first."""
-        self._draining = True
+        self.shut()
         if self._runs and self._idle is None:
             self._idle = asyncio.get_running_loop().create_future()
         if not self._runs or self._idle is None:

@@ -97,7 +97,8 @@ class Servable:
         if terms.sequences is not None:
             # Who waits for a slot waits for clients: no answer may wait for him.
             competes = self._order.enter if self._order is not None else lambda item: None
-            return SequenceQueue[Pending](self.signature.model, terms.sequences, competes)
+            model = self.signature.model
+            return SequenceQueue[Pending](model, terms.sequences, competes, terms.lost)
         worth = self._rows_worth if terms.adaptive else None
         return RequestQueue[Pending](terms.policy, worth, terms.pace)
 
@@ -415,9 +416,16 @@ class Servable:
             count = len(self.hosts) or len(self._dispatcher.instances)
             self._door.admission.expectation.instances = count
 
+    def shut(self) -> None:
+        """Refuse new requests."""
+        self._draining = True
+        if isinstance(self._queue, SequenceQueue):
+            self._queue.close(f"version {self.version} of the model was unloaded or reloaded")
+            self._dispatcher.wake()
+
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Refuse new requests and wait for those here; false when time ran out first."""
-        self._draining = True
+        self.shut()
         if self._terms.shared is not None:
             await self._terms.shared.cache.settle()
         return await self._dispatcher.wait_idle(timeout_s)

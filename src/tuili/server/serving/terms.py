@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.holding import Hold
 from tuili.server.scheduling.layout import Layout
+from tuili.server.scheduling.lost import Lost
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.policy import BatchPolicy
 from tuili.server.scheduling.sequences import SequencePolicy
@@ -24,6 +25,7 @@ class Terms:
     # A request whose host died may be run once more.
     idempotent: bool = True
     sequences: SequencePolicy | None = None
+    lost: Lost | None = None
     # Rows that pay in one batch are learnt.
     adaptive: bool = False
     cache: ResponseCache | None = None
