@@ -57,6 +57,7 @@ from tuili.server.serving.servable import Servable
 from tuili.server.settings import LogSettings
 from tuili.server.telemetry.access_log import AccessLog
 from tuili.server.telemetry.custom import CustomMetrics
+from tuili.server.telemetry.queue_metrics import QueueCounts, queue_lines
 from tuili.server.tracing import config as tracing
 from tuili.server.tracing.tracer import Tracer, Ways
 
@@ -95,6 +96,7 @@ class DataPlane:
             launcher.submit, launcher.submit_stream = demand.submit, demand.submit_stream
         self._conducting: asyncio.Task[None] | None = None
         self.custom_metrics = CustomMetrics()
+        self.queues: list[QueueCounts] = []
         launcher.answerer = CallAnswerer(self)
         self._live = self.repository.live
         self._tracer = Tracer(self, tracing.read(options.trace_config))
@@ -460,6 +462,7 @@ class DataPlane:
                 *rollout_lines(self.conductor),
                 *(self.demand.lines() if self.demand is not None else ()),
                 *(self.front_ends.lines() if self.front_ends is not None else ()),
+                *queue_lines(self.queues),
             ],
             ready=self.server_ready(),
         )

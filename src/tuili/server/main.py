@@ -114,8 +114,10 @@ async def start(options: ServerOptions) -> Running:
         if others is not None:
             await _start_others(running, others)
         for url in options.consume:
-            running.consumers.append(Consumer(dataplane, source_of(url)))
-            running.consumers[-1].start()
+            consumer = Consumer(dataplane, source_of(url))
+            running.consumers.append(consumer)
+            dataplane.queues.append(consumer.counts)
+            consumer.start()
     except BaseException:
         await shut_down(running, 0.0)
         raise

@@ -22,9 +22,9 @@ from tuili.server.queues.sources import source_of
         (DeadlineExceeded("late"), 1, "answer"),
         (Overloaded("full"), 1, "later"),
         (Unavailable("loading"), 4, "later"),
-        (Unavailable("loading"), 5, "answer"),
+        (Unavailable("loading"), 5, "bury"),
         (InternalError("crashed"), 1, "later"),
-        (InternalError("crashed"), 5, "answer"),
+        (InternalError("crashed"), 5, "bury"),
     ],
 )
 def test_what_passes_is_tried_again_and_what_stays_wrong_is_answered(error, tries, found):

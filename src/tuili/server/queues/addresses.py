@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 from tuili.errors import InvalidArgument, nearest
 
 OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "redis": ("stream", "group", "answers", "claim_s"),
-    "rediss": ("stream", "group", "answers", "claim_s"),
-    "nats": ("stream", "subject", "group", "answers", "claim_s"),
-    "tls": ("stream", "subject", "group", "answers", "claim_s"),
+    "redis": ("stream", "group", "answers", "dead", "claim_s"),
+    "rediss": ("stream", "group", "answers", "dead", "claim_s"),
+    "nats": ("stream", "subject", "group", "answers", "dead", "claim_s"),
+    "tls": ("stream", "subject", "group", "answers", "dead", "claim_s"),
 }
 
 

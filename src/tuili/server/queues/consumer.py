@@ -2,6 +2,9 @@
 
 At least once: a request leaves the queue only together with its answer. What this process had in
 hand when it died comes back to another consumer, and a repeat is known by its id.
+
+One that comes back again and again may be what kills the servers. It is run alone, with nothing
+else in hand, so that a death is nobody else's, and is given up when that has happened often enough.
 """
 
 from __future__ import annotations
@@ -9,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Final
+from collections import OrderedDict, deque
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from tuili.errors import InternalError, TuiliError
 from tuili.server.dataplane import DataPlane
@@ -24,6 +29,7 @@ from tuili.server.queues.messages import (
     error_of,
     verdict,
 )
+from tuili.server.telemetry.queue_metrics import ANSWERED, BURIED, PUT_BACK, UNTOLD, QueueCounts
 
 _log = logging.getLogger("tuili.server")
 
@@ -37,6 +43,10 @@ _LATER_S: Final = 1.0
 # So often in the time after which a request goes to another consumer.
 _EXTENSIONS: Final = 3
 _LEAST_S: Final = 0.01
+# Two deliveries that nobody ended may be a server that was stopped; the third is a suspect.
+_SUSPECT: Final = 3
+_MOST_ALONE: Final = 3
+_MOST_PUT_BACK: Final = 10_000
 
 
 class Consumer:
@@ -49,6 +59,10 @@ class Consumer:
         self._concurrency = concurrency
         self._decoder = decoder()
         self._tasks: dict[asyncio.Task[None], object] = {}  # with the handle of what it works on
+        self._suspects: deque[tuple[object, Request]] = deque()
+        # The tries, by id, of what went back to the queue from here in good order.
+        self._put_back: OrderedDict[str, int] = OrderedDict()
+        self.counts = QueueCounts(source.name)
         self._extending: asyncio.Task[None] | None = None
         self._stopping = False
         self._loop: asyncio.Task[None] | None = None
@@ -79,13 +93,15 @@ class Consumer:
             try:
                 if not opened:
                     await self._source.open()
-                    opened = True
+                    opened = self.counts.up = True
                     _log.info("taking requests from %s", self._source.name)
+                await self._try_suspects()
                 await self._take()
                 failures = 0
             except Exception as error:  # noqa: BLE001 - whatever a queue's client raises
                 # Its streams and groups may be gone, too, as after a restart without a disk.
-                opened = False
+                opened = self.counts.up = False
+                self.counts.outages += 1
                 delay = _RETRY_S[min(failures, len(_RETRY_S) - 1)]
                 failures += 1
                 cause = str(error) or type(error).__name__
@@ -96,9 +112,10 @@ class Consumer:
         """Keep what is being worked on, however long that takes."""
         while True:
             await asyncio.sleep(max(self._source.claim_s / _EXTENSIONS, _LEAST_S))
-            if self._tasks:
+            held = [*self._tasks.values(), *(handle for handle, _ in self._suspects)]
+            if held:
                 try:
-                    await self._source.extend(list(self._tasks.values()))
+                    await self._source.extend(held)
                 except Exception as error:  # noqa: BLE001 - whatever a queue's client raises
                     # At worst it is handed out twice, and answered once.
                     _log.warning("%s: not extended: %s", self._source.name, error)
@@ -116,20 +133,67 @@ class Consumer:
             self._release(room)
             raise
         self._release(room - len(found))
+        self.counts.in_hand += len(found)
         for handle, request in found:
-            task = asyncio.get_running_loop().create_task(self._work(handle, request))
-            self._tasks[task] = handle
-            task.add_done_callback(self._done)
+            if self._is_suspect(request):
+                self._suspects.append((handle, request))
+            else:
+                self._begin(handle, self._work(handle, request))
+
+    def _begin(self, handle: object, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[task] = handle
+        task.add_done_callback(self._done)
+        return task
+
+    def _is_suspect(self, request: Request) -> bool:
+        ended = self._put_back.pop(request.id, 0)
+        return request.tries >= _SUSPECT and ended != request.tries - 1
+
+    async def _try_suspects(self) -> None:
+        """Run each suspect with nothing else in hand; what was often enough alone is given up."""
+        if self._suspects and self._tasks:
+            await asyncio.wait(self._tasks)
+        while self._suspects:
+            handle, request = self._suspects[0]
+            before = await self._source.begun(handle)
+            self._suspects.popleft()
+            work = self._work if before < _MOST_ALONE else self._give_up
+            await asyncio.wait({self._begin(handle, work(handle, request))})
+
+    async def _give_up(self, handle: object, request: Request) -> None:
+        told = (
+            f"the request is given up: no server survived it, alone {_MOST_ALONE} times; "
+            f"it was delivered {request.tries} times"
+        )
+        await self._bury(handle, request, InternalError(told))
+
+    async def _bury(self, handle: object, request: Request, error: TuiliError) -> None:
+        await self._source.bury(handle, request, error_of(request.id, error))
+        self.counts.outcomes[BURIED] += 1
+        _log.warning("%s: request %r is given up: %s", self._source.name, request.id, error)
 
     async def _work(self, handle: object, request: Request) -> None:
         try:
             answer = await self._answer(request)
         except TuiliError as error:
-            if verdict(error, request.tries, _MOST_TRIES) == "later":
-                await self._source.later(handle, _LATER_S * request.tries)
+            found = verdict(error, request.tries, _MOST_TRIES)
+            if found == "later":
+                await self._later(handle, request)
+                return
+            if found == "bury":
+                await self._bury(handle, request, error)
                 return
             answer = error_of(request.id, error)
         await self._source.answer(handle, answer)
+        self.counts.outcomes[ANSWERED] += 1
+
+    async def _later(self, handle: object, request: Request) -> None:
+        await self._source.later(handle, _LATER_S * request.tries)
+        self.counts.outcomes[PUT_BACK] += 1
+        self._put_back[request.id] = request.tries
+        if len(self._put_back) > _MOST_PUT_BACK:
+            self._put_back.popitem(last=False)
 
     async def _answer(self, request: Request) -> Answer:
         try:
@@ -159,8 +223,10 @@ class Consumer:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
         self._free.release()
+        self.counts.in_hand -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             # Neither answered nor put back: the queue hands it out again after its time.
+            self.counts.outcomes[UNTOLD] += 1
             _log.warning("%s: an answer could not be written: %s", self._source.name, error)
 
     def _release(self, count: int) -> None:

@@ -18,7 +18,7 @@ from tuili.server.http.limits import HttpLimits
 from tuili.server.protocol.messages import InferRequest, InferResponse
 from tuili.server.protocol.status import status_of
 
-Verdict = Literal["answer", "later"]
+Verdict = Literal["answer", "later", "bury"]
 _LIMITS: Final = HttpLimits()
 _MOST_DIGITS: Final = 19
 
@@ -49,7 +49,9 @@ class Source(Protocol):
     """A queue. `answer` writes the answer and takes the request out, so that neither is lost.
 
     `open` comes before all else, and again after an error: what is there still is kept. What was
-    fetched goes to another consumer after `claim_s`, counted anew from each `extend`.
+    fetched goes to another consumer after `claim_s`, counted anew from each `extend`. `begun` notes
+    that a request is run that may be its server's death, and says how often that was noted before,
+    by whomever. `bury` answers and keeps the request elsewhere, for a person to look at.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Source(Protocol):
     async def open(self) -> None: ...
     async def fetch(self, most: int, timeout_s: float) -> list[tuple[object, Request]]: ...
     async def answer(self, handle: object, answer: Answer) -> None: ...
+    async def bury(self, handle: object, request: Request, answer: Answer) -> None: ...
+    async def begun(self, handle: object) -> int: ...
     async def extend(self, handles: Sequence[object]) -> None: ...
     async def later(self, handle: object, delay_s: float) -> None: ...
     async def close(self) -> None: ...
@@ -93,10 +97,11 @@ def error_of(id_: str, error: TuiliError) -> Answer:
 
 
 def verdict(error: TuiliError, tries: int, most_tries: int) -> Verdict:
-    """Whether an error is the answer, or a reason to try again later.
+    """Whether an error is the answer, or a reason to try again later, or to give up.
 
     What is wrong with the request stays wrong; a full queue, a model that loads and a crash pass.
     """
     passing = isinstance(error, Unavailable | InternalError)
-    given_up = isinstance(error, DeadlineExceeded | Cancelled)
-    return "later" if passing and not given_up and tries < most_tries else "answer"
+    if not passing or isinstance(error, DeadlineExceeded | Cancelled):
+        return "answer"
+    return "later" if tries < most_tries else "bury"

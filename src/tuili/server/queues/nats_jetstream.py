@@ -5,6 +5,7 @@
 Headers of a request: `Tuili-Model`, and if wanted `Tuili-Version`, `Nats-Msg-Id` (the stream's
 sequence number otherwise) and `Inference-Header-Content-Length`. An answer has the request's id as
 `Tuili-Id` and as its own `Nats-Msg-Id`, by which JetStream drops a repeat, and `Tuili-Status`.
+What is given up goes to a subject of its own, with its headers and `Tuili-Why`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +32,7 @@ _ASK_EVERY_S: Final = 5.0
 # NATS counts the headers, too.
 _HEADERS_ROOM: Final = 512
 _TOO_LARGE: Final = 413
+_NO_BUCKET: Final = re.compile(r"[^A-Za-z0-9_-]")
 _LENGTH = "Inference-Header-Content-Length"
 # How long JetStream knows the ids of answers: longer than a request may be under way.
 _REMEMBER_S = 24 * 3600
@@ -45,6 +48,7 @@ class JetStream:
         self._subject = option(options, "subject", "infer.requests")
         self._group = option(options, "group", "tuili")
         self._answers = option(options, "answers", "infer.answers")
+        self._dead = option(options, "dead", "infer.dead")
         self.claim_s = float(option(options, "claim_s", "60"))
         self._client: Client | None = None
         self._context: Any = None
@@ -128,6 +132,32 @@ class JetStream:
             headers[_LENGTH] = str(answer.json_length)
         await self._context.publish(self._answers, answer.body, headers=headers)
         await handle.ack()
+
+    async def bury(self, handle: Any, request: Request, answer: Answer) -> None:
+        """As `answer`; the message is kept in the stream of those that were given up."""
+        await self._ensure_stream(f"{self._stream}-dead", self._dead)
+        headers = dict(handle.headers or {})
+        headers |= {"Nats-Msg-Id": f"dead-{request.id}", "Tuili-Id": request.id}
+        headers["Tuili-Why"] = " ".join(answer.body.decode("utf-8", "replace").split())
+        await self._context.publish(self._dead, request.body, headers=headers)
+        await self.answer(handle, answer)
+
+    async def begun(self, handle: Any) -> int:
+        """Count the runs of a message, in a bucket beside the stream."""
+        from nats.js.errors import BucketNotFoundError, KeyNotFoundError
+
+        name = _NO_BUCKET.sub("-", f"{self._stream}-begun")
+        try:
+            bucket = await self._context.key_value(name)
+        except BucketNotFoundError:
+            bucket = await self._context.create_key_value(bucket=name, ttl=_REMEMBER_S)
+        key = str(handle.metadata.sequence.stream)
+        try:
+            count = int((await bucket.get(key)).value)
+        except KeyNotFoundError:
+            count = 0
+        await bucket.put(key, str(count + 1).encode())
+        return count
 
     def _fitting(self, answer: Answer) -> Answer:
         """The answer, or that it is too large: it would be refused at every delivery."""

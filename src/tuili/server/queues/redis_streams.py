@@ -5,7 +5,8 @@
 Fields of a request: `model`, `body`, and if wanted `version`, `id` (the entry's own id otherwise)
 and `json_length`. Fields of an answer: `id`, `status`, `body`, `json_length`. The answer, the mark
 "answered" and the acknowledgement are one transaction, so an id is answered once, however often
-it is delivered. Entries that a dead consumer held are claimed after `claim_s`.
+it is delivered. Entries that a dead consumer held are claimed after `claim_s`. What is given up is
+kept in a stream of its own, with `why`.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ class RedisStream:
         self._stream = option(options, "stream", "requests")
         self._group = option(options, "group", "tuili")
         self._answers = option(options, "answers", f"{self._stream}:answers")
+        self._dead = option(options, "dead", f"{self._stream}:dead")
         self.claim_s = float(option(options, "claim_s", "60"))
         self._consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._client: Redis | None = None
         self._claimed = 0.0
+        self._cursor: bytes | str = "0-0"  # how far a look at what others hold has come
         self.name = f"redis stream {self._stream!r} at {urlsplit(self._url).hostname}"
 
     @property
@@ -69,6 +72,8 @@ class RedisStream:
         if time.monotonic() >= self._claimed + min(_CLAIM_EVERY_S, self.claim_s):
             self._claimed = time.monotonic()
             found = await self._claim(most)
+            if self._cursor != b"0-0":
+                self._claimed = 0.0  # a look sees some of them only: the next goes on at once
             if found:
                 return found
         answer = await self._redis.xreadgroup(
@@ -79,10 +84,13 @@ class RedisStream:
 
     async def _claim(self, most: int) -> list[tuple[object, Request]]:
         claimed = await self._redis.xautoclaim(
-            self._stream, self._group, self._consumer, int(self.claim_s * 1000), "0-0", most
+            self._stream, self._group, self._consumer, int(self.claim_s * 1000), self._cursor, most
         )
+        self._cursor = claimed[0]
         found: list[tuple[object, Request]] = []
         for id_, fields in claimed[1]:
+            if id_ is None or fields is None:
+                continue  # trimmed while it was pending, as Redis before 7 has it
             pending = await self._redis.xpending_range(self._stream, self._group, id_, id_, 1)
             tries = int(pending[0]["times_delivered"]) if pending else 1
             found.append((id_, _request(id_, fields, tries)))
@@ -90,6 +98,34 @@ class RedisStream:
 
     async def answer(self, handle: object, answer: Answer) -> None:
         """Write the answer and take the request out, in one transaction."""
+        await self._end(handle, answer, {})
+
+    async def bury(self, handle: object, request: Request, answer: Answer) -> None:
+        """As `answer`; the request is kept in the stream of those that were given up."""
+        kept: dict[str, str | int | bytes] = {
+            "model": request.model,
+            "version": request.version,
+            "id": request.id,
+            "body": request.body,
+            "tries": request.tries,
+            "why": answer.body,
+        }
+        if request.json_length >= 0:
+            kept["json_length"] = request.json_length
+        await self._end(handle, answer, kept)
+
+    async def begun(self, handle: Any) -> int:
+        """Count the runs of an entry."""
+        key = f"{self._stream}:begun:{handle.decode()}"
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.incr(key)
+            pipe.expire(key, _REMEMBER_S)
+            count, _ = await pipe.execute()
+        return int(count) - 1
+
+    async def _end(
+        self, handle: object, answer: Answer, kept: Mapping[str, str | int | bytes]
+    ) -> None:
         from redis.exceptions import WatchError
 
         mark = f"{self._stream}:answered:{answer.id}"
@@ -102,6 +138,8 @@ class RedisStream:
             pipe.multi()
             pipe.set(mark, answer.status, ex=_REMEMBER_S)
             pipe.xadd(self._answers, _fields(answer))
+            if kept:
+                pipe.xadd(self._dead, dict(kept))
             pipe.xack(self._stream, self._group, handle)
             try:
                 await pipe.execute()

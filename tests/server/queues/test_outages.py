@@ -1,0 +1,138 @@
+"""Servers that die of a request, and queues that die themselves: nothing is lost, nothing twice."""
+
+import asyncio
+
+import pytest
+
+from tests.server.fake_dataplane import FakeDataPlane
+from tests.server.queue_servers import DURABLE_REDIS, NATS, REDIS, broker, process
+from tests.server.queues.test_consumer import NatsClient, RedisClient, answered, run, until
+from tuili.server.queues.consumer import Consumer
+from tuili.server.queues.sources import source_of
+from tuili.server.telemetry.queue_metrics import queue_lines
+
+SERVERS = {"redis": (REDIS, RedisClient), "nats": (NATS, NatsClient)}
+DURABLE = {"redis": (DURABLE_REDIS, RedisClient), "nats": (NATS, NatsClient)}
+
+
+class Mortal(FakeDataPlane):
+    """Dies of requests to "deadly": neither those nor what comes behind is ever answered."""
+
+    def __init__(self):
+        super().__init__()
+        self.died = asyncio.Event()
+
+    def submit(self, request, reply):
+        if request.model == "deadly":
+            self.died.set()
+        if self.died.is_set():
+            request.model = "held"
+        return super().submit(request, reply)
+
+
+async def dead_letters(client):
+    if isinstance(client, RedisClient):
+        entries = await client._redis.xrange("s:dead")
+        return [(f[b"id"].decode(), f[b"model"].decode(), f[b"why"].decode()) for _, f in entries]
+    js = await client._context()
+    message = await js.get_msg("s-dead", 1)
+    told = message.headers
+    return [(told["Tuili-Id"], told["Tuili-Model"], told["Tuili-Why"])]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_request_that_kills_each_server_is_given_up_and_costs_no_other_its_answer(kind, tmp_path):
+    async def scenario(client):
+        await client.send("deadly", "1")
+        for id_ in "234":
+            await client.send("identity", id_)
+        lives = 0
+        while len(await client.answers()) < 4:
+            lives += 1
+            dataplane = Mortal()
+            consumer = Consumer(dataplane, source_of(client.url))
+            consumer.start()
+            done = asyncio.create_task(answered(client, 4))
+            dies = asyncio.create_task(dataplane.died.wait())
+            await asyncio.wait({done, dies}, return_when=asyncio.FIRST_COMPLETED)
+            for each in (done, dies):
+                each.cancel()
+            await consumer.stop(0)
+        # Twice with the others in hand, three times alone, and then no more.
+        assert lives == 6
+        found = {id_: (status, body) for id_, status, body in await client.answers()}
+        assert [found[id_][0] for id_ in "1234"] == [500, 200, 200, 200]
+        assert b"no server survived it" in found["1"][1]
+        ((id_, model, why),) = await dead_letters(client)
+        assert (id_, model, "no server survived it" in why) == ("1", "deadly", True)
+        assert await client.left() == 0
+        assert consumer.counts.outcomes["dead_letter"] == 1
+
+    command, kind_of_client = SERVERS[kind]
+    with process(command, tmp_path) as port:
+        run(lambda: kind_of_client(port), scenario)
+
+
+def test_what_servers_that_live_hold_does_not_hide_what_a_dead_one_held(tmp_path):
+    with process(REDIS, tmp_path) as port:
+
+        async def scenario(client):
+            redis, url = client._redis, client.url.replace("claim_s=0.2", "claim_s=600")
+            await redis.xgroup_create("s", "tuili", id="0", mkstream=True)
+            for at in range(25):
+                await client.send("identity", str(at))
+            ((_, entries),) = await redis.xreadgroup("tuili", "another", {"s": ">"}, 25)
+            # The last one has been with nobody for longer than `claim_s`.
+            await redis.xclaim("s", "tuili", "another", 0, [entries[-1][0]], idle=700_000)
+            consumer = Consumer(FakeDataPlane(), source_of(url), concurrency=1)
+            consumer.start()
+            assert [id_ for id_, _, _ in await answered(client, 1)] == ["24"]
+            await consumer.stop(5)
+
+        run(lambda: RedisClient(port), scenario)
+
+
+@pytest.mark.parametrize("kind", DURABLE)
+def test_a_queue_that_is_killed_and_comes_back_loses_nothing(kind, tmp_path):
+    command, kind_of_client = DURABLE[kind]
+    with broker(command, tmp_path) as server:
+
+        async def scenario(client):
+            dataplane = FakeDataPlane()
+            consumer = Consumer(dataplane, source_of(client.url))
+            for id_ in "123":
+                await client.send("identity", id_)
+            await client.send("held", "4")
+            consumer.start()
+            await answered(client, 3)
+            await dataplane.holding.wait()
+            server.kill()
+
+            async def noticed():
+                return not consumer.counts.up
+
+            await until(noticed)
+            dataplane.release()  # its answer cannot be written now
+            server.start()
+            again = kind_of_client(server.port)
+            await again.send("identity", "5")
+
+            async def whole():
+                # What was held comes back after its time, and runs once more.
+                dataplane.release()
+                return len(await again.answers()) >= 5
+
+            await until(whole)
+            assert sorted(id_ for id_, _, _ in await again.answers()) == list("12345")
+            assert await again.left() == 0
+            await again.close()
+            await consumer.stop(5)
+            told = dict(line.rsplit(" ", 1) for line in queue_lines([consumer.counts]))
+            label = f'queue="{consumer.counts.name}"'
+            assert (
+                told[f"tuili_queue_up{{{label}}}"],
+                told[f"tuili_queue_in_hand{{{label}}}"],
+            ) == ("1", "0")
+            assert int(told[f"tuili_queue_outages{{{label}}}"]) >= 1
+
+        run(lambda: kind_of_client(server.port), scenario)
