@@ -322,14 +322,19 @@ class TritonPythonModel:
 )
 
 
-def test_a_model_that_calls_itself_needs_no_more_instances_than_it_is_deep(tmp_path):
-    config = CONFIG.replace("dynamic_batching { }", "instance_group { count: 3 }")
+IN_ORDER = "dynamic_batching { preserve_ordering: true }"
+
+
+@pytest.mark.parametrize("ordering", ["", IN_ORDER])
+def test_a_model_that_calls_itself_needs_no_more_instances_than_it_is_deep(tmp_path, ordering):
+    config = CONFIG.replace("dynamic_batching { }", ordering) + "instance_group { count: 3 }"
     add(tmp_path, config=config, source=ITSELF)
 
     async def scenario(dataplane):
         data = np.full((1, 1), 2, np.float32)
         asked = InferRequest("m", [InputTensor("x", "FP32", (1, 1), data)])
-        assert (await infer(dataplane, asked)).outputs[0].data.item() == 2.0
+        async with asyncio.timeout(20):
+            assert (await infer(dataplane, asked)).outputs[0].data.item() == 2.0
 
     run(tmp_path, scenario)
 

@@ -96,8 +96,7 @@ class Servable:
         terms = self._terms
         if terms.sequences is not None:
             # Who waits for a slot waits for clients: no answer may wait for him.
-            competes = self._order.enter if self._order is not None else lambda item: None
-            model = self.signature.model
+            model, competes = self.signature.model, self._enter_order
             return SequenceQueue[Pending](model, terms.sequences, competes, terms.lost)
         worth = self._rows_worth if terms.adaptive else None
         return RequestQueue[Pending](terms.policy, worth, terms.pace)
@@ -247,8 +246,8 @@ class Servable:
         try:
             if self._door is not None:
                 self._admit(self._door, item)
-            if self._order is not None and not self._stateful:
-                self._order.enter(item)
+            if not self._stateful:
+                self._enter_order(item)
             self._queue.push(item, timeout_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, its place is given back
             return self._refuse(item, of_tree(error, "a request could not be queued"))
@@ -256,6 +255,11 @@ class Servable:
         if request.call is not None:
             request.call.enter(item)
         return item
+
+    def _enter_order(self, item: Pending) -> None:
+        """Let answers leave in order; one to a model's call would wait for what waits for it."""
+        if self._order is not None and item.request.call is None:
+            self._order.enter(item)
 
     def _enqueue_or_fail(self, item: Pending) -> None:
         """As `_enqueue`, for when nobody waits above: an answer was looked for in the cache."""
