@@ -7,8 +7,9 @@ import pytest
 from tests.server.fake_dataplane import FakeDataPlane
 from tests.server.queue_servers import DURABLE_REDIS, NATS, REDIS, broker, process
 from tests.server.queues.test_consumer import NatsClient, RedisClient, answered, run, until
-from tuili.server.queues.consumer import Consumer
+from tuili.server.queues.consumer import LATER_S, Consumer
 from tuili.server.queues.sources import source_of
+from tuili.server.scheduling.restarts import RestartLimits
 from tuili.server.telemetry.queue_metrics import queue_lines
 
 SERVERS = {"redis": (REDIS, RedisClient), "nats": (NATS, NatsClient)}
@@ -136,3 +137,7 @@ def test_a_queue_that_is_killed_and_comes_back_loses_nothing(kind, tmp_path):
             assert int(told[f"tuili_queue_outages{{{label}}}"]) >= 1
 
         run(lambda: kind_of_client(server.port), scenario)
+
+
+def test_who_comes_while_a_model_is_given_up_is_tried_until_it_is_back():
+    assert sum(LATER_S) > 2 * RestartLimits().cool_down_s

@@ -38,8 +38,9 @@ _CLOSE_S: Final = 2.0
 _AGAIN_S: Final = 0.2  # until what was cancelled and goes on is cancelled again
 # A queue that cannot be reached is asked again after these; the last one repeats.
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0)
-_MOST_TRIES: Final = 5
-_LATER_S: Final = 1.0
+# Longer in all than a model that is given up rests: others' crashes are no reason to give up.
+LATER_S: Final = (1.0, 4.0, 15.0, 60.0)
+_MOST_TRIES: Final = len(LATER_S) + 1
 # So often in the time after which a request goes to another consumer.
 _EXTENSIONS: Final = 3
 _LEAST_S: Final = 0.01
@@ -63,6 +64,7 @@ class Consumer:
         # The tries, by id, of what went back to the queue from here in good order.
         self._put_back: OrderedDict[str, int] = OrderedDict()
         self.counts = QueueCounts(source.name)
+        self._writes = True  # whether the last answer could be written
         self._extending: asyncio.Task[None] | None = None
         self._stopping = False
         self._loop: asyncio.Task[None] | None = None
@@ -186,10 +188,11 @@ class Consumer:
                 return
             answer = error_of(request.id, error)
         await self._source.answer(handle, answer)
+        self._writes = True
         self.counts.outcomes[ANSWERED] += 1
 
     async def _later(self, handle: object, request: Request) -> None:
-        await self._source.later(handle, _LATER_S * request.tries)
+        await self._source.later(handle, LATER_S[request.tries - 1])
         self.counts.outcomes[PUT_BACK] += 1
         self._put_back[request.id] = request.tries
         if len(self._put_back) > _MOST_PUT_BACK:
@@ -227,7 +230,10 @@ class Consumer:
         if not task.cancelled() and (error := task.exception()) is not None:
             # Neither answered nor put back: the queue hands it out again after its time.
             self.counts.outcomes[UNTOLD] += 1
-            _log.warning("%s: an answer could not be written: %s", self._source.name, error)
+            # One line for all that an outage costs; the metrics have their number.
+            level = logging.WARNING if self._writes else logging.DEBUG
+            self._writes = False
+            _log.log(level, "%s: answers cannot be written: %s", self._source.name, error)
 
     def _release(self, count: int) -> None:
         for _ in range(count):

@@ -75,6 +75,7 @@ class JetStream:
         from nats.aio.client import Client
 
         if self._client is not None and not self._client.is_closed:
+            self._require_connection(self._client)
             return self._client
         client = Client()
         try:
@@ -91,6 +92,11 @@ class JetStream:
             raise
         self._client = client
         return client
+
+    def _require_connection(self, client: Client) -> None:
+        """The client connects again by itself, and says nothing meanwhile."""
+        if not client.is_connected:
+            raise Unavailable(f"the connection is lost: {client.last_error or 'it was closed'}")
 
     async def _ensure_stream(self, name: str, subject: str) -> None:
         from nats.js.errors import NotFoundError
@@ -109,6 +115,8 @@ class JetStream:
         try:
             messages = await self._pull.fetch(most, timeout=timeout_s)
         except (TimeoutError, nats.errors.TimeoutError):
+            if self._client is not None:
+                self._require_connection(self._client)
             await self._require_consumer()
             return []
         return [(message, _request(message)) for message in messages]
