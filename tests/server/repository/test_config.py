@@ -69,7 +69,6 @@ def test_backend(raw, backend):
         ({"name": "other"}, "is of model 'other', but its folder is 'm'"),
         ({"max_batch_size": -1}, "max_batch_size must be at least 0, got -1"),
         ({"input": [{"data_type": "TYPE_FP32"}]}, "an input or output has no name"),
-        ({"input": [{"name": "x"}]}, "tensor 'x' needs a data_type"),
         ({"input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [0]}]}, "must be positive or"),
         ({"instance_group": [{"count": 0}]}, "instance_group count must be at least 1"),
         ({"version_policy": {"latest": {"num_versions": 0}}}, "num_versions must be at least 1"),

@@ -87,7 +87,10 @@ def complete_ensemble(config: ModelConfig) -> Completed:
     """The signature of an ensemble: what its configuration declares."""
     limit = config.max_batch_size or 0
     rules = [
-        [TensorRule(t.name, t.datatype, t.dims, t.optional, reshape=t.reshape) for t in tensors]
+        [
+            TensorRule(t.name, _told(config, t), t.dims, t.optional, reshape=t.reshape)
+            for t in tensors
+        ]
         for tensors in (config.inputs, config.outputs)
     ]
     signature = Signature(config.name, rules[0], rules[1], limit)
@@ -127,6 +130,7 @@ def _rules(
     for tensor in declared:
         spec = known.get(tensor.name)
         if spec is None:
+            _told(config, tensor)
             names = ", ".join(repr(name) for name in known)
             raise InvalidModel(
                 f"model '{config.name}': the configuration declares {role} {tensor.name!r}, which "
@@ -136,11 +140,12 @@ def _rules(
             # What the model sees of a ragged input is all requests' elements in one dim; so is an
             # output that is divided as an input was.
             _check_against(role, config, tensor, spec, limit)
+        written = tensor.ragged or tensor.dims or tensor.reshape is not None
         rules.append(
             TensorRule(
                 tensor.name,
-                tensor.datatype,
-                tensor.dims,
+                tensor.datatype or _datatype(spec),
+                tensor.dims if written else _dims(config, spec, limit),
                 tensor.optional,
                 tensor.ragged,
                 tensor.reshape,
@@ -154,6 +159,16 @@ def _rules(
             f"{missing[0]!r}"
         )
     return rules
+
+
+def _told(config: ModelConfig, tensor: TensorConfig) -> str:
+    """The datatype of a tensor of which the configuration alone can tell it."""
+    if not tensor.datatype:
+        raise InvalidModel(
+            f"model '{config.name}': tensor {tensor.name!r} needs a data_type in the "
+            "configuration, as the model does not tell its own"
+        )
+    return tensor.datatype
 
 
 def _derived(config: ModelConfig, spec: TensorSpec, limit: int) -> TensorRule:
@@ -170,11 +185,13 @@ def _derived(config: ModelConfig, spec: TensorSpec, limit: int) -> TensorRule:
 def _check_against(
     role: str, config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, limit: int
 ) -> None:
-    if tensor.datatype != _datatype(spec):
+    if tensor.datatype and tensor.datatype != _datatype(spec):
         raise InvalidModel(
             f"model '{config.name}': {role} {tensor.name!r} is declared {tensor.datatype}, but the "
             f"model has {_datatype(spec)}"
         )
+    if not tensor.dims and tensor.reshape is None:
+        return  # They are the model's own, as in Triton.
     dims = tensor.dims if tensor.reshape is None else tensor.reshape
     found = _dims(config, spec, limit)
     fits = len(dims) == len(found) and all(
@@ -218,10 +235,15 @@ def _labels(folder: Path, filename: str) -> tuple[str, ...]:
 
 
 def declared_specs(tensors: Sequence[TensorConfig], limit: int | None) -> tuple[TensorSpec, ...]:
-    """The tensors of a configuration as specs, for models that do not describe themselves."""
+    """The tensors of a configuration as specs, for models that do not describe themselves.
+
+    One without a datatype is left out: the model has to tell of it.
+    """
     kinds = {kind.kserve: kind for kind in DType if kind.kserve}
     found: list[TensorSpec] = []
     for tensor in tensors:
+        if not tensor.datatype:
+            continue
         dims = tensor.dims if tensor.reshape is None else tensor.reshape
         shape: list[Dim] = [
             Sym(f"{_symbol(tensor.name)}_{at}") if dim < 0 else dim for at, dim in enumerate(dims)
@@ -294,9 +316,16 @@ def _json(config: ModelConfig, backend: str, signature: Signature, policy: Batch
         # What was written of a tensor, over the defaults.
         entries = {entry["name"]: entry for entry in config.raw.get(role, ())}
         merged[role] = [
-            {**_tensor_json(rule, role), **entries.get(rule.name, {})} for rule in rules.values()
+            {**_tensor_json(rule, role), **_written(entries.get(rule.name, {}))}
+            for rule in rules.values()
         ]
     return filled(merged)
+
+
+def _written(entry: Json) -> Json:
+    """What is said of a tensor, without what is left to the model."""
+    left = {"data_type": "TYPE_INVALID", "dims": []}
+    return {key: value for key, value in entry.items() if value != left.get(key)}
 
 
 def _tensor_json(rule: TensorRule, role: str) -> Json:

@@ -27,7 +27,7 @@ class TensorConfig:
     """One declared input or output; `dims` without the batch dim."""
 
     name: str
-    datatype: str
+    datatype: str  # "": the model's own
     dims: tuple[int, ...]
     reshape: tuple[int, ...] | None = None
     optional: bool = False
@@ -170,15 +170,13 @@ def _tensor(entry: Json, where: Source) -> TensorConfig:
     if not name:
         raise where.error("an input or output has no name")
     kind = entry.get("data_type", "TYPE_INVALID")
-    if kind == "TYPE_INVALID":
-        raise where.error(f"tensor {name!r} needs a data_type")
     dims = tuple(entry.get("dims", ()))
     if any(dim < -1 or dim == 0 for dim in dims):
         raise where.error(f"tensor {name!r}: dims must be positive or -1, got {list(dims)}", "dims")
     reshape = entry.get("reshape")
     return TensorConfig(
         name=name,
-        datatype=DATATYPES[kind],
+        datatype="" if kind == "TYPE_INVALID" else DATATYPES[kind],
         dims=dims,
         reshape=None if reshape is None else tuple(reshape.get("shape", ())),
         optional=bool(entry.get("optional", False)),
