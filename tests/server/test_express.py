@@ -21,10 +21,12 @@ TENSORS = {
     "queue": [("x", "FP32", [4])],
     "urgent": [("x", "FP32", [4])],
     "large": [("x", "FP32", [9000])],
+    "ordered": [("x", "FP32", [4])],
     "numbers": [("x", "INT64", [1])],  # the model sees no dim but the batch
 }
 MORE = {
     "alone": "max_batch_size: 0",
+    "ordered": "max_batch_size: 8 dynamic_batching { preserve_ordering: true }",
     "queue": "max_batch_size: 8 dynamic_batching { default_queue_policy { max_queue_size: 2 } }",
     "urgent": "max_batch_size: 8 dynamic_batching { priority_levels: 3 default_priority_level: 2 }",
 }
@@ -397,6 +399,18 @@ def test_a_client_that_goes_takes_its_request_back(repository, protocol):
         assert statistics["inference_stats"]["fail"]["count"] == 1
 
     with_clients(repository, protocol, 2, scenario)
+
+
+@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
+def test_answers_in_order_go_the_long_way(repository, gone_the_express_way, protocol):
+    async def scenario(dataplane, clients):
+        for seed in range(2):
+            clients[0].ask("ordered", inputs("ordered", 1, seed))
+            await answered(clients)
+            assert list(clients[0].answer()) == ["X"]
+
+    with_clients(repository, protocol, 1, scenario)
+    assert gone_the_express_way == []
 
 
 def test_a_request_without_priority_has_the_default_one(repository):

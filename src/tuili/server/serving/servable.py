@@ -153,9 +153,11 @@ class Servable:
     @property
     def plain(self) -> bool:
         """Whether requests may go the express way."""
-        return not (
-            self._door or self._caches or self._terms.layout or self._stateful or self.decoupled
-        ) and not any(rule.reshape for rule in self.signature.outputs.values())
+        terms = self._terms
+        special = self._door or self._caches or terms.layout or terms.in_order
+        return not (special or self._stateful or self.decoupled) and not any(
+            rule.reshape for rule in self.signature.outputs.values()
+        )
 
     def express(
         self, express: Express, raw: Buffer, reply: Reply, target: object, deadline: float | None
