@@ -1,4 +1,4 @@
-"""The express way: requests that differ from earlier ones in nothing but their tensors' bytes.
+"""The express way: requests that differ from earlier ones in nothing but their tensors and id.
 
 Nearly all requests of a client say the same words about new numbers. What those words mean (which
 model version, which inputs, whether they fit, how the answer begins) is worked out once, by the
@@ -7,8 +7,8 @@ a batch of such requests is joined as bytes and split as bytes, and no array is 
 
 Only what is plain goes this way; all its tensors may lie in shared memory instead. Bytes are joined
 and split only where they are few: large tensors become arrays again, to run and to be answered. A
-model behind a roll-out, a door, a cache, a layout or sequences takes the long way, as does a
-request with parameters.
+model behind a roll-out, a door, a cache, a layout or sequences takes the long way, or one whose
+answers leave in order, as does a request with parameters.
 """
 
 from __future__ import annotations
