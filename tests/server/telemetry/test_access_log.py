@@ -37,8 +37,8 @@ def with_log(monkeypatch):
     def use(dataplane):
         for wire, kind in ((http_wire, HttpListener), (grpc_wire, GrpcListener)):
 
-            def made(first, limits, kind=kind):
-                return kind(first, limits, dataplane.access_log)
+            def made(first, limits, kind=kind, **more):
+                return kind(first, limits, dataplane.access_log, **more)
 
             monkeypatch.setattr(wire, kind.__name__, made)
 
