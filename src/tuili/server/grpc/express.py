@@ -126,10 +126,10 @@ class ExpressDesk:
 
     def learn(self, message: Buffer, request: InferRequest, plan: Plan, origin: object) -> None:
         """Remember the words of a request that came the long way, if such may go the short one."""
-        at, end, ident = _id_of(message)
         servable = self._dataplane.express_servable(request)
         if servable is None or plan.empty_final or not isinstance(origin, Known):
             return
+        at, end, ident = _id_of(message)
         standing = None if plan.raw_count else self._dataplane.standing(request)
         if ident != request.id or not (standing or all(_is_raw(each) for each in plan.inputs)):
             return

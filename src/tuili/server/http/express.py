@@ -152,12 +152,13 @@ class ExpressDesk:
         """Remember the words of a request that came the long way, if such may go the short one."""
         if match.label or request.parameters or head.coding != b"identity":
             return
+        servable = self._dataplane.express_servable(request)
+        if servable is None:
+            return  # before the text is looked at: all requests of such a model come here
         words, ident, arrays, _ = self._words(head, body)
         if not 0 < len(words) <= _MAX_TEXT or ident != request.id or len(arrays) != plan.in_text:
             return
-        servable = self._dataplane.express_servable(request)
-        changes = bool(ident or arrays)
-        if servable is None or (changes and not are_right(words, request, self._limits)):
+        if (ident or arrays) and not are_right(words, request, self._limits):
             return
         standing = None if plan.binary_bytes or arrays else self._dataplane.standing(request)
         places = _places(request) if arrays else [(item.start, item.stop) for item in plan.inputs]
