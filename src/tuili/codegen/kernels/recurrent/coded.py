@@ -17,7 +17,7 @@ from tuili.codegen.kernels.quantized.row_products import quads_of, row_steps
 from tuili.codegen.kernels.quantized.tile import Loop, Nest, pack_best, read_panels
 from tuili.codegen.kernels.recurrent.cells import activations
 from tuili.codegen.kernels.recurrent.coded_cells import GATES, CodedCell
-from tuili.codegen.kernels.recurrent.steps import pack_gates
+from tuili.codegen.kernels.recurrent.steps import pack_gates, read_states
 from tuili.codegen.kernels.reductions.rows import row_support
 from tuili.ir import Node
 from tuili.ops.table import attr
@@ -47,7 +47,7 @@ def emit(node: Node, ctx: Context) -> None:
     cell = _cell(k, weights)
     padded = -(-hidden // cell.dot.group) * cell.dot.group
     blocks = -(-hidden // cell.lanes)
-    _read_states(k, node)
+    read_states(k, node, 3)
     k.dims("T B H D LINE KP", (time, batch, hidden, directions, blocks * cell.lanes, padded))
     k.body(_body(node, cell, directions, _fault(k, node)))
     line = blocks * cell.lanes * 4
@@ -103,16 +103,6 @@ def _in_blocks(array: Array, lanes: int) -> Array:
     padded[..., :hidden] = array.reshape(directions, depth, GATES, hidden)
     split = padded.reshape(directions, depth, GATES, blocks, lanes)
     return np.ascontiguousarray(split.transpose(1, 0, 3, 2, 4)).reshape(depth, -1)
-
-
-def _read_states(k: KernelBuilder, node: Node) -> None:
-    for name, slot in (("lengths", 3), ("h0", 4), ("c0", 5)):
-        value = node.input(slot)
-        if value is not None:
-            k.read(name, value)
-    for name, value in zip(("y", "last_h", "last_c"), node.outputs, strict=False):
-        if value.uses:
-            k.write(name, value)
 
 
 # -- the walk over time -------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | Non
     for name, view in (("w2", w2), ("bias", bias), ("peep", peep)):
         if view is not None:
             k.read(name, view)
-    _read_states(k, node)
+    read_states(k, node, 4)
     groups = ceil_div(sizes.batch, ROWS)
     k.dims("T B H BLOCKS GROUPS", (sizes.time, sizes.batch, sizes.hidden, blocks, groups))
     _declare_strides(k, node, sizes)
@@ -147,8 +147,9 @@ def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | Non
     k.emit(grid=groups * sizes.directions, flops=work * sizes.directions, bytes=0)
 
 
-def _read_states(k: KernelBuilder, node: Node) -> None:
-    for name, slot in (("lengths", 4), ("h0", 5), ("c0", 6)):
+def read_states(k: KernelBuilder, node: Node, first: int) -> None:
+    """The lengths and states, which are inputs from `first` on, and the outputs that are used."""
+    for slot, name in enumerate(("lengths", "h0", "c0"), first):
         value = node.input(slot)
         if value is not None:
             k.read(name, value)
