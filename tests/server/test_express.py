@@ -31,6 +31,7 @@ MORE = {
     "urgent": "max_batch_size: 8 dynamic_batching { priority_levels: 3 default_priority_level: 2 }",
 }
 KINDS = {"FP32": np.float32, "INT64": np.int64, "INT8": np.int8}
+FIELDS = {"FP32": "fp32_contents", "INT64": "int64_contents", "INT8": "int_contents"}
 
 
 @pytest.fixture
@@ -180,11 +181,14 @@ class Grpc:
         message = grpc_wire.INFERENCE["ModelInferRequest"](model_name=model, id=self.ident())
         for name, array in arrays.items():
             kind = {kind: text for text, kind in KINDS.items()}[array.dtype.type]
-            message.inputs.add(name=name, datatype=kind, shape=array.shape)
-            message.raw_input_contents.append(array.tobytes())
+            self.add(message, array, name=name, datatype=kind, shape=array.shape)
         for name in outputs:
             message.outputs.add(name=name)
         self.wire.send(self.number, grpc_wire.framed(message))
+
+    def add(self, message, array, **described):
+        message.inputs.add(**described)
+        message.raw_input_contents.append(array.tobytes())
 
     def ident(self):
         return ""
@@ -210,7 +214,21 @@ class GrpcNamed(Grpc):
         return f"request {self.number}"
 
 
+class GrpcTyped(Grpc):
+    """Its tensors are typed contents."""
+
+    def add(self, message, array, **described):
+        field = FIELDS[described["datatype"]]
+        contents = {field: array.ravel().tolist()}
+        message.inputs.add(**described, contents=contents)
+
+
+class GrpcTypedNamed(GrpcTyped, GrpcNamed):
+    """With ids too."""
+
+
 HTTP = [Http, Named, Numbers, NumbersThere]
+GRPC = [Grpc, GrpcNamed, GrpcTyped, GrpcTypedNamed]
 
 
 def _read(described, data):
@@ -241,7 +259,7 @@ def with_clients(repository, protocol, count, scenario, **options):
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
+@pytest.mark.parametrize("protocol", [*HTTP, *GRPC])
 @pytest.mark.parametrize("model", ["one", "two", "open", "alone", "numbers", "large"])
 def test_every_client_gets_its_own_numbers(repository, gone_the_express_way, protocol, model):
     async def scenario(dataplane, clients):
@@ -305,7 +323,7 @@ def test_requests_that_name_their_inputs_in_another_order_may_be_joined(
     assert len(gone_the_express_way) == 3 * 4 - 2
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
+@pytest.mark.parametrize("protocol", [*HTTP, *GRPC])
 def test_wanted_outputs_come_in_their_order(repository, protocol):
     async def scenario(dataplane, clients):
         arrays = inputs("two", 2, 1)
@@ -319,7 +337,7 @@ def test_wanted_outputs_come_in_their_order(repository, protocol):
     with_clients(repository, protocol, 1, scenario)
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
+@pytest.mark.parametrize("protocol", [*HTTP, *GRPC])
 def test_models_with_the_same_words_are_told_apart(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for turn in range(6):
@@ -333,7 +351,7 @@ def test_models_with_the_same_words_are_told_apart(repository, gone_the_express_
     assert gone_the_express_way == ["one", "queue"] * 2
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
+@pytest.mark.parametrize("protocol", [*HTTP, *GRPC])
 def test_a_full_queue_refuses_on_this_way_too(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         clients[0].ask("queue", inputs("queue", 1, 0))
@@ -349,7 +367,7 @@ def test_a_full_queue_refuses_on_this_way_too(repository, gone_the_express_way, 
     assert len(gone_the_express_way) == 4
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
+@pytest.mark.parametrize("protocol", [*HTTP, *GRPC])
 def test_words_mean_nothing_once_their_model_is_gone(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for seed in range(2):
@@ -371,7 +389,7 @@ def test_words_mean_nothing_once_their_model_is_gone(repository, gone_the_expres
     assert gone_the_express_way == ["one"]
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
+@pytest.mark.parametrize("protocol", [*HTTP, *GRPC])
 def test_models_on_demand_are_used_the_long_way(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for seed in range(3):
@@ -384,7 +402,7 @@ def test_models_on_demand_are_used_the_long_way(repository, gone_the_express_way
     assert gone_the_express_way == []
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
+@pytest.mark.parametrize("protocol", [*HTTP, *GRPC])
 def test_a_client_that_goes_takes_its_request_back(repository, protocol):
     async def scenario(dataplane, clients):
         clients[0].ask("one", inputs("one", 1, 0))
@@ -401,7 +419,7 @@ def test_a_client_that_goes_takes_its_request_back(repository, protocol):
     with_clients(repository, protocol, 2, scenario)
 
 
-@pytest.mark.parametrize("protocol", [*HTTP, Grpc, GrpcNamed])
+@pytest.mark.parametrize("protocol", [*HTTP, *GRPC])
 def test_answers_in_order_go_the_long_way(repository, gone_the_express_way, protocol):
     async def scenario(dataplane, clients):
         for seed in range(2):

@@ -1,14 +1,15 @@
 """The express way in gRPC: by the bytes before the first tensor, to the bytes before its answer.
 
 The request's id is taken out of those bytes. Where all tensors lie in shared memory, they are the
-whole message.
+whole message; where they are typed contents, all but these (`typed.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, runtime_checkable
+from itertools import accumulate
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
@@ -16,7 +17,9 @@ from tuili.server.execution.express import MOST_BYTES, Buffer, Dims, Express, co
 from tuili.server.grpc.encoding import front_of, raw_head
 from tuili.server.grpc.frames import PREFIX_BYTES
 from tuili.server.grpc.plans import Plan, PlannedInput
+from tuili.server.grpc.typed import Slot, cut, raw_of, slots_of
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
+from tuili.server.serving.servable import Servable
 
 _MAX_KNOWN: Final = 1024
 _MAX_STARTS: Final = 64
@@ -88,6 +91,15 @@ class GrpcExpress(Express):
         return starts
 
 
+class TypedExpress(GrpcExpress):
+    """The same for requests whose tensors come as typed contents."""
+
+    slots: tuple[Slot, ...]
+
+
+Way = TypeVar("Way", bound=GrpcExpress)
+
+
 class ExpressDesk:
     """Knows the words that came before; one per front end."""
 
@@ -97,6 +109,7 @@ class ExpressDesk:
         self._known: dict[bytes, GrpcExpress] = {}
         # How many bytes come before the tensor of requests that went this way, the last ones first.
         self._leads: list[int] = []
+        self._typed: dict[bytes, TypedExpress] = {}
 
     def take(
         self, message: Buffer, deadline: float | None, done: Done, origin: object
@@ -112,22 +125,49 @@ class ExpressDesk:
             known = self._known.get(head)
             if known is not None and known.fits(message, start):
                 view = memoryview(message) if known.size_bytes > MOST_BYTES else message
-                ticket = self._dataplane.express(
-                    known.of_id(ident) if ident else known,
-                    view[start:],
-                    partial(self._long_way, done),
-                    origin,
-                    deadline,
-                )
+                ticket = self._queue(known, ident, view[start:], deadline, done, origin)
                 if ticket is None:
                     del self._known[head]
                 return ticket
-        return None
+        return self._take_typed(message, deadline, done, origin) if self._typed else None
+
+    def _take_typed(
+        self, message: Buffer, deadline: float | None, done: Done, origin: object
+    ) -> Ticket | None:
+        """The same for a request with typed contents."""
+        found = cut(message)
+        known = self._typed.get(found.words) if found else None
+        if found is None or known is None:
+            return None
+        view = memoryview(message) if known.size_bytes > MOST_BYTES else message
+        raw = raw_of(known.slots, view, found.contents)
+        if raw is None:
+            return None
+        ticket = self._queue(known, found.ident, raw, deadline, done, origin)
+        if ticket is None:
+            del self._typed[found.words]
+        return ticket
+
+    def _queue(
+        self,
+        known: GrpcExpress,
+        ident: str,
+        raw: Buffer,
+        deadline: float | None,
+        done: Done,
+        origin: object,
+    ) -> Ticket | None:
+        if ident:
+            known = known.of_id(ident)
+        return self._dataplane.express(known, raw, partial(self._long_way, done), origin, deadline)
 
     def learn(self, message: Buffer, request: InferRequest, plan: Plan, origin: object) -> None:
         """Remember the words of a request that came the long way, if such may go the short one."""
         servable = self._dataplane.express_servable(request)
         if servable is None or plan.empty_final or not isinstance(origin, Known):
+            return
+        if not plan.raw_count and all(each.data is not None for each in request.inputs):
+            self._learn_typed(servable, message, request)
             return
         at, end, ident = _id_of(message)
         standing = None if plan.raw_count else self._dataplane.standing(request)
@@ -150,10 +190,29 @@ class ExpressDesk:
             return
         if ident:
             head, start = _without_id(head, at, end), start - (end - at)
-        if len(self._known) >= _MAX_KNOWN:
-            del self._known[next(iter(self._known))]
-        self._known[head] = known
+        _keep(self._known, head, known)
         self._leads = [start, *[each for each in self._leads if each != start]][:_MAX_LEADS]
+
+    def _learn_typed(self, servable: Servable, message: Buffer, request: InferRequest) -> None:
+        found, slots = cut(message), slots_of(request.inputs)
+        if found is None or slots is None or found.ident != request.id:
+            return
+        if len(found.words) > _MAX_TEXT:
+            return
+        sizes = [slot.size_bytes for slot in slots]
+        stops = list(accumulate(sizes))
+        places = list(zip([0, *stops], stops, strict=False))
+        fields = common(servable, request, places, sum(sizes))
+        if fields is not None:
+            known = TypedExpress(**fields, gaps=(), starts={}, slots=slots)
+            _keep(self._typed, found.words, known)
+
+
+def _keep(known: dict[bytes, Way], words: bytes, way: Way) -> None:
+    """Remember a way for the requests with these words, in place of the oldest of many."""
+    if len(known) >= _MAX_KNOWN:
+        del known[next(iter(known))]
+    known[words] = way
 
 
 def _is_raw(planned: PlannedInput) -> bool:
