@@ -190,8 +190,7 @@ def test_answers_in_order_do_not_wait_for_sequences_without_a_slot(repository):
     run(repository, scenario)
 
 
-@pytest.mark.parametrize("how", ["unload", "load"])
-def test_who_waits_for_a_slot_of_a_model_that_goes_is_answered_at_once(repository, how):
+def test_who_waits_for_a_slot_of_a_model_that_goes_is_answered_at_once(repository):
     idle = "max_sequence_idle_microseconds: 600000000\n  oldest"
     config = CONFIG.replace("sequences: 64", "sequences: 1").replace("oldest", idle)
     (repository / "m" / "config.pbtxt").write_text(config)
@@ -201,14 +200,31 @@ def test_who_waits_for_a_slot_of_a_model_that_goes_is_answered_at_once(repositor
         others = [asyncio.create_task(total(dataplane, at, at, start=True)) for at in (7, 8)]
         await asyncio.sleep(0)
         async with asyncio.timeout(20):
-            await getattr(dataplane.repository, how)("m")
-            if how == "unload":
-                await dataplane.repository.load("m")
-            # Of a reload the old version has not even begun to end what it has.
+            await dataplane.repository.unload("m")
+            await dataplane.repository.load("m")
             for sequence in (5, 7):
                 with pytest.raises(InvalidArgument, match=r"lost: version 1 of the model was unlo"):
                     await total(dataplane, 2, sequence)
             assert await asyncio.gather(*others) == [7, 8]
         assert await total(dataplane, 2, 5, start=True) == 2
+
+    run(repository, scenario)
+
+
+def test_a_reload_leaves_sequences_where_they_are_and_those_before_them_in_the_slot(repository):
+    idle = "max_sequence_idle_microseconds: 600000000\n  oldest"
+    config = CONFIG.replace("sequences: 64", "sequences: 1").replace("oldest", idle)
+    (repository / "m" / "config.pbtxt").write_text(config)
+
+    async def scenario(dataplane):
+        assert await total(dataplane, 1, 5, start=True) == 1
+        waits = asyncio.create_task(total(dataplane, 7, 7, start=True))
+        await asyncio.sleep(0)
+        await dataplane.repository.load("m")
+        assert await total(dataplane, 8, 8, start=True, end=True) == 8  # the new one has a slot too
+        assert await total(dataplane, 2, 5) == 3
+        assert await total(dataplane, 3, 5, end=True) == 6
+        assert await waits == 7
+        assert await total(dataplane, 1, 7, end=True) == 8
 
     run(repository, scenario)

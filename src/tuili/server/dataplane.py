@@ -45,7 +45,7 @@ from tuili.server.memory.shared_memory import Regions, require_data
 from tuili.server.memory.standing import Standing
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import FOLLOWS, ServerOptions
-from tuili.server.protocol.messages import InferRequest
+from tuili.server.protocol.messages import InferRequest, sequence_of
 from tuili.server.readiness import Judged, Verdict, judged
 from tuili.server.recording import Recorder
 from tuili.server.remotes import Remotes
@@ -208,8 +208,8 @@ class DataPlane:
         try:
             versions = self._live.get(request.model)
             servable = versions.get(request.version) if versions else None
-            if servable is None:
-                servable = self._servable(request.model, request.version)
+            if servable is None or request.parameters:
+                servable = self._answering(request)
             if servable.decoupled:
                 raise Unsupported(
                     f"model '{request.model}' answers any number of times: ask for a stream, as "
@@ -264,7 +264,7 @@ class DataPlane:
         has None. An error that is not final is one answer of many.
         """
         try:
-            servable = self._servable(request.model, request.version)
+            servable = self._answering(request)
             if servable.decoupled:
                 for tensor in request.inputs:
                     if tensor.data is None:
@@ -468,6 +468,11 @@ class DataPlane:
         )
 
     # ---- steps
+    def _answering(self, request: InferRequest) -> Front:
+        """What answers a request: the live version, or the one in which its sequence began."""
+        live = partial(self._servable, request.model, request.version)
+        return self.repository.homes.answering(request, live) if sequence_of(request) else live()
+
     def _servable(self, model: str, version: str) -> Front:
         """The live version, or the error that says why there is none."""
         versions = self._live.get(model)

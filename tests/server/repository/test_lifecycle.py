@@ -17,13 +17,16 @@ from tuili.server.repository.overrides import Overrides
 from tuili.server.repository.states import NEXT, State
 
 
-@dataclass
+@dataclass(eq=False)
 class Version:
     number: int
     config: object
     busy: asyncio.Event = field(default_factory=asyncio.Event)
     log: list[str] = field(default_factory=list)
     is_shut: bool = False
+
+    def open_sequences(self):
+        return 0
 
     def shut(self):
         self.is_shut = True

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tuili.errors import InvalidArgument
 from tuili.server.rollout.plan import Plan, Routing, Rule, Step
 from tuili.server.rollout.router import PLACES, Router, place_of
-from tuili.server.rollout.sticky import Sequences, Users
+from tuili.server.rollout.sticky import Users
 
 
 @dataclass
@@ -156,17 +156,6 @@ def test_a_sequence_never_changes_whatever_its_requests_say():
     for asked in (Request({"x-tuili-variant": "candidate"}), Request({"x-team": "search"})):
         assert made.choose(asked, "stable").reason == "sequence"
         assert made.choose(asked, "stable").variant == "stable"
-
-
-def test_sequences_are_remembered_until_they_end_or_idle():
-    kept = Sequences(idle_s=10)
-    kept.keep(7, "candidate", 0.0, ends=False)
-    kept.keep("x", "stable", 5.0, ends=False)
-    assert [kept.variant_of(7, 9.0), kept.variant_of("x", 9.0)] == ["candidate", "stable"]
-    assert len(kept) == 2
-    assert kept.variant_of(7, 10.0) == ""
-    kept.keep("x", "stable", 11.0, ends=True)
-    assert len(kept) == 0
 
 
 def test_a_user_counts_once_a_step():

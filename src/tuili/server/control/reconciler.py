@@ -28,6 +28,7 @@ class Reconciler:
         self._removing: set[asyncio.Task[None]] = set()
         # The version before the present one, kept warm until a moment.
         self._retained: dict[str, tuple[int, float]] = {}
+        self._labels: dict[str, dict[str, int]] = {}
 
     def select(self, world: World, now: float) -> None:
         """Tell the repository which versions are wanted; nothing is loaded yet."""
@@ -40,6 +41,10 @@ class Reconciler:
                     self._retained[name] = (old, now + window)
                 selection.pointers[name] = model.pointer
             wanted = set(model.labels.values())
+            if self._labels.get(name) != model.labels:
+                # Sequences of a label go on in the version that it was at.
+                self._labels[name] = dict(model.labels)
+                self._repository.note_homes(name)
             active = world.active(name)
             if active is not None and active.state in LOADED:
                 wanted |= set(active.candidates().values())

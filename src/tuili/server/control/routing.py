@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from tuili.errors import TuiliError, UserError
 from tuili.server.execution.pending import Reply
-from tuili.server.protocol.messages import VARIANT, InferRequest, InferResponse
+from tuili.server.protocol.messages import (
+    VARIANT,
+    InferRequest,
+    InferResponse,
+    sequence_of,
+    starts_sequence,
+)
 from tuili.server.rollout.plan import STABLE
 
 if TYPE_CHECKING:
@@ -62,9 +68,8 @@ class Routed:
         if choice.variant == STABLE:
             self._ticket = split.stable.submit(self._request, self._stable_answered)
             return
-        live = split.live(choice.variant)
-        if live is None or live.broken:
-            split.failed(choice, live.broken if live is not None else "it is not loaded")
+        live = split.able(choice, self._request)
+        if live is None:
             self._fall_back()
             return
         try:
@@ -107,9 +112,7 @@ class Routed:
 
     def _may_fall_back(self) -> bool:
         """Not in the middle of a sequence, whose state is the candidate's."""
-        parameters = self._request.parameters or {}
-        begun = parameters.get("sequence_id", 0) and not parameters.get("sequence_start", False)
-        return self._split.rollout.plan.fallback and not begun
+        return self._split.rollout.plan.fallback and not goes_on(self._request)
 
     def _fall_back(self, refused: str | None = None) -> None:
         """Ask the stable variant; `refused`: why the candidate did not take the request."""
@@ -120,6 +123,7 @@ class Routed:
                     # What the stable variant can answer is no mistake of the client's.
                     self._split.failed(self._choice, refused)
                 mark(answer, STABLE)
+                self._split.stays(self._request, self._choice)
             self._hand_over(answer)
 
         try:
@@ -131,6 +135,11 @@ class Routed:
         reply, self._reply = self._reply, None
         if reply is not None:
             reply(answer)
+
+
+def goes_on(request: InferRequest) -> bool:
+    """Whether a request is in the middle of a sequence."""
+    return bool(sequence_of(request)) and not starts_sequence(request)
 
 
 def mark(answer: InferResponse, variant: str) -> None:

@@ -17,18 +17,24 @@ from typing import Any, Final
 import numpy as np
 
 from tuili.errors import TuiliError, Unavailable, UserError
-from tuili.server.control.routing import Asked, Routed, mark
+from tuili.server.control.routing import Asked, Routed, goes_on, mark
 from tuili.server.control.shadow import Shadow
 from tuili.server.execution.hosts import Host
 from tuili.server.execution.pending import Reply, StreamReply
-from tuili.server.protocol.messages import InferRequest, InferResponse
+from tuili.server.protocol.messages import (
+    InferRequest,
+    InferResponse,
+    ends_sequence,
+    sequence_of,
+)
 from tuili.server.protocol.signature import Signature
 from tuili.server.rollout.history import Rollout
 from tuili.server.rollout.plan import STABLE
 from tuili.server.rollout.router import Choice, Router
 from tuili.server.rollout.slices import Slices
-from tuili.server.rollout.sticky import Sequences, Users
+from tuili.server.rollout.sticky import Users
 from tuili.server.rollout.tally import Tally
+from tuili.server.scheduling.remembered import Remembered
 from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.servable import Servable
 from tuili.server.telemetry.statistics import Statistics
@@ -54,7 +60,7 @@ class Split:
         }
         self._versions = versions
         self._chance = chance
-        self._sequences = Sequences()
+        self._sequences = Remembered[str]()
         self._users = Users()
         self._asked: dict[str, str] = {}  # request id: variant, for feedback
         self._looks = 0
@@ -103,6 +109,23 @@ class Split:
         return self.stable.decoupled
 
     @property
+    def sequence_idle_s(self) -> float:
+        """How long a sequence of the stable version may be idle."""
+        return self.stable.sequence_idle_s
+
+    def keeps(self, sequence: int | str) -> bool:
+        """Whether a variant has an open sequence."""
+        return bool(self._variant_of(sequence, time.monotonic()))
+
+    def forsake(self, sequence: int | str, why: str = "") -> None:
+        """Its variants hear of that themselves."""
+        self._sequences.forget(sequence)
+
+    def open_sequences(self) -> int:
+        """None of its own: its variants have them."""
+        return 0
+
+    @property
     def hosts(self) -> Sequence[Host]:
         """The stable version's processes."""
         return self.stable.hosts
@@ -137,9 +160,9 @@ class Split:
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Any:
         """As `submit`, for a model that answers any number of times; the last answer counts."""
         choice = self.choose(request)
-        variant = self.live(choice.variant)
-        if variant is None or variant.broken:
-            self._count_failure(choice, "it cannot answer")
+        variant = self.able(choice, request)
+        if variant is None:
+            self.stays(request, choice)
             return self._stream_of(self.stable, request, reply)
         began = time.monotonic_ns()
 
@@ -162,10 +185,10 @@ class Split:
 
     def choose(self, request: InferRequest) -> Choice:
         """The variant of a request, remembered for its sequence and for the DAG it is part of."""
-        plan, parameters = self.rollout.plan, request.parameters or {}
+        plan = self.rollout.plan
         now = time.monotonic()
-        sequence = parameters.get("sequence_id", 0)
-        kept = self._sequences.variant_of(sequence, now) if sequence else ""
+        sequence = sequence_of(request)
+        kept = self._variant_of(sequence, now) if sequence else ""
         chosen = request.variants.get(plan.model, "") if request.variants is not None else ""
         # A variant that another model of the DAG has is none of ours.
         asked = Asked(request, self.numbers if request.variants is not None else None)
@@ -173,7 +196,7 @@ class Split:
         if request.variants is not None:
             request.variants[plan.model] = choice.variant
         if sequence:
-            ends = bool(parameters.get("sequence_end", False))
+            ends = ends_sequence(request)
             self._sequences.keep(sequence, choice.variant, now, ends=ends)
         if choice.dealt and (not choice.unit or self._users.is_new(choice.unit)):
             self.tallies[choice.variant].units += 1
@@ -181,9 +204,47 @@ class Split:
             self._remember(request.id, choice.variant)
         return choice
 
+    def _variant_of(self, sequence: int | str, now: float) -> str:
+        """The variant of a sequence, or ""; one that began before the roll-out is where it was."""
+        kept = self._sequences.get(sequence, now)
+        if kept is not None:
+            return kept
+        found = ((name, self.live(name)) for name in self.numbers)
+        return next((name for name, each in found if each and each.keeps(sequence)), "")
+
+    def stays(self, request: InferRequest, choice: Choice) -> None:
+        """The stable variant answers for another; a sequence that begins so goes on there."""
+        sequence = sequence_of(request)
+        if not sequence:
+            return
+        chosen = self.live(choice.variant)
+        if chosen is not None:
+            chosen.forsake(
+                sequence, "its first request failed, another version answered; start it anew"
+            )
+        ends = ends_sequence(request)
+        self._sequences.keep(sequence, STABLE, time.monotonic(), ends=ends)
+
     def live(self, variant: str) -> Live | None:
         """A variant's live version, or None."""
         return self._versions().get(self.numbers[variant])
+
+    def able(self, choice: Choice, request: InferRequest) -> Live | None:
+        """The chosen variant; None if it cannot answer and another may.
+
+        None but the variant that has it goes on with a sequence, so that says what became of it.
+        """
+        live = self.live(choice.variant)
+        why = live.broken if live is not None else "it is not loaded"
+        if not why or (live is not None and goes_on(request)):
+            return live
+        self._count_failure(choice, why)
+        if goes_on(request):
+            raise Unavailable(
+                f"sequence {sequence_of(request)} of '{request.model}' is with {choice.variant}, "
+                f"version {self.numbers[choice.variant]}, and {why}; start it anew"
+            )
+        return None
 
     # ---- counting
     def count(self, choice: Choice, duration_ns: int) -> None:
@@ -261,8 +322,6 @@ class Split:
         self.shadow.stop()
         for live in self._versions().values():
             live.statistics.watch = None
-        for name in self.rollout.plan.candidates:
-            self._sequences.move(name)
 
     def second_ended(self) -> None:
         """Close a slice of time; look whether processes died."""

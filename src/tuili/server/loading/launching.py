@@ -249,6 +249,7 @@ class Launcher:
             fits=fits_of(dag, completed.signature, signatures),
             many=frozenset(at for at, part in enumerate(parts) if part.decoupled),
             most_of_step=int(raw.get("max_inflight_requests", 0)),
+            sequence_idle_s=max(part.sequence_idle_s for part in parts),
         )
 
     async def _launch_pipeline(self, path: Path, config: ModelConfig, version: int) -> Ensemble:
@@ -264,13 +265,18 @@ class Launcher:
         hosts = await off_loop(start_functions, found, config, path.parent)
         own = {at: function_servable(found, at, each, str(version)) for at, each in hosts.items()}
         try:
-            return self._pipeline(config, version, found, own)
+            return self._pipeline(config, version, found, own, parts.values())
         except BaseException:
             await asyncio.gather(*(each.close() for each in own.values()))
             raise
 
     def _pipeline(
-        self, config: ModelConfig, version: int, found: PipelinePlan, own: Mapping[int, Servable]
+        self,
+        config: ModelConfig,
+        version: int,
+        found: PipelinePlan,
+        own: Mapping[int, Servable],
+        parts: Collection[Live],
     ) -> Ensemble:
         """A pipeline whose steps have started; `own` are those without a model."""
         read = found.pipeline
@@ -309,6 +315,7 @@ class Launcher:
             own=own,
             each=found.each,
             lists=[name for name, kind in found.types.items() if kind.is_list],
+            sequence_idle_s=max((part.sequence_idle_s for part in parts), default=0.0),
         )
 
     async def _ensure(self, config: ModelConfig, models: Sequence[str]) -> None:

@@ -146,6 +146,24 @@ class InferRequest(msgspec.Struct, gc=False):
     call: Calling | None = None
 
 
+def sequence_of(request: InferRequest) -> int | str:
+    """The sequence that a request is part of; 0 for none."""
+    parameters = request.parameters
+    found = parameters.get("sequence_id", 0) if parameters else 0
+    # What it may be its model tells.
+    return found if isinstance(found, int | str) else 0
+
+
+def starts_sequence(request: InferRequest) -> bool:
+    """Whether a sequence begins with a request."""
+    return bool((request.parameters or {}).get("sequence_start", False))
+
+
+def ends_sequence(request: InferRequest) -> bool:
+    """Whether a sequence ends with a request."""
+    return bool((request.parameters or {}).get("sequence_end", False))
+
+
 class OutputTensor(msgspec.Struct, gc=False):
     """One output: a C-contiguous array, or None when it went to shared memory (`parameters`)."""
 

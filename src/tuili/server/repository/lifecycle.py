@@ -27,6 +27,7 @@ from tuili.server.repository import namespaces
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.dependencies import models_needed
 from tuili.server.repository.errands import Errands
+from tuili.server.repository.homes import Homes
 from tuili.server.repository.layout import (
     Namespaced,
     find_model,
@@ -49,6 +50,11 @@ _CLOSE_S: Final = END_S + 5.0  # models have END_S to end themselves
 class Live(Protocol):
     """What the repository needs of a running version."""
 
+    @property
+    def version(self) -> str: ...
+    def keeps(self, sequence: int | str) -> bool: ...
+    def forsake(self, sequence: int | str, why: str = "") -> None: ...
+    def open_sequences(self) -> int: ...
     def shut(self) -> None: ...
     async def drain(self, timeout_s: float | None = None) -> bool: ...
     async def close(self) -> None: ...
@@ -83,6 +89,7 @@ class Repository(Generic[Running]):
         self._coming, self._leaving = Errands(), Errands()
         self.look_s = _LOOK_S
         self.selection: Selection[Running] = Selection()
+        self.homes: Homes[Running] = Homes()
         # Told the name of a model whenever other versions answer than before.
         self.on_change: Callable[[str], None] = _nobody
         # Ends the loads of a model that hang, and without a name all loads.
@@ -209,8 +216,11 @@ class Repository(Generic[Running]):
             if running is None:
                 return
             assert versions.get("") is not running, "the version that answers cannot be removed"
+            self.homes.note(name, (running,))
             self._switch(name, versions)
-            await self._retire(running, self._states[name][version])
+            going = self._let_go(name, running, self._states[name][version])
+        # Its sequences may take long to end, and other changes do not wait for them.
+        await going
 
     def refresh(self, name: str) -> None:
         """Let the version answer that the selection names: one assignment, no request is lost."""
@@ -220,8 +230,14 @@ class Repository(Generic[Running]):
     def _switch(self, name: str, versions: dict[str, Running]) -> None:
         if any(versions):
             versions[""] = self.selection.default(name, versions)
+            self.note_homes(name)
             self.live[name] = versions
             self.on_change(name)
+
+    def note_homes(self, name: str) -> None:
+        """Others may answer than before: open sequences go on where they are."""
+        there = self.live.get(name, {})
+        self.homes.note(name, [each for version, each in there.items() if version])
 
     async def unload(self, name: str) -> None:
         """Stop a model: no new requests, those in flight are answered, then it goes."""
@@ -231,6 +247,7 @@ class Repository(Generic[Running]):
             self._seen.pop(name, None)
             self._given.discard(name)
             running = self.live.pop(name, {})
+            self.homes.shut(name)
             self.on_change(name)
             states = self._states.get(name, {})
             going = [(each, states[int(v)]) for v, each in running.items() if v]
@@ -295,6 +312,7 @@ class Repository(Generic[Running]):
 
     async def drain(self, timeout_s: float | None) -> bool:
         """Wait until no request is in flight, refusing new ones; false when time ran out."""
+        self.homes.shut()
         running = [each for versions in self.live.values() for key, each in versions.items() if key]
         return all(await asyncio.gather(*(each.drain(timeout_s) for each in running)))
 
@@ -372,11 +390,12 @@ class Repository(Generic[Running]):
                 states[version].beside = bool(stay) and one is None
         if new:
             new[""] = self.selection.default(name, new)
+            self.note_homes(name)
             self.live[name] = new
         else:
             self.live.pop(name, None)
         self.on_change(name)
-        self._retire_replaced(old, new, states)
+        self._retire_replaced(name, old, new, states)
         failed = [states[v] for v, one in zip(versions, results, strict=True) if one is None]
         if failed:
             causes = "; ".join(f"version {entry.version}: {entry.reason}" for entry in failed)
@@ -405,22 +424,41 @@ class Repository(Generic[Running]):
         return running
 
     def _retire_replaced(
-        self, old: dict[str, Running], new: dict[str, Running], states: dict[int, VersionState]
+        self,
+        name: str,
+        old: dict[str, Running],
+        new: dict[str, Running],
+        states: dict[int, VersionState],
     ) -> None:
         for version, running in old.items():
             if not version or new.get(version) is running:
                 continue
+            entry = None if version in new else states[int(version)]
+            self._let_go(name, running, entry)
+
+    def _let_go(
+        self, name: str, running: Running, entry: VersionState | None
+    ) -> asyncio.Task[None]:
+        """Let a version go that another takes the place of, as soon as its sequences have ended."""
+
+        async def go() -> None:
+            if running.open_sequences():
+                _log.info("model %s version %s goes on with its sequences", name, running.version)
+                await self.homes.rest(name, running)
+            await self._retire(running, entry)
+
+        if entry is not None:
+            entry.enter(State.UNLOADING)
+        if not running.open_sequences():
             # Before the next request comes: the new version may have to know what this one ends.
             running.shut()
-            entry = None if version in new else states[int(version)]
-            task = asyncio.ensure_future(self._retire(running, entry))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+        task = asyncio.ensure_future(go())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return task
 
     async def _retire(self, running: Running, entry: VersionState | None) -> None:
         """Drain and release a version that gets no more requests."""
-        if entry is not None:
-            entry.enter(State.UNLOADING)
         await running.drain()
         await running.close()
         await asyncio.to_thread(return_memory)

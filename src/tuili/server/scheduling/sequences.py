@@ -107,6 +107,14 @@ class SequenceQueue(Generic[Item]):
         backlog = sum(len(life.waiting) for life in self._lives() if life.instance < 0)
         return self._size - backlog, backlog
 
+    def keeps(self, sequence: SequenceId) -> bool:
+        """Whether a sequence is open, so that its client may go on with it."""
+        return sequence in self._open
+
+    def open_sequences(self) -> int:
+        """How many sequences are open."""
+        return len(self._open)
+
     # ---- in
     def push(self, item: Item, timeout_s: float = 0.0) -> None:
         """Let a request wait for its turn in its sequence."""
@@ -262,6 +270,16 @@ class SequenceQueue(Generic[Item]):
         for life in list(self._open.values()):
             self._lose(life, why)
             self._advance(life)
+
+    def forsake(self, sequence: SequenceId, why: str = "") -> None:
+        """A sequence is elsewhere now: here it ends with the last that waits in it.
+
+        With `why` nothing in it is worth an answer any more.
+        """
+        life = self._open.pop(sequence, None)
+        if life is not None:
+            life.ended = True
+            self._drop(life, Unavailable(why)) if why else self._advance(life)
 
     def dropped(self) -> list[tuple[Item, TuiliError]]:
         """Requests that left without being asked for, since the last call, with the reason."""

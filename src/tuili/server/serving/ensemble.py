@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -16,10 +17,13 @@ from tuili.server.protocol.messages import (
     InferResponse,
     OutputTensor,
     RequestedOutput,
+    ends_sequence,
+    sequence_of,
 )
 from tuili.server.protocol.signature import Signature, TensorRule, prefix
 from tuili.server.repository.config import ModelConfig
 from tuili.server.scheduling.dag import Dag, Step
+from tuili.server.scheduling.remembered import Remembered
 from tuili.server.serving.ensemble_each import Each, Items, Value
 from tuili.server.serving.ensemble_fits import NO_FITS, Fits
 from tuili.server.serving.ensemble_once import OnceRun
@@ -128,10 +132,14 @@ class Ensemble:
         own: Mapping[int, Servable] | None = None,
         each: Mapping[int, Each] | None = None,
         lists: Iterable[str] = (),
+        sequence_idle_s: float = 0.0,
     ) -> None:
         """`many` are the steps whose models answer any number of times.
 
         Those in `each` run once for each item of the tensors that are `lists`.
+
+        Sequences, which models of its steps have if there is a time that they may be idle, go on
+        in the version that they began in.
 
         Over `most_inflight` requests are refused; over `most_of_step` of one step they wait.
         """
@@ -157,6 +165,8 @@ class Ensemble:
         self._own = own or {}
         self.hosts = [host for servable in self._own.values() for host in servable.hosts]
         self._runs: set[Run] = set()
+        self.sequence_idle_s = sequence_idle_s
+        self._sequences = Remembered[bool](sequence_idle_s)
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
 
@@ -169,6 +179,7 @@ class Ensemble:
         """Start a request's way through the steps."""
         self._require_room(request)
         checked = self.signature.check(request)
+        self._note_sequence(request)
         run = OnceRun(self, request, reply, checked.rows)
         return self._started(run, checked.arrays)
 
@@ -176,6 +187,7 @@ class Ensemble:
         """As `submit`, where steps answer any number of times."""
         self._require_room(request)
         checked = self.signature.check(request)
+        self._note_sequence(request)
         run = StreamRun(self, request, reply, checked.rows)
         return self._started(run, checked.arrays)
 
@@ -183,6 +195,25 @@ class Ensemble:
         self._runs.add(run)
         run.start(arrays)
         return run
+
+    def _note_sequence(self, request: InferRequest) -> None:
+        sequence = sequence_of(request) if self.sequence_idle_s else 0
+        if sequence:
+            now = time.monotonic()
+            self._sequences.keep(sequence, True, now, ends=ends_sequence(request))
+
+    def keeps(self, sequence: int | str) -> bool:
+        """Whether a sequence is open in models of its steps, as far as it was begun here."""
+        return self._sequences.get(sequence, time.monotonic()) is not None
+
+    def forsake(self, sequence: int | str, why: str = "") -> None:
+        """A sequence begins anew in another version; the steps hear of that themselves."""
+        self._sequences.forget(sequence)
+
+    def open_sequences(self) -> int:
+        """How many sequences may go on here."""
+        self._sequences.forget_idle(time.monotonic())
+        return len(self._sequences)
 
     def _require_room(self, request: InferRequest) -> None:
         if self._draining:
@@ -282,6 +313,7 @@ class Ensemble:
     def shut(self) -> None:
         """Refuse new requests."""
         self._draining = True
+        self._sequences.clear()
 
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Refuse new requests and wait for those here; false when time ran out first."""

@@ -355,6 +355,25 @@ class Servable:
         item.withdrawn = True
         self._dispatcher.cancelled(item)
 
+    def keeps(self, sequence: int | str) -> bool:
+        """Whether a sequence is open here."""
+        return isinstance(self._queue, SequenceQueue) and self._queue.keeps(sequence)
+
+    def forsake(self, sequence: int | str, why: str = "") -> None:
+        """A sequence is another version's; with `why`, what waits in it is not answered."""
+        if isinstance(self._queue, SequenceQueue):
+            self._queue.forsake(sequence, why)
+            self._dispatcher.wake()
+
+    def open_sequences(self) -> int:
+        """How many sequences may go on here."""
+        return self._queue.open_sequences() if isinstance(self._queue, SequenceQueue) else 0
+
+    @property
+    def sequence_idle_s(self) -> float:
+        """How long a sequence may be idle; 0 for a model without."""
+        return 0.0 if self._terms.sequences is None else self._terms.sequences.idle_s
+
     def processes(self) -> frozenset[Process | None]:
         """The processes of the instances that answer now; None for this one."""
         return self._dispatcher.processes()
