@@ -1,10 +1,12 @@
 """The life of a server: start-up errors, drain on SIGTERM, polling, client shared memory."""
 
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from tests.end_to_end.conftest import add_identity, serving
 
 http = pytest.importorskip("tritonclient.http")
+InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceServerException
 
 SLOW = 'parameters { key: "execute_delay_ms" value: { string_value: "400" } }'
 
@@ -48,6 +51,47 @@ def test_signals_to_end_wait_for_what_is_in_flight(tmp_path, number):
         thread.join(20)
         assert server.process.wait(20) == 0
         np.testing.assert_array_equal(found[0], np.full((1, 2), 5.0))
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+@pytest.mark.parametrize("front_ends", ["1", "2"])
+def test_whoever_is_not_answered_in_time_is_told_so(tmp_path, transport, front_ends):
+    library = pytest.importorskip(f"tritonclient.{transport}")
+    one = "instance_group { count: 1 }"
+    add_identity(tmp_path, "slow", batch=1, extra=one + SLOW.replace("400", "2500"))
+    found = []
+
+    def ask(server):
+        tensor = library.InferInput("x", [1, 2], "FP32")
+        tensor.set_data_from_numpy(np.ones((1, 2), np.float32))
+        with (
+            library.InferenceServerClient(server.url(transport)) as client,
+            pytest.raises(InferenceServerException) as caught,
+        ):
+            client.infer("slow", [tensor])
+        found.append(caught.value)
+
+    with serving(tmp_path, "--exit-timeout=0.2", f"--frontends={front_ends}") as server:
+        threads = [threading.Thread(target=ask, args=(server,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: waiting(server, "slow") == 3)
+        server.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(20)
+        assert server.process.wait(20) == 1
+    assert len(found) == 4
+    assert all("waits no longer for this request" in each.message() for each in found)
+    assert {each.status() for each in found} == {
+        "503" if transport == "http" else "StatusCode.UNAVAILABLE"
+    }
+
+
+def waiting(server, model):
+    """How many requests wait behind those that run."""
+    with urllib.request.urlopen(f"http://{server.url('metrics')}/metrics") as page:
+        found = re.search(f'pending_request_count{{model="{model}".*}} (.*)', page.read().decode())
+    return int(found[1]) if found else 0
 
 
 def test_a_model_that_does_not_load_is_named_with_its_cause(tmp_path):

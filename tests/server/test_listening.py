@@ -14,6 +14,9 @@ class Counted:
     def drain(self) -> None:
         self.drained = True
 
+    def dismiss(self, text: str) -> bool:
+        return False
+
     def abort(self) -> None:
         self.aborted = True
 

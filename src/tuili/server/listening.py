@@ -16,7 +16,23 @@ _TICK_S: Final = 0.5
 _HASTY_TICK_S: Final = 0.02
 _BATCH: Final = 512  # connections looked at in one go, so that ten thousand do not stall the loop
 _BACKLOG: Final = 1024
+_FAREWELL_S: Final = 1.0  # for what is said last to arrive
+_TIME_OVER: Final = (
+    "the server is shutting down and waits no longer for this request (--exit-timeout); ask another"
+)
 _HANDSHAKE_S: Final = 20.0  # the loops' own is a minute, in which a client counts as none
+
+
+class Countdown:
+    """What is left of a time that several things may take together."""
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + seconds
+
+    def left(self) -> float:
+        """Seconds, 0 at least."""
+        return max(0.0, self._end - self._loop.time())
 
 
 class Connection(Protocol):
@@ -28,6 +44,10 @@ class Connection(Protocol):
 
     def drain(self) -> None:
         """Close as soon as what is under way is answered."""
+        ...
+
+    def dismiss(self, text: str) -> bool:
+        """Refuse what is under way with this text, and close; whether something was."""
         ...
 
     def abort(self) -> None:
@@ -83,6 +103,10 @@ class Connections:
         while self._open:
             self._emptied.clear()
             await self._emptied.wait()
+
+    def dismiss(self) -> int:
+        """Refuse all that is under way; of how many connections something was."""
+        return sum([connection.dismiss(_TIME_OVER) for connection in list(self._open)])
 
     def abort(self) -> None:
         """Cut all connections."""
@@ -146,16 +170,29 @@ class Listening:
                     self._late.add(task)
                     task.add_done_callback(self._late.discard)
 
-    async def wait_closed(self, timeout_s: float | None = None) -> None:
-        """Wait until every connection is gone, `timeout_s` at most; cut those that are left."""
+    async def wait_closed(self, timeout_s: float | None = None) -> bool:
+        """Wait until every connection is gone, `timeout_s` at most; false when some had to go.
+
+        These are told so, and cut if they do not take it.
+        """
+        finished = True
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*self._late, return_exceptions=True)
                 await self._connections.emptied()
         except TimeoutError:
-            self._connections.abort()
+            finished = not self._connections.dismiss()
+            await self._gone_or_cut()
         if self._timer is not None:
             self._timer.cancel()
+        return finished
+
+    async def _gone_or_cut(self) -> None:
+        try:
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._connections.emptied()
+        except TimeoutError:
+            self._connections.abort()
 
     def _tick(self) -> None:
         more = self._connections.tick(self._loop.time())

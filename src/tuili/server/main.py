@@ -15,6 +15,7 @@ from tuili.errors import InvalidModel
 from tuili.server.dataplane import DataPlane
 from tuili.server.following import follow
 from tuili.server.frontends.owner import FrontEnds, refuse
+from tuili.server.listening import Countdown
 from tuili.server.naming import dataplane_of
 from tuili.server.options import ServerOptions
 from tuili.server.polling import BusyPoll
@@ -139,24 +140,32 @@ async def _start_others(running: Running, others: FrontEnds) -> None:
 
 
 async def shut_down(running: Running, timeout_s: float) -> bool:
-    """Readiness first, then the doors, then the requests in flight, then the models."""
+    """Readiness first, then the doors, then the requests in flight, then the models.
+
+    All of it shares the time; whoever is not answered by then is told so.
+    """
+    end = Countdown(timeout_s)
     running.dataplane.begin_drain()
     await asyncio.gather(*(consumer.stop(timeout_s) for consumer in running.consumers))
     for front_end in running.front_ends.values():
         front_end.close()
-    waiting = [each.wait_closed(timeout_s) for each in running.front_ends.values()]
-    whole = True
-    if running.others is not None:
-        _, whole = await asyncio.gather(asyncio.gather(*waiting), running.others.stop(timeout_s))
-    else:
-        await asyncio.gather(*waiting)
+    others = _ended if running.others is None else running.others.stop
+    results = await asyncio.gather(
+        others(end.left()),
+        *(each.wait_closed(end.left()) for each in running.front_ends.values()),
+    )
     for door in running.back_doors:
         door.close()
-    await asyncio.gather(*(door.wait_closed(timeout_s) for door in running.back_doors))
-    finished = await running.dataplane.close(timeout_s) and whole
+    results += await asyncio.gather(*(door.wait_closed(end.left()) for door in running.back_doors))
+    finished = await running.dataplane.close(end.left()) and all(results)
     if not finished:
         _log.warning("exit timeout expired after %g s with requests in flight", timeout_s)
     return finished
+
+
+async def _ended(_: float) -> bool:
+    """There are no other front ends."""
+    return True
 
 
 def explain(failures: dict[str, str]) -> str:

@@ -34,6 +34,7 @@ from tuili.server.frontends.messages import (
     Up,
     options_of,
 )
+from tuili.server.listening import Countdown
 from tuili.server.loading.instances import share_of_cores
 from tuili.server.options import ServerOptions
 from tuili.server.polling import BusyPoll
@@ -125,13 +126,14 @@ class _Front:
 
     async def _stop(self, timeout_s: float) -> None:
         """As the owner's own doors: first shut, then what is under way."""
+        end = Countdown(timeout_s)
         for door in self._doors:
             door.close()
-        await asyncio.gather(*(door.wait_closed(timeout_s) for door in self._doors))
+        answered = await asyncio.gather(*(door.wait_closed(timeout_s) for door in self._doors))
         if self._lane is None:
             self._end(True)
             return
-        finished = await self._lane.dataplane.repository.drain(timeout_s)
+        finished = await self._lane.dataplane.repository.drain(end.left()) and all(answered)
         self.link.send(Done(0, self._lane.counts()))
         if self._lane.dataplane.access_log is not None:
             self._lane.dataplane.access_log.close()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
+from tuili.errors import Unavailable
 from tuili.server.grpc import frames as h2
 from tuili.server.grpc.assembly import is_one_message
 from tuili.server.grpc.backlog import Backlog
@@ -529,6 +530,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if self.now >= self._leave_by:
             self.outgoing.write(h2.goaway_frame(self._last, h2.NO_ERROR))
             self._shut()
+
+    def dismiss(self, text: str) -> bool:
+        """Refuse the calls under way, since the server waits no longer; whether there were any."""
+        found = list(self._streams.values())
+        for stream in found:
+            stream.refuse(Unavailable(text))
+        self._draining, self._leave_by = True, 0.0
+        self._close_if_idle()
+        self._flush()
+        return bool(found)
 
     def abort(self) -> None:
         """Cut the connection."""

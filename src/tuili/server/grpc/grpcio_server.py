@@ -43,8 +43,8 @@ class GrpcioServer:
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._server.stop(_GRACE_S))
 
-    async def wait_closed(self, timeout_s: float | None = None) -> None:
-        """Wait until every call has ended, `timeout_s` at most; cut those that are left."""
+    async def wait_closed(self, timeout_s: float | None = None) -> bool:
+        """Wait until every call has ended, `timeout_s` at most; false when some had to be cut."""
         self.close()
         assert self._stopping is not None
         try:
@@ -52,6 +52,8 @@ class GrpcioServer:
                 await asyncio.shield(self._stopping)
         except TimeoutError:
             await self._server.stop(0)
+            return False
+        return True
 
 
 async def start_grpcio(dataplane: DataPlane, address: Address, limits: GrpcLimits) -> GrpcioServer:

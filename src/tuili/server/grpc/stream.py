@@ -276,6 +276,10 @@ class GrpcStream(msgspec.Struct, eq=False):
         self._connection.outgoing.send_message(self, parts)
         self._connection.credit.renew_stream(self)
 
+    def refuse(self, error: TuiliError) -> None:
+        """End a call that cannot be waited for."""
+        self._end(error)
+
     def _end(self, error: TuiliError | None) -> None:
         """End the call, with the status of `error`."""
         if self.over:

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 from tuili.server.http.chunked import ChunkedBody
 from tuili.server.http.head import CHUNKED, BadHead, Head, parse_head, require_start
 from tuili.server.http.reply import (
+    EVENTS,
     Buffer,
     Reply,
     encode_endless_head,
     encode_head,
+    error_event,
     error_reply,
 )
 from tuili.server.leaving import leave, part, unread
@@ -58,7 +60,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body", "_busy", "_chunked", "_closing", "_connections", "_consuming", "_deadline",
-        "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_tail",
+        "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_streamed", "_tail",
         "_transport", "_unsent", "_write_blocked", "since_ns", "work",
     )  # fmt: skip
 
@@ -76,6 +78,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._closing = False
         self._discarding = False
         self._endless = False  # whether a streamed reply ends with the connection
+        self._streamed: bytes | None = None  # the type of a body that is being streamed
         self._paused = False
         self._write_blocked = False
         self._deadline = _NEVER
@@ -333,6 +336,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Send the head of a reply whose body follows through `send_chunk`."""
         if self._transport is None:
             return
+        self._streamed = reply.content_type
         self._endless = self._head is not None and self._head.old
         if self._endless:
             self._write(encode_endless_head(reply, _CLOSE))
@@ -355,6 +359,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """End a streamed body."""
         if not self._endless:
             self._write(b"0\r\n\r\n")
+        self._streamed = None
         self._finish(self._endless or self._persistence() is _CLOSE)
         self._endless = False
 
@@ -433,6 +438,29 @@ class HttpConnection(asyncio.BufferedProtocol):
         before = self._unsent
         self._unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
         return 0 < self._unsent < before
+
+    def dismiss(self, text: str) -> bool:
+        """Refuse what is under way, since the server waits no longer; whether something was."""
+        transport, work = self._transport, self.work
+        if transport is None or self._closing:
+            return False
+        refusal = error_reply(503, text)
+        if self._streamed == EVENTS:
+            self.send_chunk(error_event(text))
+            self.end_stream()
+        elif self._streamed is not None:
+            transport.abort()  # That its body is not whole must be seen.
+        elif self._busy:
+            self.reply(refusal)
+        elif self._body is not None or self._chunked is not None or self._tail:
+            self._body = self._chunked = None
+            self._turn_away(refusal)
+        else:
+            leave(transport)
+            return self._write_blocked
+        if work is not None:
+            work.cancel()
+        return True
 
     def abort(self) -> None:
         """Cut the connection."""

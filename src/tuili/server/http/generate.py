@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-import orjson
+from typing import Any
 
 from tuili.errors import InternalError, InvalidArgument, TuiliError, Unavailable, UserError
 from tuili.server.dataplane import DataPlane
@@ -14,12 +12,10 @@ from tuili.server.http.json_tensors import array_from_json, json_from_array
 from tuili.server.http.json_text import dump_json, parse_json, repeated_keys
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.refusals import JsonMistake, Refusals
-from tuili.server.http.reply import Buffer, Reply
+from tuili.server.http.reply import EVENTS, Buffer, Reply, error_event, event_of
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor, Parameters
 from tuili.server.protocol.parameters import check_parameter
-
-_EVENTS: Final = b"text/event-stream; charset=utf-8"
 
 
 class Generation:
@@ -190,7 +186,7 @@ class _Stream:
         event = b""
         if isinstance(answer, InferResponse):
             try:
-                event = keys_from_response(answer)
+                event = event_of(keys_from_response(answer))
             except TuiliError as refused:
                 error = refused
         if error is not None:
@@ -198,10 +194,10 @@ class _Stream:
                 self.done = True  # refused before any model saw it: no stream begins
                 self._connection.reply(self._refusals.reply(error))
                 return
-            event = orjson.dumps({"error": str(error)})
+            event = error_event(str(error))
         self._start(200 if error is None else self._refusals.reply(error).status)
         if event:
-            self._connection.send_chunk(b"data: " + event + b"\n\n")
+            self._connection.send_chunk(event)
         if final:
             self.done = True
             self._connection.end_stream()
@@ -209,4 +205,4 @@ class _Stream:
     def _start(self, status: int) -> None:
         if not self._started:
             self._started = True
-            self._connection.start_stream(Reply(status, (), _EVENTS))
+            self._connection.start_stream(Reply(status, (), EVENTS))

@@ -12,6 +12,7 @@ import orjson
 JSON: Final = b"application/json"
 OCTETS: Final = b"application/octet-stream"
 TEXT: Final = b"text/plain; charset=utf-8"
+EVENTS: Final = b"text/event-stream; charset=utf-8"
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -42,6 +43,17 @@ def error_reply(status: int, text: str, headers: tuple[tuple[bytes, bytes], ...]
     # Surrogates can come in with a decoded body; they must not turn an error into a crash.
     safe = text.encode("utf-8", "replace").decode()
     return Reply(status, (orjson.dumps({"error": safe}),), JSON, headers)
+
+
+def error_event(text: str) -> bytes:
+    """The server-sent event of an error."""
+    safe = text.encode("utf-8", "replace").decode()
+    return event_of(orjson.dumps({"error": safe}))
+
+
+def event_of(data: bytes) -> bytes:
+    """A server-sent event."""
+    return b"data: %b\n\n" % data
 
 
 def encode_head(reply: Reply, persistence: bytes, length: int | None) -> bytes:
