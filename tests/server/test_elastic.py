@@ -199,3 +199,38 @@ def test_an_elastic_model_needs_room_above_what_is_configured(tmp_path):
         await dataplane.close(5)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_an_instance_that_goes_ends_what_it_runs_and_begins_nothing_unless_it_stays(stays):
+    async def scenario():
+        first, second = Doubler(), Doubler()
+        served = servable([first])
+        added = [Instance(second, "m-1")]
+        served.grow(added, None)
+        answers = Answers()
+        first.gate.clear()
+        second.gate.clear()
+        for at in (1, 2, 3):
+            served.submit(ask(at), answers.take(at))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a batch of its own, as long as there is an instance
+        assert served.pending() == 1
+        assert not served.shrink(added, None)
+        second.gate.set()
+        await answers.wait(1)
+        assert served.pending() == 1
+        if stays:
+            served.keep()
+            await answers.wait(2)
+            assert len(second.rows) == 2
+        else:
+            assert served.shrink(added, None)
+        first.gate.set()
+        await answers.wait(3)
+        assert len(first.rows) + len(second.rows) == 3
+        await served.close()
+        for each in added:
+            each.close()
+
+    asyncio.run(scenario())

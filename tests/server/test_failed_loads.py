@@ -102,15 +102,17 @@ def scaler():
 
 def test_an_instance_that_comes_too_late_is_ended(tmp_path):
     async def scenario():
-        served, late, go_on = servable([Doubler()]), Closed(), threading.Event()
+        served, late = servable([Doubler()]), Closed()
+        begun, go_on = threading.Event(), threading.Event()
 
         def another(number):
+            begun.set()
             go_on.wait(10)
             return [Instance(late, "late")], None
 
         elastic = Elastic(served, scaler(), another)
         growing = asyncio.ensure_future(elastic.tick(0.0, 0.0))
-        await asyncio.sleep(0)
+        assert await asyncio.to_thread(begun.wait, 10)
         growing.cancel()
         await asyncio.gather(growing, return_exceptions=True)
         go_on.set()

@@ -71,12 +71,18 @@ class Elastic:
         await asyncio.to_thread(self._save)
 
     async def tick(self, now: float, calendar: float) -> None:
-        """Compare what there is with what there should be, and change it by one at most."""
+        """Compare what there is with what there should be, and go there: at most to twice as many.
+
+        Those that start do so at once, since the load is there; those that go, one by one.
+        """
         waiting = self._servable.pending()
         self._observe(waiting, now, calendar)
         wanted = self._scaler.wanted(waiting, now, calendar)
-        if wanted > self.instances:
-            await self._grow()
+        there = self.instances
+        if wanted >= there:
+            self._servable.keep()
+        if wanted > there:
+            await asyncio.gather(*(self._grow(at) for at in range(there, min(wanted, 2 * there))))
         elif wanted < self.instances and self._added:
             await self._shrink()
 
@@ -101,10 +107,10 @@ class Elastic:
             answered - was_answered,
             now,
             calendar,
+            instances=self.instances,
         )
 
-    async def _grow(self) -> None:
-        number = self.instances
+    async def _grow(self, number: int) -> None:
         loading = asyncio.ensure_future(off_loop(self._another, number))
         try:
             added = await asyncio.shield(loading)
@@ -127,7 +133,7 @@ class Elastic:
     async def _shrink(self) -> None:
         runners, host = self._added[-1]
         if not self._servable.shrink(runners, host):
-            return  # It runs; another time.
+            return  # It runs: when it has ended.
         self._added.pop()
         for runner in runners:
             await asyncio.to_thread(runner.close)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from tuili.server.scheduling.forecast import Forecast
+from tuili.server.scheduling.gain import Gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Scaler:
     """Told of arrivals and of the time spent running, it says how many instances there should be.
 
     More come at once, by the load of the last seconds or the one expected within `lead_s`; fewer
-    only after they would have been enough for `patience_s`. Queued work counts as load: it is to be
-    done within `lead_s`.
+    only after they would have been enough for `patience_s`, or where the last ones brought nothing
+    (`gain.py`). Queued work counts as load: it is to be done within `lead_s`.
     """
 
     def __init__(self, elasticity: Elasticity, forecast: Forecast | None = None) -> None:
@@ -35,11 +36,22 @@ class Scaler:
         self._rate = 0.0
         self._needs: deque[tuple[float, int]] = deque()
         self._at: float | None = None
+        self._gain = Gain()
 
-    def tick(self, arrived: int, run_s: float, requests: int, now: float, calendar: float) -> None:
+    def tick(
+        self,
+        arrived: int,
+        run_s: float,
+        requests: int,
+        now: float,
+        calendar: float,
+        *,
+        instances: int = 0,
+    ) -> None:
         """Since the last tick `arrived` came, and `requests` were answered in `run_s` of runs.
 
-        `now` is monotonic; `calendar` is the clock that the season goes by.
+        `now` is monotonic; `calendar` is the clock that the season goes by; `instances` is how many
+        there have been, if that is known.
         """
         if requests:
             each = run_s / requests
@@ -47,6 +59,8 @@ class Scaler:
         if self._at is not None and now > self._at:
             rate = arrived / (now - self._at)
             self._rate += (0.5 if rate > self._rate else 0.2) * (rate - self._rate)
+            if instances:
+                self._gain.ran(instances, requests, run_s, now - self._at, now)
         self._at = now
         if self.forecast is not None:
             self.forecast.arrived(calendar, arrived)
@@ -62,4 +76,6 @@ class Scaler:
         self._needs.append((now, need))
         while self._needs[0][0] < now - bounds.patience_s:
             self._needs.popleft()
-        return max(recent for _, recent in self._needs)
+        wanted = max(recent for _, recent in self._needs)
+        worth = self._gain.most(now)
+        return wanted if worth is None else max(min(wanted, worth), bounds.least)

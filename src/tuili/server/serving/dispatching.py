@@ -88,6 +88,8 @@ class Dispatcher:
         # Requests that may be answered any number of times and are not over, by their runner.
         self._open: Counter[Runner] = Counter()
         self._free = list(instances)
+        # Those that are to be done without once they do not run.
+        self._going: frozenset[Runner] = frozenset()
         self._running: set[Runner] = set()
         self._run_s = 0.0
         self._loop = asyncio.get_running_loop()
@@ -155,13 +157,22 @@ class Dispatcher:
         self.wake()
 
     def remove(self, instances: Sequence[Runner], *, hosts: int = 0) -> bool:
-        """Do without these instances; false when one of them runs."""
+        """Do without these instances; false while one of them runs, and none gets more to do."""
+        self._going = frozenset(instances)
+        self._free = [each for each in self._free if each not in instances]
         if any(each in self._running or self._open[each] for each in instances):
             return False
+        self._going = frozenset()
         self.instances = [each for each in self.instances if each not in instances]
-        self._free = [each for each in self._free if each not in instances]
         self._hosts -= hosts
         return True
+
+    def keep(self) -> None:
+        """Instances that were to go stay."""
+        if self._going:
+            self._going = frozenset()
+            self.instances_changed()
+            self.wake()
 
     def cancelled(self, item: Pending) -> None:
         """Nobody waits for a request that may be running."""
@@ -171,7 +182,9 @@ class Dispatcher:
     def instances_changed(self) -> None:
         """Instances went or came back."""
         self._free = [
-            each for each in self.instances if each.available and each not in self._running
+            each
+            for each in self.instances
+            if each.available and each not in self._running and each not in self._going
         ]
         for runner in self.instances:
             if not runner.available:
@@ -402,7 +415,7 @@ class Dispatcher:
                 self._overlap.ended(run, time.monotonic(), waiting=waiting, well=well)
             if self._turns:
                 self._turns[instance].done(again=len(self._queue) > 0 and instance.available)
-            if instance.available:
+            if instance.available and instance not in self._going:
                 self._free.append(instance)
             if not outcome.ends and outcome.error is None:
                 self._finisher.taken(batch, left, outcome)

@@ -428,13 +428,17 @@ class Servable:
         self._set_expected_instances()
 
     def shrink(self, instances: Sequence[Runner], host: Host | None) -> bool:
-        """Do without an instance; false when it runs."""
+        """Do without an instance; false while it runs, and it runs nothing more."""
         if not self._dispatcher.remove(instances, hosts=host is not None):
             return False
         if host is not None:
             self.hosts.remove(host)
         self._set_expected_instances()
         return True
+
+    def keep(self) -> None:
+        """An instance that was to go, and ran, stays."""
+        self._dispatcher.keep()
 
     def _set_expected_instances(self) -> None:
         if self._door is not None:
