@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -10,24 +12,25 @@ from tuili.codegen.kernels.conv.by_batch import STEPS
 
 RANDOM = np.random.default_rng(0)
 BATCHES = (1, STEPS[1] - 1, STEPS[1], STEPS[-1] - 1, STEPS[-1] + 1)
+SMALL, LARGE = (7, 6), (28, 28)  # maps; the plans of large ones differ in order alone
 
 
 def floats(*shape: int) -> np.ndarray:
     return RANDOM.uniform(-0.5, 0.5, shape).astype(np.float32)
 
 
-WEIGHTS = Const(floats(128, 128, 3, 3) / 32)
+WEIGHTS = {size: Const(floats(128, 128, 3, 3) / 32) for size in (SMALL, LARGE)}
 CASES = {
-    f"{batch} images": Case(
+    f"{batch} images of {size[0]}x{size[1]}": Case(
         "Conv",
-        [floats(batch, 128, 7, 6), WEIGHTS, Const(floats(128))],
+        [floats(batch, 128, *size), WEIGHTS[size], Const(floats(128))],
         {"pads": [1, 1, 1, 1]},
-        {0: ["N", 128, 7, 6]},
+        {0: ["N", 128, *size]},
         layouts=[0],
         blocked=True,
         tolerance=2e-5,
     )
-    for batch in BATCHES
+    for batch, size in [*((batch, SMALL) for batch in BATCHES), (1, LARGE), (STEPS[1], LARGE)]
 }
 
 
@@ -49,3 +52,8 @@ def test_there_are_several_plans_where_this_is_tested(cases: Cases) -> None:
 def test_threads_give_the_same(cases: Cases) -> None:
     shared = cases.library.run(cases.feeds, threads=3)
     assert all(np.array_equal(shared[name], found) for name, found in cases.got.items())
+
+
+def test_plans_of_one_transform_share_its_weights(cases: Cases) -> None:
+    weights = [np.sort(w.array, axis=None) for w in cases.library.program.weights]
+    assert not any(np.array_equal(one, other) for one, other in combinations(weights, 2))

@@ -111,13 +111,29 @@ def _whole_cost(tile: Tile, width: int, blocks: int) -> float:
 
 
 def _row_cycles(tile: Tile, width: int) -> float:
-    return sum(map(tile.cycles, cut_row(tile, width)))
+    return min(_full_cycles(tile, width), _even_cycles(tile, width))
 
 
 def cut_row(tile: Tile, width: int) -> list[int]:
     """The widths of the tiles of a row: full ones and a rest, or nearly equal ones if cheaper."""
-    ways = full_tiles(width, tile.pixels), even_tiles(width, tile.pixels)
-    return min(ways, key=lambda widths: round(sum(map(tile.cycles, widths)), 6))
+    if _full_cycles(tile, width) <= _even_cycles(tile, width):
+        return full_tiles(width, tile.pixels)
+    return even_tiles(width, tile.pixels)
+
+
+def _full_cycles(tile: Tile, width: int) -> float:
+    """What `full_tiles` cost; counted, not listed: rows of whole maps are long."""
+    whole, rest = divmod(width, tile.pixels)
+    cost = whole * tile.cycles(tile.pixels) + (tile.cycles(rest) if rest else 0)
+    return round(cost, 6)
+
+
+def _even_cycles(tile: Tile, width: int) -> float:
+    """What `even_tiles` cost."""
+    count = max(1, -(-width // tile.pixels))
+    small, wide = divmod(width, count)
+    cost = wide * tile.cycles(small + 1) + (count - wide) * tile.cycles(small)
+    return round(cost, 6)
 
 
 @dataclass(frozen=True, slots=True)

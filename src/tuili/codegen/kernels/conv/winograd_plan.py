@@ -37,6 +37,7 @@ class WinogradPlan(Blocks):
     winograd: Winograd
     first: tuple[int, ...]  # the first input block that each panel reads
     depth: int  # how many blocks it reads, those of all parts of the window
+    is_sharing: bool = False  # reads weights in the order of plans that are not spread
 
     @property
     def is_line(self) -> bool:

@@ -43,17 +43,20 @@ def emit_products(new: NewKernel, plan: WinogradPlan, v: View, packed: Array, ne
     m = k.temp("m", DType.F32, groups * (plan.panels * m_group))
     k.read("v", v)
     k.write("m", m)
-    k.weight("u", spread_order(packed))
+    k.weight("u", packed if plan.is_sharing else spread_order(packed))
     k.dims("PANELS GROUPS", (plan.panels, groups))
     k.dims("CB CHUNK", (plan.channel_blocks, _chunk(plan, near)))
     slice_floats = plan.panel_floats // plan.products
+    at, next_item = "item", slice_floats
+    if plan.is_sharing:
+        at, next_item = f"(panel * {plan.products} + i)", plan.panel_floats
     begin = plan.first_step
     body = [
         "(void)CB;",
         "for (int64_t item = begin; item < end; item++) {",
         "    const int64_t i = item / PANELS, panel = item % PANELS;",
-        f"    const float *const ui = u + item * {slice_floats};",
-        f"    const float *ahead = ui + {slice_floats};",
+        f"    const float *const ui = u + {at} * {slice_floats};",
+        f"    const float *ahead = ui + {next_item};",
         *indent(plan.first_text()),
         f"    for (int64_t low = 0; low < {plan.depth}; low += CHUNK) {{",
         f"        const int64_t high = tl_min(low + CHUNK, {plan.depth});",
