@@ -213,3 +213,21 @@ def test_a_sequence_of_an_ensemble_stays_in_the_version_that_it_began_in(reposit
         assert await answered("old", sequence_start=True) == "2"
 
     run(repository, scenario)
+
+
+def test_what_runs_on_a_version_that_goes_at_once_is_answered(repository):
+    """A promotion that keeps nothing: the stable version leaves before its last answers come."""
+    model = "import time\n" + MODEL.format(step=1, more="time.sleep(0.3)")
+    (repository / "m" / "1" / "model.py").write_text(model)
+    shadow = ALL | {"steps": [{"shadow": 100, "min_time_s": 0, "min_samples": 10**6}]}
+
+    async def scenario(dataplane):
+        await begin(dataplane, **shadow)
+        running = asyncio.create_task(count(dataplane, 7, start=True, end=True))
+        await asyncio.sleep(0)
+        await decide(dataplane, "promote")
+        assert "1" not in dataplane.repository.live["m"]
+        assert not running.done()
+        assert await running == 1
+
+    run(repository, scenario)

@@ -85,22 +85,31 @@ class Routed:
 
     def _stable_answered(self, answer: InferResponse | TuiliError) -> None:
         split, choice = self._split, self._choice
-        if isinstance(answer, InferResponse):
-            split.count(choice, time.monotonic_ns() - self._began)
-            split.look_through(choice, answer)
-            split.shadow.offer(self._request, answer, split.stable.pending())
-            mark(answer, STABLE)
-        elif not isinstance(answer, UserError):
-            split.failed(choice, str(answer))
-        self._hand_over(answer)
+        try:
+            if isinstance(answer, InferResponse):
+                self._note(answer)
+                live = split.live(STABLE)
+                if live is not None:  # else it went when its last requests were under way
+                    split.shadow.offer(self._request, answer, live.pending())
+            elif not isinstance(answer, UserError):
+                split.failed(choice, str(answer))
+        finally:
+            # Whatever is wrong with our numbers, the client has his answer.
+            self._hand_over(answer)
+
+    def _note(self, answer: InferResponse) -> None:
+        split, choice = self._split, self._choice
+        mark(answer, choice.variant)
+        split.count(choice, time.monotonic_ns() - self._began)
+        split.look_through(choice, answer)
 
     def _candidate_answered(self, answer: InferResponse | TuiliError) -> None:
         split, choice = self._split, self._choice
         if isinstance(answer, InferResponse):
-            split.count(choice, time.monotonic_ns() - self._began)
-            split.look_through(choice, answer)
-            mark(answer, choice.variant)
-            self._hand_over(answer)
+            try:
+                self._note(answer)
+            finally:
+                self._hand_over(answer)
             return
         fault = not isinstance(answer, UserError)
         if fault:
