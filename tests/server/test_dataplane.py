@@ -116,6 +116,20 @@ def test_requests_for_what_is_not_there(tmp_path, model, version, kind, text):
     run(tmp_path, scenario)
 
 
+def test_a_request_that_comes_while_models_load_may_be_tried_again(tmp_path):
+    add(tmp_path, "m", 1)
+
+    async def scenario():
+        dataplane = plane(tmp_path)
+        with pytest.raises(Unavailable, match="'m' is not ready: the server starts"):
+            await infer(dataplane, request("m"))
+        await dataplane.start()
+        await infer(dataplane, request("m"))
+        await dataplane.close()
+
+    asyncio.run(scenario())
+
+
 def test_readiness_tells_the_truth(tmp_path):
     add(tmp_path, "m", 1)
 

@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar
 
 from tuili.errors import (
     InvalidArgument,
-    NotFound,
     Unavailable,
     Unsupported,
 )
@@ -51,7 +50,8 @@ from tuili.server.recording import Recorder
 from tuili.server.remotes import Remotes
 from tuili.server.repository import overrides
 from tuili.server.repository.layout import check_whole_name, find_model
-from tuili.server.repository.lifecycle import Repository, not_ready
+from tuili.server.repository.lifecycle import Repository
+from tuili.server.repository.unserved import unserved
 from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.servable import Servable
 from tuili.server.settings import LogSettings
@@ -484,13 +484,7 @@ class DataPlane:
                 return versions[labelled]
         checked_version(version)
         states = self.repository.states_of(model)
-        if version and int(version) in states:
-            raise not_ready(model, int(version), states[int(version)])
-        if version and states:
-            raise NotFound(f"Request for unknown model: '{model}' version {version} is not found")
-        if states:
-            raise NotFound(f"Request for unknown model: '{model}' has no available versions")
-        raise NotFound(f"Request for unknown model: '{model}' is not found")
+        raise unserved(model, version, states, starting=not self._started)
 
     def _versions(self, model: str) -> list[str]:
         return sorted((version for version in self._live[model] if version), key=int)

@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from tuili.backends.host_messages import END_S
-from tuili.errors import InternalError, InvalidModel, NotPolled, TuiliError, Unavailable
+from tuili.errors import InternalError, InvalidModel, NotPolled, TuiliError
 from tuili.server.registry import ledger
 from tuili.server.repository import namespaces
 from tuili.server.repository.config import ModelConfig
@@ -492,9 +492,3 @@ def return_memory() -> None:
     except (OSError, AttributeError):
         # Another C library: it gives memory back in its own way.
         return
-
-
-def not_ready(name: str, version: int, entry: VersionState) -> Unavailable:
-    """The error of a request to a version that exists and does not serve."""
-    text = f"Request for unknown model: '{name}' version {version} is not at ready state"
-    return Unavailable(f"{text}: {entry.state.value} {entry.reason}".rstrip())
