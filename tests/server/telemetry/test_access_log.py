@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from tests.server.test_dataplane import add, plane
 from tests.server.test_express import Grpc, Http, answered
 from tuili.server.grpc.listener import GrpcListener
 from tuili.server.http.listener import HttpListener
+from tuili.server.telemetry.access_log import AccessLog
 
+NOON = 1_700_049_600
 X = {"x": np.ones((1, 2), np.float32)}
 
 
@@ -77,6 +80,22 @@ def test_refusals_and_clients_that_left_have_a_line(tmp_path, with_log):
 
     lines = logged(tmp_path / "models", tmp_path / "log", scenario)
     assert [each["status"] for each in lines] == [404, 404, 499]
+
+
+def test_lines_have_the_time_of_day_when_it_was_set_meanwhile(tmp_path, monkeypatch):
+    async def run():
+        log = AccessLog(str(tmp_path / "log"))
+        for hours in (0, 1, -2):
+            now_ns = (NOON + hours * 3600) * 10**9
+            monkeypatch.setattr(time, "time_ns", lambda now_ns=now_ns: now_ns)
+            began_ns = time.monotonic_ns() - 500_000_000
+            log.add("a", "HTTP", ("GET", "/"), 200, began_ns, (0, 0))
+        log.close()
+
+    asyncio.run(run())
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [each["time"][11:16] for each in lines] == ["11:59", "12:59", "09:59"]
+    assert all(each["ms"] >= 500 for each in lines)
 
 
 def test_no_log_makes_no_logged_connection(tmp_path):

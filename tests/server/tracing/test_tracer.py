@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 from tests.server.test_dataplane import add, plane
 from tests.server.test_express import Grpc, Http, answered
 from tuili.errors import InvalidArgument
+from tuili.server.protocol.messages import InferRequest
 from tuili.server.tracing.config import read
+from tuili.server.tracing.spans import Spans
+from tuili.server.tracing.trace import Trace
 
 COMPUTED = (
     "REQUEST_START", "QUEUE_START", "COMPUTE_START", "COMPUTE_INPUT_END", "COMPUTE_OUTPUT_START",
@@ -223,3 +227,21 @@ def test_spans_go_to_a_collector_below_those_of_the_client(repository, collector
 def test_unknown_words_are_refused(entry):
     with pytest.raises(InvalidArgument, match=f"--trace-config {entry}: .* Known: level"):
         read([entry])
+
+
+def test_spans_have_the_time_of_day_when_it_was_set_meanwhile(monkeypatch):
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), sdk.TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    spans, noon_ns = Spans(provider), 1_700_049_600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: noon_ns)
+    now_ns = time.monotonic_ns()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
+    trace = Trace(frozenset({"TIMESTAMPS"}), InferRequest("m", [], "1"))
+    trace.stamps = {"REQUEST_START": now_ns - 7, "REQUEST_END": now_ns - 2}
+    spans.record(trace, {})
+    ends = {(span.start_time, span.end_time) for span in exporter.get_finished_spans()}
+    assert ends == {(noon_ns - 7, noon_ns - 2)}

@@ -46,8 +46,6 @@ class AccessLog:
         self._begun = self._done = 0  # lines that the thread was given, and that it is done with
         self._losses = Losses("access log", "lines")
         self._timer: asyncio.TimerHandle | None = None
-        # Wall time of a moment of the clock that durations are measured with.
-        self._offset_ns = time.time_ns() - time.monotonic_ns()
 
     def add(
         self,
@@ -63,11 +61,13 @@ class AccessLog:
         if self._begun - self._done > _MOST_WAITING:
             self._losses.lose(1, "the disk is too slow")
             return
-        began = (began_ns + self._offset_ns) / 1e9
+        # The time of day may have been set since the server began; durations have another clock.
+        took_ns = time.monotonic_ns() - began_ns
+        began = (time.time_ns() - took_ns) / 1e9
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(began))
         line = Access(
             f"{text}.{int(began % 1 * 1000):03d}Z", client, protocol, *what, status,
-            round((time.monotonic_ns() - began_ns) / 1e6, 3), *sizes, model,
+            round(took_ns / 1e6, 3), *sizes, model,
         )  # fmt: skip
         self._lines.append(_encode(line))
         if len(self._lines) >= _BLOCK:

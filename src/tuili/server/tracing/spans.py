@@ -34,13 +34,14 @@ class Spans:
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer("tuili")
-        # Spans have the time of day, traces a clock that never jumps.
-        self._offset_ns = time.time_ns() - time.monotonic_ns()
+        self._offset_ns = 0
 
     def record(self, trace: Trace, fields: dict[str, str]) -> None:
         """Hand over a finished trace; `fields` are its request's `traceparent` and `tracestate`."""
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+        # Spans have the time of day, which may be set at any time; traces a clock that never jumps.
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
         above = TraceContextTextMapPropagator().extract(fields)
         outer = {name: ns for name, ns in trace.stamps.items() if name[:4] in ("HTTP", "GRPC")}
         root = self._span("InferRequest", outer or trace.stamps, above, trace)
