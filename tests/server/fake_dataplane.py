@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from tuili.errors import InternalError, InvalidArgument, NotFound, Unavailable, Unsupported
+from tuili.errors import InternalError, InvalidArgument, NotFound, Overloaded, Unsupported
 from tuili.server.dataplane import DataPlane, Json, Reply, StreamReply
 from tuili.server.protocol.messages import (
     InferRequest,
@@ -92,7 +92,7 @@ class FakeDataPlane(DataPlane):
             case "bug":
                 reply(InternalError("something broke"))
             case "busy":
-                reply(Unavailable("Exceeds maximum queue size"))
+                reply(Overloaded("Exceeds maximum queue size", 0.25))
             case "unwritable":
                 broken = OutputTensor("O", "FP32", (1,), "no array")  # type: ignore[arg-type]
                 reply(InferResponse("unwritable", "1", [broken]))

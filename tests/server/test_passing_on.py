@@ -2,10 +2,12 @@
 
 import asyncio
 
+import grpc
 import pytest
 
 from tuili.errors import InternalError, Unavailable
-from tuili.server.frontends.grpc_front import Serialized, Unary
+from tuili.server.frontends.grpc_front import Serialized, Unary, told
+from tuili.server.protocol.status import pushback_ms, status_of
 
 
 @pytest.mark.filterwarnings("error")
@@ -26,9 +28,9 @@ def test_a_call_that_is_taken_back_at_once_is_not_passed_on():
 
 
 @pytest.mark.parametrize(
-    ("error", "told"), [(Unavailable("busy"), Unavailable), (KeyError("a bug"), InternalError)]
+    ("error", "heard"), [(Unavailable("busy"), Unavailable), (KeyError("a bug"), InternalError)]
 )
-def test_whatever_becomes_of_a_call_is_told(error, told):
+def test_whatever_becomes_of_a_call_is_told(error, heard):
     async def ask():
         raise error
 
@@ -37,4 +39,29 @@ def test_whatever_becomes_of_a_call_is_told(error, told):
         Unary(ask, found.set_result)
         return await found
 
-    assert isinstance(asyncio.run(scenario()), told)
+    assert isinstance(asyncio.run(scenario()), heard)
+
+
+class OwnersError:
+    """As grpcio has it."""
+
+    def __init__(self, *trailers):
+        self._trailers = trailers
+
+    def details(self):
+        return "full"
+
+    def code(self):
+        return grpc.StatusCode.UNAVAILABLE
+
+    def trailing_metadata(self):
+        return self._trailers
+
+
+@pytest.mark.parametrize(
+    ("trailers", "pushback"),
+    [((), None), ((("x", "y"), ("grpc-retry-pushback-ms", "250")), 250)],
+)
+def test_when_a_try_may_pass_is_passed_on(trailers, pushback):
+    error = told(OwnersError(*trailers))
+    assert (str(error), status_of(error).grpc, pushback_ms(error)) == ("full", 14, pushback)

@@ -1,12 +1,13 @@
 """Pipelines through the data plane: models, Python steps, branches, and what is refused at load."""
 
+import asyncio
 import re
 
 import numpy as np
 import pytest
 
 from tests.server.test_dataplane import add, infer, run
-from tuili.errors import InternalError, InvalidModel, TuiliError
+from tuili.errors import InternalError, InvalidModel, Overloaded, TuiliError
 from tuili.server.protocol.messages import InferRequest, InputTensor, RequestedOutput
 
 FUNCTIONS = """
@@ -102,6 +103,20 @@ def test_the_other_branch_is_taken_when_its_condition_holds(repository):
 
 def with_function(name):
     return PIPELINE.replace("steps.py:count", f"steps.py:{name}")
+
+
+def test_requests_over_those_in_flight_are_refused_as_those_over_a_queue_are(repository):
+    write(repository, "max_inflight_requests: 2\n" + PIPELINE)
+
+    async def scenario(dataplane):
+        asked = (infer(dataplane, ask()) for _ in range(5))
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        refused = [each for each in found if isinstance(each, Overloaded)]
+        assert len(refused) == 3
+        assert {each.retry_after_s for each in refused} == {1.0}
+        assert "Exceeds maximum number of requests in flight" in str(refused[0])
+
+    run(repository, scenario)
 
 
 def test_a_step_that_raises_fails_its_request_alone(repository):

@@ -40,7 +40,9 @@ def test_errors_are_statuses():
     wire = Wire()
     reply = wire.call(infer_request(model="nope"))
     assert (reply.status, reply.text) == (5, "Request for unknown model: 'nope' is not found")
-    assert wire.call(infer_request(model="busy")).status == 14
+    busy = wire.call(infer_request(model="busy"))
+    assert (busy.status, busy.headers["grpc-retry-pushback-ms"]) == (14, "250")
+    assert "grpc-retry-pushback-ms" not in reply.headers
     assert wire.call(b"\xff").status == 13
     assert wire.call(b"", SERVICE + "Unknown").status == 12
     assert wire.call(infer_request()).status == 0

@@ -77,9 +77,11 @@ def test_refusals_and_clients_that_left_have_a_line(tmp_path, with_log):
         ask = Http(dataplane, None)
         ask.ask("m", X)
         ask.wire.connection.connection_lost(None)
+        refused = grpc_wire.Wire(dataplane=dataplane).call(grpc_wire.infer_request(model="nobody"))
+        assert refused.status == 5
 
     lines = logged(tmp_path / "models", tmp_path / "log", scenario)
-    assert [each["status"] for each in lines] == [404, 404, 499]
+    assert [each["status"] for each in lines] == [404, 404, 499, 5]
 
 
 def test_lines_have_the_time_of_day_when_it_was_set_meanwhile(tmp_path, monkeypatch):

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import grpc
 
-from tuili.errors import InternalError, TuiliError
+from tuili.errors import InternalError, Overloaded, TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
+from tuili.server.grpc.frames import PUSHBACK
 from tuili.server.grpc.inference import Done, Inference, Stream
 from tuili.server.grpc.listener import GrpcListener
 from tuili.server.grpc.methods import INFER_PATH, STREAM_PATH, Method
@@ -210,9 +211,13 @@ class PassedStream:
             self._finish(error)
 
 
-def told(error: Any) -> Told:
+def told(error: Any) -> TuiliError:
     """The owner's status, to be passed on as it is."""
-    return Told(error.details() or "", int(error.code().value[0]))
+    text = error.details() or ""
+    for name, value in error.trailing_metadata() or ():
+        if name == PUSHBACK.decode():
+            return Overloaded(text, int(value) / 1e3)
+    return Told(text, int(error.code().value[0]))
 
 
 def _metadata(origin: Origin | None) -> list[tuple[str, str]]:

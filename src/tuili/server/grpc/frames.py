@@ -103,6 +103,7 @@ OK_HEAD: Final = frame_head(HEADERS, END_HEADERS | END_STREAM, 0, len(_OK))[:5]
 OK_BLOCK: Final = _OK
 
 _MAX_STATUS_TEXT: Final = 4096
+PUSHBACK: Final = b"grpc-retry-pushback-ms"
 
 
 def open_frame(stream: int) -> bytes:
@@ -110,8 +111,13 @@ def open_frame(stream: int) -> bytes:
     return OPEN_HEAD + stream.to_bytes(4, "big") + OPEN_BLOCK
 
 
-def status_frame(stream: int, code: int, text: str, opened: bool) -> bytes:
-    """HEADERS that end a response: trailers, or (not `opened`) all there is of it."""
+def status_frame(
+    stream: int, code: int, text: str, opened: bool, pushback_ms: int | None = None
+) -> bytes:
+    """HEADERS that end a response: trailers, or (not `opened`) all there is of it.
+
+    `pushback_ms` says when a try may pass, to clients that try again by themselves (gRFC A6).
+    """
     block = b"" if opened else _OPEN
     block += literal(b"grpc-status", b"%d" % code)
     if text:
@@ -120,6 +126,8 @@ def status_frame(stream: int, code: int, text: str, opened: bool) -> bytes:
             text[:_MAX_STATUS_TEXT], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~", errors="replace"
         )
         block += literal(b"grpc-message", escaped.encode())
+    if pushback_ms is not None:
+        block += literal(PUSHBACK, b"%d" % pushback_ms)
     if code == 12:
         block += literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
     return frame_head(HEADERS, END_HEADERS | END_STREAM, stream, len(block)) + block

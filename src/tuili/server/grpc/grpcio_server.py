@@ -11,6 +11,7 @@ import grpc.aio
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
+from tuili.server.grpc.frames import PUSHBACK
 from tuili.server.grpc.grpcio_tls import credentials_of
 from tuili.server.grpc.inference import Inference, InferStream
 from tuili.server.grpc.limits import GrpcLimits
@@ -18,7 +19,7 @@ from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
 from tuili.server.listening import Address
 from tuili.server.protocol.restrictions import Restrictions
-from tuili.server.protocol.status import status_of
+from tuili.server.protocol.status import pushback_ms, status_of
 
 # As good as for ever: whoever waits for the end says how long.
 _GRACE_S: Final = 1e6
@@ -195,4 +196,6 @@ async def _feed(stream: InferStream, messages: AsyncIterator[bytes]) -> None:
 
 
 async def _abort(context: Any, error: TuiliError) -> None:
-    await context.abort(_CODES[status_of(error).grpc], str(error))
+    pushback = pushback_ms(error)
+    trailers = () if pushback is None else ((PUSHBACK.decode(), str(pushback)),)
+    await context.abort(_CODES[status_of(error).grpc], str(error), trailers)

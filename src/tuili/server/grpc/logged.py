@@ -54,9 +54,9 @@ class LoggedStream(GrpcStream):
         self._sent += sum(map(len, parts))
         super()._send(parts)
 
-    def _finish(self, code: int, text: str) -> None:
+    def _finish(self, code: int, text: str, pushback: int | None = None) -> None:
         self._note(code)
-        super()._finish(code, text)
+        super()._finish(code, text, pushback)
 
     def cancel(self) -> None:
         self._note(_CANCELLED)

@@ -174,9 +174,11 @@ class Outgoing:
         self._enqueue(stream, [b"\x00" + size.to_bytes(4, "big"), *parts])
         self.flush()
 
-    def end_call(self, stream: GrpcStream, code: int, text: str) -> None:
+    def end_call(
+        self, stream: GrpcStream, code: int, text: str, pushback_ms: int | None = None
+    ) -> None:
         """End a call with a status, after what is queued of it."""
-        frame = h2.status_frame(stream.number, code, text, stream.opened)
+        frame = h2.status_frame(stream.number, code, text, stream.opened, pushback_ms)
         if stream.outgoing:
             stream.trailer = frame
         else:

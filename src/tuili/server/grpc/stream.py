@@ -18,7 +18,7 @@ from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.restrictions import Restrictions
-from tuili.server.protocol.status import status_of
+from tuili.server.protocol.status import pushback_ms, status_of
 
 if TYPE_CHECKING:
     from tuili.server.dataplane import Ticket
@@ -292,15 +292,15 @@ class GrpcStream(msgspec.Struct, eq=False):
             # Not UNAVAILABLE, which proxies would try again.
             self._finish(_DEADLINE_EXCEEDED, "Deadline Exceeded")
         else:
-            self._finish(status_of(error).grpc, str(error))
+            self._finish(status_of(error).grpc, str(error), pushback_ms(error))
 
     def _is_late(self) -> bool:
         """Whether the call is over by its own deadline, not by a model's."""
         return self.deadline is not None and asyncio.get_running_loop().time() >= self.deadline
 
-    def _finish(self, code: int, text: str) -> None:
+    def _finish(self, code: int, text: str, pushback: int | None = None) -> None:
         self._forget()
-        self._connection.outgoing.end_call(self, code, text)
+        self._connection.outgoing.end_call(self, code, text, pushback)
 
     def _forget(self) -> None:
         """Take back what is under way."""

@@ -6,7 +6,8 @@ Status Codes"); gRPC codes are plain integers so that this layer needs no gRPC.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from math import ceil
+from typing import Final, NamedTuple
 
 from tuili.errors import (
     AlreadyExists,
@@ -26,6 +27,8 @@ from tuili.errors import (
     Unsupported,
     UserError,
 )
+
+_MOST_PUSHBACK_MS: Final = 3_600_000
 
 
 class Status(NamedTuple):
@@ -73,3 +76,10 @@ def status_of(error: BaseException) -> Status:
         if found is not None:
             return found
     return _INTERNAL
+
+
+def pushback_ms(error: TuiliError) -> int | None:
+    """After how many ms a try may pass, of what was refused for want of room; None of all else."""
+    if not isinstance(error, Overloaded):
+        return None
+    return min(max(ceil(error.retry_after_s * 1e3), 1), _MOST_PUSHBACK_MS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from tuili.errors import InvalidModel, TuiliError, Unavailable, nearest
+from tuili.errors import InvalidModel, Overloaded, TuiliError, Unavailable, nearest
 from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
 from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.messages import (
@@ -222,7 +222,7 @@ class Ensemble:
             )
         if self._most_inflight and len(self._runs) >= self._most_inflight:
             self.statistics.record_failure("REJECTED", 0)
-            raise Unavailable(prefix(request) + "Exceeds maximum number of requests in flight")
+            raise Overloaded(prefix(request) + "Exceeds maximum number of requests in flight")
 
     def call(self, at: int, request: InferRequest, reply: Reply) -> Ticket:
         """Send a step's request to its model."""
