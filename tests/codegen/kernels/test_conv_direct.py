@@ -13,9 +13,12 @@ from tests.codegen.kernels.conv_cases import (
     weights_of,
     window_node,
 )
+from tuili.codegen.kernels.conv.plan import plan_direct
 from tuili.codegen.kernels.conv.register_tile import Tile, cut_row
 from tuili.codegen.kernels.conv.rows import even_tiles, full_tiles
-from tuili.codegen.targets import Target
+from tuili.codegen.kernels.conv.shape import Axis, ConvShape
+from tuili.codegen.targets import TARGETS, Target
+from tuili.tensors import Dim, evaluate, parse_shape
 
 targets = pytest.mark.parametrize("target", targets_here(), ids=lambda t: t.name)
 
@@ -141,3 +144,15 @@ def test_even_tiles_cover_a_row_with_as_few_as_full_ones(width: int, pixels: int
 )
 def test_a_row_is_cut_evenly_where_its_rest_is_small(width: int, widths: list[int]) -> None:
     assert cut_row(Tile(6, 2), width) == widths
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("size", "is_once"), [(7, True), (14, False)])
+def test_large_weights_are_read_once_where_the_image_stays_in_the_cache(
+    size: int, is_once: bool, known: bool
+) -> None:
+    side: Dim = size if known else parse_shape(["S"])[0]
+    axis = Axis(side, side, 1)
+    shape = ConvShape(1, 1536, 1536, axis, axis).flat()
+    plan = plan_direct(shape, 1, 8, TARGETS["x86-64-avx2"], Tile(6, 2))
+    assert (evaluate(plan.groups, {"S": size}) == 1) == is_once

@@ -211,7 +211,18 @@ def _bands(shape: ConvShape, tile: Tile, panels: int, weight_bytes: int) -> tupl
     least = 1 if weight_bytes <= L2_BYTES else dim_min(count, ceil_div(units, 4))
     short = dim_max(dim_max(dim_min(count, units // wanted), least), 1)
     in_tiles = is_row and shape.is_static
+    if weight_bytes > L2_BYTES:  # read once, where the whole image can stay beside what passes
+        stays = dim_min(_room_beside(shape) // dim_max(units * row, 1), 1)
+        if isinstance(stays, int):
+            count = units if stays else count
+        elif panels >= ENOUGH_ITEMS // 2:
+            short = dim_max(short, units * stays)
     return short * (1 if in_tiles else unit), _together(units, short, count)
+
+
+def _room_beside(shape: ConvShape) -> int:
+    """Pixels that stay in the second-level cache beside weights that pass through it."""
+    return L2_BYTES * 3 // 4 // (shape.channels * 4 * shape.rows.stride)
 
 
 def _together(units: Dim, short: Dim, count: Dim) -> int:
@@ -219,7 +230,7 @@ def _together(units: Dim, short: Dim, count: Dim) -> int:
     if not (isinstance(units, int) and isinstance(short, int) and isinstance(count, int)):
         return 1
     bands = -(-units // short)
-    groups = -(-bands // max(count // short, 1))
+    groups = 1 if count >= units else -(-bands // max(count // short, 1))
     return max(-(-bands // max(groups, 1)), 1)
 
 
