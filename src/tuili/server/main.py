@@ -27,6 +27,7 @@ from tuili.server.startup import (
     configure_logging,
     loop_factory,
 )
+from tuili.server.surplus import Surplus
 from tuili.server.transports import FrontEnd, start_grpc, start_http, start_metrics
 
 _log = logging.getLogger("tuili.server")
@@ -68,6 +69,7 @@ async def _serve(options: ServerOptions, announce: Callable[[Running], None] | N
     if announce is not None:
         announce(running)
     following = asyncio.create_task(follow(running.dataplane, options))
+    surplus = asyncio.create_task(Surplus(KEPT_BYTES).watch())
     try:
         await stop.wait()
         _log.info("shutting down: readiness is false, requests in flight are finished")
@@ -76,6 +78,7 @@ async def _serve(options: ServerOptions, announce: Callable[[Running], None] | N
         await asyncio.sleep(options.drain_delay_s)
     finally:
         following.cancel()
+        surplus.cancel()
     return await shut_down(running, options.exit_timeout_s)
 
 

@@ -45,6 +45,7 @@ from tuili.server.startup import (
     configure_logging,
     loop_factory,
 )
+from tuili.server.surplus import Surplus
 from tuili.server.telemetry.transfer import Counts, take
 from tuili.server.transports import FrontEnd
 
@@ -117,6 +118,7 @@ class _Front:
             return
         self.link.send(Up())
         self._later(self._count(lane))
+        self._later(Surplus(KEPT_BYTES).watch())
 
     async def _count(self, lane: _Lane) -> None:
         while True:
