@@ -124,6 +124,8 @@ PRODUCTS = (
     case("Attention", "1x8x256x64 1x2x256x64 1x2x256x64", is_causal=1),
     case("Det", "256x16x16"),
     case("LSTM/3", "64x1x256 =f32<0.1:1x1024x256 =f32<0.1:1x1024x256 =1x2048", hidden_size=256),
+    *(case("LSTM/3", f"64x{batch}x256 =f32<0.1:1x1024x256 =f32<0.1:1x1024x256 =1x2048",
+           hidden_size=256) for batch in (2, 4, 8, 16, 32)),
     case("GRU/2", "64x1x256 =f32<0.1:1x768x256 =f32<0.1:1x768x256 =1x1536", hidden_size=256),
     case("RNN/2", "64x1x256 =f32<0.01:1x256x256 =f32<0.01:1x256x256 =1x512", hidden_size=256),
 )  # fmt: skip

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import HERE, Case, Cases, Const
+from tuili.codegen.kernels.recurrent.cells import gates_together, packed_together, tile_rows
 from tuili.codegen.kernels.recurrent.project import project_tile
+from tuili.codegen.kernels.recurrent.tiles import MOST_ROWS, tiles_used
 
 RANDOM = np.random.default_rng(0)
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -59,6 +61,11 @@ for op in GATES:
     CASES[f"{op}"] = cell(op)
     CASES[f"{op} one row"] = cell(op, batch=1, hidden=64, inputs=33)
     CASES[f"{op} five rows"] = cell(op, batch=5)
+    CASES[f"{op} eleven rows both ways"] = cell(
+        op, batch=11, directions=2, direction="bidirectional"
+    )
+    CASES[f"{op} more rows than walk together"] = cell(op, batch=MOST_ROWS + 7, time=3)
+    CASES[f"{op} many rows at run time"] = cell(op, dims=["T", "B", 7], batch=MOST_ROWS + 15)
     CASES[f"{op} reverse"] = cell(op, direction="reverse", lengths=True)
     CASES[f"{op} both ways"] = cell(op, directions=2, direction="bidirectional", lengths=True)
     CASES[f"{op} no state"] = cell(op, states=False)
@@ -95,3 +102,30 @@ def test_sums_weights_and_a_broadcast_fit_the_registers(gates: int, registers: i
     assert gates % together == 0
     assert rows >= 4
     assert rows * together + together + 1 <= registers
+
+
+@pytest.mark.parametrize("registers", [16, 32])
+@pytest.mark.parametrize("gates", [1, 2, 3, 4])
+def test_tiles_of_rows_fit_the_registers_and_read_whole_pieces(gates: int, registers: int) -> None:
+    packed = packed_together(gates, registers)
+    for rows in tile_rows(gates, registers):
+        together = gates_together(gates, rows, registers)
+        assert rows * together + together + 1 <= registers
+        assert together % packed == 0 or packed % together == 0
+
+
+@pytest.mark.parametrize(
+    ("most", "rest", "used"),
+    [
+        (1, 1, [1]),
+        (2, 2, [2]),
+        (6, 2, [6, 4, 2]),
+        (8, 0, [6, 4, 2]),
+        (11, 3, [6, 4, 2, 1]),
+        (32, None, [6, 4, 2, 1]),
+    ],
+)
+def test_only_tiles_that_a_thread_may_need_are_printed(
+    most: int, rest: int | None, used: list[int]
+) -> None:
+    assert tiles_used([6, 4, 2, 1], most, rest) == used

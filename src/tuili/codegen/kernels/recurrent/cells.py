@@ -1,7 +1,7 @@
-"""Recurrent cells as C: one step of one direction for a few rows of the batch.
+"""Recurrent cells as C: one block of a step of one direction for a few rows of the batch.
 
-Weights are packed [blocks][K][gates][V]: all gates of V hidden units lie side by side, so that a
-block's gates are summed in registers and the cell is applied to them at once.
+Weights are packed [blocks][gates / G][K][G][V], G gates of V hidden units side by side: a block's
+gates are summed in registers and the cell is applied to them at once.
 
     part   the input's share of the gates, [blocks][gates][V]
     h, c   the state; n, m the next state (c and m for LSTM only)
@@ -21,6 +21,7 @@ from tuili.tensors import DType
 
 Activate: TypeAlias = "Callable[[str], str]"
 
+LINE_FLOATS = 16  # of a line of the cache
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _OF_LSTM = ("Sigmoid", "Tanh", "Tanh")
 _DEFAULTS = {
@@ -74,9 +75,37 @@ def _activation(node: Node, attrs: Mapping[str, Any], name: str, place: int) -> 
     return write
 
 
+def gates_together(gates: int, rows: int, registers: int) -> int:
+    """Gates whose sums stay in registers beside their weights and a broadcast."""
+    fits = (registers - 1) // (rows + 1)
+    return next(n for n in range(gates, 0, -1) if gates % n == 0 and n <= max(fits, 1))
+
+
+def tile_rows(gates: int, registers: int) -> list[int]:
+    """Rows of tiles, the largest first: the one with the most sums in registers, then 4, 2, 1."""
+    largest = max((8, 6, 4), key=lambda rows: rows * gates_together(gates, rows, registers))
+    return [largest, *(rows for rows in (4, 2, 1) if rows < largest)]
+
+
+def packed_together(gates: int, registers: int) -> int:
+    """Gates whose weights lie side by side: what the largest tile reads is one piece of memory.
+
+    Read in steps over the others, it would take every other line of the first-level cache's sets.
+    """
+    return gates_together(gates, tile_rows(gates, registers)[0], registers)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Gates whose weights lie together at `w`, and what is done to a block of them at `at`."""
+
+    gates: int
+    lines: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What the text of a step is made from."""
+    """What the text of a step of a few rows is made from."""
 
     node: Node
     functions: Sequence[Activate]
@@ -84,34 +113,23 @@ class Cell:
     peepholes: bool
     registers: int = 32  # of the target
 
-    def step(self, name: str, hidden: int, blocks: int) -> str:
-        """The C function of one step."""
-        body = {"RNN": self._rnn, "GRU": self._gru, "LSTM": self._lstm}[self.node.op]()
-        return "\n".join(
-            [
-                f"static void {name}(const float *const *part, float *const *h, float *const *n,",
-                "    float *const *c, float *const *m, const float *w, const float *w2,",
-                "    const float *bias, const float *peep, float *spare)",
-                "{",
-                f"    enum {{ H = {hidden}, BLOCKS = {blocks} }};",
-                "    (void)c, (void)m, (void)w2, (void)bias, (void)peep, (void)spare;",
-                *(f"    {line}" for line in body),
-                "}",
-            ]
-        )
+    @property
+    def phases(self) -> list[Phase]:
+        """What a step does, one after another: each goes over all blocks."""
+        return {"RNN": self._rnn, "GRU": self._gru, "LSTM": self._lstm}[self.node.op]()
 
-    def _sums(self, gates: int, weights: str, source: Sequence[str]) -> list[str]:
+    def _sums(self, gates: int, source: Sequence[str]) -> list[str]:
         """The sums of a block's gates over the state, in `s{row}_{gate}`."""
         names = [f"s{r}_{g}" for r in range(self.rows) for g in range(gates)]
         copies = max(1, 8 // len(names))
         every = [f"{name}{_mark(copy)}" for copy in range(copies) for name in names]
-        lines = [f"vf {', '.join(f'{name} = {{0}}' for name in every)};"]
+        lines = self._ahead(GATES[self.node.op])
+        lines.append(f"vf {', '.join(f'{name} = {{0}}' for name in every)};")
         together = self._together(gates)
         for first in range(0, gates, together):
             chosen = range(first, min(first + together, gates))
-            lines += ["{", *(f"    {line}" for line in self._walk(chosen, gates, weights, source))]
+            lines += ["{", *(f"    {line}" for line in self._walk(chosen, gates, source))]
             lines.append("}")
-        lines.append(f"{weights} += H * {gates} * V;")
         if copies > 1:
             for name in names:
                 lines.append(
@@ -119,42 +137,43 @@ class Cell:
                 )
         return lines
 
+    def _ahead(self, gates: int) -> list[str]:
+        """Fetches what the rows' inputs amount to, which lies far apart, while sums are made."""
+        return [
+            f"for (int64_t line = 0; line < {gates} * V; line += {LINE_FLOATS})",
+            f"    for (int64_t r = 0; r < {self.rows}; r++)",
+            f"        __builtin_prefetch(part[r] + {gates} * at + line);",
+        ]
+
     def _together(self, gates: int) -> int:
         """Gates whose sums stay in registers beside their weights and a broadcast."""
-        fits = (self.registers - 1) // (self.rows + 1)
-        return next(n for n in range(gates, 0, -1) if gates % n == 0 and n <= max(fits, 1))
+        return gates_together(gates, self.rows, self.registers)
 
-    def _walk(self, chosen: range, gates: int, weights: str, source: Sequence[str]) -> list[str]:
+    def _walk(self, chosen: range, gates: int, source: Sequence[str]) -> list[str]:
         """The loops over the state for some of the gates."""
         copies = max(1, 8 // (self.rows * gates))
-        step = gates * copies
-        lines = [f"const float *at_w = {weights};", "int64_t k = 0;"]
-        lines.append(f"for (; k + {copies} <= H; k += {copies}, at_w += {step} * V) {{")
+        packed = packed_together(gates, self.registers)
+        lines = ["const float *at_w = w;", "int64_t k = 0;"]
+        lines.append(f"for (; k + {copies} <= H; k += {copies}, at_w += {packed * copies} * V) {{")
         lines += [*self._madds(chosen, gates, copies, source), "}"]
         if copies > 1:
-            lines.append(f"for (; k < H; k++, at_w += {gates} * V) {{")
+            lines.append(f"for (; k < H; k++, at_w += {packed} * V) {{")
             lines += [*self._madds(chosen, gates, 1, source), "}"]
         return lines
 
     def _madds(self, chosen: range, gates: int, copies: int, source: Sequence[str]) -> list[str]:
         lines: list[str] = []
+        packed = packed_together(gates, self.registers)
         for copy in range(copies):
             for gate in chosen:
-                place = copy * gates + gate
-                lines.append(f"    const vf w{copy}_{gate} = v_load(at_w + {place} * V);")
+                row, column = gate // packed, copy * packed + gate % packed
+                place = f"({row} * H * {packed} + {column}) * V" if row else f"{column} * V"
+                lines.append(f"    const vf w{copy}_{gate} = v_load(at_w + {place});")
             for row in range(self.rows):
                 for gate in chosen:
                     name = f"s{row}_{gate}{_mark(copy)}"
                     lines.append(f"    {name} += w{copy}_{gate} * {source[row]}[k + {copy}];")
         return lines
-
-    def _block(self, lines: Sequence[str]) -> list[str]:
-        return [
-            "for (int64_t block = 0; block < BLOCKS; block++) {",
-            "    const int64_t at = block * V;",
-            *(f"    {line}" for line in lines),
-            "}",
-        ]
 
     def _each_row(self, write: Callable[[int], Sequence[str]]) -> list[str]:
         lines: list[str] = []
@@ -170,7 +189,7 @@ class Cell:
         gates = GATES[self.node.op]
         return f"v_load(part[{row}] + {gates} * at + {gate} * V)"
 
-    def _rnn(self) -> list[str]:
+    def _rnn(self) -> list[Phase]:
         (f,) = self.functions
 
         def row(r: int) -> list[str]:
@@ -179,10 +198,10 @@ class Cell:
                 f"v_store(n[{r}] + at, {f('x')});",
             ]
 
-        return self._block([*self._sums(1, "w", self._state("h")), *self._each_row(row)])
+        return [Phase(1, [*self._sums(1, self._state("h")), *self._each_row(row)])]
 
-    def _lstm(self) -> list[str]:
-        return self._block([*self._sums(4, "w", self._state("h")), *self.lstm_rows()])
+    def _lstm(self) -> list[Phase]:
+        return [Phase(4, [*self._sums(4, self._state("h")), *self.lstm_rows()])]
 
     def lstm_rows(self) -> list[str]:
         """All rows of an LSTM's block, behind the sums of its gates."""
@@ -209,7 +228,7 @@ class Cell:
 
         return self._each_row(row)
 
-    def _gru(self) -> list[str]:
+    def _gru(self) -> list[Phase]:
         if attributes(self.node)["linear_before_reset"]:
             return self._gru_linear()
         f, g = self.functions
@@ -232,11 +251,11 @@ class Cell:
             ]
 
         reset = [f"(spare + {2 * row + 1} * BLOCKS * V)" for row in range(self.rows)]
-        first = self._block([*self._sums(2, "w", self._state("h")), *self._each_row(gates)])
-        second = self._block([*self._sums(1, "w2", reset), *self._each_row(candidate)])
-        return [*first, *second]
+        first = [*self._sums(2, self._state("h")), *self._each_row(gates)]
+        second = [*self._sums(1, reset), *self._each_row(candidate)]
+        return [Phase(2, first), Phase(1, second)]
 
-    def _gru_linear(self) -> list[str]:
+    def _gru_linear(self) -> list[Phase]:
         f, g = self.functions
 
         def row(r: int) -> list[str]:
@@ -250,7 +269,7 @@ class Cell:
                 f"v_store(n[{r}] + at, (1.0f - update) * {g('sum')} + kept);",
             ]
 
-        return self._block([*self._sums(3, "w", self._state("h")), *self._each_row(row)])
+        return [Phase(3, [*self._sums(3, self._state("h")), *self._each_row(row)])]
 
 
 def _mark(copy: int) -> str:

@@ -85,14 +85,14 @@ def _project_rows(gates: int, chosen: range, rows: int) -> list[str]:
         for gate in chosen:
             spare = "".join(f", s{row}_{gate}_{c} = {{0}}" for c in range(1, copies))
             lines.append(f"vf s{row}_{gate} = start{gate}{spare};")
-    lines += ["const float *at = panel;", "int64_t k = 0;"]
+    lines += [f"const float *at = panel + {chosen[0]} * I * V;", "int64_t k = 0;"]
 
     def inner(count: int) -> list[str]:
         text: list[str] = []
         for copy in range(count):
             mark = f"_{copy}" if copy else ""
             for gate in chosen:
-                place = copy * gates + gate
+                place = copy * len(chosen) + gate - chosen[0]
                 text.append(f"    const vf w{copy}_{gate} = v_load(at + {place} * V);")
             for row in range(rows):
                 text += [
@@ -101,10 +101,10 @@ def _project_rows(gates: int, chosen: range, rows: int) -> list[str]:
                 ]
         return text
 
-    lines.append(f"for (; k + {copies} <= I; k += {copies}, at += {copies * gates} * V) {{")
+    lines.append(f"for (; k + {copies} <= I; k += {copies}, at += {copies * len(chosen)} * V) {{")
     lines += [*inner(copies), "}"]
     if copies > 1:
-        lines += [f"for (; k < I; k++, at += {gates} * V) {{", *inner(1), "}"]
+        lines += [f"for (; k < I; k++, at += {len(chosen)} * V) {{", *inner(1), "}"]
     for row in range(rows):
         lines.append(
             f"float *const to{row} = parts + ((row + {row}) * ITEMS + item) * {gates} * V;"

@@ -2,27 +2,34 @@
 
 Three kernels: weights that are not constants are packed; `project` multiplies all inputs, V hidden
 units of one direction per grid item; `steps` walks time, a few rows of the batch of one direction
-per grid item, with the state in the thread's own memory.
+per grid item, with the state in the thread's own memory. A thread's items walk together.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.rows import indent
-from tuili.codegen.kernels.recurrent.cells import GATES, Cell, activations
-from tuili.codegen.kernels.recurrent.project import project
+from tuili.codegen.kernels.recurrent.cells import (
+    GATES,
+    LINE_FLOATS,
+    Activate,
+    Cell,
+    activations,
+    packed_together,
+)
+from tuili.codegen.kernels.recurrent.project import project, project_tile
 from tuili.codegen.kernels.recurrent.sizes import Sizes, sizes_of
+from tuili.codegen.kernels.recurrent.tiles import GROUP, MOST_ROWS, step_function
 from tuili.codegen.strides import contiguous
 from tuili.ir import Node, Value
 from tuili.lower.program import View
 from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, DType, ceil_div
-
-ROWS = 4  # rows of the batch that share the weights' way through the registers
 
 
 def supports(node: Node, ctx: Context) -> bool:
@@ -43,7 +50,8 @@ def emit(node: Node, ctx: Context) -> None:
     sizes = sizes_of(node)
     gates = GATES[node.op]
     names = tuple(range(gates))
-    weights = _packed(node, ctx, "w", node.required(1), names, sizes.inputs)
+    _, near = project_tile(gates, ctx.target.registers)
+    weights = _packed(node, ctx, "w", node.required(1), names, sizes.inputs, near)
     bias_value = node.input(3)
     bias = None
     if bias_value is not None:
@@ -61,13 +69,19 @@ def emit(node: Node, ctx: Context) -> None:
 
 
 def _packed(
-    node: Node, ctx: Context, name: str, value: Value, gates: Sequence[int], depth: int
+    node: Node,
+    ctx: Context,
+    name: str,
+    value: Value,
+    gates: Sequence[int],
+    depth: int,
+    together: int = 1,
 ) -> View:
-    """[D, gates * H, depth] as [D][blocks][depth][gates][V]; a bias has depth 1."""
+    """As `pack_gates`; a bias has depth 1, where it does not matter which gates are together."""
     sizes = sizes_of(node)
     lanes = ctx.target.lanes
     if value.constant is not None:
-        array = pack_gates(value.constant, gates, sizes.hidden, lanes)
+        array = pack_gates(value.constant, gates, sizes.hidden, lanes, together)
         return View(ctx.add_weight(f"{node.output.name}.{name}", array))
     k = KernelBuilder(ctx, node, "pack_gates")
     blocks = -(-sizes.hidden // lanes)
@@ -77,33 +91,37 @@ def _packed(
     k.write("y", view)
     rows = value.shape[1] if len(value.shape) > 1 else 0
     k.dims("ROWS DEPTH H BLOCKS", (rows, depth, sizes.hidden, blocks))
-    k.body(_PACK.replace("COUNT", str(len(gates))).replace("FIRST", str(gates[0])))
+    words = {"COUNT": len(gates), "FIRST": gates[0], "TOGETHER": together}
+    k.body(re.sub("|".join(words), lambda word: str(words[word[0]]), _PACK))
     k.emit(grid=sizes.directions * blocks, bytes=count * 8)
     return view
 
 
-def pack_gates(array: Array, gates: Sequence[int], hidden: int, lanes: int) -> Array:
-    """[D, gates * H, depth] as [D][blocks][depth][gates][V], zero padded."""
+def pack_gates(
+    array: Array, gates: Sequence[int], hidden: int, lanes: int, together: int = 1
+) -> Array:
+    """[D, gates * H, depth] as [D][blocks][gates / G][depth][G][V], zero padded; G: `together`."""
     directions = array.shape[0]
     depth = array.shape[2] if array.ndim == 3 else 1
     blocks = -(-hidden // lanes)
     cut = array.reshape(directions, -1, hidden, depth)[:, list(gates)]
     padded = np.zeros((directions, len(gates), blocks * lanes, depth), np.float32)
     padded[:, :, :hidden] = cut
-    split = padded.reshape(directions, len(gates), blocks, lanes, depth)
-    return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3))
+    split = padded.reshape(directions, -1, together, blocks, lanes, depth)
+    return np.ascontiguousarray(split.transpose(0, 3, 1, 5, 2, 4))
 
 
 _PACK = """
 for (int64_t item = begin; item < end; item++) {
     const int64_t direction = item / BLOCKS, block = item % BLOCKS;
     float *to = y + item * DEPTH * COUNT * V;
-    for (int64_t k = 0; k < DEPTH; k++)
-        for (int64_t g = 0; g < COUNT; g++)
-            for (int64_t l = 0; l < V; l++, to++) {
-                const int64_t unit = block * V + l, row = (FIRST + g) * H + unit;
-                *to = unit < H ? x[(direction * ROWS + row) * DEPTH + k] : 0.0f;
-            }
+    for (int64_t first = 0; first < COUNT; first += TOGETHER)
+        for (int64_t k = 0; k < DEPTH; k++)
+            for (int64_t g = first; g < first + TOGETHER; g++)
+                for (int64_t l = 0; l < V; l++, to++) {
+                    const int64_t unit = block * V + l, row = (FIRST + g) * H + unit;
+                    *to = unit < H ? x[(direction * ROWS + row) * DEPTH + k] : 0.0f;
+                }
 }
 """
 
@@ -118,7 +136,8 @@ def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | Non
     k = KernelBuilder(ctx, node, f"{node.op.lower()}_steps")
     recurrent = node.required(2)
     first = (0, 1) if two_phases else tuple(range(gates))
-    w = _packed(node, ctx, "r", recurrent, first, sizes.hidden)
+    near = packed_together(len(first), ctx.target.registers)
+    w = _packed(node, ctx, "r", recurrent, first, sizes.hidden, near)
     w2 = _packed(node, ctx, "r2", recurrent, (2,), sizes.hidden) if two_phases else None
     peep_value = node.input(7)
     peep = None
@@ -130,19 +149,24 @@ def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | Non
         if view is not None:
             k.read(name, view)
     read_states(k, node, 4)
-    groups = ceil_div(sizes.batch, ROWS)
+    groups = ceil_div(sizes.batch, GROUP)
     k.dims("T B H BLOCKS GROUPS", (sizes.time, sizes.batch, sizes.hidden, blocks, groups))
     _declare_strides(k, node, sizes)
-    single = sizes.batch == 1
-    directions = [activations(node, direction) for direction in range(sizes.directions)]
-    for direction, functions in enumerate(directions):
-        for rows in (1,) if single else (1, ROWS):
-            cell = Cell(node, functions, rows, peep is not None, ctx.target.registers)
-            k.support(cell.step(f"tl_step{rows}_{direction}", sizes.hidden, blocks))
+    known = sizes.batch if isinstance(sizes.batch, int) else None
+    most = MOST_ROWS if known is None else min(MOST_ROWS, known)
+    names = f"H = {sizes.hidden}, BLOCKS = {blocks}"
+    for direction in range(sizes.directions):
+        functions = activations(node, direction)
+
+        def cell(rows: int, functions: Sequence[Activate] = functions) -> Cell:
+            return Cell(node, functions, rows, peep is not None, ctx.target.registers)
+
+        rest = None if known is None else known % GROUP
+        k.support(step_function(f"tl_step_{direction}", cell, most, rest, names))
     # State, next state (twice for LSTM) and two spare lines for GRU, for each row.
-    k.scratch(ROWS * 6 * blocks * lanes * 4)
+    k.scratch(most * (6 * blocks * lanes + LINE_FLOATS) * 4)
     fault = k.fault("a sequence length is not from 0 to the steps of X") if node.input(4) else ""
-    k.body(_steps_body(node, sizes, single=single, optional=(w2, bias, peep), fault=fault))
+    k.body(_steps_body(node, sizes, most, optional=(w2, bias, peep), fault=fault))
     work = sizes.time * sizes.batch * (2 * gates * blocks * lanes * sizes.hidden)
     k.emit(grid=groups * sizes.directions, flops=work * sizes.directions, bytes=0)
 
@@ -176,7 +200,7 @@ def _declare_strides(k: KernelBuilder, node: Node, sizes: Sizes) -> None:
 
 
 def _steps_body(
-    node: Node, sizes: Sizes, *, single: bool, optional: tuple[View | None, ...], fault: str
+    node: Node, sizes: Sizes, most: int, *, optional: tuple[View | None, ...], fault: str
 ) -> str:
     """The loops over items, steps and rows; `optional`: second weights, bias and peepholes."""
     given = {name for name, slot in (("len", 4), ("h0", 5), ("c0", 6)) if node.input(slot)}
@@ -184,13 +208,14 @@ def _steps_body(
     end = "ends[r]" if "len" in given else "T"
     return "\n".join(
         [
-            "for (int64_t item = begin; item < end; item++) {",
-            "    const int64_t direction = item / GROUPS, b = item % GROUPS * 4;",
-            "    const int64_t rows = tl_min(4, B - b);",
-            *indent(_first_states(given, fault)),
+            "for (int64_t item = begin, joined; item < end; item += joined) {",
+            "    const int64_t direction = item / GROUPS, group = item % GROUPS;",
+            f"    joined = tl_min(tl_min(end - item, GROUPS - group), {-(-most // GROUP)});",
+            f"    const int64_t b = group * {GROUP}, rows = tl_min({GROUP} * joined, B - b);",
+            *indent(_first_states(given, fault, most)),
             "    for (int64_t t = 0; t < T; t++) {",
-            *indent(_place_rows(node, sizes.directions, end), 2),
-            *indent(_step_rows(node, sizes.directions, optional, single=single), 2),
+            *indent(_place_rows(node, sizes.directions, end, most), 2),
+            *indent(_step_rows(node, sizes.directions, optional), 2),
             *indent(_keep_rows(end, is_kept=used[0]), 2),
             "    }",
             *indent(_last_states(used)),
@@ -200,9 +225,11 @@ def _steps_body(
 
 
 _LINE = "BLOCKS * V"  # floats of a state
+# Floats of a row's states: a line of the cache more, or rows would share sets of the cache.
+_OWN = f"(4 * {_LINE} + {LINE_FLOATS})"
 
 
-def _first_states(given: set[str], fault: str) -> list[str]:
+def _first_states(given: set[str], fault: str, most: int) -> list[str]:
     """Four states for each row: old and new h and c; the old ones are given, or zero."""
     length = [
         "    ends[r] = lengths[b + r];",
@@ -212,12 +239,12 @@ def _first_states(given: set[str], fault: str) -> list[str]:
         "    }",
     ]
     return [
-        *(["int64_t ends[4];"] if "len" in given else []),
-        "const float *part[4];",
-        "float *h[4], *n[4], *c[4], *m[4];",
-        f"float *const spare = (float *)scratch + 16 * {_LINE};",
+        *([f"int64_t ends[{most}];"] if "len" in given else []),
+        f"const float *part[{most}];",
+        f"float *h[{most}], *n[{most}], *c[{most}], *m[{most}];",
+        f"float *const spare = (float *)scratch + {most} * {_OWN};",
         "for (int64_t r = 0; r < rows; r++) {",
-        f"    float *const own = (float *)scratch + 4 * r * {_LINE};",
+        f"    float *const own = (float *)scratch + r * {_OWN};",
         f"    h[r] = own, n[r] = own + {_LINE};",
         f"    c[r] = own + 2 * {_LINE}, m[r] = own + 3 * {_LINE};",
         f"    memset(own, 0, 4 * {_LINE} * sizeof *own);",
@@ -230,12 +257,12 @@ def _first_states(given: set[str], fault: str) -> list[str]:
     ]
 
 
-def _place_rows(node: Node, directions: int, end: str) -> list[str]:
+def _place_rows(node: Node, directions: int, end: str, most: int) -> list[str]:
     """Where each row is in time at step `t`, and what its input amounts to there."""
     always_back = attr(node, "direction") == "reverse"
     backward = "1" if always_back else "direction" if directions == 2 else "0"
     return [
-        "int64_t place[4];",
+        f"int64_t place[{most}];",
         "for (int64_t r = 0; r < rows; r++) {",
         f"    place[r] = {backward} && t < {end} ? {end} - 1 - t : t;",
         "    const int64_t row = place[r] * P_T + (b + r) * P_B;",
@@ -244,33 +271,23 @@ def _place_rows(node: Node, directions: int, end: str) -> list[str]:
     ]
 
 
-def _step_rows(
-    node: Node, directions: int, optional: tuple[View | None, ...], *, single: bool
-) -> list[str]:
-    """Four rows together where there are four, else one after another."""
+def _step_rows(node: Node, directions: int, optional: tuple[View | None, ...]) -> list[str]:
+    """All rows of the thread by one step."""
     gates, (w2, bias, peep) = GATES[node.op], optional
     args = ", ".join(
         [
-            "part + r", "h + r", "n + r", "c + r", "m + r",
+            "rows, part, h, n, c, m",
             f"w + direction * BLOCKS * H * {2 if w2 else gates} * V",
             "w2 + direction * BLOCKS * H * V" if w2 else "0",
             f"bias + direction * BLOCKS * {2 * gates} * V" if bias else "0",
             "peep + direction * BLOCKS * 3 * V" if peep else "0",
             "spare",
         ]
-    )  # fmt: skip
-
-    def call(rows: int) -> str:
-        choice = [f"tl_step{rows}_{direction}({args});" for direction in range(directions)]
-        if directions == 1:
-            return choice[0]
-        return f"if (direction == 0)     {choice[0]} else     {choice[1]}"
-
-    return [
-        "int64_t r = 0;",
-        *([] if single else [f"if (rows == 4) {{ {call(4)} r = 4; }}"]),
-        f"for (; r < rows; r++) {{ {call(1)} }}",
-    ]
+    )
+    choice = [f"tl_step_{direction}({args});" for direction in range(directions)]
+    if directions == 1:
+        return choice
+    return ["if (direction == 0)", f"    {choice[0]}", "else", f"    {choice[1]}"]
 
 
 def _keep_rows(end: str, *, is_kept: bool) -> list[str]:
@@ -283,7 +300,7 @@ def _keep_rows(end: str, *, is_kept: bool) -> list[str]:
         "        memset(to, 0, (size_t)H * 4);",
     ]
     return [
-        "for (r = 0; r < rows; r++) {",
+        "for (int64_t r = 0; r < rows; r++) {",
         f"    const int live = t < {end};",
         "    if (live) {",
         "        float *const old_h = h[r], *const old_c = c[r];",
