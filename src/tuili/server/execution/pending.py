@@ -77,12 +77,12 @@ class Pending(msgspec.Struct, eq=False):
     queued: bool = False
     retried: bool = False
     # Of a model that answers any number of times: takes an answer, and whether it is the last;
-    # says whether more are wanted.
-    part: Callable[[Answered, bool], bool] | None = None
+    # says whether more are wanted. It is told of which request, and does not keep it alive.
+    part: Callable[[Pending, Answered, bool], bool] | None = None
     parts: int = 0  # how many answers it got
     part_ns: int = 0  # when the last of them, or its run, began
     cache_key: bytes = b""
-    end: Callable[[], None] | None = None
+    end: Callable[[Pending], None] | None = None
     sequence: int | str = 0
     starts: bool = False
     ends: bool = False

@@ -40,7 +40,7 @@ class OpenBatch:
         item = self._open.get(at)
         if item is None or item.part is None:
             return False
-        wanted = answer is None or item.part(answer, final)
+        wanted = answer is None or item.part(item, answer, final)
         if final:
             self.end(at)
         return wanted

@@ -231,6 +231,7 @@ class InferStream:
         for message in ready:
             self._send(message)
         if entry.final:
+            entry.ticket = None  # It has the way to this entry.
             self._pending.discard(entry)
             self._maybe_end()
 
@@ -254,5 +255,6 @@ class InferStream:
         pending, self._pending = self._pending, set()
         self._ordered.clear()
         for entry in pending:
-            if entry.ticket is not None:
-                entry.ticket.cancel()
+            ticket, entry.ticket = entry.ticket, None
+            if ticket is not None:
+                ticket.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from tuili.server.http.head import BadHead
@@ -28,13 +29,14 @@ class ChunkedBody:
         self._line = bytearray()
         self._trailer_bytes = 0
         self._missing = 0  # bytes of the present chunk still to come
-        self._state = self._size_line
+        # A function, not a method: that would keep the body alive until the next collection.
+        self._state: _State = ChunkedBody._size_line
 
     def feed(self, data: bytes | memoryview) -> int:
         """Consume the part of `data` that belongs to this body; its length is returned."""
         used = 0
         while used < len(data) and not self.done:
-            used = self._state(data, used)
+            used = self._state(self, data, used)
         return used
 
     def _size_line(self, data: bytes | memoryview, at: int) -> int:
@@ -46,7 +48,7 @@ class ChunkedBody:
             raise BadHead(400, "malformed chunk size")
         size = int(match[1], 16)
         if size == 0:
-            self._state = self._trailer
+            self._state = ChunkedBody._trailer
             return at
         self._chunks_left -= 1
         if self._chunks_left < 0:
@@ -58,7 +60,7 @@ class ChunkedBody:
         if len(self.data) + size > self._max_bytes:
             raise BadHead(413, f"request body exceeds the limit of {self._max_bytes} bytes")
         self._missing = size
-        self._state = self._chunk_data
+        self._state = ChunkedBody._chunk_data
         return at
 
     def _chunk_data(self, data: bytes | memoryview, at: int) -> int:
@@ -66,7 +68,7 @@ class ChunkedBody:
         self.data += piece
         self._missing -= len(piece)
         if self._missing == 0:
-            self._state = self._chunk_end
+            self._state = ChunkedBody._chunk_end
         return at + len(piece)
 
     def _chunk_end(self, data: bytes | memoryview, at: int) -> int:
@@ -75,7 +77,7 @@ class ChunkedBody:
             return at
         if line:
             raise BadHead(400, "chunk is longer than its size says")
-        self._state = self._size_line
+        self._state = ChunkedBody._size_line
         return at
 
     def _trailer(self, data: bytes | memoryview, at: int) -> int:
@@ -103,3 +105,6 @@ class ChunkedBody:
         if not line.endswith(b"\r\n"):
             raise BadHead(400, "chunk line ends in a bare LF")
         return line[:-2], at + end + 1
+
+
+_State = Callable[[ChunkedBody, bytes | memoryview, int], int]

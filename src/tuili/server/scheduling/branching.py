@@ -134,7 +134,18 @@ class Branch(Generic[Value]):
         branch: Branch[Value] = self
         while branch.parent is not None and branch.is_spent():
             branch.parent.branches.pop(branch.index, None)
+            branch.flow.close()
+            branch.values.clear()
             branch = branch.parent
+
+    def close(self) -> None:
+        """Let go of everything, so that nothing of it waits for a collector of garbage."""
+        for branch in self.branches.values():
+            branch.close()
+        self.branches.clear()
+        self._uncollected.clear()
+        self.flow.close()
+        self.values.clear()
 
     def is_spent(self) -> bool:
         """Whether nothing can come of it any more."""

@@ -48,6 +48,10 @@ class Flow:
                     waiting.extend(self._decide(at, started))
         return started
 
+    def close(self) -> None:
+        """Nobody asks any more: let go of what gives the values, which may hold this flow."""
+        self._value_of = _no_conditions
+
     def branch(self, value_of: ValueOf) -> Flow:
         """A flow of its own that begins with what is there now."""
         flow = Flow(self._dag, self._wanted, value_of)

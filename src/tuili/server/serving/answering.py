@@ -186,7 +186,7 @@ class Answers:
         now_ns = time.monotonic_ns()
         queued_ns = outcome.started_ns - item.arrived_ns
         self._statistics.record_success(queued_ns, now_ns - item.arrived_ns)
-        end()
+        end(item)
 
     def fail(self, item: Pending, error: TuiliError, reason: str) -> None:
         """Answer with an error, unless nobody waits for it any more."""

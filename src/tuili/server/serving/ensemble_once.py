@@ -132,6 +132,7 @@ class OnceRun:
         tickets, self._tickets = self._tickets, {}
         for ticket in tickets.values():
             ticket.cancel()
+        self._flow.close()
         self._tensors.clear()
         self._parts.forget(self)
 

@@ -16,7 +16,6 @@ from tuili.server.execution.pending import StreamReply, Ticket
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 from tuili.server.scheduling.branching import Branch
-from tuili.server.scheduling.conditions import Scalar
 from tuili.server.serving.ensemble_each import Value
 from tuili.server.serving.ensemble_steps import (
     LeftOut,
@@ -42,7 +41,8 @@ class StreamRun:
         self._reply: StreamReply | None = reply
         self._rows = rows
         self._started_ns = time.monotonic_ns()
-        self._root: Branch[Value] = Branch(parts.dag, wanted_of(parts, request), self._scalar)
+        scalar_of = partial(scalar, parts, request)
+        self._root: Branch[Value] = Branch(parts.dag, wanted_of(parts, request), scalar_of)
         self._tickets: dict[_Where, Ticket] = {}
         self._left_out = LeftOut()
         self._under_way = 0
@@ -188,10 +188,8 @@ class StreamRun:
         tickets, self._tickets = self._tickets, {}
         for ticket in tickets.values():
             ticket.cancel()
+        self._root.close()
         self._parts.forget(self)
-
-    def _scalar(self, tensor: str, array: Value) -> Scalar:
-        return scalar(self._parts, self._request, tensor, array)
 
     def _age_ns(self) -> int:
         return time.monotonic_ns() - self._started_ns

@@ -27,7 +27,7 @@ async def rehearsed(start: Start, item: Pending, *, many: bool) -> Outcome:
     errors: list[TuiliError] = []
     freed = ended = False
 
-    def part(answer: Answered, final: bool) -> bool:
+    def part(item: Pending, answer: Answered, final: bool) -> bool:
         if answer.error is not None:
             errors.append(answer.error)
         return True

@@ -319,16 +319,17 @@ class Servable:
         if not isinstance(item, Pending) or item.reply is None:
             return item  # It was answered in a lesser way.
 
-        def part(answer: Answered, final: bool) -> bool:
-            if final:
-                item.end = partial(self._end, item)  # The last answer itself says so.
-            return self._answers.part(item, reply, answer, final)
-
-        item.part = part
-        item.end = partial(self._end, item, reply)
+        item.part = partial(self._part, reply)
+        item.end = partial(self._end, reply)
         return item
 
-    def _end(self, item: Pending, reply: StreamReply | None = None) -> None:
+    def _part(self, reply: StreamReply, item: Pending, answer: Answered, final: bool) -> bool:
+        """One of many answers to a request; false when no more are wanted."""
+        if final:
+            item.end = partial(self._end, None)  # The last answer itself says so.
+        return self._answers.part(item, reply, answer, final)
+
+    def _end(self, reply: StreamReply | None, item: Pending) -> None:
         """The last of many answers was given; `reply` is to be told."""
         if self._door is not None and item.admitted:
             self._door.admission.ended(item.client)
