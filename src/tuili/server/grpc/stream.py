@@ -87,9 +87,10 @@ class GrpcStream(msgspec.Struct, eq=False):
                     self._deliver(data[at + 5 : end])
                     return
                 self._assembler = Assembler(self.head.encoding, rules, self._deliver)
-            before = self._assembler.under_way
-            self._assembler.feed(data, at, end)
-            if self._assembler.under_way != before:
+            assembler = self._assembler
+            before = assembler.under_way
+            assembler.feed(data, at, end)
+            if assembler.under_way != before:
                 self.since = self._connection.now
         except TuiliError as error:
             self._end(error)
@@ -111,6 +112,8 @@ class GrpcStream(msgspec.Struct, eq=False):
             self._end(error)
 
     def _deliver(self, message: Buffer) -> None:
+        if self.over:
+            return
         if self._stream is not None:
             self._receive(self._stream, message)
         elif self._message is not None:
@@ -130,7 +133,8 @@ class GrpcStream(msgspec.Struct, eq=False):
         self.remote_closed = True
         if self.over:
             return
-        if self._partial:
+        is_partial, self._assembler = self._partial, None  # it holds this call in turn
+        if is_partial:
             self._end(InternalError("the call ended inside a message"))
         elif self._stream is not None:
             self._stream.half_close()
@@ -307,10 +311,12 @@ class GrpcStream(msgspec.Struct, eq=False):
         self.over = True
         self._message = None
         ticket, self._ticket = self._ticket, None
+        stream, self._stream = self._stream, None
+        self._assembler = None
         if ticket is not None:
             ticket.cancel()
-        if self._stream is not None:
-            self._stream.cancel()
+        if stream is not None:
+            stream.cancel()
 
     def cancel(self) -> None:
         """The client, or the connection, has gone."""
