@@ -13,6 +13,6 @@ WHY: dict[str, str] = {
     "HttpTest.test_repository_index_deeply_nested_json": "refused as nested too deeply, before its type is looked at",
     "test_response_statistics": _BY_PYTHON,
     "test_response_statistics_cancel": _BY_PYTHON,
-    "test_concurrent_same_model_load_unload_stress": "did not end within 300 s, beside a benchmark on the same two cores",
+    "test_backlog_fill_no_end": "where the server keeps the state no row need be blank: the last two requests of a sequence run alone, where the test expects two blank rows before them",
     "test_invalid_character_model_names": "names that a shell would misread are refused there; no shell sees them here",
 }
