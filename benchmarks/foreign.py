@@ -99,12 +99,18 @@ class Request:
         return self
 
 
+def _emulator(target: Target) -> tuple[str, ...]:
+    """That of a target; of one written in plain C for another machine, that of the chosen one."""
+    chosen = chosen_target()
+    return EMULATORS[target.name if target.name in EMULATORS or chosen is None else chosen.name]
+
+
 def run_foreign(target: Target, library: Path, request: Request) -> Reply:
     """Run a library in a process of the target's machine."""
     with tempfile.TemporaryDirectory(prefix="tuili-foreign-") as folder:
         question, answer = Path(folder) / "request", Path(folder) / "reply"
         question.write_bytes(b"".join(request.parts))
-        command = [*EMULATORS[target.name], str(_program(target.machine)), str(library)]
+        command = [*_emulator(target), str(_program(target.machine)), str(library)]
         done = subprocess.run(
             [*command, str(question), str(answer)],
             capture_output=True,
