@@ -101,8 +101,9 @@ class Request:
 
 def _emulator(target: Target) -> tuple[str, ...]:
     """That of a target; of one written in plain C for another machine, that of the chosen one."""
-    chosen = chosen_target()
-    return EMULATORS[target.name if target.name in EMULATORS or chosen is None else chosen.name]
+    name, chosen = target.name, chosen_target()
+    own = name in EMULATORS and find_target(name).machine == target.machine
+    return EMULATORS[name if own or chosen is None else chosen.name]
 
 
 def run_foreign(target: Target, library: Path, request: Request) -> Reply:
