@@ -17,7 +17,8 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, Final, Self
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -42,6 +43,7 @@ _log = logging.getLogger("tuili.server")
 _NS: Final = 1_000_000_000
 # Bytes that are few: of a request, and of the answers of a batch, on average.
 MOST_BYTES: Final = 16 << 10
+_MAX_KNOWN: Final = 1024  # words that are remembered
 
 _PLACE: Final = frozenset(SHARED_MEMORY_KEYS)
 
@@ -94,6 +96,10 @@ class Express(msgspec.Struct, eq=False):
         }
 
 
+Words = TypeVar("Words", bytes, tuple[bytes, str, str])
+Way = TypeVar("Way", bound=Express)
+
+
 def common(
     servable: Servable,
     request: InferRequest,
@@ -143,6 +149,20 @@ def common(
         "added": added if any(added) else (),
         "standing": standing,
     }
+
+
+def places_of(request: InferRequest) -> list[tuple[int, int]]:
+    """Where each input lies among the bytes of all, one after the other."""
+    sizes = [0 if each.data is None else each.data.nbytes for each in request.inputs]
+    stops = list(accumulate(sizes))
+    return list(zip([0, *stops], stops, strict=False))
+
+
+def remember(known: dict[Words, Way], words: Words, way: Way) -> None:
+    """Keep a way for the requests with these words, in place of the oldest of many."""
+    if len(known) >= _MAX_KNOWN:
+        del known[next(iter(known))]
+    known[words] = way
 
 
 def _are_plain(request: InferRequest, standing: Standing | None) -> bool:

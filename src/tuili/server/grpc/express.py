@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
-from tuili.server.execution.express import MOST_BYTES, Buffer, Dims, Express, common
+from tuili.server.execution.express import (
+    MOST_BYTES,
+    Buffer,
+    Dims,
+    Express,
+    common,
+    places_of,
+    remember,
+)
 from tuili.server.grpc.encoding import front_of, raw_head
 from tuili.server.grpc.frames import PREFIX_BYTES
 from tuili.server.grpc.plans import Plan, PlannedInput
@@ -21,7 +28,6 @@ from tuili.server.grpc.typed import Slot, cut, raw_of, slots_of
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
 from tuili.server.serving.servable import Servable
 
-_MAX_KNOWN: Final = 1024
 _MAX_STARTS: Final = 64
 _MAX_LEADS: Final = 8
 _MAX_TEXT: Final = 4096
@@ -95,9 +101,6 @@ class TypedExpress(GrpcExpress):
     """The same for requests whose tensors come as typed contents."""
 
     slots: tuple[Slot, ...]
-
-
-Way = TypeVar("Way", bound=GrpcExpress)
 
 
 class ExpressDesk:
@@ -190,7 +193,7 @@ class ExpressDesk:
             return
         if ident:
             head, start = _without_id(head, at, end), start - (end - at)
-        _keep(self._known, head, known)
+        remember(self._known, head, known)
         self._leads = [start, *[each for each in self._leads if each != start]][:_MAX_LEADS]
 
     def _learn_typed(self, servable: Servable, message: Buffer, request: InferRequest) -> None:
@@ -199,20 +202,11 @@ class ExpressDesk:
             return
         if len(found.words) > _MAX_TEXT:
             return
-        sizes = [slot.size_bytes for slot in slots]
-        stops = list(accumulate(sizes))
-        places = list(zip([0, *stops], stops, strict=False))
-        fields = common(servable, request, places, sum(sizes))
+        places = places_of(request)
+        fields = common(servable, request, places, places[-1][1])
         if fields is not None:
             known = TypedExpress(**fields, gaps=(), starts={}, slots=slots)
-            _keep(self._typed, found.words, known)
-
-
-def _keep(known: dict[bytes, Way], words: bytes, way: Way) -> None:
-    """Remember a way for the requests with these words, in place of the oldest of many."""
-    if len(known) >= _MAX_KNOWN:
-        del known[next(iter(known))]
-    known[words] = way
+            remember(self._typed, found.words, known)
 
 
 def _is_raw(planned: PlannedInput) -> bool:

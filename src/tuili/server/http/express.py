@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate
 from typing import Final
 
 import numpy as np
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
-from tuili.server.execution.express import Dims, Express, common
+from tuili.server.execution.express import Dims, Express, common, places_of, remember
 from tuili.server.http.codec import Plan
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.cut import Slot, are_right, cut, cut_id, raw_of, slots_of
@@ -33,7 +32,6 @@ from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse, OutputTensor
 from tuili.server.serving.servable import Servable
 
-_MAX_KNOWN: Final = 1024
 _MAX_HEADS: Final = 64
 _MAX_TEXT: Final = 4096
 _DATA: Final = b'"data":'
@@ -161,7 +159,7 @@ class ExpressDesk:
         if (ident or arrays) and not are_right(words, request, self._limits):
             return
         standing = None if plan.binary_bytes or arrays else self._dataplane.standing(request)
-        places = _places(request) if arrays else [(item.start, item.stop) for item in plan.inputs]
+        places = places_of(request) if arrays else [(item.start, item.stop) for item in plan.inputs]
         size = places[-1][1] if arrays else plan.binary_bytes
         fields = common(servable, request, [] if standing else places, size, standing)
         if fields is None:
@@ -170,19 +168,11 @@ class ExpressDesk:
         numbers = standing is None and not all(binary)
         if numbers and not _may_be_numbers(servable, fields["wanted"], binary):
             return
-        if len(self._known) >= _MAX_KNOWN:
-            del self._known[next(iter(self._known))]
         slots = slots_of(request.inputs) if arrays else ()
-        self._known[words, match.model, match.version] = HttpExpress(
+        known = HttpExpress(
             **fields, long_way=way, slots=slots, numbers=numbers, named=bool(ident), heads={}
         )
-
-
-def _places(request: InferRequest) -> list[tuple[int, int]]:
-    """Where each input lies in the bytes that its numbers become."""
-    sizes = [0 if each.data is None else each.data.nbytes for each in request.inputs]
-    stops = list(accumulate(sizes))
-    return list(zip([0, *stops], stops, strict=False))
+        remember(self._known, (words, match.model, match.version), known)
 
 
 def _may_be_numbers(servable: Servable, wanted: Sequence[str], binary: set[bool]) -> bool:

@@ -14,7 +14,7 @@ class Remembered(Generic[What]):
     """Something of every sequence that is under way; forgotten at its end or when idle."""
 
     def __init__(self, idle_s: float = 600.0) -> None:
-        self.idle_s = idle_s
+        self._idle_s = idle_s
         self._of: OrderedDict[SequenceId, tuple[What, float]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -44,6 +44,6 @@ class Remembered(Generic[What]):
         """Sequences that nobody goes on with are under way no more."""
         while self._of:
             key, (_, seen) = next(iter(self._of.items()))
-            if now - seen < self.idle_s:
+            if now - seen < self._idle_s:
                 return
             del self._of[key]
