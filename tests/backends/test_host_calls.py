@@ -35,6 +35,9 @@ def calling():
         caller = Caller(host)
         caller.start()
         yield server, caller.call(Call(0, "stream", "other"), {}, None)
+        # Its thread is told before the socket that it reads is closed under it.
+        server.close()
+        assert caller.call(Call(0, "infer", "other"), {})()[0].text == "the server is gone"
 
 
 def answer(server, number):
