@@ -1,25 +1,18 @@
-"""Completes a configuration from the model itself: signature, batch policy, full JSON form."""
+"""Completes a configuration from the model itself: its signature and batch policy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tuili.errors import InvalidModel, nearest
+from tuili.server.loading.full_form import Json, full_form
 from tuili.server.protocol.signature import Signature, TensorRule, dims_text
-from tuili.server.repository.config import (
-    CONFIG_NAMES,
-    ModelConfig,
-    TensorConfig,
-    server_tensors,
-)
-from tuili.server.repository.filling import filled
+from tuili.server.repository.config import ModelConfig, TensorConfig, server_tensors
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
 from tuili.tensors import Dim, DType, Sym, TensorSpec, symbols_of
-
-Json = dict[str, Any]
 
 # The batch limit of a model whose configuration says nothing: large enough to merge what waits,
 # small enough that one batch does not keep the next one waiting long.
@@ -63,7 +56,7 @@ def complete(
         end_to_end=True,
         level=LevelPolicy(allow_timeout_override=True),
     )
-    return Completed(signature, policy, _json(config, backend, signature, policy))
+    return Completed(signature, policy, full_form(config, backend, signature, policy))
 
 
 def _refuse_objects(
@@ -95,7 +88,7 @@ def complete_ensemble(config: ModelConfig) -> Completed:
     ]
     signature = Signature(config.name, rules[0], rules[1], limit)
     policy = BatchPolicy(max_rows=limit)
-    return Completed(signature, policy, _json(config, "ensemble", signature, policy))
+    return Completed(signature, policy, full_form(config, "ensemble", signature, policy))
 
 
 def batchable(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> bool:
@@ -128,30 +121,12 @@ def _rules(
     scattered = {name for entry in entries for name in entry.get("target_name", ())}
     rules: list[TensorRule] = []
     for tensor in declared:
-        spec = known.get(tensor.name)
-        if spec is None:
-            _told(config, tensor)
-            names = ", ".join(repr(name) for name in known)
-            raise InvalidModel(
-                f"model '{config.name}': the configuration declares {role} {tensor.name!r}, which "
-                f"the model does not have.{nearest(tensor.name, known)} It has {names}"
-            )
+        spec = _spec_of(role, config, tensor, known)
         if not tensor.ragged and tensor.name not in scattered:
             # What the model sees of a ragged input is all requests' elements in one dim; so is an
             # output that is divided as an input was.
             _check_against(role, config, tensor, spec, limit)
-        written = tensor.ragged or tensor.dims or tensor.reshape is not None
-        rules.append(
-            TensorRule(
-                tensor.name,
-                tensor.datatype or _datatype(spec),
-                tensor.dims if written else _dims(config, spec, limit),
-                tensor.optional,
-                tensor.ragged,
-                tensor.reshape,
-                _labels(folder, tensor.label_filename),
-            )
-        )
+        rules.append(_declared(config, tensor, spec, limit, folder))
     missing = [name for name in known if name not in {tensor.name for tensor in declared}]
     if role == "input" and missing:
         raise InvalidModel(
@@ -159,6 +134,37 @@ def _rules(
             f"{missing[0]!r}"
         )
     return rules
+
+
+def _spec_of(
+    role: str, config: ModelConfig, tensor: TensorConfig, known: Mapping[str, TensorSpec]
+) -> TensorSpec:
+    """What the model says of a tensor that its configuration declares."""
+    spec = known.get(tensor.name)
+    if spec is not None:
+        return spec
+    _told(config, tensor)
+    names = ", ".join(repr(name) for name in known)
+    raise InvalidModel(
+        f"model '{config.name}': the configuration declares {role} {tensor.name!r}, which "
+        f"the model does not have.{nearest(tensor.name, known)} It has {names}"
+    )
+
+
+def _declared(
+    config: ModelConfig, tensor: TensorConfig, spec: TensorSpec, limit: int, folder: Path
+) -> TensorRule:
+    """The rule of a tensor that a configuration declares; what it leaves out is the model's."""
+    written = tensor.ragged or tensor.dims or tensor.reshape is not None
+    return TensorRule(
+        tensor.name,
+        tensor.datatype or _datatype(spec),
+        tensor.dims if written else _dims(config, spec, limit),
+        tensor.optional,
+        tensor.ragged,
+        tensor.reshape,
+        _labels(folder, tensor.label_filename),
+    )
 
 
 def _told(config: ModelConfig, tensor: TensorConfig) -> str:
@@ -256,108 +262,3 @@ def declared_specs(tensors: Sequence[TensorConfig], limit: int | None) -> tuple[
 
 def _symbol(name: str) -> str:
     return "dim_" + "".join(char if char.isalnum() else "_" for char in name)
-
-
-def whole_json(config: ModelConfig) -> Json:
-    """The configuration with defaults, before the model has been asked: what its code sees."""
-    signature = Signature(config.name, [], [], config.max_batch_size or 0)
-    policy = config.policy or BatchPolicy()
-    found = _json(config, config.backend or "python", signature, policy)
-    for role in ("input", "output"):
-        found[role] = [
-            {**_tensor_json(TensorRule(entry["name"], "FP32", ()), role), **entry}
-            for entry in config.raw.get(role, ())
-        ]
-    return found
-
-
-def _json(config: ModelConfig, backend: str, signature: Signature, policy: BatchPolicy) -> Json:
-    """The whole configuration with defaults filled in, as `/config` shows it."""
-    full: Json = {
-        "name": config.name,
-        "platform": PLATFORMS.get(backend, ""),
-        "backend": backend,
-        "runtime": "",
-        "version_policy": {"latest": {"num_versions": 1}},
-        "max_batch_size": signature.max_batch_size,
-        "input": [_tensor_json(rule, role="input") for rule in signature.inputs.values()],
-        "output": [_tensor_json(rule, role="output") for rule in signature.outputs.values()],
-        "batch_input": [],
-        "batch_output": [],
-        # One that is not written has the model's name; those that are get a number.
-        "instance_group": [{"name": config.name, "count": config.instances}],
-        "optimization": {
-            "priority": "PRIORITY_DEFAULT",
-            "input_pinned_memory": {"enable": True},
-            "output_pinned_memory": {"enable": True},
-            "gather_kernel_buffer_threshold": 0,
-            "eager_batching": False,
-        },
-        "default_model_filename": config.model_filename or DEFAULT_FILES.get(backend, ""),
-        "cc_model_filenames": {},
-        "metric_tags": {},
-        "parameters": {},
-        "model_warmup": [],
-    }
-    if policy.merge and config.policy is None:
-        full["dynamic_batching"] = {}
-    written = {key: value for key, value in config.raw.items() if value or key not in full}
-    merged = {**full, **written}
-    if backend == "ensemble":
-        # It runs nothing itself.
-        merged |= {"backend": "", "instance_group": []}
-        del merged["optimization"]
-        merged.setdefault("model_transaction_policy", {})
-    merged["instance_group"] = [
-        {**_GROUP, "name": f"{config.name}_{at}", **group}
-        for at, group in enumerate(merged["instance_group"])
-    ]
-    for role, rules in (("input", signature.inputs), ("output", signature.outputs)):
-        # What was written of a tensor, over the defaults.
-        entries = {entry["name"]: entry for entry in config.raw.get(role, ())}
-        merged[role] = [
-            {**_tensor_json(rule, role), **_written(entries.get(rule.name, {}))}
-            for rule in rules.values()
-        ]
-    return filled(merged)
-
-
-def _written(entry: Json) -> Json:
-    """What is said of a tensor, without what is left to the model."""
-    left = {"data_type": "TYPE_INVALID", "dims": []}
-    return {key: value for key, value in entry.items() if value != left.get(key)}
-
-
-def _tensor_json(rule: TensorRule, role: str) -> Json:
-    found: Json = {
-        "name": rule.name,
-        "data_type": CONFIG_NAMES[rule.datatype],
-        "dims": list(rule.dims),
-        "is_shape_tensor": False,
-        "is_non_linear_format_io": False,
-    }
-    if rule.reshape is not None:
-        found["reshape"] = {"shape": list(rule.reshape)}
-    if role == "input":
-        found |= {"format": "FORMAT_NONE", "allow_ragged_batch": False, "optional": rule.optional}
-    else:
-        found["label_filename"] = ""
-    return found
-
-
-_GROUP: Final[Json] = {
-    "kind": "KIND_CPU",
-    "count": 1,
-    "gpus": [],
-    "secondary_devices": [],
-    "profile": [],
-    "passive": False,
-    "host_policy": "",
-}
-DEFAULT_FILES: Final = {"onnxruntime": "model.onnx", "tuili": "model.onnx", "python": "model.py"}
-PLATFORMS: Final = {
-    "onnxruntime": "onnxruntime_onnx",
-    "tuili": "tuili_native",
-    "mixed": "tuili_native",
-    "ensemble": "ensemble",
-}

@@ -9,6 +9,7 @@ from tuili.backends import Executable
 from tuili.errors import InvalidModel
 from tuili.runtime.cpu import available_threads
 from tuili.server.execution.instances import Instance
+from tuili.server.execution.running import Runner
 from tuili.server.options import ServerOptions
 from tuili.server.repository.config import ModelConfig
 from tuili.server.scheduling.resources import Claim
@@ -40,6 +41,13 @@ def claims_of(config: ModelConfig) -> tuple[Claim, ...]:
         )
         found += [claim] * int(group.get("count", 1))
     return tuple(found)
+
+
+def claims_by_runner(config: ModelConfig, runners: Sequence[Runner]) -> dict[Runner, Claim]:
+    """What each runner claims; the slots of a host claim as its instance does."""
+    claims = claims_of(config) or (Claim(),)
+    each = max(len(runners) // len(claims), 1)
+    return {runner: claims[min(at // each, len(claims) - 1)] for at, runner in enumerate(runners)}
 
 
 def cores_of(config: ModelConfig, instance: int) -> frozenset[int]:

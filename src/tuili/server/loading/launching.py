@@ -20,7 +20,12 @@ from tuili.server.execution.instances import Instance
 from tuili.server.execution.running import Runner
 from tuili.server.loading.completion import complete_ensemble
 from tuili.server.loading.elastic import Added, Elastic, remembered
-from tuili.server.loading.instances import claims_of, cores_of, elasticity_of, instances_of
+from tuili.server.loading.instances import (
+    claims_by_runner,
+    cores_of,
+    elasticity_of,
+    instances_of,
+)
 from tuili.server.loading.off_loop import off_loop
 from tuili.server.loading.pipeline_plan import PipelinePlan, plan
 from tuili.server.loading.pipelines import (
@@ -46,7 +51,7 @@ from tuili.server.scheduling.dag import Dag
 from tuili.server.scheduling.holding import hold_of
 from tuili.server.scheduling.lost import Lost
 from tuili.server.scheduling.pacing import Pace
-from tuili.server.scheduling.resources import Claim, Resources
+from tuili.server.scheduling.resources import Resources
 from tuili.server.scheduling.scaling import Scaler
 from tuili.server.serving.admitting import door_of
 from tuili.server.serving.ensemble import (
@@ -170,7 +175,7 @@ class Launcher:
             placement=prepared.placement,
             hosts=prepared.hosts,
             resources=self._resources,
-            claims=self._claims(config, instances),
+            claims=claims_by_runner(config, instances) if self._resources is not None else {},
         )
 
     async def _terms(self, prepared: Prepared, folder: Path) -> Terms:
@@ -288,18 +293,6 @@ class Launcher:
             outputs=tensor_configs(found.outputs()),
         )
         completed = complete_ensemble(declared)
-        many = frozenset(
-            at
-            for at, step in enumerate(read.steps)
-            if step.model and self._part(config.name, step.model, step.version).decoupled
-        )
-        for at in many & found.each.keys():
-            step = read.steps[at]
-            raise step.source.error(
-                f"model '{step.model}' answers any number of times, so it cannot run for each item "
-                "of a list",
-                "inputs",
-            )
         return Ensemble(
             found.dag,
             completed.signature,
@@ -310,13 +303,29 @@ class Launcher:
             submit_stream=self.submit_stream,
             broken=partial(self._broken_step, found.dag, own),
             statistics=self.statistics(config.name, str(version)),
-            many=many,
+            many=self._many(config, found),
             most_inflight=read.max_inflight_requests,
             own=own,
             each=found.each,
             lists=[name for name, kind in found.types.items() if kind.is_list],
             sequence_idle_s=max((part.sequence_idle_s for part in parts), default=0.0),
         )
+
+    def _many(self, config: ModelConfig, found: PipelinePlan) -> frozenset[int]:
+        """The steps that answer any number of times; InvalidModel where one answer is needed."""
+        steps = found.pipeline.steps
+        many = frozenset(
+            at
+            for at, step in enumerate(steps)
+            if step.model and self._part(config.name, step.model, step.version).decoupled
+        )
+        for at in many & found.each.keys():
+            raise steps[at].source.error(
+                f"model '{steps[at].model}' answers any number of times, so it cannot run for each "
+                "item of a list",
+                "inputs",
+            )
+        return many
 
     async def _ensure(self, config: ModelConfig, models: Sequence[str]) -> None:
         for name in models:
@@ -338,16 +347,6 @@ class Launcher:
         """Let go of what models share."""
         if self._shared is not None:
             await self._shared.close()
-
-    def _claims(self, config: ModelConfig, instances: list[Runner]) -> dict[Runner, Claim]:
-        """What each runner claims; the slots of a host claim as its instance does."""
-        claims = claims_of(config) or (Claim(),)
-        if self._resources is None:
-            return {}
-        each = max(len(instances) // len(claims), 1)
-        return {
-            runner: claims[min(at // each, len(claims) - 1)] for at, runner in enumerate(instances)
-        }
 
     def _caches(self, config: ModelConfig) -> bool:
         """Whether answers are kept: asked for, room for it, and each request stands alone."""

@@ -18,8 +18,9 @@ from tuili.server.execution.host_child import HostSpec
 from tuili.server.execution.hosts import Host
 from tuili.server.execution.outbox import Outbox
 from tuili.server.loading.candidates import candidates
-from tuili.server.loading.completion import Completed, complete, declared_specs, whole_json
+from tuili.server.loading.completion import Completed, complete, declared_specs
 from tuili.server.loading.environments import PARAMETER, environment_of
+from tuili.server.loading.full_form import whole_json
 from tuili.server.loading.instances import cores_of, threads_of
 from tuili.server.loading.layouts import batch_input_specs, layout_of
 from tuili.server.loading.python_names import check_name
