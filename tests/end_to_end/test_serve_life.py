@@ -1,12 +1,18 @@
 """The life of a server: start-up errors, drain on SIGTERM, polling, client shared memory."""
 
+import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,6 +91,62 @@ def test_whoever_is_not_answered_in_time_is_told_so(tmp_path, transport, front_e
     assert {each.status() for each in found} == {
         "503" if transport == "http" else "StatusCode.UNAVAILABLE"
     }
+
+
+def test_a_signal_while_a_model_loads_names_it_and_spares_what_is_in_flight(tmp_path):
+    one = "instance_group { count: 1 }"
+    add_identity(tmp_path, "slow", batch=1, extra=one + SLOW)
+    add_identity(tmp_path, "stuck", extra='backend: "python"')
+    os.mkfifo(tmp_path / "never")
+    text = f"class Model:\n    def __init__(self, parameters): open({str(tmp_path / 'never')!r})\n"
+    (tmp_path / "stuck" / "1" / "model.py").write_text(text)
+    config = tmp_path / "stuck" / "config.pbtxt"
+    config.write_text(config.read_text().replace('backend: "identity"', ""))
+    ports = dict(zip(("http", "metrics"), free_ports(2), strict=True))
+    command = [sys.executable, "-m", "tuili", "serve", str(tmp_path), "--grpc-port=-1"]
+    command += [f"--{name}-port={port}" for name, port in ports.items()]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    server = SimpleNamespace(url=lambda name: f"127.0.0.1:{ports[name]}")
+    try:
+        wait_until(lambda: states(server) == {"slow": "READY", "stuck": "LOADING"})
+        found = []
+
+        def ask():
+            with http.InferenceServerClient(server.url("http")) as client:
+                found.append(infer(client, "slow"))
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: waiting(server, "slow") == 1)
+        process.terminate()
+        for thread in threads:
+            thread.join(20)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert len(found) == 2
+    assert process.returncode == 0
+    assert "stopped while models were loading: stuck" in said
+
+
+def free_ports(count):
+    """Ports that nothing has."""
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in found]
+
+
+def states(server):
+    """The state of each model that has one, while a server may not be there yet."""
+    request = urllib.request.Request(
+        f"http://{server.url('http')}/v2/repository/index", method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request) as page:
+            return {each["name"]: each.get("state", "") for each in json.load(page)}
+    except urllib.error.URLError:
+        return {}
 
 
 def waiting(server, model):

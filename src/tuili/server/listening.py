@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol, TypedDict
 
+from tuili.server.descriptors import descriptor_of, for_clients
 from tuili.server.strangers import Complaints
 
 _TICK_S: Final = 0.5
@@ -20,6 +21,7 @@ _FAREWELL_S: Final = 1.0  # for what is said last to arrive
 _TIME_OVER: Final = (
     "the server is shutting down and waits no longer for this request (--exit-timeout); ask another"
 )
+_CROWDED: Final = "the server has as many connections as it may ({}); try again later"
 _HANDSHAKE_S: Final = 20.0  # the loops' own is a minute, in which a client counts as none
 
 
@@ -50,6 +52,10 @@ class Connection(Protocol):
         """Refuse what is under way with this text, and close; whether something was."""
         ...
 
+    def turn_away(self, text: str) -> None:
+        """Refuse a client that has only just come, and close."""
+        ...
+
     def abort(self) -> None:
         """Close at once."""
         ...
@@ -58,11 +64,12 @@ class Connection(Protocol):
 class Connections:
     """The open connections of one front end, and a coarse clock for them."""
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(self, max_connections: int, most_descriptor: int | None = None) -> None:
         self.now = 0.0
         self.complaints = Complaints()
         self.draining = False
         self._max = max_connections
+        self._most_descriptor = for_clients() if most_descriptor is None else most_descriptor
         self._open: set[Connection] = set()
         self._unchecked: list[Connection] = []
         self._emptied = asyncio.Event()
@@ -70,11 +77,17 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Connection, transport: asyncio.BaseTransport) -> None:
         """A client came."""
         self._open.add(connection)
-        if self.draining or len(self._open) > self._max:
+        if self.draining:
             connection.drain()
+        elif len(self._open) > self._max:
+            connection.turn_away(_CROWDED.format(self._max))
+        elif descriptor_of(transport) >= self._most_descriptor:
+            # Which is the lowest free one: as many are taken, whoever has them.
+            self.complaints.crowd(self._most_descriptor)
+            connection.turn_away(_CROWDED.format(self._most_descriptor))
 
     def closed(self, connection: Connection) -> None:
         """A client went."""

@@ -9,10 +9,12 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from tuili.backends.kept_memory import keep_memory
 from tuili.errors import InvalidModel
 from tuili.server.dataplane import DataPlane
+from tuili.server.descriptors import allow_many_connections
 from tuili.server.following import follow
 from tuili.server.frontends.owner import FrontEnds, refuse
 from tuili.server.listening import Countdown
@@ -21,12 +23,8 @@ from tuili.server.options import ServerOptions
 from tuili.server.polling import BusyPoll
 from tuili.server.queues.consumer import Consumer
 from tuili.server.queues.sources import source_of
-from tuili.server.startup import (
-    KEPT_BYTES,
-    allow_many_connections,
-    configure_logging,
-    loop_factory,
-)
+from tuili.server.repository.states import State
+from tuili.server.startup import KEPT_BYTES, configure_logging, loop_factory
 from tuili.server.surplus import Surplus
 from tuili.server.transports import FrontEnd, start_grpc, start_http, start_metrics
 
@@ -83,28 +81,54 @@ async def _serve(options: ServerOptions, announce: Callable[[Running], None] | N
 
 
 async def _start_unless_stopped(options: ServerOptions, stop: asyncio.Event) -> Running:
-    """Start; a signal meanwhile ends the process, as no request can be in flight."""
-    starting = asyncio.create_task(start(options))
+    """Start; a signal meanwhile ends the process, but no request that is in flight."""
+    running = prepare(options)
+    starting = asyncio.create_task(_begin(running))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
-        _log.info("stopped while models were loading")
-        # Loading threads cannot be cancelled, and waiting for a compiler helps nobody.
-        os._exit(0)
+        await _leave_loading(running, options.exit_timeout_s)
     stopping.cancel()
-    return starting.result()
+    await starting
+    return running
+
+
+async def _leave_loading(running: Running, timeout_s: float) -> NoReturn:
+    """End the process while models load; others have answered since they were ready."""
+    index = running.dataplane.repository.index()
+    loading = [entry["name"] for entry in index if entry.get("state") == State.LOADING.value]
+    _log.warning("stopped while models were loading: %s", ", ".join(loading) or "none had begun")
+    running.dataplane.begin_drain()
+    finished = await _close_doors(running, Countdown(timeout_s))
+    if running.dataplane.access_log is not None:
+        running.dataplane.access_log.close()
+    # Threads that load cannot be cancelled, and waiting for a compiler helps nobody.
+    running.dataplane.repository.abandon("")
+    os._exit(0 if finished else 1)
 
 
 async def start(options: ServerOptions) -> Running:
-    """Listen first, so that liveness and readiness can be asked while models load."""
+    """Prepare and begin."""
+    running = prepare(options)
+    await _begin(running)
+    return running
+
+
+def prepare(options: ServerOptions) -> Running:
+    """A server that has not begun."""
     refuse(options)
     dataplane = dataplane_of(options)
     others: FrontEnds | None = None
     if options.frontends > 1:
         others = FrontEnds(options, dataplane.launcher, dataplane.repository, dataplane.traces)
         dataplane.front_ends = others
-    front_ends: dict[str, FrontEnd] = {}
-    running = Running(dataplane, front_ends, others=others)
+    return Running(dataplane, {}, others=others)
+
+
+async def _begin(running: Running) -> None:
+    """Listen first, so that liveness and readiness can be asked while models load."""
+    dataplane, front_ends, others = running.dataplane, running.front_ends, running.others
+    options = dataplane.options
     if options.busy_poll_us:
         BusyPoll(options.busy_poll_us * 1e-6).watch(dataplane)
     try:
@@ -128,7 +152,6 @@ async def start(options: ServerOptions) -> Running:
     # What is alive now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    return running
 
 
 async def _start_others(running: Running, others: FrontEnds) -> None:
@@ -150,6 +173,15 @@ async def shut_down(running: Running, timeout_s: float) -> bool:
     end = Countdown(timeout_s)
     running.dataplane.begin_drain()
     await asyncio.gather(*(consumer.stop(timeout_s) for consumer in running.consumers))
+    finished = await _close_doors(running, end)
+    finished = await running.dataplane.close(end.left()) and finished
+    if not finished:
+        _log.warning("exit timeout expired after %g s with requests in flight", timeout_s)
+    return finished
+
+
+async def _close_doors(running: Running, end: Countdown) -> bool:
+    """Take no more requests; whether those in flight were answered in time."""
     for front_end in running.front_ends.values():
         front_end.close()
     others = _ended if running.others is None else running.others.stop
@@ -160,10 +192,7 @@ async def shut_down(running: Running, timeout_s: float) -> bool:
     for door in running.back_doors:
         door.close()
     results += await asyncio.gather(*(door.wait_closed(end.left()) for door in running.back_doors))
-    finished = await running.dataplane.close(end.left()) and all(results)
-    if not finished:
-        _log.warning("exit timeout expired after %g s with requests in flight", timeout_s)
-    return finished
+    return all(results)
 
 
 async def _ended(_: float) -> bool:

@@ -10,11 +10,8 @@ from typing import Final
 
 from tuili.server.telemetry.log_stream import LogStream
 
-_LOG: Final = logging.getLogger("tuili.server")
 # What a process that carries tensors keeps of the memory that it frees.
 KEPT_BYTES: Final = 1 << 30
-_DESCRIPTORS: Final = 65_536
-_FEW_DESCRIPTORS: Final = 4096
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -41,22 +38,3 @@ def _stderr() -> logging.Handler:
         return LogStream(sys.stderr.fileno())
     except (AttributeError, OSError):  # Something stands in its place, or nothing.
         return logging.StreamHandler(sys.stderr)
-
-
-def allow_many_connections() -> None:
-    """Raise the soft limit of descriptors, which shells set to 1024, as far as is allowed."""
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if max(soft, most) < _FEW_DESCRIPTORS:
-        # The loop cuts clients off for whom there is none, and tells nobody.
-        _LOG.warning(
-            "no more than %d files and connections can be open at once, and clients beyond that are"
-            " cut off; raise the hard limit (ulimit -Hn, LimitNOFILE of systemd)",
-            max(soft, most),
-        )

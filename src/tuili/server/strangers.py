@@ -20,6 +20,7 @@ _OPENINGS: Final = (
     (re.compile(rb"PRI \* HTTP/2"), HTTP2),  # RFC 9113 section 3.4
     (re.compile(rb"[A-Z]{3,10} [!-~]+ HTTP/1"), HTTP1),
 )
+_CROWD: Final = "crowd"
 _ADVICE: Final = {
     TLS: "this port has no TLS",
     PROXY: "turn it off in the proxy before this server",
@@ -51,3 +52,13 @@ class Complaints:
         if text.startswith("found ") and text not in self._told:
             self._told.add(text)
             _LOG.warning("a client at %s was refused: %s (told once)", address or "?", text)
+
+    def crowd(self, most: int) -> None:
+        """A client was turned away, as this process has `most` descriptors in use."""
+        if _CROWD not in self._told:
+            self._told.add(_CROWD)
+            _LOG.warning(
+                "clients are turned away: %d files and connections are open, and the rest are kept"
+                " for the server itself; raise the limit (ulimit -n; told once a port)",
+                most,
+            )

@@ -18,6 +18,7 @@ from typing import Any, Final
 from tuili.backends.kept_memory import keep_memory
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
+from tuili.server.descriptors import allow_many_connections
 from tuili.server.frontends import grpc_front, http_front
 from tuili.server.frontends.lane import made_again
 from tuili.server.frontends.messages import (
@@ -39,12 +40,7 @@ from tuili.server.loading.instances import share_of_cores
 from tuili.server.options import ServerOptions
 from tuili.server.polling import BusyPoll
 from tuili.server.serving.servable import Servable
-from tuili.server.startup import (
-    KEPT_BYTES,
-    allow_many_connections,
-    configure_logging,
-    loop_factory,
-)
+from tuili.server.startup import KEPT_BYTES, configure_logging, loop_factory
 from tuili.server.surplus import Surplus
 from tuili.server.telemetry.transfer import Counts, take
 from tuili.server.transports import FrontEnd

@@ -100,7 +100,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         more = h2.window_update_frame(0, limits.connection_window - h2.DEFAULT_WINDOW)
         self.outgoing.connect(self._transport)
         self._transport.write(settings + more)
-        self._connections.opened(self)
+        self._connections.opened(self, transport)
         if lacks_http2(self._transport):
             fault = "over TLS, gRPC needs a client that offers h2 by ALPN"
             self._fail(ConnectionFault(h2.INADEQUATE_SECURITY, fault))
@@ -540,6 +540,13 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._close_if_idle()
         self._flush()
         return bool(found)
+
+    def turn_away(self, text: str) -> None:
+        """Refuse a client before it asks, and do not stay for more."""
+        if self._transport is not None:
+            self._closing = True
+            self._transport.write(h2.goaway_frame(0, h2.NO_ERROR, text))
+            leave(self._transport)
 
     def abort(self) -> None:
         """Cut the connection."""

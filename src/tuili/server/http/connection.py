@@ -92,7 +92,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         self._deadline = self._connections.now + self._listener.limits.head_timeout_s
-        self._connections.opened(self)
+        self._connections.opened(self, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -461,6 +461,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         if work is not None:
             work.cancel()
         return True
+
+    def turn_away(self, text: str) -> None:
+        """Refuse a client before it asks, and do not stay for more."""
+        if self._transport is not None:
+            reply = error_reply(503, text, ((b"Retry-After", b"1"),))
+            self._closing = self._discarding = True
+            self._transport.write(
+                b"".join((encode_head(reply, _CLOSE, sum(map(len, reply.parts))), *reply.parts))
+            )
+            leave(self._transport)
 
     def abort(self) -> None:
         """Cut the connection."""
