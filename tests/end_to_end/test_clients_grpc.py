@@ -122,8 +122,11 @@ def test_errors_reach_the_client(client: Any, model: str, status: str, text: str
 
 
 def test_a_timeout_cancels_the_request(client: Any, server: Running):
-    with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
-        client.infer("held", pair(), client_timeout=0.1)
+    for timeout_s in (0.1, 1, 10):  # until it is long enough for the request to arrive
+        with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
+            client.infer("held", pair(), client_timeout=timeout_s)
+        if server.dataplane.held:
+            break
     ticket, request, _ = server.dataplane.held[-1]
     assert request.deadline is not None
     assert server.until(lambda: ticket.cancelled)

@@ -39,7 +39,7 @@ def request(model="m", version="", shape=(1, 2)):
 async def infer(dataplane, asked):
     answer = asyncio.get_running_loop().create_future()
     dataplane.submit(asked, answer.set_result)
-    found = await asyncio.wait_for(answer, 10)
+    found = await asyncio.wait_for(answer, 60)
     if isinstance(found, TuiliError):
         raise found
     return found

@@ -99,7 +99,7 @@ def add_model(repository):
 
 async def asked(repository, url):
     """How many runs one request took on a server of its own, and its answer."""
-    dataplane = plane(repository, response_cache_url=url)
+    dataplane = plane(repository, response_cache_url=url, response_cache_timeout_s=10)
     await dataplane.start()
     found = await infer(dataplane, request(shape=(1, 2)))
     (stats,) = dataplane.model_statistics("m")["model_stats"]

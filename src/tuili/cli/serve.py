@@ -37,6 +37,7 @@ from tuili.cli.serve_options import (
     RepositoryConfig,
     RequireSignature,
     ResponseCacheSize,
+    ResponseCacheTimeout,
     ResponseCacheTtl,
     ResponseCacheUrl,
     Restricted,
@@ -96,6 +97,7 @@ def serve(
     response_cache_size: ResponseCacheSize = 64 << 20,
     response_cache_ttl: ResponseCacheTtl = 0.0,
     response_cache_url: ResponseCacheUrl = "",
+    response_cache_timeout: ResponseCacheTimeout = 0.05,
     allow_webhook: AllowWebhook = None,
     consume: Consume = None,
     require_signature: RequireSignature = None,
@@ -126,6 +128,7 @@ _FIELDS = {
     "max_input_size": "max_input_bytes",
     "response_cache_size": "response_cache_bytes",
     "response_cache_ttl": "response_cache_ttl_s",
+    "response_cache_timeout": "response_cache_timeout_s",
     "rate_limit_resource": "rate_limit_resources",
 }
 _REPEATED = (

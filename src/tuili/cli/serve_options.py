@@ -139,6 +139,9 @@ ResponseCacheTtl = Annotated[
 ResponseCacheUrl = Annotated[
     str, typer.Option(help="A Redis in which servers share answers: redis://HOST:PORT.")
 ]
+ResponseCacheTimeout = Annotated[
+    float, typer.Option(min=0, help="Seconds that an answer of that Redis is waited for.")
+]
 AllowWebhook = Annotated[
     list[str] | None, typer.Option(help="A URL below which answers of jobs may be posted.")
 ]

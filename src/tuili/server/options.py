@@ -50,6 +50,7 @@ class ServerOptions:
     response_cache_ttl_s: float = 0.0
     # A Redis in which servers share their answers.
     response_cache_url: str = ""
+    response_cache_timeout_s: float = 0.05
     cache: Path | None = None
     isolation: Isolation = "auto"
     onnx_executor: OnnxExecutor = "auto"

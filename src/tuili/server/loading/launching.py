@@ -101,8 +101,9 @@ class Launcher:
         self.submit = submit
         self.submit_stream = submit_stream
         self._cache = ResponseCache(options.response_cache_bytes, options.response_cache_ttl_s)
-        url = options.response_cache_url
-        self._shared = SharedCache(url, options.response_cache_ttl_s) if url else None
+        url, ttl_s = options.response_cache_url, options.response_cache_ttl_s
+        timeout_s = options.response_cache_timeout_s
+        self._shared = SharedCache(url, ttl_s, timeout_s) if url else None
         limited = options.rate_limit != "off"
         self._resources = Resources(dict(options.rate_limit_resources)) if limited else None
         # Two models at a time: compiling and warming take a core each.
