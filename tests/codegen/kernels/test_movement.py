@@ -28,6 +28,14 @@ CASES: dict[str, Case] = {
     "tdyn": Case("Transpose", [floats(20, 30, 40)], dims={0: ["A", "B", "C"]}),
     "ti64": Case("Transpose", [np.arange(600).reshape(20, 30)]),
     "tu8": Case("Transpose", [np.arange(600).reshape(20, 30).astype(np.uint8)]),
+    # Tiles of squares: whole and cut, of every size of elements.
+    "tcrowded": Case("Transpose", [floats(256, 83)]),
+    "tf16": Case("Transpose", [floats(2, 70, 300).astype(np.float16)], {"perm": (0, 2, 1)}),
+    "tf16dyn": Case(
+        "Transpose", [floats(20, 30, 40).astype(np.float16)], dims={0: ["A", "B", "C"]}
+    ),
+    "tf64": Case("Transpose", [floats(75, 67).astype(np.float64)]),
+    "tu8tiles": Case("Transpose", [np.arange(150 * 149).reshape(150, 149).astype(np.uint8)]),
     "tc128": Case(
         "Transpose",
         [(floats(4, 5) + 1j * floats(4, 5)).astype(np.complex128)],
