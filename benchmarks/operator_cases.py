@@ -188,6 +188,8 @@ REDUCTIONS = (
     case("ReduceMean", f"{MAP} [1]"),
     case("ReduceSum", f"{FLAT} [0]"),
     case("ReduceSum", f"f64:{ROWS} [1]"),
+    case("ReduceSum", f"f64:{ROWS} [0]"),
+    case("ReduceMax", f"f64:{ROWS} [1]"),
     case("ReduceSum", f"i64<99:{ROWS} [1]"),
     case("ReduceMax", f"i64<99:{ROWS} [1]"),
     case("ReduceMax", f"f16:{ROWS} [1]"),

@@ -38,6 +38,11 @@ for op in ("Sum", "Mean", "L1", "L2", "SumSquare", "Prod", "Max", "Min", "LogSum
             "Reduce" + op, [np.arange(1, 25).reshape(2, 3, 4).astype(np.int32), whole(1)]
         )
     CASES[f"{op}64"] = Case("Reduce" + op, [floats(2, 3, 4).astype(np.float64), whole(1)])
+    for ax, size in (((2,), 75), ((1,), 83), ((0, 2), 37), ((0, 1), 128), ((2,), 3)):
+        CASES[f"{op}64 {ax} {size}"] = Case(
+            "Reduce" + op, [floats(3, 40, size).astype(np.float64), whole(*ax)], tolerance=1e-12
+        )
+    CASES[f"{op}beside"] = Case("Reduce" + op, [floats(2, 41, 600), whole(1)], tolerance=2e-5)
     if op != "LogSumExp":
         CASES[f"{op}b"] = Case(
             "Reduce" + op,
