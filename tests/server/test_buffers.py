@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import pytest
 
@@ -44,3 +46,12 @@ def test_a_small_body_does_not_take_a_large_block():
     pool = BufferPool()
     large = address(pool.take(1 << 20))
     assert address(pool.take(1000)) != large
+
+
+@pytest.mark.parametrize(("size", "apart"), [(1 << 20, False), (16 << 20, True)])
+def test_large_blocks_are_no_part_of_the_heap(size: int, apart: bool):
+    view = BufferPool().take(size)
+    assert (len(view), view.readonly) == (size, False)
+    block = view.obj
+    assert isinstance(block, np.ndarray)
+    assert isinstance(getattr(block.base, "obj", block.base), mmap.mmap) is apart

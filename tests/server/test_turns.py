@@ -1,89 +1,77 @@
-"""Loads that take turns, and loads that hang."""
+"""Clients that send large bodies leave every other client its turn."""
 
-import asyncio
-import threading
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.server.test_dataplane import add as add_identity
-from tests.server.test_dataplane import plane
-from tests.server.test_hosts import add, ask, host_of, run, until
-from tuili.errors import InvalidModel
-from tuili.server.loading.off_loop import off_loop
-from tuili.server.loading.turns import Turns
+from tests.server.grpc.wire import HELLO, INFER, Raw, block, data_frame, headers
+from tests.server.http.wire import Transport, Wire
+from tuili.server.turns import TURN_BYTES
 
-HANGS = "import time\nwhile True: time.sleep(0.01)\n"
-
-
-def hasty(dataplane, count=1):
-    """Let loads be overdue at once."""
-    dataplane.launcher.turns = turns = Turns(count, patience_s=0.05)
-    dataplane.repository.abandon = turns.abandon
+START = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: a\r\n"
+SIZED = START + b"Content-Length: 3000000\r\n\r\n"
+CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n2DC6C0\r\n"
+MESSAGE = b"\0" + struct.pack(">I", 3_000_000)
 
 
-def test_a_load_that_hangs_stops_no_other_and_ends_with_its_unloading(tmp_path):
-    add_identity(tmp_path, "other", 1)
+class Loop:
+    """Remembers what is to be called in its next turn."""
 
-    async def scenario(dataplane):
-        hasty(dataplane)
-        add(tmp_path, "hangs", source=HANGS)
-        hanging = asyncio.ensure_future(dataplane.repository.load("hangs"))
-        await until(lambda: dataplane.launcher.turns._loads)
-        await dataplane.repository.load("other")
-        await dataplane.repository.unload("hangs")
-        with pytest.raises(InvalidModel, match="its model host died while loading: signal 9"):
-            await hanging
-        await dataplane.repository.load("other")
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], Any]] = []
 
-    run(tmp_path, scenario)
+    def call_soon(self, function: Callable[..., Any], *given: Any) -> None:
+        self.soon.append(lambda: function(*given))
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for call in soon:
+            call()
 
 
-def test_a_server_ends_while_a_model_hangs_in_its_load_and_another_in_a_run(tmp_path):
-    add(tmp_path)
-
-    async def scenario():
-        dataplane = plane(tmp_path)
-        await dataplane.start()
-        add(tmp_path, "hangs", source=HANGS)
-        hanging = asyncio.ensure_future(dataplane.repository.load("hangs"))
-        host = host_of(dataplane)
-        dataplane.submit(ask(14), lambda _: None)
-        await until(lambda: host.is_running)
-        await until(lambda: any(load.processes for load in dataplane.launcher.turns._loads))
-        assert not await dataplane.close(0.05)
-        with pytest.raises(InvalidModel, match="signal 9"):
-            await hanging
-        assert host._child.process.wait(10) == -9
-
-    asyncio.run(scenario())
+def pieces(size: int, piece: int = 60_000) -> list[bytes]:
+    return [b" " * min(piece, size - at) for at in range(0, size, piece)]
 
 
-@pytest.mark.parametrize("processes", [0, 1])
-def test_a_turn_is_given_away_by_what_waits_for_its_process_only(processes):
-    async def scenario():
-        turns, given = Turns(1, patience_s=0.0), asyncio.Event()
+@pytest.mark.parametrize(
+    ("client", "start"),
+    [(Wire, [SIZED]), (Wire, [CHUNKED]), (Raw, [HELLO, headers(1, block(INFER))])],
+    ids=["sized", "chunked", "grpc"],
+)
+def test_a_large_body_is_read_a_part_at_a_time(client: type[Wire | Raw], start: list[bytes]):
+    wire, loop = client(), Loop()
+    wire.listener.connections.loop = loop  # type: ignore[assignment]
+    for part in start:
+        wire.feed(part)
+    turns = sent = 0
+    for number, piece in enumerate(pieces(2_900_000)):
+        message = (b"" if number else MESSAGE) + piece
+        wire.feed(data_frame(1, message, 0) if client is Raw else piece)
+        sent += len(message)
+        if not wire.transport.reading:
+            assert sent >= TURN_BYTES
+            loop.turn()
+            assert wire.transport.reading
+            turns, sent = turns + 1, 0
+    assert turns == 2
 
-        async def other():
-            async with turns.taken("other"):
-                given.set()
 
-        async with turns.taken("first") as load:
-            load.processes += [None] * processes
-            waiting = asyncio.ensure_future(other())
-            for _ in range(20):
-                await asyncio.sleep(0)
-            assert given.is_set() == bool(processes)
-        await waiting
-
-    asyncio.run(scenario())
+def test_the_socket_is_never_asked_for_more_than_that():
+    wire = Wire()
+    wire.feed(SIZED)
+    assert len(wire.connection.get_buffer(-1)) == TURN_BYTES
 
 
-def test_hanging_work_has_a_thread_of_its_own_for_which_nobody_waits():
-    async def scenario():
-        stop = threading.Event()
-        hanging = [asyncio.ensure_future(off_loop(stop.wait)) for _ in range(100)]
-        assert await off_loop(lambda: threading.current_thread().daemon)
-        stop.set()
-        await asyncio.gather(*hanging)
-
-    asyncio.run(scenario())
+def test_a_client_that_has_gone_meanwhile_is_left_alone():
+    wire, loop = Wire(), Loop()
+    wire.listener.connections.loop = loop  # type: ignore[assignment]
+    wire.feed(SIZED)
+    wire.feed(b" " * (TURN_BYTES))
+    assert isinstance(wire.transport, Transport)
+    wire.transport.abort()
+    loop.turn()
+    assert not wire.transport.reading

@@ -35,6 +35,7 @@ from tuili.cli.serve_options import (
     Record,
     Repositories,
     RepositoryConfig,
+    RequestMemory,
     RequireSignature,
     ResponseCacheSize,
     ResponseCacheTimeout,
@@ -79,6 +80,7 @@ def serve(
     drain_delay: DrainDelay = 0.0,
     allow_client_shm: AllowClientShm = False,
     max_input_size: MaxInputSize = 1 << 26,
+    request_memory_mb: RequestMemory = 0,
     grpc_impl: GrpcImpl = "native",
     compat: Compat = "tuili",
     overload_status: OverloadStatus = 503,
@@ -156,6 +158,7 @@ def _server_options(given: dict[str, Any]) -> ServerOptions:
         given[name] = tuple(given[name] or ())
     given["rate_limit_resource"] = tuple(map(_resource, given["rate_limit_resource"]))
     given["record"] = tuple(map(_recorded, given["record"]))
+    given["request_memory_bytes"] = given.pop("request_memory_mb") << 20
     given["memory_budget_bytes"] = given.pop("memory_budget_mb") << 20
     spaces = given.pop("model_namespacing")
     given["repository"], given["remotes"] = places(given["repository"], given["cache"], spaces)

@@ -75,6 +75,9 @@ DrainDelay = Annotated[
     float, typer.Option(min=0, help="Seconds to serve on at the end, readiness being false.")
 ]
 AllowClientShm = Annotated[bool, typer.Option(help="Let clients register shared memory.")]
+RequestMemory = Annotated[
+    int, typer.Option(min=0, help="Most memory of all requests under way, MB; 0 for half of all.")
+]
 MaxInputSize = Annotated[
     int, typer.Option(min=1, help="Bytes of a JSON body, or of a decompressed one.")
 ]

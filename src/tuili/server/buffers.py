@@ -8,6 +8,7 @@ matter, since the page faults of a fresh 600 kB allocation cost more than all th
 
 from __future__ import annotations
 
+import mmap
 import sys
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import numpy as np
 _IDLE_REFERENCES: Final = 2
 _ALIGNMENT: Final = 64
 _PAGE: Final = 4096
+_APART: Final = 8 << 20
 
 
 class BufferPool:
@@ -40,7 +42,7 @@ class BufferPool:
             fits = needed <= blocks[index].nbytes <= 2 * needed + _PAGE
             if fits and sys.getrefcount(blocks[index]) == _IDLE_REFERENCES:
                 return _place(blocks[index], self._addresses[index], size, lead)
-        block = np.empty(-(-needed // _PAGE) * _PAGE, np.uint8)
+        block = _fresh(-(-needed // _PAGE) * _PAGE)
         address = block.ctypes.data
         self._keep(block, address)
         return _place(block, address, size, lead)
@@ -60,6 +62,13 @@ class BufferPool:
             if sys.getrefcount(blocks[index]) == _IDLE_REFERENCES:
                 self._bytes -= blocks[index].nbytes
                 del blocks[index], self._addresses[index]
+
+
+def _fresh(size: int) -> np.ndarray[Any, Any]:
+    """Memory of its own where it is much: a heap keeps the pages of what was in it."""
+    if size < _APART:
+        return np.empty(size, np.uint8)
+    return np.frombuffer(mmap.mmap(-1, size), np.uint8)
 
 
 def _place(block: np.ndarray[Any, Any], address: int, size: int, lead: int) -> memoryview:

@@ -52,6 +52,7 @@ from tuili.server.repository import overrides
 from tuili.server.repository.layout import check_whole_name, find_model
 from tuili.server.repository.lifecycle import Repository
 from tuili.server.repository.unserved import unserved
+from tuili.server.room import room_of
 from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.servable import Servable
 from tuili.server.settings import LogSettings
@@ -95,6 +96,7 @@ class DataPlane:
             self.submit, self.submit_stream = demand.submit, demand.submit_stream
             launcher.submit, launcher.submit_stream = demand.submit, demand.submit_stream
         self._conducting: asyncio.Task[None] | None = None
+        self.room = room_of(options)
         self.custom_metrics = CustomMetrics()
         self.queues: list[QueueCounts] = []
         launcher.answerer = CallAnswerer(self)
@@ -459,6 +461,7 @@ class DataPlane:
             self.front_ends,
             [
                 *self.custom_metrics.lines(),
+                *self.room.lines(),
                 *rollout_lines(self.conductor),
                 *(self.demand.lines() if self.demand is not None else ()),
                 *(self.front_ends.lines() if self.front_ends is not None else ()),

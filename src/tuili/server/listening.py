@@ -68,6 +68,7 @@ class Connections:
         self.now = 0.0
         self.complaints = Complaints()
         self.draining = False
+        self.loop: asyncio.AbstractEventLoop | None = None  # once it listens
         self._max = max_connections
         self._most_descriptor = for_clients() if most_descriptor is None else most_descriptor
         self._open: set[Connection] = set()
@@ -234,7 +235,7 @@ async def listen(
     connect: Callable[[], asyncio.BaseProtocol], connections: Connections, address: Address
 ) -> Listening:
     """Begin to listen; every client gets a protocol from `connect`."""
-    loop = asyncio.get_running_loop()
+    connections.loop = loop = asyncio.get_running_loop()
 
     secure: _Secure = {}
     if address.tls is not None:

@@ -43,6 +43,8 @@ class ServerOptions:
     log_level: str = "info"
     allow_client_shm: bool = False
     max_input_bytes: int = 1 << 26
+    # Of all requests under way together; 0: half of the memory.
+    request_memory_bytes: int = 0
     compat: Literal["", "triton"] = ""
     overload_status: Literal[503, 429] = 503
     # For models that ask for it with `response_cache { enable: true }`.

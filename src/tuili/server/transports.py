@@ -11,6 +11,7 @@ from tuili.server.dataplane import DataPlane
 from tuili.server.listening import Address
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.restrictions import Restrictions, read_keys
+from tuili.server.room import Room
 from tuili.server.tls import server_context
 from tuili.server.webhooks import Webhooks
 
@@ -32,7 +33,7 @@ class FrontEnd(Protocol):
     async def wait_closed(self, timeout_s: float | None = None) -> bool: ...
 
 
-def http_rules(options: ServerOptions) -> tuple[HttpLimits, Refusals]:
+def http_rules(options: ServerOptions, room: Room) -> tuple[HttpLimits, Refusals]:
     """What HTTP clients may ask, and how they are refused."""
     try:
         from tuili.server import http
@@ -40,6 +41,7 @@ def http_rules(options: ServerOptions) -> tuple[HttpLimits, Refusals]:
         raise _missing_extra(error) from error
     limits = http.HttpLimits(
         max_json_bytes=options.max_input_bytes,
+        room=room,
         restrictions=Restrictions(read_keys(options.http_restricted_api)),
     )
     if options.compat == "triton":
@@ -58,21 +60,22 @@ def http_rules(options: ServerOptions) -> tuple[HttpLimits, Refusals]:
     return limits, refusals
 
 
-def grpc_rules(options: ServerOptions) -> GrpcLimits:
+def grpc_rules(options: ServerOptions, room: Room) -> GrpcLimits:
     """What gRPC clients may ask."""
     try:
         from tuili.server import grpc
     except ImportError as error:
         raise _missing_extra(error) from error
     keys = read_keys(options.grpc_restricted_protocol)
-    return grpc.GrpcLimits(restrictions=Restrictions(keys, "protocol", "triton-grpc-protocol-"))
+    restrictions = Restrictions(keys, "protocol", "triton-grpc-protocol-")
+    return grpc.GrpcLimits(room=room, restrictions=restrictions)
 
 
 async def start_http(
     dataplane: DataPlane, options: ServerOptions, address: Address | None = None
 ) -> FrontEnd:
     """HTTP, at the options' address if at no other."""
-    limits, refusals = http_rules(options)
+    limits, refusals = http_rules(options, dataplane.room)
     from tuili.server import http
 
     if address is not None and address.path:
@@ -96,7 +99,7 @@ async def start_grpc(
     dataplane: DataPlane, options: ServerOptions, address: Address | None = None
 ) -> FrontEnd:
     """gRPC, at the options' address if at no other."""
-    limits = grpc_rules(options)
+    limits = grpc_rules(options, dataplane.room)
     from tuili.server import grpc
 
     if options.access_log and options.grpc_impl == "grpcio":

@@ -45,7 +45,7 @@ async def start(dataplane: DataPlane, options: ServerOptions, path: str) -> List
     if address.tls is not None:
         address.tls.set_alpn_protocols(["h2"])
     inference = FrontInference(dataplane, Owner(path))
-    listener = GrpcListener(inference, grpc_rules(options), dataplane.access_log)
+    listener = GrpcListener(inference, grpc_rules(options, dataplane.room), dataplane.access_log)
     try:
         return await listen(listener.connect, listener.connections, address)
     except OSError as error:

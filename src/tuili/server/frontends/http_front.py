@@ -36,7 +36,7 @@ _GONE: Final = "the process that owns the models is gone"
 
 async def start(dataplane: DataPlane, options: ServerOptions, path: str) -> Listening:
     """Listen where the owner does; `path` is its Unix socket."""
-    limits, refusals = http_rules(options)
+    limits, refusals = http_rules(options, dataplane.room)
     owner = Owner(path)
     application = FrontApplication(dataplane, limits, refusals, owner)
     listener = HttpListener(application.dispatch, limits, dataplane.access_log, application.foresee)

@@ -31,6 +31,7 @@ from tuili.server.leaving import leave, part
 from tuili.server.listening import keep_alive
 from tuili.server.strangers import stranger
 from tuili.server.tls import lacks_http2
+from tuili.server.turns import TURN_BYTES, rest
 
 if TYPE_CHECKING:
     from tuili.server.grpc.listener import GrpcListener
@@ -69,6 +70,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._repeat: Repeat | None = None
         self.outgoing = Outgoing(self._ended)
         self.backlog = Backlog(self.outgoing, limits.max_waiting_bytes)
+        self.room = limits.room
+        self._read = 0  # of messages that do not come whole, in the present turn
+        self._weighed = False  # whether what this client has not read takes room
         self.credit = Credit(self.outgoing, self.backlog, limits)
         self._closing = False
         self._parted = False
@@ -112,6 +116,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.room.leave(self)
         self._connections.closed(self)
         streams, self._streams = self._streams, {}
         for stream in streams.values():
@@ -146,6 +151,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.outgoing.block()
+        self._weigh_unsent()
         self._deadline = self._connections.now + self._limits.write_timeout_s
 
     def resume_writing(self) -> None:
@@ -383,6 +389,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         stream = self._streams.pop(number, None)
         if stream is not None:
             stream.cancel()
+            self._payload.forsake(stream)
         self._reset(number, code)
         self._close_if_idle()
 
@@ -460,6 +467,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     # Ending --------------------------------------------------------------------------------------
 
+    def read(self, size: int) -> None:
+        """More is here of a message that is not whole: others have their turn now and then."""
+        self._read += size
+        if self._read >= TURN_BYTES and self._transport is not None:
+            self._read = 0
+            rest(self._transport, self._connections.loop, self._wants_more)
+
+    def _wants_more(self) -> bool:
+        return True  # Windows say how much that may be.
+
     def earned(self) -> None:
         """An answer: an honest client acknowledges it and opens its window again."""
         self._conduct.earned()
@@ -467,6 +484,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _ended(self, stream: GrpcStream) -> None:
         """Our side of the stream is done."""
         stream.over = stream.ended = True
+        self._payload.forsake(stream)
         self._conduct.earned()
         if stream.remote_closed:
             self._streams.pop(stream.number, None)
@@ -475,10 +493,19 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self.outgoing.write(h2.rst_frame(stream.number, h2.NO_ERROR))
         self._close_if_idle()
 
+    def _weigh_unsent(self) -> None:
+        """What a client has not read yet takes room; it is cut if it has to give way."""
+        if self._transport is not None:
+            size = self.outgoing.waiting_bytes + self._transport.get_write_buffer_size()
+            self._weighed = size > 0
+            self.room.weigh(self, size, lambda _: self.abort())
+
     def _flush(self) -> None:
         self.backlog.unpark()
         self.credit.renew()
         self.outgoing.flush()
+        if self._weighed or self.outgoing.waiting_bytes:
+            self._weigh_unsent()
         if self._closing and not self.outgoing.held and self._transport is not None:
             self._part(self._transport)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tuili.server.protocol.restrictions import Restrictions
+from tuili.server.room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +35,5 @@ class GrpcLimits:
     max_resets: int = 1000
     max_control_frames: int = 2000
     max_empty_frames: int = 2000
+    room: Room = field(default_factory=Room)  # that all connections share
     restrictions: Restrictions = field(default_factory=Restrictions)

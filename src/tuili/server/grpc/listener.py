@@ -29,7 +29,8 @@ class GrpcListener:
         self.stream_class = GrpcStream if access_log is None else LoggedStream
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self.buffers = BufferPool()
-        self.assembly = (limits.max_message_bytes, limits.max_decompressed_bytes, self.buffers.take)
+        most_bytes = min(limits.max_message_bytes, limits.room.most_bytes)
+        self.assembly = (most_bytes, limits.max_decompressed_bytes, self.buffers.take)
 
     def connect(self) -> GrpcConnection:
         """A connection for a client that is about to come."""

@@ -56,6 +56,11 @@ class Payload:
         self.lent = lent[size:] if size < len(lent) and not stream.over else None
         self._finish_if_whole()
 
+    def forsake(self, stream: GrpcStream) -> None:
+        """A stream wants no more: what it lent is its again, the rest of its frame nobody's."""
+        if self._stream is stream:
+            self._stream = self.lent = None
+
     def forget(self) -> None:
         """The connection is over."""
         self._stream = self.lent = None

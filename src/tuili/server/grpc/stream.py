@@ -52,6 +52,7 @@ class GrpcStream(msgspec.Struct, eq=False):
     _message: Buffer | None = None
     _ticket: Ticket | None = None
     _stream: Stream | None = None
+    _charged: bool = False  # whether its message takes room
     _assembler: Assembler | None = None  # made when a message comes in pieces
 
     def __post_init__(self) -> None:
@@ -90,6 +91,7 @@ class GrpcStream(msgspec.Struct, eq=False):
             assembler = self._assembler
             before = assembler.under_way
             assembler.feed(data, at, end)
+            self._charge(assembler, end - at)
             if assembler.under_way != before:
                 self.since = self._connection.now
         except TuiliError as error:
@@ -105,11 +107,30 @@ class GrpcStream(msgspec.Struct, eq=False):
         """Note that the socket wrote `size` bytes into the message under way."""
         if self.over:
             return
-        assert self._assembler is not None
+        assembler = self._assembler
+        assert assembler is not None
         try:
-            self._assembler.filled(size)
+            assembler.filled(size)
+            self._charge(assembler, size)
         except TuiliError as error:
             self._end(error)
+
+    def _charge(self, assembler: Assembler, size: int) -> None:
+        """More of a message is here, for which others may have to give way, or this one."""
+        room = self._connection.room
+        if self._message is not None:
+            room.settle(self, size)
+        elif assembler.under_way and not self.over:
+            room.grow(self, size, self._end)
+            self._connection.read(size)
+        else:
+            return
+        self._charged = True
+
+    def _release(self) -> None:
+        if self._charged:
+            self._charged = False
+            self._connection.room.leave(self)
 
     def _deliver(self, message: Buffer) -> None:
         if self.over:
@@ -123,6 +144,7 @@ class GrpcStream(msgspec.Struct, eq=False):
             self.since = self._connection.now
 
     def _receive(self, stream: Stream, message: Buffer) -> None:
+        self._release()  # how many may wait in a stream has a bound of its own
         try:
             stream.receive(message)
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
@@ -258,6 +280,7 @@ class GrpcStream(msgspec.Struct, eq=False):
         if isinstance(answer, list):
             self._ticket = None
             self.over = True
+            self._release()
             self._connection.outgoing.send_answer(self, answer)
         else:
             self._end(answer)
@@ -266,6 +289,7 @@ class GrpcStream(msgspec.Struct, eq=False):
         """The small answer of a unary call, as it stands in DATA."""
         if not self.over:
             self.over = True
+            self._release()
             self._connection.outgoing.send_small(self, message)
 
     def _send(self, parts: list[Buffer]) -> None:
@@ -313,6 +337,7 @@ class GrpcStream(msgspec.Struct, eq=False):
         ticket, self._ticket = self._ticket, None
         stream, self._stream = self._stream, None
         self._assembler = None
+        self._release()
         if ticket is not None:
             ticket.cancel()
         if stream is not None:

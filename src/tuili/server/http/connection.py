@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
+from tuili.errors import Overloaded
 from tuili.server.http.chunked import ChunkedBody
 from tuili.server.http.head import CHUNKED, BadHead, Head, parse_head, require_start
 from tuili.server.http.reply import (
@@ -30,6 +31,7 @@ from tuili.server.http.reply import (
     error_reply,
 )
 from tuili.server.leaving import leave, part, unread
+from tuili.server.turns import TURN_BYTES, rest
 
 if TYPE_CHECKING:
     from tuili.server.http.listener import HttpListener
@@ -42,6 +44,7 @@ _A_LINE: Final = 64
 PEER: Final = "x-tuili-peer"
 _CLOSE: Final = b"Connection: close\r\n"
 _KEEP: Final = b"Connection: keep-alive\r\n"
+_TRY_AGAIN: Final = ((b"Retry-After", b"1"),)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -59,20 +62,24 @@ class HttpConnection(asyncio.BufferedProtocol):
     """Reads requests, hands each to `listener.dispatch`, writes the answers."""
 
     __slots__ = (
-        "_body", "_busy", "_chunked", "_closing", "_connections", "_consuming", "_deadline",
-        "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_streamed", "_tail",
-        "_transport", "_unsent", "_write_blocked", "since_ns", "work",
+        "_body", "_busy", "_charged", "_chunked", "_closing", "_connections", "_consuming",
+        "_deadline", "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_read",
+        "_room", "_streamed", "_tail", "_transport", "_unsent", "_write_blocked", "since_ns",
+        "work",
     )  # fmt: skip
 
     def __init__(self, listener: HttpListener) -> None:
         self._listener = listener
         self._connections = listener.connections
+        self._room = listener.limits.room
         self._transport: asyncio.Transport | None = None
         self._tail = b""
         self._head: Head | None = None  # of the request whose body is coming, or under way
         self._body: memoryview | None = None
         self._filled = 0
         self._chunked: ChunkedBody | None = None
+        self._read = 0  # of large bodies, in the present turn
+        self._charged = False  # whether its body takes room
         self._busy = False
         self._consuming = False
         self._closing = False
@@ -95,7 +102,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._connections.opened(self, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._room.leave(self._transport)
         self._transport = None
+        self._release()
         self._connections.closed(self)
         work, self.work = self.work, None
         if work is not None:
@@ -105,7 +114,9 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         body = self._body
-        return self._listener.receive_buffer if body is None else body[self._filled :]
+        if body is None:
+            return self._listener.receive_buffer
+        return body[self._filled : self._filled + TURN_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         body = self._body
@@ -114,7 +125,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self._filled == len(body):
                 assert self._head is not None
                 self._body = None
+                self._settle(nbytes)
                 self._begin(self._head, body)
+            else:
+                self._charge(nbytes)
             return
         if self._discarding:
             return
@@ -131,10 +145,12 @@ class HttpConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._write_blocked = True
         self._unsent = sys.maxsize
+        self._weigh_unsent()
         self._deadline = self._connections.now + self._listener.limits.write_timeout_s
 
     def resume_writing(self) -> None:
         self._write_blocked = False
+        self._room.leave(self._transport)
         self._deadline = _NEVER if self._busy else self._idle_deadline()
         if not self._busy and self._tail:
             self._consume(self._tail)
@@ -189,11 +205,12 @@ class HttpConnection(asyncio.BufferedProtocol):
             length_beside_chunks=limits.length_beside_chunks,
             host_optional=limits.host_optional,
         )
-        if head.content_length > limits.max_body_bytes:
+        most = self._most_body_bytes()
+        if head.content_length > most:
             raise BadHead(
                 413,
                 f"request body (or request JSON size) of {head.content_length} bytes exceeds the"
-                f" maximum allowed input size of {limits.max_body_bytes} bytes",
+                f" maximum allowed input size of {most} bytes",
             )
         self._listener.remember(block, head)
         return head
@@ -211,7 +228,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 return at
             self._write(_CONTINUE)
         if head.content_length == CHUNKED:
-            self._chunked = ChunkedBody(listener.limits.max_body_bytes, listener.limits.max_chunks)
+            self._chunked = ChunkedBody(self._most_body_bytes(), listener.limits.max_chunks)
             self._deadline = (
                 listener.connections.now
                 + listener.limits.body_timeout_s
@@ -227,17 +244,50 @@ class HttpConnection(asyncio.BufferedProtocol):
         have = len(data) - at
         body[:have] = memoryview(data)[at:]
         self._body, self._filled = body, have
+        self._charge(have)
         return len(data)
+
+    def _most_body_bytes(self) -> int:
+        return min(self._listener.limits.max_body_bytes, self._room.most_bytes)
 
     def _feed_chunked(self, data: memoryview) -> int:
         chunked = self._chunked
         assert chunked is not None
         used = chunked.feed(data)
-        if chunked.done:
+        if not chunked.done:
+            self._charge(used)
+        else:
             assert self._head is not None
             self._chunked = None
+            self._settle(used)
             self._begin(self._head, memoryview(chunked.data))
         return used
+
+    def _charge(self, size: int) -> None:
+        """More of a body is here, for which others may have to give way, or this one."""
+        self._charged = True
+        self._room.grow(self, size, self._give_way)
+        self._read += size
+        if self._read >= TURN_BYTES and self._transport is not None:
+            self._read = 0
+            rest(self._transport, self._connections.loop, self._wants_more)
+
+    def _wants_more(self) -> bool:
+        return not self._paused
+
+    def _settle(self, size: int) -> None:
+        self._charged = True
+        self._room.settle(self, size)
+
+    def _release(self) -> None:
+        if self._charged:
+            self._charged = False
+            self._room.leave(self)
+
+    def _give_way(self, error: Overloaded) -> None:
+        """The request that is coming has no room any more."""
+        self._body = self._chunked = None
+        self._turn_away(error_reply(503, str(error), _TRY_AGAIN))
 
     def _begin(self, head: Head, body: Buffer) -> None:
         self._busy = True
@@ -350,6 +400,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             if backlog > self._listener.limits.max_backlog_bytes:
                 self._transport.abort()
                 return
+            self._weigh_unsent()
         if self._endless:
             self._write(data)
         elif data:
@@ -378,6 +429,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._busy = False
         self.work = None
         self.since_ns = 0
+        self._release()
         if close:
             self._shut()
             return
@@ -388,6 +440,12 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         if self._tail and not self._consuming:
             self._consume(self._tail)
+
+    def _weigh_unsent(self) -> None:
+        """What a client has not read yet takes room; it is cut if it has to give way."""
+        if self._transport is not None:
+            size = self._transport.get_write_buffer_size()
+            self._room.weigh(self._transport, size, lambda _: self.abort())
 
     def _idle_deadline(self) -> float:
         return self._connections.now + self._listener.limits.keep_alive_s
@@ -465,7 +523,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def turn_away(self, text: str) -> None:
         """Refuse a client before it asks, and do not stay for more."""
         if self._transport is not None:
-            reply = error_reply(503, text, ((b"Retry-After", b"1"),))
+            reply = error_reply(503, text, _TRY_AGAIN)
             self._closing = self._discarding = True
             self._transport.write(
                 b"".join((encode_head(reply, _CLOSE, sum(map(len, reply.parts))), *reply.parts))

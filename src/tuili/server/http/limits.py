@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tuili.server.protocol.restrictions import Restrictions
+from tuili.server.room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,4 +33,5 @@ class HttpLimits:
     host_optional: bool = False  # whether HTTP/1.1 may come without Host
     # Whether health is told in the body too, as by KServe, and at `/`; Triton does neither.
     health_in_body: bool = True
+    room: Room = field(default_factory=Room)  # that all connections share
     restrictions: Restrictions = field(default_factory=Restrictions)
