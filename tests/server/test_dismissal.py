@@ -125,3 +125,28 @@ def test_the_door_tells_whether_all_were_answered(transport):
         finished, heard = asyncio.run_coroutine_threadsafe(end(), server.loop).result(10)
     assert not finished
     assert b"exit-timeout" in heard
+
+
+@pytest.mark.parametrize("path", [grpc_wire.INFER, grpc_wire.STREAM])
+def test_grpcios_calls_under_way_are_unavailable_too(path):
+    grpc = pytest.importorskip("grpc")
+
+    def start(dataplane):
+        return native_grpc.start(dataplane, Address("127.0.0.1", 0), grpc_impl="grpcio")
+
+    with running(start) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        message = grpc_wire.infer_request(model="held").SerializeToString()
+        if path == grpc_wire.INFER:
+            call = channel.unary_unary(path).future(message)
+        else:
+            call = channel.stream_stream(path)(iter([message]))
+        ticket = server.held()
+
+        async def end():
+            server.front_end.close()
+            return await server.front_end.wait_closed(0.0)
+
+        assert not asyncio.run_coroutine_threadsafe(end(), server.loop).result(10)
+        assert call.code() is grpc.StatusCode.UNAVAILABLE
+        assert WAITS in call.details()
+        assert ticket.cancelled

@@ -17,8 +17,8 @@ _TICK_S: Final = 0.5
 _HASTY_TICK_S: Final = 0.02
 _BATCH: Final = 512  # connections looked at in one go, so that ten thousand do not stall the loop
 _BACKLOG: Final = 1024
-_FAREWELL_S: Final = 1.0  # for what is said last to arrive
-_TIME_OVER: Final = (
+FAREWELL_S: Final = 1.0  # for what is said last to arrive
+TIME_OVER: Final = (
     "the server is shutting down and waits no longer for this request (--exit-timeout); ask another"
 )
 _CROWDED: Final = "the server has as many connections as it may ({}); try again later"
@@ -120,7 +120,7 @@ class Connections:
 
     def dismiss(self) -> int:
         """Refuse all that is under way; of how many connections something was."""
-        return sum([connection.dismiss(_TIME_OVER) for connection in list(self._open)])
+        return sum([connection.dismiss(TIME_OVER) for connection in list(self._open)])
 
     def abort(self) -> None:
         """Cut all connections."""
@@ -203,7 +203,7 @@ class Listening:
 
     async def _gone_or_cut(self) -> None:
         try:
-            async with asyncio.timeout(_FAREWELL_S):
+            async with asyncio.timeout(FAREWELL_S):
                 await self._connections.emptied()
         except TimeoutError:
             self._connections.abort()

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Literal
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias
 
 import grpc
 import grpc.aio
 
-from tuili.errors import TuiliError
+from tuili.errors import TuiliError, Unavailable
 from tuili.server.dataplane import DataPlane
+from tuili.server.execution.pending import Ticket
 from tuili.server.grpc.frames import PUSHBACK
 from tuili.server.grpc.grpcio_tls import credentials_of
 from tuili.server.grpc.inference import Inference, InferStream
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
-from tuili.server.listening import Address
+from tuili.server.listening import FAREWELL_S, TIME_OVER, Address
 from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import pushback_ms, status_of
 
 # As good as for ever: whoever waits for the end says how long.
 _GRACE_S: Final = 1e6
+_Answered: TypeAlias = "asyncio.Future[list[Buffer] | TuiliError]"
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class GrpcioServer:
     """A listening grpcio server."""
 
-    def __init__(self, server: grpc.aio.Server, port: int) -> None:
+    def __init__(self, server: grpc.aio.Server, handlers: _Handlers, port: int) -> None:
         self._server = server
+        self._handlers = handlers
         self._port = port
         self._stopping: asyncio.Task[None] | None = None
 
@@ -45,16 +50,27 @@ class GrpcioServer:
             self._stopping = asyncio.ensure_future(self._server.stop(_GRACE_S))
 
     async def wait_closed(self, timeout_s: float | None = None) -> bool:
-        """Wait until every call has ended, `timeout_s` at most; false when some had to be cut."""
+        """Wait until every call has ended, `timeout_s` at most; false when some had to end so.
+
+        These are told so, and cut if they do not take it.
+        """
         self.close()
         assert self._stopping is not None
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(self._stopping)
         except TimeoutError:
-            await self._server.stop(0)
+            self._handlers.dismiss()
+            await self._gone_or_cut(self._stopping)
             return False
         return True
+
+    async def _gone_or_cut(self, stopping: asyncio.Task[None]) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await asyncio.shield(stopping)
+        except TimeoutError:
+            await self._server.stop(0)
 
 
 async def start_grpcio(dataplane: DataPlane, address: Address, limits: GrpcLimits) -> GrpcioServer:
@@ -66,7 +82,8 @@ async def start_grpcio(dataplane: DataPlane, address: Address, limits: GrpcLimit
             ("grpc.so_reuseport", 0),
         ]
     )
-    server.add_generic_rpc_handlers((_Handlers(dataplane, limits.restrictions),))
+    handlers = _Handlers(dataplane, limits.restrictions)
+    server.add_generic_rpc_handlers((handlers,))
     host = f"[{address.host}]" if ":" in address.host else address.host
     where = f"{host}:{address.port}"
     if address.tls is None:
@@ -74,7 +91,7 @@ async def start_grpcio(dataplane: DataPlane, address: Address, limits: GrpcLimit
     else:
         bound = server.add_secure_port(where, credentials_of(address.tls))
     await server.start()
-    return GrpcioServer(server, bound)
+    return GrpcioServer(server, handlers, bound)
 
 
 def _refusing(path: str, error: TuiliError) -> Any:
@@ -96,6 +113,21 @@ class _Handlers(grpc.GenericRpcHandler):
         self._dataplane = dataplane
         self._restrictions = restrictions
         self._inference = Inference(dataplane)
+        self._open: set[Callable[[TuiliError], None]] = set()  # which end the calls under way
+
+    def dismiss(self) -> None:
+        """End the calls under way, since the server waits no longer."""
+        for end in list(self._open):
+            end(Unavailable(TIME_OVER))
+
+    @contextmanager
+    def _ended_by(self, end: Callable[[TuiliError], None]) -> Generator[None]:
+        """A call that is under way as long as this lasts."""
+        self._open.add(end)
+        try:
+            yield
+        finally:
+            self._open.discard(end)
 
     def service(self, handler_call_details: Any) -> Any:
         path = handler_call_details.method
@@ -115,12 +147,21 @@ class _Handlers(grpc.GenericRpcHandler):
 
     async def _infer(self, message: bytes, context: Any) -> bytes:
         loop = asyncio.get_running_loop()
-        answered: asyncio.Future[list[Buffer] | TuiliError] = loop.create_future()
+        answered: _Answered = loop.create_future()
         remaining = context.time_remaining()
         deadline = None if remaining is None else loop.time() + remaining
-        ticket = self._inference.infer(message, deadline, answered.set_result, _Origin(context))
+        ticket: Ticket | None = None
+
+        def end(error: TuiliError) -> None:
+            _settle(answered, error)
+            if ticket is not None:
+                ticket.cancel()
+
+        reply = partial(_settle, answered)
+        ticket = self._inference.infer(message, deadline, reply, _Origin(context))
         try:
-            answer = await answered
+            with self._ended_by(end):
+                answer = await answered
         except asyncio.CancelledError:
             if ticket is not None:
                 ticket.cancel()
@@ -135,13 +176,26 @@ class _Handlers(grpc.GenericRpcHandler):
             try:
                 response = method.call(self._dataplane, message, _Origin(context))
                 if isinstance(response, Awaitable):
-                    response = await response
+                    response = await self._unless_ended(response)
             except TuiliError as error:
                 await _abort(context, error)
                 raise
             return bytes(response.SerializeToString())
 
         return call
+
+    async def _unless_ended(self, response: Awaitable[Any]) -> Any:
+        """What is waited for, or the error of a server that waits no longer."""
+        coming = asyncio.ensure_future(response)
+        ended: asyncio.Future[TuiliError] = asyncio.get_running_loop().create_future()
+        try:
+            with self._ended_by(ended.set_result):
+                await asyncio.wait((coming, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                raise ended.result()
+            return coming.result()
+        finally:
+            coming.cancel()
 
     async def _stream(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         metadata = dict(context.invocation_metadata())
@@ -152,11 +206,12 @@ class _Handlers(grpc.GenericRpcHandler):
         )
         reader = asyncio.ensure_future(_feed(stream, messages))
         try:
-            while (item := await queue.get()) is not None:
-                if isinstance(item, TuiliError):
-                    await _abort(context, item)
-                assert isinstance(item, list)
-                yield b"".join(item)
+            with self._ended_by(queue.put_nowait):
+                while (item := await queue.get()) is not None:
+                    if isinstance(item, TuiliError):
+                        await _abort(context, item)
+                    assert isinstance(item, list)
+                    yield b"".join(item)
         finally:
             reader.cancel()
             stream.cancel()
@@ -187,6 +242,12 @@ class _Origin:
     def since_ns(self) -> int:
         """Nobody notes when a message begins."""
         return 0
+
+
+def _settle(answered: _Answered, answer: list[Buffer] | TuiliError) -> None:
+    """The first answer counts: one may come after the call was ended."""
+    if not answered.done():
+        answered.set_result(answer)
 
 
 async def _feed(stream: InferStream, messages: AsyncIterator[bytes]) -> None:
