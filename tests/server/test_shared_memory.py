@@ -1,5 +1,6 @@
 """System shared memory of clients."""
 
+import mmap
 import os
 import signal
 import subprocess
@@ -19,9 +20,11 @@ from tuili.errors import (
     Unsupported,
     UserError,
 )
+from tuili.runtime.streaming import stream
 from tuili.server.execution.running import execute
 from tuili.server.memory import asked
 from tuili.server.memory.shared_memory import Lease, Regions
+from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.messages import InferRequest, InputTensor, RequestedOutput
 
 
@@ -317,3 +320,14 @@ def test_of_cuda_there_is_nothing(regions):
 def test_what_is_no_region_is_told(regions, parameters, text):
     with pytest.raises(InvalidArgument, match=text):
         asked.register(regions, "system", "n", parameters)
+
+
+def test_memory_that_is_taken_away_under_a_large_copy_is_survived(tmp_path):
+    size = 1 << 20
+    with (tmp_path / "memory").open("wb+") as file:
+        file.truncate(size)
+        memory = mmap.mmap(file.fileno(), size)
+        guarded = GUARD.watch(memory)
+        os.ftruncate(file.fileno(), size // 2)
+    stream(memoryview(memory), np.ones(size, np.uint8))
+    assert guarded.lost

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
+from tuili.runtime.streaming import address_of, stream
 from tuili.server.memory.region import Region
 from tuili.server.memory.writing import write_output
 from tuili.server.protocol.messages import Array, Parameters
@@ -28,6 +27,7 @@ class Standing:
     ) -> None:
         self.arrays = dict(arrays)
         self._outputs = dict(outputs)
+        self._addresses = {name: address_of(view) for name, view in outputs.items()}
         self._regions = tuple(regions)
         self._give_back = give_back
         self._users = 0
@@ -72,7 +72,7 @@ class Standing:
 
     def put(self, name: str, array: Array) -> None:
         """Put an output that has room where the words want it."""
-        np.ndarray(array.shape, array.dtype, self._outputs[name])[...] = array
+        stream(self._outputs[name], array, self._addresses[name])
 
     def write(self, name: str, parameters: Parameters, array: Array, datatype: str) -> None:
         """As a lease's, for requests that go on the long way."""

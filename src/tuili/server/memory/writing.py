@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tuili.errors import InvalidArgument
+from tuili.runtime.streaming import stream
 from tuili.server.protocol.datatypes import encode
 from tuili.server.protocol.messages import Array
 
@@ -17,4 +18,4 @@ def write_output(name: str, view: memoryview, array: Array, datatype: str) -> No
             f"shared memory size specified with the request for output '{name}' ({len(view)} "
             f"bytes) should be at least {len(data)} bytes to hold the results"
         )
-    np.frombuffer(view, np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+    stream(view, np.frombuffer(data, np.uint8))
