@@ -21,6 +21,7 @@ from tuili.server.grpc.backlog import Backlog
 from tuili.server.grpc.conduct import Conduct
 from tuili.server.grpc.credit import Credit
 from tuili.server.grpc.frames import FRAME_BYTES, ConnectionFault, expect, frame_head
+from tuili.server.grpc.header_block import HeaderBlock
 from tuili.server.grpc.heads import HeadDecoder, refusal
 from tuili.server.grpc.methods import INFER_PATH
 from tuili.server.grpc.outgoing import Outgoing
@@ -62,10 +63,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._prefaced = False
         self._configured = False  # whether the client's first SETTINGS came
         self._payload = Payload(self._half_close)
-        # The header block whose CONTINUATION is coming.
-        self._block = b""
-        self._block_stream = 0
-        self._block_ends = False
+        self._block = HeaderBlock()  # whose CONTINUATION is coming
         # What the last call looked like, if it was a small one; until other headers come.
         self._repeat: Repeat | None = None
         self.outgoing = Outgoing(self._ended)
@@ -183,7 +181,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             text = f"frame of {length} bytes"
             expect(length <= limits.max_frame_bytes, h2.FRAME_SIZE_ERROR, text)
             start = at + FRAME_BYTES
-            if kind == h2.DATA and not self._block_stream:
+            if kind == h2.DATA and not self._block.stream:
                 taken = self._start_data(data, start, length, flags, number)
                 if taken < 0:
                     break
@@ -212,8 +210,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _handle(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """A whole frame other than DATA."""
-        if self._block_stream and (kind != h2.CONTINUATION or number != self._block_stream):
-            raise ConnectionFault(h2.PROTOCOL_ERROR, "header block interrupted")
+        self._block.expects(kind, number)
         if not self._configured and kind != h2.SETTINGS:
             raise ConnectionFault(h2.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if kind == h2.HEADERS:
@@ -221,7 +218,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         elif kind == h2.WINDOW_UPDATE:
             self._on_window_update(number, payload)
         elif kind == h2.CONTINUATION:
-            self._on_continuation(flags, number, payload)
+            self._on_continuation(flags, payload)
         elif kind == h2.RST_STREAM:
             self._on_reset(number, payload)
         elif kind == h2.SETTINGS:
@@ -246,7 +243,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
         `data[at:stop]` is its HEADERS. Anything at all unusual goes the long way.
         """
-        if flags != h2.END_HEADERS or self._block_stream or self._limits.restrictions:
+        if flags != h2.END_HEADERS or self._block.stream or self._limits.restrictions:
             return 0
         head = self._heads.known(data[at + FRAME_BYTES : stop])
         begin = stop + FRAME_BYTES
@@ -336,18 +333,14 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if flags & h2.END_HEADERS:
             self._open(number, payload, ends)
         else:
-            self._block, self._block_stream, self._block_ends = payload, number, ends
+            self._block.begin(number, payload, ends=ends)
 
-    def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
-        expect(self._block_stream != 0, h2.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        self._block += payload
-        if len(self._block) > self._limits.most_header_bytes:
-            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "header block too large")
+    def _on_continuation(self, flags: int, payload: bytes) -> None:
+        self._block.add(payload, self._limits.most_header_bytes)
         if not payload:
             self._conduct.control()
         if flags & h2.END_HEADERS:
-            block, self._block, self._block_stream = self._block, b"", 0
-            self._open(number, block, self._block_ends)
+            self._open(*self._block.take())
 
     def _open(self, number: int, block: bytes, ends: bool) -> None:
         """A whole header block: a new call, or the trailers of one."""
@@ -415,26 +408,12 @@ class GrpcConnection(asyncio.BufferedProtocol):
         expect(len(payload) % 6 == 0, h2.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
         self._conduct.control()
         for key, value in h2.read_settings(payload):
-            self._apply_setting(key, value)
+            self.outgoing.apply(key, value, self._streams.values(), self._limits.max_frame_bytes)
         if not self._configured:
             self._configured = True
             self._deadline = float("inf")
         self.outgoing.write(frame_head(h2.SETTINGS, h2.ACK, 0, 0))
         self.outgoing.pump()
-
-    def _apply_setting(self, key: int, value: int) -> None:
-        if key == h2.INITIAL_WINDOW_SIZE:
-            expect(value <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "initial window too large")
-            change = value - self.outgoing.stream_window
-            self.outgoing.stream_window = value
-            for stream in self._streams.values():
-                stream.window += change
-                expect(stream.window <= h2.MAX_WINDOW, h2.FLOW_CONTROL_ERROR, "window overflow")
-        elif key == h2.MAX_FRAME_SIZE:
-            expect(h2.DEFAULT_FRAME <= value < 1 << 24, h2.PROTOCOL_ERROR, f"frame size {value}")
-            self.outgoing.max_frame = min(value, self._limits.max_frame_bytes)
-        elif key == h2.ENABLE_PUSH:
-            expect(value <= 1, h2.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
         expect(len(payload) == 8, h2.FRAME_SIZE_ERROR, "PING of a wrong size")

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from tuili.server.grpc import frames as h2
-from tuili.server.grpc.frames import FLOW_CONTROL_ERROR, PREFIX_BYTES, ConnectionFault, frame_head
+from tuili.server.grpc.frames import (
+    FLOW_CONTROL_ERROR,
+    PREFIX_BYTES,
+    ConnectionFault,
+    expect,
+    frame_head,
+)
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.grpc.varints import Buffer
 
@@ -84,6 +90,21 @@ class Outgoing:
         return 0 < self._unsent < before
 
     # Windows ---------------------------------------------------------------------------------
+
+    def apply(self, key: int, value: int, streams: Iterable[GrpcStream], most_frame: int) -> None:
+        """Obey a setting of the client's; frames are never larger than `most_frame`."""
+        if key == h2.INITIAL_WINDOW_SIZE:
+            expect(value <= h2.MAX_WINDOW, FLOW_CONTROL_ERROR, "initial window too large")
+            change = value - self.stream_window
+            self.stream_window = value
+            for stream in streams:
+                stream.window += change
+                expect(stream.window <= h2.MAX_WINDOW, FLOW_CONTROL_ERROR, "window overflow")
+        elif key == h2.MAX_FRAME_SIZE:
+            expect(h2.DEFAULT_FRAME <= value < 1 << 24, h2.PROTOCOL_ERROR, f"frame size {value}")
+            self.max_frame = min(value, most_frame)
+        elif key == h2.ENABLE_PUSH:
+            expect(value <= 1, h2.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
 
     def open_window(self, amount: int) -> None:
         """The client takes `amount` bytes more on the connection."""

@@ -289,7 +289,8 @@ class GrpcStream(msgspec.Struct, eq=False):
         """The small answer of a unary call, as it stands in DATA."""
         if not self.over:
             self.over = True
-            self._release()
+            if self._charged:
+                self._release()
             self._connection.outgoing.send_small(self, message)
 
     def _send(self, parts: list[Buffer]) -> None:

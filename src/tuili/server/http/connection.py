@@ -280,9 +280,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._room.settle(self, size)
 
     def _release(self) -> None:
-        if self._charged:
-            self._charged = False
-            self._room.leave(self)
+        self._charged = False
+        self._room.leave(self)
 
     def _give_way(self, error: Overloaded) -> None:
         """The request that is coming has no room any more."""
@@ -429,7 +428,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._busy = False
         self.work = None
         self.since_ns = 0
-        self._release()
+        if self._charged:
+            self._release()
         if close:
             self._shut()
             return
