@@ -475,6 +475,27 @@ def test_a_ring_of_calls_is_broken_where_nothing_else_would_end_it(tmp_path, sou
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize(("amount", "deep"), [(1, 0), (2, 1)])
+def test_a_call_that_lacks_what_its_callers_hold_is_refused(tmp_path, amount, deep):
+    claim = 'rate_limiter { resources { name: "R" count: 1 } }'
+    config = CONFIG.replace("dynamic_batching { }", f"instance_group {{ count: 1 {claim} }}")
+    for name, follower in (("m", "'n'"), ("n", "'o'"), ("o", "''")):
+        source = RING.replace("CALL", "asked.exec()").replace("NEXT", follower)
+        add(tmp_path, name, config=config, source=source)
+
+    async def scenario(dataplane):
+        async with asyncio.timeout(60):
+            assert value(await infer(dataplane, ask("m", deep))) == deep
+            with pytest.raises(Unavailable, match="resources that it needs"):
+                await infer(dataplane, ask("m", deep + 1))
+            many = [infer(dataplane, ask("m", deep + at % 2)) for at in range(20)]
+            await asyncio.gather(*many, return_exceptions=True)
+            assert value(await infer(dataplane, ask("o", 0))) == 0
+
+    limits = {"rate_limit": "execution_count", "rate_limit_resources": (("R", amount),)}
+    run(tmp_path, scenario, **limits)
+
+
 UNAWAITED = (
     HEAD
     + """

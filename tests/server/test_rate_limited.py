@@ -57,3 +57,31 @@ def test_a_cancelled_request_gives_up_its_place_in_the_wait_for_resources():
             await model.close()
 
     asyncio.run(scenario())
+
+
+def test_an_instance_that_comes_later_claims_as_those_before_it_until_it_goes():
+    async def scenario():
+        resources = Resources({"memory": 2})
+        first, second = Runner(), Runner()
+        model = served("m", first, resources)
+        for _ in range(8):
+            ask(model)
+        model.grow([second], None)
+        await settle()
+        assert [runner.batch is not None for runner in (first, second)] == [True, True]
+        rival = Runner()
+        other = served("other", rival, resources)
+        ask(other)
+        await settle()
+        assert rival.batch is None
+        second.finish()
+        await settle()
+        assert rival.batch is not None
+        assert model.shrink([second], None)
+        first.finish()
+        rival.finish()
+        await settle()
+        await model.close()
+        await other.close()
+
+    asyncio.run(scenario())

@@ -89,3 +89,16 @@ def test_memory_does_not_grow_with_the_number_of_clients():
         door.ended(str(number))
     assert len(door._buckets) == 10_000
     assert not door._by_client
+
+
+def test_who_is_not_known_has_no_limits_of_his_own():
+    door = admission(client_concurrency=1, client_rate=1.0, concurrency=3)
+    for _ in range(3):
+        door.admit("", 0, 0.0, 0.0)
+    with pytest.raises(Overloaded, match="under way \\(3\\)"):
+        door.admit("", 0, 0.0, 0.0)
+    for _ in range(3):
+        door.ended("")
+    door.admit("c", 0, 0.0, 0.0)
+    with pytest.raises(Overloaded, match="per client"):
+        door.admit("c", 0, 0.0, 0.0)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuili.errors import InvalidModel
+from tuili.server.scheduling.deadlock import Shortage
 from tuili.server.scheduling.resources import Claim, Resources
 
 
@@ -38,6 +39,22 @@ def test_who_needs_nothing_that_others_wait_for_does_not_wait():
     turns[0].use()
     turns[0].done()
     assert woken == [1, 2]
+
+
+def test_a_turn_lacks_what_others_have_and_what_is_kept_for_those_before_it():
+    resources = Resources({"r": 3, "s": 1})
+    claims = {"r": 1}, {"r": 3, "s": 1}, {"r": 1}, {"s": 1}, {"t": 1}
+    one, all_, more, other, apart = (resources.join(Claim(c), lambda: None, c) for c in claims)
+    assert one.take()
+    assert one.lacks() == []
+    one.use()
+    lacking = [Shortage(1, [({"r": 1}, 1)])]
+    more.runs = other.runs = apart.runs = 1
+    assert [turn.take() for turn in (all_, more, other, apart)] == [False, False, False, True]
+    assert [turn.lacks() for turn in (all_, more, other, apart)] == [lacking] * 3 + [[]]
+    one.done()
+    assert [turn.held for turn in (all_, more, other)] == [True, False, False]
+    assert more.lacks() == [Shortage(1, [({"r": 3, "s": 1}, 3)])]
 
 
 def test_the_operator_may_fix_how_much_there_is():

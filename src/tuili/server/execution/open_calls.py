@@ -1,16 +1,18 @@
 """OpenCalls: calls of models to other models, and those that can never be answered.
 
-A run that waits for a call keeps its process. Where all processes that could answer wait in turn,
-for it or for others like it, the call that closed the ring is refused, so that the others go on.
+A run that waits for a call keeps its process, and the resources that it claims. Where all processes
+that could answer, or all that hold what one needs to answer, wait in turn for it or for others like
+it, the call that closed the ring is refused, so that the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from tuili.server.execution.pending import Pending, Process
-from tuili.server.scheduling.deadlock import deadlocked
+from tuili.server.scheduling.deadlock import AnyOf, Need, Stuck, deadlocked
 
 
 class OpenCall:
@@ -47,15 +49,15 @@ class OpenCall:
         self._items.clear()
         self._calls.forget(self)
 
-    def needs(self) -> Iterator[frozenset[Process | None]]:
-        """For each of its requests, the processes of which one must go on."""
+    def needs(self) -> Iterator[Need]:
+        """What must happen before its requests are answered."""
         for item in self._items:
             if item.reply is None:
                 continue
-            if not item.queued:
-                yield frozenset((item.process,))
-            elif could := item.owner.processes():
-                yield could
+            if item.queued:
+                yield from item.owner.needs()
+            else:
+                yield AnyOf((item.process,))
 
     def model(self) -> str:
         """The model that its last request waits for."""
@@ -86,20 +88,27 @@ class OpenCalls:
 
     def _check(self, call: OpenCall) -> None:
         holder = call.holder
-        if call not in self._all or holder is None or not any(map(_is_doubtful, call.needs())):
+        if call not in self._all or holder is None or _vain(call, _CALLERS) is None:
             return  # the everyday case
-        waiting: dict[Process | None, list[frozenset[Process | None]]] = {}
+        waiting: dict[object, list[Need]] = {}
         for each in self._all:
             if each.holder is not None:
                 waiting.setdefault(each.holder, []).extend(each.needs())
         dead = deadlocked(waiting)
-        if holder in dead and any(need <= dead for need in call.needs()):
-            call.refuse(
-                f"model '{call.model()}' is not asked: all of its instances wait for answers that "
-                "wait for this one; models that call each other in a ring need more of them in "
-                "instance_group, one for each call within a call and for each request at a time"
-            )
+        vain = _vain(call, dead) if holder in dead else None
+        if vain is not None:
+            call.refuse(f"model '{call.model()}' is not asked: {vain.why}")
 
 
-def _is_doubtful(need: frozenset[Process | None]) -> bool:
-    return all(process is not None and process.calls_others for process in need)
+class _Callers:
+    """All processes whose present runs ask other models."""
+
+    def __contains__(self, process: object) -> bool:
+        return getattr(process, "calls_others", False)
+
+
+_CALLERS: Final = _Callers()
+
+
+def _vain(call: OpenCall, stuck: Stuck) -> Need | None:
+    return next((need for need in call.needs() if need.unmet(stuck)), None)

@@ -12,6 +12,7 @@ from tuili.backends.requests import Answered
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.protocol import messages
 from tuili.server.protocol.messages import Array, InferRequest
+from tuili.server.scheduling.deadlock import Need
 
 Reply = messages.Reply
 StreamReply = messages.StreamReply
@@ -56,8 +57,8 @@ class Canceller(Protocol):
         """Ask for an early end of the request."""
         ...
 
-    def processes(self) -> frozenset[Process | None]:
-        """The processes of its instances; None for those in this one."""
+    def needs(self) -> list[Need]:
+        """What must happen before its instances run what waits."""
         ...
 
 

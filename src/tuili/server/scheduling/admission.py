@@ -91,7 +91,10 @@ class Admission:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def admit(self, client: str, ahead: int, deadline: float, now: float) -> None:
-        """Let a request in; Overloaded with `retry_after_s` when not. `deadline` 0.0: none."""
+        """Let a request in; Overloaded with `retry_after_s` when not. `deadline` 0.0: none.
+
+        What nobody knows the client of, "", has only the limits of the model.
+        """
         limits = self.limits
         self._check_wait(ahead, deadline, now)
         if limits.concurrency and self._under_way >= limits.concurrency:
@@ -100,7 +103,7 @@ class Admission:
                 self.expectation.total_s(1),
             )
         mine = self._by_client.get(client, 0)
-        if limits.client_concurrency and mine >= limits.client_concurrency:
+        if client and limits.client_concurrency and mine >= limits.client_concurrency:
             raise Overloaded(
                 f"Exceeds maximum number of requests under way per client "
                 f"({limits.client_concurrency})",
@@ -141,7 +144,7 @@ class Admission:
             wait_s = self._bucket.wait_s(now)
             if wait_s:
                 raise Overloaded(f"Exceeds maximum rate ({limits.rate:g} requests/s)", wait_s)
-        if limits.client_rate:
+        if client and limits.client_rate:
             wait_s = self._client_bucket(client, now).wait_s(now)
             if wait_s:
                 if self._bucket is not None:

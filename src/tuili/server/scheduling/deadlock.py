@@ -2,23 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar
 
 Process = TypeVar("Process", bound=Hashable)
+Stuck = Container[object]
 
 
-def deadlocked(waiting: Mapping[Process, Iterable[Collection[Process]]]) -> set[Process]:
-    """Those of the `waiting` processes that nothing can free.
+class Need(Protocol):
+    """Something that a process waits for; `why` it may be in vain."""
 
-    Each waits for all of its needs; a need is met by any one of its processes that goes on.
-    """
+    why: ClassVar[str]
+
+    def unmet(self, stuck: Stuck) -> bool:
+        """Whether it is never met if the `stuck` processes never go on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """One of these processes must go on."""
+
+    processes: Iterable[object]
+    why: ClassVar[str] = (
+        "all of its instances wait for answers that wait for this one; models that call each other "
+        "in a ring need more of them in instance_group, one for each call within a call and for "
+        "each request at a time"
+    )
+
+    def unmet(self, stuck: Stuck) -> bool:
+        """Whether none of them does."""
+        return all(process in stuck for process in self.processes)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """So much of something is lacking; its holders give back what they have by going on."""
+
+    missing: int
+    holders: Sequence[tuple[object, int]]
+
+    def lasts(self, stuck: Stuck) -> bool:
+        """Whether too little is ever given back."""
+        return sum(amount for who, amount in self.holders if who not in stuck) < self.missing
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """The turn of one of these processes must come, for which all of its shortages must end."""
+
+    turns: Sequence[tuple[object, Sequence[Shortage]]]
+    why: ClassVar[str] = (
+        "the resources that it needs (rate_limiter in instance_group) are held by runs that wait "
+        "for this one; a model that calls another needs as much of them besides its own "
+        "(--rate-limit-resource), or should claim none"
+    )
+
+    def unmet(self, stuck: Stuck) -> bool:
+        """Whether none of them ever comes."""
+        return all(
+            process in stuck or any(each.lasts(stuck) for each in lacks)
+            for process, lacks in self.turns
+        )
+
+
+def deadlocked(waiting: Mapping[Process, Iterable[Need]]) -> set[Process]:
+    """Those of the `waiting` processes that nothing can free; each waits for all of its needs."""
     dead = set(waiting)
     while True:
         free = {
-            process
-            for process in dead
-            if all(any(one not in dead for one in need) for need in waiting[process])
+            process for process in dead if not any(need.unmet(dead) for need in waiting[process])
         }
         if not free:
             return dead

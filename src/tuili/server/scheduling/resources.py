@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tuili.errors import InvalidModel
+from tuili.server.scheduling.deadlock import Shortage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,14 @@ class Claim:
 class Turn:
     """An instance's place among those that share resources."""
 
-    def __init__(self, resources: Resources, claim: Claim, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, resources: Resources, claim: Claim, wake: Callable[[], None], owner: object
+    ) -> None:
         self.claim = claim
         self.wake = wake
+        self.owner = owner
         self.runs = 0
+        self.has = False  # granted, and not given back yet
         self.held = False  # granted, and not used yet
         self.waits = False
         self._resources = resources
@@ -40,6 +45,10 @@ class Turn:
         if not self.held and not self.waits:
             self._resources.ask(self)
         return self.held
+
+    def lacks(self) -> list[Shortage]:
+        """What there is too little of for its turn to come."""
+        return [] if self.held else self._resources.lacking(self)
 
     def use(self) -> None:
         """It runs on what was granted."""
@@ -72,15 +81,15 @@ class Resources:
         self._used: dict[str, int] = {}
         self._waiting: list[Turn] = []
 
-    def join(self, claim: Claim, wake: Callable[[], None]) -> Turn:
-        """A place for an instance; InvalidModel when it could never run."""
+    def join(self, claim: Claim, wake: Callable[[], None], owner: object = None) -> Turn:
+        """A place for an instance, of a process; InvalidModel when it could never run."""
         for name, amount in claim.amounts.items():
             if amount > self._limits.get(name, amount):
                 raise InvalidModel(
                     f"an instance needs {amount} of resource {name!r}, but there are only "
                     f"{self._limits[name]}"
                 )
-        turn = Turn(self, claim, wake)
+        turn = Turn(self, claim, wake, owner)
         self._turns[id(turn)] = turn
         return turn
 
@@ -96,6 +105,28 @@ class Resources:
             return self._limits[name]
         return max((t.claim.amounts.get(name, 0) for t in self._turns.values()), default=0)
 
+    def lacking(self, turn: Turn) -> list[Shortage]:
+        """What there is too little of for a turn, and for those before it that keep it waiting."""
+        needed = dict(turn.claim.amounts)
+        before = [each for each in self._waiting if _order(each) < _order(turn)]
+        for each in sorted(before, key=_order, reverse=True):
+            amounts = each.claim.amounts
+            if not needed.keys().isdisjoint(amounts):
+                needed |= {name: max(needed.get(name, 0), amounts[name]) for name in amounts}
+        found: list[Shortage] = []
+        for name, amount in needed.items():
+            missing = amount - (self.available(name) - self._used.get(name, 0))
+            if missing > 0:
+                found.append(Shortage(missing, self._holders(name)))
+        return found
+
+    def _holders(self, name: str) -> list[tuple[object, int]]:
+        return [
+            (each.owner, each.claim.amounts[name])
+            for each in self._turns.values()
+            if each.has and name in each.claim.amounts
+        ]
+
     def ask(self, turn: Turn) -> None:
         """Grant at once if nobody is before it and there is enough, else let it wait."""
         turn.waits = True
@@ -104,6 +135,7 @@ class Resources:
 
     def give_back(self, turn: Turn, *, again: bool = False) -> None:
         """What a turn had is free again; `again`: it is asked for once more."""
+        turn.has = False
         for name, amount in turn.claim.amounts.items():
             self._used[name] -= amount
         if again:
@@ -127,7 +159,7 @@ class Resources:
             self._waiting.remove(turn)
             for name, amount in amounts.items():
                 self._used[name] = self._used.get(name, 0) + amount
-            turn.waits, turn.held = False, True
+            turn.waits, turn.has, turn.held = False, True, True
             if turn is not asking:
                 turn.wake()
 

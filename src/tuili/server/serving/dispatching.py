@@ -15,10 +15,11 @@ from functools import partial
 from typing import Final
 
 from tuili.errors import DeadlineExceeded, TuiliError
-from tuili.server.execution.pending import Pending, Process
+from tuili.server.execution.pending import Pending
 from tuili.server.execution.running import InstanceDied, Outcome, Runner, execute
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.scheduling.admission import Expectation
+from tuili.server.scheduling.deadlock import AnyOf, Need, Turns
 from tuili.server.scheduling.gathering import Gather
 from tuili.server.scheduling.holding import Hold
 from tuili.server.scheduling.layout import Layout
@@ -70,6 +71,7 @@ class Dispatcher:
         self._groups = {runner: at // each for at, runner in enumerate(instances) if groups}
         # The turns of instances that share resources with those of other models.
         self._turns: dict[Runner, Turn] = {}
+        self._resources: Resources | None = None
         self._queue = policies.queue
         self._answers = answers
         self._finisher = finisher
@@ -140,17 +142,21 @@ class Dispatcher:
 
     def share(self, resources: Resources, claims: Mapping[Runner, Claim]) -> None:
         """These instances run only when they have what they claim of the resources."""
+        self._resources = resources
         for instance, claim in claims.items():
-            self._turns[instance] = resources.join(claim, self.wake)
+            self._turns[instance] = resources.join(claim, self.wake, instance.process)
 
-    def leave(self, resources: Resources) -> None:
-        """Give up all turns."""
-        for turn in self._turns.values():
-            resources.leave(turn)
-        self._turns.clear()
+    def leave(self, instances: Sequence[Runner]) -> None:
+        """Give up the turns of these instances."""
+        if self._resources is not None:
+            for instance in instances:
+                self._resources.leave(self._turns.pop(instance))
 
     def add(self, instances: Sequence[Runner], *, hosts: int = 0) -> None:
-        """More instances are there."""
+        """More instances are there, which claim what the last of those before them does."""
+        if self._resources is not None:
+            claim = self._turns[self.instances[-1]].claim
+            self.share(self._resources, dict.fromkeys(instances, claim))
         self.instances += instances
         self._free += instances
         self._hosts += hosts
@@ -163,6 +169,7 @@ class Dispatcher:
         if any(each in self._running or self._open[each] for each in instances):
             return False
         self._going = frozenset()
+        self.leave(instances)
         self.instances = [each for each in self.instances if each not in instances]
         self._hosts -= hosts
         return True
@@ -205,9 +212,15 @@ class Dispatcher:
             outcome = await rehearsed(partial(self._run_beside, runner), item, many=many)
             self._learn(item.elements, outcome, on_loop=False)
 
-    def processes(self) -> frozenset[Process | None]:
-        """The processes of the instances that are there; None for this one."""
-        return frozenset(each.process for each in self.instances if each.available)
+    def needs(self) -> list[Need]:
+        """What must happen before a request that waits runs: an instance, and its turn."""
+        there = [each for each in self.instances if each.available]
+        if not there:
+            return []
+        found: list[Need] = [AnyOf({each.process for each in there})]
+        if self._turns:
+            found.append(Turns([(each.process, self._turns[each].lacks()) for each in there]))
+        return found
 
     # ---- the end
     async def wait_idle(self, timeout_s: float | None) -> bool:
@@ -250,7 +263,7 @@ class Dispatcher:
         for at in reversed(range(len(self._free))):
             runner = self._free[at]
             turn = self._turns.get(runner)
-            if runner.behind_caller or (turn is not None and not turn.take()):
+            if runner.behind_caller or (turn is not None and not self._comes(runner)):
                 continue
             batch = queue.take(now, self._groups[runner])
             if batch:
@@ -275,10 +288,17 @@ class Dispatcher:
         if not len(self._queue):
             return True
         for at in reversed(range(len(self._free))):
-            if self._turns[self._free[at]].take():
+            if self._comes(self._free[at]):
                 self._free.append(self._free.pop(at))
                 return True
         return False
+
+    def _comes(self, runner: Runner) -> bool:
+        return not self._idles(runner) and self._turns[runner].take()
+
+    def _idles(self, runner: Runner) -> bool:
+        """Whether a runner would keep what it claims while it waits behind another."""
+        return runner.behind and bool(self._turns[runner].claim.amounts)
 
     def _prefer_idle(self) -> None:
         """Move a runner whose process has nothing to do to the end of the free ones.
@@ -369,6 +389,9 @@ class Dispatcher:
             batch,
             lambda outcome: self._finish_beside(instance, batch, size, left, outcome),
         )
+        for other in self._free if self._turns else ():
+            if self._idles(other):
+                self._turns[other].drop()
         return False
 
     def _lay_out(self, batch: list[Pending]) -> Outcome | None:

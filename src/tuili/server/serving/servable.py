@@ -24,11 +24,12 @@ from tuili.errors import (
 from tuili.runtime.cpu import available_threads
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.hosts import Host
-from tuili.server.execution.pending import Pending, Process, Reply, StreamReply, Ticket
+from tuili.server.execution.pending import Pending, Reply, StreamReply, Ticket
 from tuili.server.execution.running import Runner
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature, prefix
+from tuili.server.scheduling.deadlock import Need
 from tuili.server.scheduling.gathering import Gather
 from tuili.server.scheduling.ordering import Order
 from tuili.server.scheduling.placement import Placement
@@ -87,7 +88,6 @@ class Servable:
         self._queue = self._new_queue()
         self._answers = self._new_answers()
         self._dispatcher = self._new_dispatcher(instances)
-        self._resources = resources
         if resources is not None and claims:
             self._dispatcher.share(resources, claims)
         self.before_close: Callable[[], Awaitable[None]] = _nothing
@@ -375,9 +375,9 @@ class Servable:
         """How long a sequence may be idle; 0 for a model without."""
         return 0.0 if self._terms.sequences is None else self._terms.sequences.idle_s
 
-    def processes(self) -> frozenset[Process | None]:
-        """The processes of the instances that answer now; None for this one."""
-        return self._dispatcher.processes()
+    def needs(self) -> list[Need]:
+        """What must happen before its instances run what waits."""
+        return self._dispatcher.needs()
 
     def pending(self) -> int:
         """How many requests wait."""
@@ -468,8 +468,7 @@ class Servable:
             self._answers.fail(item, Unavailable("the model was unloaded"), "REJECTED")
         self._dispatcher.stop()
         await self.drain()
-        if self._resources is not None:
-            self._dispatcher.leave(self._resources)
+        self._dispatcher.leave(self._dispatcher.instances)
         await asyncio.gather(
             *(asyncio.to_thread(each.close) for each in self._dispatcher.instances)
         )
