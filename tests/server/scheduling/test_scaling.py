@@ -80,6 +80,42 @@ def test_a_backlog_counts_as_load():
     assert scaler.wanted(200, 0.0, 0.0) == 3
 
 
+def seconds_until_done(start_s, told):
+    """How long the backlog of a load that begins at once lasts, looked at every second."""
+    scaler = Scaler(Elasticity(1, 32))
+    running, starting, backlog, ready = 1, [], 0.0, None
+    for second in range(300):
+        ready, starting = (
+            [at for at in starting if at <= second],
+            [a for a in starting if a > second],
+        )
+        running += len(ready)
+        if ready and told:
+            scaler.started(start_s)
+        done = min(backlog + 80, running / RUN_S)
+        backlog += 80 - done
+        scaler.tick(80, done * RUN_S, round(done), second, second)
+        if second > 1 and not backlog:
+            return second
+        there = running + len(starting)
+        wanted = min(scaler.wanted(round(backlog), second, second), 2 * there)
+        starting += [second + start_s] * (wanted - there)
+    return math.inf
+
+
+@pytest.mark.parametrize("start_s", [0.3, 5.0])
+def test_a_backlog_is_done_in_about_the_time_that_an_instance_takes_to_start(start_s):
+    assert seconds_until_done(start_s, told=True) < 0.7 * seconds_until_done(start_s, told=False)
+
+
+def test_what_waits_for_a_moment_only_is_no_reason_for_more_instances():
+    scaler = Scaler(Elasticity(1, 8))
+    scaler.started(0.1)
+    scaler.tick(1, RUN_S, 1, 0.0, 0.0)
+    assert [scaler.wanted(waiting, 0.0, 0.0) for waiting in (0, 20, 0, 20)] == [1] * 4
+    assert scaler.wanted(20, 0.0, 0.0) == 2
+
+
 def test_a_forecast_is_the_usual_day_times_how_today_compares():
     forecast = Forecast(season_s=24.0, bins=24)
     for moment in range(48):

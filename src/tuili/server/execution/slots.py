@@ -74,6 +74,7 @@ class HostSlot:
         self._batch: Sequence[Pending] = ()
         self._started_ns = 0
         self._joined_ns = 0
+        self._begun_ns = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -107,7 +108,7 @@ class HostSlot:
         done: Callable[[Outcome], None],
     ) -> None:
         """Write the batch into the slot and ring; `done` is called on the loop."""
-        self._started_ns = time.monotonic_ns()
+        self._started_ns, self._begun_ns = time.monotonic_ns(), 0
         try:
             tensors = self.memory.write(_parts(batch))
             order = Run(self._index, self.memory.capacity, tensors)
@@ -138,6 +139,7 @@ class HostSlot:
 
     def run_begins(self) -> None:
         """The child came to this slot: from now on it may be called hung."""
+        self._begun_ns = time.monotonic_ns()
         if self._host.run_timeout_s:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._host.run_timeout_s, self._host.hung)
@@ -247,9 +249,14 @@ class HostSlot:
         return Answered(self._outputs(one.tensors, capacity), one.parameters)
 
     def _outcome(self, answer: Done | DoneEach) -> Outcome:
-        """The run counts as long as the child says; the way there and back is not the model's."""
-        done_ns = self._joined_ns + answer.run_ns
-        found = Outcome(self._started_ns, self._joined_ns, done_ns, {})
+        """The run counts as long as the child says; the way there and back is not the model's.
+
+        What was written while another slot's run lasted waited for that, as it would in the queue.
+        """
+        behind_ns = max(self._begun_ns - self._joined_ns, 0)
+        joined_ns = self._joined_ns + behind_ns
+        done_ns = joined_ns + answer.run_ns
+        found = Outcome(self._started_ns + behind_ns, joined_ns, done_ns, {})
         if isinstance(answer, Done):
             found.outputs = self._outputs(answer.tensors, answer.capacity)
         else:

@@ -111,6 +111,7 @@ class Elastic:
         )
 
     async def _grow(self, number: int) -> None:
+        began = time.monotonic()
         loading = asyncio.ensure_future(off_loop(self._another, number))
         try:
             added = await asyncio.shield(loading)
@@ -126,6 +127,7 @@ class Elastic:
             # The servable ends, and what is on its way has nowhere to go.
             loading.add_done_callback(_discard)
             raise
+        self._scaler.started(time.monotonic() - began)
         self._added.append(added)
         self._servable.grow(*added)
         _log.info("%s: %d instances", self._servable.signature.model, self.instances)

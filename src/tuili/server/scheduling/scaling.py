@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from math import ceil
+from typing import Final
 
 from tuili.server.scheduling.forecast import Forecast
 from tuili.server.scheduling.gain import Gain
+
+# A backlog is not worth an instance that has nothing to do a second later.
+_LEAST_DRAIN_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class Scaler:
 
     More come at once, by the load of the last seconds or the one expected within `lead_s`; fewer
     only after they would have been enough for `patience_s`, or where the last ones brought nothing
-    (`gain.py`). Queued work counts as load: it is to be done within `lead_s`.
+    (`gain.py`). Queued work counts as load: it is to be done within `lead_s`, or, if it is there at
+    two looks, within the time that an instance was seen to take for its start.
     """
 
     def __init__(self, elasticity: Elasticity, forecast: Forecast | None = None) -> None:
@@ -37,6 +42,12 @@ class Scaler:
         self._needs: deque[tuple[float, int]] = deque()
         self._at: float | None = None
         self._gain = Gain()
+        self._start_s: float | None = None
+        self._waited = 0
+
+    def started(self, seconds: float) -> None:
+        """An instance that was added took so long until it could answer."""
+        self._start_s = seconds
 
     def tick(
         self,
@@ -68,7 +79,7 @@ class Scaler:
     def wanted(self, waiting: int, now: float, calendar: float) -> int:
         """How many instances there should be, with `waiting` requests in the queue."""
         bounds = self.elasticity
-        rate = self._rate + waiting / bounds.lead_s
+        rate = self._rate + self._rate_of(waiting)
         if self.forecast is not None:
             rate = max(rate, self.forecast.peak(calendar + bounds.lead_s, calendar))
         need = ceil(rate * self._request_s / bounds.busy - 1e-9)
@@ -79,3 +90,12 @@ class Scaler:
         wanted = max(recent for _, recent in self._needs)
         worth = self._gain.most(now)
         return wanted if worth is None else max(min(wanted, worth), bounds.least)
+
+    def _rate_of(self, waiting: int) -> float:
+        """The rate at which a backlog is to be done; what a moment brought is gone in the next."""
+        lasts, self._waited = min(waiting, self._waited), waiting
+        lead_s = self.elasticity.lead_s
+        if self._start_s is None:
+            return waiting / lead_s
+        drain_s = min(max(self._start_s, _LEAST_DRAIN_S), lead_s)
+        return max(waiting / lead_s, lasts / drain_s)
