@@ -205,10 +205,10 @@ class Launcher:
         elasticity = elasticity_of(config)
         if elasticity is None:
             return
-        if prepared.sequences is not None or self._resources is not None:
+        if prepared.sequences is not None:
             raise InvalidModel(
-                f"model '{config.name}': max_instances works neither with sequences, which belong "
-                "to their instance, nor with a rate limit"
+                f"model '{config.name}': max_instances does not work with sequences, which belong "
+                "to their instance"
             )
         loop = asyncio.get_running_loop()
 
