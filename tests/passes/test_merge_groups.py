@@ -12,11 +12,11 @@ from tuili.passes.merge_groups import merge_groups
 from tuili.tensors import DType
 
 
-def conv(channels: int, outputs: int, groups: int) -> Graph:
+def conv(channels: int, outputs: int, groups: int, taps: int = 3) -> Graph:
     rng = np.random.default_rng(0)
     graph = Graph()
     x = graph.add_input("x", TensorType(DType.F32, (1, channels, 5, 6)))
-    weights = rng.standard_normal((outputs, channels // groups, 3, 3)).astype(np.float32)
+    weights = rng.standard_normal((outputs, channels // groups, taps, taps)).astype(np.float32)
     w = graph.add_constant(weights, "w")
     graph.set_outputs([graph.add("Conv", [x, w, None], {"group": groups}, outputs=["y"]).output])
     infer(graph)
@@ -43,3 +43,13 @@ def test_thin_groups_become_whole_blocks(
 )
 def test_other_groups_stay(channels: int, outputs: int, groups: int) -> None:
     assert not merge_groups(conv(channels, outputs, groups), 16)
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "groups", "stays"),
+    [(60, 240, 3, True), (240, 60, 3, True), (80, 40, 8, True), (64, 64, 16, False)],
+)
+def test_groups_of_one_tap_stay_where_zeros_cost_more(
+    channels: int, outputs: int, groups: int, stays: bool
+) -> None:
+    assert merge_groups(conv(channels, outputs, groups, taps=1), 8) is not stays

@@ -52,6 +52,14 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ["Relu"],
     ),
     "an identity between input and output stays": ("%y = Identity(%x)\n return %y", ["Identity"]),
+    "what is rounded once more is not rounded before": (
+        "%y = Cast(%x) {to=f16}\n return %y",
+        ["Cast"],
+    ),
+    "what is read as rounded stays so": (
+        "%a = Cast(%x) {to=f16}\n %b = Cast(%a) {to=f32}\n %y = ReduceSum(%b)\n return %a, %y",
+        ["RoundTo", "ReduceSum", "Cast"],
+    ),
     "a neutral operand goes": (
         "%o = constant f32[] [1.0]\n %a = Mul(%x, %o)\n %y = Relu(%a)\n return %y",
         ["Relu"],

@@ -79,6 +79,17 @@ class Epilogue:
 
         return self._print(acc, load, vector=True, rounds=rounds)
 
+    def beside(self, acc: str, full: str, channel: str) -> tuple[list[str], str]:
+        """Statements and the result for V neighbours of one channel in `acc`."""
+        index = {"scalar": "0", "channel": channel}
+
+        def load(operand: _Operand) -> str:
+            if operand.kind == "full":
+                return f"v_load{operand.codes}({operand.name} + {full})"
+            return f"v_set1({operand.name}[{index[operand.kind]}])"
+
+        return self._print(acc, load, vector=True)
+
     def scalar(self, acc: str, full: str, channel: str) -> tuple[list[str], str]:
         """Statements and the result for one output in `acc`."""
         index = {"scalar": "0", "full": full, "channel": channel}

@@ -102,7 +102,8 @@ def print_body(
     for node in body.nodes if rounds else body.nodes[:-1]:
         inputs = tuple(None if value is None else names[value] for value in node.inputs)
         form, is_centred = Form(vector, _operand_type(node)), vector and node in centred
-        text = _print_node(Operation(node, form, inputs, found, is_centred))
+        is_stored = vector and not node.output.users
+        text = _print_node(Operation(node, form, inputs, found, is_centred, is_stored))
         if codes and node.op == "Mul" and node.output.dtype is DType.F32:
             text = f"{'v' if vector else 's'}_exact({text})"  # not fused into a sum
         name = f"{prefix}{len(statements)}"
@@ -180,5 +181,7 @@ def _print_node(operation: Operation) -> str:
     # Cast has rounded already.
     cast = node.op in ("Cast", "CastLike")
     if operation.form.vector and node.output.dtype in HALVES and not cast:
+        if operation.is_stored:
+            return text
         return f"v_round_{node.output.dtype.value}({text})"
     return text if operation.form.vector or cast else rounded(node.output.dtype, text)

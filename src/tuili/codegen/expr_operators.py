@@ -69,6 +69,7 @@ class Operation:
     args: tuple[str | None, ...]
     known: Mapping[Value, Array]
     is_centred: bool = False  # its codes are without their zero point
+    is_stored: bool = False  # nothing else reads its result, and stores round
 
     def arg(self, index: int) -> str:
         """The C of an input; raises Unsupported when it is missing."""
@@ -159,7 +160,8 @@ def _cast(operation: Operation) -> str:
         return f"{value} != v_set1(0.0f)"
     if source is DType.BOOL:
         return f"v_select({value}, v_set1(1.0f), v_set1(0.0f))"
-    return f"v_round_{target.value}({value})" if target in HALVES else value
+    rounds = target in HALVES and not operation.is_stored
+    return f"v_round_{target.value}({value})" if rounds else value
 
 
 def _round_to(operation: Operation) -> str:

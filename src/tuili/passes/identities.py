@@ -53,6 +53,14 @@ def _same_type(node: Node, contents: Contents) -> bool:
     return node.required(0).type == node.output.type
 
 
+def _is_rounded_below(node: Node, contents: Contents) -> bool:
+    """Whether every reader rounds to the same type: twice is once."""
+    readers = node.output.users
+    kind = attr(node, "to")
+    same = (each.op in ("Cast", "RoundTo") and attr(each, "to") is kind for each in readers)
+    return bool(readers) and not node.output.is_output and all(same)
+
+
 def _no_permutation(node: Node, contents: Contents) -> bool:
     shape = _shape(node.required(0))
     if shape is None:
@@ -101,6 +109,7 @@ RULES: dict[str, Predicate] = {
     "Dropout": _is_dropout_at_rest,
     "Cast": _same_type,
     "CastLike": _same_type,
+    "RoundTo": _is_rounded_below,
     "Reshape": _keeps_shape,
     "Squeeze": _keeps_shape,
     "Unsqueeze": _keeps_shape,

@@ -3,6 +3,7 @@
 Joined groups have block-diagonal weights: some products with zero buy whole vectors. Eight channels
 a group on 16 lanes cost twice the arithmetic, and run many times faster than one lane at a time.
 A few groups that never fill whole vectors, three of 20 channels, become one for the same reason.
+Groups of a single tap stay as they are: as products of matrices they need no whole vectors.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 
 from tuili.ir import Graph, Node, TensorType
 from tuili.ops.table import attr
-from tuili.tensors import Array, DType
+from tuili.tensors import Array, DType, numel
 
 MOST_ZEROS = 8  # times the arithmetic
 MOST_DENSE = 4  # groups of any size that become one
@@ -41,7 +42,16 @@ def _joined(node: Node, block: int) -> int:
         return 0
     fits = (n for n in range(2, MOST_ZEROS + 1) if groups % n == 0)
     whole = groups if groups <= MOST_DENSE else 0
-    return next((n for n in fits if n * inputs % block == 0 and n * outputs % block == 0), whole)
+    count = next((n for n in fits if n * inputs % block == 0 and n * outputs % block == 0), whole)
+    return 0 if numel(weights.shape[2:]) == 1 and _is_cheaper_alone(outputs, count) else count
+
+
+def _is_cheaper_alone(outputs: int, count: int) -> bool:
+    """Whether products of a single tap, group by group, cost less than those with zeros.
+
+    Every input is copied beside its neighbours first, which takes the time of four outputs.
+    """
+    return outputs >= 4 and outputs + 4 < outputs * count * 3 // 4
 
 
 def _merge(graph: Graph, node: Node, count: int) -> None:

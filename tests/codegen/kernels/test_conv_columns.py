@@ -155,3 +155,15 @@ def test_epilogue(op: str) -> None:
         bias=normal(10), layout="", epilogue=scalar_body("Relu", extra=1), residual=True,
     )  # fmt: skip
     check(node, HERE[0], values, family="conv_columns")
+
+
+@pytest.mark.parametrize("target", HERE, ids=lambda target: target.name)
+def test_epilogue_in_vectors_of_pixels(target: Target) -> None:
+    """Whole panels of three groups: an operand of the output's shape, one number for a channel."""
+    node, values = window_node(
+        "Conv", target, (2, 6, 13, 17), {"group": 3}, weights=weights_of(15, 2, 1, 1),
+        bias=normal(15), layout="", epilogue=scalar_body("Relu", extra=2), residual=True,
+    )  # fmt: skip
+    each_channel = node.graph.add_constant(normal(15, 1, 1), "c")
+    node.set_inputs([*node.inputs, each_channel])
+    check(node, target, values, family="conv_columns")

@@ -131,15 +131,19 @@ class ProductText:
     def _finish(self, names: list[list[str]]) -> list[str]:
         """Bias, epilogue and store: in vectors where pixels lie side by side, else one by one."""
         apart = self._one_by_one(names)
-        if self.is_spread or not self.epilogue.empty:
+        if self.is_spread:
             return apart
         lines = ["if (used == COLS) {"]
         for r, row in enumerate(names):
             m = f"g * GM + row + {r}"
-            lines.append(f"    float *const yr{r} = y + ((n * G * GM) + {m}) * PIX + first;")
+            lines.append(
+                f"    const int64_t m{r} = {m}, at{r} = (n * G * GM + m{r}) * PIX + first;"
+            )
             for v, name in enumerate(row):
-                value = f"{name} + v_set1(bias[{m}])" if self.has_bias else name
-                lines.append(f"    v_store(yr{r} + {v} * V, {value});")
+                value = f"{name} + v_set1(bias[m{r}])" if self.has_bias else name
+                at = f"at{r} + {v} * V"
+                statements, result = self.epilogue.beside(value, at, f"m{r}")
+                lines += indent([*statements, f"v_store(y + {at}, {result});"])
         return [*lines, "} else {", *indent(apart), "}"]
 
     def _one_by_one(self, names: list[list[str]]) -> list[str]:
