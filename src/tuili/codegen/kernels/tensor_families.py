@@ -20,7 +20,7 @@ from tuili.codegen.kernels.movement import strided as movement
 from tuili.codegen.kernels.quantized import dynamic as quantize
 from tuili.codegen.kernels.recurrent import coded
 from tuili.codegen.kernels.recurrent import steps as recurrent
-from tuili.codegen.kernels.reductions import line_norm, norm, reduce, search, softmax
+from tuili.codegen.kernels.reductions import arg, line_norm, norm, reduce, search, softmax
 from tuili.codegen.kernels.sampling import grid_sample, resize, roi_align
 from tuili.codegen.kernels.signals import dft
 
@@ -44,7 +44,7 @@ TENSOR_FAMILIES: dict[str, tuple[Family, ...]] = {
     **dict.fromkeys(("Dims", "Shape", "Size"), (_KNOWN,)),
     **dict.fromkeys(reduce.OPERATORS, (_REDUCE,)),
     **dict.fromkeys(("Softmax", "LogSoftmax"), (_SOFTMAX,)),
-    **dict.fromkeys(("ArgMax", "ArgMin"), (Family("arg", search.emit_arg, search.supports),)),
+    **dict.fromkeys(("ArgMax", "ArgMin"), (Family("arg", arg.emit_arg, search.supports),)),
     **dict.fromkeys(("CumSum", "CumProd"), (_CUMULATIVE,)),
     "com.microsoft::CDist": (Family("distance", distance.emit, distance.supports),),
     "CoupledPairs": (Family("coupling", coupling.emit, coupling.supports),),

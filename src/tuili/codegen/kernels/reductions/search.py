@@ -1,4 +1,4 @@
-"""ArgMax, ArgMin, TopK, CumSum, CumProd: along one axis, one line per grid item."""
+"""TopK, CumSum, CumProd: along one axis, one line per grid item."""
 
 from __future__ import annotations
 
@@ -16,79 +16,17 @@ def supports(node: Node, ctx: Context) -> bool:
     return is_native(x.dtype) and not x.layout
 
 
-def _split(shape: tuple[Dim, ...], axis: int) -> tuple[Dim, Dim, Dim]:
+def split_at(shape: tuple[Dim, ...], axis: int) -> tuple[Dim, Dim, Dim]:
+    """How many elements lie outside of an axis, along it and inside of it."""
     return numel(shape[:axis]), shape[axis], numel(shape[axis + 1 :])
 
 
 SIDE = 64  # lines along an outer axis that are walked together: their elements are neighbours
 
-_SIDE = f"""const int64_t pieces = (INNER + {SIDE - 1}) / {SIDE}, first = item % pieces * {SIDE};
+BESIDE = f"""const int64_t pieces = (INNER + {SIDE - 1}) / {SIDE}, first = item % pieces * {SIDE};
     const int64_t at = item / pieces * LENGTH * INNER + first;
     const int64_t count = tl_min({SIDE}, INNER - first);"""
-_LINE = "const int64_t at = item / INNER * LENGTH * INNER + item % INNER;"
-
-
-def emit_arg(node: Node, ctx: Context) -> None:
-    """The place of the extreme; a NaN counts as the extreme, as NumPy has it."""
-    x, y = node.required(0), node.output
-    axis = int(attr(node, "axis")) % max(len(x.shape), 1)
-    outer, length, inner = _split(x.shape, axis) if x.shape else (1, 1, 1)
-    if 0 in y.shape:
-        return
-    last = bool(attr(node, "select_last_index"))
-    sign = ">" if node.op == "ArgMax" else "<"
-    wins = f"e {sign}{'=' if last else ''} best"
-    if x.dtype.is_float:
-        wins = f"{wins} || (e != e && {'1' if last else 'best == best'})"
-        if last:
-            wins = f"({wins}) && !(best != best && e == e)"
-    k = KernelBuilder(ctx, node, f"{node.op.lower()}_{x.dtype.value}")
-    k.read("x", x)
-    k.write("y", y)
-    k.dims("LENGTH INNER", (length, inner))
-    if inner != 1:
-        k.body(_args_beside(register_type(x.dtype), x.dtype, wins))
-        k.emit(
-            grid=outer * ceil_div(inner, SIDE), flops=numel(x.shape) * 2, bytes=size_of(x.tensor)
-        )
-        return
-    k.body(
-        f"""
-for (int64_t item = begin; item < end; item++) {{
-    {_LINE}
-    {register_type(x.dtype)} best = {loaded(x.dtype, "x[at]")};
-    int64_t place = 0;
-    for (int64_t i = 1; i < LENGTH; i++) {{
-        const {register_type(x.dtype)} e = {loaded(x.dtype, "x[at + i * INNER]")};
-        if ({wins}) {{
-            best = e;
-            place = i;
-        }}
-    }}
-    y[item] = place;
-}}"""
-    )
-    k.emit(grid=outer * inner, flops=numel(x.shape) * 2, bytes=size_of(x.tensor))
-
-
-def _args_beside(kind: str, dtype: DType, wins: str) -> str:
-    return f"""
-for (int64_t item = begin; item < end; item++) {{
-    {_SIDE}
-    {kind} bests[{SIDE}];
-    int64_t places[{SIDE}];
-    for (int64_t c = 0; c < count; c++)
-        bests[c] = {loaded(dtype, "x[at + c]")}, places[c] = 0;
-    for (int64_t i = 1; i < LENGTH; i++)
-        for (int64_t c = 0; c < count; c++) {{
-            const {kind} e = {loaded(dtype, "x[at + i * INNER + c]")}, best = bests[c];
-            const int win = {wins};
-            bests[c] = win ? e : best;
-            places[c] = win ? i : places[c];
-        }}
-    for (int64_t c = 0; c < count; c++)
-        y[item / pieces * INNER + first + c] = places[c];
-}}"""
+LINE = "const int64_t at = item / INNER * LENGTH * INNER + item % INNER;"
 
 
 def emit_cumulative(node: Node, ctx: Context) -> None:
@@ -99,7 +37,7 @@ def emit_cumulative(node: Node, ctx: Context) -> None:
         raise Unsupported(f"{node.label}: its axis is not known when the model is compiled")
     if 0 in y.shape:
         return
-    outer, length, inner = _split(x.shape, axes[0] % len(x.shape))
+    outer, length, inner = split_at(x.shape, axes[0] % len(x.shape))
     dtype = x.dtype
     sign, start = ("+", "0") if node.op == "CumSum" else ("*", "1")
     wide = register_type(dtype) if dtype.is_float else "uint64_t"
@@ -122,7 +60,7 @@ def emit_cumulative(node: Node, ctx: Context) -> None:
 
 _CUMULATED = f"""
 for (int64_t item = begin; item < end; item++) {{{{
-    {_LINE}
+    {LINE}
     {{wide}} total = {{start}};
     for (int64_t i = 0; i < LENGTH; i++) {{{{
         const int64_t p = at + ({{place}}) * INNER;
@@ -133,7 +71,7 @@ for (int64_t item = begin; item < end; item++) {{{{
 
 _CUMULATED_BESIDE = f"""
 for (int64_t item = begin; item < end; item++) {{{{
-    {_SIDE}
+    {BESIDE}
     {{wide}} totals[{SIDE}];
     for (int64_t c = 0; c < count; c++)
         totals[c] = {{start}};
@@ -152,7 +90,7 @@ def emit_top_k(node: Node, ctx: Context) -> None:
     if 0 in values.shape:
         return
     axis = int(attr(node, "axis")) % len(x.shape)
-    outer, length, inner = _split(x.shape, axis)
+    outer, length, inner = split_at(x.shape, axis)
     dtype = x.dtype
     real = register_type(dtype)
     sign = ">" if attr(node, "largest") else "<"
@@ -175,7 +113,7 @@ def emit_top_k(node: Node, ctx: Context) -> None:
         f"""
 tl_entry *const heap = (tl_entry *){heap};
 for (int64_t item = begin * {items}; item < end * {items}; item++) {{
-    {_LINE}
+    {LINE}
     const int64_t to = item / INNER * K * INNER + item % INNER;
     int64_t count = 0;
     for (int64_t i = 0; i < LENGTH; i++) {{
