@@ -248,10 +248,18 @@ static inline double tl_mod_float(double a, double b)
     const double r = fmod(a, b);
     return r == 0 ? copysign(0.0, b) : (r < 0) != (b < 0) ? r + b : r;
 }
+#ifdef TL_GCC_X86 /* its instruction has the same idea of what is too large */
+static inline int64_t tl_to_int(double x)
+{
+    typedef double two __attribute__((vector_size(16)));
+    return __builtin_ia32_cvttsd2si64((two){x});
+}
+#else
 static inline int64_t tl_to_int(double x)
 {
     return x >= -0x1p63 && x < 0x1p63 ? (int64_t)x : INT64_MIN;
 }
+#endif
 /* The low bits of tl_to_int, exact without numbers of 64 bits or a branch: loops are vectors. */
 static inline int32_t tl_to_i32(float x)
 {
