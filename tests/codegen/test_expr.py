@@ -91,6 +91,12 @@ for kind, tolerance in ((np.float32, 4e-6), (np.float64, 1e-12), (np.float16, 2e
     CASES[f"many {label}"] = Case("Max", [reals(kind), reals(kind), reals(kind)])
     CASES[f"Sum {label}"] = Case("Sum", [tame(kind)] * 3, tolerance=tolerance)
     CASES[f"Mean {label}"] = Case("Mean", [tame(kind), tame(kind), tame(kind)], tolerance=tolerance)
+ANY = RANDOM.integers(0, 2**32, (2, 40_000), np.uint64).astype(np.uint32).view(np.float32)
+CASES["fmod of any floats"] = Case("Mod", [ANY[0], ANY[1]], {"fmod": 1}, tolerance=0)
+CASES["fmod of near floats"] = Case(
+    "Mod", [tame() * 3e4, np.resize(np.float32([0.7, -3, 1e-3, 0.25]), tame().shape)], {"fmod": 1},
+    tolerance=0,
+)  # fmt: skip
 for kind in INTEGERS:
     label = np.dtype(kind).name
     for op in WHOLE:

@@ -198,7 +198,8 @@ def _mod(operation: Operation) -> str:
     first, second = operation.arg(0), operation.arg(1)
     dtype, truncates = operation.form.dtype, bool(operation.attribute("fmod"))
     if dtype.is_float:
-        function = "fmod" if truncates else "tl_mod_float"
+        rest = "fmod" if dtype is DType.F64 else "tl_fmod_float"
+        function = rest if truncates else "tl_mod_float"
     elif dtype.is_unsigned_int:
         function = "tl_umod"
     else:

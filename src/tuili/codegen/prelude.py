@@ -243,6 +243,15 @@ static inline int64_t tl_mod(int64_t a, int64_t b)
 }
 static inline uint64_t tl_udiv(uint64_t a, uint64_t b) { return b == 0 ? 0 : a / b; }
 static inline uint64_t tl_umod(uint64_t a, uint64_t b) { return b == 0 ? 0 : a % b; }
+/* The rest of floats. Their quotient, below 2^26, is further from the next whole number than a
+   double rounds, and no product or difference of these numbers rounds at all. */
+static inline double tl_fmod_float(double a, double b)
+{
+    const double q = a / b;
+    if (fabs(q) < 0x1p26 && fabs(b) < INFINITY)
+        return copysign(fabs(a - (double)(int64_t)q * b), a);
+    return fmod(a, b);
+}
 static inline double tl_mod_float(double a, double b)
 {
     const double r = fmod(a, b);

@@ -38,11 +38,17 @@ for op in ("Sum", "Mean", "L1", "L2", "SumSquare", "Prod", "Max", "Min", "LogSum
             "Reduce" + op, [np.arange(1, 25).reshape(2, 3, 4).astype(np.int32), whole(1)]
         )
     CASES[f"{op}64"] = Case("Reduce" + op, [floats(2, 3, 4).astype(np.float64), whole(1)])
-    for ax, size in (((2,), 75), ((1,), 83), ((0, 2), 37), ((0, 1), 128), ((2,), 3)):
+    for ax, size in (((2,), 75), ((1,), 83), ((1,), 301), ((0, 2), 37), ((0, 1), 128), ((2,), 3)):
         CASES[f"{op}64 {ax} {size}"] = Case(
             "Reduce" + op, [floats(3, 40, size).astype(np.float64), whole(*ax)], tolerance=1e-12
         )
-    CASES[f"{op}beside"] = Case("Reduce" + op, [floats(2, 41, 600), whole(1)], tolerance=2e-5)
+    for size in (20, 41):  # results side by side, and in strips
+        CASES[f"{op}beside{size}"] = Case(
+            "Reduce" + op, [floats(2, size, 600), whole(1)], tolerance=2e-5
+        )
+    CASES[f"{op}strips"] = Case(
+        "Reduce" + op, [floats(3, 2, 33, 1030), whole(0, 2)], tolerance=5e-5
+    )
     if op != "LogSumExp":
         CASES[f"{op}b"] = Case(
             "Reduce" + op,
@@ -68,7 +74,9 @@ def test_kernel_gives_what_the_operator_means(cases: Cases, name: str) -> None:
 
 
 @pytest.mark.parametrize("target", HERE, ids=lambda each: each.name)
-@pytest.mark.parametrize(("shape", "axis"), [((20_011, 19), 0), ((3, 70_001), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((20_011, 19), 0), ((20_011, 257), 0), ((3, 70_001), 1)]
+)
 def test_rounding_of_long_sums_grows_with_pieces_only(
     target: Target, shape: tuple[int, ...], axis: int
 ) -> None:

@@ -74,9 +74,17 @@ class Loops:
         return [*text, *(f"{'    ' * index}}}" for index in reversed(range(depth)))]
 
     def items(
-        self, kept: Sequence[tuple[Dim, Dim]], lines: Sequence[str], *, outer: str = "item"
+        self,
+        kept: Sequence[tuple[Dim, Dim]],
+        lines: Sequence[str],
+        *,
+        outer: str = "item",
+        many: bool = False,
     ) -> str:
-        """The loop over grid items: `from` is where the elements of place `outer` start."""
+        """The loop over grid items: `from` is where the elements of place `outer` start.
+
+        With `many` the lines say how many items they have done, `items`.
+        """
         head = [f"const int64_t outer = {outer};", "int64_t rest = outer;"]
         terms = ["x"]
         for index, (dim, stride) in reversed(list(enumerate(kept))):
@@ -86,4 +94,5 @@ class Loops:
             terms.append(f"k{index} * KS{index}")
         head += ["(void)rest;", f"const {self.ctype} *const from = {' + '.join(terms)};"]
         text = textwrap.indent("\n".join([*head, *lines]), "    ")
-        return f"for (int64_t item = begin; item < end; item++) {{\n{text}\n}}"
+        loop = "item = begin, items = 1; item < end; item += items" if many else ""
+        return f"for (int64_t {loop or 'item = begin; item < end; item++'}) {{\n{text}\n}}"

@@ -25,10 +25,14 @@ from tuili.tensors import Dim, DType, ceil_div, numel
 
 PIECE = 32  # elements that are added one by one where a vector has those of neighbouring results
 GROUP = 4  # vectors of neighbouring results that are made together
+LEAST_WIDE = 256  # results of a row: a strip of fewer is not worth its memory
+STRIP = 32  # such groups at most that a thread makes together, row after row
+ROWS = 8  # that are added to a strip at a time
 LEAST_ITEMS = 16  # of the grid, where there may be: threads share them
 LONG_PIECE = 8192  # of a row, whose lanes have totals of their own
 
 
+_EACH = "for (int64_t c = 0; c < wide; c++)"
 _PIECES = "for (int64_t l = 0; l < LENGTH; l += {})"
 
 OPERATORS = (*KINDS, "ReduceLogSumExp", "GlobalAveragePool", "GlobalMaxPool")
@@ -89,7 +93,7 @@ def _snake(op: str) -> str:
 def _in_vectors(k: KernelBuilder, kind: Kind, axes: Axes, dtype: DType) -> Dim:
     """Vectors of floats, or of doubles by the same text."""
     is_double = dtype is DType.F64
-    plan = _Reduction(k, kind, axes)
+    plan = _Reduction(k, kind, axes, is_double=is_double)
     if is_double:
         k.support(DOUBLES)
     if axes.reduced and not axes.reduced[-1]:
@@ -108,8 +112,10 @@ def _in_vectors(k: KernelBuilder, kind: Kind, axes: Axes, dtype: DType) -> Dim:
 class _Reduction:
     """The text of one reduction, of floats, and its grid."""
 
-    def __init__(self, k: KernelBuilder, kind: Kind, axes: Axes) -> None:
-        self.kind, self.axes = kind, axes
+    def __init__(
+        self, k: KernelBuilder, kind: Kind, axes: Axes, *, is_double: bool = False
+    ) -> None:
+        self.kind, self.axes, self.is_double = kind, axes, is_double
         self.loops = Loops(k, "float")
 
     def short_rows(self) -> tuple[str, Dim]:
@@ -148,6 +154,8 @@ for (int64_t item = begin; item < end; item++) {{
         """The innermost axis is kept: vectors of results, as many as fill whole cache lines."""
         kept = self.axes.pick(reduced=False)
         inner, outer = kept[-1][0], kept[:-1]
+        if self._is_in_strips(inner):
+            return self._strips(lanes)
         group = _group(inner, numel([dim for dim, _ in outer]), lanes)
         blocks = ceil_div(inner, group * lanes)
         self.loops.declare("INNER BLOCKS", (inner, blocks))
@@ -169,6 +177,74 @@ for (int64_t item = begin; item < end; item++) {{
             ]
         text = self.loops.items(outer, lines, outer="item / BLOCKS")
         return text, numel([dim for dim, _ in outer]) * blocks
+
+    def _is_in_strips(self, inner: Dim) -> bool:
+        length = self._gone()[-1][0]
+        return isinstance(length, int) and length >= PIECE and _is_wide(inner)
+
+    def _strips(self, lanes: int) -> tuple[str, Dim]:
+        """Strips of results, as long as what a thread has to do: memory is read row after row."""
+        kept = self.axes.pick(reduced=False)
+        inner, outer = kept[-1][0], kept[:-1]
+        blocks = ceil_div(inner, GROUP * lanes)
+        self.loops.declare("INNER BLOCKS", (inner, blocks))
+        self.loops.k.scratch(2 * STRIP * GROUP * lanes * (8 if self.is_double else 4))
+        end = self.kind.end.format(t="total[c]", p="s_", count="(float)COUNT")
+        lines = [
+            "const int64_t block = item % BLOCKS;",
+            f"items = tl_min(tl_min(end - item, BLOCKS - block), {STRIP});",
+            f"const int64_t column = block * {GROUP} * V;",
+            f"const int64_t wide = tl_min(items * {GROUP} * V, INNER - column);",
+            f"float *const total = (float *)scratch, *const part = total + {STRIP * GROUP} * V;",
+            f"{_EACH}",
+            f"    total[c] = {self.kind.first};",
+            *self.loops.around(self._gone()[:-1], self._pieces()),
+            f"{_EACH}",
+            f"    y[outer * INNER + column + c] = {end};",
+        ]
+        text = self.loops.items(outer, lines, outer="item / BLOCKS", many=True)
+        return text, numel([dim for dim, _ in outer]) * blocks
+
+    def _pieces(self) -> list[str]:
+        """The innermost reduced loop around a strip: totals of a piece come to those of all."""
+        return [
+            "for (int64_t l = 0; l < LENGTH;) {",
+            f"    const int64_t stop = tl_min(l + {PIECE}, LENGTH);",
+            f"    {_EACH}",
+            f"        part[c] = {self.kind.first};",
+            *indent(self._rows_down(ROWS)),
+            *indent(self._rows_down(1)),
+            f"    {_EACH}",
+            f"        total[c] = {self.kind.join.format(t='total[c]', x='part[c]', p='s_')};",
+            "}",
+        ]
+
+    def _rows_down(self, rows: int) -> list[str]:
+        """Some rows at a time, added to the parts."""
+
+        def add(load: str, store: str) -> list[str]:
+            step = self.kind.step.format(t="p", x="e", p="v_")
+            return [
+                f"vf p = {load.format('part + c')};",
+                *(
+                    f"{{ const vf e = {load.format(f'from + column + at + {r} * STRIDE + c')}; "
+                    f"p = {step}; }}"
+                    for r in range(rows)
+                ),
+                store,
+            ]
+
+        return [
+            f"for (; l + {rows} <= stop; l += {rows}, at += {rows} * STRIDE) {{",
+            "    int64_t c = 0;",
+            "    for (; c + V <= wide; c += V) {",
+            *indent(indent(add("v_load({})", "v_store(part + c, p);"))),
+            "    }",
+            "    if (c < wide) {",
+            *indent(indent(add("v_loadn({}, wide - c)", "v_storen(part + c, p, wide - c);"))),
+            "    }",
+            "}",
+        ]
 
     def _single(self) -> list[str]:
         """One vector of results, which may be a part of one."""
@@ -235,6 +311,11 @@ for (int64_t item = begin; item < end; item++) {{
         gone = self.axes.pick(reduced=True) or [(1, 0)]
         self.loops.declare("LENGTH STRIDE", gone[-1])
         return gone
+
+
+def _is_wide(inner: Dim) -> bool:
+    """Whether rows of results are long enough to be read as strips."""
+    return isinstance(inner, int) and inner >= LEAST_WIDE
 
 
 def _group(inner: Dim, outer: Dim, lanes: int) -> int:
