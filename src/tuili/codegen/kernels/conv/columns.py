@@ -20,10 +20,11 @@ from tuili.codegen.kernels.conv.plain import CONV_SLOTS, supports_plain_conv
 from tuili.codegen.kernels.conv.product import Fill, ProductText, Window, fill_windows
 from tuili.codegen.kernels.conv.shape import window_axes
 from tuili.codegen.kernels.gemm.tile import Tile, rank_tiles
+from tuili.codegen.targets import Target
 from tuili.ir import Node, Value
 from tuili.lower.program import View
 from tuili.ops.table import attr
-from tuili.tensors import DType, ceil_div, numel
+from tuili.tensors import Dim, DType, ceil_div, numel
 
 LEAST_ROWS = 4  # outputs of a group: fewer do not pay for the panel
 PANEL_BYTES = 192 * 1024  # of the second-level cache
@@ -75,6 +76,40 @@ def _fill_windows(k: KernelBuilder, windows: Sequence[Window], tile: Tile) -> Fi
     return fill_windows(windows, tile)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What is multiplied with what, and in which tiles."""
+
+    groups: int
+    ins: int  # of a group
+    rows: int  # of a group: its outputs
+    taps: int
+    pixels: Dim
+    tile: Tile
+    columns: int  # of a panel
+    chunk: int  # channels that a panel holds
+
+    @property
+    def kept(self) -> int:
+        """Rows of sums that wait for the next chunk."""
+        return self.rows if self.chunk < self.ins else 0
+
+
+def _sizes(node: Node, target: Target, windows: Sequence[Window]) -> _Sizes:
+    channels, outputs = node.required(0).shape[1], node.output.shape[1]
+    assert isinstance(channels, int)
+    assert isinstance(outputs, int)
+    groups = attr(node, "group")
+    pixels = numel([window.count for window in windows])
+    taps = prod(len(window.taps) for window in windows)
+    ins, rows = channels // groups, outputs // groups
+    width = pixels if isinstance(pixels, int) else None
+    tile = rank_tiles(target, known_stride=True, columns=width, rows=rows)[0]
+    columns = tile.columns(target.lanes)
+    chunk = max(1, min(ins, PANEL_BYTES // (columns * node.output.dtype.itemsize * taps)))
+    return _Sizes(groups, ins, rows, taps, pixels, tile, columns, chunk)
+
+
 def emit_product(
     node: Node,
     ctx: Context,
@@ -84,22 +119,11 @@ def emit_product(
     make_fill: MakeFill = _fill_windows,
 ) -> None:
     """The call that multiplies."""
-    x, y, groups = node.required(0), node.output, attr(node, "group")
-    channels, outputs = x.shape[1], y.shape[1]
-    assert isinstance(channels, int)
-    assert isinstance(outputs, int)
+    x, y = node.required(0), node.output
     is_double, size = y.dtype is DType.F64, y.dtype.itemsize
-    target = half_lanes(ctx.target) if is_double else ctx.target
-    pixels, taps = (
-        numel([window.count for window in windows]),
-        prod(len(window.taps) for window in windows),
-    )
-    ins, rows = channels // groups, outputs // groups
-    width = pixels if isinstance(pixels, int) else None
-    tile = rank_tiles(target, known_stride=True, columns=width, rows=rows)[0]
-    columns = tile.columns(target.lanes)
-    chunk = max(1, min(ins, PANEL_BYTES // (columns * size * taps)))
-    k = KernelBuilder(ctx, node, f"{name}_{rows}x{ins * taps}_{y.dtype.value}")
+    sizes = _sizes(node, half_lanes(ctx.target) if is_double else ctx.target, windows)
+    depth = sizes.ins * sizes.taps
+    k = KernelBuilder(ctx, node, f"{name}_{sizes.rows}x{depth}_{y.dtype.value}")
     k.read("x", operands.source)
     k.read("w", operands.weights)
     bias = node.input(operands.bias_slot)
@@ -107,23 +131,35 @@ def emit_product(
         k.read("bias", bias)
     k.write("y", y)
     epilogue = Epilogue(k, node, operands.own_slots)
-    panels = ceil_div(pixels, columns)
-    k.dims("G GC GM K TAPS CHUNK", (groups, ins, rows, ins * taps, taps, chunk))
-    k.dims("PIX PANELS OUT", (pixels, panels, numel([window.out for window in windows])))
+    panels = _declare(k, sizes, windows)
+    fill = make_fill(k, windows, sizes.tile)
+    k.dim("KEPT", sizes.kept)
+    text = ProductText(
+        windows, sizes.tile, sizes.columns, sizes.rows, sizes.kept > 0, bias is not None,
+        epilogue, fill,
+    ).body()  # fmt: skip
+    k.body(in_doubles(text) if is_double else text)
+    k.support(DOUBLES if is_double else "")
+    k.scratch((sizes.chunk * sizes.taps + sizes.kept) * sizes.columns * size + fill.bytes)
+    outputs = sizes.groups * sizes.rows
+    products = numel((y.shape[0], outputs)) * sizes.pixels
+    traffic = (numel(x.shape) + numel(y.shape) + outputs * depth) * size
+    grid = y.shape[0] * sizes.groups * panels
+    k.emit(grid=grid, flops=products * (2 * depth), bytes=traffic)
+
+
+def _declare(k: KernelBuilder, sizes: _Sizes, windows: Sequence[Window]) -> Dim:
+    """The dims that the text speaks of; returns the panels of an image."""
+    depth, panels = sizes.ins * sizes.taps, ceil_div(sizes.pixels, sizes.columns)
+    numbers = (sizes.groups, sizes.ins, sizes.rows, depth, sizes.taps, sizes.chunk)
+    k.dims("G GC GM K TAPS CHUNK", numbers)
+    k.dims("PIX PANELS OUT", (sizes.pixels, panels, numel([window.out for window in windows])))
     k.dim("PLANE", numel([window.size for window in windows]))
     for axis, window in enumerate(windows):
         k.dims(f"X{axis} Q{axis} O{axis}", (window.size, window.count, window.out))
         k.body(f"(void)X{axis}, (void)Q{axis}, (void)O{axis};")
-    k.body(f"enum {{ NV = {tile.vectors}, COLS = {columns} }};\n(void)OUT, (void)PLANE, (void)K;")
-    fill = make_fill(k, windows, tile)
-    kept = rows if chunk < ins else 0
-    k.dim("KEPT", kept)
-    text = ProductText(
-        windows, tile, columns, rows, chunk < ins, bias is not None, epilogue, fill
-    ).body()
-    k.body(in_doubles(text) if is_double else text)
-    k.support(DOUBLES if is_double else "")
-    k.scratch((chunk * taps + kept) * columns * size + fill.bytes)
-    products = numel((y.shape[0], outputs)) * pixels
-    traffic = (numel(x.shape) + numel(y.shape) + outputs * ins * taps) * size
-    k.emit(grid=y.shape[0] * groups * panels, flops=products * (2 * ins * taps), bytes=traffic)
+    k.body(
+        f"enum {{ NV = {sizes.tile.vectors}, COLS = {sizes.columns} }};\n"
+        "(void)OUT, (void)PLANE, (void)K;"
+    )
+    return panels

@@ -98,13 +98,7 @@ typedef struct tl_tree_node {
 
 
 def _body(how: str, question: str, real: str, *, ranked: bool) -> str:
-    start = _STARTS.get(how, "0")
-    step = _STEPS[how].format(to="to[targets[w]]", weight="weights[w]")
-    share = " / (REAL)TREES" if how == "AVERAGE" else ""
-    vote = "voted[targets[w]] = 1;" if ranked else ""
     voted = f"{real} *voted = ranks + row * TARGETS;" if ranked else ""
-    clear = "voted[t] = 0;" if ranked else ""
-    rank = "voted[t] = voted[t] != 0 ? to[t] : -INFINITY;" if ranked else ""
     return f"""
 const tl_tree_node *const nodes = (const tl_tree_node *)packed;
 for (int64_t block = begin; block < end; block++) {{
@@ -113,13 +107,34 @@ for (int64_t block = begin; block < end; block++) {{
         {real} *to = y + row * TARGETS;
         {voted}
         for (int64_t t = 0; t < TARGETS; t++) {{
-            to[t] = {start};
-            {clear}
+            to[t] = {_STARTS.get(how, "0")};
+            {"voted[t] = 0;" if ranked else ""}
         }}
     }}
     for (int64_t tree = 0; tree < TREES; tree += {LANES}) {{
         const int64_t lanes = TREES - tree < {LANES} ? TREES - tree : {LANES};
         for (int64_t row = first; row < last; row++) {{
+{_walk(question, real)}
+            {real} *to = y + row * TARGETS;
+            {voted}
+{_scores(how, ranked=ranked)}
+        }}
+    }}
+    for (int64_t row = first; row < last; row++) {{
+        {real} *to = y + row * TARGETS;
+        {voted}
+        for (int64_t t = 0; t < TARGETS; t++) {{
+            const {real} score = to[t]{f" / ({real})TREES" if how == "AVERAGE" else ""};
+            to[t] = score - score == 0 ? score : 0;
+            {"voted[t] = voted[t] != 0 ? to[t] : -INFINITY;" if ranked else ""}
+        }}
+    }}
+}}"""
+
+
+def _walk(question: str, real: str) -> str:
+    """`at`: the leaves of a row in some trees, which are walked side by side."""
+    return f"""\
             const {real} *sample = x + row * WIDTH;
             int32_t at[{LANES}], moved;
             for (int64_t l = 0; l < {LANES}; l++)
@@ -133,23 +148,14 @@ for (int64_t block = begin; block < end; block++) {{
                     moved |= next ^ at[l];
                     at[l] = next;
                 }}
-            }} while (moved);
-            {real} *to = y + row * TARGETS;
-            {voted}
+            }} while (moved);"""
+
+
+def _scores(how: str, *, ranked: bool) -> str:
+    """What the leaves give to the targets."""
+    return f"""\
             for (int64_t l = 0; l < lanes; l++)
                 for (int32_t w = starts[at[l]]; w < starts[at[l] + 1]; w++) {{
-                    {step}
-                    {vote}
-                }}
-        }}
-    }}
-    for (int64_t row = first; row < last; row++) {{
-        {real} *to = y + row * TARGETS;
-        {voted}
-        for (int64_t t = 0; t < TARGETS; t++) {{
-            const {real} score = to[t]{share.replace("REAL", real)};
-            to[t] = score - score == 0 ? score : 0;
-            {rank}
-        }}
-    }}
-}}"""
+                    {_STEPS[how].format(to="to[targets[w]]", weight="weights[w]")}
+                    {"voted[targets[w]] = 1;" if ranked else ""}
+                }}"""
