@@ -8,7 +8,7 @@ from tuili.codegen.kernels.attention import cache_rows
 from tuili.codegen.kernels.attention import plain as attention_plain
 from tuili.codegen.kernels.attention import tiled as attention
 from tuili.codegen.kernels.bf16 import matmul as bf16_matmul
-from tuili.codegen.kernels.control import branch, fault, loop, plugin
+from tuili.codegen.kernels.control import branch, fault, images, loop, plugin
 from tuili.codegen.kernels.conv_families import CONV_FAMILIES
 from tuili.codegen.kernels.gemm import codes as matmul_codes
 from tuili.codegen.kernels.gemm import dots as matmul_dots
@@ -50,6 +50,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "If": (Family("branch", branch.emit_if),),
     "Loop": (Family("rounds", loop.emit_loop, loop.supports),),
     "Scan": (Family("rounds", loop.emit_scan, loop.supports),),
+    "EachImage": (Family("rounds", images.emit_each_image),),
     "Fault": (Family("fault", fault.emit_fault),),
 }
 

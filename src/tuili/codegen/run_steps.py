@@ -227,6 +227,8 @@ class StepPrinter:
 
     def _repeat(self, step: Repeat, made: set[Buffer]) -> list[str]:
         """A scope: what is before the rounds, then rounds with a scope each, commits in another."""
+        if step.counted:
+            return self._counted(step, made)
         going = f"shared->going[{self._loops}]"
         self._loops += 1
         enter = self.print(step.enter, made)
@@ -251,6 +253,20 @@ class StepPrinter:
             *_indented([*symbols, *commit], 3),
             "        }",
             "    }",
+            "}",
+        ]
+
+    def _counted(self, step: Repeat, made: set[Buffer]) -> list[str]:
+        """Rounds that every thread counts for itself."""
+        assert step.limit is not None
+        assert not isinstance(step.limit, View)
+        body = self.print(step.body, set(made))
+        at = f"d_{step.round}"
+        return [
+            comment_text(step.label),
+            f"for (int64_t {at} = 0; {at} < {self._c(step.limit)}; {at}++) {{",
+            f"    if ({at}) {_MEET}",
+            *_indented(body),
             "}",
         ]
 

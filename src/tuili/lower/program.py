@@ -166,6 +166,8 @@ class Repeat:
     Once `enter`, then `body` and `commit` while `going` (one byte) is not zero and there have been
     fewer rounds than `limit`. After a body the symbols of `carry` get their values for the next
     round, all at once; `commit` sees the new ones, and carries the states over.
+
+    Of `counted` rounds there are as many as `limit`, a dim; nothing else decides about another.
     """
 
     label: str
@@ -176,6 +178,7 @@ class Repeat:
     body: list[Step]
     carry: tuple[tuple[str, Dim], ...]
     commit: list[Step]
+    counted: bool = False
 
     @property
     def symbols(self) -> tuple[str, ...]:

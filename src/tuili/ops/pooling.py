@@ -61,7 +61,7 @@ def max_pool(X: Array, *, storage_order: int, count: int, **attrs: Any) -> Any:
     """The largest element of every window, and where it is (MaxPool-22)."""
     rank = X.ndim - 2
     windows, _ = _windows(X, _lowest(X.dtype), attrs)
-    flat = windows.reshape(*windows.shape[: 2 + rank], -1)
+    flat = windows.reshape(*windows.shape[: 2 + rank], int(np.prod(windows.shape[2 + rank :])))
     if count < 2:
         return flat.max(-1)
     places = np.arange(X.size, dtype=np.int64).reshape(X.shape)

@@ -19,6 +19,7 @@ from tuili.ops import (
     creation,
     frames,
     gathers,
+    images,
     installed,
     internal,
     linear,
@@ -74,6 +75,7 @@ FAMILIES = (
     trees,
     training,
     *contrib.FAMILIES,
+    images,
     internal,
     frames,
 )

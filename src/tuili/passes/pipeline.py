@@ -17,6 +17,7 @@ from tuili.passes.casts import plain_casts
 from tuili.passes.composites import composites_to_core
 from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
+from tuili.passes.each_image import each_image
 from tuili.passes.einsum import einsum_to_matmul
 from tuili.passes.few_channels import split_transposed, widen_few_channels
 from tuili.passes.fold import fold_constants
@@ -83,6 +84,7 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass, exact: bool = False) 
     run("assign_layouts", lambda: on_all(graph, partial(assign_layouts, block=block)))
     run("share_equal_nodes", lambda: on_all(graph, share_equal_nodes))
     run("remove_dead", lambda: remove_dead(graph))
+    run("each_image", lambda: each_image(graph))
 
 
 def _simplify(graph: Graph, run: _Runner) -> bool:
