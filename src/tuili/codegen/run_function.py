@@ -15,7 +15,7 @@ from tuili.codegen.run_steps import WORTH_BYTES, WORTH_FLOPS, StepPrinter
 from tuili.codegen.targets import Target
 from tuili.codegen.text import c_string, comment_text
 from tuili.lower.memory import MemoryPlan, aligned
-from tuili.lower.program import HostCall, Kernel, Program, Step, all_steps, calls_of
+from tuili.lower.program import HostCall, Kernel, Program, Step, all_steps, calls_of, counted_calls
 from tuili.runtime.native import abi_header, pool_source, run_support
 from tuili.tensors import Dim
 
@@ -130,10 +130,10 @@ def _worth_threads(program: Program) -> str:
     """The C condition for using threads at all: the whole model is worth it."""
     flops: Dim = 0
     moved: Dim = 0
-    for call in calls_of(program.steps):
+    for call, times in counted_calls(program.steps):
         if program.depends_on_data(call.flops) or program.depends_on_data(call.bytes):
             return "1"
-        flops, moved = flops + call.flops, moved + call.bytes
+        flops, moved = flops + times * call.flops, moved + times * call.bytes
     return f"{c_of(flops)} >= {WORTH_FLOPS} || {c_of(moved)} >= {WORTH_BYTES}"
 
 

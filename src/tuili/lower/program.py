@@ -26,7 +26,7 @@ from typing import TypeAlias
 from tuili.ir import Graph
 from tuili.lower.choice import Decision
 from tuili.ops.requirements import Requirement
-from tuili.tensors import Array, Dim, DType, TensorSpec, symbols_of
+from tuili.tensors import Array, Dim, DType, Expr, TensorSpec, symbols_of
 
 ALIGNMENT = 64
 
@@ -245,7 +245,19 @@ def nested_steps(step: Step) -> tuple[list[Step], ...]:
 
 def calls_of(steps: Sequence[Step]) -> Iterator[Call]:
     """Every call in order, nested ones too."""
-    return (step for step in all_steps(steps) if isinstance(step, Call))
+    return (call for call, _ in counted_calls(steps))
+
+
+def counted_calls(steps: Sequence[Step], times: Dim = 1) -> Iterator[tuple[Call, Dim]]:
+    """Every call with how often it runs, where no data decides about that."""
+    for step in steps:
+        if isinstance(step, Call):
+            yield step, times
+        inner = times
+        if isinstance(step, Repeat) and step.counted and isinstance(step.limit, int | Expr):
+            inner = times * step.limit
+        for nested in nested_steps(step):
+            yield from counted_calls(nested, inner)
 
 
 @dataclass(slots=True)

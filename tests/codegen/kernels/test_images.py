@@ -8,6 +8,7 @@ import pytest
 from tests.codegen.compiled import BEST, Library
 from tests.passes.support import load
 from tuili.codegen.translate import translate
+from tuili.lower.program import counted_calls
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run as interpret
 from tuili.passes.each_image import each_image
@@ -58,3 +59,11 @@ def test_what_stays_inside_takes_the_memory_of_one_image(apart: Library) -> None
     ]
     assert sum(sizes[0]) >= 2 * 8 * image
     assert sum(sizes[1]) <= 2 * image
+
+
+def test_the_work_of_all_images_is_counted(apart: Library) -> None:
+    whole, each = (
+        sum(evaluate(times * call.flops, {"N": 8}) for call, times in counted_calls(steps))
+        for steps in (library(TEXT, apart=False).program.steps, apart.program.steps)
+    )
+    assert whole == each > 0

@@ -14,7 +14,7 @@ from tuili.bench.feeds import random_feeds
 from tuili.compiler import Compiled, Options, generate
 from tuili.errors import InvalidArgument
 from tuili.importers.onnx import import_model
-from tuili.lower.program import Call
+from tuili.lower.program import Call, counted_calls
 from tuili.tensors import Array, Dim, evaluate
 
 BUDGET_S = 2.0
@@ -24,7 +24,7 @@ Feeds = Mapping[str, Array]
 
 @dataclass(frozen=True, slots=True)
 class CallTime:
-    """One kernel call: the best of all runs; flops and bytes at the sizes of these inputs."""
+    """One kernel call, all its rounds: the best of all runs; flops and bytes at these sizes."""
 
     call: Call
     best_ns: int
@@ -57,8 +57,8 @@ def timed(
     best, run_ns = _measured(model, budget_s)
     sizes = _sizes(compiled, inputs)
     times = [
-        CallTime(call, int(ns), _known(call.flops, sizes), _known(call.bytes, sizes))
-        for call, ns in zip(model.calls, best, strict=True)
+        CallTime(call, int(ns), _known(each * call.flops, sizes), _known(each * call.bytes, sizes))
+        for (call, each), ns in zip(counted_calls(compiled.program.steps), best, strict=True)
     ]
     return Timed(compiled, times, run_ns, model.spans(), inputs)
 
