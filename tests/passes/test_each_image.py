@@ -18,6 +18,7 @@ HEAD = """
 graph main(%x: f32[{batch}, 4, 96, 96], %s: f32[4, 1, 1]) {{
   %w = constant f32[4, 1, 1, 1] [1.0, 2.0, 3.0, 4.0]
   %each = constant f32[8, 1, 1, 1] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+  %own = constant f32[8] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
   %half = constant f32[4] [1.0, 1.0, 0.5, 0.5]
   {body}
 }}
@@ -60,6 +61,14 @@ LOOPS = {
     "a batch that changes places": (
         f"{TWO}\n %z = Transpose(%y) {{perm=[1, 0, 2, 3]}}\n return %z",
         ["EachImage", "Transpose"],
+    ),
+    "a scale for each image": (
+        f"{TWO}\n %z = QuantizeLinear(%y, %own, _) {{axis=0}}\n return %z",
+        ["EachImage", "QuantizeLinear"],
+    ),
+    "a scale for each channel": (
+        f"{TWO}\n %z = QuantizeLinear(%y, %half, _) {{axis=1}}\n return %z",
+        ["EachImage"],
     ),
     "a node by itself": ("%y = Relu(%x)\n return %y", ["Relu"]),
 }

@@ -188,7 +188,8 @@ def _host_check(steps: list[Step]) -> list[str]:
 
 def _plan_lines(program: Program, layout: RunLayout) -> list[str]:
     scratch = c_of(layout.scratch, saturating=True)
-    scratch = f"    const int64_t stride = ({scratch} + 63) / 64 * 64;"
+    own = f" + (run->threads > 1 ? {layout.own_block} : 0)" if layout.own_block else ""
+    scratch = f"    const int64_t stride = ({scratch} + 63) / 64 * 64{own};"
     last = layout.num_offsets
     if layout.plan:
         lines = [scratch, f"    const int64_t size = {aligned(layout.plan.size)};"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tuili.codegen.c_dims import c_dim
-from tuili.lower.memory import Interval, MemoryPlan, lifetimes, plan_memory
+from tuili.lower.memory import Interval, MemoryPlan, aligned, lifetimes, plan_memory
 from tuili.lower.program import Buffer, Place, Program, Repeat, View, all_steps, calls_of
 from tuili.tensors import Dim, Expr, Sym, dim_max, substitute, symbols_of
 
@@ -54,6 +54,8 @@ class RunLayout:
             for call in calls_of(program.steps)
             if not program.depends_on_data(call.scratch)
         )
+        loops = [step for step in all_steps(program.steps) if isinstance(step, Repeat)]
+        self.blocks = [loop.block for loop in loops if loop.block is not None]
         self._slots = {buffer: slot for slot, buffer in enumerate(self.buffers)}
         self.plan = self._static_plan()
 
@@ -67,6 +69,12 @@ class RunLayout:
         for buffer, offset in zip(self.buffers, plan.offsets, strict=True):
             buffer.offset = offset
         return plan
+
+    @property
+    def own_block(self) -> int:
+        """The bytes that each of several threads needs for images of its own."""
+        sizes = (block.size for block in self.blocks)
+        return max((aligned(size) for size in sizes if isinstance(size, int)), default=0)
 
     @property
     def num_offsets(self) -> int:

@@ -79,6 +79,7 @@ class StepPrinter:
         self._calls = 0
         self._checks = 0
         self._loops = 0
+        self._own: Buffer | None = None  # what lies in the thread's own memory
         self._c = layout.dims.c
         self._symbols = {name: index for index, name in enumerate(layout.program.symbols)}
 
@@ -205,8 +206,13 @@ class StepPrinter:
     def _argument(self, arg: Arg, param: str) -> str:
         if isinstance(arg, Pointer):
             ctype = param.rsplit("*", 1)[0].strip()
-            return f"({ctype} *)({self._layout.address(arg.view)})"
+            return f"({ctype} *)({self._address(arg.view)})"
         return arg if isinstance(arg, str) else self._c(arg)
+
+    def _address(self, view: View) -> str:
+        if view.buffer is self._own:
+            return f"own + {self._c(view.offset)}"
+        return self._layout.address(view)
 
     def _branch(self, step: Branch, made: set[Buffer]) -> list[str]:
         then_made, otherwise_made = set(made), set(made)
@@ -260,15 +266,54 @@ class StepPrinter:
         """Rounds that every thread counts for itself."""
         assert step.limit is not None
         assert not isinstance(step.limit, View)
+        limit, at = self._c(step.limit), f"d_{step.round}"
+        apart = [] if step.block is None else self._apart(step, step.block, limit)
         body = self.print(step.body, set(made))
-        at = f"d_{step.round}"
+        start = "apart" if apart else "0"
         return [
             comment_text(step.label),
-            f"for (int64_t {at} = 0; {at} < {self._c(step.limit)}; {at}++) {{",
-            f"    if ({at}) {_MEET}",
-            *_indented(body),
+            "{",
+            *_indented(apart),
+            f"    for (int64_t {at} = {start}; {at} < {limit}; {at}++) {{",
+            f"        if ({at} > {start}) {_MEET}",
+            *_indented(body, 2),
+            "    }",
             "}",
         ]
+
+    def _apart(self, step: Repeat, block: Buffer, limit: str) -> list[str]:
+        """As many rounds as all threads have equal shares of, each by one thread in its own block.
+
+        The rest is left to all threads together.
+        """
+        calls, self._own = self._calls, block
+        try:
+            body = [line for call in step.body for line in self._alone(call)]
+        finally:
+            self._calls, self._own = calls, None
+        stride, at = f"run->offsets[{self._layout.num_offsets - 1}]", f"d_{step.round}"
+        return [
+            f"const int64_t apart = n > 1 ? {limit} / n * n : 0;",
+            "if (apart) {",
+            f"    uint8_t *const own = scratch + {stride} - {self._layout.own_block};",
+            "    const int64_t each = apart / n;",
+            f"    const uint32_t pieces = each < {MOST_PIECES} ? (uint32_t)each : {MOST_PIECES};",
+            "    tl_claim c = tl_claim_start(shared->shares, ++turn, apart, pieces, tid, n);",
+            "    while (tl_claim_next(&c)) {",
+            f"        for (int64_t {at} = c.begin; {at} < c.end; {at}++) {{",
+            *_indented(body, 3),
+            "        }",
+            "    }",
+            "}",
+        ]
+
+    def _alone(self, step: Step) -> list[str]:
+        """A call that the thread makes for itself."""
+        assert isinstance(step, Call)
+        pairs = zip(step.args, step.kernel.params, strict=True)
+        args = "".join(f", {self._argument(arg, param)}" for arg, param in pairs)
+        call = f"{self._names[step.kernel]}(0, {self._c(step.grid)}, scratch{args})"
+        return [comment_text(step.label), self._marked(call), *self._tick()]
 
     def _decide(self, step: Repeat, going: str) -> list[str]:
         """Thread 0 decides about another round."""

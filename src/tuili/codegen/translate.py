@@ -18,6 +18,7 @@ from tuili.codegen.targets import Target
 from tuili.errors import InternalError, Unsupported, UnsupportedOperator
 from tuili.ir import Graph, MapType, Node, TensorType, Value, reads
 from tuili.lower.choice import Pick, by_cost
+from tuili.lower.image_blocks import gather_blocks
 from tuili.lower.memory import lifetimes
 from tuili.lower.program import (
     Branch,
@@ -75,6 +76,7 @@ def translate(
     _copy_outputs(graph, ctx)
     program.steps = _live_steps(program.steps, set(program.output_buffers))
     _drop_unused_buffers(program)
+    gather_blocks(program)
     return program
 
 

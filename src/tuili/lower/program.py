@@ -168,6 +168,8 @@ class Repeat:
     round, all at once; `commit` sees the new ones, and carries the states over.
 
     Of `counted` rounds there are as many as `limit`, a dim; nothing else decides about another.
+    They do not depend on each other: threads may take whole rounds where there is a `block`, the
+    memory of all that a round keeps for itself.
     """
 
     label: str
@@ -179,6 +181,7 @@ class Repeat:
     carry: tuple[tuple[str, Dim], ...]
     commit: list[Step]
     counted: bool = False
+    block: Buffer | None = None
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -100,6 +100,12 @@ def _spread(node: Node, first: tuple[int, ...], slots: range) -> Slots:
     return (*first, *whole)
 
 
+def _codes(node: Node) -> Slots:
+    """A scale of its own for each image stands in a row that is not cut."""
+    own = node.required(1).shape and attr(node, "axis") % len(node.output.shape) == 0
+    return None if own else _elementwise(node)
+
+
 def _concat(node: Node) -> Slots:
     whole = tuple(range(len(node.inputs)))
     return whole if attr(node, "axis") % len(node.output.shape) else None
@@ -130,9 +136,10 @@ RULES: dict[str, Callable[[Node], Slots]] = {
     **dict.fromkeys(
         ("Fused", "Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "Clip", "Sigmoid", "Tanh",
          "Elu", "Pow", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Gelu", "Erf", "Exp",
-         "Sqrt", "Abs", "Neg", "QuantizeLinear", "DequantizeLinear"),
+         "Sqrt", "Abs", "Neg"),
         _elementwise,
     ),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _codes),
     "Concat": _concat,
     "Transpose": _transpose,
     "Resize": _resize,

@@ -8,7 +8,7 @@ import pytest
 from tests.codegen.compiled import BEST, Library
 from tests.passes.support import load
 from tuili.codegen.translate import translate
-from tuili.lower.program import counted_calls
+from tuili.lower.program import Repeat, counted_calls
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run as interpret
 from tuili.passes.each_image import each_image
@@ -41,7 +41,7 @@ def apart() -> Library:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("batch", [0, 1, 2, 9])
+@pytest.mark.parametrize("batch", [0, 1, 2, 7, 9])  # 7: two for each thread, and one for all
 def test_every_batch_gives_what_the_graph_means(apart: Library, batch: int, threads: int) -> None:
     rng = np.random.default_rng(batch)
     feeds = {name: rng.standard_normal((batch, 4, 80, 80)).astype(np.float32) for name in "xr"}
@@ -59,6 +59,8 @@ def test_what_stays_inside_takes_the_memory_of_one_image(apart: Library) -> None
     ]
     assert sum(sizes[0]) >= 2 * 8 * image
     assert sum(sizes[1]) <= 2 * image
+    loops = [step for step in apart.program.steps if isinstance(step, Repeat)]
+    assert [loop.block in apart.program.buffers for loop in loops] == [True]
 
 
 def test_the_work_of_all_images_is_counted(apart: Library) -> None:
