@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuili.backends.host_calls import Call, Called, Caller, pack, receive_call, send
+from tuili.backends.host_calls import Call, Called, Caller, pack, receive_call, send, unpack
 
 
 @pytest.mark.timeout(20)
@@ -42,7 +42,7 @@ def calling():
 
 def answer(server, number):
     """Answer the first call with a tensor of that number."""
-    laid, capacity, descriptor = pack({"y": np.full(20_000, number, np.float32)})
+    laid, capacity, descriptor, _ = pack({"y": np.full(20_000, number, np.float32)})
     send(server, Called(1, False, tensors=laid, capacity=capacity), descriptor)
 
 
@@ -79,7 +79,7 @@ def test_an_answer_for_which_there_is_no_memory_is_an_error_and_not_the_last_one
             raise OSError(24, "Too many open files")
         return mapped(*given)
 
-    laid, capacity, descriptor = pack({"y": np.zeros(3, np.float32)})
+    laid, capacity, descriptor, _ = pack({"y": np.zeros(20_000, np.float32)})
     monkeypatch.setattr(mmap, "mmap", none_left)
     send(server, Called(1, False, tensors=laid, capacity=capacity), descriptor)
     called, tensors = wait()
@@ -92,7 +92,7 @@ def test_an_answer_for_which_there_is_no_memory_is_an_error_and_not_the_last_one
 def test_a_call_for_which_there_is_no_memory_is_known_all_the_same():
     server, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with server, host:
-        laid, capacity, descriptor = pack({"x": np.zeros(3, np.float32)})
+        laid, capacity, descriptor, _ = pack({"x": np.zeros(20_000, np.float32)})
         call = Call(3, "infer", "other", tensors=laid, capacity=capacity)
         # As if this process could take no more descriptors.
         os.close(descriptor)
@@ -102,3 +102,26 @@ def test_a_call_for_which_there_is_no_memory_is_known_all_the_same():
             3,
             "a message with tensors came without their memory",
         )
+
+
+@pytest.mark.parametrize(
+    ("arrays", "has_file"),
+    [
+        ({"x": np.arange(6, dtype=np.int64).reshape(2, 3), "y": np.float32([0.5])}, False),
+        ({"x": np.zeros((0, 4), np.float32)}, False),
+        ({"x": np.array(["a", "\u00e4", ""], object)}, False),
+        ({"x": np.zeros(1 << 12, np.float32)}, False),
+        ({"x": np.ones((1 << 12) + 1, np.float32)}, True),
+        ({"x": np.array(["a" * (1 << 14)], object)}, True),
+    ],
+)
+def test_what_is_small_goes_in_the_message_and_is_the_same_there(arrays, has_file):
+    laid, capacity, descriptor, enclosed = pack(arrays)
+    assert (descriptor >= 0, enclosed == b"") == (has_file, has_file)
+    found = unpack(laid, capacity, [descriptor] if has_file else [], enclosed)
+    if has_file:
+        os.close(descriptor)
+    for name, array in arrays.items():
+        told = [text.encode() for text in array] if array.dtype == object else array.tolist()
+        assert (found[name].tolist(), found[name].shape) == (told, array.shape)
+        assert found[name].flags.writeable

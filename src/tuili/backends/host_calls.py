@@ -1,7 +1,7 @@
 """Calls from a model host to its server: other models, loading them, readiness.
 
 They have a socket of their own, so that a model may call from any thread while a batch runs.
-Tensors lie in a memfd that travels with the message.
+Tensors lie in the message, or in a memfd that travels with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from weakref import WeakSet
 import msgspec
 
 from tuili.backends import host_letters
-from tuili.backends.host_messages import MAX_MESSAGE, SlotMemory, Tensor
+from tuili.backends.host_messages import MAX_MESSAGE, Parcel, SlotMemory, Tensor
 from tuili.backends.requests import kind_of
 from tuili.errors import InternalError
 from tuili.tensors import Array
@@ -29,7 +29,7 @@ CallKind = Literal["infer", "stream", "load", "unload", "ready", "metric"]
 
 
 class Call(msgspec.Struct, tag=True, array_like=True):
-    """A model asks for something; `tensors` lie in a memfd of `capacity` bytes that comes along."""
+    """A model asks for something; `tensors` are `enclosed`, or in a memfd that comes along."""
 
     number: int
     kind: CallKind
@@ -43,6 +43,7 @@ class Call(msgspec.Struct, tag=True, array_like=True):
     outputs: list[str] = []
     tensors: list[Tensor] = []
     capacity: int = 0
+    enclosed: bytes = b""
     run: int = 0  # the one that asks; 0: a thread of the model's own
     awaited: bool = False  # whether that run goes on with the answer only
 
@@ -58,6 +59,7 @@ class Called(msgspec.Struct, tag=True, array_like=True):
     tensors: list[Tensor] = []
     capacity: int = 0
     version: str = ""
+    enclosed: bytes = b""
 
 
 class Cancelled(msgspec.Struct, tag=True, array_like=True):
@@ -94,29 +96,32 @@ _decode_call: Final = msgspec.msgpack.Decoder(ToServer).decode
 _decode_called: Final = msgspec.msgpack.Decoder(ToHost).decode
 
 
-def pack(tensors: Mapping[str, Array]) -> tuple[list[Tensor], int, int]:
-    """Tensors in a fresh memfd: where they lie, its size and descriptor (-1: there are none)."""
+def pack(tensors: Mapping[str, Array]) -> tuple[list[Tensor], int, int, bytes]:
+    """Where tensors lie, the size and descriptor of a memfd for them or -1, what is enclosed."""
     if not tensors:
-        return [], 0, -1
-    descriptor = os.memfd_create("tuili_call")
-    memory = SlotMemory(descriptor)
+        return [], 0, -1, b""
+    memory = Parcel()
     laid = memory.write({name: [array] for name, array in tensors.items()})
-    return laid, memory.capacity, descriptor
+    return laid, memory.capacity, memory.descriptor, memory.enclosed
 
 
 def unpack(
     tensors: list[Tensor],
     capacity: int,
     descriptors: list[int],
+    enclosed: bytes,
     mapped: WeakSet[mmap.mmap] | None = None,
 ) -> dict[str, Array]:
-    """The tensors of a message that came with a memfd; views keep the memory alive.
+    """The tensors of a message, enclosed or in a memfd; views keep the memory alive.
 
     `mapped` holds the mappings that are still in use, where they are to be few.
     InternalError when this process has no descriptors left, so that it cannot be had.
     """
     if not tensors:
         return {}
+    if enclosed:
+        memory = SlotMemory(-1, bytearray(enclosed))
+        return {tensor.name: memory.read(tensor) for tensor in tensors}
     if not descriptors:
         raise InternalError("a message with tensors came without their memory")
     memory = SlotMemory(descriptors[0])
@@ -129,6 +134,7 @@ def unpack(
         return found
     if len(mapped) >= _MOST_MAPPED:
         return {name: array.copy() for name, array in found.items()}
+    assert not isinstance(memory.mapping, bytearray)
     mapped.add(memory.mapping)
     return found
 
@@ -150,7 +156,8 @@ def receive_call(
     message = _decode_call(raw)
     try:
         if isinstance(message, Call):
-            return message, unpack(message.tensors, message.capacity, descriptors)
+            found = unpack(message.tensors, message.capacity, descriptors, message.enclosed)
+            return message, found
         return message, {}
     except InternalError as error:
         return message, error
@@ -200,7 +207,7 @@ class Caller:
             if told is not None:
                 told()
 
-        call.tensors, call.capacity, descriptor = pack(tensors)
+        call.tensors, call.capacity, descriptor, call.enclosed = pack(tensors)
         with self._lock:
             self._count += 1
             call.number = self._count
@@ -267,7 +274,9 @@ class Caller:
         if put is None:
             return
         try:
-            tensors = unpack(message.tensors, message.capacity, descriptors, self._mapped)
+            tensors = unpack(
+                message.tensors, message.capacity, descriptors, message.enclosed, self._mapped
+            )
         except InternalError as error:
             message = Called(message.number, message.final, text=str(error), kind=kind_of(error))
             tensors = {}

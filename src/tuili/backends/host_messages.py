@@ -1,8 +1,9 @@
 """What a server and a model host say to each other, and how tensors lie in the memory they share.
 
 Messages are MessagePack over a SEQPACKET socket: it keeps message boundaries, wakes the other side
-and reports a death at once. Tensors never pass through it: they lie in the memfd of a slot, where
-either side may make room by growing the file and telling the new size.
+and reports a death at once. Tensors of batches never pass through it: they lie in the memfd of a
+slot, where either side may make room by growing the file and telling the new size. Those of calls
+and of single answers lie in the message while they are small, and in a memfd of its own otherwise.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ ALIGNMENT: Final = 64
 FIRST_CAPACITY: Final = 1 << 20
 _NUMPY: Final = {kind.value: kind.numpy for kind in DType}
 MAX_MESSAGE: Final = 1 << 17
+# A memfd costs both sides as much as copying some hundred kilobytes, which a socket does not hold.
+_MAX_ENCLOSED: Final = 1 << 14
 END_S: Final = 30.0
 
 
@@ -124,7 +127,7 @@ class DoneEach(msgspec.Struct, tag=True, array_like=True):
 
 
 class Part(msgspec.Struct, tag=True, array_like=True):
-    """One of many answers; its tensors lie in a memfd of `capacity` bytes that comes along.
+    """One of many answers; its tensors are `enclosed`, or in a memfd that comes along.
 
     After a `final` one the stream has ended.
     """
@@ -134,6 +137,7 @@ class Part(msgspec.Struct, tag=True, array_like=True):
     capacity: int
     answer: One
     final: bool = False
+    enclosed: bytes = b""
 
 
 class Ended(msgspec.Struct, tag=True, array_like=True):
@@ -182,10 +186,10 @@ Answer = Loaded | Done | DoneEach | Part | Ended | Failed | Readied
 class SlotMemory:
     """The shared memory of one slot, mapped here."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, enclosed: bytearray | None = None) -> None:
         self.descriptor = descriptor
         self.capacity = 0
-        self._map: mmap.mmap | None = None
+        self._map: mmap.mmap | bytearray | None = enclosed
 
     def fit(self, size: int) -> None:
         """Make the slot at least `size` bytes; grows by doubling."""
@@ -209,7 +213,7 @@ class SlotMemory:
     def spilled(self, at: Spilled) -> bytes:
         """The message that the other side has put here."""
         self.remap(at.capacity)
-        return self.mapping[at.offset : at.offset + at.size]
+        return bytes(self.mapping[at.offset : at.offset + at.size])
 
     def view(self, tensor: Tensor) -> Array:
         """A fixed-size tensor in place."""
@@ -219,11 +223,11 @@ class SlotMemory:
         """A tensor: in place if its elements have a fixed size, else decoded."""
         if tensor.dtype == "str":
             raw = self.mapping[tensor.offset : tensor.offset + tensor.size]
-            return _unpack_text(raw, tensor.shape)
+            return _unpack_text(bytes(raw), tensor.shape)
         return self.view(tensor)
 
     @property
-    def mapping(self) -> mmap.mmap:
+    def mapping(self) -> mmap.mmap | bytearray:
         """The memory as it is mapped now."""
         assert self._map is not None, "a slot is used before its first fit or remap"
         return self._map
@@ -263,6 +267,26 @@ class SlotMemory:
             at, _, tensor.name = tensor.name.partition("/")
             found[int(at)].tensors.append(tensor)
         return found
+
+
+class Parcel(SlotMemory):
+    """Memory for the tensors of one message: in it (`enclosed`), or a memfd that goes with it."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+
+    def fit(self, size: int) -> None:
+        """Make room; what is small needs no file."""
+        if size <= _MAX_ENCLOSED:
+            self._map = bytearray(max(size, 1))
+        else:
+            self.descriptor = os.memfd_create("tuili_call")
+            super().fit(size)
+
+    @property
+    def enclosed(self) -> bytes:
+        """What goes in the message itself."""
+        return bytes(self.mapping) if self.descriptor < 0 else b""
 
 
 def joined_shape(parts: list[Array]) -> tuple[int, ...]:

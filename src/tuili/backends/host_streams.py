@@ -35,11 +35,11 @@ class Outgoing:
             if answer is None:
                 self._end(Ended(self._slot, self._number))
                 return
-            laid, capacity, descriptor = host_calls.pack(answer.outputs)
+            laid, capacity, descriptor, enclosed = host_calls.pack(answer.outputs)
             one = One(laid, answer.parameters)
             if answer.error is not None:
                 one.kind, one.text = kind_of(answer.error), host_letters.text_of(answer.error)
-            part = Part(self._slot, self._number, capacity, one, final)
+            part = Part(self._slot, self._number, capacity, one, final, enclosed)
             if final:
                 self._end(part, descriptor)
             else:

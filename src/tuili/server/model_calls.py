@@ -242,13 +242,13 @@ def _send(
     else:
         arrays = {o.name: o.data for o in answer.outputs if o.data is not None}
         try:
-            laid, capacity, descriptor = host_calls.pack(arrays)
+            laid, capacity, descriptor, enclosed = host_calls.pack(arrays)
         except OSError as error:
             none_left = InternalError(f"no memory for the tensors of an answer: {error}")
             calls.send(Called(call.number, final, text=str(none_left), kind=kind_of(none_left)))
             return
         told = Called(
             call.number, final, parameters=answer.parameters or {}, tensors=laid,
-            capacity=capacity, version=answer.version,
+            capacity=capacity, version=answer.version, enclosed=enclosed,
         )  # fmt: skip
         calls.send(told, descriptor)

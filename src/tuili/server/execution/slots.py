@@ -165,7 +165,9 @@ class HostSlot:
             answered = Answered({}, one.parameters, KINDS[one.kind](one.text))
         else:
             try:
-                arrays = host_calls.unpack(one.tensors, answer.capacity, list(descriptors))
+                arrays = host_calls.unpack(
+                    one.tensors, answer.capacity, list(descriptors), answer.enclosed
+                )
                 answered = Answered(arrays, one.parameters)
             except InternalError as error:
                 answered = Answered({}, one.parameters, error)
