@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.conv.rows import indent
+from tuili.codegen.text import indent
 from tuili.ir import Node, Value
 from tuili.lower.program import View
 from tuili.tensors import Dim, numel

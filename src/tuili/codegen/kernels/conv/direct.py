@@ -25,7 +25,6 @@ from tuili.codegen.kernels.conv.register_tile import (
 )
 from tuili.codegen.kernels.conv.rows import (
     equal_tiles,
-    indent,
     known_tiles,
     print_panels,
     tap_rows,
@@ -34,6 +33,7 @@ from tuili.codegen.kernels.conv.rows import (
 )
 from tuili.codegen.kernels.conv.shape import MOST_TAPS, ConvShape
 from tuili.codegen.packing import pad_to_multiple
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Array, DType

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from tuili.codegen.kernel import Context, KernelBuilder, size_of
-from tuili.codegen.kernels.conv.rows import indent
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import DType

@@ -10,8 +10,8 @@ from tuili.codegen.element_types import loaded, stored
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.plain_rows import PIECE, PlainRows, begin_rows
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.conv.shape import transposed_axes, window_axes
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Dim, DType, numel

@@ -12,8 +12,8 @@ from tuili.codegen.kernels.conv.plain_rows import (
     PlainRows,
     begin_rows,
 )
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.conv.shape import window_axes
+from tuili.codegen.text import indent
 from tuili.ir import Node, Value
 from tuili.ops.table import attr
 from tuili.tensors import DType, numel

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.conv.shape import Axis
+from tuili.codegen.text import indent
 from tuili.ir import Node
 
 PIECE = 256  # outputs whose sums are kept at a time

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuili.codegen.epilogue import Epilogue
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.gemm.rows import print_tiles
 from tuili.codegen.kernels.gemm.tile import Source, Tile, print_tile, split_rows
+from tuili.codegen.text import indent
 from tuili.tensors import Dim
 
 

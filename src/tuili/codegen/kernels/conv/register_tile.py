@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuili.codegen.kernels.conv.rows import even_tiles, full_tiles, indent
+from tuili.codegen.kernels.conv.rows import even_tiles, full_tiles
 from tuili.codegen.targets import Target
+from tuili.codegen.text import indent
 from tuili.tensors import Dim
 
 # Two multiply-adds and two loads per cycle, four cycles until a sum can be added to again: true of

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from tuili.codegen.kernels.conv.shape import Axis
+from tuili.codegen.text import indent
 
 # For each tap of a row the pixels of the tile that have it; None when all have all.
 Taps: TypeAlias = "list[tuple[int, int]] | None"
 PrintTile: TypeAlias = Callable[[int, Taps], list[str]]
-
-
-def indent(lines: list[str], depth: int = 1) -> list[str]:
-    """The lines, `depth` levels deeper."""
-    return [textwrap.indent(line, "    " * depth) for line in lines]
 
 
 def tap_rows(rows: Axis) -> list[str]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.conv.rows import indent, tap_range, tap_rows
+from tuili.codegen.kernels.conv.rows import tap_range, tap_rows
 from tuili.codegen.kernels.conv.shape import Axis, conv_shape, transposed_axes
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Array, DType

@@ -18,7 +18,6 @@ from tuili.codegen.kernels.conv.rows import (
     Taps,
     bordered_tiles,
     full_tiles,
-    indent,
     known_tiles,
     tap_range,
     tap_rows,
@@ -26,6 +25,7 @@ from tuili.codegen.kernels.conv.rows import (
 from tuili.codegen.kernels.conv.shape import Axis, ConvShape, conv_problem, conv_shape
 from tuili.codegen.packing import pad_to_multiple
 from tuili.codegen.targets import Target
+from tuili.codegen.text import indent
 from tuili.ir import Node, Value
 from tuili.ops.frames import count_windows
 from tuili.ops.table import attr

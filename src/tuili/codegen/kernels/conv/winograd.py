@@ -18,7 +18,6 @@ from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.choice import plan_conv
 from tuili.codegen.kernels.conv.direct import OWN_SLOTS, supports_direct
 from tuili.codegen.kernels.conv.register_tile import Steps, print_accumulate
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.conv.winograd_input import (
     input_function,
     transform_tiles,
@@ -32,6 +31,7 @@ from tuili.codegen.kernels.conv.winograd_plan import (
 )
 from tuili.codegen.kernels.conv.winograd_spread import emit_products, groups_of
 from tuili.codegen.packing import pad_to_multiple
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.lower.program import View
 from tuili.ops.table import attr

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.conv.winograd_plan import WinogradPlan
+from tuili.codegen.text import indent
 
 
 def input_function(plan: WinogradPlan) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 
 from tuili.codegen.kernel import KernelBuilder
 from tuili.codegen.kernels.conv.register_tile import Steps, print_accumulate
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.conv.winograd_plan import WinogradPlan
+from tuili.codegen.text import indent
 from tuili.lower.program import View
 from tuili.tensors import Array, Dim, DType, ceil_div
 

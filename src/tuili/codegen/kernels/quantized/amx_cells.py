@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuili.codegen.kernel import KernelBuilder
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.conv.shape import Axis, ConvShape
 from tuili.codegen.kernels.quantized.amx import COLUMNS, LANES, ROWS, STEP_BYTES, print_starts
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.ends import Ends
 from tuili.codegen.kernels.quantized.input import Cells, picks_pixels
+from tuili.codegen.text import indent
 from tuili.tensors import Array, Dim, ceil_div
 
 BAND_BYTES = 384 * 1024  # of input that all panels read before the next band

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from tuili.codegen.kernel import KernelBuilder
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.quantized.amx import COLUMNS, LANES, ROWS, STEP_BYTES, print_starts
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.ends import Ends
+from tuili.codegen.text import indent
 from tuili.ir import Value
 from tuili.lower.program import View
 from tuili.tensors import Array, Dim, ceil_div

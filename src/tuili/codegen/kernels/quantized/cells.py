@@ -16,12 +16,13 @@ import numpy as np
 from tuili.codegen.kernel import KernelBuilder
 from tuili.codegen.kernels.conv.plan import panel_blocks
 from tuili.codegen.kernels.conv.register_tile import Tile
-from tuili.codegen.kernels.conv.rows import indent, print_panels, unknown_tiles
+from tuili.codegen.kernels.conv.rows import print_panels, unknown_tiles
 from tuili.codegen.kernels.conv.shape import ConvShape
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.ends import Ends
 from tuili.codegen.kernels.quantized.input import Cells
 from tuili.codegen.kernels.quantized.tile import Loop, Nest, Packed, print_sums, read_panels
+from tuili.codegen.text import indent
 from tuili.tensors import Array, Dim, ceil_div
 
 BAND_BYTES = 96 * 1024  # of input that all panels read before the next band

@@ -16,7 +16,6 @@ from tuili.codegen.kernels.conv.rows import (
     Taps,
     bordered_tiles,
     full_tiles,
-    indent,
     known_tiles,
     tap_range,
     tap_rows,
@@ -24,6 +23,7 @@ from tuili.codegen.kernels.conv.rows import (
 from tuili.codegen.kernels.conv.shape import MOST_TAPS, ConvShape, conv_problem, conv_shape
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.sums import Sums, are_sums_known, known_zero
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, DType, ceil_div

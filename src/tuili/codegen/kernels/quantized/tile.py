@@ -13,9 +13,9 @@ import numpy as np
 
 from tuili.codegen.kernel import KernelBuilder
 from tuili.codegen.kernels.conv.register_tile import Tile
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.quantized.dot import Dot, clamp_pairs, dots_for
 from tuili.codegen.targets import Target
+from tuili.codegen.text import indent
 from tuili.tensors import Array, Dim
 
 MOST_PIXELS, MOST_FEW = 14, 12  # of a tile; where registers are few

@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.quantized import conv as quantized_conv
 from tuili.codegen.kernels.quantized.choice import plan_qconv
 from tuili.codegen.kernels.quantized.dot import Dot
@@ -21,6 +20,7 @@ from tuili.codegen.kernels.quantized.sums import Sums, known_zero
 from tuili.codegen.kernels.quantized.tile import Loop, Nest, print_sums
 from tuili.codegen.kernels.quantized.winograd_plan import QWinogradPlan, pack_whole
 from tuili.codegen.kernels.quantized.winograd_transforms import input_function, output_function
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.lower.program import View
 from tuili.tensors import Dim, DType, ceil_div

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuili.codegen.kernels.conv.register_tile import Tile
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.tile import Nest, print_sums
 from tuili.codegen.kernels.recurrent.cells import Activate, Cell
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.tensors import DType
 

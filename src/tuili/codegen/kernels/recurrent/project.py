@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.recurrent.cells import GATES
 from tuili.codegen.kernels.recurrent.sizes import Sizes
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.lower.program import View
 from tuili.ops.table import attr

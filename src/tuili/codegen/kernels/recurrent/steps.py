@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.recurrent.cells import (
     GATES,
     LINE_FLOATS,
@@ -26,6 +25,7 @@ from tuili.codegen.kernels.recurrent.project import project, project_tile
 from tuili.codegen.kernels.recurrent.sizes import Sizes, sizes_of
 from tuili.codegen.kernels.recurrent.tiles import GROUP, MOST_ROWS, step_function
 from tuili.codegen.strides import contiguous
+from tuili.codegen.text import indent
 from tuili.ir import Node, Value
 from tuili.lower.program import View
 from tuili.ops.table import attr

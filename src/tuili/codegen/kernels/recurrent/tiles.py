@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.recurrent.cells import Cell, Phase, tile_rows
+from tuili.codegen.text import indent
 
 GROUP = 4  # rows of the batch that a thread takes at least
 MOST_ROWS = 32  # that it walks through time together

@@ -14,11 +14,11 @@ from __future__ import annotations
 from tuili.codegen.doubles import DOUBLES, half_lanes, in_doubles
 from tuili.codegen.element_types import is_native
 from tuili.codegen.kernel import Context, KernelBuilder, physical_shape, size_of
-from tuili.codegen.kernels.conv.rows import indent
 from tuili.codegen.kernels.reductions.axes import Axes, Loops, merge_axes
 from tuili.codegen.kernels.reductions.kinds import KINDS, Kind
 from tuili.codegen.kernels.reductions.plain_reduce import emit_plain
 from tuili.codegen.kernels.reductions.rows import row_support
+from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.ops.table import attr
 from tuili.tensors import Dim, DType, ceil_div, numel
