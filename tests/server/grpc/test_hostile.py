@@ -216,3 +216,10 @@ def test_a_call_whose_data_is_not_as_long_as_it_says_is_reset(path: str, excess:
     reset = [number for kind, _, number, _ in raw.frames() if kind == frames.RST_STREAM]
     assert reset == ([1, 3] if excess else [])
     assert raw.goaway() is None
+
+
+@pytest.mark.parametrize(("kind", "most"), [(frames.DATA, 1 << 20), (frames.HEADERS, 1 << 18)])
+def test_a_client_hears_how_long_a_frame_may_be(kind: int, most: int):
+    raw = Raw()
+    raw.feed(HELLO + frame_head(kind, 4, 1, most + 1))
+    assert f"frame of {most + 1} bytes, where {most} are the most".encode() in raw.transport.sent

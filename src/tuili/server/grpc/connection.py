@@ -178,8 +178,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             high, low, kind, flags, number = unpack(data, at)
             length = high << 8 | low
             number &= 0x7FFFFFFF
-            text = f"frame of {length} bytes"
-            expect(length <= limits.max_frame_bytes, h2.FRAME_SIZE_ERROR, text)
+            h2.check_length(length, limits.max_frame_bytes)
             start = at + FRAME_BYTES
             if kind == h2.DATA and not self._block.stream:
                 taken = self._start_data(data, start, length, flags, number)
@@ -192,7 +191,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 at = taken
                 continue
             if stop > end:
-                expect(length <= limits.most_header_bytes, h2.FRAME_SIZE_ERROR, text)
+                h2.check_length(length, limits.most_header_bytes)
                 break
             self._handle(kind, flags, number, data[start:stop])
             at = stop

@@ -145,6 +145,13 @@ def expect(condition: bool, code: int, text: str) -> None:
         raise ConnectionFault(code, text)
 
 
+def check_length(length: int, most: int) -> None:
+    """End the connection over a frame that is longer than it may be."""
+    if length > most:
+        text = f"frame of {length} bytes, where {most} are the most"
+        raise ConnectionFault(FRAME_SIZE_ERROR, text)
+
+
 def pad_length(data: bytes, start: int, length: int) -> int:
     """The number of padding bytes of a padded DATA frame."""
     expect(length > 0, FRAME_SIZE_ERROR, "padded DATA without a pad length")
