@@ -14,17 +14,33 @@ from typing import Final
 TURN_BYTES: Final = 1 << 20
 
 
-def rest(
-    transport: asyncio.Transport,
-    loop: asyncio.AbstractEventLoop | None,
-    wants_more: Callable[[], bool],
-) -> None:
-    """Read no more from this client until the others were looked at; without a loop, do nothing."""
-    if loop is not None:
-        transport.pause_reading()
-        loop.call_soon(_go_on, transport, wants_more)
+class Turn:
+    """What was read of one client's large bodies since the others were looked at."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self) -> None:
+        self._read = 0
+
+    def read(
+        self,
+        size: int,
+        transport: asyncio.Transport | None,
+        loop: asyncio.AbstractEventLoop | None,
+        wants_more: Callable[[], bool] | None = None,
+    ) -> None:
+        """`size` bytes more: after enough, no more until the others were looked at.
+
+        Then only if the client's protocol `wants_more`; without a loop, nothing is held up.
+        """
+        self._read += size
+        if self._read >= TURN_BYTES and transport is not None:
+            self._read = 0
+            if loop is not None:
+                transport.pause_reading()
+                loop.call_soon(_go_on, transport, wants_more)
 
 
-def _go_on(transport: asyncio.Transport, wants_more: Callable[[], bool]) -> None:
-    if not transport.is_closing() and wants_more():
+def _go_on(transport: asyncio.Transport, wants_more: Callable[[], bool] | None) -> None:
+    if not transport.is_closing() and (wants_more is None or wants_more()):
         transport.resume_reading()

@@ -32,7 +32,7 @@ from tuili.server.leaving import leave, part
 from tuili.server.listening import keep_alive
 from tuili.server.strangers import stranger
 from tuili.server.tls import lacks_http2
-from tuili.server.turns import TURN_BYTES, rest
+from tuili.server.turns import Turn
 
 if TYPE_CHECKING:
     from tuili.server.grpc.listener import GrpcListener
@@ -69,7 +69,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self.outgoing = Outgoing(self._ended)
         self.backlog = Backlog(self.outgoing, limits.max_waiting_bytes)
         self.room = limits.room
-        self._read = 0  # of messages that do not come whole, in the present turn
+        self._turn = Turn()  # of messages that do not come whole
         self._weighed = False  # whether what this client has not read takes room
         self.credit = Credit(self.outgoing, self.backlog, limits)
         self._closing = False
@@ -447,13 +447,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def read(self, size: int) -> None:
         """More is here of a message that is not whole: others have their turn now and then."""
-        self._read += size
-        if self._read >= TURN_BYTES and self._transport is not None:
-            self._read = 0
-            rest(self._transport, self._connections.loop, self._wants_more)
-
-    def _wants_more(self) -> bool:
-        return True  # Windows say how much that may be.
+        # Windows say how much that may be.
+        self._turn.read(size, self._transport, self._connections.loop)
 
     def earned(self) -> None:
         """An answer: an honest client acknowledges it and opens its window again."""

@@ -31,7 +31,7 @@ from tuili.server.http.reply import (
     error_reply,
 )
 from tuili.server.leaving import leave, part, unread
-from tuili.server.turns import TURN_BYTES, rest
+from tuili.server.turns import TURN_BYTES, Turn
 
 if TYPE_CHECKING:
     from tuili.server.http.listener import HttpListener
@@ -63,8 +63,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body", "_busy", "_charged", "_chunked", "_closing", "_connections", "_consuming",
-        "_deadline", "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_read",
-        "_room", "_streamed", "_tail", "_transport", "_unsent", "_write_blocked", "since_ns",
+        "_deadline", "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_room",
+        "_streamed", "_tail", "_transport", "_turn", "_unsent", "_write_blocked", "since_ns",
         "work",
     )  # fmt: skip
 
@@ -78,7 +78,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._body: memoryview | None = None
         self._filled = 0
         self._chunked: ChunkedBody | None = None
-        self._read = 0  # of large bodies, in the present turn
+        self._turn = Turn()
         self._charged = False  # whether its body takes room
         self._busy = False
         self._consuming = False
@@ -267,10 +267,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """More of a body is here, for which others may have to give way, or this one."""
         self._charged = True
         self._room.grow(self, size, self._give_way)
-        self._read += size
-        if self._read >= TURN_BYTES and self._transport is not None:
-            self._read = 0
-            rest(self._transport, self._connections.loop, self._wants_more)
+        self._turn.read(size, self._transport, self._connections.loop, self._wants_more)
 
     def _wants_more(self) -> bool:
         return not self._paused
