@@ -10,6 +10,7 @@ TuiliError
 │   ├── InvalidArgument       a wrong input: name, dtype, shape, option
 │   ├── NotFound              a model, version, file or tensor that is not there
 │   ├── AlreadyExists         something that may exist once only
+│   ├── TooLarge              more bytes than are taken of one request
 │   ├── Unsupported           a valid request for something that is not built or not enabled
 │   └── UnknownFailure        a model failed a request, and does not say whose fault it is
 ├── Unavailable               try again later: queue full, loading, draining, timed out
@@ -89,6 +90,10 @@ class AlreadyExists(UserError):
 
 class Conflict(AlreadyExists):
     """A decision that was made without knowing of a later one: look again."""
+
+
+class TooLarge(UserError):
+    """More bytes than the server takes of one request; the message says how many those are."""
 
 
 class Unsupported(UserError):

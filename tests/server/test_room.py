@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import struct
+import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +15,12 @@ import pytest
 from tests.server.grpc import wire as grpc_wire
 from tests.server.grpc.wire import HELLO, INFER, STREAM, Raw, block, data_frame, framed, headers
 from tests.server.http.wire import Wire
+from tests.server.running import running
+from tuili.errors import Overloaded, TooLarge
+from tuili.server import grpc as native_grpc
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.http.limits import HttpLimits
+from tuili.server.listening import Address
 from tuili.server.options import ServerOptions
 from tuili.server.room import Room, room_of
 
@@ -68,6 +76,23 @@ def test_the_metrics_tell_what_is_held_and_who_gave_way():
 def test_processes_share_what_there_is(front_ends: int, most: int, tmp_path: Any):
     options = ServerOptions((tmp_path,), request_memory_bytes=64 * MIB, frontends=front_ends)
     assert room_of(options).most_bytes == most
+
+
+def test_what_is_taken_finds_free_room_or_is_refused_and_nobody_gives_way_for_it():
+    room, gone = Room(100), []
+    room.grow("a", 60, told(gone, "a"))
+    room.take("b", 30)
+    with pytest.raises(Overloaded, match="try again later"):
+        room.take("b", 11)
+    with pytest.raises(TooLarge, match="100 bytes"):
+        room.take("c", 101)
+    assert (gone, room.held_bytes, room.gave_way) == ([], 90, 2)
+    room.take("a", 10)  # what is unpacked of "a" keeps all of it from giving way
+    room.grow("d", 1, told(gone, "d"))
+    assert gone == ["d"]
+    for name in ("a", "b", "c", "d"):
+        room.leave(name)
+    assert room.held_bytes == 0
 
 
 # HTTP ----------------------------------------------------------------------------------------
@@ -145,6 +170,49 @@ def test_clients_that_do_not_read_their_answers_are_cut_the_first_one_first():
     assert room.held_bytes == 0
 
 
+SQUEEZE = {"gzip": partial(gzip.compress, mtime=0), "deflate": zlib.compress}
+CODINGS = pytest.mark.parametrize("coding", SQUEEZE)
+
+
+def packed(coding: str, data: bytes, model: bytes = b"identity") -> bytes:
+    body = SQUEEZE[coding](data)
+    head = b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding.encode(), len(body))
+    return INFERENCE % model + head + body
+
+
+@CODINGS
+@pytest.mark.parametrize(("others", "status"), [(0, 413), (600_000, 503)])
+def test_a_body_is_unpacked_as_far_as_there_is_room(coding: str, others: int, status: int):
+    room, first = http()
+    first.feed(sized(700_000) + b" " * others)
+    second = Wire(beside=first)
+    second.feed(packed(coding, bytes(20 * MIB)))
+    (answer,) = second.answers()
+    assert (answer.status, "--request-memory-mb" in answer.error) == (status, True)
+    assert answer.headers.get("retry-after") == ("1" if others else None)
+    assert (first.transport.sent, room.held_bytes) == (b"", others)
+    assert second.answer(packed(coding, b"{}")).status == 400  # small ones need none
+
+
+def test_an_unpacked_body_takes_room_until_it_is_answered():
+    room, wire = http()
+    tensor = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1],"data":[1.0]}]}'
+    wire.feed(packed("gzip", tensor + b" " * 700_000, b"held"))
+    assert 600_000 < room.held_bytes < 800_000
+    wire.connection.connection_lost(None)
+    assert room.held_bytes == 0
+
+
+def test_who_sends_much_packed_in_little_has_turns_like_the_others():
+    _, wire = http(64 * MIB)
+    paused = []
+    wire.transport.pause_reading = lambda: paused.append(True)
+    wire.connection._connections.loop = asyncio.new_event_loop()
+    wire.feed(packed("gzip", bytes(4 * MIB)))
+    wire.connection._connections.loop.close()
+    assert paused
+
+
 # gRPC ----------------------------------------------------------------------------------------
 
 
@@ -215,3 +283,66 @@ def test_a_client_that_does_not_read_its_answers_is_cut():
     other.transport.unsent = 0
     other.connection.resume_writing()
     assert room.held_bytes == 0
+
+
+def packed_call(number: int, coding: str, message: bytes, path: str = INFER) -> bytes:
+    fields = block(path, (b"grpc-encoding", coding.encode()))
+    return headers(number, fields) + data_frame(number, framed(SQUEEZE[coding](message), 1), 1)
+
+
+@CODINGS
+@pytest.mark.parametrize("path", [INFER, STREAM])
+@pytest.mark.parametrize(("others", "status"), [(0, b"8"), (600_000, b"14")])
+def test_a_message_is_unpacked_as_far_as_there_is_room(
+    coding: str, path: str, others: int, status: bytes
+):
+    room, raw = grpc()
+    if others:
+        raw.feed(upload(1, others))
+    held = room.held_bytes
+    other = Raw(beside=raw)
+    other.feed(HELLO + packed_call(1, coding, bytes(20 * MIB), path))
+    assert b"--request-memory-mb" in other.transport.sent
+    assert b"grpc-status" + bytes([len(status)]) + status in other.transport.sent
+    assert b"--request-memory-mb" not in raw.transport.sent
+    assert room.held_bytes == held
+
+
+@pytest.mark.parametrize("path", [INFER, STREAM])
+@pytest.mark.parametrize("coding", ["gzip", "identity"])
+def test_a_message_takes_room_until_it_is_answered(path: str, coding: str):
+    room, raw = grpc()
+    request = grpc_wire.infer_request(grpc_wire.BIG[:100_000], model="held")
+    message = request.SerializeToString()
+    if coding == "gzip":
+        raw.feed(packed_call(1, coding, message, path))
+    else:
+        raw.feed(headers(1, block(path)) + data_frame(1, framed(message), 1))
+    assert len(message) - 65_536 <= room.held_bytes < 2 * len(message)
+    _, held, reply = raw.dataplane.held[0]
+    reply(raw.dataplane._echo(held))
+    assert room.held_bytes == 0
+
+
+@pytest.mark.parametrize("path", [INFER, STREAM, grpc_wire.SERVICE + "ServerLive"])
+def test_grpcios_messages_take_room_too(path: str):
+    client = pytest.importorskip("grpc")
+    limits = GrpcLimits(room=Room(MIB))
+
+    def start(dataplane: Any) -> Any:
+        return native_grpc.start(dataplane, Address("127.0.0.1", 0), limits, grpc_impl="grpcio")
+
+    def code(channel: Any, size: int, **how: Any) -> Any:
+        if path == STREAM:
+            call = channel.stream_stream(path)(iter([bytes(size)]), **how)
+        else:
+            call = channel.unary_unary(path).future(bytes(size), **how)
+        return call.code()
+
+    with running(start) as server, client.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        bomb = code(channel, 20 * MIB, compression=client.Compression.Gzip)
+        assert bomb is client.StatusCode.RESOURCE_EXHAUSTED
+        assert server.on_loop(lambda: limits.room.held_bytes) == 0
+        if path != STREAM:
+            server.on_loop(lambda: limits.room.take("others", 900_000))
+            assert code(channel, 200_000) is client.StatusCode.UNAVAILABLE

@@ -3,7 +3,8 @@
 Each connection has its bounds, but there may be thousands. Counted are bodies that do not come at
 once, until their answer, and answers that wait for their client. Where they are too much, what has
 been on its way the longest gives way: whoever is not slow on purpose, or far too slow, has arrived
-before. What has come whole stays, and more does not come in beside it.
+before. What has come whole stays, and more does not come in beside it. What a body unpacks to cost
+its client next to nothing to send: it takes what is free, and nobody gives way for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from tuili.errors import Overloaded
+from tuili.errors import Overloaded, TooLarge
 from tuili.runtime.memory import usable_bytes
 from tuili.server.options import ServerOptions
 
@@ -56,6 +57,22 @@ class Room:
         self.held_bytes += size
         self._make_room()
 
+    def take(self, key: object, size: int) -> None:
+        """`size` bytes more of what does not give way, if they are free.
+
+        Else TooLarge where nothing but `key` is in the way, and Overloaded where others are.
+        """
+        found = self._moving.get(key)
+        own = self._settled.get(key, 0) if found is None else found[0]
+        if self.held_bytes + size > self.most_bytes:
+            self._refused()
+            if own + size > self.most_bytes:
+                raise TooLarge(_NEVER.format(self.most_bytes))
+            raise Overloaded(_NOT_NOW.format(self.most_bytes))
+        self._moving.pop(key, None)
+        self._settled[key] = own + size
+        self.held_bytes += size
+
     def leave(self, key: object) -> None:
         """Nothing of it is held any more."""
         found = self._moving.pop(key, None)
@@ -76,14 +93,17 @@ class Room:
             oldest = next(iter(self._moving))
             size, give_way = self._moving.pop(oldest)
             self.held_bytes -= size
-            self.gave_way += 1
-            if self.gave_way == 1:
-                _LOG.warning(
-                    "requests under way hold %d MiB, as much as they may: those that have been on"
-                    " their way the longest are refused (--request-memory-mb; told once)",
-                    self.most_bytes >> 20,
-                )
+            self._refused()
             give_way(Overloaded(_TEXT.format(self.most_bytes)))
+
+    def _refused(self) -> None:
+        self.gave_way += 1
+        if self.gave_way == 1:
+            _LOG.warning(
+                "requests under way hold %d MiB, as much as they may: those that have been on"
+                " their way the longest are refused (--request-memory-mb; told once)",
+                self.most_bytes >> 20,
+            )
 
 
 def room_of(options: ServerOptions) -> Room:
@@ -94,4 +114,12 @@ def room_of(options: ServerOptions) -> Room:
 _TEXT: Final = (
     "requests under way hold as much memory as they may ({} bytes, --request-memory-mb), and this"
     " one has been coming the longest; try again later"
+)
+_NOT_NOW: Final = (
+    "requests under way hold as much memory as they may ({} bytes, --request-memory-mb), and no"
+    " more is free for what this one unpacks to; try again later"
+)
+_NEVER: Final = (
+    "the request unpacks to more than all requests under way may hold ({} bytes,"
+    " --request-memory-mb)"
 )

@@ -91,7 +91,8 @@ class Raw:
     ) -> None:
         self.dataplane = dataplane or FakeDataPlane()
         if beside is None:
-            self.listener = GrpcListener(Inference(self.dataplane), limits or GrpcLimits())
+            limits = limits or GrpcLimits()
+            self.listener = GrpcListener(Inference(self.dataplane, limits.room), limits)
         else:
             self.listener = beside.listener
         self.transport = Transport()

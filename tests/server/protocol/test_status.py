@@ -13,6 +13,7 @@ from tuili.server.protocol.status import STATUS, status_of
         (errors.InvalidArgument("x"), 400, 3),
         (errors.ParseError("x"), 400, 3),
         (errors.InvalidModel("x"), 400, 3),
+        (errors.TooLarge("x"), 413, 8),
         (errors.Unsupported("x"), 501, 12),
         (errors.AlreadyExists("x"), 400, 6),
         (errors.Unavailable("x"), 503, 14),

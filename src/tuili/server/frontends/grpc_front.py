@@ -56,7 +56,7 @@ class FrontInference(Inference):
     """Answers requests to the models of a lane."""
 
     def __init__(self, dataplane: DataPlane, owner: Owner) -> None:
-        super().__init__(dataplane)
+        super().__init__(dataplane, dataplane.room)
         self._live = dataplane.repository.live
         self._looks_for_regions = dataplane.options.allow_client_shm
         self._owner = owner

@@ -42,5 +42,5 @@ async def start(
         return await start_grpcio(dataplane, address, limits)
     if address.tls is not None:
         address.tls.set_alpn_protocols(["h2"])
-    listener = GrpcListener(Inference(dataplane), limits, access_log)
+    listener = GrpcListener(Inference(dataplane, limits.room), limits, access_log)
     return await listen(listener.connect, listener.connections, address)

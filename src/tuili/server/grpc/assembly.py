@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
 from typing import Final
 
-from tuili.errors import InvalidArgument, TuiliError, Unsupported
+from tuili.errors import InvalidArgument, TooLarge, Unsupported
 from tuili.server.grpc.decoding import tensor_offset
 from tuili.server.grpc.varints import Buffer
+from tuili.server.unpacking import Excess, unpack
 
 _PREFIX: Final = struct.Struct(">BI")
 _LARGE: Final = 32 << 10
 _LOOK_AHEAD: Final = 1024  # where the description of the tensors ends, as a rule
 _WBITS: Final = {"gzip": 15 + 16, "deflate": 15}
-
-
-class MessageTooLarge(TuiliError):
-    """A message above the limit; gRPC's RESOURCE_EXHAUSTED."""
 
 
 def is_one_message(data: bytes, at: int, end: int, limit: int) -> bool:
@@ -33,8 +29,8 @@ class Assembler:
     """Puts the messages of one call together and gives each to `deliver`."""
 
     __slots__ = (
-        "_block", "_compressed", "_deliver", "_encoding", "_filled", "_finished", "_limits",
-        "_prefix",
+        "_block", "_claim", "_compressed", "_deliver", "_encoding", "_filled", "_finished",
+        "_limits", "_prefix",
     )  # fmt: skip
 
     def __init__(
@@ -42,10 +38,12 @@ class Assembler:
         encoding: str,
         limits: tuple[int, int, Callable[[int, int], memoryview]],
         deliver: Callable[[Buffer], None],
+        claim: Callable[[int], None],
     ) -> None:
         self._encoding = encoding
         self._limits = limits  # message bytes, decompressed bytes, where blocks come from
         self._deliver = deliver
+        self._claim = claim  # room for what is unpacked
         self._prefix = b""
         self._block: memoryview | None = None
         self._filled = 0
@@ -127,22 +125,16 @@ class Assembler:
     def _check(self, flag: int, size: int) -> None:
         limit = self._limits[0]
         if size > limit:
-            raise MessageTooLarge(f"Received message larger than max ({size} vs. {limit})")
+            raise TooLarge(f"Received message larger than max ({size} vs. {limit})")
         if flag and (flag != 1 or self._encoding == "identity"):
             raise InvalidArgument(f"message with compression flag {flag}, but no grpc-encoding")
 
-    def _decompress(self, message: Buffer) -> bytes:
+    def _decompress(self, message: Buffer) -> Buffer:
         wbits = _WBITS.get(self._encoding)
         if wbits is None:
             raise Unsupported(f"Compression algorithm '{self._encoding}' is not supported")
-        limit = self._limits[1]
-        inflate = zlib.decompressobj(wbits)
         try:
-            data = inflate.decompress(message, limit + 1)
-        except zlib.error as error:
-            raise InvalidArgument(f"message does not decompress: {error}") from None
-        if len(data) > limit:
-            raise MessageTooLarge(f"Received message larger than max ({len(data)} vs. {limit})")
-        if not inflate.eof:
-            raise InvalidArgument("message does not decompress: it ends too early")
-        return data
+            return unpack(message, wbits, self._limits[1], self._claim, "the message")
+        except Excess:
+            limit = self._limits[1]
+            raise TooLarge(f"Decompressed message larger than max ({limit} bytes)") from None

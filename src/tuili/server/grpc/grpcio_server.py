@@ -16,17 +16,17 @@ from tuili.server.dataplane import DataPlane
 from tuili.server.execution.pending import Ticket
 from tuili.server.grpc.frames import PUSHBACK
 from tuili.server.grpc.grpcio_tls import credentials_of
-from tuili.server.grpc.inference import Inference, InferStream
+from tuili.server.grpc.inference import COUNTED_BYTES, Inference, InferStream
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
 from tuili.server.listening import FAREWELL_S, TIME_OVER, Address
-from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import pushback_ms, status_of
 
 # As good as for ever: whoever waits for the end says how long.
 _GRACE_S: Final = 1e6
 _Answered: TypeAlias = "asyncio.Future[list[Buffer] | TuiliError]"
+_Unary: TypeAlias = Callable[[bytes, Any], Awaitable[bytes]]
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -75,14 +75,16 @@ class GrpcioServer:
 
 async def start_grpcio(dataplane: DataPlane, address: Address, limits: GrpcLimits) -> GrpcioServer:
     """Listen with grpcio."""
+    most_bytes = min(limits.max_message_bytes, limits.room.most_bytes)
     server = grpc.aio.server(
         options=[
-            ("grpc.max_receive_message_length", limits.max_message_bytes),
+            # Of what it unpacks too, piece by piece.
+            ("grpc.max_receive_message_length", most_bytes),
             ("grpc.max_send_message_length", limits.max_message_bytes),
             ("grpc.so_reuseport", 0),
         ]
     )
-    handlers = _Handlers(dataplane, limits.restrictions)
+    handlers = _Handlers(dataplane, limits)
     server.add_generic_rpc_handlers((handlers,))
     host = f"[{address.host}]" if ":" in address.host else address.host
     where = f"{host}:{address.port}"
@@ -109,10 +111,11 @@ def _refusing(path: str, error: TuiliError) -> Any:
 class _Handlers(grpc.GenericRpcHandler):
     """Finds the handler of a method."""
 
-    def __init__(self, dataplane: DataPlane, restrictions: Restrictions) -> None:
+    def __init__(self, dataplane: DataPlane, limits: GrpcLimits) -> None:
         self._dataplane = dataplane
-        self._restrictions = restrictions
-        self._inference = Inference(dataplane)
+        self._restrictions = limits.restrictions
+        self._room = limits.room
+        self._inference = Inference(dataplane, limits.room)
         self._open: set[Callable[[TuiliError], None]] = set()  # which end the calls under way
 
     def dismiss(self) -> None:
@@ -137,13 +140,30 @@ class _Handlers(grpc.GenericRpcHandler):
         except TuiliError as error:
             return _refusing(path, error)
         if path == INFER_PATH:
-            return grpc.unary_unary_rpc_method_handler(self._infer)
+            return grpc.unary_unary_rpc_method_handler(self._held(self._infer))
         if path == STREAM_PATH:
             return grpc.stream_stream_rpc_method_handler(self._stream)
         method = METHODS.get(path)
         if method is None:
             return None
-        return grpc.unary_unary_rpc_method_handler(self._unary(method))
+        return grpc.unary_unary_rpc_method_handler(self._held(self._unary(method)))
+
+    def _held(self, call: _Unary) -> _Unary:
+        """`call`, for which a large message takes room; grpcio tells of it when it is whole."""
+
+        async def held(message: bytes, context: Any) -> bytes:
+            key = object()
+            try:
+                if len(message) >= COUNTED_BYTES:
+                    self._room.take(key, len(message))
+                return await call(message, context)
+            except TuiliError as error:
+                await _abort(context, error)
+                raise
+            finally:
+                self._room.leave(key)
+
+        return held
 
     async def _infer(self, message: bytes, context: Any) -> bytes:
         loop = asyncio.get_running_loop()
@@ -167,19 +187,14 @@ class _Handlers(grpc.GenericRpcHandler):
                 ticket.cancel()
             raise
         if isinstance(answer, TuiliError):
-            await _abort(context, answer)
-        assert isinstance(answer, list)
+            raise answer
         return b"".join(answer)
 
-    def _unary(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _unary(self, method: Method) -> _Unary:
         async def call(message: bytes, context: Any) -> bytes:
-            try:
-                response = method.call(self._dataplane, message, _Origin(context))
-                if isinstance(response, Awaitable):
-                    response = await self._unless_ended(response)
-            except TuiliError as error:
-                await _abort(context, error)
-                raise
+            response = method.call(self._dataplane, message, _Origin(context))
+            if isinstance(response, Awaitable):
+                response = await self._unless_ended(response)
             return bytes(response.SerializeToString())
 
         return call

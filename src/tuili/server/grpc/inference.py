@@ -17,11 +17,14 @@ from tuili.server.grpc.methods import Method
 from tuili.server.grpc.service import Message
 from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, Parameters
+from tuili.server.room import Room
 
 Done = Callable[["list[Buffer] | TuiliError"], None]
 
 _LOG: Final = logging.getLogger("tuili.server.grpc")
 _MAX_PENDING: Final = 4096
+# From which on a message that waits in a stream takes room.
+COUNTED_BYTES: Final = 32 << 10
 
 
 Elsewhere = Callable[[InferRequest, Buffer, "float | None", Done, "Origin | None"], "Ticket | None"]
@@ -43,8 +46,9 @@ class Inference:
     # Answers requests that are not for this process's data plane; None for those that are.
     elsewhere: Elsewhere | None = None
 
-    def __init__(self, dataplane: DataPlane) -> None:
+    def __init__(self, dataplane: DataPlane, room: Room) -> None:
         self.dataplane = dataplane
+        self.room = room
         self.decoder = RequestDecoder()
         self.encoder = ResponseEncoder()
         self._desk = ExpressDesk(dataplane, self._answer)
@@ -154,11 +158,13 @@ class InferStream:
         inference = self._inference
         try:
             request, plan = inference.decoder.decode(message)
+            entry = _Request(request, plan.empty_final, not self._is_decoupled(request))
+            if len(message) >= COUNTED_BYTES:
+                inference.room.take(entry, len(message))
         except TuiliError as error:
             self._refuse(InferRequest("", [], id=request_id(message)), error)
             return
         request.origin = self._origin
-        entry = _Request(request, plan.empty_final, not self._is_decoupled(request))
         self._pending.add(entry)
         if entry.ordered:
             self._ordered.append(entry)
@@ -232,6 +238,7 @@ class InferStream:
             self._send(message)
         if entry.final:
             entry.ticket = None  # It has the way to this entry.
+            self._inference.room.leave(entry)
             self._pending.discard(entry)
             self._maybe_end()
 
@@ -255,6 +262,7 @@ class InferStream:
         pending, self._pending = self._pending, set()
         self._ordered.clear()
         for entry in pending:
+            self._inference.room.leave(entry)
             ticket, entry.ticket = entry.ticket, None
             if ticket is not None:
                 ticket.cancel()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from tuili.errors import Cancelled, DeadlineExceeded, InternalError, TuiliError, Unsupported
-from tuili.server.grpc.assembly import Assembler, MessageTooLarge, is_one_message
+from tuili.server.grpc.assembly import Assembler, is_one_message
 from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.inference import Stream
 from tuili.server.grpc.limits import GrpcLimits
@@ -87,7 +87,7 @@ class GrpcStream(msgspec.Struct, eq=False):
                 if is_one_message(data, at, end, rules[0]):
                     self._deliver(data[at + 5 : end])
                     return
-                self._assembler = Assembler(self.head.encoding, rules, self._deliver)
+                self._assembler = Assembler(self.head.encoding, rules, self._deliver, self._claim)
             assembler = self._assembler
             before = assembler.under_way
             assembler.feed(data, at, end)
@@ -127,6 +127,12 @@ class GrpcStream(msgspec.Struct, eq=False):
             return
         self._charged = True
 
+    def _claim(self, size: int) -> None:
+        """More was unpacked: an error where there is no room for it."""
+        self._charged = True
+        self._connection.room.take(self, size)
+        self._connection.read(size)
+
     def _release(self) -> None:
         if self._charged:
             self._charged = False
@@ -144,7 +150,7 @@ class GrpcStream(msgspec.Struct, eq=False):
             self.since = self._connection.now
 
     def _receive(self, stream: Stream, message: Buffer) -> None:
-        self._release()  # how many may wait in a stream has a bound of its own
+        self._release()  # whatever waits in a stream takes room of its own
         try:
             stream.receive(message)
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
@@ -315,8 +321,6 @@ class GrpcStream(msgspec.Struct, eq=False):
             return
         if error is None:
             self._finish(0, "")
-        elif isinstance(error, MessageTooLarge):
-            self._finish(_RESOURCE_EXHAUSTED, str(error))
         elif isinstance(error, DeadlineExceeded) and self._is_late():
             # Not UNAVAILABLE, which proxies would try again.
             self._finish(_DEADLINE_EXCEEDED, "Deadline Exceeded")

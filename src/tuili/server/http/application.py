@@ -69,7 +69,8 @@ class Application:
             if self._limits.restrictions:
                 self._limits.restrictions.check(match.operation, head.field)
             if head.content_encoding:
-                body = decompress(head.content_encoding, body, self._limits.max_json_bytes)
+                most = self._limits.max_json_bytes
+                body = decompress(head.content_encoding, body, most, connection.claim)
             if match.operation == "infer" and head.json_length != 0:
                 self._inference.infer(connection, head, match, body)
             elif match.operation in self._on_models:

@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tuili.errors import InvalidArgument
 from tuili.server.http.refusals import UnknownCoding
 from tuili.server.http.reply import Buffer
+from tuili.server.unpacking import Excess, unpack
 
 _AUTO_DETECT: Final = 15 + 32  # zlib's wbits: a gzip or a zlib header
 _WBITS: Final = {b"gzip": 15 + 16, b"deflate": 15}
 
 
-def decompress(coding: bytes, body: Buffer, max_bytes: int) -> Buffer:
-    """The body behind a Content-Encoding, at most `max_bytes` of it."""
+def decompress(coding: bytes, body: Buffer, max_bytes: int, claim: Callable[[int], None]) -> Buffer:
+    """The body behind a Content-Encoding, at most `max_bytes` of it, which `claim` may refuse."""
     if coding in (b"", b"identity"):
         return body
     if coding not in _WBITS:
         raise UnknownCoding("Unsupported compression type")
-    inflate = zlib.decompressobj(_AUTO_DETECT)
     try:
-        data = inflate.decompress(body, max_bytes + 1)
-    except zlib.error as error:
-        raise InvalidArgument(f"failed to decompress the request body: {error}") from None
-    if len(data) > max_bytes:
+        return unpack(body, _AUTO_DETECT, max_bytes, claim, "the request body")
+    except Excess:
         raise InvalidArgument(
             f"decompressed request body exceeds the maximum allowed value of {max_bytes} bytes."
             " Use --http-max-input-size to increase the limit."
-        )
-    if not inflate.eof:
-        raise InvalidArgument("failed to decompress the request body: it ends too early")
-    if inflate.unused_data:
-        raise InvalidArgument("failed to decompress the request body: bytes after its end")
-    return data
+        ) from None
 
 
 def compress(coding: bytes, parts: Sequence[Buffer]) -> bytes:

@@ -276,6 +276,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._charged = True
         self._room.settle(self, size)
 
+    def claim(self, size: int) -> None:
+        """More of a body was unpacked: an error where there is no room for it."""
+        self._charged = True
+        self._room.take(self, size)
+        self._turn.read(size, self._transport, self._connections.loop, self._wants_more)
+
     def _release(self) -> None:
         self._charged = False
         self._room.leave(self)

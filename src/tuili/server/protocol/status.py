@@ -20,6 +20,7 @@ from tuili.errors import (
     NotPolled,
     Overloaded,
     Restricted,
+    TooLarge,
     ToolchainError,
     TuiliError,
     Unavailable,
@@ -51,6 +52,7 @@ STATUS: dict[type[TuiliError], Status] = {
     AlreadyExists: Status(400, 6),  # ALREADY_EXISTS
     Conflict: Status(409, 10),  # ABORTED
     Unsupported: Status(501, 12),  # UNIMPLEMENTED
+    TooLarge: Status(413, 8),  # RESOURCE_EXHAUSTED
     InvalidArgument: Status(400, 3),  # INVALID_ARGUMENT
     UnknownFailure: Status(400, 2),  # UNKNOWN
     NotPolled: Status(500, 13),  # INTERNAL, as in Triton
