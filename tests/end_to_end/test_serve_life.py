@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +22,49 @@ from tests.end_to_end.conftest import add_identity, serving
 http = pytest.importorskip("tritonclient.http")
 InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceServerException
 
-SLOW = 'parameters { key: "execute_delay_ms" value: { string_value: "400" } }'
+# A run waits until the test lets it through; with the gate gone none does.
+GATED = """
+class Model:
+    def __init__(self, parameters):
+        pass
+
+    def run(self, inputs):
+        try:
+            open({gate!r}).read()
+        except FileNotFoundError:
+            pass
+        return {{"y": inputs["x"]}}
+"""
+
+
+def add_gated(repository, name):
+    """A model that runs one request at a time, behind the gate that is returned.
+
+    Who opens the gate to write waits until a request runs; closing it lets that one through.
+    """
+    repository.mkdir(exist_ok=True)
+    gate = repository.parent / f"{repository.name}-{name}-gate"
+    os.mkfifo(gate)
+    one = 'backend: "python" instance_group { count: 1 }'
+    add_identity(repository, name, batch=1, extra=one)
+    config = repository / name / "config.pbtxt"
+    config.write_text(config.read_text().replace('backend: "identity"', ""))
+    (repository / name / "1" / "model.py").write_text(GATED.format(gate=str(gate)))
+    return gate
+
+
+@contextmanager
+def all_waiting(server, name, gate, asking):
+    """Requests of which one runs and all others wait; at the end they are let through."""
+    asking = [threading.Thread(target=each) for each in asking]
+    for thread in asking:
+        thread.start()
+    with gate.open("w"):
+        wait_until(lambda: waiting(server, name) == len(asking) - 1)
+        yield
+        gate.unlink()
+    for thread in asking:
+        thread.join(20)
 
 
 def infer(client, model, value=1.0):
@@ -39,35 +81,38 @@ def wait_until(condition, seconds=20.0):
         assert time.monotonic() < end, "timed out"
 
 
+def is_ready(server):
+    with suppress(OSError):
+        urllib.request.urlopen(f"http://{server.url('http')}/v2/health/ready").close()
+        return True
+    return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_to_end_wait_for_what_is_in_flight(tmp_path, number):
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("started by nohup, or as by it")
-    add_identity(tmp_path, "slow", extra=SLOW)
-    with serving(tmp_path) as server:
-        found = []
-        client = http.InferenceServerClient(server.url("http"))
-        thread = threading.Thread(target=lambda: found.append(infer(client, "slow", 5.0)))
-        thread.start()
-        with http.InferenceServerClient(server.url("http")) as other:
-            wait_until(lambda: other.get_inference_statistics("slow") is not None)
-        time_left = threading.Event()
-        time_left.wait(0.1)
-        server.process.send_signal(number)
-        thread.join(20)
+    gate, found = add_gated(tmp_path / "models", "slow"), []
+    with serving(tmp_path / "models") as server:
+
+        def ask():
+            with http.InferenceServerClient(server.url("http")) as client:
+                found.append(infer(client, "slow", 5.0))
+
+        with all_waiting(server, "slow", gate, [ask]):
+            server.process.send_signal(number)
+            wait_until(lambda: not is_ready(server))
         assert server.process.wait(20) == 0
-        np.testing.assert_array_equal(found[0], np.full((1, 2), 5.0))
+    np.testing.assert_array_equal(found, np.full((1, 1, 2), 5.0))
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
 @pytest.mark.parametrize("front_ends", ["1", "2"])
 def test_whoever_is_not_answered_in_time_is_told_so(tmp_path, transport, front_ends):
     library = pytest.importorskip(f"tritonclient.{transport}")
-    one = "instance_group { count: 1 }"
-    add_identity(tmp_path, "slow", batch=1, extra=one + SLOW.replace("400", "2500"))
-    found = []
+    gate, found = add_gated(tmp_path / "models", "slow"), []
 
-    def ask(server):
+    def ask():
         tensor = library.InferInput("x", [1, 2], "FP32")
         tensor.set_data_from_numpy(np.ones((1, 2), np.float32))
         with (
@@ -77,14 +122,11 @@ def test_whoever_is_not_answered_in_time_is_told_so(tmp_path, transport, front_e
             client.infer("slow", [tensor])
         found.append(caught.value)
 
-    with serving(tmp_path, "--exit-timeout=0.2", f"--frontends={front_ends}") as server:
-        threads = [threading.Thread(target=ask, args=(server,)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: waiting(server, "slow") == 3)
+    with (
+        serving(tmp_path / "models", "--exit-timeout=0.2", f"--frontends={front_ends}") as server,
+        all_waiting(server, "slow", gate, [ask] * 4),
+    ):
         server.process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join(20)
         assert server.process.wait(20) == 1
     assert len(found) == 4
     assert all("waits no longer for this request" in each.message() for each in found)
@@ -94,34 +136,25 @@ def test_whoever_is_not_answered_in_time_is_told_so(tmp_path, transport, front_e
 
 
 def test_a_signal_while_a_model_loads_names_it_and_spares_what_is_in_flight(tmp_path):
-    one = "instance_group { count: 1 }"
-    add_identity(tmp_path, "slow", batch=1, extra=one + SLOW)
-    add_identity(tmp_path, "stuck", extra='backend: "python"')
-    os.mkfifo(tmp_path / "never")
-    text = f"class Model:\n    def __init__(self, parameters): open({str(tmp_path / 'never')!r})\n"
-    (tmp_path / "stuck" / "1" / "model.py").write_text(text)
-    config = tmp_path / "stuck" / "config.pbtxt"
-    config.write_text(config.read_text().replace('backend: "identity"', ""))
+    repository, found = tmp_path / "models", []
+    gate = add_gated(repository, "slow")
+    never = add_gated(repository, "stuck")
+    (repository / "stuck" / "1" / "model.py").write_text(f"open({str(never)!r})\n")
     ports = dict(zip(("http", "metrics"), free_ports(2), strict=True))
-    command = [sys.executable, "-m", "tuili", "serve", str(tmp_path), "--grpc-port=-1"]
+    command = [sys.executable, "-m", "tuili", "serve", str(repository), "--grpc-port=-1"]
     command += [f"--{name}-port={port}" for name, port in ports.items()]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     server = SimpleNamespace(url=lambda name: f"127.0.0.1:{ports[name]}")
+
+    def ask():
+        with http.InferenceServerClient(server.url("http")) as client:
+            found.append(infer(client, "slow"))
+
     try:
         wait_until(lambda: states(server) == {"slow": "READY", "stuck": "LOADING"})
-        found = []
-
-        def ask():
-            with http.InferenceServerClient(server.url("http")) as client:
-                found.append(infer(client, "slow"))
-
-        threads = [threading.Thread(target=ask) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: waiting(server, "slow") == 1)
-        process.terminate()
-        for thread in threads:
-            thread.join(20)
+        with all_waiting(server, "slow", gate, [ask] * 2):
+            process.terminate()
+            wait_until(lambda: not is_ready(server))
         _, said = process.communicate(timeout=20)
     finally:
         process.kill()

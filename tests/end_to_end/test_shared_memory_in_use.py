@@ -119,7 +119,7 @@ def waiting(server):
 def settles(server):
     """Wait until as many requests wait as a while before, and some do."""
     last, same = 0.0, 0
-    while same < 40:
+    while same < 100:
         now = waiting(server)
         last, same = now, same + 1 if now == last > 0 else 0
 
