@@ -33,6 +33,11 @@ contracts: setup
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
+# What failed last time, alone and one after the other.
+.PHONY: test-failed
+test-failed: setup
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1
+
 # Fetches and exports the real models that the tests and the benchmarks use.
 models: setup
 	$(BIN)/python -m benchmarks.models
