@@ -33,6 +33,11 @@ contracts: setup
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
+# What is beyond the slice that every change runs: more sizes of real models, threads and targets.
+.PHONY: test-long
+test-long: setup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m long
+
 # What failed last time, alone and one after the other.
 .PHONY: test-failed
 test-failed: setup

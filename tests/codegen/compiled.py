@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import shutil
 import tempfile
@@ -221,6 +222,12 @@ class Cases:
         shape = array.shape if dims is None else parse_shape([_own(name, dim) for dim in dims])
         self.feeds[name] = array
         return self.graph.add_input(name, TensorType(DType.of(array.dtype), tuple(shape)))
+
+    def on(self, threads: int) -> Cases:
+        """The same library, run by so many threads."""
+        other = copy.copy(self)
+        other.got = self.library.run(self.feeds, threads)
+        return other
 
     def check(self, name: str) -> None:
         """Compare every output of a case with its meaning."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,11 @@ def test_both_grpc_implementations_serve(repository: Path, impl: str):
 def test_json_mistakes_have_the_status_that_was_chosen(
     repository: Path, flags: list[str], status: int
 ):
-    with serving(repository, *flags) as server:
-        connection = http.client.HTTPConnection(server.url("http"), timeout=10)
+    # Closed before the server ends: like Triton it waits for clients that keep their connections.
+    with (
+        serving(repository, *flags) as server,
+        closing(http.client.HTTPConnection(server.url("http"), timeout=10)) as connection,
+    ):
         tensor = {"name": "x", "datatype": "FP32", "shape": [-1], "data": [1]}
         connection.request("POST", "/v2/models/echo/infer", json.dumps({"inputs": [tensor]}))
         answer = connection.getresponse()

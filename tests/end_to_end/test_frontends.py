@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.end_to_end.conftest import add_identity, serving
-from tests.end_to_end.test_serve_life import SLOW, wait_until
+from tests.end_to_end.test_serve_life import wait_until
 
 http = pytest.importorskip("tritonclient.http")
 grpc = pytest.importorskip("tritonclient.grpc")
@@ -44,7 +44,8 @@ parameters { key: "idempotent" value: { string_value: "false" } }
 @pytest.fixture
 def repository(tmp_path):
     add_identity(tmp_path, "echo")
-    add_identity(tmp_path, "slow", extra=SLOW)
+    delay = 'parameters { key: "execute_delay_ms" value: { string_value: "400" } }'
+    add_identity(tmp_path, "slow", extra=delay)
     (tmp_path / "count" / "1").mkdir(parents=True)
     (tmp_path / "count" / "1" / "model.py").write_text(COUNTER)
     (tmp_path / "count" / "config.pbtxt").write_text(COUNTER_CONFIG)

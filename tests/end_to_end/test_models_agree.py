@@ -8,15 +8,21 @@ from benchmarks.models import MODELS
 
 TOLERANCE = 1e-4  # of the largest magnitude of each output
 
+# Each size of these takes the compiler ten seconds and more.
+LARGE = ("ppocr_det", "ppocr_rec", "resnet50")
+
+
+def case(name, number, size):
+    """One worker compiles a model and runs its sizes; a change runs the first of a large one."""
+    beyond = number > 0 if name in LARGE else number == 1
+    marks = [pytest.mark.xdist_group(name), *([pytest.mark.long] if beyond else [])]
+    return pytest.param(name, size, id=f"{name}-{'x'.join(map(str, size))}", marks=marks)
+
+
 CASES = [
-    pytest.param(
-        name,
-        size,
-        id=f"{name}-{'x'.join(map(str, size))}",
-        marks=pytest.mark.xdist_group(name),  # one worker compiles it, and runs all its sizes
-    )
+    case(name, number, size)
     for name, model in MODELS.items()
-    for size in model.sizes
+    for number, size in enumerate(model.sizes)
 ]
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(600)]

@@ -13,6 +13,9 @@ from tests.codegen.compiled import BEST
 from tests.codegen.kernels.quantized_cases import Product, QuantizedCases
 from tuili.codegen.targets import Target, find_target
 
+# One worker compiles all cases.
+pytestmark = pytest.mark.xdist_group("amx")
+
 AMX = find_target("x86-64-amx")
 PLAIN = replace(AMX, machine=BEST.machine, flags=("-DTL_PORTABLE", "-O1", *BEST.flags))
 RNG = np.random.default_rng(41)

@@ -20,6 +20,9 @@ from tuili.passes.attention.fuse import fuse_attention
 from tuili.passes.dead import remove_dead
 from tuili.tensors import Array
 
+# One worker compiles all cases.
+pytestmark = pytest.mark.xdist_group("attention")
+
 RNG = np.random.default_rng(3)
 
 
@@ -104,7 +107,7 @@ CASES = {
 
 @cache
 def compiled(target: Target, threads: int) -> Cases:
-    return Cases(CASES, target, threads)
+    return Cases(CASES, target) if threads == 1 else compiled(target, 1).on(threads)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

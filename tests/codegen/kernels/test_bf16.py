@@ -21,6 +21,9 @@ from tuili.ops.interpret import run as interpret
 from tuili.passes.pipeline import optimise
 from tuili.tensors import Array, DType, Sym
 
+# One worker compiles all cases.
+pytestmark = pytest.mark.xdist_group("bf16")
+
 # Sums of some hundred products of order 1: the order of adding shows in the last bits only.
 TOLERANCE = 2e-5
 FLAGS = ("-DTL_PORTABLE", "-O1", *BEST.flags)

@@ -90,7 +90,7 @@ CASES = {
 
 @cache
 def compiled(target: Target, threads: int) -> Cases:
-    return Cases(CASES, target, threads)
+    return Cases(CASES, target) if threads == 1 else compiled(target, 1).on(threads)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

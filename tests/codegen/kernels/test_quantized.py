@@ -19,6 +19,9 @@ from tests.codegen.kernels.quantized_cases import Product, QuantizedCases
 from tuili.codegen.kernels.quantized.dot import clamp_pairs, dots_for
 from tuili.codegen.targets import Target, find_target
 
+# One worker compiles all cases.
+pytestmark = pytest.mark.xdist_group("quantized")
+
 PADS = {"pads": [1, 1, 1, 1]}
 CASES = {
     "3x3": Product((1, 16, 9, 11), (24, 16, 3, 3), PADS),
