@@ -17,7 +17,7 @@ _TICK_S: Final = 0.5
 _HASTY_TICK_S: Final = 0.02
 _BATCH: Final = 512  # connections looked at in one go, so that ten thousand do not stall the loop
 _BACKLOG: Final = 1024
-FAREWELL_S: Final = 1.0  # for what is said last to arrive
+_FAREWELL_S: Final = 1.0  # for what is said last to arrive
 TIME_OVER: Final = (
     "the server is shutting down and waits no longer for this request (--exit-timeout); ask another"
 )
@@ -196,21 +196,25 @@ class Listening:
                 await self._connections.emptied()
         except TimeoutError:
             finished = not self._connections.dismiss()
-            await self._gone_or_cut()
+            if not await gone_in_time(self._connections.emptied()):
+                self._connections.abort()
         if self._timer is not None:
             self._timer.cancel()
         return finished
 
-    async def _gone_or_cut(self) -> None:
-        try:
-            async with asyncio.timeout(FAREWELL_S):
-                await self._connections.emptied()
-        except TimeoutError:
-            self._connections.abort()
-
     def _tick(self) -> None:
         more = self._connections.tick(self._loop.time())
         self._timer = self._loop.call_later(_HASTY_TICK_S if more else _TICK_S, self._tick)
+
+
+async def gone_in_time(all_gone: Awaitable[object]) -> bool:
+    """Whether those that were told to go have gone before they are to be cut."""
+    try:
+        async with asyncio.timeout(_FAREWELL_S):
+            await all_gone
+    except TimeoutError:
+        return False
+    return True
 
 
 def _accepted(door: socket.socket) -> Iterator[socket.socket]:

@@ -20,7 +20,7 @@ from tuili.server.grpc.inference import COUNTED_BYTES, Inference, InferStream
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
-from tuili.server.listening import FAREWELL_S, TIME_OVER, Address
+from tuili.server.listening import TIME_OVER, Address, gone_in_time
 from tuili.server.protocol.status import pushback_ms, status_of
 
 # As good as for ever: whoever waits for the end says how long.
@@ -61,16 +61,10 @@ class GrpcioServer:
                 await asyncio.shield(self._stopping)
         except TimeoutError:
             self._handlers.dismiss()
-            await self._gone_or_cut(self._stopping)
+            if not await gone_in_time(asyncio.shield(self._stopping)):
+                await self._server.stop(0)
             return False
         return True
-
-    async def _gone_or_cut(self, stopping: asyncio.Task[None]) -> None:
-        try:
-            async with asyncio.timeout(FAREWELL_S):
-                await asyncio.shield(stopping)
-        except TimeoutError:
-            await self._server.stop(0)
 
 
 async def start_grpcio(dataplane: DataPlane, address: Address, limits: GrpcLimits) -> GrpcioServer:
