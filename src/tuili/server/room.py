@@ -9,6 +9,7 @@ its client next to nothing to send: it takes what is free, and nobody gives way 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Callable
@@ -48,6 +49,12 @@ class Room:
             return
         found = self._moving.get(key)
         self.grow(key, size if found is None else size - found[0], give_way)
+
+    def weigh_unread(self, transport: asyncio.WriteTransport, waiting_bytes: int = 0) -> int:
+        """What a client has not read yet, and what waits behind that; it is cut to give way."""
+        size = waiting_bytes + transport.get_write_buffer_size()
+        self.weigh(transport, size, lambda _: transport.abort())
+        return size
 
     def settle(self, key: object, size: int) -> None:
         """The last `size` bytes are here: what is whole does not give way."""

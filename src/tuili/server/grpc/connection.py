@@ -113,8 +113,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         return str(found[0]) if found else ""
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.room.leave(self._transport)
         self._transport = None
-        self.room.leave(self)
         self._connections.closed(self)
         streams, self._streams = self._streams, {}
         for stream in streams.values():
@@ -467,11 +467,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._close_if_idle()
 
     def _weigh_unsent(self) -> None:
-        """What a client has not read yet takes room; it is cut if it has to give way."""
         if self._transport is not None:
-            size = self.outgoing.waiting_bytes + self._transport.get_write_buffer_size()
+            size = self.room.weigh_unread(self._transport, self.outgoing.waiting_bytes)
             self._weighed = size > 0
-            self.room.weigh(self, size, lambda _: self.abort())
 
     def _flush(self) -> None:
         self.backlog.unpark()

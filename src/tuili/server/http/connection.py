@@ -145,7 +145,8 @@ class HttpConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._write_blocked = True
         self._unsent = sys.maxsize
-        self._weigh_unsent()
+        if self._transport is not None:
+            self._room.weigh_unread(self._transport)
         self._deadline = self._connections.now + self._listener.limits.write_timeout_s
 
     def resume_writing(self) -> None:
@@ -402,7 +403,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             if backlog > self._listener.limits.max_backlog_bytes:
                 self._transport.abort()
                 return
-            self._weigh_unsent()
+            self._room.weigh_unread(self._transport)
         if self._endless:
             self._write(data)
         elif data:
@@ -443,12 +444,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         if self._tail and not self._consuming:
             self._consume(self._tail)
-
-    def _weigh_unsent(self) -> None:
-        """What a client has not read yet takes room; it is cut if it has to give way."""
-        if self._transport is not None:
-            size = self._transport.get_write_buffer_size()
-            self._room.weigh(self._transport, size, lambda _: self.abort())
 
     def _idle_deadline(self) -> float:
         return self._connections.now + self._listener.limits.keep_alive_s
