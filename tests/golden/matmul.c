@@ -29,6 +29,7 @@ TL_HIDDEN void k_matmul_3x4x2(int64_t begin, int64_t end, uint8_t *scratch, cons
                 const float *const a0 = rows + 0 * K;
                 const float *const a1 = rows + 1 * K;
                 const float *const a2 = rows + 2 * K;
+                #pragma GCC unroll 4
                 for (int64_t k = 0; k < DEPTH; k++) {
                     const vf b0 = v_load(columns + k * 32 + 0 * V);
                     const vf b1 = v_load(columns + k * 32 + 1 * V);

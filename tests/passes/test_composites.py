@@ -99,6 +99,33 @@ CASES = {
         alpha=0.5,
         beta=2.0,
     ),
+    "NegativeLogLikelihoodLoss": case(
+        "NegativeLogLikelihoodLoss", [f32(4, 5), ints(0, 4, 2, 2)], {0: "batch _", 1: "batch"}
+    ),
+    "NegativeLogLikelihoodLoss of a map, weighted, not reduced": case(
+        "NegativeLogLikelihoodLoss",
+        [f32(2, 3, 2), ints(0, 2, 1, 1).reshape(2, 2), np.abs(f32(3))],
+        {0: "batch _ width", 1: "batch width"},
+        reduction="none",
+    ),
+    "NegativeLogLikelihoodLoss, some labels ignored": case(
+        "NegativeLogLikelihoodLoss",
+        [f32(4, 5), ints(0, -1, 2, -1).astype(np.int32)],
+        {0: "batch _", 1: "batch"},
+        ignore_index=-1,
+    ),
+    "SoftmaxCrossEntropyLoss": case(
+        "SoftmaxCrossEntropyLoss",
+        [f32(4, 5), ints(0, 4, 2, 2)],
+        {0: "batch _", 1: "batch"},
+        reduction="sum",
+    ),
+    "SoftmaxCrossEntropyLoss of a map, weighted, a label ignored": case(
+        "SoftmaxCrossEntropyLoss",
+        [f32(2, 3, 2), ints(0, 2, 1, 1).reshape(2, 2), np.abs(f32(3))],
+        {0: "batch _ width", 1: "batch width"},
+        ignore_index=2,
+    ),
     "GridSample of a volume": case(
         "GridSample",
         [f32(2, 2, 3, 4, 5), f32(2, 2, 3, 2, 3)],

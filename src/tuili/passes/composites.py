@@ -9,6 +9,7 @@ import numpy as np
 from tuili.ir import Graph, Node, Value
 from tuili.ops.contents import Contents
 from tuili.ops.table import attr
+from tuili.passes.losses import cross_entropy, is_loss, log_likelihood
 from tuili.passes.making import Making, counted, is_known, shaped
 from tuili.passes.rewrite import Rewrite, rewrite_nodes
 from tuili.passes.signals import is_stft, stft
@@ -165,7 +166,9 @@ REWRITES: Final = {
     "GlobalLpPool": Rewrite(_global_norm, _is_norm),
     "MaxUnpool": Rewrite(_max_unpool, _is_inferred),
     "MeanVarianceNormalization": Rewrite(_mean_variance, _is_real),
+    "NegativeLogLikelihoodLoss": Rewrite(log_likelihood, is_loss),
     "ReverseSequence": Rewrite(_reverse_sequence, _is_reversal),
     "STFT": Rewrite(stft, is_stft),
+    "SoftmaxCrossEntropyLoss": Rewrite(cross_entropy, is_loss),
     "TensorScatter": Rewrite(_tensor_scatter, _is_written),
 }

@@ -34,14 +34,15 @@ class Tile:
         """As candidates are named."""
         return f"{self.pixels}x{self.vectors}"
 
-    def cycles(self, pixels: int) -> float:
-        """Estimated cycles for one input channel of a tile of `pixels`."""
+    def cycles(self, pixels: int, *, near: bool = False) -> float:
+        """Estimated cycles for an input channel of a tile of `pixels`; `near`: its weights are."""
         work = pixels * self.vectors / _PER_CYCLE
         if self.vectors == 1:
             work *= _LONE  # every multiply-add then has a load of its own
         loads = (pixels + self.vectors) / _PER_CYCLE
         # A cycle lost to the caches now and then: weights are streamed, pixels are not.
-        return max(work, loads, _LATENCY) + 0.02 * (pixels + 3 * self.vectors)
+        # Where both are near, what is left is the instructions: two threads of a core share them.
+        return max(work, loads, _LATENCY) + 0.02 * (pixels + (1 if near else 3) * self.vectors)
 
 
 def choose_tile(
@@ -70,13 +71,15 @@ def rank_tiles(
 
     Of rows of `width` pixels and `blocks` vectors of output channels. `divides`: the number of
     vectors must divide it (panels must not cross groups). `whole`: the last tile of a row and the
-    last panel cost as much as any. `free`: registers to leave alone.
+    last panel cost as much as any. `free`: registers to leave alone. Weights that the target's row
+    keeps in the first-level cache are no further away than pixels.
     """
+    near = target.near_bytes > 0
     known = width if isinstance(width, int) else _GUESSED_WIDTH
     costs: list[tuple[float, int, int, Tile]] = []
     for tile in _candidates(target, known, blocks, free):
         if divides % tile.vectors == 0:
-            cost = _whole_cost(tile, known, blocks) if whole else _cost(tile, known, blocks)
+            cost = (_whole_cost if whole else _cost)(tile, known, blocks, near=near)
             costs.append((round(cost, 6), -tile.pixels, tile.vectors, tile))
     least = min(costs)[0]
     best: dict[int, Tile] = {}
@@ -100,19 +103,20 @@ def _candidates(target: Target, width: int, blocks: int, free: int) -> list[Tile
     return tiles
 
 
-def _cost(tile: Tile, width: int, blocks: int) -> float:
+def _cost(tile: Tile, width: int, blocks: int, *, near: bool) -> float:
     """Cycles for one input channel: panels of `tile.vectors` and a narrower last one."""
     panels, tail = divmod(blocks, tile.vectors)
-    cost = panels * _row_cycles(tile, width)
-    return cost + (_row_cycles(Tile(tile.pixels, tail), width) if tail else 0)
+    cost = panels * _row_cycles(tile, width, near)
+    return cost + (_row_cycles(Tile(tile.pixels, tail), width, near) if tail else 0)
 
 
-def _whole_cost(tile: Tile, width: int, blocks: int) -> float:
-    return -(-blocks // tile.vectors) * -(-width // tile.pixels) * tile.cycles(tile.pixels)
+def _whole_cost(tile: Tile, width: int, blocks: int, *, near: bool) -> float:
+    tiles = -(-blocks // tile.vectors) * -(-width // tile.pixels)
+    return tiles * tile.cycles(tile.pixels, near=near)
 
 
-def _row_cycles(tile: Tile, width: int) -> float:
-    return min(_full_cycles(tile, width), _even_cycles(tile, width))
+def _row_cycles(tile: Tile, width: int, near: bool) -> float:
+    return min(_full_cycles(tile, width, near), _even_cycles(tile, width, near))
 
 
 def cut_row(tile: Tile, width: int) -> list[int]:
@@ -122,19 +126,19 @@ def cut_row(tile: Tile, width: int) -> list[int]:
     return even_tiles(width, tile.pixels)
 
 
-def _full_cycles(tile: Tile, width: int) -> float:
+def _full_cycles(tile: Tile, width: int, near: bool = False) -> float:
     """What `full_tiles` cost; counted, not listed: rows of whole maps are long."""
     whole, rest = divmod(width, tile.pixels)
-    cost = whole * tile.cycles(tile.pixels) + (tile.cycles(rest) if rest else 0)
-    return round(cost, 6)
+    cost = whole * tile.cycles(tile.pixels, near=near)
+    return round(cost + (tile.cycles(rest, near=near) if rest else 0), 6)
 
 
-def _even_cycles(tile: Tile, width: int) -> float:
+def _even_cycles(tile: Tile, width: int, near: bool = False) -> float:
     """What `even_tiles` cost."""
     count = max(1, -(-width // tile.pixels))
     small, wide = divmod(width, count)
-    cost = wide * tile.cycles(small + 1) + (count - wide) * tile.cycles(small)
-    return round(cost, 6)
+    rest = (count - wide) * tile.cycles(small, near=near)
+    return round(wide * tile.cycles(small + 1, near=near) + rest, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +173,10 @@ def print_accumulate(
 
 
 def _print_tap_loop(tile: Tile, pixels: int, steps: Steps, taps: int, weights: int) -> list[str]:
-    body = _print_lanes(tile, range(pixels), steps)
     if taps == 1:
         head = ["const float *const xt = xr, *const wt = wr;"]
-        return [*head, *body]
+        return [*head, *_print_lanes(tile, range(pixels), steps, whole=True)]
+    body = _print_lanes(tile, range(pixels), steps)
     first, last = ("kw0", "kw1") if steps.ranged else ("0", str(taps))
     skip = f" + kw0 * {steps.tap}, *wt = wr + kw0 * {weights} * V" if steps.ranged else ", *wt = wr"
     return [
@@ -183,12 +187,15 @@ def _print_tap_loop(tile: Tile, pixels: int, steps: Steps, taps: int, weights: i
     ]
 
 
-def _print_lanes(tile: Tile, pixels: range, steps: Steps) -> list[str]:
+def _print_lanes(tile: Tile, pixels: range, steps: Steps, *, whole: bool = False) -> list[str]:
     if steps.lanes == 1:
         return ["const int64_t c = 0;", *_print_channel(tile, pixels, steps)]
-    # Left alone, gcc peels this loop whole for short vectors and runs out of registers.
+    # Left alone, gcc peels this loop whole for short vectors and runs out of registers. To unroll a
+    # part it must find the count again, and often does not: then one instruction in six is the
+    # loop's own. `whole` is where there is room for all of it.
+    times = 2 if steps.lanes != 8 else 8 if whole else 4
     return [
-        f"#pragma GCC unroll {4 if steps.lanes == 8 else 2}",
+        f"#pragma GCC unroll {times}",
         "for (int64_t c = 0; c < lanes; c++) {",
         *indent(_print_channel(tile, pixels, steps)),
         "}",

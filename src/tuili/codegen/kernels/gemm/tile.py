@@ -22,6 +22,7 @@ _LONE = 1.2  # one vector: every multiply-add has a load of its own
 _ALIKE = 1.01  # the usual tile is taken where no other is cheaper than this
 _RIVAL = 1.25  # tiles that may cost so much more by the model are worth measuring
 PIECE = 16  # steps of k between two looks at what to prefetch
+_SMALL = 16  # sums of a tile: in larger ones the instructions of the loop itself do not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +126,15 @@ def print_tile(rows: int, vectors: int, source: Source) -> list[str]:
         *_resume(names, source.sums),
         *(f"const float *const a{r} = {source.a} + {r} * {source.lda};" for r in range(rows)),
     ]
+    unroll = ["#pragma GCC unroll 4"] if len(names) <= _SMALL else []
     if not source.prefetch:
-        return [*head, f"for (int64_t k = 0; k < {source.depth}; k++) {{", *step, "}"]
+        return [*head, *unroll, f"for (int64_t k = 0; k < {source.depth}; k++) {{", *step, "}"]
     return [
         *head,
         f"for (int64_t piece = 0; piece < {source.depth}; piece += {PIECE}) {{",
         f"    const int64_t end_k = tl_min(piece + {PIECE}, {source.depth});",
         f"    {source.prefetch}",
+        *(f"    {line}" for line in unroll),
         "    for (int64_t k = piece; k < end_k; k++) {",
         *(f"    {line}" for line in step),
         "    }",
