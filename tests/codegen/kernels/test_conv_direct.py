@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,13 @@ from tests.codegen.kernels.conv_cases import (
     window_node,
 )
 from tuili.codegen.kernels.conv.plan import plan_direct
-from tuili.codegen.kernels.conv.register_tile import Tile, cut_row
+from tuili.codegen.kernels.conv.register_tile import (
+    Steps,
+    Tile,
+    cut_row,
+    print_accumulate,
+    rank_tiles,
+)
 from tuili.codegen.kernels.conv.rows import even_tiles, full_tiles
 from tuili.codegen.kernels.conv.shape import Axis, ConvShape
 from tuili.codegen.targets import TARGETS, Target
@@ -150,6 +158,20 @@ def test_even_tiles_cover_a_row_with_as_few_as_full_ones(width: int, pixels: int
 )
 def test_a_row_is_cut_evenly_where_its_rest_is_small(width: int, widths: list[int]) -> None:
     assert cut_row(Tile(6, 2), width) == widths
+
+
+@pytest.mark.parametrize(("near_bytes", "tile"), [(16 << 10, Tile(4, 3)), (0, Tile(6, 2))])
+def test_where_weights_are_near_the_tile_of_fewest_instructions_wins(
+    near_bytes: int, tile: Tile
+) -> None:
+    target = replace(TARGETS["x86-64-avx2"], near_bytes=near_bytes)
+    assert rank_tiles(target, 196, 96)[0] == tile
+
+
+@pytest.mark.parametrize(("taps", "times"), [(1, 8), (3, 4)])
+def test_the_channels_of_one_tap_are_unrolled_whole(taps: int, times: int) -> None:
+    text = print_accumulate(Tile(4, 3), 4, Steps(pixel=8, tap=8, lanes=8), taps)
+    assert [line.split()[-1] for line in text if "unroll" in line] == [str(times)]
 
 
 @pytest.mark.parametrize("known", [True, False])
