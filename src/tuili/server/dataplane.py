@@ -210,7 +210,7 @@ class DataPlane:
         try:
             versions = self._live.get(request.model)
             servable = versions.get(request.version) if versions else None
-            if servable is None or request.parameters:
+            if servable is None or request.parameters or request.kept is not None:
                 servable = self._answering(request)
             if servable.decoupled:
                 raise Unsupported(
@@ -472,9 +472,19 @@ class DataPlane:
 
     # ---- steps
     def _answering(self, request: InferRequest) -> Front:
-        """What answers a request: the live version, or the one in which its sequence began."""
-        live = partial(self._servable, request.model, request.version)
-        return self.repository.homes.answering(request, live) if sequence_of(request) else live()
+        """What answers a request: the live version, or where its sequence or its pipeline is."""
+        model, version, kept = request.model, request.version, request.kept
+        met = None if kept is None else kept.met(model, version)
+        if met is not None:
+            return met
+        if sequence_of(request):
+            live = partial(self._servable, model, version)
+            found = self.repository.homes.answering(request, live)
+        else:
+            found = self._servable(model, version)
+        if kept is not None:
+            kept.meet(model, version, found)
+        return found
 
     def _servable(self, model: str, version: str) -> Front:
         """The live version, or the error that says why there is none."""

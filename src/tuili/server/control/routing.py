@@ -66,7 +66,9 @@ class Routed:
         """Ask the variant."""
         split, choice = self._split, self._choice
         if choice.variant == STABLE:
-            self._ticket = split.stable.submit(self._request, self._stable_answered)
+            self._ticket = split.stable_for(self._request).submit(
+                self._request, self._stable_answered
+            )
             return
         live = split.able(choice, self._request)
         if live is None:
@@ -136,7 +138,7 @@ class Routed:
             self._hand_over(answer)
 
         try:
-            self._ticket = self._split.stable.submit(self._request, answered)
+            self._ticket = self._split.stable_for(self._request).submit(self._request, answered)
         except TuiliError as error:
             self._hand_over(error)
 

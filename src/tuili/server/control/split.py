@@ -59,6 +59,8 @@ class Split:
             name: str(version) for name, version in rollout.plan.candidates.items()
         }
         self._versions = versions
+        stable = self.live(STABLE)
+        self._was_decoupled = stable is not None and stable.decoupled
         self._chance = chance
         self._sequences = Remembered[str]()
         self._users = Users()
@@ -76,12 +78,7 @@ class Split:
     @property
     def stable(self) -> Live:
         """The stable version; Unavailable while there is none."""
-        found = self._versions().get(self.numbers[STABLE])
-        if found is None:
-            raise Unavailable(
-                f"'{self.rollout.plan.model}' version {self.numbers[STABLE]} is not loaded"
-            )
-        return found
+        return self._loaded(self.live(STABLE))
 
     @property
     def signature(self) -> Signature:
@@ -106,7 +103,9 @@ class Split:
     @property
     def decoupled(self) -> bool:
         """Whether the model may answer any number of times."""
-        return self.stable.decoupled
+        stable = self.live(STABLE)
+        # Gone: who has met the split in a pipeline goes on with what he holds.
+        return self._was_decoupled if stable is None else stable.decoupled
 
     @property
     def sequence_idle_s(self) -> float:
@@ -140,6 +139,12 @@ class Split:
         """Requests that wait for the stable version."""
         return self.stable.pending()
 
+    def hold(self) -> None:
+        """Its versions are held themselves, as far as a request meets them."""
+
+    def release(self) -> None:
+        """As `hold`."""
+
     def shut(self) -> None:
         """Its versions are shut themselves."""
 
@@ -163,7 +168,7 @@ class Split:
         variant = self.able(choice, request)
         if variant is None:
             self.stays(request, choice)
-            return self._stream_of(self.stable, request, reply)
+            return self._stream_of(self.stable_for(request), request, reply)
         began = time.monotonic_ns()
 
         def part(answer: InferResponse | TuiliError | None, final: bool) -> None:
@@ -189,12 +194,12 @@ class Split:
         now = time.monotonic()
         sequence = sequence_of(request)
         kept = self._variant_of(sequence, now) if sequence else ""
-        chosen = request.variants.get(plan.model, "") if request.variants is not None else ""
+        chosen = request.kept.variants.get(plan.model, "") if request.kept is not None else ""
         # A variant that another model of the DAG has is none of ours.
-        asked = Asked(request, self.numbers if request.variants is not None else None)
+        asked = Asked(request, self.numbers if request.kept is not None else None)
         choice = self.router.choose(asked, kept or chosen)
-        if request.variants is not None:
-            request.variants[plan.model] = choice.variant
+        if request.kept is not None:
+            request.kept.variants[plan.model] = choice.variant
         if sequence:
             ends = ends_sequence(request)
             self._sequences.keep(sequence, choice.variant, now, ends=ends)
@@ -229,12 +234,31 @@ class Split:
         """A variant's live version, or None."""
         return self._versions().get(self.numbers[variant])
 
+    def stable_for(self, request: InferRequest) -> Live:
+        """The stable version, or the one that other steps of the request's pipeline have met."""
+        return self._loaded(self._met(STABLE, request))
+
+    def _met(self, variant: str, request: InferRequest) -> Live | None:
+        model, number, kept = request.model, self.numbers[variant], request.kept
+        met = None if kept is None else kept.met(model, number)
+        found = met or self.live(variant)
+        if kept is not None and met is None and found is not None:
+            kept.meet(model, number, found)
+        return found
+
+    def _loaded(self, stable: Live | None) -> Live:
+        if stable is None:
+            raise Unavailable(
+                f"'{self.rollout.plan.model}' version {self.numbers[STABLE]} is not loaded"
+            )
+        return stable
+
     def able(self, choice: Choice, request: InferRequest) -> Live | None:
         """The chosen variant; None if it cannot answer and another may.
 
         None but the variant that has it goes on with a sequence, so that says what became of it.
         """
-        live = self.live(choice.variant)
+        live = self._met(choice.variant, request)
         why = live.broken if live is not None else "it is not loaded"
         if not why or (live is not None and goes_on(request)):
             return live

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from tuili.errors import TuiliError
+from tuili.server.protocol.kept import Kept
 
 Parameters = dict[str, bool | int | float | str]
 Array = np.ndarray[Any, Any]
@@ -124,7 +125,7 @@ class InferRequest(msgspec.Struct, gc=False):
     `version` is "" for "the newest ready one". `deadline` is a `time.monotonic()` moment or None.
     `parameters` hold `sequence_id`, `priority`, `timeout` and whatever else the client sent;
     transport-level keys (`binary_data_output`) stay with the transport.
-    `variants` are those chosen for the models of a DAG, by model; its steps share it.
+    `kept` is there for a step of a pipeline: what all steps of that request keep to.
     `degraded` marks a request that a larger model had no time for.
     `shared` is there while its inputs or outputs lie in shared memory of the client.
     `call` is the call of another model that it comes of.
@@ -138,12 +139,17 @@ class InferRequest(msgspec.Struct, gc=False):
     parameters: Parameters | None = None
     deadline: float | None = None
     origin: Origin | None = None
-    variants: dict[str, str] | None = None
+    kept: Kept | None = None
     uncached: bool = False
     degraded: bool = False
     trace: Traced | None = None
     shared: Shared | None = None
     call: Calling | None = None
+
+
+def is_part(request: InferRequest) -> bool:
+    """Whether a request comes of another one, which is under way until this is answered."""
+    return request.kept is not None or request.call is not None
 
 
 def sequence_of(request: InferRequest) -> int | str:

@@ -31,6 +31,7 @@ from tuili.server.scheduling.resources import Claim, Resources, Turn
 from tuili.server.scheduling.sequences import SequenceQueue
 from tuili.server.serving.answering import Answers
 from tuili.server.serving.finishing import Finisher, Queue
+from tuili.server.serving.idle import Idle
 from tuili.server.serving.rehearsing import rehearsed
 
 _NS: Final = 1_000_000_000
@@ -98,7 +99,7 @@ class Dispatcher:
         self._due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._idle: asyncio.Future[None] | None = None
+        self.idle = Idle(self._has_nothing)
 
     # ---- what happens to the queue and the instances
     def wake(self) -> None:
@@ -138,7 +139,7 @@ class Dispatcher:
             for instance in self._free:
                 self._turns[instance].drop()
         self._arm(now)
-        self.settle()
+        self.idle.settle()
 
     def share(self, resources: Resources, claims: Mapping[Runner, Claim]) -> None:
         """These instances run only when they have what they claim of the resources."""
@@ -223,30 +224,13 @@ class Dispatcher:
         return found
 
     # ---- the end
-    async def wait_idle(self, timeout_s: float | None) -> bool:
-        """Wait until nothing waits or runs; false when time ran out first."""
-        if self._is_idle():
-            return True
-        if self._idle is None:
-            self._idle = self._loop.create_future()
-        try:
-            await asyncio.wait_for(asyncio.shield(self._idle), timeout_s)
-        except TimeoutError:
-            return False
-        return True
-
-    def settle(self) -> None:
-        """Tell `wait_idle` that nothing is left, if so."""
-        if self._idle is not None and not self._idle.done() and self._is_idle():
-            self._idle.set_result(None)
-
     def stop(self) -> None:
         """No more timers."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _is_idle(self) -> bool:
+    def _has_nothing(self) -> bool:
         return not len(self._queue) and not self._running and not +self._open
 
     # ---- steps

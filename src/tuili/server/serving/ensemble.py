@@ -18,6 +18,7 @@ from tuili.server.protocol.messages import (
     OutputTensor,
     RequestedOutput,
     ends_sequence,
+    is_part,
     sequence_of,
 )
 from tuili.server.protocol.signature import Signature, TensorRule, prefix
@@ -29,6 +30,7 @@ from tuili.server.serving.ensemble_fits import NO_FITS, Fits
 from tuili.server.serving.ensemble_once import OnceRun
 from tuili.server.serving.ensemble_steps import Run
 from tuili.server.serving.ensemble_stream import StreamRun
+from tuili.server.serving.idle import Idle
 from tuili.server.serving.responding import as_declared, finish_output
 from tuili.server.serving.servable import Servable
 from tuili.server.serving.step_limits import StepLimit, Turn
@@ -167,8 +169,8 @@ class Ensemble:
         self._runs: set[Run] = set()
         self.sequence_idle_s = sequence_idle_s
         self._sequences = Remembered[bool](sequence_idle_s)
-        self._draining = False
-        self._idle: asyncio.Future[None] | None = None
+        self._draining = self._closed = False
+        self._idle = Idle(lambda: not self._runs)
 
     @property
     def broken(self) -> str:
@@ -216,7 +218,7 @@ class Ensemble:
         return len(self._sequences)
 
     def _require_room(self, request: InferRequest) -> None:
-        if self._draining:
+        if self._draining and (self._closed or not is_part(request)):
             raise Unavailable(
                 f"'{self.signature.model}' version {self.version} is not at ready state"
             )
@@ -303,33 +305,33 @@ class Ensemble:
     def forget(self, run: Run) -> None:
         """A request has ended."""
         self._runs.discard(run)
-        if not self._runs and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        self._idle.settle()
 
     def pending(self) -> int:
         """How many requests are on their way."""
         return len(self._runs)
 
+    def hold(self) -> None:
+        """Stay until `release`, for the other steps of a request to a pipeline around it."""
+        self._idle.hold()
+
+    def release(self) -> None:
+        """The request that held it has ended."""
+        self._idle.release()
+
     def shut(self) -> None:
-        """Refuse new requests."""
+        """Refuse new requests, but for parts of those that are under way."""
         self._draining = True
         self._sequences.clear()
 
     async def drain(self, timeout_s: float | None = None) -> bool:
-        """Refuse new requests and wait for those here; false when time ran out first."""
+        """As `shut`, and wait for those here; false when time ran out first."""
         self.shut()
-        if self._runs and self._idle is None:
-            self._idle = asyncio.get_running_loop().create_future()
-        if not self._runs or self._idle is None:
-            return True
-        try:
-            await asyncio.wait_for(asyncio.shield(self._idle), timeout_s)
-        except TimeoutError:
-            return False
-        return True
+        return await self._idle.wait(timeout_s)
 
     async def close(self) -> None:
         """Release the steps that are its own; its models are others'."""
+        self._closed = True
         await self.drain()
         await asyncio.gather(*(own.close() for own in self._own.values()))
 

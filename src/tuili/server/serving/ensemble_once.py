@@ -9,6 +9,7 @@ from functools import partial
 from tuili.errors import InvalidModel, TuiliError
 from tuili.server.execution.pending import Reply, Ticket
 from tuili.server.execution.unexpected import of_tree
+from tuili.server.protocol.kept import Kept
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.scheduling.flow import Flow
@@ -39,8 +40,8 @@ class OnceRun:
         self._tensors: dict[str, Value] = {}
         self._tickets: dict[int, Ticket] = {}
         self._left_out = LeftOut()
-        # What is chosen for one step holds for all steps of this request.
-        self._variants: dict[str, str] = {} if request.variants is None else request.variants
+        # Of the pipeline that this one is a step of, if it is one.
+        self._kept = request.kept or Kept()
 
     def start(self, arrays: dict[str, Array]) -> None:
         """The inputs are there: go."""
@@ -87,7 +88,7 @@ class OnceRun:
 
     def _call(self, at: int, arrays: dict[str, Value]) -> None:
         done = partial(self._step_done, at)
-        ticket = call_step(self._parts, at, self._request, arrays, self._variants, done)
+        ticket = call_step(self._parts, at, self._request, arrays, self._kept, done)
         if self._reply is not None:
             self._tickets[at] = ticket
 
@@ -134,6 +135,8 @@ class OnceRun:
             ticket.cancel()
         self._flow.close()
         self._tensors.clear()
+        if self._kept is not self._request.kept:
+            self._kept.release()
         self._parts.forget(self)
 
     def _age_ns(self) -> int:

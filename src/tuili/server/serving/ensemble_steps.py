@@ -11,6 +11,7 @@ from tuili.backends.items import SHAPES, packed, unpacked
 from tuili.errors import InternalError, InvalidArgument, TuiliError
 from tuili.server.execution.pending import Reply, StreamReply, Ticket
 from tuili.server.protocol.datatypes import NUMPY
+from tuili.server.protocol.kept import Kept
 from tuili.server.protocol.messages import (
     Array,
     InferRequest,
@@ -79,7 +80,7 @@ def step_request(
     at: int,
     parent: InferRequest,
     values: Mapping[str, Value],
-    variants: dict[str, str],
+    kept: Kept,
 ) -> InferRequest:
     """The request of a step; `values` are those of its inputs that are there, by their tensors."""
     step = parts.dag.steps[at]
@@ -100,7 +101,7 @@ def step_request(
         parent.parameters,
         parent.deadline,
         parent.origin,
-        variants,
+        kept,
         call=parent.call,
     )
     if parent.trace is not None:
@@ -131,19 +132,19 @@ def call_step(
     at: int,
     parent: InferRequest,
     values: Mapping[str, Value],
-    variants: dict[str, str],
+    kept: Kept,
     done: Callable[[Sequence[InferResponse] | TuiliError], None],
 ) -> Ticket:
     """Ask a step that answers once, or once for each item; `done` takes all that it says."""
     each = parts.each.get(at)
     if each is None:
-        request = step_request(parts, at, parent, values, variants)
+        request = step_request(parts, at, parent, values, kept)
         return parts.call(at, request, lambda answer: done(_alone(answer)))
     given = each.given(values)
     calls = Calls(
         len(given),
         lambda item, reply: parts.call(
-            at, step_request(parts, at, parent, given[item], variants), reply
+            at, step_request(parts, at, parent, given[item], kept), reply
         ),
         done,
     )

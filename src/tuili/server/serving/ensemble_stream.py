@@ -14,6 +14,7 @@ from functools import partial
 from tuili.errors import TuiliError
 from tuili.server.execution.pending import StreamReply, Ticket
 from tuili.server.execution.unexpected import of_tree
+from tuili.server.protocol.kept import Kept
 from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 from tuili.server.scheduling.branching import Branch
 from tuili.server.serving.ensemble_each import Value
@@ -46,7 +47,7 @@ class StreamRun:
         self._tickets: dict[_Where, Ticket] = {}
         self._left_out = LeftOut()
         self._under_way = 0
-        self._variants: dict[str, str] = {} if request.variants is None else request.variants
+        self._kept = request.kept or Kept()
 
     def start(self, arrays: dict[str, Array]) -> None:
         """The inputs are there: go."""
@@ -86,11 +87,11 @@ class StreamRun:
         needs = parts.dag.steps[at].needs.values()
         arrays = {name: branch.value(name) for name in needs if not flow.is_absent(name)}
         if at in parts.many:
-            request = step_request(parts, at, self._request, arrays, self._variants)
+            request = step_request(parts, at, self._request, arrays, self._kept)
             ticket = parts.call_many(at, request, partial(self._part, branch, at))
         else:
             done = partial(self._whole, branch, at)
-            ticket = call_step(parts, at, self._request, arrays, self._variants, done)
+            ticket = call_step(parts, at, self._request, arrays, self._kept, done)
         if self._reply is not None and at in branch.running:
             self._tickets[branch, at] = ticket
 
@@ -189,6 +190,8 @@ class StreamRun:
         for ticket in tickets.values():
             ticket.cancel()
         self._root.close()
+        if self._kept is not self._request.kept:
+            self._kept.release()
         self._parts.forget(self)
 
     def _age_ns(self) -> int:

@@ -27,7 +27,7 @@ from tuili.server.execution.hosts import Host
 from tuili.server.execution.pending import Pending, Reply, StreamReply, Ticket
 from tuili.server.execution.running import Runner
 from tuili.server.execution.unexpected import of_tree
-from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters
+from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters, is_part
 from tuili.server.protocol.signature import Signature, prefix
 from tuili.server.scheduling.deadlock import Need
 from tuili.server.scheduling.gathering import Gather
@@ -77,7 +77,7 @@ class Servable:
         self._terms = terms
         self._default_level = terms.policy.level_of(0)
         self._broken, self._given_up = "", False
-        self._draining = False
+        self._draining = self._closed = False
         self._caches = statistics.caches = terms.cache is not None
         self._door = terms.door
         self._stateful = terms.sequences is not None
@@ -190,7 +190,7 @@ class Servable:
         return item
 
     def _require_open(self, request: InferRequest) -> None:
-        if self._draining:
+        if self._draining and (self._closed or not is_part(request)):
             raise Unavailable(
                 f"'{self.signature.model}' version {self.version} is not at ready state"
             )
@@ -349,7 +349,7 @@ class Servable:
         else:
             self._dispatcher.cancelled(item)
         self.statistics.record_failure("CANCELED", time.monotonic_ns() - item.arrived_ns)
-        self._dispatcher.settle()
+        self._dispatcher.idle.settle()
 
     def withdraw(self, item: Pending) -> None:
         """Tell the model that it may end a request early."""
@@ -446,23 +446,31 @@ class Servable:
             count = len(self.hosts) or len(self._dispatcher.instances)
             self._door.admission.expectation.instances = count
 
+    def hold(self) -> None:
+        """Stay until `release`, for the other steps of a request to a pipeline."""
+        self._dispatcher.idle.hold()
+
+    def release(self) -> None:
+        """The request that held it has ended."""
+        self._dispatcher.idle.release()
+
     def shut(self) -> None:
-        """Refuse new requests."""
+        """Refuse new requests, but for parts of those that are under way."""
         self._draining = True
         if isinstance(self._queue, SequenceQueue):
             self._queue.close(f"version {self.version} of the model was unloaded or reloaded")
             self._dispatcher.wake()
 
     async def drain(self, timeout_s: float | None = None) -> bool:
-        """Refuse new requests and wait for those here; false when time ran out first."""
+        """As `shut`, and wait for those here; false when time ran out first."""
         self.shut()
         if self._terms.shared is not None:
             await self._terms.shared.cache.settle()
-        return await self._dispatcher.wait_idle(timeout_s)
+        return await self._dispatcher.idle.wait(timeout_s)
 
     async def close(self) -> None:
         """Fail what still waits, and release the instances once the running batches end."""
-        self._draining = True
+        self._draining = self._closed = True
         await self.before_close()
         for item in self._queue.drain():
             self._answers.fail(item, Unavailable("the model was unloaded"), "REJECTED")
