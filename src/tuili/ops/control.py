@@ -10,6 +10,7 @@ import numpy as np
 from tuili.errors import InvalidModel
 from tuili.ir import Graph, SequenceType, TensorType, ValueType
 from tuili.limits import Limits
+from tuili.ops.bounds import at_least
 from tuili.ops.contents import symbols_in
 from tuili.ops.op import REQUIRED, Result, op
 from tuili.ops.site import Site
@@ -157,10 +158,20 @@ def _loop_shape(site: Site) -> list[Result]:
     if len(found) - 1 != site.num_outputs:
         site.fail(f"its body returns {len(found)} values; expected {site.num_outputs + 1}")
     results: list[Any] = [_outside(site, i, body, state) for i, state in enumerate(states)]
+    rounds = _rounds(site, body)
     for output in range(len(states), site.num_outputs):
         element = _outside(site, output, body, found[1 + output], skip=1)
-        results.append(_stacked(site, output, 0, site.fresh(0, output), element))
+        count = site.fresh(0, output) if rounds is None else rounds
+        results.append(_stacked(site, output, 0, count, element))
     return results
+
+
+def _rounds(site: Site, body: Graph) -> Dim | None:
+    """The number of rounds where no condition can end them before."""
+    limit = site.dims(0) if site.has(0) else None
+    flags = [site.value(1)] if site.has(1) else []
+    always = all(site.contents.dims(each) == (1,) for each in (*flags, body.outputs[0]))
+    return at_least(limit[0], 0) if limit is not None and always else None
 
 
 def _stacked(site: Site, output: int, axis: int, count: Dim, element: Any) -> Any:

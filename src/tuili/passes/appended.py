@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.ops.contents import Contents, symbols_in
 from tuili.ops.infer import infer, infer_node
 from tuili.ops.table import attr
 from tuili.passes.fold import give_way
 from tuili.passes.making import Making
-from tuili.tensors import numel
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,18 @@ def _appended(loop: Node, slot: int, bound: set[str]) -> _Appended | None:
 
 
 def _is_even(item: Value, join: Node, bound: set[str]) -> bool:
-    """Whether all items surely have one shape, as those that are joined along a new axis have."""
+    """Whether items have one shape wherever joining them is no error.
+
+    They may differ only along the axis that they are joined along, if that is not a new one.
+    """
     type_ = item.type
     if not isinstance(type_, TensorType) or type_.shape is None:
         return False
     if attr(join, "new_axis"):
         return True
-    return bool(type_.shape) and _symbols(item) <= bound
+    axis = int(attr(join, "axis"))
+    inside = -len(type_.shape) <= axis < len(type_.shape)
+    return inside and set(symbols_in([type_.shape[axis]])) <= bound
 
 
 def _stack(found: _Appended, contents: Contents) -> None:
@@ -121,7 +127,11 @@ def _join(join: Node, stacked: Value, contents: Contents) -> None:
     perm = (*range(1, axis + 1), 0, *range(axis + 1, rank + 1))
     turned = m("Transpose", stacked, perm=perm)
     if not new:
-        count, size = turned.shape[axis : axis + 2]
-        shape = (*turned.shape[:axis], numel((count, size)), *turned.shape[axis + 2 :])
-        turned = m("Reshape", turned, m.dims(shape), allowzero=1)
+        # A `Dims` would keep the symbols of today, and sizes of data may yet become known.
+        sizes = m("Shape", turned)
+        before, merged, behind = m.all(
+            "Split", sizes, np.array([axis, 2, rank - axis - 1]), outputs=3, axis=0
+        )
+        shape = m("Concat", before, m("ReduceProd", merged, keepdims=1), behind, axis=0)
+        turned = m("Reshape", turned, shape, allowzero=1)
     m.replace(turned)

@@ -15,6 +15,7 @@ from tuili.passes.attention.to_core import attention_to_core
 from tuili.passes.branches import inline_branches
 from tuili.passes.casts import plain_casts
 from tuili.passes.composites import composites_to_core
+from tuili.passes.counted import count_rounds
 from tuili.passes.cse import share_equal_nodes
 from tuili.passes.dead import remove_dead
 from tuili.passes.each_image import each_image
@@ -93,7 +94,9 @@ def _simplify(graph: Graph, run: _Runner) -> bool:
     steps = (
         run("fold_shapes", lambda: fold_shapes(graph, contents)),
         run("fold_constants", lambda: fold_constants(graph)),
+        run("count_rounds", lambda: count_rounds(graph, contents)),
         run("inline_branches", lambda: inline_branches(graph, contents)),
+        run("stack_appended", lambda: stack_appended(graph)),
         run("plain_casts", lambda: on_all(graph, plain_casts)),
         run("remove_identities", lambda: remove_identities(graph, contents)),
         run("remove_dead", lambda: remove_dead(graph)),
