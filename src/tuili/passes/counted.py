@@ -28,6 +28,7 @@ _COMPARISONS = {
     "Greater": _Comparison(0, is_mirrored=True),
     "GreaterOrEqual": _Comparison(1, is_mirrored=True),
 }
+_FAR = 2**62  # what is computed of a limit has to stay below the largest number
 _SAME_NUMBER = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity"})
 
 
@@ -83,6 +84,8 @@ class _Counted:
             counter, limit = limit, counter
         inside = {*body.inputs, *(value for each in body.nodes for value in each.outputs)}
         known = self._constant(limit)
+        if known is not None and abs(known) > _FAR:
+            return None
         if known is not None:
             limit = self._graph.add_constant(np.array(known), "limit")
         elif limit in inside or not _is_number(limit):
