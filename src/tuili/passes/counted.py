@@ -136,23 +136,27 @@ class _Counted:
         """Let slices that are surely one row of what they cut be that row."""
         limit = self.contents.dims(self.loop.input(0))
         cuts = [node for node in self.body.walk() if node.op == "Slice"]
-        found = [node for node in cuts if limit is not None and self._is_row(node, limit[0])]
-        for node in found:
-            m = self._before(node)
-            m.replace(m("Gather", node.required(0), node.required(1), axis=self._axis(node)))
-        return bool(found)
+        if limit is None:
+            return False
+        found = [(node, self._row_axis(node, limit[0])) for node in cuts]
+        for node, axis in found:
+            if axis is not None:
+                m = self._before(node)
+                m.replace(m("Gather", node.required(0), node.required(1), axis=axis))
+        return any(axis is not None for _, axis in found)
 
-    def _is_row(self, node: Node, rounds: Dim) -> bool:
+    def _row_axis(self, node: Node, rounds: Dim) -> int | None:
+        """The axis along which a slice is surely one row of what it cuts."""
         x, starts, ends, steps = (node.input(index) for index in (0, 1, 2, 4))
         axis = self._axis(node)
         if x is None or starts is None or ends is None or axis is None:
-            return False
+            return None
         if (steps is not None and self._constant(steps) != 1) or not _has_shape(starts, (1,)):
-            return False
+            return None
         first, behind = self._behind(starts), self._behind(ends)
-        if first is None or behind != first + 1 or first < 0:
-            return False
-        return is_nonnegative(x.shape[axis] - (rounds - 1 + behind))
+        if first is None or behind is None or behind != first + 1 or first < 0:
+            return None
+        return axis if is_nonnegative(x.shape[axis] - (rounds - 1 + behind)) else None
 
     def _axis(self, node: Node) -> int | None:
         x, axes = node.required(0), node.input(3)
