@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tuili.ir import Graph, Node, TensorType, Value
-from tuili.ops.bounds import is_nonnegative
+from tuili.ops.bounds import has_element, is_nonnegative
 from tuili.ops.contents import Contents
 from tuili.passes.making import Making
 from tuili.tensors import Dim, DType
@@ -28,7 +28,10 @@ _COMPARISONS = {
     "Greater": _Comparison(0, is_mirrored=True),
     "GreaterOrEqual": _Comparison(1, is_mirrored=True),
 }
-_FAR = 2**62  # what is computed of a limit has to stay below the largest number
+# No loop makes so many rounds; what is computed of them stays below the largest number.
+_MOST_STEP = 1 << 10
+_MOST_SPAN = 1 << 61
+_MOST_I32, _MOST_I64 = (1 << 31) - 1, (1 << 63) - 1
 _SAME_NUMBER = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity"})
 
 
@@ -54,11 +57,11 @@ class _Counted:
         if found is None:
             return False
         slot, limit, beyond = found
-        step = self._step(slot)
-        if step is None or step < 1:
+        step, start = self._step(slot), self.loop.required(slot)
+        if step is None or not self._counts_up(start, limit, step, beyond):
             return False
         m = self._before(self.loop)
-        span = m("Sub", _wide(m, limit), _wide(m, self.loop.required(slot)))
+        span = self._span(m, start, limit)
         rounds = m("Add", span, np.int64(beyond + step - 1))
         if step != 1:
             rounds = m("Div", m("Max", rounds, np.int64(0)), np.int64(step))
@@ -74,6 +77,31 @@ class _Counted:
         self.body.set_outputs([true, *self.body.outputs[1:]])
         return True
 
+    def _counts_up(self, start: Value, limit: Value, step: int, beyond: int) -> bool:
+        """Whether the counter surely gets past its limit before it overflows."""
+        if not 1 <= step <= _MOST_STEP:
+            return False
+        known = self._constant(limit)
+        if start.dtype is DType.I64 or step + beyond == 1:
+            return True
+        return known is not None and known + beyond + step - 1 <= _MOST_I32
+
+    def _span(self, m: Making, start: Value, limit: Value) -> Value:
+        """The distance from start to limit; a cap keeps it exact where it could overflow."""
+        first, last = _wide(m, start), _wide(m, limit)
+        if not (self._is_small(start) and self._is_small(limit)):
+            cap = m("Add", m("Min", first, np.int64(_MOST_I64 - _MOST_SPAN)), np.int64(_MOST_SPAN))
+            last = m("Max", m("Min", last, cap), first)
+        return m("Sub", last, first)
+
+    def _is_small(self, value: Value) -> bool:
+        """Whether a number is of i32, a size, or known to be far from the largest."""
+        known = self.contents.dims(value)
+        if value.dtype is DType.I32 or known is None:
+            return value.dtype is DType.I32
+        number = known[0]
+        return abs(number) <= _MOST_SPAN if isinstance(number, int) else not has_element(number)
+
     def _compared(self) -> tuple[int, Value, int] | None:
         """(slot of the counter, limit, how far beyond) when a comparison decides what goes on."""
         body, node = self.body, self.body.outputs[0].producer
@@ -84,7 +112,7 @@ class _Counted:
             counter, limit = limit, counter
         inside = {*body.inputs, *(value for each in body.nodes for value in each.outputs)}
         known = self._constant(limit)
-        if known is not None and abs(known) > _FAR:
+        if known is not None and abs(known) > _MOST_SPAN:
             return None
         if known is not None:
             limit = self._graph.add_constant(np.array(known), "limit")
