@@ -54,6 +54,39 @@ def test_a_busy_client_may_send_many_control_frames():
     assert raw.goaway() is None
 
 
+def test_a_proxy_that_opens_its_windows_by_crumbs_gets_large_answers():
+    """As HAProxy 2.6 does: 16,320 bytes of every 16 KiB, then 64, on both windows."""
+    raw = Raw(GrpcLimits(max_control_frames=20))
+    raw.feed(HELLO + call_bytes(1, array=BIG))
+    opened = b"".join(
+        frames.window_update_frame(number, size) for size in (16_320, 64) for number in (0, 1)
+    )
+    for _ in range(BIG.nbytes >> 14):
+        raw.feed(opened)
+    assert raw.goaway() is None
+    assert not raw.connection.outgoing.waiting
+    sent = [payload for kind, _, _, payload in raw.frames() if kind == frames.DATA]
+    assert sum(map(len, sent)) > BIG.nbytes
+
+
+def test_windows_that_one_read_opens_let_one_frame_of_data_out():
+    raw = Raw()
+    raw.feed(HELLO + frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 0}))
+    raw.feed(call_bytes(1, array=BIG))
+    raw.feed(frames.window_update_frame(1, 100) * 50)
+    assert [len(payload) for kind, _, _, payload in raw.frames() if kind == frames.DATA] == [5000]
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])  # 3 is answered: data was sent, and not enough
+def test_windows_that_are_opened_by_crumbs_for_nothing_end_the_connection(number: int):
+    raw = Raw(GrpcLimits(max_control_frames=20))
+    raw.feed(HELLO + call_bytes(1, "held") + call_bytes(3, array=BIG[:10_000]))
+    raw.feed(frames.window_update_frame(number, 1) * 20)
+    assert raw.goaway() is None
+    raw.feed(frames.window_update_frame(number, 1) * 20)
+    assert raw.goaway() == frames.ENHANCE_YOUR_CALM
+
+
 def test_a_client_of_a_busy_stream_may_send_many_control_frames():
     raw = Raw()
     raw.feed(HELLO)

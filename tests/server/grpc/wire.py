@@ -258,8 +258,10 @@ def data_frame(number: int, data: bytes, flags: int = frames.END_STREAM) -> byte
     return frame_head(frames.DATA, flags, number, len(data)) + data
 
 
-def call_bytes(number: int, model: str = "identity") -> bytes:
-    message = framed(infer_request(model=model))
+def call_bytes(
+    number: int, model: str = "identity", array: np.ndarray[Any, Any] | None = None
+) -> bytes:
+    message = framed(infer_request(array, model))
     return headers(number, block()) + data_frame(number, message)
 
 

@@ -12,6 +12,9 @@ from tuili.server.grpc.frames import ConnectionFault
 from tuili.server.grpc.limits import GrpcLimits
 
 _EARNED: Final = 16  # control frames that come with a call of an honest client
+# Of data sent, pays for a small window update: proxies open their windows by what they passed on,
+# 16 KiB at a time with crumbs between (HAProxy: 16,320 bytes, then 64, on both windows).
+_PAYS: Final = 4 << 10
 
 
 class Conduct:
@@ -20,6 +23,18 @@ class Conduct:
     def __init__(self, limits: GrpcLimits) -> None:
         self._limits = limits
         self._resets = self._controls = self._empties = 0
+        self._sent = 0  # bytes of data that no window update has used up
+
+    def sent(self, size: int) -> None:
+        """Data went out, which the client's windows have to be opened for again."""
+        self._sent += size
+
+    def small_update(self) -> None:
+        """A window opened by next to nothing: free where we sent enough, else as any control."""
+        if self._sent >= _PAYS:
+            self._sent -= _PAYS
+        else:
+            self.control()
 
     def control(self) -> None:
         """A frame that makes work and carries none."""
@@ -45,5 +60,5 @@ class Conduct:
             self._controls = max(self._controls - _EARNED, 0)
 
     def next_second(self) -> None:
-        """All is forgiven."""
+        """All is forgiven; what data paid for stays paid."""
         self._resets = self._controls = self._empties = 0

@@ -66,7 +66,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._block = HeaderBlock()  # whose CONTINUATION is coming
         # What the last call looked like, if it was a small one; until other headers come.
         self._repeat: Repeat | None = None
-        self.outgoing = Outgoing(self._ended)
+        self._conduct = Conduct(limits)
+        self.outgoing = Outgoing(self._ended, self._conduct.sent)
         self.backlog = Backlog(self.outgoing, limits.max_waiting_bytes)
         self.room = limits.room
         self._turn = Turn()  # of messages that do not come whole
@@ -77,7 +78,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._draining = False
         self._leave_by = 0.0  # when a client counts as told, whether it says so or not
         self._deadline = listener.connections.now + limits.preface_timeout_s
-        self._conduct = Conduct(limits)
 
     @property
     def now(self) -> float:
@@ -141,6 +141,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         except ConnectionFault as fault:
             self._fail(fault)
         finally:
+            # Once, whatever windows opened: a frame of data for each would be as small as they.
+            self.outgoing.pump()
             self.outgoing.held = False
             self._flush()
 
@@ -412,7 +414,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._configured = True
             self._deadline = float("inf")
         self.outgoing.write(frame_head(h2.SETTINGS, h2.ACK, 0, 0))
-        self.outgoing.pump()
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
         expect(len(payload) == 8, h2.FRAME_SIZE_ERROR, "PING of a wrong size")
@@ -427,6 +428,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _on_window_update(self, number: int, payload: bytes) -> None:
         expect(len(payload) == 4, h2.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
         amount = int.from_bytes(payload, "big") & h2.MAX_WINDOW
+        if amount < _DRIBBLE:
+            self._conduct.small_update()
         if number == 0:
             expect(amount > 0, h2.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
             self.outgoing.open_window(amount)
@@ -437,11 +440,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
             stream.window += amount
             if amount == 0 or stream.window > h2.MAX_WINDOW:
                 self._drop(number, h2.FLOW_CONTROL_ERROR if amount else h2.PROTOCOL_ERROR)
-                return
-        if amount < _DRIBBLE:
-            self._conduct.control()
-        if self.outgoing.waiting:
-            self.outgoing.pump()
 
     # Ending --------------------------------------------------------------------------------------
 

@@ -27,10 +27,14 @@ _DIRECT_ABOVE: Final = 16 << 10  # replies below are joined into one write
 
 
 class Outgoing:
-    """Queues and sends frames; `ended` is told of every stream whose last frame went out."""
+    """Queues and sends frames.
 
-    def __init__(self, ended: Callable[[GrpcStream], None]) -> None:
+    `ended` is told of every stream whose last frame went out, `sent` of data that had to wait.
+    """
+
+    def __init__(self, ended: Callable[[GrpcStream], None], sent: Callable[[int], None]) -> None:
         self._ended = ended
+        self._sent = sent
         self._transport: asyncio.Transport | None = None
         self._window = h2.DEFAULT_WINDOW  # of the connection
         self.stream_window = h2.DEFAULT_WINDOW  # of a new stream
@@ -145,6 +149,7 @@ class Outgoing:
         self._window -= size
         stream.window -= size
         self.waiting_bytes -= size
+        self._sent(size)
         self.write(frame_head(h2.DATA, 0, stream.number, size))
         self._frames += pieces
         self._direct = self._direct or size > _DIRECT_ABOVE // 2
