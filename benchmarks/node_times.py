@@ -1,6 +1,7 @@
 """Times every kernel call of real models: milliseconds, GFLOP/s, GB/s, percent of the FMA peak.
 
 python -m benchmarks.node_times MODEL... [--threads N] [--target T] [--exact] [--top N]
+       [--precision bf16]
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from benchmarks.models import MODELS
 from benchmarks.single_kernel import this_target
 from tuili.bench.explain.timing import CallTime, timed
 from tuili.compiler import Options
+from tuili.precision import EXACT, PRECISIONS
 
 
 def lines(calls: list[CallTime], peak: float, top: int) -> Iterator[str]:
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--precision", choices=PRECISIONS, default=EXACT)
     parser.add_argument("--top", type=int, default=40)
     options = parser.parse_args()
     target = this_target()
@@ -45,7 +48,7 @@ def main() -> None:
         model = MODELS[name]
         feeds = model.inputs((options.batch, *model.sizes[0][1:]))
         shapes = {key: value.shape for key, value in feeds.items()}
-        chosen = Options(shapes=shapes, exact=options.exact)
+        chosen = Options(shapes=shapes, exact=options.exact, precision=options.precision)
         found = timed(model.path(), chosen, options.threads, feeds)
         print(name, *lines(found.calls, peak, options.top), sep="\n")
 

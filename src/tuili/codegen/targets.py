@@ -28,6 +28,9 @@ class Target:
     # deliver two or three vectors every six cycles; 0: it can.
     near_bytes: int = 0
     bf16: bool = False  # one instruction multiplies pairs of bfloat16
+    # Bytes of weights that come from beyond the second-level cache while two vectors are multiplied
+    # and added: servers give 3 to 6 a cycle, and Zen 4 takes two cycles for that.
+    stream_bytes: int = 4
     amx: bool = False  # registers of tiles multiply bytes and bfloat16
 
     @property
@@ -75,6 +78,7 @@ TARGETS: dict[str, Target] = {
             _BF16_FLAGS,
             _AVX512_BF16,
             bf16=True,
+            stream_bytes=8,
         ),
         Target(
             "x86-64-avx512-vnni",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuili.codegen.family import Family
 from tuili.codegen.kernels.bf16 import conv as bf16_conv
+from tuili.codegen.kernels.bf16 import winograd as bf16_winograd
 from tuili.codegen.kernels.conv import (
     by_batch,
     columns,
@@ -33,8 +34,10 @@ CONV_FAMILIES: dict[str, tuple[Family, ...]] = {
         Family("depthwise", conv_window.emit_depthwise, conv_window.supports_depthwise),
         Family("conv_bf16_amx", bf16_conv.emit_amx, bf16_conv.supports_amx),
         Family("conv_by_batch", by_batch.emit, by_batch.supports),
-        Family("winograd", winograd.emit_winograd, winograd.supports_winograd),
+        Family("winograd_bf16", bf16_winograd.emit, bf16_winograd.supports),
+        Family("winograd", bf16_winograd.emit, bf16_winograd.supports_floats),
         Family("conv_bf16", bf16_conv.emit, bf16_conv.supports),
+        Family("winograd", winograd.emit_winograd, winograd.supports_winograd),
         Family("conv_direct", conv_direct.emit_direct, conv_direct.supports_direct),
         Family("conv_single", conv_single.emit_single, conv_single.supports_single),
         Family("conv_columns", columns.emit_columns, columns.supports_columns),

@@ -1,12 +1,12 @@
-"""Conv in bfloat16: the input is rounded into padded cells, sums and results are f32.
+"""Conv in bfloat16, directly: the input is rounded into padded cells, sums and results are f32.
 
-Convolutions that Winograd runs stay in f32: it saves more multiplications than bfloat16 does,
-unless tile registers multiply (AMX), in which all of them are faster.
+What Winograd does faster it does (`winograd`), unless tile registers multiply (AMX).
 """
 
 from __future__ import annotations
 
 from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.bf16.choice import plan_halves
 from tuili.codegen.kernels.bf16.dot import (
     BF16_DOT,
     as_bf16,
@@ -16,13 +16,13 @@ from tuili.codegen.kernels.bf16.dot import (
 )
 from tuili.codegen.kernels.bf16.ends import FloatEnds
 from tuili.codegen.kernels.conv.direct import supports_direct
-from tuili.codegen.kernels.conv.shape import conv_problem, conv_shape
+from tuili.codegen.kernels.conv.register_tile import Tile
+from tuili.codegen.kernels.conv.shape import conv_shape
 from tuili.codegen.kernels.quantized.amx import AMX_HALVES, COLUMNS, amx_panels
 from tuili.codegen.kernels.quantized.amx_cells import amx_steps, cut_window, print_amx_cells
 from tuili.codegen.kernels.quantized.cells import CellConv, cell_name, cell_steps, print_cells
 from tuili.codegen.kernels.quantized.choice import fits_amx
 from tuili.codegen.kernels.quantized.input import cell_of, copy_cells
-from tuili.codegen.kernels.quantized.tile import rank_q_tiles
 from tuili.ir import Node, block_of
 from tuili.ops.table import attr
 
@@ -31,6 +31,11 @@ LEAST_USES = 32  # of a number: fewer do not pay for its rounding
 
 
 def supports(node: Node, ctx: Context) -> bool:
+    """Whether that is worth it, and Winograd is not better."""
+    return is_worth_it(node, ctx) and isinstance(plan_halves(node, ctx), Tile)
+
+
+def is_worth_it(node: Node, ctx: Context) -> bool:
     """Whether it is a dense convolution of known weights that makes much of each number."""
     if not (multiplies(ctx) and supports_direct(node, ctx) and attr(node, "group") == 1):
         return False
@@ -47,9 +52,8 @@ def emit(node: Node, ctx: Context) -> None:
     weights, x = node.required(1).constant, node.required(0)
     assert weights is not None  # supports_direct
     shape, lanes = conv_shape(node, weights.shape[2:]).flat(), ctx.target.lanes
-    tiles = rank_q_tiles(ctx.target, shape.columns.out, -(-shape.outputs // lanes))
-    problem = conv_problem("Conv in bf16", shape, 1, block_of(x.layout))
-    tile = ctx.choose(node, problem, {f"direct {tile}": tile for tile in tiles})
+    tile = plan_halves(node, ctx)
+    assert isinstance(tile, Tile)  # supports
     conv = CellConv(shape, tile, lanes, BF16_DOT)
     steps = cell_steps(conv, as_bf16(weights), cell_of(x, BF16_DOT.group))
     source = copy_cells(node, ctx, shape, cell_of(x, BF16_DOT.group), stored_halves)
@@ -60,7 +64,7 @@ def emit(node: Node, ctx: Context) -> None:
 
 def supports_amx(node: Node, ctx: Context) -> bool:
     """Whether tile registers do it."""
-    return ctx.bf16 and fits_amx(node, ctx, AMX_HALVES) and supports(node, ctx)
+    return ctx.bf16 and fits_amx(node, ctx, AMX_HALVES) and is_worth_it(node, ctx)
 
 
 def emit_amx(node: Node, ctx: Context) -> None:

@@ -34,7 +34,7 @@ static inline vf q_dot(vf acc, vi x, vi w)
 }
 """
 
-_ROUND = """
+ROUND = """
 static inline uint16_t to_bf16(float x)
 {
     uint32_t bits;
@@ -44,14 +44,14 @@ static inline uint16_t to_bf16(float x)
 }
 """
 
-_HAS_IT: Final = "defined(__AVX512BF16__) && !defined(TL_PORTABLE)"
+HAS_DOT: Final = "defined(__AVX512BF16__) && !defined(TL_PORTABLE)"
 
 BF16_DOT: Final = Dot(
     group=2,
     ctype="uint16_t",
     weights=DType.U16,
     shifts={},
-    text=either_text(_FAST, _PORTABLE, "uint16_t", _HAS_IT),
+    text=either_text(_FAST, _PORTABLE, "uint16_t", HAS_DOT),
     cycles=0.25,
     sum="vf",
 )
@@ -64,7 +64,7 @@ def multiplies(ctx: Context) -> bool:
 
 def stored_halves(k: KernelBuilder) -> Stored:
     """Floats are rounded; padding holds 0."""
-    k.support(_ROUND)
+    k.support(ROUND)
     return Stored(DType.U16, "to_bf16({x})", "0")
 
 

@@ -50,7 +50,7 @@ def _shape(node: Node) -> ConvShape:
 def _ranked(node: Node, ctx: Context, shape: ConvShape) -> tuple[str, Mapping[str, ConvPlan]]:
     """The problem and its plans, the cost model's first."""
     groups, block = attr(node, "group"), block_of(node.required(0).layout)
-    ways = rank_winograd(shape, groups, ctx.target) if _may_transform(node, ctx) else [None]
+    ways = rank_winograd(shape, groups, ctx.target) if may_transform(node, ctx) else [None]
     packed = gathered(shape, block, ctx.target.lanes)
     if packed is not None:
         plans = {
@@ -63,7 +63,7 @@ def _ranked(node: Node, ctx: Context, shape: ConvShape) -> tuple[str, Mapping[st
     return conv_problem("Conv", shape.flat(), groups, block), plans
 
 
-def _may_transform(node: Node, ctx: Context) -> bool:
+def may_transform(node: Node, ctx: Context) -> bool:
     """Whether rounding is free, and the window is 3x3 or 3 of stride 1 or 2, or any line."""
     if ctx.exact or not node.required(0).layout:
         return False

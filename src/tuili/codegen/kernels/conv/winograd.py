@@ -17,12 +17,12 @@ from tuili.codegen.epilogue import Epilogue
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.choice import plan_conv
 from tuili.codegen.kernels.conv.direct import OWN_SLOTS, supports_direct
-from tuili.codegen.kernels.conv.register_tile import Steps, print_accumulate
 from tuili.codegen.kernels.conv.winograd_input import (
     input_function,
     transform_tiles,
     v_blocks_text,
 )
+from tuili.codegen.kernels.conv.winograd_numbers import support_numbers
 from tuili.codegen.kernels.conv.winograd_plan import (
     AHEAD,
     L2_BYTES,
@@ -35,7 +35,7 @@ from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.lower.program import View
 from tuili.ops.table import attr
-from tuili.tensors import Array, Dim, DType, ceil_div
+from tuili.tensors import Array, Dim, ceil_div
 
 
 def supports_winograd(node: Node, ctx: Context) -> bool:
@@ -73,9 +73,10 @@ def _emit_rest(
     node: Node, ctx: Context, plan: WinogradPlan, blocks: Dim, packed: Array, v: View | None = None
 ) -> None:
     """The call that makes products and outputs, and V where that is not made yet."""
-    k = _builder(node, ctx, plan, "winograd")
+    k, number = _builder(node, ctx, plan, "winograd"), plan.numbers.dtype
+    support_numbers(k, plan.numbers)
     if v is not None:
-        k.read("v", v)
+        k.read("v", v, number.c)
     else:
         k.read("x", node.required(0))
         k.support(input_function(plan))
@@ -84,13 +85,14 @@ def _emit_rest(
     has_bias, epilogue = _read_outputs(k, node, plan, blocks)
     k.body("\n".join(_main(plan, epilogue, shared=v is not None, has_bias=has_bias)))
     m_floats = plan.products * plan.m_step * plan.groups
-    k.scratch((m_floats + (0 if v is not None else plan.groups * plan.v_group)) * 4)
+    v_bytes = 0 if v is not None else plan.groups * plan.v_group * number.itemsize
+    k.scratch(m_floats * 4 + v_bytes)
     size = plan.tiles * plan.products * plan.sums * plan.shape.outputs
     pixels = plan.shape.batch * plan.shape.pixels
     traffic = pixels * (plan.shape.channels + plan.shape.outputs) * 4
     k.emit(
         grid=blocks * (plan.panels if v is not None else _units(plan)), flops=size * 2,
-        bytes=traffic + plan.panels * plan.panel_floats * 4,
+        bytes=traffic + plan.panels * plan.panel_floats * number.itemsize,
     )  # fmt: skip
 
 
@@ -122,22 +124,27 @@ def _read_outputs(
 
 def _emit_transform(node: Node, ctx: Context, plan: WinogradPlan, blocks: Dim) -> View:
     """The call that makes V; returns where it lies."""
-    k = _builder(node, ctx, plan, "transform")
-    v = k.temp("v", DType.F32, blocks * plan.groups * plan.v_group)
+    k, number = _builder(node, ctx, plan, "transform"), plan.numbers.dtype
+    support_numbers(k, plan.numbers)
+    v = k.temp("v", number, blocks * plan.groups * plan.v_group)
     k.read("x", node.required(0))
-    k.write("v", v)
+    k.write("v", v, number.c)
     k.support(input_function(plan))
     _dims(k, plan, blocks)
     body, blocks_of_v = transform_tiles(plan, "cb", "cb + 1"), v_blocks_text(plan)
     head = [
         "for (int64_t item = begin; item < end; item++) {",
         f"    const int64_t cb = item % {blocks_of_v}, group = item / {blocks_of_v};",
-        f"    float *const vg = v + group * {plan.v_group};",
+        f"    {number.c} *const vg = v + group * {plan.v_group};",
         f"    const int64_t t0 = group * {plan.tile.pixels};",
     ]
     k.body("\n".join([*head, *indent(body), "}"]))
     moved = plan.tiles * plan.v_blocks * plan.products * plan.lanes
-    k.emit(grid=blocks * plan.groups * plan.v_blocks, flops=moved * 4, bytes=moved * 8)
+    k.emit(
+        grid=blocks * plan.groups * plan.v_blocks,
+        flops=moved * 4,
+        bytes=moved * (4 + number.itemsize),
+    )
     return v
 
 
@@ -159,6 +166,7 @@ def _builder(node: Node, ctx: Context, plan: WinogradPlan, part: str) -> KernelB
     sizes = [shape.channels, shape.rows.size, shape.columns.size, shape.outputs]
     known = "x".join(str(size) for size in sizes if isinstance(size, int))
     taps = f"{shape.rows.taps}x{shape.columns.taps}"
+    part = plan.numbers.name + part
     return KernelBuilder(ctx, node, f"conv{taps}_{part}{plan.winograd.outputs}_{known}")
 
 
@@ -210,15 +218,15 @@ def _output_function(plan: WinogradPlan) -> str:
 
 def _main(plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: bool) -> list[str]:
     group_loop = f"for (int64_t g = 0; g < {plan.groups}; g++) {{"
-    m_group = plan.products * plan.m_step
+    m_group, number = plan.products * plan.m_step, plan.numbers.dtype.c
     source = f"vb + g * {plan.v_group} + i * {plan.v_step}{plan.first_step}"
     work = [
         *([] if plan.has_units else plan.first_text()),
-        f"const float *const un = u + panel * {plan.panel_floats};",
+        f"const {number} *const un = u + panel * {plan.panel_floats};",
         f"const int64_t oc = panel * {plan.tile.vectors * plan.lanes};",
         f"for (int64_t i = 0; i < {plan.products}; i++)",
         f"    {group_loop}",
-        f"        const float *const vg = {source};",
+        f"        const {number} *const vg = {source};",
         f"        float *const mg = sums + g * {m_group} + i * {plan.m_step};",
         *indent(_multiply(plan), 2),
         "    }",
@@ -234,16 +242,16 @@ def _main(plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: boo
             *head,
             "for (int64_t item = begin; item < end; item++) {",
             "    const int64_t block = item % BLOCKS, panel = item / BLOCKS;",
-            f"    const float *const vb = v + block * {plan.groups * plan.v_group};",
+            f"    const {number} *const vb = v + block * {plan.groups * plan.v_group};",
             *indent(work),
             "}",
         ]
     return [
         *head,
-        f"float *const vb = sums + {plan.groups * m_group};",
+        f"{number} *const vb = ({number} *)(sums + {plan.groups * m_group});",
         *_blocks(plan),
         f"    {group_loop}",
-        f"        float *const vg = vb + g * {plan.v_group};",
+        f"        {number} *const vg = vb + g * {plan.v_group};",
         f"        const int64_t t0 = block * {plan.block} + g * {plan.tile.pixels};",
         *indent(transform_tiles(plan, "0", v_blocks_text(plan)), 2),
         "    }",
@@ -281,14 +289,15 @@ def _multiply(plan: WinogradPlan) -> list[str]:
     """The register tile of product i: all input channels."""
     pixels, vectors, lanes = plan.tile.pixels, plan.tile.vectors, plan.lanes
     names = [f"acc{p}_{v}" for p in range(pixels) for v in range(vectors)]
-    steps = Steps(lanes, 0, lanes, AHEAD if plan.weight_bytes > L2_BYTES * _units(plan) else 0)
+    number = plan.numbers.dtype.c
+    ahead = AHEAD if plan.weight_bytes > L2_BYTES * _units(plan) else 0
     return [
         f"vf {', '.join(f'{name} = {{0}}' for name in names)};",
         f"for (int64_t b = 0; b < {plan.depth}; b++) {{",
         f"    const int64_t lanes = {plan.lanes_text};",
-        f"    const float *const xr = vg + b * {pixels} * V;",
-        f"    const float *const wr = un + (i * {plan.depth} + b) * {lanes * vectors} * V;",
-        *indent(print_accumulate(plan.tile, pixels, steps, 1)),
+        f"    const {number} *const xr = vg + b * {pixels} * V;",
+        f"    const {number} *const wr = un + (i * {plan.depth} + b) * {lanes * vectors} * V;",
+        *indent(plan.numbers.print_tile(plan.tile, lanes, ahead)),
         "}",
         *(
             f"v_store(mg + {v * pixels + p} * V, acc{p}_{v});"

@@ -14,7 +14,6 @@ from tuili.codegen.kernels.conv.shape import ConvShape
 from tuili.tensors import Dim, ceil_div, evaluate, symbols_of
 
 FEW_BLOCKS = 24  # up to so many blocks of tiles, threads share output channels too
-STREAM = 4  # bytes of weights per cycle from beyond the second-level cache; servers give 3 to 6
 DIRECT_FACTOR = 0.9  # Winograd must save a tenth to be worth its memory
 RIVAL = 1.7  # the model of costs may be wrong by so much: ways in that range may be measured
 LIKELY_SIZE = 256  # of the model's open dims; what strides leave of it deeper down follows

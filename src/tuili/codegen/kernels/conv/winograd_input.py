@@ -9,7 +9,7 @@ from tuili.codegen.text import indent
 def input_function(plan: WinogradPlan) -> str:
     """C functions that turn one tile of input into its factors of the products."""
     n = plan.winograd.size
-    apart = "pixels" if plan.is_line else "rows"
+    apart, store = "pixels" if plan.is_line else "rows", plan.numbers.store
     head = [
         f"static inline void row_b(const vf d[{n}], vf t[{n}])",
         "{",
@@ -17,7 +17,7 @@ def input_function(plan: WinogradPlan) -> str:
         "}",
         f"/* B d B': a tile of input, {apart} `row` floats apart, to products `step` apart. */",
         "static inline void transform_input(",
-        "    const float *d, int64_t row, float *v, int64_t step)",
+        f"    const float *d, int64_t row, {plan.numbers.dtype.c} *v, int64_t step)",
         "{",
     ]
     if plan.is_line:
@@ -27,7 +27,7 @@ def input_function(plan: WinogradPlan) -> str:
             "    in[j] = v_load(d + j * row);",
             "row_b(in, out);",
             f"for (int j = 0; j < {n}; j++)",
-            "    v_store(v + j * step, out[j]);",
+            f"    {store}(v + j * step, out[j]);",
         ]
     else:
         body = [
@@ -44,7 +44,7 @@ def input_function(plan: WinogradPlan) -> str:
             f"    vf out[{n}];",
             "    row_b(half[i], out);",
             f"    for (int j = 0; j < {n}; j++)",
-            f"        v_store(v + (i * {n} + j) * step, out[j]);",
+            f"        {store}(v + (i * {n} + j) * step, out[j]);",
             "}",
         ]
     return "\n".join([*head, *indent(body), "}"])

@@ -14,20 +14,20 @@ from tuili.codegen.kernels.conv.winograd_blocks import (
     DIRECT_FACTOR,
     FEW_BLOCKS,
     RIVAL,
-    STREAM,
     Blocks,
     likely_pixels,
     likely_tiles,
     products_of,
 )
 from tuili.codegen.kernels.conv.winograd_lines import line_ways
+from tuili.codegen.kernels.conv.winograd_numbers import FLOATS, Numbers
 from tuili.codegen.kernels.conv.winograd_transforms import F2, F4, S2, S4, Winograd
 from tuili.codegen.targets import Target
 from tuili.tensors import Array
 
 L2_BYTES = 768 * 1024  # of the second-level cache, for one core to rely on
 FEW_ITEMS = 8  # of groups and blocks of tiles: with fewer, threads share output channels too
-AHEAD = 2048  # floats that transformed weights are prefetched ahead, when they are large
+AHEAD = 2048  # numbers that transformed weights are prefetched ahead, when they are large
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class WinogradPlan(Blocks):
     winograd: Winograd
     first: tuple[int, ...]  # the first input block that each panel reads
     depth: int  # how many blocks it reads, those of all parts of the window
+    numbers: Numbers = FLOATS  # that are multiplied
     is_sharing: bool = False  # reads weights in the order of plans that are not spread
 
     @property
@@ -57,7 +58,8 @@ class WinogradPlan(Blocks):
     @property
     def weight_bytes(self) -> int:
         """All transformed weights."""
-        return self.products * self.depth * self.lanes * self.out_blocks * self.lanes * 4
+        count = self.products * self.depth * self.lanes * self.out_blocks * self.lanes
+        return count * self.numbers.dtype.itemsize
 
     @property
     def units(self) -> int:
@@ -94,12 +96,12 @@ class WinogradPlan(Blocks):
 
     @property
     def v_step(self) -> int:
-        """Floats from one product to the next in V; an odd number of vectors spreads the sets."""
+        """Numbers from one product to the next in V; an odd number of vectors spreads the sets."""
         return (self.v_blocks * self.tile.pixels + 1) * self.lanes
 
     @property
     def v_group(self) -> int:
-        """Floats of V for one register tile."""
+        """Numbers of V for one register tile."""
         return self.products * self.v_step
 
     @property
@@ -136,25 +138,44 @@ class WinogradPlan(Blocks):
 
 def rank_winograd(shape: ConvShape, groups: int, target: Target) -> list[Winograd | None]:
     """The transforms that may pay, and None for direct convolution, best first."""
-    lanes, taps = target.lanes, shape.taps
-    ins, outs = -(-shape.channels // lanes), -(-shape.outputs // lanes)
-    _, depth = panel_blocks(shape, groups, lanes, lanes)
-    pairs = min(shape.channels, depth * lanes) * outs
-    direct = max(likely_pixels(shape) * taps * pairs / 2, taps * pairs * lanes * 4 / STREAM)
-    costs: list[tuple[float, Winograd | None]] = [(direct * DIRECT_FACTOR, None)]
-    for winograd in _ways(shape, groups):
-        tiles, parts = likely_tiles(winograd, shape), winograd.parts(shape)
-        products = products_of(winograd, shape) * parts
-        compute = tiles * products * pairs / 2 * 1.08
-        # About one cycle for each load, store and sum of the transforms.
-        transforms = tiles * products * (ins * 3.5 + outs * 3 / parts) * winograd.effort
-        cost = max(compute, products * pairs * lanes * 4 / STREAM) + transforms
-        costs.append((cost, winograd))
+    costs: list[tuple[float, Winograd | None]] = [(direct_cost(shape, groups, target), None)]
+    for way in winograd_ways(shape, groups):
+        costs += [(winograd_cost(way, shape, groups, target), way)]
     costs.sort(key=lambda each: each[0])
     return [way for cost, way in costs if cost <= RIVAL * costs[0][0]]
 
 
-def _ways(shape: ConvShape, groups: int) -> Sequence[Winograd]:
+def direct_cost(shape: ConvShape, groups: int, target: Target, numbers: Numbers = FLOATS) -> float:
+    """Estimated cycles of direct convolution."""
+    pairs = _pairs(shape, groups, target) * shape.taps
+    stream = pairs * target.lanes * numbers.dtype.itemsize / target.stream_bytes
+    return max(likely_pixels(shape) * pairs * numbers.cycles, stream) * DIRECT_FACTOR
+
+
+def winograd_cost(
+    winograd: Winograd, shape: ConvShape, groups: int, target: Target, numbers: Numbers = FLOATS
+) -> float:
+    """Estimated cycles of a transform."""
+    lanes, tiles, parts = target.lanes, likely_tiles(winograd, shape), winograd.parts(shape)
+    ins, outs = -(-shape.channels // lanes), -(-shape.outputs // lanes)
+    products = products_of(winograd, shape) * parts
+    pairs = _pairs(shape, groups, target) * products
+    compute = tiles * pairs * numbers.cycles * 1.08
+    stream = pairs * lanes * numbers.dtype.itemsize / target.stream_bytes
+    # About one cycle for each load, store and sum of the transforms.
+    effort = winograd.effort * numbers.effort
+    transforms = tiles * products * (ins * 3.5 + outs * 3 / parts) * effort
+    return max(compute, stream) + transforms
+
+
+def _pairs(shape: ConvShape, groups: int, target: Target) -> int:
+    """Input channels, of a panel's, times vectors of output channels."""
+    lanes = target.lanes
+    _, depth = panel_blocks(shape, groups, lanes, lanes)
+    return min(shape.channels, depth * lanes) * -(-shape.outputs // lanes)
+
+
+def winograd_ways(shape: ConvShape, groups: int) -> Sequence[Winograd]:
     """The transforms that fit the window; its parts are no groups."""
     if shape.columns.stride == 2:
         return (S4, S2)
@@ -172,18 +193,26 @@ def winograd_tiles(shape: ConvShape, groups: int, target: Target, winograd: Wino
 
 
 def plan_winograd(
-    shape: ConvShape, groups: int, target: Target, winograd: Winograd, tile: Tile
+    shape: ConvShape,
+    groups: int,
+    target: Target,
+    winograd: Winograd,
+    tile: Tile,
+    numbers: Numbers = FLOATS,
 ) -> WinogradPlan:
     """The plan of a tile: blocks of one register tile or two."""
     lanes = target.lanes
     first, depth = panel_blocks(shape, groups, tile.vectors * lanes, lanes)
-    plan = WinogradPlan(winograd, shape, lanes, tile, 1, first, depth * winograd.parts(shape))
+    plan = WinogradPlan(
+        winograd, shape, lanes, tile, 1, first, depth * winograd.parts(shape), numbers
+    )
     return replace(plan, groups=_groups(plan, tile))
 
 
 def _groups(plan: WinogradPlan, tile: Tile) -> int:
     """Register tiles in a block: two share weights that come from beyond the caches."""
-    v_bytes = plan.products * plan.shape.channels * plan.parts * tile.pixels * 4
+    count = plan.products * plan.shape.channels * plan.parts * tile.pixels
+    v_bytes = count * plan.numbers.dtype.itemsize
     alone = plan.likely_tiles <= tile.pixels
     return 1 if alone or plan.weight_bytes <= L2_BYTES or 2 * v_bytes > L2_BYTES else 2
 
@@ -193,7 +222,7 @@ def pack_transformed(weights: Array, groups: int, plan: WinogradPlan) -> Array:
     wide = plan.tile.vectors * plan.lanes
     moved = plan.winograd.transform_filters(_in_parts(weights, plan)).astype(np.float32)
     panels = spread_groups(moved, groups, plan.first, plan.depth * plan.lanes, wide, plan.lanes)
-    return np.ascontiguousarray(panels.swapaxes(1, 2))
+    return plan.numbers.pack(np.ascontiguousarray(panels.swapaxes(1, 2)))
 
 
 def _in_parts(weights: Array, plan: WinogradPlan) -> Array:

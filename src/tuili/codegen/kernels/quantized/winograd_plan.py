@@ -12,7 +12,6 @@ from tuili.codegen.kernels.conv.shape import ConvShape
 from tuili.codegen.kernels.conv.winograd_blocks import (
     DIRECT_FACTOR,
     RIVAL,
-    STREAM,
     Blocks,
     likely_pixels,
     likely_tiles,
@@ -25,6 +24,7 @@ from tuili.tensors import Array
 
 WholeFilters: TypeAlias = "tuple[WholeWinograd, Array]"  # and the transformed weights
 
+STREAM = 4  # bytes of weights per cycle from beyond the second-level cache
 V_BYTES = 320 * 1024  # of transformed input that all panels read before the next block
 
 
@@ -69,7 +69,8 @@ def rank_whole(shape: ConvShape, target: Target, weights: Array) -> list[WholeFi
     ins, outs = -(-shape.channels // target.lanes), -(-shape.outputs // target.lanes)
     pairs = ins * target.lanes * outs
     direct = max(
-        likely_pixels(shape) * 9 * pairs * narrow.cycles, 9 * pairs * target.lanes / STREAM
+        likely_pixels(shape) * 9 * pairs * narrow.cycles,
+        9 * pairs * target.lanes / STREAM,
     )
     costs: list[tuple[float, WholeWinograd | None]] = [(direct * DIRECT_FACTOR, None)]
     for winograd in (WHOLE_F2, WHOLE_F4):
