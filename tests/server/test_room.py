@@ -208,7 +208,8 @@ def test_who_sends_much_packed_in_little_has_turns_like_the_others():
     paused = []
     wire.transport.pause_reading = lambda: paused.append(True)
     wire.connection._connections.loop = asyncio.new_event_loop()
-    wire.feed(packed("gzip", bytes(4 * MIB)))
+    for _ in range(7):
+        wire.feed(packed("gzip", bytes(240_000)))
     wire.connection._connections.loop.close()
     assert paused
 

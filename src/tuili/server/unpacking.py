@@ -1,4 +1,4 @@
-"""Unpacking: what a client compressed, piece by piece, as far as there is room for it.
+"""Unpacking: what a client compressed, piece by piece.
 
 A kilobyte may stand for a megabyte, and nobody knows before it is unpacked.
 """
@@ -6,51 +6,78 @@ A kilobyte may stand for a megabyte, and nobody knows before it is unpacked.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from typing import Final
 
 from tuili.errors import InvalidArgument, TuiliError
 
 # What comes of a body at once, which takes no room when it is not compressed either.
-_PIECE: Final = 64 << 10
+PIECE: Final = 64 << 10
+
+Bytes = bytes | bytearray | memoryview
 
 
-class Excess(TuiliError):
-    """More than is unpacked of one body."""
+class Unpacking:
+    """One body on its way out of its packing; `what` is for errors, `excess` for too much of it."""
 
+    def __init__(
+        self, packed: Bytes, wbits: int, most_bytes: int, what: str, excess: TuiliError
+    ) -> None:
+        self._inflate = zlib.decompressobj(wbits)
+        self._view = memoryview(packed)
+        self._at = 0
+        self._waiting: bytes | memoryview = b""  # of what was taken of `packed`
+        self._held_back = False  # whether more may come without another byte of it
+        self._most = most_bytes
+        self._what = what
+        self._excess = excess
+        self._found = bytearray()
+        self._only: bytes | None = None  # the piece, where it is the only one
+        self.whole = False
 
-def unpack(
-    packed: bytes | bytearray | memoryview,
-    wbits: int,
-    most_bytes: int,
-    claim: Callable[[int], None],
-    what: str,
-) -> bytes | memoryview:
-    """The whole of `packed`; Excess above `most_bytes`.
+    @property
+    def size(self) -> int:
+        """How much is unpacked."""
+        return len(self._found)
 
-    `claim` is told of every piece but the first, and may refuse it; `what` is for errors.
-    """
-    inflate = zlib.decompressobj(wbits)
-    found, view = bytearray(), memoryview(packed)
-    for at in range(0, len(view), _PIECE):
-        waiting: bytes | memoryview = view[at : at + _PIECE]
-        while True:
-            try:
-                piece = inflate.decompress(waiting, _PIECE)
-            except zlib.error as error:
-                raise InvalidArgument(f"failed to decompress {what}: {error}") from None
-            if len(found) + len(piece) > most_bytes:
-                raise Excess(f"{what} decompresses to more than {most_bytes} bytes")
-            if found:
-                claim(len(piece))
-            elif inflate.eof and at + _PIECE >= len(view) and not inflate.unused_data:
-                return piece
-            found += piece
-            waiting = inflate.unconsumed_tail
-            if len(piece) < _PIECE:
-                break
-        if inflate.eof:
-            if inflate.unused_data or at + _PIECE < len(view):
-                raise InvalidArgument(f"failed to decompress {what}: bytes after its end")
-            return memoryview(found)
-    raise InvalidArgument(f"failed to decompress {what}: it ends too early")
+    @property
+    def result(self) -> bytes | memoryview:
+        """All of it, when it is whole."""
+        return memoryview(self._found) if self._only is None else self._only
+
+    def advance(self, size: int) -> int:
+        """Unpack `size` bytes more, or a piece beyond; how many of them take room."""
+        before, until = self.size, self.size + size
+        while not self.whole and self.size < until:
+            self._next_piece()
+        return max(self.size, PIECE) - max(before, PIECE)
+
+    def _next_piece(self) -> None:
+        if not self._waiting and not self._held_back:
+            if self._at >= len(self._view):
+                raise self._bad("it ends too early")
+            self._waiting = self._view[self._at : self._at + PIECE]
+            self._at += PIECE
+        try:
+            piece = self._inflate.decompress(self._waiting, PIECE)
+        except zlib.error as error:
+            raise self._bad(str(error)) from None
+        self._waiting = self._inflate.unconsumed_tail
+        self._held_back = len(piece) == PIECE
+        if self.size + len(piece) > self._most:
+            raise self._excess
+        if self._inflate.eof:
+            self._end(piece)
+        else:
+            self._found += piece
+
+    def _end(self, piece: bytes) -> None:
+        if self._inflate.unused_data or self._at < len(self._view):
+            raise self._bad("bytes after its end")
+        if self._found:
+            self._found += piece
+        else:
+            self._only = piece
+        self.whole = True
+
+    def _bad(self, why: str) -> InvalidArgument:
+        return InvalidArgument(f"failed to decompress {self._what}: {why}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
-from tuili.errors import InvalidArgument, TooLarge, Unsupported
+from tuili.errors import InvalidArgument, TooLarge, TuiliError, Unsupported
 from tuili.server.grpc.decoding import tensor_offset
 from tuili.server.grpc.varints import Buffer
-from tuili.server.unpacking import Excess, unpack
+from tuili.server.unpackers import Unpacked, Unpackers
+from tuili.server.unpacking import Unpacking
 
 _PREFIX: Final = struct.Struct(">BI")
 _LARGE: Final = 32 << 10
@@ -25,25 +29,44 @@ def is_one_message(data: bytes, at: int, end: int, limit: int) -> bool:
     return _PREFIX.unpack_from(data, at) == (0, size)
 
 
+@dataclass(slots=True)
+class Assembly:
+    """What the assemblers of one front end share."""
+
+    most_bytes: int
+    most_unpacked: int
+    take_block: Callable[[int, int], memoryview]
+    unpackers: Unpackers = field(default_factory=Unpackers)
+    loop: asyncio.AbstractEventLoop | None = None  # once it listens
+
+
 class Assembler:
-    """Puts the messages of one call together and gives each to `deliver`."""
+    """Puts the messages of one call together and gives each to `deliver`, in order.
+
+    Where one is much to unpack, it and those behind it come later; then `caught_up` is told so, or
+    the error that came of it. `claim` takes room for what is unpacked.
+    """
 
     __slots__ = (
-        "_block", "_claim", "_compressed", "_deliver", "_encoding", "_filled", "_finished",
-        "_limits", "_prefix",
+        "_behind", "_block", "_caught_up", "_claim", "_compressed", "_deliver", "_encoding",
+        "_filled", "_finished", "_prefix", "_shared", "_unpacking",
     )  # fmt: skip
 
     def __init__(
         self,
         encoding: str,
-        limits: tuple[int, int, Callable[[int, int], memoryview]],
+        shared: Assembly,
         deliver: Callable[[Buffer], None],
         claim: Callable[[int], None],
+        caught_up: Callable[[TuiliError | None], None],
     ) -> None:
         self._encoding = encoding
-        self._limits = limits  # message bytes, decompressed bytes, where blocks come from
+        self._shared = shared
         self._deliver = deliver
-        self._claim = claim  # room for what is unpacked
+        self._claim = claim
+        self._caught_up = caught_up
+        self._unpacking: asyncio.Future[Unpacked] | None = None
+        self._behind: deque[tuple[int, Buffer]] = deque()  # flags and messages
         self._prefix = b""
         self._block: memoryview | None = None
         self._filled = 0
@@ -59,6 +82,17 @@ class Assembler:
     def size(self) -> int:
         """Bytes of the message under way, as far as that is known."""
         return 0 if self._block is None else len(self._block)
+
+    @property
+    def behind(self) -> bool:
+        """Whether messages that are whole have not been delivered yet."""
+        return self._unpacking is not None or bool(self._behind)
+
+    def cancel(self) -> None:
+        """Nobody waits for what is behind."""
+        self._behind.clear()
+        if self._unpacking is not None:
+            self._unpacking.cancel()
 
     def feed(self, data: bytes, at: int, end: int) -> None:
         """Take `data[at:end]`; TuiliError for what cannot be a message."""
@@ -90,7 +124,7 @@ class Assembler:
         if size < _LARGE:
             self._block = memoryview(bytearray(size))
         else:
-            self._block = self._limits[2](size, tensor_offset(start))
+            self._block = self._shared.take_block(size, tensor_offset(start))
         self._filled = 0
 
     def _copy(self, data: bytes, at: int, end: int) -> int:
@@ -120,21 +154,48 @@ class Assembler:
     def _finish(self, flag: int, message: Buffer, size: int) -> None:
         self._check(flag, size)
         self._finished += 1
-        self._deliver(self._decompress(message) if flag else message)
+        if self.behind:
+            self._behind.append((flag, message))
+        else:
+            self._hand_on(flag, message)
+
+    def _hand_on(self, flag: int, message: Buffer) -> None:
+        if flag:
+            unpackers, loop = self._shared.unpackers, self._shared.loop
+            found = unpackers.unpack(self._unpacking_of(message), self._claim, loop)
+            if isinstance(found, asyncio.Future):
+                self._unpacking = found
+                found.add_done_callback(self._unpacked)
+                return
+            message = found
+        self._deliver(message)
+
+    def _unpacked(self, found: asyncio.Future[Unpacked]) -> None:
+        """Deliver a message that was much, and those behind it."""
+        self._unpacking = None
+        if found.cancelled():
+            return
+        try:
+            self._deliver(found.result())
+            while self._behind and self._unpacking is None:
+                self._hand_on(*self._behind.popleft())
+        except TuiliError as error:
+            self._caught_up(error)
+            return
+        if not self.behind:
+            self._caught_up(None)
 
     def _check(self, flag: int, size: int) -> None:
-        limit = self._limits[0]
+        limit = self._shared.most_bytes
         if size > limit:
             raise TooLarge(f"Received message larger than max ({size} vs. {limit})")
         if flag and (flag != 1 or self._encoding == "identity"):
             raise InvalidArgument(f"message with compression flag {flag}, but no grpc-encoding")
 
-    def _decompress(self, message: Buffer) -> Buffer:
+    def _unpacking_of(self, message: Buffer) -> Unpacking:
         wbits = _WBITS.get(self._encoding)
         if wbits is None:
             raise Unsupported(f"Compression algorithm '{self._encoding}' is not supported")
-        try:
-            return unpack(message, wbits, self._limits[1], self._claim, "the message")
-        except Excess:
-            limit = self._limits[1]
-            raise TooLarge(f"Decompressed message larger than max ({limit} bytes)") from None
+        most = self._shared.most_unpacked
+        excess = TooLarge(f"Decompressed message larger than max ({most} bytes)")
+        return Unpacking(message, wbits, most, "the message", excess)

@@ -258,7 +258,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         end = begin + (high << 8 | low)
         if kind != h2.DATA or data_flags != h2.END_STREAM or follows != number:
             return 0
-        if end > len(data) or not is_one_message(data, begin, end, self.assembly[0]):
+        if end > len(data) or not is_one_message(data, begin, end, self.assembly.most_bytes):
             return 0
         repeat = repeat_of(data, at, stop, end, head)
         taken = self._take_repeat(repeat, data, at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tuili.server.buffers import BufferPool
+from tuili.server.grpc.assembly import Assembly
 from tuili.server.grpc.connection import GrpcConnection
 from tuili.server.grpc.inference import Inference
 from tuili.server.grpc.limits import GrpcLimits
@@ -30,8 +31,9 @@ class GrpcListener:
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self.buffers = BufferPool()
         most_bytes = min(limits.max_message_bytes, limits.room.most_bytes)
-        self.assembly = (most_bytes, limits.max_decompressed_bytes, self.buffers.take)
+        self.assembly = Assembly(most_bytes, limits.max_decompressed_bytes, self.buffers.take)
 
     def connect(self) -> GrpcConnection:
         """A connection for a client that is about to come."""
+        self.assembly.loop = self.connections.loop
         return GrpcConnection(self)

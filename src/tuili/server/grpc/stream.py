@@ -83,11 +83,13 @@ class GrpcStream(msgspec.Struct, eq=False):
             return
         try:
             if self._assembler is None:
-                rules = self._connection.assembly
-                if is_one_message(data, at, end, rules[0]):
+                shared = self._connection.assembly
+                if is_one_message(data, at, end, shared.most_bytes):
                     self._deliver(data[at + 5 : end])
                     return
-                self._assembler = Assembler(self.head.encoding, rules, self._deliver, self._claim)
+                self._assembler = Assembler(
+                    self.head.encoding, shared, self._deliver, self._claim, self._caught_up
+                )
             assembler = self._assembler
             before = assembler.under_way
             assembler.feed(data, at, end)
@@ -118,7 +120,7 @@ class GrpcStream(msgspec.Struct, eq=False):
     def _charge(self, assembler: Assembler, size: int) -> None:
         """More of a message is here, for which others may have to give way, or this one."""
         room = self._connection.room
-        if self._message is not None:
+        if self._message is not None or assembler.behind:
             room.settle(self, size)
         elif assembler.under_way and not self.over:
             room.grow(self, size, self._end)
@@ -149,8 +151,19 @@ class GrpcStream(msgspec.Struct, eq=False):
             self._message = message
             self.since = self._connection.now
 
+    def _caught_up(self, error: TuiliError | None) -> None:
+        """What was much to unpack has been delivered, and what came behind it."""
+        if error is not None:
+            self._end(error)
+        elif self.remote_closed:
+            self.half_close()
+        elif not self.over:
+            self._connection.credit.renew_stream(self)
+            self._connection.outgoing.flush()
+
     def _receive(self, stream: Stream, message: Buffer) -> None:
-        self._release()  # whatever waits in a stream takes room of its own
+        if self._assembler is None or not self._assembler.behind:
+            self._release()  # whatever waits in a stream takes room of its own
         try:
             stream.receive(message)
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
@@ -159,7 +172,7 @@ class GrpcStream(msgspec.Struct, eq=False):
     def half_close(self) -> None:
         """The client sends no more."""
         self.remote_closed = True
-        if self.over:
+        if self.over or (self._assembler is not None and self._assembler.behind):
             return
         is_partial, self._assembler = self._partial, None  # it holds this call in turn
         if is_partial:
@@ -210,6 +223,8 @@ class GrpcStream(msgspec.Struct, eq=False):
     @property
     def choked(self) -> bool:
         """Whether the client should send no more for now."""
+        if self._assembler is not None and self._assembler.behind:
+            return True
         return self._stream is not None and self._stream.full
 
     # What it does ----------------------------------------------------------------------------
@@ -341,8 +356,10 @@ class GrpcStream(msgspec.Struct, eq=False):
         self._message = None
         ticket, self._ticket = self._ticket, None
         stream, self._stream = self._stream, None
-        self._assembler = None
+        assembler, self._assembler = self._assembler, None
         self._release()
+        if assembler is not None:
+            assembler.cancel()
         if ticket is not None:
             ticket.cancel()
         if stream is not None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.call import Call
-from tuili.server.http.compression import decompress
+from tuili.server.http.compression import unpacking_of
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.generate import Generation
 from tuili.server.http.head import Head
@@ -23,6 +23,7 @@ from tuili.server.http.predict import Predictions
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
 from tuili.server.http.routes import Match, RouteTable, WrongMethod
+from tuili.server.unpackers import Unpackers
 from tuili.server.webhooks import Webhooks
 
 _LOG: Final = logging.getLogger("tuili.server.http")
@@ -55,6 +56,7 @@ class Application:
             "generate_stream": self._generation.generate,
             "predict": self._predictions.predict,
         }
+        self._unpackers = Unpackers()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dispatch(self, connection: HttpConnection, head: Head, body: Buffer) -> None:
@@ -69,20 +71,44 @@ class Application:
             if self._limits.restrictions:
                 self._limits.restrictions.check(match.operation, head.field)
             if head.content_encoding:
-                most = self._limits.max_json_bytes
-                body = decompress(head.content_encoding, body, most, connection.claim)
-            if match.operation == "infer" and head.json_length != 0:
-                self._inference.infer(connection, head, match, body)
-            elif match.operation in self._on_models:
-                self._once_live(connection, head, match, body)
-            elif self._jobs.handles(match.operation):
-                self._jobs.answer(connection, head, match, body)
+                self._unpack(connection, head, match, body)
             else:
-                self._operate(connection, head, match, body)
+                self._begin(connection, head, match, body)
         except TuiliError as error:
             connection.reply(self._refusals.reply(error))
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             self._own_bug(connection, head)
+
+    def _unpack(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
+        """Begin a request whose body is packed, once it is not any more."""
+        unpacking = unpacking_of(head.content_encoding, body, self._limits.max_json_bytes)
+        if unpacking is not None:
+            found = self._unpackers.unpack(unpacking, connection.claim, connection.loop)
+            if isinstance(found, asyncio.Future):
+                connection.work = found
+                waiting = self._wait(connection, head, match, found)
+                self._keep(self._later(connection, head, waiting))
+                return
+            body = found
+        self._begin(connection, head, match, body)
+
+    async def _wait(
+        self, connection: HttpConnection, head: Head, match: Match, waiting: Awaitable[Buffer]
+    ) -> None:
+        body = await waiting
+        connection.work = None
+        if not connection.closed:
+            self._begin(connection, head, match, body)
+
+    def _begin(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
+        if match.operation == "infer" and head.json_length != 0:
+            self._inference.infer(connection, head, match, body)
+        elif match.operation in self._on_models:
+            self._once_live(connection, head, match, body)
+        elif self._jobs.handles(match.operation):
+            self._jobs.answer(connection, head, match, body)
+        else:
+            self._operate(connection, head, match, body)
 
     def foresee(self, head: Head) -> Reply | None:
         """The refusal of a request whatever its body says; None where that is to be read."""

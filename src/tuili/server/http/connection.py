@@ -339,6 +339,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         return "HTTP"
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that it belongs to, once there is one."""
+        return self._connections.loop
+
+    @property
     def closed(self) -> bool:
         """Whether nobody is listening any more."""
         return self._transport is None
