@@ -69,3 +69,14 @@ def test_a_u_net_over_volumes(tmp_path: Path, kind: str):
         (want,) = session.run(None, {"x": x})
         (got,) = model.run({"x": x}).values()
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_depthwise_windows_over_a_volume_that_leaves_the_cache(tmp_path: Path):
+    file = _File()
+    deep = file.add("Conv", "x", (32, 1, 3, 3, 3), (32,), pads=[1] * 6, group=32)
+    path = file.save(tmp_path / "net.onnx", [1, 32, 8, 28, 28], file.add("Relu", deep))
+    x = np.random.default_rng(1).standard_normal((1, 32, 8, 28, 28)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (want,) = session.run(None, {"x": x})
+    (got,) = tuili.load(path, threads=2).run({"x": x}).values()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -17,12 +17,15 @@ from tuili.tensors import DType
 HEAD = """
 graph main(%x: f32[{batch}, 4, 96, 96], %s: f32[4, 1, 1]) {{
   %w = constant f32[4, 1, 1, 1] [1.0, 2.0, 3.0, 4.0]
+  %deep = constant f32[4, 1, 3, 1, 1] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 8.0, 7.0, 6.0]
+  %counts = constant i64[2] [1, 8]
   %each = constant f32[8, 1, 1, 1] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
   %own = constant f32[8] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
   %half = constant f32[4] [1.0, 1.0, 0.5, 0.5]
   {body}
 }}
 """
+DEEP = "%a = EachChannelOfFrames(%x, %deep, %counts, _) {depth_pads=[1, 1]}"
 TWO = "%a = Conv(%x, %w, _) {group=4}\n %y = Relu(%a)"
 
 LOOPS = {
@@ -69,6 +72,10 @@ LOOPS = {
     "a scale for each channel": (
         f"{TWO}\n %z = QuantizeLinear(%y, %half, _) {{axis=1}}\n return %z",
         ["EachImage"],
+    ),
+    "windows over a depth of eight, which see the pictures beside each": (
+        f"{DEEP}\n %y = Relu(%a)\n %z = Neg(%y)\n return %z",
+        ["EachChannelOfFrames", "EachImage"],
     ),
     "a node by itself": ("%y = Relu(%x)\n return %y", ["Relu"]),
 }

@@ -129,7 +129,8 @@ def _view(node: Node) -> Slots:
 
 
 RULES: dict[str, Callable[[Node], Slots]] = {
-    **dict.fromkeys(("Conv", "QConv", "ConvTranspose", "EachChannelOfFrames"), _windows),
+    # `EachChannelOfFrames` is none of them: its windows reach into the pictures beside each.
+    **dict.fromkeys(("Conv", "QConv", "ConvTranspose"), _windows),
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"), _windows),
     **dict.fromkeys(("Reorder", "DepthToSpace", "SpaceToDepth", "InstanceNormalization"), _first),
     **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze"), _view),
