@@ -65,6 +65,10 @@ PRODUCTS = {
     "first layer": Product((2, 3, 17, 16), (32, 3, 5, 5), {"pads": [2, 2, 2, 2]}, bias=True),
     "3x3 with stride": Product((1, 32, 11, 13), (33, 32, 3, 3), {**PADS, "strides": [2, 2]}),
     "dilated": Product((1, 32, 12, 12), (32, 32, 3, 3), {"dilations": [2, 2]}, then="Sigmoid"),
+    "a few channels of a block": Product((2, 8, 12, 90), (16, 8, 3, 40), {"strides": [1, 2]}),
+    "a block and a part": Product((1, 24, 9, 8), (48, 24, 5, 5), PADS, then="Relu"),
+    "one channel": Product((1, 1, 413), (32, 1, 41), {"strides": [4]}),
+    "dilated, a part of a block": Product((1, 21, 12, 12), (32, 21, 3, 3), {"dilations": [2, 2]}),
     "along a row": Product((1, 32, 40), (48, 32, 5), {"pads": [2, 2]}),
     "open sizes": Product((1, 32, 9, 10), (40, 32, 1, 1), open_axes=(0, 2, 3)),
 }  # fmt: skip
@@ -170,6 +174,30 @@ def test_numbers_that_are_none_stay_so() -> None:
     products = Products(WITH_DOTS, {"matmul": Product((1, 8), (8, 32))})
     products.feeds["c0_x"][0, 3] = np.array(0x7FFFFFFF, np.uint32).view(np.float32)
     assert np.isnan(products.library.run(products.feeds)["matmul"]).all()
+
+
+@pytest.mark.parametrize("target", [WITH_DOTS, WITH_TILES], ids=lambda target: target.name)
+@pytest.mark.parametrize("channels", [20, 24, 31])
+@pytest.mark.parametrize("taps", [1, 3])
+def test_what_lies_behind_the_channels_does_not_count(
+    taps: int, channels: int, target: Target
+) -> None:
+    graph, rng = Graph("infinite"), np.random.default_rng(3)
+    x = graph.add_input("x", TensorType(DType.F32, (1, 32, 9, 8)))
+    first = rng.random((channels, 32, 1, 1)).astype(np.float32)
+    # The channels that fill the last block are sums of nothing: their reciprocals are infinite.
+    made = graph.add("Reciprocal", [graph.add("Conv", [x, graph.add_constant(first)]).output])
+    second = rng.random((40, channels, taps, taps)).astype(np.float32)
+    result = graph.add("Conv", [made.output, graph.add_constant(second)]).output
+    result.name = "y"
+    graph.set_outputs([result])
+    infer(graph)
+    feeds = {"x": rng.random((1, 32, 9, 8)).astype(np.float32) + np.float32(0.5)}
+    want = interpret(graph, feeds)["y"]
+    optimise(graph, block=target.block, on_pass=lambda name, graph: None)
+    program = translate(graph, infer(graph), target, bf16=True)
+    got = Library(program, target).run(feeds)["y"]
+    np.testing.assert_allclose(got, want, rtol=2**-7)
 
 
 def test_elsewhere_weights_are_rounded_and_rows_are_not() -> None:

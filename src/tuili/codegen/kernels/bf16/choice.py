@@ -8,6 +8,7 @@ Winograd, f32           F(4, 3): 36 for 144, and less to transform
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ from tuili.codegen.kernel import Context
 from tuili.codegen.kernels.bf16.winograd_numbers import HALVES, WAYS
 from tuili.codegen.kernels.conv.choice import MOST_PLANS, may_transform
 from tuili.codegen.kernels.conv.register_tile import Tile
-from tuili.codegen.kernels.conv.shape import ConvShape, conv_problem, conv_shape
+from tuili.codegen.kernels.conv.shape import Axis, ConvShape, conv_problem, conv_shape
 from tuili.codegen.kernels.conv.winograd_blocks import RIVAL
 from tuili.codegen.kernels.conv.winograd_numbers import FLOATS, Numbers
 from tuili.codegen.kernels.conv.winograd_plan import (
@@ -27,6 +28,7 @@ from tuili.codegen.kernels.conv.winograd_plan import (
     winograd_ways,
 )
 from tuili.codegen.kernels.conv.winograd_transforms import Winograd
+from tuili.codegen.kernels.quantized.input import steps_over_pixels
 from tuili.codegen.kernels.quantized.tile import rank_q_tiles
 from tuili.codegen.targets import Target
 from tuili.ir import Node, block_of
@@ -41,9 +43,10 @@ def plan_halves(node: Node, ctx: Context) -> HalvesPlan:
     assert weights is not None  # supports_direct
     shape = conv_shape(node, weights.shape[2:])
     ways = rank_ways(shape, ctx.target) if may_transform(node, ctx) else [(None, HALVES)]
-    sets = [_in_tiles(way, shape, ctx.target) for way in ways]
+    block = block_of(node.required(0).layout)
+    sets = [_in_tiles(way, shape, block, ctx.target) for way in ways]
     plans = {**dict(islice(sets[0], MOST_PLANS)), **dict(next(others) for others in sets[1:])}
-    problem = conv_problem("Conv in bf16", shape.flat(), 1, block_of(node.required(0).layout))
+    problem = conv_problem("Conv in bf16", shape.flat(), 1, block)
     return ctx.choose(node, problem, plans)
 
 
@@ -60,10 +63,20 @@ def rank_ways(shape: ConvShape, target: Target) -> list[Way]:
     return [way for cost, way in costs if cost <= RIVAL * costs[0][0]]
 
 
-def _in_tiles(way: Way, shape: ConvShape, target: Target) -> Iterator[tuple[str, HalvesPlan]]:
+def as_read(shape: ConvShape, block: int) -> ConvShape:
+    """The direct convolution of the copied input: of pixels that are stepped over there is none."""
+    if block == 1 or not steps_over_pixels(shape):
+        return shape
+    rows, columns = Axis(shape.rows.out, shape.rows.out, 1), shape.columns.out
+    return replace(shape, rows=rows, columns=Axis(columns, columns, 1)).flat()
+
+
+def _in_tiles(
+    way: Way, shape: ConvShape, block: int, target: Target
+) -> Iterator[tuple[str, HalvesPlan]]:
     winograd, numbers = way
     if winograd is None:
-        flat = shape.flat()
+        flat = as_read(shape.flat(), block)
         for tile in rank_q_tiles(target, flat.columns.out, -(-flat.outputs // target.lanes)):
             yield f"direct {tile}", tile
         return

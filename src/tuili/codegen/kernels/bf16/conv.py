@@ -5,8 +5,10 @@ What Winograd does faster it does (`winograd`), unless tile registers multiply (
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.bf16.choice import plan_halves
+from tuili.codegen.kernels.bf16.choice import as_read, plan_halves
 from tuili.codegen.kernels.bf16.dot import (
     BF16_DOT,
     as_bf16,
@@ -15,16 +17,18 @@ from tuili.codegen.kernels.bf16.dot import (
     stored_halves,
 )
 from tuili.codegen.kernels.bf16.ends import FloatEnds
+from tuili.codegen.kernels.bf16.runs import run_of, run_steps, slack_of
 from tuili.codegen.kernels.conv.direct import supports_direct
 from tuili.codegen.kernels.conv.register_tile import Tile
-from tuili.codegen.kernels.conv.shape import conv_shape
+from tuili.codegen.kernels.conv.shape import ConvShape, conv_shape
 from tuili.codegen.kernels.quantized.amx import AMX_HALVES, COLUMNS, amx_panels
 from tuili.codegen.kernels.quantized.amx_cells import amx_steps, cut_window, print_amx_cells
 from tuili.codegen.kernels.quantized.cells import CellConv, cell_name, cell_steps, print_cells
 from tuili.codegen.kernels.quantized.choice import fits_amx
-from tuili.codegen.kernels.quantized.input import cell_of, copy_cells
+from tuili.codegen.kernels.quantized.input import Cells, cell_of, copy_cells
 from tuili.ir import Node, block_of
 from tuili.ops.table import attr
+from tuili.tensors import Array
 
 MOST_PLAIN = 16  # channels of a row-major input, which are one cell
 LEAST_USES = 32  # of a number: fewer do not pay for its rounding
@@ -54,12 +58,28 @@ def emit(node: Node, ctx: Context) -> None:
     shape, lanes = conv_shape(node, weights.shape[2:]).flat(), ctx.target.lanes
     tile = plan_halves(node, ctx)
     assert isinstance(tile, Tile)  # supports
-    conv = CellConv(shape, tile, lanes, BF16_DOT)
-    steps = cell_steps(conv, as_bf16(weights), cell_of(x, BF16_DOT.group))
-    source = copy_cells(node, ctx, shape, cell_of(x, BF16_DOT.group), stored_halves)
+    conv = CellConv(as_read(shape, block_of(x.layout)), tile, lanes, BF16_DOT)
+    source, steps = _read(node, ctx, conv, shape, as_bf16(weights))
     k = KernelBuilder(ctx, node, cell_name("conv_bf16_", shape))
     packed = pack_halves(steps, tile, lanes)
     print_cells(k, conv, source, packed, lambda: FloatEnds(k, node, tile.vectors * lanes))
+
+
+def _read(
+    node: Node, ctx: Context, conv: CellConv, shape: ConvShape, weights: Array
+) -> tuple[Cells, Array]:
+    """The rounded copy of the input, and the weights in the order of the loops over it."""
+    cell, picks = cell_of(node.required(0), BF16_DOT.group), conv.shape is not shape
+    run, slack = run_of(conv.shape, cell), 0
+    if run is None:
+        steps = cell_steps(conv, weights, cell)
+    else:
+        steps, slack = run_steps(weights, run), slack_of(shape, run)
+        cell = shape.channels
+    source = copy_cells(node, ctx, shape, cell, stored_halves, slack, picks=picks)
+    if picks:
+        source = replace(source, height=1, width=source.height * source.width)
+    return replace(source, run=run), steps
 
 
 def supports_amx(node: Node, ctx: Context) -> bool:

@@ -46,6 +46,26 @@ static inline uint16_t to_bf16(float x)
 
 HAS_DOT: Final = "defined(__AVX512BF16__) && !defined(TL_PORTABLE)"
 
+# V floats at once; what is subnormal is stored as zero.
+STORE: Final = f"""
+#if {HAS_DOT}
+static inline void q_store(uint16_t *p, vf x)
+{{
+    typedef int halves __attribute__((vector_size(2 * V)));
+    halves y;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(y) : "v"(x));
+    memcpy(p, &y, 2 * V);
+}}
+#else
+static inline void q_store(uint16_t *p, vf x)
+{{
+    for (int l = 0; l < V; l++)
+        p[l] = to_bf16(x[l]);
+}}
+#endif
+"""
+
+
 BF16_DOT: Final = Dot(
     group=2,
     ctype="uint16_t",
@@ -65,7 +85,8 @@ def multiplies(ctx: Context) -> bool:
 def stored_halves(k: KernelBuilder) -> Stored:
     """Floats are rounded; padding holds 0."""
     k.support(ROUND)
-    return Stored(DType.U16, "to_bf16({x})", "0")
+    k.support(STORE)
+    return Stored(DType.U16, "to_bf16({x})", "0", "q_store({to}, v_load({at}));")
 
 
 def as_bf16(weights: Array) -> Array:

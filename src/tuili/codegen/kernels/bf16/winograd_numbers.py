@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from tuili.codegen.kernels.bf16.dot import BF16_DOT, HAS_DOT, ROUND, as_bf16
+from tuili.codegen.kernels.bf16.dot import BF16_DOT, ROUND, STORE, as_bf16
 from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.conv.winograd_numbers import Numbers
 from tuili.codegen.kernels.conv.winograd_transforms import F2, S2
@@ -19,24 +19,6 @@ from tuili.codegen.text import indent
 from tuili.tensors import Array
 
 WAYS: Final = (F2, S2)
-
-_STORE = f"""
-#if {HAS_DOT}
-static inline void q_store(uint16_t *p, vf x)
-{{
-    typedef int halves __attribute__((vector_size(2 * V)));
-    halves y;
-    __asm__("vcvtneps2bf16 %1, %0" : "=v"(y) : "v"(x));
-    memcpy(p, &y, 2 * V);
-}}
-#else
-static inline void q_store(uint16_t *p, vf x)
-{{
-    for (int l = 0; l < V; l++)
-        p[l] = to_bf16(x[l]);
-}}
-#endif
-"""
 
 
 def _pack(weights: Array) -> Array:
@@ -70,7 +52,7 @@ HALVES: Final = Numbers(
     store="q_store",
     cycles=BF16_DOT.cycles,
     effort=0.75,  # as measured: half of what floats store
-    support=(BF16_DOT.text, ROUND, _STORE),
+    support=(BF16_DOT.text, ROUND, STORE),
     pack=_pack,
     print_tile=_print_tile,
 )

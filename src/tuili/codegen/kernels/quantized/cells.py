@@ -20,7 +20,7 @@ from tuili.codegen.kernels.conv.rows import print_panels, unknown_tiles
 from tuili.codegen.kernels.conv.shape import ConvShape
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.ends import Ends
-from tuili.codegen.kernels.quantized.input import Cells
+from tuili.codegen.kernels.quantized.input import Cells, Run
 from tuili.codegen.kernels.quantized.tile import Loop, Nest, Packed, print_sums, read_panels
 from tuili.codegen.text import indent
 from tuili.tensors import Array, Dim, ceil_div
@@ -54,9 +54,10 @@ def print_cells(
     shape, tile, lanes, dot = conv.shape, conv.tile, conv.lanes, conv.dot
     distances = _distances(shape, source, dot)
     first, depth = conv.reads(source.cell)
+    run = source.run or Run(shape.columns.taps, source.cell // dot.group)
     nest = Nest(
-        _loops(shape, source, depth),
-        source.cell // dot.group,
+        _loops(shape, source, depth, dot),
+        run.quads,
         str(source.cell * shape.columns.stride),
         has_extra=bool(len(packed.extra)),
         is_flat=bool(distances),
@@ -72,7 +73,7 @@ def print_cells(
     k.dims("CB HP WP", (source.blocks, source.height, source.width))
     k.dims("PANELS BAND BANDS PANEL", (panels, band, bands, packed.panels.shape[1]))
     k.dim("OB", -(-shape.outputs // lanes))
-    k.body(_Printer(conv, nest, both, first).body())
+    k.body(_Printer(conv, nest, both, first, source.cell).body())
     channels = min(shape.channels, depth * source.cell)
     flops = shape.batch * shape.pixels * (2 * shape.outputs * channels * shape.taps)
     traffic = shape.batch * source.blocks * source.height * source.width * source.cell * dot.bytes
@@ -114,13 +115,16 @@ def _distances(shape: ConvShape, source: Cells, dot: Dot) -> list[int]:
     return [height * width * cell, rows, columns, dot.group]
 
 
-def _loops(shape: ConvShape, source: Cells, depth: int) -> list[Loop]:
+def _loops(shape: ConvShape, source: Cells, depth: int, dot: Dot) -> list[Loop]:
     """The loops over blocks and taps."""
     rows, columns, cell = shape.rows, shape.columns, source.cell
+    along = Loop("kw", columns.taps, str(cell * columns.dilation))
+    if source.run is not None:
+        along = Loop("kw", source.run.count, str(source.run.quads * dot.group))
     return [
         Loop("cb", depth, f"HP * WP * {cell}"),
         Loop("kh", rows.taps, f"WP * {cell * rows.dilation}"),
-        Loop("kw", columns.taps, str(cell * columns.dilation)),
+        along,
     ]
 
 
@@ -146,15 +150,17 @@ def _band(shape: ConvShape, source: Cells, tile: Tile, dot: Dot) -> Dim:
 class _Printer:
     """Prints the loops over items, rows and tiles."""
 
-    def __init__(self, conv: CellConv, nest: Nest, ends: Ends, first: Sequence[int]) -> None:
+    def __init__(
+        self, conv: CellConv, nest: Nest, ends: Ends, first: Sequence[int], cell: int
+    ) -> None:
         self.conv = conv
         self.nest = nest
         self.ends = ends
         self.first = first  # block of every panel
+        self.cell = cell
 
     def body(self) -> str:
         conv = self.conv
-        cell = f"{self.nest.quads * conv.dot.group}"
         blocks = -(-conv.shape.outputs // conv.lanes)
         rows = print_panels(blocks, conv.tile.vectors, self._rows)
         firsts = ", ".join(map(str, self.first))
@@ -169,7 +175,7 @@ class _Printer:
                 "    const int64_t n = item / (PANELS * BANDS);",
                 f"    const int64_t oc = panel * {conv.tile.vectors * conv.lanes};",
                 f"    const {conv.dot.weights.c} *const wn = w + panel * PANEL;",
-                f"    const {conv.dot.ctype} *const xn = x + {plane} * HP * WP * {cell};",
+                f"    const {conv.dot.ctype} *const xn = x + {plane} * HP * WP * {self.cell};",
                 *indent(self.nest.extra_range),
                 *indent(rows),
                 "}",
@@ -190,10 +196,8 @@ class _Printer:
     def _row(self, vectors: int, *, is_band: bool) -> list[str]:
         """One row, or a band of tiles of the only one."""
         conv = self.conv
-        cell = self.nest.quads * conv.dot.group
-        head = [
-            f"const {conv.dot.ctype} *const xr = xn + oh * {conv.shape.rows.stride} * WP * {cell};"
-        ]
+        start = f"xn + oh * {conv.shape.rows.stride} * WP * {self.cell}"
+        head = [f"const {conv.dot.ctype} *const xr = {start};"]
         width = conv.shape.columns.out
         if not isinstance(width, int):
             pixels = conv.tile.pixels

@@ -30,6 +30,18 @@ class Cells:
     height: Dim
     width: Dim
     cell: int
+    run: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The taps of a row as one run of numbers, where cells lie side by side without gaps.
+
+    It is read in `count` parts of `quads` groups. Behind its last tap weights are zero.
+    """
+
+    count: int
+    quads: int
 
 
 def cell_of(x: Value, group: int) -> int:
@@ -47,11 +59,19 @@ class Stored:
     dtype: DType
     convert: str
     fill: str
+    vector: str = ""  # C that stores V numbers from `{at}` on to `{to}`, where it is one of vectors
 
     def print(self, template: str) -> str:
         """The template with C for each `@{number}`, and for the type OUT."""
-        found = re.sub(r"@\{([^}]*)\}", lambda word: self.convert.format(x=word[1]), template)
+        found = re.sub(r"@BLOCK\{([^}]*), ([^}]*)\}", self._block, template)
+        found = re.sub(r"@\{([^}]*)\}", lambda word: self.convert.format(x=word[1]), found)
         return found.replace("OUT", self.dtype.c)
+
+    def _block(self, word: re.Match[str]) -> str:
+        to, at = word[1], word[2]
+        if self.vector:
+            return self.vector.format(to=to, at=at)
+        return f"for (int64_t i = 0; i < BLOCK; i++) ({to})[i] = @{{({at})[i]}};"
 
 
 def stored_codes(node: Node, dot: Dot, zero: str = "0") -> Stored:
@@ -94,15 +114,18 @@ def copy_cells(
     cell: int,
     stored_in: Callable[[KernelBuilder], Stored],
     slack: int = 0,
+    *,
+    picks: bool = False,
 ) -> Cells:
     """Adds the call that copies the input of a node to padded cells, `slack` zero ones behind.
 
-    Of joined blocks, windows of one tap that step over pixels get those alone that they read.
+    Cells of all channels that are no whole blocks hold just these. Of joined blocks, windows of one
+    tap that step over pixels get those alone that they read; of others where it `picks`.
     """
     x = node.required(0)
     blocks = -(-shape.channels // cell)
-    is_joined = block_of(x.layout) not in (1, cell)
-    is_picked = picks_pixels(shape, block_of(x.layout), cell)
+    is_joined = picks or block_of(x.layout) not in (1, cell)
+    is_picked = picks or picks_pixels(shape, block_of(x.layout), cell)
     height, width = _span(shape.rows), _span(shape.columns)
     if is_picked:
         height, width = shape.rows.out, shape.columns.out
@@ -119,8 +142,10 @@ def copy_cells(
     k.dims("HP WP PT PL", (height, width, shape.rows.pad, shape.columns.pad))
     block = block_of(x.layout)
     words = {"FILL": stored.fill, "CELL": str(cell), "BLOCK": str(block), "IN": x.dtype.c}
-    form = _JOINED if is_joined else _BLOCKED if x.layout else _PLAIN
-    if is_joined:
+    words["REST"] = _rest(x, shape.channels, cell, is_joined=is_joined)
+    is_cut = block > 1 and cell == shape.channels and cell % block > 0
+    form = _CUT if is_cut else _JOINED if is_joined else _BLOCKED if x.layout else _PLAIN
+    if is_joined or is_cut:
         k.dim("B", -(-shape.channels // block))
         steps = (shape.rows.stride, shape.columns.stride) if is_picked else (1, 1)
         k.dims("SH SW", steps)
@@ -130,10 +155,28 @@ def copy_cells(
     return Cells(padded, blocks, height, width, cell)
 
 
+def _rest(x: Value, channels: int, cell: int, *, is_joined: bool) -> str:
+    """C: zeros for channels of the last block that there are not; floats there may be infinite."""
+    block = block_of(x.layout)
+    if channels % block == 0 or not x.dtype.is_float:
+        return ""
+    low, high = ("low", "high") if is_joined else ("left", "right")
+    is_last = "b == B - 1" if is_joined else "plane % CB == CB - 1"
+    return (
+        f"for (int64_t w = {low}; {is_last} && w < {high}; w++) "
+        f"for (int64_t i = {channels % block}; i < {block}; i++) to[w * {cell} + i] = fill;"
+    )
+
+
 def picks_pixels(shape: ConvShape, block: int, cell: int) -> bool:
     """Whether joined blocks are copied without the pixels that windows of one tap step over."""
     if block in (1, cell):
         return False
+    return steps_over_pixels(shape)
+
+
+def steps_over_pixels(shape: ConvShape) -> bool:
+    """Whether windows of one tap, none in padding, step over pixels."""
     axes = (shape.rows, shape.columns)
     alone = all(axis.taps == 1 and axis.is_inside for axis in axes)
     return alone and any(axis.stride > 1 for axis in axes)
@@ -162,6 +205,7 @@ for (int64_t item = begin; item < end; item++) {
         const IN *const from = x + ((plane * H + h) * W + left - PL) * CELL;
         for (int64_t i = 0; i < (right - left) * CELL; i++)
             to[left * CELL + i] = @{from[i]};
+        REST
     }
     for (int64_t i = right * CELL; i < WP * CELL; i++)
         to[i] = fill;
@@ -185,8 +229,8 @@ for (int64_t item = begin; item < end; item++) {
         if (low < high) {
             const IN *const from = x + (((n * B + b) * H + h) * W + low - PL) * BLOCK;
             for (int64_t w = 0; w < high - low; w++)
-                for (int64_t i = 0; i < BLOCK; i++)
-                    to[(low + w) * CELL + i] = @{from[w * SW * BLOCK + i]};
+                @BLOCK{to + (low + w) * CELL, from + w * SW * BLOCK}
+            REST
         }
         for (int64_t w = high; w < WP; w++)
             for (int64_t i = 0; i < BLOCK; i++)
@@ -194,6 +238,32 @@ for (int64_t item = begin; item < end; item++) {
     }
 }
 (void)C;
+"""
+
+# All channels of a pixel side by side, those of the last block as many as there are.
+_CUT = """
+for (int64_t item = begin; item < end; item++) {
+    const int64_t h = item % HP * SH - PT, n = item / HP;
+    OUT *const to = y + item * WP * CELL;
+    const int64_t left = h < 0 || h >= H ? WP : tl_min(PL, WP);
+    const int64_t right = tl_max(left, tl_min(WP, (W - 1) / SW + 1 + PL));
+    for (int64_t i = 0; i < left * CELL; i++)
+        to[i] = fill;
+    for (int64_t b = 0; left < right && b < B; b++) {
+        const IN *const from = x + (((n * B + b) * H + h) * W + left - PL) * BLOCK;
+        OUT *const part = to + left * CELL + b * BLOCK;
+        if ((b + 1) * BLOCK <= CELL)
+            for (int64_t w = 0; w < right - left; w++)
+                @BLOCK{part + w * CELL, from + w * SW * BLOCK}
+        else
+            for (int64_t w = 0; w < right - left; w++)
+                for (int64_t i = 0; i < CELL % BLOCK; i++)
+                    part[w * CELL + i] = @{from[w * SW * BLOCK + i]};
+    }
+    for (int64_t i = right * CELL; i < WP * CELL; i++)
+        to[i] = fill;
+}
+(void)C, (void)CB;
 """
 
 _PLAIN = """
