@@ -160,6 +160,12 @@ def test_packed_panels_hold_the_matrix_and_zeros(depth: int, width: int, columns
 )
 def test_the_tile_fits_rows_and_columns(rows: int, columns: int, best: str) -> None:
     target = find_target("x86-64-avx2")
-    tiles = rank_tiles(target, known_stride=True, columns=columns, rows=rows)
+    tiles = rank_tiles(target, stride_bytes=4 * 96, columns=columns, rows=rows)
     assert str(tiles[0]) == best
     assert len(set(tiles)) == len(tiles) <= 3
+
+
+@pytest.mark.parametrize(("depth", "best"), [(768, "14x2"), (1024, "6x4"), (1536, "6x4")])
+def test_rows_that_share_few_sets_of_the_cache_are_few(depth: int, best: str) -> None:
+    target = find_target("x86-64-avx512")
+    assert str(rank_tiles(target, stride_bytes=4 * depth, columns=768, rows=128)[0]) == best

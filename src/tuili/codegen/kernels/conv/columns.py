@@ -104,7 +104,8 @@ def _sizes(node: Node, target: Target, windows: Sequence[Window]) -> _Sizes:
     taps = prod(len(window.taps) for window in windows)
     ins, rows = channels // groups, outputs // groups
     width = pixels if isinstance(pixels, int) else None
-    tile = rank_tiles(target, known_stride=True, columns=width, rows=rows)[0]
+    stride_bytes = ins * taps * node.output.dtype.itemsize
+    tile = rank_tiles(target, stride_bytes=stride_bytes, columns=width, rows=rows)[0]
     columns = tile.columns(target.lanes)
     chunk = max(1, min(ins, PANEL_BYTES // (columns * node.output.dtype.itemsize * taps)))
     return _Sizes(groups, ins, rows, taps, pixels, tile, columns, chunk)

@@ -112,7 +112,7 @@ class _Plan:
 def _plan_packed(node: Node, ctx: Context, total: Dim, depth: int, width: int) -> _Plan:
     """In the tiles that fit; in the first also with all of k at once, where pieces are cut."""
     most = most_rows(depth)
-    tiles = rank_tiles(ctx.target, known_stride=True, columns=width, rows=total)
+    tiles = rank_tiles(ctx.target, stride_bytes=4 * depth, columns=width, rows=total)
     plans: dict[str, _Plan] = {}
     for tile in tiles:
         cut = cut_rows(total, tile, most)
@@ -245,8 +245,9 @@ def emit_batched(node: Node, ctx: Context) -> None:
 
 
 def _tile_batched(node: Node, ctx: Context, shape: Operands, target: Target) -> Tile:
-    is_known, width = isinstance(shape.k, int), shape.n if isinstance(shape.n, int) else None
-    tiles = rank_tiles(target, known_stride=is_known, columns=width, rows=shape.m)
+    width = shape.n if isinstance(shape.n, int) else None
+    stride_bytes = shape.k * node.output.dtype.itemsize
+    tiles = rank_tiles(target, stride_bytes=stride_bytes, columns=width, rows=shape.m)
     problem = f"MatMul {dims_text(numel(shape.batch), shape.m, shape.k)} by {dims_text(shape.n)}"
     problem += " in f64" if node.output.dtype is DType.F64 else ""
     return ctx.choose(node, problem, {f"tile {tile}": tile for tile in tiles})

@@ -72,7 +72,8 @@ def emit_panels(k: KernelBuilder, ctx: Context, panels: NumberPanels, product: P
     x, depth, width = product.x, product.depth, product.width
     total, y = numel(x.shape[:-1]), k.node.output
     count = -(-width // panels.columns)
-    tile = usual_tile(ctx.target, known_stride=True, columns=width)
+    # Half a panel is two vectors wide, whatever the distance of the rows.
+    tile = usual_tile(ctx.target, stride_bytes=4, columns=width)
     assert tile.vectors == HALF
     cut = cut_rows(total, tile, most_rows(depth))
     bias = read_bias(k, product.bias, count * panels.columns)

@@ -22,6 +22,9 @@ _LONE = 1.2  # one vector: every multiply-add has a load of its own
 _ALIKE = 1.01  # the usual tile is taken where no other is cheaper than this
 _RIVAL = 1.25  # tiles that may cost so much more by the model are worth measuring
 PIECE = 16  # steps of k between two looks at what to prefetch
+_FEW_SETS = 2048  # bytes from row to row: multiples of it fall on two sets of a first-level cache
+_WAYS = 8  # of a set
+_ROWS_A_SET = 6  # columns of b pass through the ways too
 _SMALL = 16  # sums of a tile: in larger ones the instructions of the loop itself do not count
 
 
@@ -41,27 +44,40 @@ class Tile:
         return self.vectors * lanes
 
 
-def usual_tile(target: Target, *, known_stride: bool, columns: int | None) -> Tile:
-    """The tile for many rows on a target.
+def usual_tile(target: Target, *, stride_bytes: Dim | None, columns: int | None) -> Tile:
+    """The tile for many rows on a target, so far apart; None: not known.
 
     Rows at a known distance need one address register; unknown distances need one each, so there
-    fewer rows and more columns do the same work per load.
+    fewer rows and more columns do the same work per load. So they do for rows that would drive each
+    other out of the few sets of the cache that they fall on.
     """
+    known_stride = isinstance(stride_bytes, int)
     if target.registers >= 32:
         narrow = columns is not None and columns <= 2 * target.lanes
+        if _collide(stride_bytes) and not narrow:
+            return Tile(_ROWS_A_SET, 4)
         return Tile(14 if known_stride else 10, 2) if known_stride or narrow else Tile(6, 4)
     return Tile(6, 2)
 
 
-def rank_tiles(target: Target, *, known_stride: bool, columns: int | None, rows: Dim) -> list[Tile]:
+def _collide(stride_bytes: Dim | None) -> bool:
+    """Whether rows so far apart fall on the same few sets of the first-level cache."""
+    return isinstance(stride_bytes, int) and stride_bytes > 0 and stride_bytes % _FEW_SETS == 0
+
+
+def rank_tiles(
+    target: Target, *, stride_bytes: Dim | None, columns: int | None, rows: Dim
+) -> list[Tile]:
     """Up to three tiles for so many rows and columns, the likely best first.
 
     That is the usual one, unless another leaves fewer columns empty or, where rows are few, keeps
     the multipliers busier.
     """
-    usual = usual_tile(target, known_stride=known_stride, columns=columns)
+    usual = usual_tile(target, stride_bytes=stride_bytes, columns=columns)
+    known_stride = isinstance(stride_bytes, int)
     wide = 8 * target.lanes if columns is None else max(columns, 1)
     total = rows if isinstance(rows, int) else _GUESSED_ROWS
+    few = _collide(stride_bytes) and total > _WAYS and usual.vectors > 2
 
     def cost(tile: Tile) -> float:
         panels = -(-wide // tile.columns(target.lanes))
@@ -70,7 +86,7 @@ def rank_tiles(target: Target, *, known_stride: bool, columns: int | None, rows:
     others: list[Tile] = []
     for vectors in range(1, min(_MOST_VECTORS, -(-wide // target.lanes)) + 1):
         most = (target.registers - vectors - (1 if target.fma else 2)) // vectors
-        height = most if known_stride else min(most, usual.rows)
+        height = min(most, usual.rows) if few or not known_stride else most
         if height > 0 and vectors != usual.vectors:
             others.append(Tile(height, vectors))
     others.sort(key=cost)
