@@ -41,7 +41,7 @@ def supports(node: Node, ctx: Context) -> bool:
 
 def is_worth_it(node: Node, ctx: Context) -> bool:
     """Whether it is a dense convolution of known weights that makes much of each number."""
-    if not (multiplies(ctx) and supports_direct(node, ctx) and attr(node, "group") == 1):
+    if not (multiplies(node, ctx) and supports_direct(node, ctx) and attr(node, "group") == 1):
         return False
     x, weights = node.required(0), node.required(1).shape
     outputs, channels, *taps = (dim for dim in weights if isinstance(dim, int))

@@ -15,6 +15,8 @@ from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.quantized.dot import Dot, either_text
 from tuili.codegen.kernels.quantized.input import Stored
 from tuili.codegen.kernels.quantized.tile import Packed, flat_panels, in_panels
+from tuili.codegen.kernels.rounding import may_round
+from tuili.ir import Node
 from tuili.tensors import Array, DType
 
 _FAST = """
@@ -77,9 +79,9 @@ BF16_DOT: Final = Dot(
 )
 
 
-def multiplies(ctx: Context) -> bool:
+def multiplies(node: Node, ctx: Context) -> bool:
     """Whether products may be in bfloat16, and the target has an instruction for them."""
-    return ctx.bf16 and ctx.target.bf16
+    return ctx.target.bf16 and may_round(node, ctx)
 
 
 def stored_halves(k: KernelBuilder) -> Stored:

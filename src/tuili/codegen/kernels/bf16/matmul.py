@@ -37,7 +37,7 @@ LEAST_WIDTH = 32  # columns: fewer do not pay for the rounding of the rows
 
 def supports(node: Node, ctx: Context) -> bool:
     """Whether the second operand is a known matrix that makes much of each number."""
-    if not (multiplies(ctx) and supports_packed(node, ctx)):
+    if not (multiplies(node, ctx) and supports_packed(node, ctx)):
         return False
     bias, weights = node.input(2), node.required(1).constant
     known = bias is None or (bias.constant is not None and weights is not None)

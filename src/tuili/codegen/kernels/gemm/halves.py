@@ -12,19 +12,22 @@ from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.gemm.half_panels import HalfPanels, kept_type
 from tuili.codegen.kernels.gemm.matmul import OWN_SLOTS, supports_packed
 from tuili.codegen.kernels.gemm.panel_rows import Product, emit_panels
+from tuili.codegen.kernels.rounding import may_round
 from tuili.ir import Node
 
 
 def supports(node: Node, ctx: Context) -> bool:
     """Whether the second operand is a large constant matrix of numbers that 16 bits can hold."""
     weights = node.required(1).constant
-    return supports_packed(node, ctx) and kept_type(weights, rounded=ctx.bf16) is not None
+    return (
+        supports_packed(node, ctx) and kept_type(weights, rounded=may_round(node, ctx)) is not None
+    )
 
 
 def emit(node: Node, ctx: Context) -> None:
     """x @ constant weights; a grid item is one panel times one block of rows."""
     x, weights = node.required(0), node.required(1).constant
-    dtype = kept_type(weights, rounded=ctx.bf16)
+    dtype = kept_type(weights, rounded=may_round(node, ctx))
     assert weights is not None  # supports
     assert dtype is not None
     depth, width = weights.shape
