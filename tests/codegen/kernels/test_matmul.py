@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.codegen.compiled import HERE, Case, Cases, Const, Library
 from tuili.codegen.kernels.gemm.matmul import pack_columns
-from tuili.codegen.kernels.gemm.tile import rank_tiles, split_rows
+from tuili.codegen.kernels.gemm.rows import cut_rows
+from tuili.codegen.kernels.gemm.tile import Tile, rank_tiles, split_rows
 from tuili.codegen.targets import Target, find_target
 from tuili.codegen.translate import translate
 from tuili.ir import Graph, TensorType
@@ -163,6 +164,13 @@ def test_the_tile_fits_rows_and_columns(rows: int, columns: int, best: str) -> N
     tiles = rank_tiles(target, stride_bytes=4 * 96, columns=columns, rows=rows)
     assert str(tiles[0]) == best
     assert len(set(tiles)) == len(tiles) <= 3
+
+
+@pytest.mark.parametrize(("rows", "block"), [(0, 1), (40, 40), (128, 128), (197, 99), (1500, 137)])
+def test_blocks_of_rows_are_nearly_equal(rows: int, block: int) -> None:
+    cut = cut_rows(rows, Tile(14, 2), 112)
+    assert cut.block == block
+    assert set(split_rows(block, 14)) <= set(cut.heights) or not rows
 
 
 @pytest.mark.parametrize(("depth", "best"), [(768, "14x2"), (1024, "6x4"), (1536, "6x4")])

@@ -27,10 +27,13 @@ class RowCut:
 
 
 def cut_rows(total: Dim, tile: Tile, most: int) -> RowCut:
-    """Blocks of at most `most` rows; every height must be ready when the total is not known."""
+    """Nearly equal blocks for threads to share, a quarter above `most` before there is one more.
+
+    Every height must be ready when the total is not known.
+    """
     if not isinstance(total, int):
         return RowCut(total, most, tuple(range(1, tile.rows + 1)))
-    block = min(most, max(total, 1))
+    block = -(-max(total, 1) // max(-(-total // (most + most // 4)), 1))
     blocks = [block] * (total // block) + ([total % block] if total % block else [])
     heights = {height for rows in blocks for height in split_rows(rows, tile.rows)}
     return RowCut(total, block, tuple(sorted(heights)))
