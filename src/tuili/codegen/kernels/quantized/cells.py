@@ -61,6 +61,7 @@ def print_cells(
         str(source.cell * shape.columns.stride),
         has_extra=bool(len(packed.extra)),
         is_flat=bool(distances),
+        overlaps=run.quads * dot.group > source.cell * shape.columns.stride,
     )
     k.support(dot.text)
     k.read("x", source.source, dot.ctype)
