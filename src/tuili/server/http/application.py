@@ -18,6 +18,7 @@ from tuili.server.http.head import Head
 from tuili.server.http.inference import Inference
 from tuili.server.http.jobs import Jobs
 from tuili.server.http.limits import HttpLimits
+from tuili.server.http.long_json import LONG_BYTES
 from tuili.server.http.operations import OPERATIONS
 from tuili.server.http.predict import Predictions
 from tuili.server.http.refusals import Refusals
@@ -102,13 +103,32 @@ class Application:
 
     def _begin(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         if match.operation == "infer" and head.json_length != 0:
-            self._inference.infer(connection, head, match, body)
+            if len(body) < LONG_BYTES or not self._infer_long(connection, head, match, body):
+                self._inference.infer(connection, head, match, body)
         elif match.operation in self._on_models:
             self._once_live(connection, head, match, body)
         elif self._jobs.handles(match.operation):
             self._jobs.answer(connection, head, match, body)
         else:
             self._operate(connection, head, match, body)
+
+    def _infer_long(
+        self, connection: HttpConnection, head: Head, match: Match, body: Buffer
+    ) -> bool:
+        """Answer a request with much JSON; false where it is not much."""
+        found = self._inference.begin_long(connection, head, match, body)
+        if found is None:
+            return False
+
+        async def infer() -> None:
+            document = await found
+            connection.work = None
+            if not connection.closed:
+                self._inference.infer_long(connection, head, match, body, document)
+
+        connection.work = found
+        self._keep(self._later(connection, head, infer()))
+        return True
 
     def foresee(self, head: Head) -> Reply | None:
         """The refusal of a request whatever its body says; None where that is to be read."""

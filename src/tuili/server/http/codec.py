@@ -76,6 +76,12 @@ class InferDecoder:
         plan = self._plans.get(text)
         if plan is None:
             plan = self._learn(text, model)
+        return self.planned(plan, body, json_length, model, version)
+
+    def planned(
+        self, plan: Plan, body: Buffer, json_length: int, model: str, version: str
+    ) -> tuple[InferRequest, Plan]:
+        """The same where it is known what the JSON says."""
         if len(body) - json_length != plan.binary_bytes:
             raise InvalidArgument(_size_mismatch(plan, len(body) - json_length, model))
         inputs: list[InputTensor] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import Any, Final
@@ -10,7 +11,7 @@ import numpy as np
 
 from tuili.errors import InvalidArgument, TuiliError
 from tuili.server.dataplane import DataPlane
-from tuili.server.http.codec import InferDecoder, Plan
+from tuili.server.http.codec import InferDecoder, Plan, plan_request
 from tuili.server.http.compression import compress
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.express import ExpressDesk
@@ -23,11 +24,13 @@ from tuili.server.http.infer_reply import (
     variant_headers,
 )
 from tuili.server.http.limits import HttpLimits
+from tuili.server.http.long_json import LONG_BYTES, parse_long
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import JSON, OCTETS, Buffer, Reply, error_reply
 from tuili.server.http.routes import Match
 from tuili.server.protocol.datatypes import NUMPY, decode, element_count
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
+from tuili.server.slices import Slices
 
 _LOG: Final = logging.getLogger("tuili.server.http")
 _COMPRESS_ABOVE: Final = 1024
@@ -44,34 +47,61 @@ class Inference:
         self._desk = ExpressDesk(dataplane, limits)
         self._decoder = InferDecoder(limits)
         self._encoder = ReplyEncoder()
+        self._slices = Slices()
 
     def infer(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         """Answer one request; TuiliError when it is refused before it reaches the data plane."""
         if self._desk.take(connection, head, match, body):
             return
         request, plan = self.read(head, match, body)
-        request.origin = connection
         answer = _Answer(self._encoder, plan.form, self._refusals)
         if plan.in_text in (0, len(plan.inputs)):
             self._desk.learn(head, match, body, request, plan, answer.reply)
+        self._submit(connection, request, answer)
+
+    def begin_long(
+        self, connection: HttpConnection, head: Head, match: Match, body: Buffer
+    ) -> asyncio.Future[Any] | None:
+        """A promise of what a long JSON text says, for `infer_long`; None where it is not long."""
+        length, loop = self._json_length(head, body), connection.loop
+        if length < LONG_BYTES or loop is None:
+            return None
+        return self._slices.run(parse_long(memoryview(body)[:length], self._limits), loop)
+
+    def infer_long(
+        self, connection: HttpConnection, head: Head, match: Match, body: Buffer, document: Any
+    ) -> None:
+        """As `infer`, of a request whose JSON was read."""
+        version, length = match.version or match.label, self._json_length(head, body)
+        plan = plan_request(document)
+        request, _ = self._decoder.planned(plan, body, length, match.model, version)
+        self._submit(connection, request, _Answer(self._encoder, plan.form, self._refusals))
+
+    def _submit(self, connection: HttpConnection, request: InferRequest, answer: _Answer) -> None:
+        request.origin = connection
         ticket = self._dataplane.submit(request, partial(answer.reply, connection))
         if not answer.done:
             connection.work = ticket
 
     def read(self, head: Head, match: Match, body: Buffer) -> tuple[InferRequest, Plan]:
         """The request in a body, and how its answer is to be written."""
-        json_length = head.json_length
-        if json_length is None:
-            json_length = len(body)
-        elif not 0 <= json_length <= len(body):
-            got = head.headers[b"inference-header-content-length"].decode("latin-1")
-            raise InvalidArgument(
-                f"inference header size should be in range (0, {len(body)}), got: {got}"
-            )
+        json_length = self._json_length(head, body)
         if json_length or head.json_length is None:
             version = match.version or match.label
             return self._decoder.decode(body, json_length, match.model, version)
         return self._raw_request(match, body), _RAW
+
+    def _json_length(self, head: Head, body: Buffer) -> int:
+        """How much of a body is JSON."""
+        json_length = head.json_length
+        if json_length is None:
+            return len(body)
+        if not 0 <= json_length <= len(body):
+            got = head.headers[b"inference-header-content-length"].decode("latin-1")
+            raise InvalidArgument(
+                f"inference header size should be in range (0, {len(body)}), got: {got}"
+            )
+        return json_length
 
     def _raw_request(self, match: Match, body: Buffer) -> InferRequest:
         """A request without JSON: all of the body is the model's only input (batch size 1)."""

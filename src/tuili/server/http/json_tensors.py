@@ -24,6 +24,19 @@ _MISTAKES: Final = {
 }
 
 
+class LongNumbers:
+    """What stands for a long array of numbers, nested or not: the numbers, in row-major order."""
+
+    def __init__(self, parts: list[Array]) -> None:
+        self.parts = parts
+
+    def array(self, name: str, datatype: str) -> Array:
+        """All of them."""
+        if datatype == "BYTES":
+            raise JsonMistake(_wrong_type(name, datatype))
+        return np.concatenate([_cast(name, datatype, part, part) for part in self.parts])
+
+
 def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Array:
     """The array of a JSON tensor, flat or nested, in row-major order."""
     if datatype in RAW_ONLY:
@@ -33,10 +46,15 @@ def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any)
         )
     if datatype not in NUMPY:
         raise InvalidArgument(f"invalid datatype for input {name}")
-    if not isinstance(data, list):
+    if isinstance(data, LongNumbers):
+        array = data.array(name, datatype)
+    elif not isinstance(data, list):
         raise JsonMistake("Unable to parse 'data': attempt to access JSON non-array as array")
+    elif datatype == "BYTES":
+        array = _text_array(name, data)
+    else:
+        array = _number_array(name, datatype, data)
     count = element_count(shape)
-    array = _text_array(name, data) if datatype == "BYTES" else _number_array(name, datatype, data)
     if array.size != count:
         raise JsonMistake(
             f"Unable to parse 'data': Shape does not match true shape of 'data' field: input"
@@ -46,12 +64,17 @@ def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any)
 
 
 def _number_array(name: str, datatype: str, data: list[Any]) -> Array:
-    dtype = NUMPY[datatype]
     try:
         found = np.array(data)
     except (ValueError, OverflowError):
         # Ragged nesting: only the row-major order counts, so flatten it.
         found = np.array(list(flatten(data)))
+    return _cast(name, datatype, found, data)
+
+
+def _cast(name: str, datatype: str, found: Array, data: Any) -> Array:
+    """What NumPy made of `data`, as a tensor's type; JsonMistake where it is of another."""
+    dtype = NUMPY[datatype]
     if found.size == 0:
         return np.empty(0, dtype)
     if found.dtype.kind not in _ACCEPTED[dtype.kind]:
@@ -62,7 +85,7 @@ def _number_array(name: str, datatype: str, data: list[Any]) -> Array:
         return found.astype(dtype, copy=False)
 
 
-def _wide_integers(name: str, datatype: str, data: list[Any]) -> Array:
+def _wide_integers(name: str, datatype: str, data: Any) -> Array:
     """UINT64 data that NumPy took for something else, since it spans beyond INT64."""
     values = list(flatten(data))
     if datatype == "UINT64" and all(type(value) is int for value in values):
@@ -100,7 +123,7 @@ def _text_array(name: str, data: list[Any]) -> Array:
     return array
 
 
-def flatten(data: list[Any]) -> Iterator[Any]:
+def flatten(data: Any) -> Iterator[Any]:
     """The values of nested lists, in row-major order."""
     for item in data:
         if isinstance(item, list):

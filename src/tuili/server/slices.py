@@ -1,0 +1,42 @@
+"""Slices: long work on the event loop, of which one slice is done in each of the loop's turns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
+
+
+class Slices:
+    """The long work of one front end, each piece of which goes on in its turn."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Generator[None, None, Any], asyncio.Future[Any]]] = deque()
+
+    def run(
+        self, work: Generator[None, None, Found], loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Future[Found]:
+        """A promise of what `work` returns; to cancel it gives the work up."""
+        promise: asyncio.Future[Found] = loop.create_future()
+        self._waiting.append((work, promise))
+        if len(self._waiting) == 1:
+            loop.call_soon(self._next, loop)
+        return promise
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        work, promise = self._waiting[0]
+        try:
+            if not promise.done():
+                next(work)
+            self._waiting.rotate(-1)
+        except StopIteration as end:
+            promise.set_result(end.value)
+        except Exception as error:  # noqa: BLE001 - raised again by who waits
+            promise.set_exception(error)
+        if promise.done():
+            self._waiting.remove((work, promise))
+        if self._waiting:
+            loop.call_soon(self._next, loop)

@@ -1,0 +1,214 @@
+"""Long JSON is read slice by slice, and means the same as read at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.server.http.wire import Wire
+from tuili.errors import TuiliError
+from tuili.server.http import long_json
+from tuili.server.http.codec import plan_request
+from tuili.server.http.json_text import parse_json
+from tuili.server.http.limits import HttpLimits
+from tuili.server.http.long_json import parse_long
+from tuili.server.slices import Slices
+
+LIMITS = HttpLimits()
+START = b'{"id":"%b","inputs":[{"name":"x","datatype":"%b","shape":%b,"data":'
+FLAT = b"[1.5,-2e3, 3,4,5.25 ,6,7,8,9,10,11,12,13,14,15,16]"
+NESTED = b"[[1,2,3,4],[5,6,7,8] ,[9,10,11,12], [13,14,15,16]]"
+
+
+def request(
+    data: bytes, kind: bytes = b"FP32", shape: bytes = b"[16]", ident: bytes = b""
+) -> bytes:
+    return START % (ident, kind, shape) + data + b"}]}"
+
+
+def exhaust(work: Any) -> tuple[Any, int]:
+    """What a generator returns, and how often it yields."""
+    turns = 0
+    while True:
+        try:
+            next(work)
+            turns += 1
+        except StopIteration as end:
+            return end.value, turns
+
+
+def outcome(read: Callable[[bytes], Any], text: bytes) -> str:
+    try:
+        plan = plan_request(read(text))
+    except TuiliError as error:
+        return str(error)
+    arrays = [None if each.array is None else each.array.tolist() for each in plan.inputs]
+    return str((plan.id, [(each.datatype, each.shape) for each in plan.inputs], arrays))
+
+
+def both(text: bytes) -> tuple[str, str]:
+    return (
+        outcome(lambda given: exhaust(parse_long(given, LIMITS))[0], text),
+        outcome(lambda given: parse_json(given, LIMITS), text),
+    )
+
+
+@pytest.fixture
+def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_json, "_SLICE", 12)
+
+
+@pytest.mark.usefixtures("short_slices")
+@pytest.mark.parametrize(
+    "data", [FLAT, NESTED, b"[[[1,2],[3,4]],[[5,6],[7,8]],[9,10,11,12,13],[14,15,16]]"]
+)
+@pytest.mark.parametrize(
+    "kind", [b"FP32", b"FP64", b"INT32", b"UINT64", b"BOOL", b"BYTES", b"BF16"]
+)
+def test_arrays_of_numbers_mean_the_same_as_read_at_once(data: bytes, kind: bytes):
+    sliced, at_once = both(request(data, kind))
+    assert sliced == at_once
+
+
+@pytest.mark.usefixtures("short_slices")
+@pytest.mark.parametrize("data", [FLAT, NESTED])
+def test_no_list_is_made_of_them(data: bytes):
+    document, turns = exhaust(parse_long(request(data), LIMITS))
+    assert isinstance(document["inputs"][0]["data"], long_json.LongNumbers)
+    assert turns > 4
+
+
+@pytest.mark.usefixtures("short_slices")
+@pytest.mark.parametrize(
+    "text",
+    [
+        request(FLAT, ident=FLAT),
+        request(FLAT, ident=rb"\"" + FLAT),
+        request(FLAT, ident=b"\\\\" + FLAT),
+        request(FLAT, shape=FLAT),
+        request(b"[18446744073709551615,1,2,9223372036854775808]", b"UINT64", b"[4]"),
+        request(b"[18446744073709551615,-1,2,9223372036854775808]", b"INT64", b"[4]"),
+        request(b"[1e400,1,2,99999999999999999999999999999999999]", b"FP64", b"[4]"),
+        request(b"[NaN,1.5,Infinity,4.5,-Infinity,5.5]", b"FP64", b"[6]"),
+        request(b"[" * 120 + b"1,2,3,4,5,6,7,8,9" + b"]" * 120, shape=b"[9]"),
+        request(b"[" + b" " * 40 + b"]", shape=b"[0]"),
+        request(b"[" + b"[]," * 20 + b"[]]", shape=b"[0]"),
+        b"\xef\xbb\xbf" + request(FLAT),
+        b"[" + FLAT + b"]",
+        FLAT,
+        b'{"inputs":' + FLAT + b"}",
+        b'{"parameters":{"a":' + FLAT + b'},"inputs":[]}',
+        b"[" * 100_000,
+        bytes(100),
+        b"",
+    ],
+)
+def test_whatever_is_odd_means_what_it_always_did(text: bytes):
+    sliced, at_once = both(text)
+    assert sliced == at_once
+
+
+@pytest.mark.usefixtures("short_slices")
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_texts_mean_the_same_as_read_at_once(seed: int):
+    rng = random.Random(seed)
+    for _ in range(300):
+        text = bytearray(request(rng.choice([FLAT, NESTED])))
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(text))
+            text[at : at + rng.randint(0, 2)] = bytes(
+                rng.choices(b'[],0 1.-e"{}:t', k=rng.randint(0, 2))
+            )
+        sliced, at_once = both(bytes(text))
+        assert sliced == at_once, bytes(text)
+
+
+def test_pieces_of_work_have_turns_of_the_loop_and_those_given_up_none():
+    async def check() -> None:
+        slices, loop, seen = Slices(), asyncio.get_running_loop(), []
+
+        def work(name: str, turns: int) -> Any:
+            for _ in range(turns):
+                seen.append(name)
+                yield
+            if name == "c":
+                raise ValueError("odd")
+            return name
+
+        loops = 0
+
+        def count() -> None:
+            nonlocal loops
+            loops += 1
+            loop.call_soon(count)
+
+        count()
+        found = [
+            slices.run(work(name, turns), loop) for name, turns in (("a", 3), ("b", 2), ("c", 1))
+        ]
+        given_up = slices.run(work("d", 9), loop)
+        given_up.cancel()
+        first, second, third = await asyncio.gather(*found, return_exceptions=True)
+        assert (first, second, str(third)) == ("a", "b", "odd")
+        assert seen == ["a", "b", "c", "a", "b", "a"]
+        assert loops >= len(seen)
+
+    asyncio.run(check())
+
+
+def post(body: bytes) -> bytes:
+    return b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(body), body,
+    )  # fmt: skip
+
+
+def long_wire() -> Wire:
+    """A connection on the running loop, to which a long body is fed at once."""
+    wire = Wire()
+    wire.listener.connections.loop = asyncio.get_running_loop()
+    return without_turns(wire)
+
+
+def without_turns(wire: Wire) -> Wire:
+    wire.transport.pause_reading = lambda: None  # type: ignore[method-assign]
+    return wire
+
+
+def test_others_are_answered_while_a_long_text_is_read():
+    async def check() -> None:
+        wire = long_wire()
+        other, gone = Wire(beside=wire), without_turns(Wire(beside=wire))
+        numbers = np.random.default_rng(3).standard_normal(100_000)
+        long = request(json.dumps(numbers.tolist()).encode(), b"FP64", b"[100000]", b"long")
+        wire.feed(post(long) + post(request(FLAT, ident=b"behind")))
+        gone.feed(post(long))
+        gone.connection.connection_lost(None)
+        assert other.answer(post(request(FLAT, ident=b"other"))).json["id"] == "other"
+        assert not wire.transport.sent
+        async with asyncio.timeout(10):
+            while b"behind" not in wire.transport.sent:  # noqa: ASYNC110 - as in `running`
+                await asyncio.sleep(0)
+        first, second = (answer.json for answer in wire.answers())
+        assert (first["id"], second["id"]) == ("long", "behind")
+        assert np.array_equal(first["outputs"][0]["data"], numbers)
+        assert [each.id for each in wire.dataplane.requests] == ["other", "long", "behind"]
+
+    asyncio.run(check())
+
+
+def test_a_long_text_that_is_wrong_is_refused():
+    async def check() -> None:
+        wire = long_wire()
+        wire.feed(post(request(b"[" + b"1.5," * 300_000 + b"]")))
+        async with asyncio.timeout(10):
+            while not wire.transport.sent:  # noqa: ASYNC110 - as in `running`
+                await asyncio.sleep(0)
+        assert wire.status == 400
+
+    asyncio.run(check())
