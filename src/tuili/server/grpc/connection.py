@@ -142,7 +142,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._fail(fault)
         finally:
             # Once, whatever windows opened: a frame of data for each would be as small as they.
-            self.outgoing.pump()
+            if self.outgoing.waiting:
+                self.outgoing.pump()
             self.outgoing.held = False
             self._flush()
 
