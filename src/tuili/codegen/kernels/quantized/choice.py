@@ -15,6 +15,7 @@ from tuili.codegen.kernels.conv.shape import ConvShape, conv_problem, conv_shape
 from tuili.codegen.kernels.quantized.amx import AMX_BYTES
 from tuili.codegen.kernels.quantized.amx_cells import cut_window
 from tuili.codegen.kernels.quantized.dot import Dot
+from tuili.codegen.kernels.quantized.sums import known_zero
 from tuili.codegen.kernels.quantized.tile import rank_q_tiles
 from tuili.codegen.kernels.quantized.winograd_plan import (
     QWinogradPlan,
@@ -22,6 +23,7 @@ from tuili.codegen.kernels.quantized.winograd_plan import (
     plan_whole,
     rank_whole,
 )
+from tuili.codegen.kernels.quantized.winograd_transforms import ANY_CODES, CodeRange
 from tuili.codegen.targets import Target
 from tuili.ir import Node, block_of
 from tuili.ops.table import attr
@@ -60,13 +62,21 @@ def plan_qconv(node: Node, ctx: Context) -> QConvPlan:
     weights = node.required(1).constant
     assert weights is not None
     shape, groups = conv_shape(node, weights.shape[2:]), attr(node, "group")
-    ways = rank_whole(shape, ctx.target, weights) if _may_transform(node) else [None]
+    ways: list[WholeFilters | None] = [None]
+    if _may_transform(node):
+        ways = rank_whole(shape, ctx.target, weights, _range_of(node))
     plans: dict[str, QConvPlan] = {}
     if weights.dtype == np.int8 and fits_amx(node, ctx, AMX_BYTES[node.required(0).dtype]):
         plans["amx"] = AmxPlan()
     plans |= dict(plan for way in ways for plan in _plans(way, shape, groups, ctx.target))
     problem = conv_problem("QConv", shape.flat(), groups, block_of(node.required(0).layout))
     return ctx.choose(node, problem, plans)
+
+
+def _range_of(node: Node) -> CodeRange:
+    """How far codes may be from their zero point."""
+    zero, limits = known_zero(node), np.iinfo(node.required(0).dtype.numpy)
+    return ANY_CODES if zero is None else (int(limits.min) - zero, int(limits.max) - zero)
 
 
 def _may_transform(node: Node) -> bool:

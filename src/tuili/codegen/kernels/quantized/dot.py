@@ -177,6 +177,13 @@ static inline vi q_dot(vi acc, vi x, vi w)
 }
 """
 
+_VNNI_SHORTS = """
+static inline vi q_dot(vi acc, vi x, vi w)
+{
+    return (vi)__builtin_ia32_vpdpwssd_v16si(acc, x, w);
+}
+"""
+
 _MADD_128 = """
 typedef short tl_shorts __attribute__((vector_size(16)));
 static inline vi q_dot(vi acc, vi x, vi w)
@@ -234,9 +241,10 @@ def _quads(mask: int) -> str:
     return _PORTABLE_QUADS.replace("MASK", str(mask))
 
 
-def _shorts(text: str, portable: str = _PORTABLE_SHORTS) -> Dot:
+def _shorts(text: str, cycles: float = 0.31) -> Dot:
+    portable = _PORTABLE_SHORTS
     whole = either_text(text, portable, "int16_t") if text else whole_text(portable, "int16_t")
-    return Dot(2, "int16_t", DType.I16, _AS_IS, whole)
+    return Dot(2, "int16_t", DType.I16, _AS_IS, whole, cycles=cycles)
 
 
 def _widened() -> Dot:
@@ -250,15 +258,20 @@ def _pairs(text: str) -> Dot:
 
 
 _ARM = "defined(__ARM_FEATURE_DOTPROD)"
-_BYTES_512 = Dot(
-    4, "uint8_t", DType.I8, _AS_U8, either_text(_VNNI, _quads(255), "uint8_t"), cycles=0.125
-)
+
+
+def _vnni(rate: int) -> tuple[Dot, Dot]:
+    """Bytes and shorts where so many vectors are multiplied in a cycle."""
+    text = either_text(_VNNI, _quads(255), "uint8_t")
+    quads = Dot(4, "uint8_t", DType.I8, _AS_U8, text, cycles=0.25 / rate)
+    return quads, _shorts(_VNNI_SHORTS, 0.5 / rate)
+
 
 # target: (for weights of 8 bits, for any)
 _DOTS: dict[str, tuple[Dot, Dot]] = {
-    "x86-64-amx": (_BYTES_512, _shorts(_MADD_512)),
-    "x86-64-avx512-bf16": (_BYTES_512, _shorts(_MADD_512)),
-    "x86-64-avx512-vnni": (_BYTES_512, _shorts(_MADD_512)),
+    "x86-64-amx": _vnni(2),
+    "x86-64-avx512-bf16": _vnni(1),  # Zen 4
+    "x86-64-avx512-vnni": _vnni(2),
     "x86-64-avx512": (_pairs(_PAIRS_512), _shorts(_MADD_512)),
     "x86-64-avx2": (_pairs(_PAIRS_256), _shorts(_MADD_256)),
     "x86-64": (_shorts(_MADD_128), _shorts(_MADD_128)),

@@ -18,7 +18,12 @@ from tuili.codegen.kernels.conv.winograd_blocks import (
 )
 from tuili.codegen.kernels.quantized.dot import Dot, dot_of_shorts, dots_for
 from tuili.codegen.kernels.quantized.tile import rank_q_tiles
-from tuili.codegen.kernels.quantized.winograd_transforms import WHOLE_F2, WHOLE_F4, WholeWinograd
+from tuili.codegen.kernels.quantized.winograd_transforms import (
+    WHOLE_F2,
+    WHOLE_F4,
+    CodeRange,
+    WholeWinograd,
+)
 from tuili.codegen.targets import Target
 from tuili.tensors import Array
 
@@ -63,7 +68,9 @@ class QWinogradPlan(Blocks):
         return self.channel_blocks * self.lanes * self.tile.vectors * self.lanes
 
 
-def rank_whole(shape: ConvShape, target: Target, weights: Array) -> list[WholeFilters | None]:
+def rank_whole(
+    shape: ConvShape, target: Target, weights: Array, codes: CodeRange
+) -> list[WholeFilters | None]:
     """F(4, 3) and F(2, 3) as far as exact, and None for direct: what may pay, best first."""
     narrow, wide = dots_for(target, weights)[0], dot_of_shorts(target)
     ins, outs = -(-shape.channels // target.lanes), -(-shape.outputs // target.lanes)
@@ -81,17 +88,17 @@ def rank_whole(shape: ConvShape, target: Target, weights: Array) -> list[WholeFi
         transforms = tiles * products * 3.5 * (ins + outs)
         costs.append((max(compute, stream) + transforms, winograd))
     costs.sort(key=lambda each: each[0])
-    return _exact(costs, weights)
+    return _exact(costs, weights, codes)
 
 
 def _exact(
-    costs: list[tuple[float, WholeWinograd | None]], weights: Array
+    costs: list[tuple[float, WholeWinograd | None]], weights: Array, codes: CodeRange
 ) -> list[WholeFilters | None]:
     """Those whose filters fit, and that cost not much more than the first of them."""
     found: list[WholeFilters | None] = []
     most = math.inf
     for cost, winograd in costs:
-        filters = None if winograd is None else winograd.transform_filters(weights)
+        filters = None if winograd is None else winograd.transform_filters(weights, codes)
         if cost > most or (winograd is not None and filters is None):
             continue
         most = min(most, RIVAL * cost)

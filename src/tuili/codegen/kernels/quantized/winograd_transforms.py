@@ -11,12 +11,15 @@ inverse of the odd part of S and shifting the rest off, as long as |Y| < 2^31 / 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from tuili.tensors import Array
 
-MOST_CODE = 255  # the largest distance of a code from its zero point
+CodeRange: TypeAlias = "tuple[int, int]"
+
+ANY_CODES: CodeRange = (-255, 255)
 _FITS = 2**15
 
 
@@ -36,16 +39,27 @@ class WholeWinograd:
         """Inputs, and products, along one direction."""
         return self.outputs + 2
 
-    def transform_filters(self, weights: Array) -> Array | None:
-        """[OC, C, 3, 3] as i16 [OC, C, size * size]; None when a result might not be exact."""
-        sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1).max(initial=0)
-        if int(sums) * MOST_CODE >= 2 ** (31 - self.shift):
+    def transform_filters(self, weights: Array, codes: CodeRange = ANY_CODES) -> Array | None:
+        """[OC, C, 3, 3] as i16 [OC, C, size * size]; None when a result might not be exact.
+
+        `codes` are the least and the largest distance of a code from its zero point.
+        """
+        if _largest_sum(weights, codes) >= 2 ** (31 - self.shift):
             return None
         rows = np.array(self.filter_rows, np.int64)
         moved = rows @ weights.astype(np.int64) @ rows.T
         if moved.size and not -_FITS <= moved.min() <= moved.max() < _FITS:
             return None
         return moved.astype(np.int16).reshape(*weights.shape[:2], -1)
+
+
+def _largest_sum(weights: Array, codes: CodeRange) -> int:
+    """How far from 0 the sum of an output may be."""
+    flat = weights.astype(np.int64).reshape(len(weights), -1)
+    up, down = np.maximum(flat, 0).sum(1), -np.minimum(flat, 0).sum(1)
+    below, above = -codes[0], codes[1]
+    most = np.maximum(up * above + down * below, down * above + up * below)
+    return int(most.max(initial=0))
 
 
 WHOLE_F2 = WholeWinograd(
