@@ -21,7 +21,7 @@ from tuili.codegen.kernels.conv.shape import ConvShape
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.ends import Ends
 from tuili.codegen.kernels.quantized.input import Cells, Run
-from tuili.codegen.kernels.quantized.tile import Loop, Nest, Packed, print_sums, read_panels
+from tuili.codegen.kernels.quantized.tile import AHEAD, Loop, Nest, Packed, print_sums, read_panels
 from tuili.codegen.text import indent
 from tuili.tensors import Array, Dim, ceil_div
 
@@ -62,6 +62,7 @@ def print_cells(
         has_extra=bool(len(packed.extra)),
         is_flat=bool(distances),
         overlaps=run.quads * dot.group > source.cell * shape.columns.stride,
+        ahead=AHEAD,
     )
     k.support(dot.text)
     k.read("x", source.source, dot.ctype)

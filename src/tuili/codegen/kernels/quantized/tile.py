@@ -19,6 +19,7 @@ from tuili.codegen.text import indent
 from tuili.tensors import Array, Dim
 
 MOST_PIXELS, MOST_FEW = 14, 12  # of a tile; where registers are few
+AHEAD = 8192  # bytes: two pages of weights, since hardware does not look beyond one
 MOST_EXTRA = 0.25  # extra steps for each step; 16-bit codes take a quarter longer than bytes
 
 
@@ -126,6 +127,7 @@ class Nest:
     has_extra: bool
     is_flat: bool = False  # places are distances in codes; else the counters of the loops
     overlaps: bool = False  # a pixel's later quads are the first ones of pixels beside it
+    ahead: int = 0  # bytes that weights are asked for ahead, or 0: pages end what hardware foresees
 
     @property
     def extra_range(self) -> list[str]:
@@ -163,6 +165,10 @@ def print_sums(dot: Dot, nest: Nest, tile: Tile, pixels: int) -> list[str]:
     for quad in range(nest.quads):
         place = f"wt + {quad * tile.vectors * dot.group} * V"
         places = [f"{place} + {v * dot.group} * V" for v in range(tile.vectors)]
+        if nest.ahead:
+            body += [
+                f"__builtin_prefetch((const uint8_t *)({at}) + {nest.ahead});" for at in places
+            ]
         body += _step(nest, tile, pixels, list(map(dot.weights_at, places)), quad * dot.group)
     body.append(f"wt += {size} * V;")
     inner = f"xt{len(nest.loops) - 1}"

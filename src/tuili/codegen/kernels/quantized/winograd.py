@@ -17,7 +17,7 @@ from tuili.codegen.kernels.quantized import conv as quantized_conv
 from tuili.codegen.kernels.quantized.choice import plan_qconv
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.sums import Sums, known_zero
-from tuili.codegen.kernels.quantized.tile import Loop, Nest, print_sums
+from tuili.codegen.kernels.quantized.tile import AHEAD, Loop, Nest, print_sums
 from tuili.codegen.kernels.quantized.winograd_plan import QWinogradPlan, pack_whole
 from tuili.codegen.kernels.quantized.winograd_transforms import input_function, output_function
 from tuili.codegen.text import indent
@@ -221,6 +221,7 @@ def _panel(plan: QWinogradPlan, sums: Sums) -> list[str]:
         plan.lanes // 2,
         str(plan.lanes),
         has_extra=False,
+        ahead=AHEAD,
     )
     group_loop = f"for (int64_t g = 0; g < {plan.groups}; g++) {{"
     return [
