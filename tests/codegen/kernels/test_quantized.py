@@ -80,7 +80,7 @@ WINOGRAD = {
     "winograd": Product((2, 32, 13, 15), (40, 32, 3, 3), PADS, zero=131),
     "winograd at the limits": Product((1, 32, 17, 16), (33, 32, 3, 3), PADS, zero=0, extreme=True),
     "winograd, signed, the other limit": Product(
-        (1, 36, 8, 8), (16, 36, 3, 3), codes=np.int8, zero=127, extreme=True, result=None
+        (1, 36, 8, 8), (48, 36, 3, 3), codes=np.int8, zero=127, extreme=True, result=None
     ),
     "winograd, many channels": Product((1, 300, 7, 7), (24, 300, 3, 3), PADS, extreme=True),
     "winograd, wide weights": Product(
