@@ -68,6 +68,7 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Slice", [(F32, (4,)), ints(0), ints(2), ints(0), ints(0)], {}, r"steps must not be 0"),
     ("Gemm", [(F32, (2, 3)), (F32, (2, 3))], {}, r"the inner sizes of A and B differ: 3 against 2"),
     ("Pad", [(F32, (2, 3)), ints(1, 1)], {}, r"2 pads are given for 2 axes"),
+    ("Pad", [(F32, (2, 3)), ints(0, -2, 0, -2)], {}, r"axis 1 of \[2, 3\], padded, is -1"),
     ("Einsum", [(F32, (2, 3))], {"equation": "ij->qq"}, r"'qq' names axis 'q' and no input"),
     ("Einsum", [(F32, (2, 3))], {"equation": "ij->ii"}, r"'ii' names axis 'i' twice; expected each"),
     ("Resize", [(F32, (2, 3)), None, floats(1.0, -2.0)], {}, r"scale of axis 1 is -2.0; expected a"),

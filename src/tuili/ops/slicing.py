@@ -111,6 +111,7 @@ def _pad_shape(site: Site) -> list[Result]:
             shape[axis] = site.fresh(axis)
         else:
             shape[axis] = shape[axis] + pads[index] + pads[index + len(chosen)]
+            site.not_negative(shape[axis], f"axis {axis} of {shape_text(site.shape(0))}, padded,")
     return [shape]
 
 

@@ -94,7 +94,7 @@ WINOGRAD = {
 }
 CASES |= WINOGRAD
 BEST, *OTHERS = one_per(lambda t: dots_for(t, np.zeros(1, np.int8))[0].text, RUNNABLE)
-VNNI_CYCLES = 0.125
+VNNI_CYCLES = 0.25
 LACKING = ("x86-64-amx", "x86-64-avx512-vnni", "x86-64-avx512", "aarch64-dotprod")
 # What differs between targets, for those that are not this machine's best.
 TELLING = (
@@ -130,7 +130,7 @@ def winograd_pays(target: Target) -> bool:
 
 def test_winograd_runs_where_it_is_tested() -> None:
     if not winograd_pays(BEST):
-        pytest.skip(f"{BEST.name} multiplies bytes so fast that Winograd does not pay")
+        pytest.skip(f"{BEST.name} multiplies bytes so fast that Winograd pays for large maps only")
     assert list(_cases(BEST).families.values()).count("qwinograd") == len(WINOGRAD)
 
 
