@@ -110,8 +110,10 @@ def _pad_shape(site: Site) -> list[Result]:
         if pads is None:
             shape[axis] = site.fresh(axis)
         else:
-            shape[axis] = shape[axis] + pads[index] + pads[index + len(chosen)]
-            site.not_negative(shape[axis], f"axis {axis} of {shape_text(site.shape(0))}, padded,")
+            padded = shape[axis] + pads[index] + pads[index + len(chosen)]
+            if isinstance(padded, int) and padded < 0:  # those of a run are looked at there
+                site.fail(f"axis {axis} of {shape_text(site.shape(0))}, padded, is {padded}")
+            shape[axis] = padded
     return [shape]
 
 
