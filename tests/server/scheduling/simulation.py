@@ -65,7 +65,7 @@ class Simulation:
             self.free -= 1
             self.batches.append(len(batch))
             if self.pace:
-                self.pace.running += len(batch)
+                self.pace.started(len(batch))
             run_s = self.run_s(sum(item.rows for item in batch))
             self.at(self.now + run_s, self.finish, batch, run_s)
         wake = self.queue.wake_at(self.now)
@@ -77,8 +77,8 @@ class Simulation:
         latencies = [self.now - item.arrived for item in batch]
         self.latencies += latencies
         if self.pace:
-            self.pace.running -= len(batch)
-            self.pace.answered(len(batch), sum(latencies), run_s, self.now)
+            waiting = len(self.queue)
+            self.pace.answered(len(batch), sum(latencies), run_s, self.now, waiting)
         if self.closed:
             for item in batch:
                 think = self.think_s * (0.5 + self.random.random())

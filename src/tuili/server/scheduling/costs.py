@@ -19,6 +19,7 @@ _LOOK_AGAIN_MOST: Final = 8192
 _LOOKS: Final = 2  # batches of that size
 _NEXT: Final = 2  # which of the larger sizes: a much larger one would take too long
 _OLD: Final = 32  # batches; what was measured before them is forgotten once there is news of it
+_HOLDS: Final = 8  # questions that an answer holds for: to find it takes longer than a tiny run
 # What a batch costs beside its run: queue, join, split, statistics.
 _BATCH_OVERHEAD_S: Final = 10e-6
 # What a request costs beside its run: where its row takes less of a batch, nobody gains by being
@@ -41,12 +42,15 @@ class Costs:
         self._looks = 0
         self._look_at, self._looks_left = 0, 0
         self._best = 0
+        self._answer, self._question, self._holds = 0, (0, 0), 0
 
     def record(self, size: int, seconds: float) -> None:
         """A run of `size` elements took `seconds` of the machine."""
         at = size.bit_length()
         cost = (seconds + _BATCH_OVERHEAD_S) / max(size, 1)
         number = self._counts.get(at, 0) + 1
+        if number == 1:
+            self._holds = 0
         self._recorded += 1
         if self._recorded - self._last.get(at, self._recorded) > _OLD:
             number = 1
@@ -78,6 +82,9 @@ class Costs:
         they get better; now and then another one is tried again.
         """
         self._asked += 1
+        if self._holds and self._question == (row_size, most):
+            self._holds -= 1
+            return self._answer
         first = max(row_size, 1).bit_length()
         last = first + most.bit_length()
         seen = [at for at in range(first, last + 1) if at in self._seconds]
@@ -90,8 +97,10 @@ class Costs:
             if at == seen[-1]:
                 at += 1
             elif self._looks_again(at, first, seen):
-                at = self._look_at
-        return min(max(((1 << at) - 1) // max(row_size, 1), 1), most)
+                return _rows_of(self._look_at, row_size, most)
+            self._holds, self._question = _HOLDS, (row_size, most)
+        self._answer = _rows_of(at, row_size, most)
+        return self._answer
 
     def _looks_again(self, best: int, first: int, seen: list[int]) -> bool:
         """Whether a verdict is questioned; less and less often while it stands."""
@@ -112,3 +121,8 @@ class Costs:
         self._looks_left = _LOOKS - 1
         self._every = min(2 * self._every, _LOOK_AGAIN_MOST)
         return True
+
+
+def _rows_of(at: int, row_size: int, most: int) -> int:
+    """How many rows a batch of size class `at` has at most."""
+    return min(max(((1 << at) - 1) // max(row_size, 1), 1), most)

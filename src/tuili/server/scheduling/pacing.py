@@ -41,7 +41,7 @@ class Pace:
     """Learns a delay from latencies; told the time, it says whether a batch should wait."""
 
     def __init__(self, target_s: float = 0.0) -> None:
-        self.running = 0  # requests that left and are not answered; kept by the dispatcher
+        self.running = 0  # requests that left and are not answered
         self.delay_s = 0.0
         self._target_s = target_s
         self._run_s = 0.0
@@ -70,12 +70,20 @@ class Pace:
             and now < since + self.delay_s
         )
 
-    def seen(self, waiting: int) -> None:
-        """So many wait now."""
-        self._peak = max(self._peak, waiting + self.running)
+    def started(self, requests: int) -> None:
+        """A batch of `requests` left."""
+        self.running += requests
 
-    def answered(self, requests: int, latency_s: float, run_s: float, now: float) -> None:
-        """A batch of `requests` ended; `latency_s` is the sum of their times since they arrived."""
+    def answered(
+        self, requests: int, latency_s: float, run_s: float, now: float, waiting: int
+    ) -> None:
+        """A batch of `requests` ended, `waiting` others wait.
+
+        `latency_s` is the sum of their times since they arrived.
+        """
+        # Between two ends of batches there are ever more under way: now are the most.
+        self._peak = max(self._peak, waiting + self.running)
+        self.running -= requests
         self._run_s += 0.1 * (run_s - self._run_s) if self._run_s else run_s
         self._count += requests
         self._latency_s += latency_s

@@ -99,8 +99,6 @@ class RequestQueue(Generic[Item]):
             raise Overloaded("Exceeds maximum queue size")
         self._set_expiry(item, limits, timeout_s)
         self._append(item)
-        if self._pace is not None:
-            self._pace.seen(self._size)
 
     def stop_merging(self) -> None:
         """From now on every request leaves alone."""

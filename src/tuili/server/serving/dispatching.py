@@ -347,7 +347,7 @@ class Dispatcher:
                 item.process = instance.process
         self.under_way += len(batch)
         if self._pace is not None:
-            self._pace.running = self.under_way
+            self._pace.started(len(batch))
         if batch[0].part is not None:
             self._open[instance] += len(batch)
         odd = self._lay_out(batch)
@@ -447,11 +447,10 @@ class Dispatcher:
         self._finisher.finish(batch, left, outcome)
 
     def _tell_pace(self, pace: Pace, batch: list[Pending], outcome: Outcome) -> None:
-        pace.running = self.under_way
         now_ns = time.monotonic_ns()
         latency_ns = len(batch) * now_ns - sum([item.arrived_ns for item in batch])
         run_s = (outcome.done_ns - outcome.joined_ns) / _NS
-        pace.answered(len(batch), latency_ns / _NS, run_s, now_ns / _NS)
+        pace.answered(len(batch), latency_ns / _NS, run_s, now_ns / _NS, len(self._queue))
 
 
 def _failed(error: TuiliError) -> Outcome:
