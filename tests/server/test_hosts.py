@@ -9,7 +9,7 @@ import pytest
 
 from tests.server.test_dataplane import infer, plane
 from tuili.backends import BackendOptions
-from tuili.errors import InternalError, InvalidArgument, InvalidModel, Unavailable
+from tuili.errors import DeadlineExceeded, InternalError, InvalidArgument, InvalidModel, Unavailable
 from tuili.server.execution.host_child import HostSpec
 from tuili.server.execution.hosts import Host
 from tuili.server.execution.running import InstanceDied
@@ -340,5 +340,42 @@ def test_invalid_requests_never_reach_the_host(tmp_path):
         asked = InferRequest("m", [InputTensor("x", "INT32", (1, 1), data)])
         with pytest.raises(InvalidArgument, match="data-type is 'INT32'"):
             await infer(dataplane, asked)
+
+    run(tmp_path, scenario)
+
+
+WAITS = """
+import os, time
+class Model:
+    def __init__(self, parameters):
+        self.folder = os.path.dirname(__file__)
+
+    def run(self, inputs):
+        if (inputs["x"] == 1).any():
+            time.sleep(0.1)
+        while (inputs["x"] == 2).any() and not os.path.exists(f"{self.folder}/go"):
+            time.sleep(0.001)
+        return {"y": inputs["x"]}
+"""
+LIMITED = CONFIG.replace(
+    "dynamic_batching { }",
+    """dynamic_batching { priority_levels: 2 default_priority_level: 2
+                          default_queue_policy { default_timeout_microseconds: 20000 } }""",
+)
+
+
+def test_a_time_in_the_queue_ends_behind_a_run_too(tmp_path):
+    """A batch that was sent on before its turn could neither expire nor be overtaken."""
+    add(tmp_path, config=LIMITED, source=WAITS)
+
+    async def scenario(dataplane):
+        assert await answer(dataplane, 1) == [[1]]  # its runs are known to be long
+        running = asyncio.ensure_future(answer(dataplane, 2))
+        await until(lambda: dataplane._live["m"][""]._dispatcher._running)
+        with pytest.raises(DeadlineExceeded, match="Request timeout expired"):
+            await answer(dataplane, 3)
+        assert not running.done()
+        (tmp_path / "m" / "1" / "go").touch()
+        assert await running == [[2]]
 
     run(tmp_path, scenario)

@@ -84,6 +84,7 @@ batch_input { kind: BATCH_ELEMENT_COUNT target_name: "counts" data_type: TYPE_FP
               source_input: "x" }
 batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "same" source_input: "x" }
 """
+ROWS_FILLED = 'parameters { key: "batch_buckets" value { string_value: "4" } }'
 
 
 def ask(size):
@@ -171,6 +172,12 @@ def test_what_tells_of_a_ragged_input_may_be_as_long_as_the_file_does_not_say(tm
         (RAGGED, 'source_input: "x" }', "}", "exactly one source_input"),
         (PADDED, "4, 16", "4, none", "must be positive numbers"),
         (PADDED, '"0"', '"nothing"', "must be a number"),
+        (
+            PADDED,
+            "dims: [ -1 ] }",
+            f"dims: [ -1 ] allow_ragged_batch: true }} {ROWS_FILLED}",
+            "'batch_buckets' does not go with allow_ragged_batch of input 'x'",
+        ),
         (PADDED, "dims: [ -1 ]", "dims: [ 4 ]", "needs exactly one open dim"),
     ],
 )
@@ -185,3 +192,22 @@ def test_layouts_that_do_not_load(tmp_path, config, old, new, text):
         await dataplane.close(5)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("sizes", [(2,), (2, 3, 4)])
+def test_an_output_that_has_not_an_element_for_each_of_its_input_is_divided_wrongly_for_nobody(
+    tmp_path, sizes
+):
+    lacking = RAGGED_MODEL.replace('"twice": x * 2', '"twice": x[:-1]')
+
+    async def scenario(dataplane):
+        asked = (infer(dataplane, ask(size)) for size in sizes)
+        for size, error in zip(
+            sizes, await asyncio.gather(*asked, return_exceptions=True), strict=True
+        ):
+            assert str(error) == (
+                f"output 'twice' of model 'm' has {size - 1} elements, but input 'x', whose shapes "
+                f"it is to take, has {size}"
+            )
+
+    run(put(tmp_path, RAGGED, lacking), scenario)

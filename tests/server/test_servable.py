@@ -19,8 +19,10 @@ from tuili.errors import (
 from tuili.server.execution.instances import Instance
 from tuili.server.protocol.messages import InferRequest, InputTensor, RequestedOutput
 from tuili.server.protocol.signature import Signature, TensorRule
+from tuili.server.scheduling.admission import Admission, Expectation, Limits
 from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.policy import BatchPolicy, LevelPolicy
+from tuili.server.serving.admitting import Door
 from tuili.server.serving.servable import Servable
 from tuili.server.serving.terms import Terms
 from tuili.server.telemetry.statistics import Statistics
@@ -61,7 +63,7 @@ class Always(Placement):
         return self._answer
 
 
-def servable(model, policy=MERGE, *, inline=True, dims=(2,), reshape=None):
+def servable(model, policy=MERGE, *, inline=True, dims=(2,), reshape=None, door=None):
     signature = Signature(
         "m",
         [TensorRule("x", "FP32", dims)],
@@ -73,7 +75,7 @@ def servable(model, policy=MERGE, *, inline=True, dims=(2,), reshape=None):
         signature,
         "1",
         [Instance(each, "m-1") for each in models],
-        Terms(policy),
+        Terms(policy, door=door),
         Statistics("m", "1"),
         placement=Always(inline),
     )
@@ -255,6 +257,28 @@ def test_a_cancelled_request_frees_its_place_and_is_never_answered():
     asyncio.run(scenario())
 
 
+def test_an_answer_that_waits_for_its_turn_is_not_given_to_who_has_left():
+    async def scenario():
+        first, second = Doubler(), Doubler()
+        second.gate.clear()  # it is asked first
+        answers, door = Answers(), Door(Admission(Limits(concurrency=2), Expectation(2)))
+        policy = BatchPolicy(max_rows=1, in_order=True)
+        served = servable([first, second], policy, inline=False, door=door)
+        one, two = (served.submit(ask(at), answers.take(at)) for at in (1, 2))
+        async with asyncio.timeout(10):
+            while two.reply is not None:  # noqa: ASYNC110 - a thread is what is waited for
+                await asyncio.sleep(0)
+        assert one.reply is not None
+        for ticket in (two, one):
+            ticket.cancel()
+        second.gate.set()
+        assert await served.drain(10)
+        assert (answers.found, door.admission._under_way) == ({}, 0)
+        await served.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_request_expires_in_the_queue_without_another_arriving():
     async def scenario():
         model, answers = Doubler(), Answers()
@@ -328,6 +352,20 @@ def test_drain_refuses_the_new_and_answers_the_old():
         model.gate.set()
         assert await served.drain(10)
         assert set(answers.found) == {0, 1, 2}
+        await served.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_leaves_does_not_wait_for_others_to_join_a_batch():
+    async def scenario():
+        model, answers = Doubler(), Answers()
+        served = servable(model, BatchPolicy(8, merge=True, preferred_rows=(8,), max_delay_s=1e9))
+        for at in range(3):
+            served.submit(ask(at), answers.take(at))
+        assert not await served.drain(0)
+        assert await served.drain(10)
+        assert (set(answers.found), model.rows) == ({0, 1, 2}, [3])
         await served.close()
 
     asyncio.run(scenario())

@@ -405,6 +405,14 @@ class DataPlane:
             if part not in needed:
                 await self.repository.unload(part)
 
+    async def repository_dismiss(self, model: str) -> None:
+        """As `repository_unload`, for a model that asks: nobody waits for what is in flight.
+
+        Among that may be the request of which it asks, whose end would wait for this.
+        """
+        self._require_explicit()
+        await self.repository.dismiss(model)
+
     def parts_of(self, model: str) -> list[str]:
         """The models that a live ensemble is made of; none for other models."""
         live = self._live.get(model, {}).values()

@@ -47,7 +47,7 @@ class Server(Protocol):
     async def repository_load(
         self, model: str, parameters: dict[str, Any] | None = None
     ) -> None: ...
-    async def repository_unload(self, model: str, unload_dependents: bool = False) -> None: ...
+    async def repository_dismiss(self, model: str) -> None: ...
 
 
 class CallAnswerer:
@@ -191,7 +191,7 @@ class CallAnswerer:
         task.add_done_callback(self._tasks.discard)
 
     async def _repository(self, calls: Outbox, call: Call) -> None:
-        work: Callable[[], Awaitable[None]] = partial(self._server.repository_unload, call.model)
+        work: Callable[[], Awaitable[None]] = partial(self._server.repository_dismiss, call.model)
         if call.kind == "load":
             work = partial(self._server.repository_load, call.model, call.parameters or None)
         try:

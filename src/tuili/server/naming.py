@@ -146,6 +146,10 @@ class NamingDataPlane(DataPlane):
         for name in self._names.all(model) or [model]:
             await super().repository_unload(name, unload_dependents)
 
+    async def repository_dismiss(self, model: str) -> None:
+        for name in self._names.all(model) or [model]:
+            await super().repository_dismiss(name)
+
     def trace_settings(self, model: str = "") -> Json:
         return super().trace_settings(self._names.one(model))
 

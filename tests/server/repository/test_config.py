@@ -70,7 +70,7 @@ def test_backend(raw, backend):
         ({"max_batch_size": -1}, "max_batch_size must be at least 0, got -1"),
         ({"input": [{"data_type": "TYPE_FP32"}]}, "an input or output has no name"),
         ({"input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [0]}]}, "must be positive or"),
-        ({"instance_group": [{"count": 0}]}, "instance_group count must be at least 1"),
+        ({"instance_group": [{"count": -1}]}, "instance_group count must be at least 1"),
         ({"version_policy": {"latest": {"num_versions": 0}}}, "num_versions must be at least 1"),
         ({"version_policy": {"specific": {}}}, "needs at least one version"),
         ({"dynamic_batching": {"priority_queue_policy": {"high": {}}}},
@@ -78,12 +78,23 @@ def test_backend(raw, backend):
         ({"max_batch_size": 4, "dynamic_batching": {"preferred_batch_size": [8]}},
          r"preferred sizes must be in 1..max_batch_size \(4\), got \[8\]"),
         ({"dynamic_batching": {"priority_levels": 2}}, "level must be in 1..2, got 0"),
+        ({"dynamic_batching": {"priority_levels": 2, "default_priority_level": 1,
+                               "priority_queue_policy": {"3": {}}}},
+         "a priority level must be in 1..2, got 3"),
         ({"default_model_filename": "../../x"}, "must be the name of a file, without a path"),
     ],
 )  # fmt: skip
 def test_configurations_that_cannot_be_meant(raw, text):
     with pytest.raises(InvalidModel, match=text):
         config(**raw)
+
+
+@pytest.mark.parametrize(
+    ("groups", "count"),
+    [([{}], 1), ([{"count": 0}], 1), ([{"count": 2}, {}], 3), ([{"count": 2, "passive": True}], 1)],
+)
+def test_a_group_without_a_count_is_one_instance(groups, count):
+    assert config(instance_group=groups).instances == count
 
 
 @pytest.mark.parametrize(

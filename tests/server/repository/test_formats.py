@@ -119,7 +119,7 @@ def test_two_files_are_refused(tmp_path):
         ),
         (
             "config.pbtxt",
-            "max_batch_size: 4\ninstance_group [ { count: 0 } ]",
+            "max_batch_size: 4\ninstance_group [ { count: -1 } ]",
             r"line 2, column 20: instance_group count",
         ),
         (

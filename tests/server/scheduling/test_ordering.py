@@ -40,3 +40,15 @@ def test_an_answer_does_not_wait_for_requests_that_came_later():
     order.enter(second)
     first.reply(0)
     assert log == [0]
+
+
+def test_an_answer_that_waits_for_others_is_nobodys_once_its_request_is_cancelled():
+    order, log = Order(), []
+    items = [Item(at, log) for at in range(3)]
+    for item in items:
+        order.enter(item)
+    items[1].reply(1)
+    assert [order.leave(items[1]), order.leave(items[1])] == [True, False]
+    items[2].reply(2)
+    assert not order.leave(items[0])
+    assert log == [2]

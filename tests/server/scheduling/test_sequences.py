@@ -296,6 +296,16 @@ def test_a_direct_batch_waits_for_its_slots_as_long_as_the_delay_allows(utilizat
     assert rows(q.take(leaves_at)) == [1, 2]
 
 
+@pytest.mark.parametrize("direct", [True, False])
+def test_no_batch_waits_for_sequences_of_a_version_that_leaves(direct):
+    batch = BatchPolicy(max_rows=4, merge=True, max_delay_s=1e9)
+    q = SequenceQueue("m", SequencePolicy(batch, slots=4, direct=direct, utilization=1.0))
+    q.push(Item(1, starts=True))
+    assert q.take(0.0) == []
+    q.close("it leaves")
+    assert rows(q.take(0.0)) == [1]
+
+
 def test_a_request_expires_without_stopping_its_sequence_unless_it_is_the_first():
     q = queue()
     first, late, second = Item(1, starts=True), Item(1, expires=1.0), Item(1)

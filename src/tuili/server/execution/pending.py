@@ -129,9 +129,11 @@ class Pending(msgspec.Struct, eq=False):
         return self.reply is None or self.withdrawn
 
     def cancel(self) -> None:
-        """Forget the request; `reply` is not called any more."""
-        if self.reply is not None:
-            self.owner.cancel(self)
+        """Forget the request; `reply` is not called any more.
+
+        An answer that it has may wait for others', so that its owner has to be told all the same.
+        """
+        self.owner.cancel(self)
 
     def withdraw(self) -> None:
         """Ask for an early end; `reply` is still called with what comes."""

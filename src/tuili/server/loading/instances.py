@@ -11,7 +11,7 @@ from tuili.runtime.cpu import available_threads
 from tuili.server.execution.instances import Instance
 from tuili.server.execution.running import Runner
 from tuili.server.options import ServerOptions
-from tuili.server.repository.config import ModelConfig
+from tuili.server.repository.config import ModelConfig, count_of
 from tuili.server.scheduling.resources import Claim
 from tuili.server.scheduling.scaling import Elasticity
 
@@ -39,7 +39,7 @@ def claims_of(config: ModelConfig) -> tuple[Claim, ...]:
             },
             max(int(limiter.get("priority", 0)), 1),
         )
-        found += [claim] * int(group.get("count", 1))
+        found += [claim] * count_of(group)
     return tuple(found)
 
 

@@ -32,6 +32,11 @@ def layout_of(
     )
     for source in (*layout.scattered.values(), *(each.source for each in layout.batch_inputs)):
         _require_source(config, source)
+    if ragged and layout.row_buckets:
+        raise InvalidModel(
+            f"model '{config.name}': parameter {ROW_BUCKETS!r} does not go with allow_ragged_batch "
+            f"of input {min(ragged)!r}: there are no elements to fill up with"
+        )
     return None if layout == Layout() else layout
 
 

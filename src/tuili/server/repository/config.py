@@ -200,11 +200,15 @@ def _versions(raw: Json, where: Source) -> VersionPolicy:
 
 
 def _instances(groups: Sequence[Json], where: Source) -> int:
-    count = sum(int(group.get("count", 1)) for group in groups if not group.get("passive"))
     for at, group in enumerate(groups):
-        if int(group.get("count", 1)) < 1:
+        if int(group.get("count", 0)) < 0:
             raise where.error("instance_group count must be at least 1", at, "count")
-    return max(count, 1)
+    return max(sum(count_of(each) for each in groups if not each.get("passive")), 1)
+
+
+def count_of(group: Json) -> int:
+    """The instances of a group; 0 is what protobuf has for a count that is not written: one."""
+    return int(group.get("count", 0)) or 1
 
 
 def _policy(raw: Json, max_batch_size: int | None, where: Source) -> BatchPolicy | None:
@@ -240,16 +244,19 @@ def _policy(raw: Json, max_batch_size: int | None, where: Source) -> BatchPolicy
         level=_level(batching.get("default_queue_policy", {})),
         levels=_levels(
             batching.get("priority_queue_policy", {}),
+            levels,
             where.at("dynamic_batching", "priority_queue_policy"),
         ),
     )
 
 
-def _levels(raw: Json, where: Source) -> dict[int, LevelPolicy]:
+def _levels(raw: Json, most: int, where: Source) -> dict[int, LevelPolicy]:
     """The policies of single levels, by their numbers."""
     for level in raw:
         if not str(level).isdecimal():
             raise where.error(f"a priority level is a whole number, got {level!r}", level)
+        if most and not 1 <= int(level) <= most:
+            raise where.error(f"a priority level must be in 1..{most}, got {level}", level)
     return {int(level): _level(entry) for level, entry in raw.items()}
 
 

@@ -14,7 +14,7 @@ import asyncio
 import ctypes
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -241,6 +241,10 @@ class Repository(Generic[Running]):
 
     async def unload(self, name: str) -> None:
         """Stop a model: no new requests, those in flight are answered, then it goes."""
+        await asyncio.gather(*await self.dismiss(name))
+
+    async def dismiss(self, name: str) -> Sequence[asyncio.Task[None]]:
+        """Begin to stop a model: it takes no new requests. The tasks end when it has gone."""
         self.abandon(name)
         async with self._locks.setdefault(name, asyncio.Lock()):
             self._failed.pop(name, None)
@@ -251,10 +255,11 @@ class Repository(Generic[Running]):
             self.on_change(name)
             states = self._states.get(name, {})
             going = [(each, states[int(v)]) for v, each in running.items() if v]
-            for _, entry in going:
+            for each, entry in going:
                 entry.enter(State.UNLOADING)
+                each.shut()
         # Who loads the model again need not wait until all requests to it have ended.
-        await asyncio.gather(*(self._retire(each, entry) for each, entry in going))
+        return [self._later(self._retire(each, entry)) for each, entry in going]
 
     def copying(self, name: str) -> dict[int, str]:
         """The versions of a model that somebody is copying into its folder now, and why so."""
@@ -452,7 +457,11 @@ class Repository(Generic[Running]):
         if not running.open_sequences():
             # Before the next request comes: the new version may have to know what this one ends.
             running.shut()
-        task = asyncio.ensure_future(go())
+        return self._later(go())
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Let what releases a version run by itself; the end of the server waits for it."""
+        task = asyncio.ensure_future(work)
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
         return task

@@ -112,6 +112,11 @@ class Layout:
             row += item.rows
             yield mine
 
+    def elements_of(self, output: str, batch: Sequence[Laid]) -> int:
+        """How many elements a scattered output must have for a batch."""
+        source = self.scattered[output]
+        return sum(plain_of(item)[source].size for item in batch)
+
     def splits_by_rows(self, output: str) -> bool:
         """Whether an output has one row per row of the batch."""
         return output not in self.scattered

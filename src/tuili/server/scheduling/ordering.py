@@ -35,10 +35,12 @@ class Order(Generic[Answer]):
 
         item.reply = ordered
 
-    def leave(self, item: Answered[Answer]) -> None:
-        """Nobody waits for `item` any more."""
-        if self._line.pop(item, None) is None:
-            self._deliver()
+    def leave(self, item: Answered[Answer]) -> bool:
+        """Nobody waits for `item` any more; whether its answer was there, which nobody gets now."""
+        if self._line.pop(item, None) is not None:
+            return True
+        self._deliver()
+        return False
 
     def _deliver(self) -> None:
         while self._line:

@@ -36,6 +36,14 @@ class BatchPolicy:
     level: LevelPolicy = field(default_factory=LevelPolicy)
     levels: Mapping[int, LevelPolicy] = field(default_factory=dict[int, LevelPolicy])
 
+    @property
+    def is_queue_limited(self) -> bool:
+        """Whether it matters who waits in the queue, and for how long."""
+        each = (self.level, *self.levels.values())
+        overrides = not self.end_to_end and any(level.allow_timeout_override for level in each)
+        limits = any(level.max_queue_size or level.timeout_s for level in each)
+        return bool(self.priority_levels) or limits or overrides
+
     def level_of(self, priority: int) -> int:
         """The level of a request's `priority` parameter: 0 or unknown is the default level."""
         if not self.priority_levels:

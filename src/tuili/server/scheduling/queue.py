@@ -104,6 +104,11 @@ class RequestQueue(Generic[Item]):
         """From now on every request leaves alone."""
         self.policy = replace(self.policy, merge=False)
 
+    def hurry(self) -> None:
+        """Hardly anybody comes any more: what waits is not kept for others to join."""
+        self.policy = replace(self.policy, max_delay_s=0.0)
+        self._pace = None
+
     def readmit(self, item: Item) -> None:
         """Let an item that had left wait again, whatever the limits."""
         self._append(item)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, Self, TypeVar
 
 from tuili.server.protocol.messages import Array
@@ -88,6 +88,10 @@ class Slots(Protocol[Item]):
         """Those that compete and whose time ran out, taken out."""
         ...
 
+    def hurry(self) -> None:
+        """No batch waits for more requests from now on."""
+        ...
+
     def wake_at(self, now: float) -> float | None:
         """When to ask again though nothing arrives; always after `now`."""
         ...
@@ -150,6 +154,10 @@ class Direct(Generic[Item]):
         """None compete."""
         del now
         return []
+
+    def hurry(self) -> None:
+        """As if there were no delay."""
+        self._policy = replace(self._policy, max_delay_s=0.0)
 
     def wake_at(self, now: float) -> float | None:
         """The end of the delay."""
@@ -214,6 +222,10 @@ class Oldest(Generic[Item]):
     def expire(self, now: float) -> list[Item]:
         """Out of the queue."""
         return self._queue.expire(now)
+
+    def hurry(self) -> None:
+        """As for requests without sequences."""
+        self._queue.hurry()
 
     def wake_at(self, now: float) -> float | None:
         """The end of a delay or of a request's time."""

@@ -267,6 +267,8 @@ class SequenceQueue(Generic[Item]):
 
         Whose client would have gone on gives his slot up, so that nobody waits for it in vain.
         """
+        for slots in self._instances:
+            slots.hurry()
         for life in list(self._open.values()):
             self._lose(life, why)
             self._advance(life)

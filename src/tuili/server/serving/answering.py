@@ -18,7 +18,7 @@ from tuili.server.protocol.signature import Signature
 from tuili.server.scheduling.cache import ResponseCache, key_of
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.sequences import SequenceQueue
-from tuili.server.serving.responding import check_rows, select_outputs
+from tuili.server.serving.responding import check_rows, check_scattered, select_outputs
 from tuili.server.serving.shared_cache import SharedAnswers
 from tuili.server.telemetry.statistics import Statistics
 
@@ -125,6 +125,7 @@ class Answers:
         rows = layout.filled(sum([item.rows for item in batch]))
         if self._signature.max_batch_size:
             check_rows(self._signature, by_rows, rows)
+        check_scattered(self._signature, layout, batch, outputs)
         for item, mine in zip(batch, layout.divide(batch, outputs), strict=True):
             self._give(item, mine, started_ns)
 

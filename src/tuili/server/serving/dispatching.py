@@ -36,6 +36,8 @@ from tuili.server.serving.rehearsing import rehearsed
 
 _NS: Final = 1_000_000_000
 _OVERLAP_FROM_S: Final = 300e-6
+# Runs so long gain less than a hundredth by a batch that lies ready behind them.
+_OVERLAP_LIMITED_S: Final = 5e-3
 _LOOP_S: Final = 100e-6  # how long one tick may run models before it looks at the sockets again
 
 
@@ -306,8 +308,13 @@ class Dispatcher:
             return not self._overlap.allows(len(queue), head, now)
         if not self._hosts or len(self._running) < self._hosts:
             return False
+        if self._run_s < _OVERLAP_FROM_S:
+            return True
+        if self._run_s > _OVERLAP_LIMITED_S and self._queue.policy.is_queue_limited:
+            # There it can neither expire nor be overtaken, and takes no place in the queue.
+            return True
         # Behind a run that waits for other models it would wait for all that these wait for.
-        return self._run_s < _OVERLAP_FROM_S or all(each.behind_caller for each in self._free)
+        return all(each.behind_caller for each in self._free)
 
     def _gathers(self, gather: Gather, now: float) -> bool:
         """Whether to look at the sockets once more before a batch leaves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tuili.server.protocol.messages import (
     Shared,
 )
 from tuili.server.protocol.signature import Signature, TensorRule
+from tuili.server.scheduling.layout import Laid, Layout
 from tuili.tensors import DType
 
 
@@ -34,6 +35,19 @@ def check_rows(signature: Signature, outputs: Mapping[str, Array], rows: int) ->
             raise RowsMixed(
                 f"output '{name}' of model '{signature.model}' has shape {list(array.shape)} for a "
                 f"batch of {rows} rows: rows cannot be told apart"
+            )
+
+
+def check_scattered(
+    signature: Signature, layout: Layout, batch: Sequence[Laid], outputs: Mapping[str, Array]
+) -> None:
+    """Make sure that outputs which follow a ragged input have an element for each of its own."""
+    for name in layout.scattered.keys() & outputs.keys():
+        found, wanted = outputs[name].size, layout.elements_of(name, batch)
+        if found != wanted:
+            raise RowsMixed(
+                f"output '{name}' of model '{signature.model}' has {found} elements, but input "
+                f"'{layout.scattered[name]}', whose shapes it is to take, has {wanted}"
             )
 
 

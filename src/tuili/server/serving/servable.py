@@ -338,11 +338,14 @@ class Servable:
 
     def cancel(self, item: Pending) -> None:
         """Drop a request: out of the queue if it waits, its answer ignored if it runs."""
-        item.reply = None
-        if self._order is not None:
-            self._order.leave(item)
+        was_answered, item.reply = item.reply is None, None
+        is_kept_back = self._order is not None and self._order.leave(item)
+        if was_answered and not is_kept_back:
+            return
         if self._door is not None and item.admitted:
             self._door.admission.ended(item.client)
+        if was_answered:
+            return
         if self._queue.remove(item):
             # What it waited for may be others' now.
             self._dispatcher.wake()
@@ -459,7 +462,9 @@ class Servable:
         self._draining = True
         if isinstance(self._queue, SequenceQueue):
             self._queue.close(f"version {self.version} of the model was unloaded or reloaded")
-            self._dispatcher.wake()
+        else:
+            self._queue.hurry()
+        self._dispatcher.wake()
 
     async def drain(self, timeout_s: float | None = None) -> bool:
         """As `shut`, and wait for those here; false when time ran out first."""
