@@ -36,6 +36,7 @@ from tuili.server.loading.pipelines import (
 )
 from tuili.server.loading.preparing import Place, Prepared, prepare, prepare_at
 from tuili.server.loading.rehearsing import NewInstances, rehearse
+from tuili.server.loading.standing import standing_of
 from tuili.server.loading.turns import Turns
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
@@ -63,6 +64,7 @@ from tuili.server.serving.ensemble import (
     inherit_labels,
     note_optional,
 )
+from tuili.server.serving.ensemble_cache import EnsembleCache
 from tuili.server.serving.ensemble_fits import fits_of
 from tuili.server.serving.servable import Servable
 from tuili.server.serving.shared_cache import SharedAnswers, SharedCache, content_digest
@@ -256,6 +258,7 @@ class Launcher:
             many=frozenset(at for at, part in enumerate(parts) if part.decoupled),
             most_of_step=int(raw.get("max_inflight_requests", 0)),
             sequence_idle_s=max(part.sequence_idle_s for part in parts),
+            cache=self._ensemble_cache(config, dag, ()),
         )
 
     async def _launch_pipeline(self, path: Path, config: ModelConfig, version: int) -> Ensemble:
@@ -310,7 +313,16 @@ class Launcher:
             each=found.each,
             lists=[name for name, kind in found.types.items() if kind.is_list],
             sequence_idle_s=max((part.sequence_idle_s for part in parts), default=0.0),
+            cache=self._ensemble_cache(config, found.dag, own),
         )
+
+    def _ensemble_cache(
+        self, config: ModelConfig, dag: Dag, own: Collection[int]
+    ) -> EnsembleCache | None:
+        if not self._caches(config):
+            return None
+        standing = partial(standing_of, self.repository, dag, frozenset(own))
+        return EnsembleCache(self._cache, dag.outputs, standing)
 
     def _many(self, config: ModelConfig, found: PipelinePlan) -> frozenset[int]:
         """The steps that answer any number of times; InvalidModel where one answer is needed."""

@@ -14,6 +14,7 @@ import asyncio
 import ctypes
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
@@ -90,6 +91,8 @@ class Repository(Generic[Running]):
         self.look_s = _LOOK_S
         self.selection: Selection[Running] = Selection()
         self.homes: Homes[Running] = Homes()
+        # How often other versions of a model began to answer: what was made before is theirs.
+        self.changes: Counter[str] = Counter()
         # Told the name of a model whenever other versions answer than before.
         self.on_change: Callable[[str], None] = _nobody
         # Ends the loads of a model that hang, and without a name all loads.
@@ -232,7 +235,13 @@ class Repository(Generic[Running]):
             versions[""] = self.selection.default(name, versions)
             self.note_homes(name)
             self.live[name] = versions
-            self.on_change(name)
+            self._changed(name)
+
+    def _changed(self, name: str, *, counts: bool = True) -> None:
+        """Other versions answer than before; what is no model is not counted."""
+        if counts:
+            self.changes[name] += 1
+        self.on_change(name)
 
     def note_homes(self, name: str) -> None:
         """Others may answer than before: open sequences go on where they are."""
@@ -252,7 +261,7 @@ class Repository(Generic[Running]):
             self._given.discard(name)
             running = self.live.pop(name, {})
             self.homes.shut(name)
-            self.on_change(name)
+            self._changed(name, counts=bool(running))
             states = self._states.get(name, {})
             going = [(each, states[int(v)]) for v, each in running.items() if v]
             for each, entry in going:
@@ -399,7 +408,7 @@ class Repository(Generic[Running]):
             self.live[name] = new
         else:
             self.live.pop(name, None)
-        self.on_change(name)
+        self._changed(name)
         self._retire_replaced(name, old, new, states)
         failed = [states[v] for v, one in zip(versions, results, strict=True) if one is None]
         if failed:

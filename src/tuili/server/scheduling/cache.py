@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from tuili.server.protocol.messages import Array
+from tuili.server.protocol.messages import Array, InferRequest
 
 Outputs = dict[str, Array]
 
+# Parameters that say how a request is treated; all others are the model's affair.
+_OF_THE_SERVER: Final = frozenset(("priority", "timeout", "client_id"))
 # What Python takes for an entry and for an array, measured: most of a small answer.
 _ENTRY_BYTES: Final = 400
 _ARRAY_BYTES: Final = 150
@@ -81,10 +83,15 @@ class ResponseCache:
         self.size_bytes -= self._entries.pop(key).size
 
 
-def key_of(owner: int | bytes, arrays: Mapping[str, Array]) -> bytes:
-    """A key of 16 bytes for a model version (by number, or by content) and its inputs."""
+def key_of(owner: int | bytes, arrays: Mapping[str, Array], told: str = "") -> bytes:
+    """A key of 16 bytes for a model version (by number, or by content) and its inputs.
+
+    `told` is what else its answer depends on.
+    """
     start = owner if isinstance(owner, bytes) else str(owner).encode()
     digest = hashlib.blake2b(start, digest_size=16)
+    if told:
+        digest.update(f"\0{told}\0".encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
@@ -95,6 +102,17 @@ def key_of(owner: int | bytes, arrays: Mapping[str, Array]) -> bytes:
         else:
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return digest.digest()
+
+
+def told_of(request: InferRequest, outputs: Iterable[str]) -> str:
+    """What a request says beside its inputs to a model that is told: what is asked, and how.
+
+    `outputs` are all that there are, which a request asks for that names none.
+    """
+    wanted = {output.name for output in request.outputs or ()} or set(outputs)
+    parameters = request.parameters or {}
+    own = sorted((key, value) for key, value in parameters.items() if key not in _OF_THE_SERVER)
+    return repr((sorted(wanted), own))
 
 
 def _size(array: Array) -> int:

@@ -15,7 +15,7 @@ from tuili.server.execution.running import Outcome
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import Array, InferResponse, Parameters
 from tuili.server.protocol.signature import Signature
-from tuili.server.scheduling.cache import ResponseCache, key_of
+from tuili.server.scheduling.cache import ResponseCache, key_of, told_of
 from tuili.server.scheduling.layout import Layout
 from tuili.server.scheduling.sequences import SequenceQueue
 from tuili.server.serving.responding import check_rows, check_scattered, select_outputs
@@ -29,7 +29,7 @@ _NS: Final = 1_000_000_000
 class Answers:
     """Answers the requests of one model version, each once, and counts them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
         signature: Signature,
         version: str,
@@ -39,7 +39,9 @@ class Answers:
         cache: ResponseCache | None = None,
         shared: SharedAnswers | None = None,
         layout: Layout | None = None,
+        is_told: bool = False,
     ) -> None:
+        """`is_told`: the model sees what a request says beside its inputs."""
         self._signature = signature
         self._version = version
         self._statistics = statistics
@@ -50,6 +52,7 @@ class Answers:
         if shared is not None:
             self._cache_owner = shared.content
         self._layout = layout
+        self._is_told = is_told
 
     def from_cache(self, item: Pending, run: Callable[[Pending], None]) -> None:
         """Answer if the same was asked before; otherwise note the key for the answer, and `run`.
@@ -57,7 +60,8 @@ class Answers:
         Where a cache is shared with other servers, that may be decided only later.
         """
         assert self._cache is not None
-        item.cache_key = key_of(self._cache_owner, item.arrays)
+        told = told_of(item.request, self._signature.outputs) if self._is_told else ""
+        item.cache_key = key_of(self._cache_owner, item.arrays, told)
         outputs = self._cache.get(item.cache_key, item.arrived)
         if outputs is None and self._shared is not None:
             self._shared.look_up(item.cache_key, lambda found: self._looked(item, found, run))
@@ -231,7 +235,8 @@ class Answers:
             self._statistics.record_failure("OTHER", now_ns - item.arrived_ns)
         else:
             self._statistics.record_success(started_ns - item.arrived_ns, now_ns - item.arrived_ns)
-            if item.cache_key and self._cache is not None:
+            # What a model tells beside its outputs may be of this request alone.
+            if item.cache_key and self._cache is not None and not parameters:
                 self._cache.put(item.cache_key, outputs, now_ns / _NS)
                 if self._shared is not None:
                     self._shared.keep(item.cache_key, outputs)

@@ -25,10 +25,12 @@ from tuili.server.protocol.signature import Signature, TensorRule, prefix
 from tuili.server.repository.config import ModelConfig
 from tuili.server.scheduling.dag import Dag, Step
 from tuili.server.scheduling.remembered import Remembered
+from tuili.server.serving.answering import hand_over
+from tuili.server.serving.ensemble_cache import EnsembleCache
 from tuili.server.serving.ensemble_each import Each, Items, Value
 from tuili.server.serving.ensemble_fits import NO_FITS, Fits
 from tuili.server.serving.ensemble_once import OnceRun
-from tuili.server.serving.ensemble_steps import Run
+from tuili.server.serving.ensemble_steps import Run, response
 from tuili.server.serving.ensemble_stream import StreamRun
 from tuili.server.serving.idle import Idle
 from tuili.server.serving.responding import as_declared, finish_output
@@ -135,6 +137,7 @@ class Ensemble:
         each: Mapping[int, Each] | None = None,
         lists: Iterable[str] = (),
         sequence_idle_s: float = 0.0,
+        cache: EnsembleCache | None = None,
     ) -> None:
         """`many` are the steps whose models answer any number of times.
 
@@ -164,26 +167,48 @@ class Ensemble:
         self._why_broken = broken
         self._most_inflight = most_inflight
         # Steps that are nobody else's: they live and end with the ensemble.
-        self._own = own or {}
-        self.hosts = [host for servable in self._own.values() for host in servable.hosts]
+        self.own = own or {}
+        self.hosts = [host for servable in self.own.values() for host in servable.hosts]
         self._runs: set[Run] = set()
         self.sequence_idle_s = sequence_idle_s
         self._sequences = Remembered[bool](sequence_idle_s)
+        self.cache = cache
+        statistics.caches = cache is not None
         self._draining = self._closed = False
         self._idle = Idle(lambda: not self._runs)
 
     @property
     def broken(self) -> str:
         """Why a step's model cannot answer, or ""."""
-        return next((own.broken for own in self._own.values() if own.broken), self._why_broken())
+        return next((own.broken for own in self.own.values() if own.broken), self._why_broken())
 
-    def submit(self, request: InferRequest, reply: Reply) -> OnceRun:
+    def submit(self, request: InferRequest, reply: Reply) -> Ticket:
         """Start a request's way through the steps."""
         self._require_room(request)
         checked = self.signature.check(request)
         self._note_sequence(request)
         run = OnceRun(self, request, reply, checked.rows)
+        if self.cache is not None:
+            run.cache_key = self.cache.key(request, checked.arrays)
+            if run.cache_key and self._answer_again(self.cache, run.cache_key, request, reply):
+                return ENDED
         return self._started(run, checked.arrays)
+
+    def _answer_again(
+        self, cache: EnsembleCache, key: bytes, request: InferRequest, reply: Reply
+    ) -> bool:
+        """Answer as the same was answered before; false if it was not, or is not known."""
+        began_ns = time.monotonic_ns()
+        outputs = cache.get(key)
+        took = self.statistics.cache_miss if outputs is None else self.statistics.cache_hit
+        took.add(time.monotonic_ns() - began_ns)
+        if outputs is None:
+            return False
+        found = self.respond(request, outputs.__getitem__, lambda name: name not in outputs)
+        answer = response(self, request, found)
+        self.statistics.record_success(0, time.monotonic_ns() - began_ns)
+        hand_over(reply, answer)
+        return True
 
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> StreamRun:
         """As `submit`, where steps answer any number of times."""
@@ -228,7 +253,7 @@ class Ensemble:
 
     def call(self, at: int, request: InferRequest, reply: Reply) -> Ticket:
         """Send a step's request to its model."""
-        own = self._own.get(at)
+        own = self.own.get(at)
         submit = self._submit if own is None else partial(_ask_own, own)
         if request.trace is not None:
             reply = request.trace.watching(reply)
@@ -333,7 +358,7 @@ class Ensemble:
         """Release the steps that are its own; its models are others'."""
         self._closed = True
         await self.drain()
-        await asyncio.gather(*(own.close() for own in self._own.values()))
+        await asyncio.gather(*(own.close() for own in self.own.values()))
 
 
 def _ask_own(own: Servable, request: InferRequest, reply: Reply) -> Ticket:

@@ -14,7 +14,7 @@ from tuili.server.protocol.messages import Array, InferRequest, InferResponse
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.scheduling.flow import Flow
 from tuili.server.serving.answering import hand_over
-from tuili.server.serving.ensemble_each import Value
+from tuili.server.serving.ensemble_each import Items, Value
 from tuili.server.serving.ensemble_steps import (
     LeftOut,
     Parts,
@@ -42,6 +42,8 @@ class OnceRun:
         self._left_out = LeftOut()
         # Of the pipeline that this one is a step of, if it is one.
         self._kept = request.kept or Kept()
+        # By what its answer is kept; b"": it is not.
+        self.cache_key = b""
 
     def start(self, arrays: dict[str, Array]) -> None:
         """The inputs are there: go."""
@@ -116,10 +118,21 @@ class OnceRun:
             )
         outputs = parts.respond(request, self._array_of, self._flow.is_absent)
         answer = response(parts, request, outputs)
+        if self.cache_key and parts.cache is not None and not missing:
+            parts.cache.put(self.cache_key, self._wanted())
         record_answered(parts, self._rows, self._age_ns())
         self._end()
         if reply is not None:
             hand_over(reply, answer)
+
+    def _wanted(self) -> dict[str, Array]:
+        """The outputs that were asked for, as the steps made them."""
+        found: dict[str, Array] = {}
+        for name in wanted_of(self._parts, self._request):
+            value = self._array_of(name)
+            assert not isinstance(value, Items)  # refused where a pipeline is planned
+            found[name] = value
+        return found
 
     def _fail(self, error: TuiliError) -> None:
         reply = self._reply

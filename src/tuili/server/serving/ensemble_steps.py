@@ -24,6 +24,7 @@ from tuili.server.protocol.messages import (
 from tuili.server.protocol.signature import prefix
 from tuili.server.scheduling.conditions import Scalar
 from tuili.server.scheduling.dag import Dag
+from tuili.server.serving.ensemble_cache import EnsembleCache
 from tuili.server.serving.ensemble_each import Calls, Each, Items, Value
 from tuili.server.serving.ensemble_fits import Fits
 from tuili.server.telemetry.statistics import Statistics
@@ -53,6 +54,8 @@ class Parts(Protocol):
     each: Mapping[int, Each]
     # The tensors that are lists.
     lists: frozenset[str]
+    # Where whole answers are kept.
+    cache: EnsembleCache | None
 
     def call(self, at: int, request: InferRequest, reply: Reply) -> Ticket: ...
     def call_many(self, at: int, request: InferRequest, reply: StreamReply) -> Ticket: ...

@@ -86,7 +86,9 @@ class Servable:
         self._overlap = None if self._stateful else overlap_of(instances)
         self._placement = placement or Placement()
         self._queue = self._new_queue()
-        self._answers = self._new_answers()
+        told = any(host.by_request for host in self.hosts)
+        told = told or any(each.model is not None and by_request(each.model) for each in instances)
+        self._answers = self._new_answers(is_told=told)
         self._dispatcher = self._new_dispatcher(instances)
         if resources is not None and claims:
             self._dispatcher.share(resources, claims)
@@ -101,7 +103,7 @@ class Servable:
         worth = self._rows_worth if terms.adaptive else None
         return RequestQueue[Pending](terms.policy, worth, terms.pace)
 
-    def _new_answers(self) -> Answers:
+    def _new_answers(self, *, is_told: bool) -> Answers:
         return Answers(
             self.signature,
             self.version,
@@ -110,6 +112,7 @@ class Servable:
             cache=self._terms.cache,
             shared=self._terms.shared,
             layout=self._terms.layout,
+            is_told=is_told,
         )
 
     def _new_dispatcher(self, instances: Sequence[Runner]) -> Dispatcher:
