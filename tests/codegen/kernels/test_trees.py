@@ -14,8 +14,10 @@ CHANCE = np.random.default_rng(0)
 FEATURES = 5
 
 
-def forest(trees: int, depth: int, accept: list[int], targets: int, dtype: Any) -> list[Const]:
-    """Full binary trees of random features and splits; every leaf votes for 0 to 2 targets."""
+def forest(
+    trees: int, depth: int, accept: list[int], targets: int, dtype: Any, votes: str = "any"
+) -> list[Const]:
+    """Full binary trees of random features and splits; `votes`: what leaves give, see `given`."""
     inner, size = 2**depth - 1, 2 ** (depth + 1) - 1
     nodes = np.zeros((trees * size, 4), np.int32)
     for tree in range(trees):
@@ -26,15 +28,21 @@ def forest(trees: int, depth: int, accept: list[int], targets: int, dtype: Any) 
             nodes[at] = [CHANCE.integers(FEATURES), CHANCE.choice(accept), *branches]
     splits = CHANCE.integers(-2, 3, trees * size).astype(dtype)
     is_leaf = nodes[:, 2] == nodes[:, 3]
-    votes = np.where(is_leaf, CHANCE.integers(0, 3, trees * size), 0)
-    starts = np.concatenate([[0], np.cumsum(votes)]).astype(np.int32)
+    counts = {"any": CHANCE.integers(0, 3, trees * size), "each": targets}.get(votes, 1)
+    starts = np.concatenate([[0], np.cumsum(np.where(is_leaf, counts, 0))]).astype(np.int32)
     count = int(starts[-1])
+    given = {
+        "any": CHANCE.integers(targets, size=count),
+        "one": CHANCE.integers(targets, size=count),
+        "one a tree": np.arange(count) * trees // count % targets,
+        "each": np.arange(count) % targets,
+    }[votes]
     return [
         Const(splits),
         Const(nodes),
         Const((np.arange(trees) * size).astype(np.int32)),
         Const(starts),
-        Const(CHANCE.integers(targets, size=count).astype(np.int32)),
+        Const(given.astype(np.int32)),
         Const(CHANCE.standard_normal(count).astype(dtype)),
     ]
 
@@ -63,6 +71,45 @@ CASES = {
     ]
     for how in ("SUM", "AVERAGE", "MIN", "MAX")
 }
+DEFAULTS = [LESS | EQUAL, LESS | EQUAL | UNORDERED]
+CASES |= {
+    f"leaves give {votes}, {name}": Case(
+        "TreeScores",
+        [samples(rows, dtype), *forest(13, 4, accept, 3, dtype, votes)],
+        {"num_targets": 3, "how": "SUM"},
+        dims={0: ["N", FEATURES]},
+        outputs=2,
+    )
+    for votes in ("any", "one", "one a tree", "each")
+    for name, rows, accept, dtype in [
+        ("NaN goes either way", 40, DEFAULTS, np.float32),
+        ("NaN of doubles", 33, DEFAULTS, np.float64),
+        ("NaN goes one way", 7, [LESS], np.float32),
+    ]
+}
+
+
+def shared(leaves: int) -> list[Const]:
+    """Two roots over the same nodes, and a node whose branches are one: no trees, and allowed."""
+    nodes = np.array([[0, LESS, 2, 3], [1, LESS, 3, 2], [2, LESS, 4, 4], *[[0, 0, 0, 0]] * leaves])
+    nodes[3:, 2] = nodes[3:, 3] = np.arange(3, 3 + leaves)
+    starts = np.maximum(np.arange(len(nodes) + 1) - 3, 0)
+    splits, weights = np.zeros(len(nodes)), CHANCE.standard_normal(leaves)
+    return [
+        Const(splits.astype(np.float32)),
+        *(Const(each.astype(np.int32)) for each in (nodes, np.array([0, 1]), starts)),
+        Const((np.arange(leaves) % 2).astype(np.int32)),
+        Const(weights.astype(np.float32)),
+    ]
+
+
+CASES["nodes that are shared"] = Case(
+    "TreeScores",
+    [samples(9), *shared(2)],
+    {"num_targets": 2, "how": "SUM"},
+    dims={0: ["N", FEATURES]},
+    outputs=2,
+)
 CASES |= {
     f"distance {metric} {width}": Case(
         "com.microsoft::CDist",
