@@ -85,6 +85,30 @@ CASES["GRU linear both ways"] = cell(
 )
 
 
+# Few rows of many units: threads share each step.
+SHARED: dict[str, Case] = {}
+for op, units in (("LSTM", 240), ("GRU", 270), ("RNN", 450)):
+    # Steps of so many units of an RNN make much of little: two of them.
+    more: dict[str, Any] = {"GRU": {"linear_before_reset": 1}, "RNN": {"time": 2}}.get(op, {})
+    SHARED[op] = cell(op, batch=1, hidden=units, **more)
+    SHARED[f"{op} a step"] = cell(op, batch=1, hidden=units, **more | {"time": 1})
+    SHARED[f"{op} reverse"] = cell(op, hidden=units, direction="reverse", **more)
+    SHARED[f"{op} batch first"] = cell(op, hidden=units, layout=1, states=False, **more)
+    SHARED[f"{op} any time"] = cell(op, hidden=units, dims=["T", 3, 7], **more)
+SHARED["LSTM peepholes"] = cell("LSTM", hidden=256, peepholes=True)
+SHARED["LSTM weights at run time"] = cell("LSTM", hidden=240, constant=False)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3], ids=lambda threads: f"{threads} threads")
+def shared(request: pytest.FixtureRequest) -> Cases:
+    return Cases(SHARED, threads=request.param)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_steps_that_threads_share_give_the_same(shared: Cases, name: str) -> None:
+    shared.check(name)
+
+
 @pytest.fixture(scope="module", params=HERE, ids=lambda target: target.name)
 def cases(request: pytest.FixtureRequest) -> Cases:
     return Cases(CASES, request.param)

@@ -48,7 +48,8 @@ def emit(node: Node, ctx: Context) -> None:
         k.write("ranks", node.outputs[1])
     k.dims("N WIDTH", x.shape)
     k.dims("TREES TARGETS", (len(roots), int(attr(node, "num_targets"))))
-    k.body(_body(how, trees, given, real, ranked=ranked))
+    body = _body(how, trees, given, real, ranked=ranked)
+    k.body("\n".join(line for line in body.split("\n") if line.strip()))
     rows, count = x.shape[0], len(roots)
     flops = rows * count * _GUESSED_DEPTH * 4
     size = size_of(x.tensor) + len(trees.splits) * _layout(trees).itemsize

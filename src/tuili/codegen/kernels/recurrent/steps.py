@@ -22,6 +22,7 @@ from tuili.codegen.kernels.recurrent.cells import (
     packed_together,
 )
 from tuili.codegen.kernels.recurrent.project import project, project_tile
+from tuili.codegen.kernels.recurrent.shared import is_worth_sharing, shared_steps
 from tuili.codegen.kernels.recurrent.sizes import Sizes, sizes_of
 from tuili.codegen.kernels.recurrent.tiles import GROUP, MOST_ROWS, step_function
 from tuili.codegen.strides import contiguous
@@ -133,7 +134,6 @@ def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | Non
     gates, lanes = GATES[node.op], ctx.target.lanes
     blocks = -(-sizes.hidden // lanes)
     two_phases = node.op == "GRU" and not attr(node, "linear_before_reset")
-    k = KernelBuilder(ctx, node, f"{node.op.lower()}_steps")
     recurrent = node.required(2)
     first = (0, 1) if two_phases else tuple(range(gates))
     near = packed_together(len(first), ctx.target.registers)
@@ -143,11 +143,22 @@ def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | Non
     peep = None
     if peep_value is not None:
         peep = _packed(node, ctx, "peep", peep_value, (0, 1, 2), 1)
-    k.read("parts", parts)
-    k.read("w", w)
-    for name, view in (("w2", w2), ("bias", bias), ("peep", peep)):
-        if view is not None:
-            k.read(name, view)
+    views = {"parts": parts, "w": w, "w2": w2, "bias": bias, "peep": peep}
+    given = {name: view for name, view in views.items() if view is not None}
+    if is_worth_sharing(node, sizes):
+        functions = activations(node, 0)
+        registers = ctx.target.registers
+        shared_steps(
+            node,
+            ctx,
+            sizes,
+            given,
+            lambda rows: Cell(node, functions, rows, peep is not None, registers),
+        )
+        return
+    k = KernelBuilder(ctx, node, f"{node.op.lower()}_steps")
+    for name, view in given.items():
+        k.read(name, view)
     read_states(k, node, 4)
     groups = ceil_div(sizes.batch, GROUP)
     k.dims("T B H BLOCKS GROUPS", (sizes.time, sizes.batch, sizes.hidden, blocks, groups))
@@ -276,7 +287,7 @@ def _step_rows(node: Node, directions: int, optional: tuple[View | None, ...]) -
     gates, (w2, bias, peep) = GATES[node.op], optional
     args = ", ".join(
         [
-            "rows, part, h, n, c, m",
+            "0, BLOCKS, rows, part, h, n, c, m",
             f"w + direction * BLOCKS * H * {2 if w2 else gates} * V",
             "w2 + direction * BLOCKS * H * V" if w2 else "0",
             f"bias + direction * BLOCKS * {2 * gates} * V" if bias else "0",

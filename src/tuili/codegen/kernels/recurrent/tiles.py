@@ -36,7 +36,9 @@ def tiles_used(tiles: Sequence[int], most: int, rest: int | None) -> list[int]:
 def step_function(
     name: str, cell_of: Callable[[int], Cell], most: int, rest: int | None, sizes: str
 ) -> str:
-    """C of `name(rows, part, h, n, c, m, w, w2, bias, peep, spare)` and of what it calls.
+    """C of `name(first, last, rows, part, h, n, c, m, w, w2, bias, peep, spare)` and what it calls.
+
+    It makes the blocks of hidden units from `first` to before `last`.
 
     `sizes` are the names H and BLOCKS; `rest` is what the batch leaves of groups, None if unknown.
     """
@@ -56,14 +58,16 @@ def step_function(
                 "        spare + 2 * r * BLOCKS * V, block * V);",
             ]
         loops += [
-            "for (int64_t block = 0; block < BLOCKS; block++) {",
+            f"{weights} += first * H * {phase.gates} * V;",
+            "for (int64_t block = first; block < last; block++) {",
             "    int64_t r = 0;",
             *indent(inner),
             f"    {weights} += H * {phase.gates} * V;",
             "}",
         ]
     head = (
-        f"static void {name}(int64_t rows, {_STATE},\n    const float *w, const float *w2, {_REST})"
+        f"static void {name}(int64_t first, int64_t last, int64_t rows,\n    {_STATE},\n"
+        f"    const float *w, const float *w2, {_REST})"
     )
     lines = [head, "{", f"    enum {{ {sizes} }};", "    (void)w2;", *indent(loops), "}"]
     return "\n".join([*text, *lines])

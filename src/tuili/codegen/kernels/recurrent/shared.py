@@ -1,0 +1,161 @@
+"""RNN, GRU, LSTM over a few sequences: threads share each step, by hidden units, and then meet.
+
+Where a thread takes whole sequences (`steps`), one sequence has one thread, however many there are.
+Here each step is a call: V units of all rows per grid item, from the state before to the one after.
+The states of even and odd steps lie apart, so that none is overwritten while others read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tuili.codegen.kernel import Context, KernelBuilder
+from tuili.codegen.kernels.recurrent.cells import GATES, Cell
+from tuili.codegen.kernels.recurrent.sizes import Sizes
+from tuili.codegen.kernels.recurrent.tiles import GROUP, step_function
+from tuili.ir import Node
+from tuili.lower.program import Repeat, View
+from tuili.ops.table import attr
+from tuili.tensors import DType, Sym
+
+# Of a step. Threads exchange the state and meet after each, which takes them about 2 us.
+_WORTH_FLOPS = 400_000
+
+
+def is_worth_sharing(node: Node, sizes: Sizes) -> bool:
+    """Whether the rows are one thread's, in one phase, and a step is more than a meeting."""
+    two_phases = node.op == "GRU" and not attr(node, "linear_before_reset")
+    rows = sizes.batch
+    if two_phases or node.input(4) or sizes.directions > 1:
+        return False
+    if not isinstance(rows, int) or rows > GROUP:
+        return False
+    return rows * 2 * GATES[node.op] * sizes.hidden**2 >= _WORTH_FLOPS
+
+
+def shared_steps(
+    node: Node, ctx: Context, sizes: Sizes, read: Mapping[str, View], cell: Callable[[int], Cell]
+) -> None:
+    """Begin, step by step, end; `read`: the views of parts and packed weights by name."""
+    assert isinstance(sizes.batch, int)
+    blocks = -(-sizes.hidden // ctx.target.lanes)
+    states = sizes.batch * blocks * ctx.target.lanes
+    begin = _kernel(node, ctx, "begin", sizes)
+    h = begin.temp("states", DType.F32, 2 * states)
+    c = begin.temp("cells", DType.F32, states)
+    _begin(begin, node, h, c)
+    ctx.rounds += 1
+    number = f"round{ctx.rounds}"
+    outer, ctx.program.steps = ctx.program.steps, []
+    try:
+        step = _kernel(node, ctx, "step", sizes)
+        step.dim("t", Sym(number))
+        for name, view in read.items():
+            step.read(name, view)
+        _step(step, node, sizes, (h, c), cell)
+        body = ctx.program.steps
+    finally:
+        ctx.program.steps = outer
+    rounds = sizes.time * ctx.only_if
+    ctx.program.steps.append(
+        Repeat(node.label, number, rounds, None, [], body, (), [], counted=True)
+    )
+    _end(_kernel(node, ctx, "end", sizes), node, h, c)
+
+
+def _kernel(node: Node, ctx: Context, name: str, sizes: Sizes) -> KernelBuilder:
+    k = KernelBuilder(ctx, node, f"{node.op.lower()}_{name}")
+    blocks = -(-sizes.hidden // ctx.target.lanes)
+    k.dims("T B H BLOCKS", (sizes.time, sizes.batch, sizes.hidden, blocks))
+    return k
+
+
+def _begin(k: KernelBuilder, node: Node, h: View, c: View) -> None:
+    """The given states, or zeros; zeros behind the last unit."""
+    k.write("h", h)
+    k.write("c", c)
+    lines = [
+        "memset(h, 0, (size_t)(B * BLOCKS * V) * 4);",
+        "memset(c, 0, (size_t)(B * BLOCKS * V) * 4);",
+    ]
+    for name, slot in (("h", 5), ("c", 6)):
+        value = node.input(slot)
+        if value is not None:
+            k.read(f"{name}0", value)
+            lines += [
+                "for (int64_t r = 0; r < B; r++)",
+                f"    memcpy({name} + r * BLOCKS * V, {name}0 + r * H, (size_t)H * 4);",
+            ]
+    k.body("\n".join(["(void)T;", *lines]))
+    k.emit(grid=1)
+
+
+def _step(
+    k: KernelBuilder,
+    node: Node,
+    sizes: Sizes,
+    states: tuple[View, View],
+    cell: Callable[[int], Cell],
+) -> None:
+    gates, rows = GATES[node.op], sizes.batch
+    assert isinstance(rows, int)
+    lanes = k.ctx.target.lanes
+    blocks = -(-sizes.hidden // lanes)
+    k.write("h", states[0])
+    k.write("c", states[1])
+    if node.output.uses:
+        k.write("y", node.output)
+    # Distances along time and batch, of which either may be the outer one.
+    across, along = (1, sizes.time) if sizes.batch_first else (rows, 1)
+    k.dims("ACROSS ALONG", (across, along))
+    names = f"H = {sizes.hidden}, BLOCKS = {blocks}"
+    k.support(step_function("tl_units", cell, rows, rows % GROUP, names))
+    k.body(_step_body(node, gates, rows))
+    weights = gates * sizes.hidden * blocks * lanes
+    k.emit(grid=blocks, flops=2 * rows * weights, bytes=4 * weights)
+
+
+def _step_body(node: Node, gates: int, rows: int) -> str:
+    # The share of a GRU's candidate that its reset gate multiplies has a bias, if of zeros.
+    bias = "bias" if node.input(3) or node.op == "GRU" else "0"
+    peep = "peep" if node.input(7) else "0"
+    place = "T - 1 - t" if attr(node, "direction") == "reverse" else "t"
+    kept = [
+        "const int64_t from = begin * V, units = tl_min(end * V, H) - from;",
+        "for (int64_t r = 0; r < B; r++) {",
+        "    float *const to = y + (place * ACROSS + r * ALONG) * H + from;",
+        "    memcpy(to, after[r] + from, (size_t)units * 4);",
+        "}",
+    ]
+    lines = [
+        f"const int64_t place = {place};",
+        f"const float *part[{rows}];",
+        f"float *before[{rows}], *after[{rows}], *cells[{rows}];",
+        "for (int64_t r = 0; r < B; r++) {",
+        f"    part[r] = parts + (place * ACROSS + r * ALONG) * BLOCKS * {gates} * V;",
+        "    before[r] = h + ((t & 1) * B + r) * BLOCKS * V;",
+        "    after[r] = h + ((~t & 1) * B + r) * BLOCKS * V;",
+        "    cells[r] = c + r * BLOCKS * V;",
+        "}",
+        f"tl_units(begin, end, B, part, before, after, cells, cells, w, 0, {bias}, {peep}, 0);",
+        *(kept if node.output.uses else []),
+    ]
+    return "\n".join(["(void)T;", *lines])
+
+
+def _end(k: KernelBuilder, node: Node, h: View, c: View) -> None:
+    """The last states."""
+    lines: list[str] = []
+    for place, (name, view, first) in enumerate((("h", h, "(T & 1) * B + "), ("c", c, "")), 1):
+        if place < len(node.outputs) and node.outputs[place].uses:
+            k.read(name, view)
+            k.write(f"last_{name}", node.outputs[place])
+            lines += [
+                "for (int64_t r = 0; r < B; r++) {",
+                f"    const float *const from = {name} + ({first}r) * BLOCKS * V;",
+                f"    memcpy(last_{name} + r * H, from, (size_t)H * 4);",
+                "}",
+            ]
+    if lines:
+        k.body("\n".join(["(void)T;", *lines]))
+        k.emit(grid=1)
