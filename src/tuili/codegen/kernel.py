@@ -164,11 +164,17 @@ class KernelBuilder:
         """A pointer that is written; returns its C name."""
         return self._pointer(name, value, ctype, writes=True)
 
-    def _pointer(self, name: str, value: Value | View, ctype: str, *, writes: bool) -> str:
+    def update(self, name: str, value: Value | View, ctype: str = "") -> str:
+        """A pointer that is read and written; returns its C name."""
+        return self._pointer(name, value, ctype, writes=True, updates=True)
+
+    def _pointer(
+        self, name: str, value: Value | View, ctype: str, *, writes: bool, updates: bool = False
+    ) -> str:
         view = self.ctx.view(value) if isinstance(value, Value) else value
         ctype = ctype or view.buffer.dtype.c
         self._params.append(f"{'' if writes else 'const '}{ctype} *restrict {name}")
-        self._args.append(Pointer(view, writes))
+        self._args.append(Pointer(view, writes, updates))
         return name
 
     def weight(self, name: str, array: Array) -> str:

@@ -27,9 +27,13 @@ from tuili.tensors import DType
 def gather_blocks(program: Program) -> None:
     """Give every loop over images a block, where it consists of calls and sizes are known."""
     program.steps = [
-        _gathered(step, program) if isinstance(step, Repeat) and step.counted else step
+        _gathered(step, program) if isinstance(step, Repeat) and _is_apart(step) else step
         for step in program.steps
     ]
+
+
+def _is_apart(loop: Repeat) -> bool:
+    return loop.counted and not loop.ordered
 
 
 def _gathered(loop: Repeat, program: Program) -> Repeat:

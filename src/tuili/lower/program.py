@@ -77,6 +77,7 @@ class Pointer:
 
     view: View
     writes: bool
+    updates: bool = False  # what is there before it is written matters
 
 
 Arg: TypeAlias = "Pointer | Dim | str"
@@ -97,7 +98,8 @@ class Call:
     @property
     def reads(self) -> list[Buffer]:
         """The buffers read."""
-        return [arg.view.buffer for arg in self.args if isinstance(arg, Pointer) and not arg.writes]
+        pointers = [arg for arg in self.args if isinstance(arg, Pointer)]
+        return [arg.view.buffer for arg in pointers if arg.updates or not arg.writes]
 
     @property
     def writes(self) -> list[Buffer]:
@@ -168,8 +170,8 @@ class Repeat:
     round, all at once; `commit` sees the new ones, and carries the states over.
 
     Of `counted` rounds there are as many as `limit`, a dim; nothing else decides about another.
-    They do not depend on each other: threads may take whole rounds where there is a `block`, the
-    memory of all that a round keeps for itself.
+    Unless they are `ordered` they do not depend on each other: threads may take whole rounds where
+    there is a `block`, the memory of all that a round keeps for itself.
     """
 
     label: str
@@ -181,6 +183,7 @@ class Repeat:
     carry: tuple[tuple[str, Dim], ...]
     commit: list[Step]
     counted: bool = False
+    ordered: bool = False
     block: Buffer | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,9 @@ for op, units in (("LSTM", 240), ("GRU", 270), ("RNN", 450)):
     SHARED[f"{op} reverse"] = cell(op, hidden=units, direction="reverse", **more)
     SHARED[f"{op} batch first"] = cell(op, hidden=units, layout=1, states=False, **more)
     SHARED[f"{op} any time"] = cell(op, hidden=units, dims=["T", 3, 7], **more)
+    SHARED[f"{op} without its last states"] = replace(
+        cell(op, batch=1, hidden=units, states=False, **more), outputs=1
+    )
 SHARED["LSTM peepholes"] = cell("LSTM", hidden=256, peepholes=True)
 SHARED["LSTM weights at run time"] = cell("LSTM", hidden=240, constant=False)
 

@@ -58,7 +58,7 @@ def shared_steps(
         ctx.program.steps = outer
     rounds = sizes.time * ctx.only_if
     ctx.program.steps.append(
-        Repeat(node.label, number, rounds, None, [], body, (), [], counted=True)
+        Repeat(node.label, number, rounds, None, [], body, (), [], counted=True, ordered=True)
     )
     _end(_kernel(node, ctx, "end", sizes), node, h, c)
 
@@ -101,8 +101,8 @@ def _step(
     assert isinstance(rows, int)
     lanes = k.ctx.target.lanes
     blocks = -(-sizes.hidden // lanes)
-    k.write("h", states[0])
-    k.write("c", states[1])
+    k.update("h", states[0])
+    k.update("c", states[1])
     if node.output.uses:
         k.write("y", node.output)
     # Distances along time and batch, of which either may be the outer one.
