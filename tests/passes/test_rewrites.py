@@ -172,6 +172,37 @@ CASES: dict[str, tuple[Pass, str, str]] = {
         }
         """,
     ),
+    "what is largest of a convolved signal is a pooling": (
+        recognise,
+        """
+        graph main(%x: f32[1, 3, 9], %w: f32[4, 3, 2]) {
+          %axes = constant i64[1] [2]
+          %c: f32[1, 4, 8] = Conv(%x, %w)
+          %r: f32[1, 4, 8] = Relu(%c)
+          %y: f32[1, 4, 1] = ReduceMax(%r, %axes) {keepdims=1}
+          return %y
+        }
+        """,
+        """
+        graph main(%x: f32[1, 3, 9], %w: f32[4, 3, 2]) {
+          %c: f32[1, 4, 8] = Conv(%x, %w)
+          %r: f32[1, 4, 8] = Relu(%c)
+          %y: f32[1, 4, 1] = GlobalMaxPool(%r)
+          return %y
+        }
+        """,
+    ),
+    "what is largest in a row of a sequence is none": (
+        recognise,
+        """
+        graph main(%x: f32[1, 3, 9]) {
+          %axes = constant i64[1] [2]
+          %y: f32[1, 3, 1] = ReduceMax(%x, %axes) {keepdims=1}
+          return %y
+        }
+        """,
+        "",
+    ),
     "axes that are put elsewhere stay dropped": (
         keep_axes,
         """

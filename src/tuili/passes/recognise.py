@@ -43,8 +43,19 @@ def _is_scaled_by_a_number(match: Match) -> bool:
 
 
 def _is_picture(match: Match) -> bool:
-    """A mean over the last axis of a sequence is no pooling."""
-    return _is_float(match["x"]) and 4 <= len(match["x"].shape) <= 5
+    """What is over the last axis of a sequence is no pooling, unless a convolution made it."""
+    x = match["x"]
+    if not _is_float(x):
+        return False
+    return 4 <= len(x.shape) <= 5 or (len(x.shape) == 3 and _is_of_signal(x))
+
+
+def _is_of_signal(x: Value) -> bool:
+    """Whether a convolution made a value, or an activation of one."""
+    node = x.producer
+    if node is not None and node.op != "Conv" and len(node.inputs) == 1:
+        node = node.required(0).producer
+    return node is not None and node.op == "Conv"
 
 
 def _spellings(forms: Iterable[str], **parts: Iterable[str]) -> tuple[str, ...]:
@@ -178,7 +189,7 @@ RULES: tuple[Rule, ...] = (
     ),
     *_rules("Softplus", ["Log(Add(Exp(x), 1))"], "Softplus(x)"),
     *_rules("Mish", ["Mul(x, Tanh(Softplus(x)))"], "Mish(x)"),
-    # A mean over all spatial axes.
+    # A mean, or what is largest, over all spatial axes.
     *_rules(
         "GlobalAveragePool",
         ["ReduceMean(x, axes=SPATIAL, keepdims=1)"],
@@ -189,6 +200,18 @@ RULES: tuple[Rule, ...] = (
         "GlobalAveragePool, flat",
         ["ReduceMean(x, axes=SPATIAL, keepdims=0)"],
         "Flatten(GlobalAveragePool(x))",
+        _is_picture,
+    ),
+    *_rules(
+        "GlobalMaxPool",
+        ["ReduceMax(x, axes=SPATIAL, keepdims=1)"],
+        "GlobalMaxPool(x)",
+        _is_picture,
+    ),
+    *_rules(
+        "GlobalMaxPool, flat",
+        ["ReduceMax(x, axes=SPATIAL, keepdims=0)"],
+        "Flatten(GlobalMaxPool(x))",
         _is_picture,
     ),
 )
