@@ -160,6 +160,10 @@ def concrete(elements: Array, dtype: DType) -> Array | None:
 
 def symbols_in(dims: Iterable[object]) -> set[str]:
     """The names of all symbols in dims."""
+    dims = tuple(dims)
+    # Attributes may be lists of a million numbers: their types are looked at first, in C.
+    if not any(issubclass(kind, Expr) for kind in set(map(type, dims))):
+        return set()
     return {name for dim in dims if isinstance(dim, Expr) for name in symbols_of(dim)}
 
 

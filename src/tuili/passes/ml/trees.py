@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,41 @@ def _numbers(m: Making, name: str) -> Array | None:
     return numbers(m.node, name) if tensor is None else np.asarray(tensor)
 
 
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Where the nodes lie that are named by (tree, node): a number for each name, in order."""
+
+    trees: Array
+    nodes: Array
+    keys: Array
+    order: Array
+
+    @staticmethod
+    def of(trees: Array, nodes: Array) -> _Names:
+        found = _Names(np.unique(trees), np.unique(nodes), np.empty(0), np.empty(0))
+        keys = found._keys(trees, nodes)
+        order = np.argsort(keys, kind="stable")
+        return _Names(found.trees, found.nodes, keys[order], order)
+
+    def places(self, trees: Array, nodes: Array) -> Array:
+        """Where these lie, the last of a name; -1: nowhere."""
+        if not len(self.keys):
+            return np.full(len(trees), -1)
+        wanted = self._keys(trees, nodes)
+        at = np.searchsorted(self.keys, wanted, "right") - 1
+        is_there = (at >= 0) & (wanted >= 0) & (self.keys[at] == wanted)
+        return np.where(is_there, self.order[at], -1)
+
+    def _keys(self, trees: Array, nodes: Array) -> Array:
+        """A number of each name; -1 where no name has such a part."""
+        ranks = [
+            (np.minimum(np.searchsorted(known, given), len(known) - 1), known, given)
+            for known, given in ((self.trees, trees), (self.nodes, nodes))
+        ]
+        is_known = np.logical_and.reduce([known[rank] == given for rank, known, given in ranks])
+        return np.where(is_known, ranks[0][0] * len(self.nodes) + ranks[1][0], -1)
+
+
 def _leaf_nodes(count: int) -> Array:
     """Nodes that all lead to themselves."""
     nodes = np.zeros((count, 4), np.int32)
@@ -136,31 +172,28 @@ def _named_scores(
 ) -> tuple[Value, Value | None]:
     """Scores of the operators that name nodes by (tree, node)."""
     x = samples(m)
-    names = list(zip(_attr(m, "nodes_treeids"), _attr(m, "nodes_nodeids"), strict=True))
-    places = {name: index for index, name in enumerate(names)}
+    trees, ids, true, false, features = _columns(m)
+    names = _Names.of(trees, ids)
     modes = _attr(m, "nodes_modes")
-    nodes = _leaf_nodes(len(names))
+    nodes = _leaf_nodes(len(trees))
     inner = np.array([mode != "LEAF" for mode in modes])
-    nodes[:, 0] = np.where(inner, np.asarray(_attr(m, "nodes_featureids")), 0)
+    nodes[:, 0] = np.where(inner, features, 0)
     nodes[:, 1] = [_ACCEPT[mode] for mode in modes]
     missing = _attr(m, "nodes_missing_value_tracks_true")
     if missing:
         nodes[:, 1] |= np.where(inner & (np.asarray(missing) != 0), UNORDERED, 0)
-    for column, key in ((2, "nodes_truenodeids"), (3, "nodes_falsenodeids")):
-        for index in np.flatnonzero(inner).tolist():
-            nodes[index, column] = places.get((names[index][0], _attr(m, key)[index]), -1)
+    for column, branches in ((2, true), (3, false)):
+        nodes[inner, column] = names.places(trees[inner], branches[inner])
     _check_nodes(m, nodes)
-    roots: dict[int, int] = {}
-    for index, (tree, _) in enumerate(names):
-        roots.setdefault(tree, index)
+    roots = np.sort(np.unique(trees, return_index=True)[1])
     splits = _numbers(m, "nodes_values")
-    leaves = _votes(m, prefix, places, one=targets == 1)
+    leaves = _votes(m, prefix, names, one=targets == 1)
     made = m.all(
         "TreeScores",
         x,
-        like(x, np.zeros(len(names)) if splits is None else splits),
+        like(x, np.zeros(len(trees)) if splits is None else splits),
         nodes,
-        np.array(list(roots.values()), np.int32),
+        roots.astype(np.int32),
         *leaves[:2],
         like(x, leaves[2]),
         outputs=2 if ranked else 1,
@@ -170,16 +203,26 @@ def _named_scores(
     return made[0], made[1] if ranked else None
 
 
-def _votes(
-    m: Making, prefix: str, places: dict[tuple[int, int], int], *, one: bool
-) -> tuple[Array, Array, Array]:
+def _columns(m: Making) -> list[Array]:
+    """Trees, nodes, branches on true and false, features, of all nodes."""
+    keys = ("treeids", "nodeids", "truenodeids", "falsenodeids", "featureids")
+    columns = [np.asarray(_attr(m, f"nodes_{key}"), np.int64) for key in keys]
+    count = len(_attr(m, "nodes_modes"))
+    for key, column in zip(keys, columns, strict=True):
+        if len(column) != count:
+            raise InvalidModel(
+                f"{m.node.label}: nodes_{key} has {len(column)} items; expected {count}, as "
+                "nodes_modes has"
+            )
+    return columns
+
+
+def _votes(m: Making, prefix: str, names: _Names, *, one: bool) -> tuple[Array, Array, Array]:
     """Where each node's votes start, their targets and weights, in the order of the file."""
     columns = (_attr(m, f"{prefix}_{name}") for name in ("treeids", "nodeids", "ids"))
     weights = _numbers(m, f"{prefix}_weights")
     trees, nodes, targets = (np.asarray(column) for column in columns)
-    at = np.array(
-        [places.get(name, -1) for name in zip(trees.tolist(), nodes.tolist(), strict=True)]
-    )
+    at = names.places(trees, nodes)
     if (at < 0).any():
         lost = int(np.flatnonzero(at < 0)[0])
         raise InvalidModel(
@@ -187,7 +230,7 @@ def _votes(
             f"{trees[lost]}, which the ensemble does not have"
         )
     order = np.argsort(at, kind="stable")
-    starts = np.searchsorted(at[order], np.arange(len(places) + 1)).astype(np.int32)
+    starts = np.searchsorted(at[order], np.arange(len(names.order) + 1)).astype(np.int32)
     targets = np.zeros_like(targets) if one else targets
     given = np.zeros(len(at)) if weights is None else weights
     return starts, targets[order].astype(np.int32), given[order]
