@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ from tuili.tensors import DType, TensorSpec
 NETWORKS = (
     "resnet18", "mobilenet_v2", "regnet_y", "efficientnet_b0", "convnext_tiny", "vit_small",
     "swin_tiny", "segformer_b0", "distilbert", "gpt2", "whisper_encoder", "wav2vec2", "unet",
-    "volume_unet", "lstm_tagger",
+    "volume_unet", "lstm_tagger", "forest",
 )  # fmt: skip
+# Made by the Python of this environment, not by that of torch.
+SCRIPTS = {"forest": "export_forest.py"}
 WORDS = 8000  # of the smallest vocabulary
 
 
@@ -37,8 +40,9 @@ def network(name: str) -> Path:
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
             unfinished = target.with_suffix(".part")
-            script = Path(__file__).with_name("export_unseen.py")
-            subprocess.run([torch_python(), script, name, unfinished], check=True)
+            python = sys.executable if name in SCRIPTS else torch_python()
+            script = Path(__file__).with_name(SCRIPTS.get(name, "export_unseen.py"))
+            subprocess.run([python, script, name, unfinished], check=True)
             unfinished.rename(target)
     return target
 

@@ -193,6 +193,7 @@ def test_the_rewritten_graph_means_the_same(name: str, dtype: DType) -> None:
     [
         ({"nodes_featureids": (9,) + (0,) * 7}, "the 10 features of the model: 4 against 10"),
         ({"nodes_truenodeids": (8, 0, 0, 1, 0, 3, 0, 0)}, "node 0 branches to a node that is not"),
+        ({"nodes_falsenodeids": (4, 2)}, "nodes_falsenodeids has 2 items; expected 8"),
         ({"target_nodeids": (1, 2, 1, 3, 9)}, r"target_nodeids\[4\] is node 9 of tree 1"),
     ],
 )
