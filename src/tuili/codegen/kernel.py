@@ -224,12 +224,20 @@ class KernelBuilder:
         """C statements; `begin`, `end` and `scratch` are in scope."""
         self._lines.append(textwrap.dedent(text).strip("\n"))
 
-    def emit(self, *, grid: Dim, flops: Dim = 0, bytes: Dim = 0) -> None:  # noqa: A002 - roofline's word
-        """Append the call to the program."""
+    def emit(
+        self,
+        *,
+        grid: Dim,
+        flops: Dim = 0,
+        bytes: Dim = 0,  # noqa: A002 - roofline's word
+        spread: bool = False,
+    ) -> None:
+        """Append the call to the program; `spread`: all threads share it, whatever it costs."""
         if self.ctx.program.depends_on_data(self._scratch):
             raise Unsupported(f"{self.node.label}: scratch memory whose size depends on data")
         body = "\n".join([*self._constants, *self._lines])
         kernel = Kernel(self.name, tuple(self._params), body, "\n\n".join(self._support))
         grid, flops, bytes = (self.ctx.only_if * each for each in (grid, flops, bytes))  # noqa: A001
-        call = Call(self.node.label, kernel, tuple(self._args), grid, flops, bytes, self._scratch)
+        args, scratch = tuple(self._args), self._scratch
+        call = Call(self.node.label, kernel, args, grid, flops, bytes, scratch, spread)
         self.ctx.program.steps.append(call)

@@ -51,6 +51,8 @@ def shares(call: Call, c_of: Callable[[Dim], str]) -> str:
     """The C condition for running a call on all threads: "0", "1" or an expression."""
     if call.grid == 1:
         return "0"
+    if call.spread:
+        return "1"
     sized = [(call.flops, WORTH_FLOPS), (call.bytes, WORTH_BYTES)]
     known = [cost >= worth for cost, worth in sized if isinstance(cost, int)]
     if any(known):

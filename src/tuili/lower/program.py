@@ -94,6 +94,7 @@ class Call:
     flops: Dim
     bytes: Dim
     scratch: Dim = 0  # bytes per thread
+    spread: bool = False  # over all threads, whatever it costs
 
     @property
     def reads(self) -> list[Buffer]:
