@@ -12,8 +12,8 @@ import numpy as np
 
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.register_tile import Tile
+from tuili.codegen.kernels.quantized.copies import Stored
 from tuili.codegen.kernels.quantized.dot import Dot, either_text
-from tuili.codegen.kernels.quantized.input import Stored
 from tuili.codegen.kernels.quantized.tile import Packed, flat_panels, in_panels
 from tuili.codegen.kernels.rounding import may_round
 from tuili.ir import Node

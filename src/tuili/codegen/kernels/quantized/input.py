@@ -8,12 +8,12 @@ in row-major order become cells of four. Cells of several blocks hold zeros wher
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.shape import Axis, ConvShape
+from tuili.codegen.kernels.quantized.copies import Stored, copy_text, is_cut
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.sums import known_zero
 from tuili.ir import Node, Value, block_of
@@ -50,28 +50,6 @@ def cell_of(x: Value, group: int) -> int:
     channels = x.shape[1]
     assert isinstance(channels, int)
     return block if block > 1 else -(-channels // group) * group
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """How numbers are stored: C that makes one of a number `{x}`, and what padding holds."""
-
-    dtype: DType
-    convert: str
-    fill: str
-    vector: str = ""  # C that stores V numbers from `{at}` on to `{to}`, where it is one of vectors
-
-    def print(self, template: str) -> str:
-        """The template with C for each `@{number}`, and for the type OUT."""
-        found = re.sub(r"@BLOCK\{([^}]*), ([^}]*)\}", self._block, template)
-        found = re.sub(r"@\{([^}]*)\}", lambda word: self.convert.format(x=word[1]), found)
-        return found.replace("OUT", self.dtype.c)
-
-    def _block(self, word: re.Match[str]) -> str:
-        to, at = word[1], word[2]
-        if self.vector:
-            return self.vector.format(to=to, at=at)
-        return f"for (int64_t i = 0; i < BLOCK; i++) ({to})[i] = @{{({at})[i]}};"
 
 
 def stored_codes(node: Node, dot: Dot, zero: str = "0") -> Stored:
@@ -140,32 +118,12 @@ def copy_cells(
     k.write("y", padded, stored.dtype.c)
     k.dims("C CB H W", (shape.channels, blocks, shape.rows.size, shape.columns.size))
     k.dims("HP WP PT PL", (height, width, shape.rows.pad, shape.columns.pad))
-    block = block_of(x.layout)
-    words = {"FILL": stored.fill, "CELL": str(cell), "BLOCK": str(block), "IN": x.dtype.c}
-    words["REST"] = _rest(x, shape.channels, cell, is_joined=is_joined)
-    is_cut = block > 1 and cell == shape.channels and cell % block > 0
-    form = _CUT if is_cut else _JOINED if is_joined else _BLOCKED if x.layout else _PLAIN
-    if is_joined or is_cut:
-        k.dim("B", -(-shape.channels // block))
-        steps = (shape.rows.stride, shape.columns.stride) if is_picked else (1, 1)
-        k.dims("SH SW", steps)
-    text = stored.print(_HEAD + form)
-    k.body(re.sub("|".join(words), lambda word: words[word[0]], text))
+    if is_joined or is_cut(x, shape.channels, cell):
+        k.dim("B", -(-shape.channels // block_of(x.layout)))
+        k.dims("SH SW", (shape.rows.stride, shape.columns.stride) if is_picked else (1, 1))
+    k.body(copy_text(x, shape.channels, cell, stored, is_joined=is_joined))
     k.emit(grid=shape.batch * blocks * height, bytes=count * stored.dtype.itemsize)
     return Cells(padded, blocks, height, width, cell)
-
-
-def _rest(x: Value, channels: int, cell: int, *, is_joined: bool) -> str:
-    """C: zeros for channels of the last block that there are not; floats there may be infinite."""
-    block = block_of(x.layout)
-    if channels % block == 0 or not x.dtype.is_float:
-        return ""
-    low, high = ("low", "high") if is_joined else ("left", "right")
-    is_last = "b == B - 1" if is_joined else "plane % CB == CB - 1"
-    return (
-        f"for (int64_t w = {low}; {is_last} && w < {high}; w++) "
-        f"for (int64_t i = {channels % block}; i < {block}; i++) to[w * {cell} + i] = fill;"
-    )
 
 
 def picks_pixels(shape: ConvShape, block: int, cell: int) -> bool:
@@ -185,102 +143,3 @@ def steps_over_pixels(shape: ConvShape) -> bool:
 def _span(axis: Axis) -> Dim:
     """How much of a padded axis the windows cover."""
     return (axis.out - 1) * axis.stride + axis.reach
-
-
-_HEAD = """
-const OUT fill = (OUT)(FILL);
-if (SLACK > 0 && begin < end && end == ITEMS)
-    memset(y + ITEMS * WP * CELL, 0, SLACK);
-"""
-
-_BLOCKED = """
-for (int64_t item = begin; item < end; item++) {
-    const int64_t h = item % HP - PT, plane = item / HP;
-    OUT *const to = y + item * WP * CELL;
-    const int64_t left = h < 0 || h >= H ? WP : tl_min(PL, WP);
-    const int64_t right = tl_max(left, tl_min(WP, W + PL));
-    for (int64_t i = 0; i < left * CELL; i++)
-        to[i] = fill;
-    if (left < right) {
-        const IN *const from = x + ((plane * H + h) * W + left - PL) * CELL;
-        for (int64_t i = 0; i < (right - left) * CELL; i++)
-            to[left * CELL + i] = @{from[i]};
-        REST
-    }
-    for (int64_t i = right * CELL; i < WP * CELL; i++)
-        to[i] = fill;
-}
-(void)C, (void)CB;
-"""
-
-# Of several blocks side by side; weights of channels that do not exist are zero.
-_JOINED = """
-for (int64_t item = begin; item < end; item++) {
-    const int64_t h = item % HP * SH - PT, plane = item / HP, n = plane / CB;
-    const int64_t left = h < 0 || h >= H ? WP : tl_min(PL, WP);
-    const int64_t right = tl_max(left, tl_min(WP, (W - 1) / SW + 1 + PL));
-    for (int64_t part = 0; part < CELL / BLOCK; part++) {
-        const int64_t b = plane % CB * (CELL / BLOCK) + part;
-        const int64_t low = b < B ? left : WP, high = b < B ? right : WP;
-        OUT *const to = y + item * WP * CELL + part * BLOCK;
-        for (int64_t w = 0; w < low; w++)
-            for (int64_t i = 0; i < BLOCK; i++)
-                to[w * CELL + i] = fill;
-        if (low < high) {
-            const IN *const from = x + (((n * B + b) * H + h) * W + low - PL) * BLOCK;
-            for (int64_t w = 0; w < high - low; w++)
-                @BLOCK{to + (low + w) * CELL, from + w * SW * BLOCK}
-            REST
-        }
-        for (int64_t w = high; w < WP; w++)
-            for (int64_t i = 0; i < BLOCK; i++)
-                to[w * CELL + i] = fill;
-    }
-}
-(void)C;
-"""
-
-# All channels of a pixel side by side, those of the last block as many as there are.
-_CUT = """
-for (int64_t item = begin; item < end; item++) {
-    const int64_t h = item % HP * SH - PT, n = item / HP;
-    OUT *const to = y + item * WP * CELL;
-    const int64_t left = h < 0 || h >= H ? WP : tl_min(PL, WP);
-    const int64_t right = tl_max(left, tl_min(WP, (W - 1) / SW + 1 + PL));
-    for (int64_t i = 0; i < left * CELL; i++)
-        to[i] = fill;
-    for (int64_t b = 0; left < right && b < B; b++) {
-        const IN *const from = x + (((n * B + b) * H + h) * W + left - PL) * BLOCK;
-        OUT *const part = to + left * CELL + b * BLOCK;
-        if ((b + 1) * BLOCK <= CELL)
-            for (int64_t w = 0; w < right - left; w++)
-                @BLOCK{part + w * CELL, from + w * SW * BLOCK}
-        else
-            for (int64_t w = 0; w < right - left; w++)
-                for (int64_t i = 0; i < CELL % BLOCK; i++)
-                    part[w * CELL + i] = @{from[w * SW * BLOCK + i]};
-    }
-    for (int64_t i = right * CELL; i < WP * CELL; i++)
-        to[i] = fill;
-}
-(void)C, (void)CB;
-"""
-
-_PLAIN = """
-for (int64_t item = begin; item < end; item++) {
-    const int64_t h = item % HP - PT, plane = item / HP, first = plane % CB * CELL;
-    const IN *const from = x + (plane / CB * C + first) * H * W + h * W - PL;
-    OUT *const to = y + item * WP * CELL;
-    const int64_t left = h < 0 || h >= H ? WP : tl_min(PL, WP);
-    const int64_t right = tl_max(left, tl_min(WP, W + PL));
-    for (int64_t c = 0; c < CELL; c++) {
-        const int64_t low = first + c < C ? left : WP, high = first + c < C ? right : WP;
-        for (int64_t w = 0; w < low; w++)
-            to[w * CELL + c] = fill;
-        for (int64_t w = low; w < high; w++)
-            to[w * CELL + c] = @{from[c * H * W + w]};
-        for (int64_t w = high; w < WP; w++)
-            to[w * CELL + c] = fill;
-    }
-}
-"""

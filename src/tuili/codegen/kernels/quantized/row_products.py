@@ -14,9 +14,9 @@ import numpy as np
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.conv.rows import print_panels, unknown_tiles
+from tuili.codegen.kernels.quantized.copies import Stored
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.ends import Ends
-from tuili.codegen.kernels.quantized.input import Stored
 from tuili.codegen.kernels.quantized.tile import Loop, Nest, Packed, print_sums, read_panels
 from tuili.codegen.text import indent
 from tuili.ir import Node, Value
