@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuili.errors import TuiliError
+from tuili.errors import TooLarge, TuiliError
 from tuili.server.grpc.decoding import RequestDecoder
 from tuili.server.grpc.encoding import ResponseEncoder, stream_error, wrap_stream_response
 from tuili.server.grpc.frames import status_frame
+from tuili.server.grpc.methods import METHODS
 from tuili.server.grpc.schema import INFERENCE
+from tuili.server.grpc.typed import cut
+from tuili.server.grpc.varints import MOST_FIELDS
 from tuili.server.protocol.datatypes import NUMPY, encode
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
 
@@ -122,8 +125,8 @@ def test_the_id_may_stand_anywhere():
         (request(("A", "FP32", [1]), raw=[b"1234", b"1234"]), "expected 1 raw_input_contents"),
         (request(("A", "BYTES", [1]), raw=[b"\x05\0\0\0a"]), "string of length 5 but only 1 bytes"),
         (
-            request(("A", "BYTES", [1]), raw=[b"\x01\0\0\0ab"]),
-            "unexpected number of string elements 1",
+            request(("A", "BYTES", [1]), raw=[bytes(12)]),
+            "unexpected number of string elements 2 for inference input 'A' for model 'm'",
         ),
     ],
 )
@@ -262,3 +265,29 @@ def test_errors_with_halves_of_characters_can_be_told():
     (raw,) = stream_error(InferRequest("m", []), "caf\udce9", True)
     assert INFERENCE["ModelStreamInferResponse"].FromString(raw).error_message == "caf?"
     assert b"grpc-message" in status_frame(1, 13, "caf\udce9", opened=False)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Request(raw_input_contents=[b""] * (MOST_FIELDS + 1)),
+        Request(inputs=[{"name": "A", "contents": {"int_contents": [1]}}] * (MOST_FIELDS + 1)),
+        Request(outputs=[{}] * (MOST_FIELDS + 1)),
+    ],
+)
+def test_more_fields_than_any_request_has_are_not_read(message: Any):
+    with pytest.raises(TuiliError, match="more than 16384 fields"):
+        decode(message)
+    assert cut(message.SerializeToString()) is None
+
+
+def test_of_two_inputs_that_are_wrong_the_last_is_told_as_in_triton():
+    message = request(("A", "BYTES", [1]), ("B", "BYTES", [1]), raw=[b"", b""])
+    with pytest.raises(TuiliError, match="expected 1 string elements for inference input 'B'"):
+        decode(message)
+
+
+def test_settings_are_short():
+    method = METHODS["/inference.GRPCInferenceService/TraceSetting"]
+    with pytest.raises(TooLarge, match="TraceSettingRequest larger than max"):
+        method.call(None, bytes(300_000), None)  # type: ignore[arg-type]

@@ -43,7 +43,8 @@ def test_text_becomes_utf8():
         ("FP32", (1,) * 33, bytes(4), "33 dims, expected 32 at most"),
         ("BYTES", (2,), b"\0" * 7, "only 3 bytes available"),
         ("BYTES", (1,), b"\x05\0\0\0ab", "expecting string of length 5 but only 2 bytes available"),
-        ("BYTES", (1,), b"\x01\0\0\0ab", "unexpected number of string elements 1"),
+        ("BYTES", (1,), b"\x01\0\0\0ab", "expecting 4 bytes but only 1 bytes available"),
+        ("BYTES", (1,), b"\0\0\0\0" * 3, "unexpected number of string elements 2"),
         ("BYTES", (1 << 61,), b"", "got 0"),
     ],
 )

@@ -13,7 +13,7 @@ import grpc
 from tuili.errors import InternalError, Overloaded, TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
 from tuili.server.grpc.frames import PUSHBACK
-from tuili.server.grpc.inference import Done, Inference, Stream
+from tuili.server.grpc.inference import COUNTED_BYTES, Done, Inference, Stream
 from tuili.server.grpc.listener import GrpcListener
 from tuili.server.grpc.methods import INFER_PATH, STREAM_PATH, Method
 from tuili.server.grpc.service import Message
@@ -24,6 +24,7 @@ from tuili.server.listening import Listening, listen
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.messages import InferRequest, Origin
 from tuili.server.protocol.status import Told
+from tuili.server.room import Room
 from tuili.server.transports import cannot_listen, grpc_address, grpc_rules
 
 _LOG: Final = logging.getLogger("tuili.server.grpc")
@@ -84,7 +85,7 @@ class FrontInference(Inference):
         origin: Origin,
     ) -> Stream:
         """Pass a ModelStreamInfer call on."""
-        return PassedStream(self._owner, send, finish, origin)
+        return PassedStream(self._owner, self.room, send, finish, origin)
 
     def operate(
         self, method: Method, path: str, message: Buffer, origin: Origin
@@ -149,19 +150,30 @@ class Unary:
         self._task.cancel()
 
 
+class _Waiting:
+    """A request of a stream that has not been passed on yet."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: bytes) -> None:
+        self.message = message
+
+
 class PassedStream:
     """A streaming call that was passed on."""
 
     def __init__(
         self,
         owner: Owner,
+        room: Room,
         send: Callable[[list[Buffer]], None],
         finish: Callable[[TuiliError | None], None],
         origin: Origin,
     ) -> None:
+        self._room = room
         self._send = send
         self._finish = finish
-        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._messages: asyncio.Queue[_Waiting | None] = asyncio.Queue()
         self._call: Any = owner.stream(STREAM_PATH, _deadline(origin), origin)
         self._over = False
         self._tasks = [asyncio.ensure_future(self._write()), asyncio.ensure_future(self._read())]
@@ -172,8 +184,18 @@ class PassedStream:
         return self._messages.qsize() >= _MOST_WAITING
 
     def receive(self, message: Buffer) -> None:
-        """Pass the client's next request on."""
-        self._messages.put_nowait(bytes(message))
+        """Pass the client's next request on; it takes room until the owner has it."""
+        if self._over:
+            return
+        waiting = _Waiting(bytes(message))
+        try:
+            if len(message) >= COUNTED_BYTES:
+                self._room.take(waiting, len(message))
+        except TuiliError as error:
+            self._end(error)
+            self.cancel()
+        else:
+            self._messages.put_nowait(waiting)
 
     def half_close(self) -> None:
         """The client sends no more."""
@@ -185,11 +207,16 @@ class PassedStream:
         for task in self._tasks:
             task.cancel()
         self._call.cancel()
+        while not self._messages.empty():
+            self._room.leave(self._messages.get_nowait())
 
     async def _write(self) -> None:
         try:
-            while (message := await self._messages.get()) is not None:
-                await self._call.write(message)
+            while (waiting := await self._messages.get()) is not None:
+                try:
+                    await self._call.write(waiting.message)
+                finally:
+                    self._room.leave(waiting)
             await self._call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # `_read` tells why.

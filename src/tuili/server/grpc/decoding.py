@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from tuili.errors import InternalError, InvalidArgument, TuiliError
 from tuili.server.grpc.plans import Plan, PlannedInput, plan_request
 from tuili.server.grpc.schema import INFERENCE
-from tuili.server.grpc.varints import Buffer, varint
+from tuili.server.grpc.varints import MOST_FIELDS, Buffer, varint
 from tuili.server.protocol.datatypes import decode_bytes
 from tuili.server.protocol.messages import Array, InferRequest, InputTensor
 
@@ -52,13 +52,12 @@ class RequestDecoder:
         if len(raws) != plan.raw_count:
             raise InvalidArgument(_count_mismatch(plan, len(raws)))
         inputs: list[InputTensor] = []
-        index = 0
-        for item in plan.inputs:
+        # As Triton, which of two inputs that are wrong tells the last.
+        for item in reversed(plan.inputs):
             data = item.array
             misfit = item.misfit_bytes
             if item.raw:
-                start, end = raws[index]
-                index += 1
+                start, end = raws.pop()
                 if item.size in (-1, end - start):
                     data = _view(item, plan.model, message, start, end)
                 else:
@@ -66,6 +65,7 @@ class RequestDecoder:
             inputs.append(
                 InputTensor(item.name, item.datatype, item.shape, data, item.parameters, misfit)
             )
+        inputs.reverse()
         parameters = None if plan.parameters is None else plan.parameters.copy()
         request = InferRequest(plan.model, inputs, plan.version, ident, plan.outputs, parameters)
         return request, plan
@@ -93,6 +93,8 @@ def _only_raws(message: Buffer, at: int) -> list[tuple[int, int]] | None:
         size, start = varint(message, at + 1)
         at = start + size
         raws.append((start, at))
+        if len(raws) > MOST_FIELDS:
+            return None  # which `_split` tells
     return raws if at == end else None
 
 
@@ -103,7 +105,11 @@ def _split(message: Buffer) -> tuple[bytes, str, list[tuple[int, int]]]:
     raws: list[tuple[int, int]] = []
     pieces: list[tuple[int, int]] = []  # what stays, as merged ranges
     kept = 0  # start of the present range
+    fields = 0
     while at < end:
+        fields += 1
+        if fields > MOST_FIELDS:
+            raise InvalidArgument(f"a ModelInferRequest of more than {MOST_FIELDS} fields")
         tag = message[at]
         if tag not in _DELIMITED:
             raise InternalError(f"malformed ModelInferRequest: unexpected field tag {tag:#x}")

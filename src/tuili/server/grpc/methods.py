@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from tuili.errors import InternalError
+from tuili.errors import InternalError, TooLarge
 from tuili.server.dataplane import DataPlane
 from tuili.server.grpc import predict
 from tuili.server.grpc.schema import HEALTH_V1, INFERENCE, SERVING
@@ -20,6 +21,9 @@ from tuili.server.grpc.service import (
     health_check,
 )
 from tuili.server.protocol.messages import Origin
+
+_LOAD: Final = INFERENCE["RepositoryModelLoadRequest"]  # which brings files
+_MOST_SHORT_BYTES: Final = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,20 @@ class Method:
     operation: Callable[..., Message | Awaitable[Message]]
     infers: bool = False
 
+    @property
+    def most_bytes(self) -> int:
+        """Of a request: names and settings are short, and long messages hold up others."""
+        return sys.maxsize if self.infers or self.request is _LOAD else _MOST_SHORT_BYTES
+
     def call(
         self, dataplane: DataPlane, data: bytes | memoryview, origin: Origin
     ) -> Message | Awaitable[Message]:
         """The response to a serialized request, or a promise of it."""
+        if len(data) > self.most_bytes:
+            raise TooLarge(
+                f"{self.request.DESCRIPTOR.name} larger than max ({len(data)} vs."
+                f" {self.most_bytes})"
+            )
         try:
             message = self.request.FromString(bytes(data))
         except DecodeError as error:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from tuili.errors import InvalidArgument
 from tuili.server.grpc.schema import INFERENCE
-from tuili.server.grpc.varints import Buffer, varint
+from tuili.server.grpc.varints import MOST_FIELDS, Buffer, varint
 from tuili.server.protocol.messages import InputTensor
 
 _ID: Final = 0x1A  # field 3, length-delimited
@@ -86,6 +86,8 @@ def cut(message: Buffer) -> Cut | None:
                 words += (stop - start - beyond + field).to_bytes(_SIZE_BYTES, "big")
                 words += message[start:field]
                 contents.append(inside)
+                if len(contents) > MOST_FIELDS:
+                    return None
                 done = beyond
             elif tag == _ID:
                 if ident:

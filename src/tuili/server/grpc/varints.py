@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tuili.errors import InvalidArgument
 
 Buffer = bytes | bytearray | memoryview
+
+# Of a ModelInferRequest: its inputs, outputs, parameters and raw tensors together. Millions of
+# them fit into a message, and whatever looks at them holds up all other clients meanwhile.
+MOST_FIELDS: Final = 16_384
 
 
 def varint(data: Buffer, at: int) -> tuple[int, int]:

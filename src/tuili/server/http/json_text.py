@@ -21,6 +21,13 @@ _STEP[[ord("["), ord("{")]] = 1
 _STEP[[ord("]"), ord("}")]] = -1
 
 
+class TooDeep(InvalidArgument):
+    """JSON whose arrays and objects lie too deep in each other."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"JSON nesting depth exceeds maximum allowed limit ({most})")
+
+
 def parse_json(text: Buffer, limits: HttpLimits) -> Any:
     """The value of a JSON text; InvalidArgument when it is malformed, too long or too deep."""
     size, most = len(text), limits.max_json_bytes
@@ -33,7 +40,7 @@ def parse_json(text: Buffer, limits: HttpLimits) -> Any:
     data, max_depth = bytes(text).removeprefix(codecs.BOM_UTF8), limits.max_json_depth
     # Only a text with that many brackets can be that deep; nearly none has them.
     if data.count(b"[") + data.count(b"{") > max_depth and _depth(data) > max_depth:
-        raise InvalidArgument(f"JSON nesting depth exceeds maximum allowed limit ({max_depth})")
+        raise TooDeep(max_depth)
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:

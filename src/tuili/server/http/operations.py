@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from tuili.errors import InvalidArgument, Unsupported
 from tuili.server.http.call import Call
+from tuili.server.http.json_text import TooDeep
 from tuili.server.http.openapi import openapi_document
 from tuili.server.http.predict_about import (
     classify_or_regress,
@@ -105,9 +106,12 @@ def repository_index(call: Call) -> Reply:
     """Every model of the repository with its state."""
     if call.match.repository:
         raise Unsupported("'repository_name' specification is not supported")
-    ready = call.json().get("ready", False)
+    try:
+        ready = call.json().get("ready", False)
+    except TooDeep:
+        ready = None  # whatever it is, as in Triton
     if not isinstance(ready, bool):
-        raise wrong_type("ready", ready, "boolean")
+        raise InvalidArgument("Invalid value for 'ready': expected a boolean")
     return json_reply(call.dataplane.repository_index(ready))
 
 

@@ -80,11 +80,13 @@ def decode_bytes(name: str, shape: tuple[int, ...], raw: Buffer, model: str = ""
             raise InvalidArgument(_too_few(view, count, where))
         items[index] = bytes(view[at + 4 : end])
         at = end
-    if at != size:
-        found = count + _elements_in(view, at)[0]
+    if at + 4 <= size:
+        # As Triton, which stops at the first that is too many.
         raise InvalidArgument(
-            f"unexpected number of string elements {found} {where}, expecting {count}"
+            f"unexpected number of string elements {count + 1} {where}, expecting {count}"
         )
+    if at != size:
+        raise InvalidArgument(_no_length(size - at, where))
     return items.reshape(shape)
 
 
@@ -106,14 +108,18 @@ def _too_few(view: memoryview, expected: int, where: str) -> str:
     if not left:
         return f"expected {expected} string elements {where}, got {count}"
     if left < 4:
-        return (
-            f"incomplete string length indicator {where}, expecting 4 bytes but only {left} bytes "
-            "available. Please make sure the string length indicator is in one buffer."
-        )
+        return _no_length(left, where)
     size = int.from_bytes(view[at : at + 4], "little")
     return (
         f"incomplete string data {where}, expecting string of length {size} but only {left - 4} "
         "bytes available"
+    )
+
+
+def _no_length(left: int, where: str) -> str:
+    return (
+        f"incomplete string length indicator {where}, expecting 4 bytes but only {left} bytes "
+        "available. Please make sure the string length indicator is in one buffer."
     )
 
 
