@@ -10,15 +10,25 @@ from typing import Any, TypeVar
 Found = TypeVar("Found")
 
 
+Steps = Generator[None, None, Found]
+
+
+def at_once(work: Steps[Found]) -> Found:
+    """What `work` returns, without a turn for anybody else."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
 class Slices:
     """The long work of one front end, each piece of which goes on in its turn."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Generator[None, None, Any], asyncio.Future[Any]]] = deque()
 
-    def run(
-        self, work: Generator[None, None, Found], loop: asyncio.AbstractEventLoop
-    ) -> asyncio.Future[Found]:
+    def run(self, work: Steps[Found], loop: asyncio.AbstractEventLoop) -> asyncio.Future[Found]:
         """A promise of what `work` returns; to cancel it gives the work up."""
         promise: asyncio.Future[Found] = loop.create_future()
         self._waiting.append((work, promise))

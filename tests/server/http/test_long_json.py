@@ -13,11 +13,13 @@ import pytest
 
 from tests.server.http.wire import Wire
 from tuili.errors import TuiliError
-from tuili.server.http import long_json
+from tuili.server.http import long_json, long_values
 from tuili.server.http.codec import plan_request
+from tuili.server.http.json_tensors import read_long_data
 from tuili.server.http.json_text import parse_json
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_json import parse_long
+from tuili.server.http.long_values import LongArray
 from tuili.server.slices import Slices
 
 LIMITS = HttpLimits()
@@ -47,16 +49,20 @@ def outcome(read: Callable[[bytes], Any], text: bytes) -> str:
     try:
         plan = plan_request(read(text))
     except TuiliError as error:
-        return str(error)
+        # Where it is wrong is told in bytes or in lines and columns.
+        return "malformed" if "JSON" in str(error) else str(error)
     arrays = [None if each.array is None else each.array.tolist() for each in plan.inputs]
     return str((plan.id, [(each.datatype, each.shape) for each in plan.inputs], arrays))
 
 
+def by_slices(text: bytes) -> Any:
+    document = exhaust(parse_long(text, LIMITS))[0]
+    exhaust(read_long_data(document))
+    return document
+
+
 def both(text: bytes) -> tuple[str, str]:
-    return (
-        outcome(lambda given: exhaust(parse_long(given, LIMITS))[0], text),
-        outcome(lambda given: parse_json(given, LIMITS), text),
-    )
+    return outcome(by_slices, text), outcome(lambda given: parse_json(given, LIMITS), text)
 
 
 @pytest.fixture
@@ -78,9 +84,10 @@ def test_arrays_of_numbers_mean_the_same_as_read_at_once(data: bytes, kind: byte
 
 @pytest.mark.usefixtures("short_slices")
 @pytest.mark.parametrize("data", [FLAT, NESTED])
-def test_no_list_is_made_of_them(data: bytes):
+def test_no_list_is_made_of_them(monkeypatch: pytest.MonkeyPatch, data: bytes):
+    monkeypatch.setattr(long_values, "SHORT", 3)
     document, turns = exhaust(parse_long(request(data), LIMITS))
-    assert isinstance(document["inputs"][0]["data"], long_json.LongNumbers)
+    assert isinstance(document["inputs"][0]["data"], LongArray)
     assert turns > 4
 
 
@@ -92,6 +99,15 @@ def test_no_list_is_made_of_them(data: bytes):
         request(FLAT, ident=rb"\"" + FLAT),
         request(FLAT, ident=b"\\\\" + FLAT),
         request(FLAT, shape=FLAT),
+        request(b'["a","bc","d","e,f[","\\"g\\\\",\n"h"]', b"BYTES", b"[6]"),
+        request(b'[["a","bc"],["d","e,f[{"],["\\u00e9","\xc3\xa9,"]]', b"BYTES", b"[6]"),
+        request(b"[true,false,true,true,false,false]", b"BOOL", b"[6]"),
+        request(b"[true,false,true,1,false,false]", b"BOOL", b"[6]"),
+        request(b'[1,2,3,4,"5",6,7,8]', b"FP32", b"[8]"),
+        request(b"[1,2,3,null,5,6,7,8]", b"FP32", b"[8]"),
+        request(b'[1,2,{"a":[3,4,5,6,7,8]},9]', b"FP32", b"[8]"),
+        request(b'["a","b","c",1,2,3,4,5]', b"BYTES", b"[8]"),
+        request(b"[1,2,3,4,5,6,7]", shape=b"[1,1,1,1,1,1,1,1,7]"),
         request(b"[18446744073709551615,1,2,9223372036854775808]", b"UINT64", b"[4]"),
         request(b"[18446744073709551615,-1,2,9223372036854775808]", b"INT64", b"[4]"),
         request(b"[1e400,1,2,99999999999999999999999999999999999]", b"FP64", b"[4]"),
@@ -105,6 +121,15 @@ def test_no_list_is_made_of_them(data: bytes):
         b'{"inputs":' + FLAT + b"}",
         b'{"parameters":{"a":' + FLAT + b'},"inputs":[]}',
         b"[" * 100_000,
+        b'{"a":"' + b'\\"' * 100,
+        b'{"id":"a long id, without end", "inputs":[' + b"a" * 5000,
+        FLAT + b"," + FLAT,
+        b"[" + FLAT + b"],1",
+        request(FLAT) + b"]",
+        request(FLAT) + b" \n" * 50,
+        request(FLAT) + b"\x0c" * 50,
+        request(FLAT)[:-1],
+        request(FLAT)[:-2] + b"]}",
         bytes(100),
         b"",
     ],
@@ -119,11 +144,13 @@ def test_whatever_is_odd_means_what_it_always_did(text: bytes):
 def test_damaged_texts_mean_the_same_as_read_at_once(seed: int):
     rng = random.Random(seed)
     for _ in range(300):
-        text = bytearray(request(rng.choice([FLAT, NESTED])))
+        data = rng.choice([FLAT, NESTED, b'["a,b","[c]","\\"d", "e{f"]'])
+        kind = b"BYTES" if b'"' in data else b"FP32"
+        text = bytearray(request(data, kind, b"[4]" if b'"' in data else b"[16]"))
         for _ in range(rng.randint(1, 3)):
             at = rng.randrange(len(text))
             text[at : at + rng.randint(0, 2)] = bytes(
-                rng.choices(b'[],0 1.-e"{}:t', k=rng.randint(0, 2))
+                rng.choices(b'[],0 1.-e"{}:t\\\\', k=rng.randint(0, 2))
             )
         sliced, at_once = both(bytes(text))
         assert sliced == at_once, bytes(text)
@@ -162,10 +189,9 @@ def test_pieces_of_work_have_turns_of_the_loop_and_those_given_up_none():
     asyncio.run(check())
 
 
-def post(body: bytes) -> bytes:
-    return b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (
-        len(body), body,
-    )  # fmt: skip
+def post(body: bytes, path: bytes = b"/v2/models/identity/infer") -> bytes:
+    head = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    return head % (path, len(body)) + body
 
 
 def long_wire() -> Wire:
@@ -210,5 +236,75 @@ def test_a_long_text_that_is_wrong_is_refused():
             while not wire.transport.sent:  # noqa: ASYNC110 - as in `running`
                 await asyncio.sleep(0)
         assert wire.status == 400
+
+    asyncio.run(check())
+
+
+@pytest.mark.usefixtures("short_slices")
+@pytest.mark.parametrize("seed", range(40))
+def test_any_document_is_read_as_at_once(seed: int):
+    rng = random.Random(seed)
+
+    def value(depth: int) -> Any:
+        kind = rng.randrange(9 if depth else 6)
+        if kind >= 6:
+            members = [value(depth - 1) for _ in range(rng.randrange(6))]
+            if kind < 8:
+                return members
+            return {f"k,{at}]": each for at, each in enumerate(members)}
+        return [rng.randrange(-9, 1 << 40), rng.random(), None, rng.random() < 0.5,
+                'a"b\\,[', "{}é\n"][kind]  # fmt: skip
+
+    for _ in range(50):
+        document = {"a": value(5), "b": [value(4), value(4)]}
+        text = json.dumps(document, indent=rng.choice([None, 1])).encode()
+        assert as_lists(exhaust(parse_long(text, LIMITS))[0]) == document
+
+
+def as_lists(value: Any) -> Any:
+    if isinstance(value, LongArray):
+        parts = [each if isinstance(each, list) else each.tolist() for each in value.parts]
+        assert value.size == sum(map(len, parts))
+        return [as_lists(item) for part in parts for item in part]
+    if isinstance(value, dict):
+        return {key: as_lists(item) for key, item in value.items()}
+    return [as_lists(item) for item in value] if isinstance(value, list) else value
+
+
+def test_an_object_of_too_many_members_is_refused():
+    text = json.dumps(dict.fromkeys(map(str, range(40_000)), 1)).encode()
+    with pytest.raises(TuiliError, match="more than 16384 members"):
+        exhaust(parse_long(text, LIMITS))
+
+
+LONG_TEXT = b'["%b"]' % b'","'.join([b"ab"] * 100_000)
+LONG_NUMBERS = b"[%b]" % b",".join([b"1.5"] * 100_000)
+LONG_ROWS = b"[%b]" % b",".join([b'{"INPUT0":[1,2],"INPUT1":[3,4]}'] * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v2/models/identity/infer", request(LONG_TEXT, b"BYTES", b"[100000]"), 200),
+        ("/v2/models/identity/infer", request(LONG_TEXT, b"INT32", b"[100000]"), 400),
+        ("/v2/models/identity/jobs", request(LONG_TEXT, b"BYTES", b"[100000]"), 202),
+        ("/v1/models/simple:predict", b'{"instances":%b}' % LONG_ROWS, 200),
+        ("/v2/models/repeat/generate", b'{"IN":%b}' % LONG_NUMBERS, 400),
+        ("/v2/repository/index", b'{"ready":%b}' % LONG_TEXT, 400),
+        ("/v2/repository/index", b'{"ready":%b1%b}' % (b"[" * 250_000, b"]" * 250_000), 400),
+        ("/v2/trace/setting", b'{"trace_level":%b}' % LONG_TEXT, 400),
+    ],
+)
+def test_long_json_of_all_routes_is_read_slice_by_slice(path: str, body: bytes, status: int):
+    async def check() -> None:
+        wire = long_wire()
+        other = Wire(beside=wire)
+        wire.feed(post(body, path.encode()))
+        assert other.answer(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+        assert not wire.transport.sent
+        async with asyncio.timeout(10):
+            while not wire.transport.sent:  # noqa: ASYNC110 - as in `running`
+                await asyncio.sleep(0)
+        assert wire.status == status, bytes(wire.transport.sent[:300])
 
     asyncio.run(check())

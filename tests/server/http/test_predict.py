@@ -12,12 +12,17 @@ from hypothesis.extra import numpy as arrays
 
 from tests.server.http.wire import Wire
 from tuili.errors import InvalidArgument
-from tuili.server.http.predict_values import column_of, rows_of, tensor_of
+from tuili.server.http.predict_values import column_of, read_tensor, rows_of
 from tuili.server.protocol.datatypes import NUMPY
-from tuili.server.protocol.messages import OutputTensor
+from tuili.server.protocol.messages import InputTensor, OutputTensor
+from tuili.server.slices import at_once
 
 ONES = [1] * 16
 PAIR = {"INPUT0": ONES, "INPUT1": ONES}
+
+
+def tensor_of(name: str, datatype: str, value: Any) -> InputTensor:
+    return at_once(read_tensor(name, datatype, value))
 
 
 @pytest.mark.parametrize(

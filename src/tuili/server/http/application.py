@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
@@ -15,20 +15,24 @@ from tuili.server.http.compression import unpacking_of
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.generate import Generation
 from tuili.server.http.head import Head
-from tuili.server.http.inference import Inference
+from tuili.server.http.inference import Begin, Inference
 from tuili.server.http.jobs import Jobs
 from tuili.server.http.limits import HttpLimits
-from tuili.server.http.long_json import LONG_BYTES
+from tuili.server.http.long_json import LONG_BYTES, parse_long
+from tuili.server.http.long_values import forget
 from tuili.server.http.operations import OPERATIONS
 from tuili.server.http.predict import Predictions
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
 from tuili.server.http.routes import Match, RouteTable, WrongMethod
+from tuili.server.slices import Slices, Steps, at_once
 from tuili.server.unpackers import Unpackers
 from tuili.server.webhooks import Webhooks
 
 _LOG: Final = logging.getLogger("tuili.server.http")
 _Handler = Callable[[HttpConnection, Head, Match, Buffer], None]
+_Reader = Callable[[Head, Match, Buffer], Steps[Begin]]
+_Found = TypeVar("_Found")
 
 
 class Application:
@@ -50,13 +54,14 @@ class Application:
         self._jobs = Jobs(dataplane, self._inference, self._refusals, webhooks or Webhooks(()))
         self._predictions = Predictions(dataplane, limits, self._refusals)
         # What reads a model's metadata before it asks the model: on demand it is loaded first.
-        self._on_models: dict[str, _Handler] = {
-            "infer": self._inference.infer,
-            "job_submit": self._jobs.answer,
-            "generate": self._generation.generate,
-            "generate_stream": self._generation.generate,
-            "predict": self._predictions.predict,
+        self._on_models: dict[str, tuple[_Handler, _Reader]] = {
+            "infer": (self._inference.infer, self._inference.begin),
+            "job_submit": (self._jobs.answer, self._jobs.begin),
+            "generate": (self._generation.generate, self._generation.begin),
+            "generate_stream": (self._generation.generate, self._generation.begin),
+            "predict": (self._predictions.predict, self._predictions.begin),
         }
+        self._slices = Slices()
         self._unpackers = Unpackers()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -87,48 +92,39 @@ class Application:
             found = self._unpackers.unpack(unpacking, connection.claim, connection.loop)
             if isinstance(found, asyncio.Future):
                 connection.work = found
-                waiting = self._wait(connection, head, match, found)
-                self._keep(self._later(connection, head, waiting))
+                then = partial(self._begin, connection, head, match)
+                self._keep(self._later(connection, head, _wait(connection, found, then)))
                 return
             body = found
         self._begin(connection, head, match, body)
 
-    async def _wait(
-        self, connection: HttpConnection, head: Head, match: Match, waiting: Awaitable[Buffer]
-    ) -> None:
-        body = await waiting
-        connection.work = None
-        if not connection.closed:
-            self._begin(connection, head, match, body)
-
     def _begin(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
-        if match.operation == "infer" and head.json_length != 0:
-            if len(body) < LONG_BYTES or not self._infer_long(connection, head, match, body):
+        operation = match.operation
+        if operation == "infer" and head.json_length != 0:
+            if len(body) < LONG_BYTES or self._inference.json_length(head, body) < LONG_BYTES:
                 self._inference.infer(connection, head, match, body)
-        elif match.operation in self._on_models:
+            else:
+                self._read_long(self._inference.begin, connection, head, match, body)
+        elif operation in self._on_models:
             self._once_live(connection, head, match, body)
-        elif self._jobs.handles(match.operation):
+        elif self._jobs.handles(operation):
             self._jobs.answer(connection, head, match, body)
+        elif len(body) < LONG_BYTES:
+            self._operate(head, match, body, None, connection)
         else:
-            self._operate(connection, head, match, body)
+            self._read_long(self._begin_operation, connection, head, match, body)
 
-    def _infer_long(
-        self, connection: HttpConnection, head: Head, match: Match, body: Buffer
-    ) -> bool:
-        """Answer a request with much JSON; false where it is not much."""
-        found = self._inference.begin_long(connection, head, match, body)
-        if found is None:
-            return False
-
-        async def infer() -> None:
-            document = await found
-            connection.work = None
-            if not connection.closed:
-                self._inference.infer_long(connection, head, match, body, document)
-
-        connection.work = found
-        self._keep(self._later(connection, head, infer()))
-        return True
+    def _read_long(
+        self, read: _Reader, connection: HttpConnection, head: Head, match: Match, body: Buffer
+    ) -> None:
+        """Answer a request with much JSON, once that is read slice by slice."""
+        loop, work = connection.loop, read(head, match, body)
+        if loop is None:
+            at_once(work)(connection)
+            return
+        found = connection.work = self._slices.run(work, loop)
+        then = _wait(connection, found, lambda begin: begin(connection))
+        self._keep(self._later(connection, head, then))
 
     def foresee(self, head: Head) -> Reply | None:
         """The refusal of a request whatever its body says; None where that is to be read."""
@@ -155,15 +151,27 @@ class Application:
     def _once_live(
         self, connection: HttpConnection, head: Head, match: Match, body: Buffer
     ) -> None:
-        handler = self._on_models[match.operation]
+        whole, by_slices = self._on_models[match.operation]
+        handler = whole if len(body) < LONG_BYTES else partial(self._read_long, by_slices)
         begun = self._dataplane.when_live(
             match.model, partial(handler, connection, head, match, body)
         )
         if begun is not None:
             self._keep(self._later(connection, head, begun))
 
-    def _operate(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
-        call = Call(self._dataplane, head, match, body, self._limits)
+    def _begin_operation(self, head: Head, match: Match, body: Buffer) -> Steps[Begin]:
+        try:
+            document = yield from parse_long(body, self._limits)
+        except TuiliError as error:
+            document = error  # which the operation may know better
+        if isinstance(document, dict):
+            yield from forget(document)  # it is only told that there are long arrays
+        return partial(self._operate, head, match, body, document)
+
+    def _operate(
+        self, head: Head, match: Match, body: Buffer, document: Any, connection: HttpConnection
+    ) -> None:
+        call = Call(self._dataplane, head, match, body, self._limits, document)
         result = OPERATIONS[match.operation](call)
         if head.method != "GET":
             result = self._dataplane.known(result)
@@ -193,3 +201,13 @@ class Application:
     def _own_bug(self, connection: HttpConnection, head: Head) -> None:
         _LOG.exception("%s %r failed", head.method, head.target)
         connection.reply(error_reply(500, "internal error; the server's log has the details"))
+
+
+async def _wait(
+    connection: HttpConnection, promise: Awaitable[_Found], then: Callable[[_Found], None]
+) -> None:
+    """Go on with what was promised, unless the client has gone."""
+    found = await promise
+    connection.work = None
+    if not connection.closed:
+        then(found)

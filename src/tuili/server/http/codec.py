@@ -19,6 +19,7 @@ from tuili.server.http.infer_reply import Form
 from tuili.server.http.json_tensors import array_from_json
 from tuili.server.http.json_text import parse_json
 from tuili.server.http.limits import HttpLimits
+from tuili.server.http.long_values import SHORT, LongArray
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import Buffer
 from tuili.server.protocol.datatypes import NUMPY, decode_bytes, element_count
@@ -169,7 +170,12 @@ def _member(owner: dict[str, Any], key: str) -> Any:
 
 
 def _array(owner: dict[str, Any], key: str) -> list[Any]:
-    value = _member(owner, key)
+    return _list(key, _member(owner, key))
+
+
+def _list(key: str, value: Any) -> list[Any]:
+    if isinstance(value, LongArray):
+        raise InvalidArgument(f"'{key}' has {value.size} elements, expected {SHORT} at most")
     if not isinstance(value, list):
         raise JsonMistake(f"Unable to parse '{key}': attempt to access JSON non-array as array")
     return value
@@ -288,12 +294,10 @@ def _request_parameters(value: Any) -> tuple[Parameters | None, bool]:
 def _plan_outputs(value: Any) -> tuple[list[RequestedOutput] | None, dict[str, bool]]:
     if value is None:
         return None, {}
-    if not isinstance(value, list):
-        raise JsonMistake("Unable to parse 'outputs': attempt to access JSON non-array as array")
     outputs: list[RequestedOutput] = []
     binary: dict[str, bool] = {}
     seen: set[str] = set()
-    for entry in value:
+    for entry in _list("outputs", value):
         if not isinstance(entry, dict):
             raise JsonMistake("Unable to parse 'outputs': attempt to get members for non-object")
         name = _string(entry, "name")

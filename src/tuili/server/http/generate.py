@@ -8,14 +8,18 @@ from tuili.errors import InternalError, InvalidArgument, TuiliError, Unavailable
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head
-from tuili.server.http.json_tensors import array_from_json, json_from_array
+from tuili.server.http.inference import Begin
+from tuili.server.http.json_tensors import json_from_array, read_array
 from tuili.server.http.json_text import dump_json, parse_json, repeated_keys
 from tuili.server.http.limits import HttpLimits
+from tuili.server.http.long_json import parse_long
+from tuili.server.http.long_values import LongArray
 from tuili.server.http.refusals import JsonMistake, Refusals
 from tuili.server.http.reply import EVENTS, Buffer, Reply, error_event, event_of
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor, Parameters
 from tuili.server.protocol.parameters import check_parameter
+from tuili.server.slices import Steps, at_once
 
 
 class Generation:
@@ -28,13 +32,28 @@ class Generation:
 
     def generate(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         """Start to answer one request."""
-        metadata = self._dataplane.model_metadata(match.model, match.version)
         document = parse_json(body, self._limits)
+        if isinstance(document, dict):
+            for key in repeated_keys(body):
+                raise InvalidArgument(f"input '{key}' already exists in request")
+        self._submit(connection, match, at_once(self._read(match, document)))
+
+    def begin(self, head: Head, match: Match, body: Buffer) -> Steps[Begin]:
+        """As `generate`, of a long text: what is to be done once it is read.
+
+        Of keys that come twice the last one counts, as for most readers of JSON.
+        """
+        document = yield from parse_long(body, self._limits)
+        request = yield from self._read(match, document)
+        return lambda connection: self._submit(connection, match, request)
+
+    def _read(self, match: Match, document: Any) -> Steps[InferRequest]:
+        metadata = self._dataplane.model_metadata(match.model, match.version)
         if not isinstance(document, dict):
             raise JsonMistake("the request JSON must be an object")
-        for key in repeated_keys(body):
-            raise InvalidArgument(f"input '{key}' already exists in request")
-        request = request_from_keys(document, metadata["inputs"], match)
+        return (yield from request_from_keys(document, metadata["inputs"], match))
+
+    def _submit(self, connection: HttpConnection, match: Match, request: InferRequest) -> None:
         request.origin = connection
         streaming = match.operation == "generate_stream"
         kind = _Stream if streaming else _Single
@@ -46,7 +65,7 @@ class Generation:
 
 def request_from_keys(
     document: dict[str, Any], inputs: list[dict[str, Any]], match: Match
-) -> InferRequest:
+) -> Steps[InferRequest]:
     """Keys named like an input become tensors; the others, and `parameters`, are parameters."""
     known = {str(item["name"]): item for item in inputs}
     ident = document.get("id", "")
@@ -62,9 +81,9 @@ def request_from_keys(
         raise InvalidArgument("Expected JSON object for keyword: 'parameters'")
     tensors: list[InputTensor] = []
     parameters: Parameters = {}
-    _sort_keys(keys, known, tensors, parameters)
+    yield from _sort_keys(keys, known, tensors, parameters)
     try:
-        _sort_keys(nested, known, tensors, parameters)
+        yield from _sort_keys(nested, known, tensors, parameters)
     except InvalidArgument as error:
         raise InvalidArgument(f"Converting keyword: 'parameters': {error}") from error
     return InferRequest(match.model, tensors, match.version, ident, None, parameters or None)
@@ -75,22 +94,24 @@ def _sort_keys(
     known: dict[str, dict[str, Any]],
     tensors: list[InputTensor],
     parameters: Parameters,
-) -> None:
+) -> Steps[None]:
     """Put every key where it belongs."""
     for key, value in keys.items():
         if key in known:
-            tensors.append(_tensor(known[key], value))
+            tensors.append((yield from _tensor(known[key], value)))
         else:
             check_parameter(key, value)
             parameters[key] = value
 
 
-def _tensor(metadata: dict[str, Any], value: Any) -> InputTensor:
+def _tensor(metadata: dict[str, Any], value: Any) -> Steps[InputTensor]:
     """A tensor from a scalar or a flat array, its shape fitted to the model's."""
     name, datatype = str(metadata["name"]), str(metadata["datatype"])
-    data = value if isinstance(value, list) else [value]
-    shape = _fit_shape(name, [int(dim) for dim in metadata["shape"]], len(data))
-    return InputTensor(name, datatype, shape, array_from_json(name, datatype, shape, data))
+    data = value if isinstance(value, list | LongArray) else [value]
+    count = data.size if isinstance(data, LongArray) else len(data)
+    shape = _fit_shape(name, [int(dim) for dim in metadata["shape"]], count)
+    array = yield from read_array(name, datatype, shape, data)
+    return InputTensor(name, datatype, shape, array)
 
 
 def _fit_shape(name: str, dims: list[int], count: int) -> tuple[int, ...]:

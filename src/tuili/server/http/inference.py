@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -23,17 +23,20 @@ from tuili.server.http.infer_reply import (
     encode_body,
     variant_headers,
 )
+from tuili.server.http.json_tensors import read_long_data
 from tuili.server.http.limits import HttpLimits
-from tuili.server.http.long_json import LONG_BYTES, parse_long
+from tuili.server.http.long_json import parse_long
+from tuili.server.http.long_values import forget
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import JSON, OCTETS, Buffer, Reply, error_reply
 from tuili.server.http.routes import Match
 from tuili.server.protocol.datatypes import NUMPY, decode, element_count
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
-from tuili.server.slices import Slices
+from tuili.server.slices import Steps
 
 _LOG: Final = logging.getLogger("tuili.server.http")
 _COMPRESS_ABOVE: Final = 1024
+Begin = Callable[[HttpConnection], None]
 _RAW: Final = Plan([], 0, "", None, None, ALL_BINARY, constant=True)
 
 
@@ -47,7 +50,6 @@ class Inference:
         self._desk = ExpressDesk(dataplane, limits)
         self._decoder = InferDecoder(limits)
         self._encoder = ReplyEncoder()
-        self._slices = Slices()
 
     def infer(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         """Answer one request; TuiliError when it is refused before it reaches the data plane."""
@@ -59,23 +61,11 @@ class Inference:
             self._desk.learn(head, match, body, request, plan, answer.reply)
         self._submit(connection, request, answer)
 
-    def begin_long(
-        self, connection: HttpConnection, head: Head, match: Match, body: Buffer
-    ) -> asyncio.Future[Any] | None:
-        """A promise of what a long JSON text says, for `infer_long`; None where it is not long."""
-        length, loop = self._json_length(head, body), connection.loop
-        if length < LONG_BYTES or loop is None:
-            return None
-        return self._slices.run(parse_long(memoryview(body)[:length], self._limits), loop)
-
-    def infer_long(
-        self, connection: HttpConnection, head: Head, match: Match, body: Buffer, document: Any
-    ) -> None:
-        """As `infer`, of a request whose JSON was read."""
-        version, length = match.version or match.label, self._json_length(head, body)
-        plan = plan_request(document)
-        request, _ = self._decoder.planned(plan, body, length, match.model, version)
-        self._submit(connection, request, _Answer(self._encoder, plan.form, self._refusals))
+    def begin(self, head: Head, match: Match, body: Buffer) -> Steps[Begin]:
+        """As `infer`, of a request whose JSON is long: what is to be done once it is read."""
+        request, plan = yield from self.read_long(head, match, body)
+        answer = _Answer(self._encoder, plan.form, self._refusals)
+        return lambda connection: self._submit(connection, request, answer)
 
     def _submit(self, connection: HttpConnection, request: InferRequest, answer: _Answer) -> None:
         request.origin = connection
@@ -85,13 +75,28 @@ class Inference:
 
     def read(self, head: Head, match: Match, body: Buffer) -> tuple[InferRequest, Plan]:
         """The request in a body, and how its answer is to be written."""
-        json_length = self._json_length(head, body)
+        json_length = self.json_length(head, body)
         if json_length or head.json_length is None:
             version = match.version or match.label
             return self._decoder.decode(body, json_length, match.model, version)
         return self._raw_request(match, body), _RAW
 
-    def _json_length(self, head: Head, body: Buffer) -> int:
+    def read_long(self, head: Head, match: Match, body: Buffer) -> Steps[tuple[InferRequest, Plan]]:
+        """As `read`, with turns for others."""
+        length = self.json_length(head, body)
+        if not length and head.json_length is not None:
+            return self.read(head, match, body)
+        document = yield from parse_long(memoryview(body)[:length], self._limits)
+        yield from read_long_data(document)
+        try:
+            plan = plan_request(document)
+        except InvalidArgument:
+            yield from forget(document)
+            raise
+        version = match.version or match.label
+        return self._decoder.planned(plan, body, length, match.model, version)
+
+    def json_length(self, head: Head, body: Buffer) -> int:
         """How much of a body is JSON."""
         json_length = head.json_length
         if json_length is None:

@@ -10,15 +10,17 @@ from typing import Any, Final
 
 from tuili.errors import NotFound, TuiliError
 from tuili.server.dataplane import DataPlane
+from tuili.server.http.codec import Plan
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head
 from tuili.server.http.infer_reply import encode_body
-from tuili.server.http.inference import Inference
+from tuili.server.http.inference import Begin, Inference
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import OCTETS, Buffer, Reply, error_reply, json_reply
 from tuili.server.http.routes import Match
-from tuili.server.protocol.messages import InferResponse
+from tuili.server.protocol.messages import InferRequest, InferResponse
 from tuili.server.scheduling.jobs import Job, JobStore
+from tuili.server.slices import Steps
 from tuili.server.webhooks import Webhooks
 
 _LOG: Final = logging.getLogger("tuili.server.http")
@@ -56,7 +58,18 @@ class Jobs:
         """Answer one request about jobs; TuiliError where it is refused."""
         connection.reply(self._routes[match.operation](head, match, body))
 
-    def _submit(self, head: Head, match: Match, body: Buffer) -> Reply:
+    def begin(self, head: Head, match: Match, body: Buffer) -> Steps[Begin]:
+        """As `answer`, of a request whose JSON is long: what is to be done once it is read."""
+        asked = yield from self._inference.read_long(head, match, bytes(body))
+        return lambda connection: connection.reply(self._submit(head, match, body, asked))
+
+    def _submit(
+        self,
+        head: Head,
+        match: Match,
+        body: Buffer,
+        asked: tuple[InferRequest, Plan] | None = None,
+    ) -> Reply:
         now = time.monotonic()
         key = _header(head, b"idempotency-key")
         url = _header(head, b"tuili-webhook")
@@ -65,7 +78,7 @@ class Jobs:
         job = self._store.known(key, match.model, now)
         if job is None:
             # A copy: the connection reuses its buffer for the next request.
-            request, plan = self._inference.read(head, match, bytes(body))
+            request, plan = asked or self._inference.read(head, match, bytes(body))
             job = self._store.add(uuid.uuid4().hex, match.model, now, key)
 
             def answered(answer: InferResponse | TuiliError, job: Job = job) -> None:

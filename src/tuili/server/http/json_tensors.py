@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 
 from tuili.errors import InvalidArgument
+from tuili.server.http.long_values import LongArray, flatten, packed
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, element_count
 from tuili.server.protocol.messages import Array
+from tuili.server.slices import Steps, at_once
 
 # What NumPy may have made of the JSON values of a datatype of this kind.
 _ACCEPTED: Final = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}
@@ -24,21 +25,13 @@ _MISTAKES: Final = {
 }
 
 
-class LongNumbers:
-    """What stands for a long array of numbers, nested or not: the numbers, in row-major order."""
-
-    def __init__(self, parts: list[Array]) -> None:
-        self.parts = parts
-
-    def array(self, name: str, datatype: str) -> Array:
-        """All of them."""
-        if datatype == "BYTES":
-            raise JsonMistake(_wrong_type(name, datatype))
-        return np.concatenate([_cast(name, datatype, part, part) for part in self.parts])
-
-
 def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Array:
     """The array of a JSON tensor, flat or nested, in row-major order."""
+    return at_once(read_array(name, datatype, shape, data))
+
+
+def read_array(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Steps[Array]:
+    """The same, with turns for others while a long array is read."""
     if datatype in RAW_ONLY:
         raise InvalidArgument(
             f"receiving {datatype} data via JSON is not supported. Please use the binary data"
@@ -46,14 +39,7 @@ def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any)
         )
     if datatype not in NUMPY:
         raise InvalidArgument(f"invalid datatype for input {name}")
-    if isinstance(data, LongNumbers):
-        array = data.array(name, datatype)
-    elif not isinstance(data, list):
-        raise JsonMistake("Unable to parse 'data': attempt to access JSON non-array as array")
-    elif datatype == "BYTES":
-        array = _text_array(name, data)
-    else:
-        array = _number_array(name, datatype, data)
+    array = data if isinstance(data, np.ndarray) else (yield from _read_flat(name, datatype, data))
     count = element_count(shape)
     if array.size != count:
         raise JsonMistake(
@@ -63,13 +49,62 @@ def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any)
     return array.reshape(shape)
 
 
-def _number_array(name: str, datatype: str, data: list[Any]) -> Array:
+def _read_flat(name: str, datatype: str, data: Any) -> Steps[Array]:
+    """The values of a tensor."""
+    if isinstance(data, list):
+        return _values(name, datatype, data)
+    if not isinstance(data, LongArray):
+        raise JsonMistake("Unable to parse 'data': attempt to access JSON non-array as array")
+    parts: list[Array] = []
     try:
-        found = np.array(data)
-    except (ValueError, OverflowError):
-        # Ragged nesting: only the row-major order counts, so flatten it.
-        found = np.array(list(flatten(data)))
-    return _cast(name, datatype, found, data)
+        for leaf in data.leaves():
+            parts.append(_values(name, datatype, leaf))
+            yield
+    except JsonMistake:
+        yield from data.forget()
+        raise
+    return (yield from joined(parts, NUMPY[datatype]))
+
+
+def read_long_data(document: Any) -> Steps[None]:
+    """Put arrays where an inference request has long arrays for data."""
+    inputs = document.get("inputs") if isinstance(document, dict) else None
+    for entry in inputs if isinstance(inputs, list) else ():
+        data = entry.get("data") if isinstance(entry, dict) else None
+        if isinstance(data, LongArray):
+            name, datatype = entry.get("name"), entry.get("datatype")
+            if isinstance(name, str) and datatype in NUMPY and datatype not in RAW_ONLY:
+                entry["data"] = yield from _read_flat(name, datatype, data)
+
+
+def joined(parts: list[Array], dtype: np.dtype[Any]) -> Steps[Array]:
+    """Flat arrays one after the other."""
+    found = np.empty(sum(map(len, parts)), dtype)
+    at = 0
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        found[at : at + len(part)] = part
+        at += len(part)
+        yield
+    return found
+
+
+def _values(name: str, datatype: str, data: list[Any] | Array) -> Array:
+    """Some values of a tensor."""
+    if isinstance(data, np.ndarray):
+        if datatype == "BYTES" and data.size:
+            raise JsonMistake(_wrong_type(name, datatype))
+        return _cast(name, datatype, data, data)
+    if datatype == "BYTES":
+        return _text_array(name, data)
+    found = packed(data)
+    if found is None:
+        flat = list(flatten(data))
+        found = packed(flat)
+        if found is None:
+            return _wide_integers(name, datatype, flat)
+    return _cast(name, datatype, found.reshape(-1), data)
 
 
 def _cast(name: str, datatype: str, found: Array, data: Any) -> Array:
@@ -114,22 +149,12 @@ def _out_of_range(name: str, datatype: str) -> str:
 
 
 def _text_array(name: str, data: list[Any]) -> Array:
-    flat = data if all(type(item) is str for item in data) else list(flatten(data))
+    flat = data if set(map(type, data)) <= {str} else list(flatten(data))
+    if not set(map(type, flat)) <= {str}:
+        raise JsonMistake(_wrong_type(name, "BYTES"))
     array = np.empty(len(flat), object)
-    for index, item in enumerate(flat):
-        if not isinstance(item, str):
-            raise JsonMistake(_wrong_type(name, "BYTES"))
-        array[index] = item.encode("utf-8", "surrogatepass")
+    array[:] = [item.encode("utf-8", "surrogatepass") for item in flat]
     return array
-
-
-def flatten(data: Any) -> Iterator[Any]:
-    """The values of nested lists, in row-major order."""
-    for item in data:
-        if isinstance(item, list):
-            yield from flatten(item)  # the JSON depth limit bounds this recursion
-        else:
-            yield item
 
 
 def json_from_array(name: str, datatype: str, array: Array) -> tuple[Any, bool]:

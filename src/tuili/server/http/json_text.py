@@ -16,26 +16,35 @@ from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import Buffer
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_STEP: Final = np.zeros(256, np.int8)
-_STEP[[ord("["), ord("{")]] = 1
-_STEP[[ord("]"), ord("}")]] = -1
+STEP: Final = np.zeros(256, np.int8)  # by which a byte leads deeper
+STEP[[ord("["), ord("{")]] = 1
+STEP[[ord("]"), ord("}")]] = -1
 
 
-class TooDeep(InvalidArgument):
+class NotPlain(InvalidArgument):
+    """JSON of a form that nobody writes who wants something simple."""
+
+
+class TooDeep(NotPlain):
     """JSON whose arrays and objects lie too deep in each other."""
 
     def __init__(self, most: int) -> None:
         super().__init__(f"JSON nesting depth exceeds maximum allowed limit ({most})")
 
 
-def parse_json(text: Buffer, limits: HttpLimits) -> Any:
-    """The value of a JSON text; InvalidArgument when it is malformed, too long or too deep."""
-    size, most = len(text), limits.max_json_bytes
+def check_size(size: int, limits: HttpLimits) -> None:
+    """Refuse a JSON text that is longer than it may be."""
+    most = limits.max_json_bytes
     if size > most:
         raise InvalidArgument(
             f"request JSON size of {size} bytes exceeds the maximum allowed input size of {most}"
             " bytes. Use --http-max-input-size to increase the limit."
         )
+
+
+def parse_json(text: Buffer, limits: HttpLimits) -> Any:
+    """The value of a JSON text; InvalidArgument when it is malformed, too long or too deep."""
+    check_size(len(text), limits)
     # RFC 8259 section 8.1 lets a reader disregard the mark that some editors begin a file with.
     data, max_depth = bytes(text).removeprefix(codecs.BOM_UTF8), limits.max_json_depth
     # Only a text with that many brackets can be that deep; nearly none has them.
@@ -76,7 +85,7 @@ def repeated_keys(text: Buffer) -> list[str]:
 
 def _depth(data: bytes) -> int:
     """How deep the brackets outside strings nest."""
-    steps = _STEP[np.frombuffer(_STRINGS.sub(b"", data), np.uint8)]
+    steps = STEP[np.frombuffer(_STRINGS.sub(b"", data), np.uint8)]
     return int(steps.cumsum(dtype=np.int64).max(initial=0))
 
 

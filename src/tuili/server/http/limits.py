@@ -16,6 +16,7 @@ class HttpLimits:
     max_body_bytes: int = 1 << 30
     max_json_bytes: int = 64 << 20  # JSON text, and what a compressed body may grow to
     max_json_depth: int = 100
+    max_json_members: int = 16_384  # of an object in a long text
     max_chunks: int = 65_536
     max_connections: int = 16_384
     head_timeout_s: float = 15.0

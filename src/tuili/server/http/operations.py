@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from tuili.errors import InvalidArgument, Unsupported
 from tuili.server.http.call import Call
-from tuili.server.http.json_text import TooDeep
+from tuili.server.http.json_text import NotPlain
 from tuili.server.http.openapi import openapi_document
 from tuili.server.http.predict_about import (
     classify_or_regress,
@@ -108,7 +108,7 @@ def repository_index(call: Call) -> Reply:
         raise Unsupported("'repository_name' specification is not supported")
     try:
         ready = call.json().get("ready", False)
-    except TooDeep:
+    except NotPlain:
         ready = None  # whatever it is, as in Triton
     if not isinstance(ready, bool):
         raise InvalidArgument("Invalid value for 'ready': expected a boolean")

@@ -16,13 +16,17 @@ from tuili.server.dataplane import DataPlane
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head
 from tuili.server.http.infer_reply import variant_headers
+from tuili.server.http.inference import Begin
 from tuili.server.http.json_text import dump_json, parse_json
 from tuili.server.http.limits import HttpLimits
-from tuili.server.http.predict_values import BASE64, column_of, rows_of, tensor_of
+from tuili.server.http.long_json import parse_long
+from tuili.server.http.long_values import LongArray
+from tuili.server.http.predict_values import BASE64, column_of, read_tensor, rows_of
 from tuili.server.http.refusals import JsonMistake, Refusals
 from tuili.server.http.reply import JSON, Buffer, Reply, error_reply
 from tuili.server.http.routes import Match
-from tuili.server.protocol.messages import InferRequest, InferResponse
+from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
+from tuili.server.slices import Steps, at_once
 from tuili.server.tensorflow_serving import check_signature
 
 _LOG: Final = logging.getLogger("tuili.server.http")
@@ -47,21 +51,34 @@ class Predictions:
 
     def predict(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         """Start to answer one request; TuiliError when it is refused before it is submitted."""
+        at_once(self._read(match, parse_json(body, self._limits)))(connection)
+
+    def begin(self, head: Head, match: Match, body: Buffer) -> Steps[Begin]:
+        """As `predict`, of a long text: what is to be done once it is read."""
+        document = yield from parse_long(body, self._limits)
+        return (yield from self._read(match, document))
+
+    def _read(self, match: Match, document: Any) -> Steps[Begin]:
         version = match.version or match.label
         metadata = self._dataplane.model_metadata(match.model, version)
         inputs = {str(item["name"]): str(item["datatype"]) for item in metadata["inputs"]}
-        asked = read(parse_json(body, self._limits), list(inputs))
-        tensors = [tensor_of(name, inputs[name], value) for name, value in asked.columns.items()]
+        asked = yield from read(document, list(inputs))
+        tensors: list[InputTensor] = []
+        for name, value in asked.columns.items():
+            tensors.append((yield from read_tensor(name, inputs[name], value)))
         request = InferRequest(match.model, tensors, version)
-        request.origin = connection
         writer = by_columns if asked.rows is None else partial(by_rows, asked.rows)
+        return lambda connection: self._submit(connection, request, writer)
+
+    def _submit(self, connection: HttpConnection, request: InferRequest, writer: Writer) -> None:
+        request.origin = connection
         answer = _Answer(connection, writer, self._refusals)
         ticket = self._dataplane.submit(request, answer.reply)
         if not answer.done:
             connection.work = ticket
 
 
-def read(document: Any, inputs: list[str]) -> Asked:
+def read(document: Any, inputs: list[str]) -> Steps[Asked]:
     """What a request asks of a model with these inputs."""
     if not isinstance(document, dict):
         raise JsonMistake("the request JSON must be an object with 'instances' or 'inputs'")
@@ -75,9 +92,10 @@ def read(document: Any, inputs: list[str]) -> Asked:
     value = document[given[0]]
     if given[0] == "inputs":
         return Asked(_columns(value, inputs), None)
-    if not isinstance(value, list) or not value:
+    if not value or not isinstance(value, list | LongArray):
         raise JsonMistake("'instances' must be a list of at least one row")
-    return Asked(_columns_of_rows(value, inputs), len(value))
+    columns = yield from _columns_of_rows(value, inputs)
+    return Asked(columns, value.size if isinstance(value, LongArray) else len(value))
 
 
 def _columns(value: Any, inputs: list[str]) -> dict[str, Any]:
@@ -87,18 +105,26 @@ def _columns(value: Any, inputs: list[str]) -> dict[str, Any]:
     return {_only(inputs, "inputs"): value}
 
 
-def _columns_of_rows(rows: list[Any], inputs: list[str]) -> dict[str, Any]:
-    first = rows[0]
+def _columns_of_rows(rows: list[Any] | LongArray, inputs: list[str]) -> Steps[dict[str, Any]]:
+    parts = rows.parts if isinstance(rows, LongArray) else [rows]
+    first = parts[0][0]
     if not isinstance(first, dict) or BASE64 in first:
         return {_only(inputs, "instances"): rows}
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict) or row.keys() != first.keys():
-            found = sorted(row) if isinstance(row, dict) else type(row).__name__
-            raise InvalidArgument(
-                f"instances[{index}]: expected an object with the keys of the first row, "
-                f"{sorted(first)}, found {found}"
-            )
-    return {_known(name, inputs, "instances"): [row[name] for row in rows] for name in first}
+    columns = {_known(name, inputs, "instances"): LongArray() for name in first}
+    index = 0
+    for part in parts:
+        for row in part:
+            if not isinstance(row, dict) or row.keys() != first.keys():
+                found = sorted(row) if isinstance(row, dict) else type(row).__name__
+                raise InvalidArgument(
+                    f"instances[{index}]: expected an object with the keys of the first row, "
+                    f"{sorted(first)}, found {found}"
+                )
+            index += 1
+        for name, column in columns.items():
+            column.add([row[name] for row in part])
+        yield
+    return columns
 
 
 def _known(name: str, inputs: list[str], where: str) -> str:

@@ -9,10 +9,12 @@ from typing import Any, Final
 import numpy as np
 
 from tuili.errors import InvalidArgument
-from tuili.server.http.json_tensors import array_from_json, flatten
+from tuili.server.http.json_tensors import joined, read_array
+from tuili.server.http.long_values import LongArray, flatten
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, element_count
 from tuili.server.protocol.messages import Array, InputTensor, OutputTensor
+from tuili.server.slices import Steps
 
 # The key of an object that stands for bytes which are no text.
 BASE64: Final = "b64"
@@ -21,40 +23,72 @@ _BYTES_SUFFIX: Final = "_bytes"
 _F32: Final = "FP32"
 
 
-def tensor_of(name: str, datatype: str, value: Any) -> InputTensor:
-    """An input of a model from a scalar or nested lists."""
-    shape = _shape_of(name, value)
+def read_tensor(name: str, datatype: str, value: Any) -> Steps[InputTensor]:
+    """An input of a model from a scalar or nested lists, with turns for others between parts."""
+    data = value if isinstance(value, list | LongArray) else [value]
+    shape = (yield from _shape_of(name, data)) if data is value else ()
     try:
         element_count(shape)
     except InvalidArgument as error:
         raise InvalidArgument(f"input '{name}': {error}") from None
-    data = value if isinstance(value, list) else [value]
     if datatype == "BYTES":
-        array = np.empty(shape, object)
-        array.reshape(-1)[:] = [_bytes_of(name, item) for item in flatten(data)]
+        parts: list[Array] = []
+        for leaf in data.leaves() if isinstance(data, LongArray) else [flatten(data)]:
+            items = [_bytes_of(name, item) for item in leaf]
+            parts.append(np.empty(len(items), object))
+            parts[-1][:] = items
+            yield
+        array = (yield from joined(parts, NUMPY[datatype])).reshape(shape)
     elif datatype in RAW_ONLY:
-        array = array_from_json(name, _F32, shape, data).astype(NUMPY[datatype])
+        array = yield from read_array(name, _F32, shape, data)
+        array = array.astype(NUMPY[datatype])
     else:
-        array = array_from_json(name, datatype, shape, data)
+        array = yield from read_array(name, datatype, shape, data)
     return InputTensor(name, datatype, shape, array)
 
 
-def _shape_of(name: str, value: Any) -> tuple[int, ...]:
+def _shape_of(name: str, data: list[Any] | LongArray, depth: int = 0) -> Steps[tuple[int, ...]]:
     """The lengths of nested lists, which must be the same all over a level."""
+    if isinstance(data, list):
+        return _shape_of_lists(name, data, depth)
+    inner: set[tuple[int, ...]] = set()
+    for part in data.parts:
+        if isinstance(part, np.ndarray):
+            inner.add(part.shape[1:])
+        elif any(isinstance(item, LongArray) for item in part):
+            for item in part:
+                is_long = isinstance(item, LongArray)
+                listed = (yield from _shape_of(name, item, depth + 1)) if is_long else None
+                inner.add(_shape_of_lists(name, [item], depth)[1:] if listed is None else listed)
+        else:
+            inner.add(_shape_of_lists(name, part, depth)[1:])
+        if len(inner) > 1:
+            raise JsonMistake(_uneven(name, depth + 1))
+        yield
+    return (data.size, *(inner.pop() if inner else ()))
+
+
+def _shape_of_lists(name: str, value: list[Any], depth: int) -> tuple[int, ...]:
     dims: list[int] = []
     level: list[Any] = [value]
     while level and isinstance(level[0], list):
         lengths = {len(item) if isinstance(item, list) else -1 for item in level}
         if len(lengths) > 1:
-            raise JsonMistake(
-                f"input '{name}': the lists at depth {len(dims)} differ in length, and a tensor"
-                " has one length for each dimension"
-            )
+            raise JsonMistake(_uneven(name, depth + len(dims)))
         dims.append(len(level[0]))
         level = [item for items in level for item in items]
     if list in set(map(type, level)):
-        raise JsonMistake(f"input '{name}': lists and values are mixed at depth {len(dims)}")
+        raise JsonMistake(
+            f"input '{name}': lists and values are mixed at depth {depth + len(dims)}"
+        )
     return tuple(dims)
+
+
+def _uneven(name: str, depth: int) -> str:
+    return (
+        f"input '{name}': the lists at depth {depth} differ in length, and a tensor has one length"
+        " for each dimension"
+    )
 
 
 def _bytes_of(name: str, item: Any) -> bytes:

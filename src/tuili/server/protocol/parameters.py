@@ -7,6 +7,7 @@ from typing import Any, Final
 from tuili.errors import InvalidArgument
 
 _UNSIGNED: Final = frozenset(("priority", "timeout"))
+_MOST_TOLD: Final = 200  # letters of a wrong value
 _FLAGS: Final = frozenset(("sequence_start", "sequence_end"))
 
 
@@ -16,8 +17,11 @@ class WrongType(InvalidArgument):
 
 def wrong_type(key: str, value: Any, wanted: str) -> WrongType:
     """The error of a value that is no `wanted` ("boolean", "unsigned-integer", ...)."""
+    got = repr(value)
+    if len(got) > _MOST_TOLD:
+        got = f"{got[:_MOST_TOLD]}..."
     return WrongType(
-        f"Unable to parse '{key}': attempt to access JSON non-{wanted} as {wanted}: got {value!r}"
+        f"Unable to parse '{key}': attempt to access JSON non-{wanted} as {wanted}: got {got}"
     )
 
 
