@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any
 
-Found = TypeVar("Found")
-
-
-Steps = Generator[None, None, Found]
-
-
-def at_once(work: Steps[Found]) -> Found:
-    """What `work` returns, without a turn for anybody else."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
+from tuili.server.steps import Found, Steps
 
 
 class Slices:
     """The long work of one front end, each piece of which goes on in its turn."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Generator[None, None, Any], asyncio.Future[Any]]] = deque()
+        self._waiting: deque[tuple[Steps[Any], asyncio.Future[Any]]] = deque()
 
     def run(self, work: Steps[Found], loop: asyncio.AbstractEventLoop) -> asyncio.Future[Found]:
         """A promise of what `work` returns; to cancel it gives the work up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from tuili.server.http.json_text import parse_json
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_json import parse_long
 from tuili.server.http.long_values import LongArray
+from tuili.server.protocol.datatypes import encode
 from tuili.server.slices import Slices
 
 LIMITS = HttpLimits()
@@ -306,5 +308,69 @@ def test_long_json_of_all_routes_is_read_slice_by_slice(path: str, body: bytes, 
             while not wire.transport.sent:  # noqa: ASYNC110 - as in `running`
                 await asyncio.sleep(0)
         assert wire.status == status, bytes(wire.transport.sent[:300])
+
+    asyncio.run(check())
+
+
+TEXTS = np.array([b"%d" % at for at in range(50_000)], object)
+HEAD = (
+    b'{"inputs":[{"name":"x","datatype":"%b","shape":[%d],"parameters":{"binary_data_size":%d}}]%b}'
+)
+ALL_BINARY = b',"parameters":{"binary_data_output":true}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "array", "more"),
+    [
+        (b"BYTES", TEXTS, b""),
+        (b"BYTES", TEXTS, ALL_BINARY),
+        (b"FP32", np.arange(50_000, dtype=np.float32), b""),
+    ],
+)
+@pytest.mark.parametrize("coding", [b"", b"Accept-Encoding: gzip\r\n"])
+def test_many_elements_are_read_and_written_slice_by_slice(
+    kind: bytes, array: Any, more: bytes, coding: bytes
+):
+    raw = bytes(encode(array, kind.decode()))
+    text = HEAD % (kind, array.size, len(raw), more)
+    size = coding + b"Inference-Header-Content-Length: %d\r\n" % len(text)
+
+    async def check() -> None:
+        wire = long_wire()
+        other = Wire(beside=wire)
+        wire.feed(post(text + raw).replace(b"Content-Length", size + b"Content-Length", 1))
+        assert other.answer(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+        assert not wire.transport.sent
+        async with asyncio.timeout(10):
+            while not wire.transport.sent:  # noqa: ASYNC110 - as in `running`
+                await asyncio.sleep(0)
+        (answer,) = wire.answers()
+        body = gzip.decompress(answer.body) if coding else answer.body
+        start = int(answer.headers.get("inference-header-content-length", len(body)))
+        (output,) = json.loads(body[:start])["outputs"]
+        if more:
+            assert body[start:] == raw
+        else:
+            assert output["data"] == [
+                each.decode() if isinstance(each, bytes) else each for each in array.tolist()
+            ]
+
+    asyncio.run(check())
+
+
+def test_an_answer_that_nobody_waits_for_is_not_written_to_its_end():
+    async def check() -> None:
+        wire = long_wire()
+        raw = np.arange(1 << 20, dtype=np.float32).tobytes()
+        text = HEAD % (b"FP32", 1 << 20, len(raw), b"")
+        size = b"Inference-Header-Content-Length: %d\r\n" % len(text)
+        wire.feed(post(text + raw).replace(b"Content-Length", size + b"Content-Length", 1))
+        written = wire.connection.work
+        wire.connection.connection_lost(None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert isinstance(written, asyncio.Future)
+        assert written.cancelled()
+        assert not wire.transport.sent
 
     asyncio.run(check())

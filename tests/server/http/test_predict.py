@@ -15,7 +15,7 @@ from tuili.errors import InvalidArgument
 from tuili.server.http.predict_values import column_of, read_tensor, rows_of
 from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import InputTensor, OutputTensor
-from tuili.server.slices import at_once
+from tuili.server.steps import at_once
 
 ONES = [1] * 16
 PAIR = {"INPUT0": ONES, "INPUT1": ONES}

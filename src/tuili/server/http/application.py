@@ -25,7 +25,7 @@ from tuili.server.http.predict import Predictions
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
 from tuili.server.http.routes import Match, RouteTable, WrongMethod
-from tuili.server.slices import Slices, Steps, at_once
+from tuili.server.steps import Steps, at_once
 from tuili.server.unpackers import Unpackers
 from tuili.server.webhooks import Webhooks
 
@@ -55,13 +55,13 @@ class Application:
         self._predictions = Predictions(dataplane, limits, self._refusals)
         # What reads a model's metadata before it asks the model: on demand it is loaded first.
         self._on_models: dict[str, tuple[_Handler, _Reader]] = {
-            "infer": (self._inference.infer, self._inference.begin),
+            "infer": (self._infer, self._inference.begin),
             "job_submit": (self._jobs.answer, self._jobs.begin),
             "generate": (self._generation.generate, self._generation.begin),
             "generate_stream": (self._generation.generate, self._generation.begin),
             "predict": (self._predictions.predict, self._predictions.begin),
         }
-        self._slices = Slices()
+        self._slices = self._inference.slices
         self._unpackers = Unpackers()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -102,7 +102,7 @@ class Application:
         operation = match.operation
         if operation == "infer" and head.json_length != 0:
             if len(body) < LONG_BYTES or self._inference.json_length(head, body) < LONG_BYTES:
-                self._inference.infer(connection, head, match, body)
+                self._infer(connection, head, match, body)
             else:
                 self._read_long(self._inference.begin, connection, head, match, body)
         elif operation in self._on_models:
@@ -114,11 +114,19 @@ class Application:
         else:
             self._read_long(self._begin_operation, connection, head, match, body)
 
+    def _infer(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
+        work = self._inference.infer(connection, head, match, body)
+        if work is not None:
+            self._take_turns(connection, head, work)
+
     def _read_long(
         self, read: _Reader, connection: HttpConnection, head: Head, match: Match, body: Buffer
     ) -> None:
         """Answer a request with much JSON, once that is read slice by slice."""
-        loop, work = connection.loop, read(head, match, body)
+        self._take_turns(connection, head, read(head, match, body))
+
+    def _take_turns(self, connection: HttpConnection, head: Head, work: Steps[Begin]) -> None:
+        loop = connection.loop
         if loop is None:
             at_once(work)(connection)
             return

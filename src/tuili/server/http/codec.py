@@ -22,7 +22,7 @@ from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_values import SHORT, LongArray
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import Buffer
-from tuili.server.protocol.datatypes import NUMPY, decode_bytes, element_count
+from tuili.server.protocol.datatypes import NUMPY, TURN_ELEMENTS, element_count, read_bytes
 from tuili.server.protocol.messages import (
     InferRequest,
     InputTensor,
@@ -30,6 +30,7 @@ from tuili.server.protocol.messages import (
     RequestedOutput,
 )
 from tuili.server.protocol.parameters import check_parameter, wrong_type
+from tuili.server.steps import Steps, at_once
 
 _MAX_PLANS: Final = 1024
 _INT64_MAX: Final = (1 << 63) - 1
@@ -60,6 +61,7 @@ class Plan(msgspec.Struct):
     form: Form
     constant: bool  # nothing in it changes from request to request
     in_text: int = 0  # how many inputs have their data in it
+    is_long: bool = False  # whether so many elements of text are in the binary data
 
 
 class InferDecoder:
@@ -73,16 +75,18 @@ class InferDecoder:
         self, body: Buffer, json_length: int, model: str, version: str
     ) -> tuple[InferRequest, Plan]:
         """The request in `body`, whose first `json_length` bytes are JSON."""
+        plan = self.plan(body, json_length)
+        return at_once(self.planned(plan, body, json_length, model, version))
+
+    def plan(self, body: Buffer, json_length: int) -> Plan:
+        """What the JSON says."""
         text = bytes(body[:json_length])
-        plan = self._plans.get(text)
-        if plan is None:
-            plan = self._learn(text, model)
-        return self.planned(plan, body, json_length, model, version)
+        return self._plans.get(text) or self._learn(text)
 
     def planned(
         self, plan: Plan, body: Buffer, json_length: int, model: str, version: str
-    ) -> tuple[InferRequest, Plan]:
-        """The same where it is known what the JSON says."""
+    ) -> Steps[tuple[InferRequest, Plan]]:
+        """As `decode` where it is known what the JSON says, with turns for others."""
         if len(body) - json_length != plan.binary_bytes:
             raise InvalidArgument(_size_mismatch(plan, len(body) - json_length, model))
         inputs: list[InputTensor] = []
@@ -91,7 +95,7 @@ class InferDecoder:
                 data = item.array
             elif item.datatype == "BYTES":
                 raw = memoryview(body)[json_length + item.start : json_length + item.stop]
-                data = decode_bytes(item.name, item.shape, raw, model)
+                data = yield from read_bytes(item.name, item.shape, raw, model)
             else:
                 data = np.ndarray(item.shape, item.dtype, body, json_length + item.start)
             inputs.append(InputTensor(item.name, item.datatype, item.shape, data, item.parameters))
@@ -106,7 +110,7 @@ class InferDecoder:
         )
         return request, plan
 
-    def _learn(self, text: bytes, model: str) -> Plan:
+    def _learn(self, text: bytes) -> Plan:
         plan = plan_request(parse_json(text, self._limits))
         if plan.constant and len(text) <= _MAX_PLAN_BYTES:
             if len(self._plans) >= _MAX_PLANS:
@@ -158,6 +162,10 @@ def plan_request(document: Any) -> Plan:
         form=Form(binary_default, binary),
         constant=not ident and all(item.array is None for item in inputs),
         in_text=sum(item.array is not None for item in inputs),
+        is_long=any(
+            item.datatype == "BYTES" and item.stop - item.start > 4 * TURN_ELEMENTS
+            for item in inputs
+        ),
     )
 
 

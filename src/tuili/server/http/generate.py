@@ -19,7 +19,7 @@ from tuili.server.http.reply import EVENTS, Buffer, Reply, error_event, event_of
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor, Parameters
 from tuili.server.protocol.parameters import check_parameter
-from tuili.server.slices import Steps, at_once
+from tuili.server.steps import Steps, at_once
 
 
 class Generation:

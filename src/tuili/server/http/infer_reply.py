@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+import orjson
 
-from tuili.server.http.json_tensors import json_from_array
+from tuili.server.http.json_tensors import write_array
 from tuili.server.http.json_text import dump_json
 from tuili.server.http.reply import Buffer
-from tuili.server.protocol.datatypes import encode
+from tuili.server.protocol.datatypes import TURN_ELEMENTS, encode, write_bytes
 from tuili.server.protocol.messages import VARIANT, InferResponse, OutputTensor
+from tuili.server.steps import Steps, at_once
 
 _MAX_HEADS: Final = 1024
 
@@ -51,8 +53,7 @@ class ReplyEncoder:
             whole = self._known(response)
             if whole is not None:
                 return whole
-        text, blobs = encode_body(response, form)
-        return frame(text, blobs, _variant_field(response))
+        return frame_body(response, *encode_body(response, form))
 
     def _known(self, response: InferResponse) -> list[Buffer] | None:
         """The reply from a remembered head; None when it has parts that change."""
@@ -78,6 +79,22 @@ class ReplyEncoder:
 
 def encode_body(response: InferResponse, form: Form) -> tuple[bytes, list[Buffer]]:
     """The JSON text of a response and its binary outputs."""
+    return at_once(write_body(response, form))
+
+
+def is_long(response: InferResponse, form: Form) -> bool:
+    """Whether to write a response takes long."""
+    for output in response.outputs:
+        data = output.data
+        if data is None or data.size <= TURN_ELEMENTS:
+            continue
+        if data.dtype.hasobject or not form.of(output.name):
+            return True
+    return False
+
+
+def write_body(response: InferResponse, form: Form) -> Steps[tuple[bytes, list[Buffer]]]:
+    """As `encode_body`, with turns for others."""
     document: dict[str, Any] = {}
     if response.id:
         document["id"] = response.id
@@ -86,17 +103,15 @@ def encode_body(response: InferResponse, form: Form) -> tuple[bytes, list[Buffer
     if response.parameters:
         document["parameters"] = response.parameters
     blobs: list[Buffer] = []
-    finite = True
     entries: list[dict[str, Any]] = []
-    for output in response.outputs:
-        entry, output_finite = _describe(output, form, blobs)
-        finite = finite and output_finite
-        entries.append(entry)
     document["outputs"] = entries
-    return dump_json(document, finite), blobs
+    for output in response.outputs:
+        entry = yield from _describe(output, form, blobs)
+        entries.append(entry)
+    return dump_json(document), blobs
 
 
-def _describe(output: OutputTensor, form: Form, blobs: list[Buffer]) -> tuple[dict[str, Any], bool]:
+def _describe(output: OutputTensor, form: Form, blobs: list[Buffer]) -> Steps[dict[str, Any]]:
     """The JSON entry of an output; what goes as bytes is added to `blobs`."""
     entry: dict[str, Any] = {
         "name": output.name,
@@ -104,22 +119,23 @@ def _describe(output: OutputTensor, form: Form, blobs: list[Buffer]) -> tuple[di
         "shape": list(output.shape),
     }
     parameters = dict(output.parameters) if output.parameters else {}
-    finite = True
-    if output.data is not None:
+    data = output.data
+    if data is not None:
         if form.of(output.name):
-            blob = encode(output.data, output.datatype)
+            is_text = output.datatype == "BYTES"
+            blob = (yield from write_bytes(data)) if is_text else encode(data, output.datatype)
             parameters["binary_data_size"] = len(blob)
             blobs.append(blob)
         else:
-            entry["data"], finite = json_from_array(output.name, output.datatype, output.data)
+            entry["data"] = orjson.Fragment((yield from write_array(output, data)))
     if parameters:
         entry["parameters"] = parameters
-    return entry, finite
+    return entry
 
 
-def frame(text: bytes, blobs: list[Buffer], fields: bytes = b"") -> list[Buffer]:
+def frame_body(response: InferResponse, text: bytes, blobs: list[Buffer]) -> list[Buffer]:
     """Status line, fields and JSON in the first part, the binary outputs after it."""
-    return [frame_head(text, blobs, fields), *blobs]
+    return [frame_head(text, blobs, _variant_field(response)), *blobs]
 
 
 def frame_head(text: bytes, blobs: Sequence[Buffer], fields: bytes = b"") -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,10 @@ from tuili.server.http.infer_reply import (
     Form,
     ReplyEncoder,
     encode_body,
+    frame_body,
+    is_long,
     variant_headers,
+    write_body,
 )
 from tuili.server.http.json_tensors import read_long_data
 from tuili.server.http.limits import HttpLimits
@@ -32,10 +36,12 @@ from tuili.server.http.reply import JSON, OCTETS, Buffer, Reply, error_reply
 from tuili.server.http.routes import Match
 from tuili.server.protocol.datatypes import NUMPY, decode, element_count
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
-from tuili.server.slices import Steps
+from tuili.server.slices import Slices
+from tuili.server.steps import Steps
 
 _LOG: Final = logging.getLogger("tuili.server.http")
 _COMPRESS_ABOVE: Final = 1024
+Body = tuple[bytes, list[Buffer]]
 Begin = Callable[[HttpConnection], None]
 _RAW: Final = Plan([], 0, "", None, None, ALL_BINARY, constant=True)
 
@@ -50,22 +56,41 @@ class Inference:
         self._desk = ExpressDesk(dataplane, limits)
         self._decoder = InferDecoder(limits)
         self._encoder = ReplyEncoder()
+        self.slices = Slices()
 
-    def infer(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
-        """Answer one request; TuiliError when it is refused before it reaches the data plane."""
+    def infer(
+        self, connection: HttpConnection, head: Head, match: Match, body: Buffer
+    ) -> Steps[Begin] | None:
+        """Answer one request; TuiliError when it is refused before it reaches the data plane.
+
+        Or what is left to be read before, where that takes long.
+        """
         if self._desk.take(connection, head, match, body):
-            return
+            return None
+        length = self.json_length(head, body)
+        if length or head.json_length is None:
+            plan = self._decoder.plan(body, length)
+            if plan.is_long:
+                return self._begin_planned(plan, length, match, body)
         request, plan = self.read(head, match, body)
-        answer = _Answer(self._encoder, plan.form, self._refusals)
+        answer = self._answer(plan)
         if plan.in_text in (0, len(plan.inputs)):
             self._desk.learn(head, match, body, request, plan, answer.reply)
         self._submit(connection, request, answer)
+        return None
 
     def begin(self, head: Head, match: Match, body: Buffer) -> Steps[Begin]:
         """As `infer`, of a request whose JSON is long: what is to be done once it is read."""
         request, plan = yield from self.read_long(head, match, body)
-        answer = _Answer(self._encoder, plan.form, self._refusals)
-        return lambda connection: self._submit(connection, request, answer)
+        return lambda connection: self._submit(connection, request, self._answer(plan))
+
+    def _begin_planned(self, plan: Plan, length: int, match: Match, body: Buffer) -> Steps[Begin]:
+        version = match.version or match.label
+        request, _ = yield from self._decoder.planned(plan, body, length, match.model, version)
+        return lambda connection: self._submit(connection, request, self._answer(plan))
+
+    def _answer(self, plan: Plan) -> _Answer:
+        return _Answer(self._encoder, plan.form, self._refusals, self.slices)
 
     def _submit(self, connection: HttpConnection, request: InferRequest, answer: _Answer) -> None:
         request.origin = connection
@@ -94,7 +119,7 @@ class Inference:
             yield from forget(document)
             raise
         version = match.version or match.label
-        return self._decoder.planned(plan, body, length, match.model, version)
+        return (yield from self._decoder.planned(plan, body, length, match.model, version))
 
     def json_length(self, head: Head, body: Buffer) -> int:
         """How much of a body is JSON."""
@@ -169,9 +194,12 @@ def _raw_bytes(name: str, dims: list[int], body: Buffer) -> np.ndarray[Any, Any]
 class _Answer:
     """How the answers to requests that want this form are written."""
 
-    __slots__ = ("_encoder", "_form", "_refusals", "done")
+    __slots__ = ("_encoder", "_form", "_refusals", "_slices", "done")
 
-    def __init__(self, encoder: ReplyEncoder, form: Form, refusals: Refusals) -> None:
+    def __init__(
+        self, encoder: ReplyEncoder, form: Form, refusals: Refusals, slices: Slices
+    ) -> None:
+        self._slices = slices
         self._encoder = encoder
         self._form = form
         self._refusals = refusals
@@ -183,12 +211,35 @@ class _Answer:
         if not isinstance(answer, InferResponse):
             connection.reply(self._refusals.reply(answer))
             return
+        loop = connection.loop
+        if loop is not None and is_long(answer, self._form):
+            written = connection.work = self._slices.run(write_body(answer, self._form), loop)
+            written.add_done_callback(partial(self._written, connection, answer))
+        else:
+            self._send(connection, answer, None)
+
+    def _written(
+        self, connection: HttpConnection, answer: InferResponse, written: asyncio.Future[Body]
+    ) -> None:
+        """What took long to write is written."""
+        if not written.cancelled():
+            self._send(connection, answer, written)
+
+    def _send(
+        self,
+        connection: HttpConnection,
+        answer: InferResponse,
+        written: asyncio.Future[Body] | None,
+    ) -> None:
         head = connection.head
         try:
-            if head is None or head.coding == b"identity" or _is_small(answer):
+            body = None if written is None else written.result()
+            if head is not None and head.coding != b"identity" and not _is_small(answer):
+                connection.reply(_coded(head, answer, body or encode_body(answer, self._form)))
+            elif body is None:
                 connection.reply_bytes(self._encoder.encode(answer, self._form))
             else:
-                connection.reply(_coded(head, answer, self._form))
+                connection.reply_bytes(frame_body(answer, *body))
         except TuiliError as error:
             connection.reply(self._refusals.reply(error))
         except Exception:  # noqa: BLE001 - a bug of ours must not reach the batcher
@@ -205,13 +256,13 @@ def _is_small(response: InferResponse) -> bool:
     return size < _COMPRESS_ABOVE
 
 
-def _coded(head: Head, response: InferResponse, form: Form) -> Reply:
+def _coded(head: Head, response: InferResponse, body: Body) -> Reply:
     """The reply in the coding that the client prefers.
 
     Tensors hardly shrink and take 30 ms a megabyte.  So they are coded for clients that name one
     coding, which is how the stock client asks for it, and not for those that list what they know.
     """
-    text, blobs = encode_body(response, form)
+    text, blobs = body
     parts: list[Buffer] = [text, *blobs]
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if blobs:

@@ -20,7 +20,7 @@ from tuili.server.http.reply import OCTETS, Buffer, Reply, error_reply, json_rep
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse
 from tuili.server.scheduling.jobs import Job, JobStore
-from tuili.server.slices import Steps
+from tuili.server.steps import Steps
 from tuili.server.webhooks import Webhooks
 
 _LOG: Final = logging.getLogger("tuili.server.http")

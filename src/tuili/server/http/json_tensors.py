@@ -7,11 +7,12 @@ from typing import Any, Final
 import numpy as np
 
 from tuili.errors import InvalidArgument
+from tuili.server.http.json_text import dump_json, dump_numbers
 from tuili.server.http.long_values import LongArray, flatten, packed
 from tuili.server.http.refusals import JsonMistake
-from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, element_count
-from tuili.server.protocol.messages import Array
-from tuili.server.slices import Steps, at_once
+from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, TURN_ELEMENTS, element_count
+from tuili.server.protocol.messages import Array, OutputTensor
+from tuili.server.steps import Steps, at_once
 
 # What NumPy may have made of the JSON values of a datatype of this kind.
 _ACCEPTED: Final = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}
@@ -168,6 +169,20 @@ def json_from_array(name: str, datatype: str, array: Array) -> tuple[Any, bool]:
     if datatype == "BYTES":
         return [_text(name, item) for item in flat.tolist()], True
     return flat, flat.dtype.kind != "f" or bool(np.isfinite(flat).all())
+
+
+def write_array(output: OutputTensor, array: Array) -> Steps[bytes]:
+    """The JSON text of an output, flat; NaN and Infinity are written as such."""
+    parts: list[bytes] = []
+    flat = np.ascontiguousarray(array).reshape(-1)
+    for at in range(0, max(flat.size, 1), TURN_ELEMENTS):
+        if at:
+            yield
+        piece = flat[at : at + TURN_ELEMENTS]
+        found, _ = json_from_array(output.name, output.datatype, piece)
+        text = dump_json(found) if isinstance(found, list) else dump_numbers(found)
+        parts.append(text[1:-1])
+    return b"[%b]" % b",".join(parts)
 
 
 def _text(name: str, item: bytes | str) -> str:

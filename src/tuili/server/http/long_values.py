@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from tuili.server.protocol.messages import Array
-from tuili.server.slices import Steps
+from tuili.server.steps import Steps
 
 SHORT: Final = 4096  # elements of a plain array at most
 _NUMBERS: Final = frozenset[type]((int, float))

@@ -26,7 +26,7 @@ from tuili.server.http.refusals import JsonMistake, Refusals
 from tuili.server.http.reply import JSON, Buffer, Reply, error_reply
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
-from tuili.server.slices import Steps, at_once
+from tuili.server.steps import Steps, at_once
 from tuili.server.tensorflow_serving import check_signature
 
 _LOG: Final = logging.getLogger("tuili.server.http")

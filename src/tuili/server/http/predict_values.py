@@ -14,7 +14,7 @@ from tuili.server.http.long_values import LongArray, flatten
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, element_count
 from tuili.server.protocol.messages import Array, InputTensor, OutputTensor
-from tuili.server.slices import Steps
+from tuili.server.steps import Steps
 
 # The key of an object that stands for bytes which are no text.
 BASE64: Final = "b64"

@@ -13,6 +13,7 @@ import numpy as np
 
 from tuili.errors import InvalidArgument
 from tuili.server.protocol.messages import Array
+from tuili.server.steps import Steps, at_once
 from tuili.tensors import DType
 
 Buffer = bytes | bytearray | memoryview
@@ -30,6 +31,9 @@ RAW_ONLY: Final = frozenset(("FP16", "BF16"))
 _MOST_DIMS: Final = 32
 _MOST_ELEMENTS: Final = 1 << 62
 _MOST_IF_EMPTY: Final = 1 << 59
+
+# Of text or of JSON, that are read or written before others have their turn: some milliseconds.
+TURN_ELEMENTS: Final = 16_384
 
 
 def element_count(shape: Sequence[int]) -> int:
@@ -66,6 +70,11 @@ def decode(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer) -> Arr
 
 def decode_bytes(name: str, shape: tuple[int, ...], raw: Buffer, model: str = "") -> Array:
     """An object array from length-prefixed elements; refuses short and left-over bytes."""
+    return at_once(read_bytes(name, shape, raw, model))
+
+
+def read_bytes(name: str, shape: tuple[int, ...], raw: Buffer, model: str = "") -> Steps[Array]:
+    """The same, with turns for others: a megabyte may hold a quarter of a million elements."""
     where = f"for inference input '{name}'" + (f" for model '{model}'" if model else "")
     count = element_count(shape)
     view = memoryview(raw)
@@ -80,6 +89,8 @@ def decode_bytes(name: str, shape: tuple[int, ...], raw: Buffer, model: str = ""
             raise InvalidArgument(_too_few(view, count, where))
         items[index] = bytes(view[at + 4 : end])
         at = end
+        if not index % TURN_ELEMENTS and index:
+            yield
     if at + 4 <= size:
         # As Triton, which stops at the first that is too many.
         raise InvalidArgument(
@@ -132,9 +143,20 @@ def encode(array: Array, datatype: str) -> bytes | memoryview:
 
 def encode_bytes(array: Array) -> bytes:
     """Length-prefixed elements in row-major order; text becomes UTF-8."""
-    parts: list[bytes] = []
-    for item in array.reshape(-1).tolist():
-        data = item if isinstance(item, bytes) else str(item).encode(errors="surrogateescape")
-        parts.append(len(data).to_bytes(4, "little"))
-        parts.append(data)
-    return b"".join(parts)
+    return at_once(write_bytes(array))
+
+
+def write_bytes(array: Array) -> Steps[bytes]:
+    """The same, with turns for others."""
+    flat = array.reshape(-1)
+    found: list[bytes] = []
+    for at in range(0, flat.size, TURN_ELEMENTS):
+        if at:
+            yield
+        parts: list[bytes] = []
+        for item in flat[at : at + TURN_ELEMENTS].tolist():
+            data = item if isinstance(item, bytes) else str(item).encode(errors="surrogateescape")
+            parts.append(len(data).to_bytes(4, "little"))
+            parts.append(data)
+        found.append(b"".join(parts))
+    return found[0] if len(found) == 1 else b"".join(found)
