@@ -7,6 +7,7 @@ import pytest
 
 from tests.server.test_dataplane import IDENTITY, add, infer, plane, run
 from tuili.errors import InternalError, InvalidArgument, TuiliError
+from tuili.server.execution.pending import ENDED
 from tuili.server.protocol.messages import InferRequest, InputTensor, RequestedOutput
 
 TWO_STEPS = """
@@ -302,3 +303,24 @@ def test_models_with_and_without_batches_fit_together_as_in_triton(
         assert [output.shape for output in answer.outputs] == [shape, shape]
 
     run(tmp_path, scenario)
+
+
+def test_a_rehearsal_that_is_given_up_leaves_nothing_that_its_end_waits_for(repository):
+    """As when the server ends while a step waits for who asked for the load."""
+
+    async def scenario(dataplane):
+        ensemble = dataplane._live["e"]["1"]
+        asked = asyncio.Event()
+
+        def never(request, reply):
+            asked.set()
+            return ENDED
+
+        ensemble._submit = never
+        rehearsing = asyncio.ensure_future(ensemble.rehearse(ask()))
+        await asyncio.wait_for(asked.wait(), 10)
+        rehearsing.cancel()
+        await asyncio.wait([rehearsing], timeout=10)
+        assert (rehearsing.cancelled(), ensemble.pending()) == (True, 0)
+
+    run(repository, scenario)

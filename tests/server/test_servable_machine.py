@@ -5,11 +5,18 @@ error, and never forgotten. Time is the test's.
 """
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from tests.server.fake_clock import FakeClock, settle
 from tuili.errors import (
@@ -106,6 +113,7 @@ class Machine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.answers, self.tickets, self.cancelled = {}, {}, set()
         self.sharing, self.door = False, None
+        self.left = False
         self.count = 0
 
     def signature(self, limit):
@@ -113,9 +121,10 @@ class Machine(RuleBasedStateMachine):
             "m", [TensorRule("x", "FP32", (-1,))], [TensorRule("y", "FP32", (-1,))], limit
         )
 
-    @initialize(which=st.sampled_from(range(7)))
-    def make(self, which):
+    @initialize(which=st.sampled_from(range(7)), in_order=st.booleans())
+    def make(self, which, in_order):
         self.policy = self.POLICIES[which]
+        self.policy = replace(self.policy, in_order=in_order or self.policy.in_order)
         # The last: both run one model, which takes all cores or shares them.
         self.sharing = which == 5
         model = object() if self.sharing else None
@@ -241,6 +250,14 @@ class Machine(RuleBasedStateMachine):
         if not any(runner.available for runner in self.runners):
             self.served.instances_changed("given up", given_up=True)
 
+    @precondition(lambda self: self.count > 6)
+    @rule(really=st.integers(0, 5))
+    def leave(self, really):
+        """Another version takes its place, which does not happen often."""
+        if not really:
+            self.left = True
+            self.served.shut()
+
     def competing(self):
         """How many requests wait for nothing but an instance."""
         return self.served.pending()
@@ -256,8 +273,8 @@ class Machine(RuleBasedStateMachine):
         if not self.count:
             return
         self.tick()
-        if self.starving():
-            # The longest delay of any policy here.
+        if self.starving() and not self.left:
+            # The longest delay of any policy here; for who leaves nobody is waited for.
             self.clock.advance(0.01 + 1e-6)
             self.tick()
         assert not self.starving()

@@ -141,6 +141,22 @@ def test_answers_that_wait_for_receivers_take_bounded_memory(caplog):
     assert "is not told" in caplog.text
 
 
+def test_a_receiver_that_does_not_answer_holds_up_nobody_else():
+    with raw_receiver(lambda connection, ended: ended.wait()) as slow, receiver() as (url, got):
+
+        async def scenario():
+            webhooks = Webhooks([slow, url], timeout_s=60.0)
+            for _ in range(100):
+                webhooks.post(slow, b"answer", {})
+            webhooks.post(url, b"answer", {})
+            async with asyncio.timeout(10):
+                while not got:  # noqa: ASYNC110 - another thread's
+                    await asyncio.sleep(0.01)
+
+        asyncio.run(scenario())
+    assert len(got) == 1
+
+
 def test_a_server_that_stops_says_which_receivers_are_not_told(caplog):
     with receiver(503) as (url, got):
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote, urlsplit
+from weakref import WeakValueDictionary
 
 from tuili.errors import InvalidArgument, Unsupported
 from tuili.server.posting import plain, post
@@ -18,6 +19,8 @@ DELAYS_S: Final = (0.0, 1.0, 5.0, 25.0, 125.0)
 _TIMEOUT_S: Final = 10.0
 # Receivers that do not answer hold no more than this.
 _MOST_CONNECTIONS: Final = 64
+# One of them holds up its own answers only.
+_MOST_OF_ONE: Final = 8
 _MOST_BYTES: Final = 256 << 20
 
 
@@ -37,6 +40,8 @@ class Webhooks:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._free = asyncio.Semaphore(_MOST_CONNECTIONS)
+        # By host and port, as long as something waits for it.
+        self._receivers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def check(self, url: str) -> str:
@@ -71,10 +76,12 @@ class Webhooks:
 
     async def _deliver(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
         cause = "the server stopped before it was tried"
+        name = urlsplit(url).netloc.lower()
+        receiver = self._receivers.setdefault(name, asyncio.Semaphore(_MOST_OF_ONE))
         try:
             for delay in self._delays_s:
                 await asyncio.sleep(delay)
-                async with self._free:
+                async with receiver, self._free:
                     cause = await post(url, body, headers, self._timeout_s)
                 if not cause:
                     return

@@ -6,9 +6,16 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from tuili.errors import InvalidModel, Overloaded, TuiliError, Unavailable, nearest
+from tuili.errors import (
+    DeadlineExceeded,
+    InvalidModel,
+    Overloaded,
+    TuiliError,
+    Unavailable,
+    nearest,
+)
 from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
 from tuili.server.memory.sigbus import GUARD
 from tuili.server.protocol.messages import (
@@ -41,6 +48,8 @@ from tuili.server.telemetry.statistics import Statistics
 Submit = Callable[[InferRequest, Reply], Ticket]
 SubmitStream = Callable[[InferRequest, StreamReply], Ticket]
 Way = TypeVar("Way", OnceRun, StreamRun)
+# As long as a model may take. Its steps may wait for who has asked for the load: one of them.
+_REHEARSAL_S: Final = 1200.0
 
 
 def dag_of(config: ModelConfig) -> Dag:
@@ -318,13 +327,18 @@ class Ensemble:
                 over.set_result(None)
 
         self.statistics.muted = True
+        ticket: Ticket = ENDED
         try:
             if self.decoupled:
-                self.submit_stream(request, answered)
+                ticket = self.submit_stream(request, answered)
             else:
-                self.submit(request, partial(answered, final=True))
-            await over
+                ticket = self.submit(request, partial(answered, final=True))
+            async with asyncio.timeout(_REHEARSAL_S):
+                await over
+        except TimeoutError:
+            raise DeadlineExceeded(f"its steps took longer than {_REHEARSAL_S:g} s") from None
         finally:
+            ticket.cancel()
             self.statistics.muted = False
 
     def forget(self, run: Run) -> None:
