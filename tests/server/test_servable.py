@@ -113,6 +113,23 @@ def check(answer, value, rows=1):
     assert (answer.id, answer.model, answer.version) == (str(value), "m", "1")
 
 
+def test_a_request_without_rows_does_not_end_the_joining_of_others():
+    async def scenario():
+        model, answers = Doubler(), Answers()
+        served = servable(model)
+        for at, rows in enumerate((1, 0, 1, 0)):
+            served.submit(ask(at, rows), answers.take(at))
+        await answers.wait(4)
+        for at in (4, 5):
+            served.submit(ask(at), answers.take(at))
+        await answers.wait(6)
+        assert sorted(model.rows) == [0, 0, 2, 2]
+        assert [len(answers.found[at].outputs[0].data) for at in range(6)] == [1, 0, 1, 0, 1, 1]
+        await served.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("inline", [True, False])
 def test_what_one_tick_brings_is_one_batch(inline):
     async def scenario():

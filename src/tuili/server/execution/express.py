@@ -32,6 +32,7 @@ from tuili.server.protocol.messages import (
     InferRequest,
     InputTensor,
 )
+from tuili.server.protocol.signature import Alone
 from tuili.server.telemetry.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def common(
         checked = servable.signature.check(_filled(request, standing))
     except TuiliError:
         return None  # The long way tells what is wrong with it.
+    if isinstance(checked.lane, Alone):
+        return None  # Each has a lane of its own.
     arrays = checked.arrays
     spans = [
         (tensor.name, arrays[tensor.name].dtype, arrays[tensor.name].shape, start, stop)

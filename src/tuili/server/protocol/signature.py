@@ -57,6 +57,10 @@ class TensorRule:
         return tuple(next(sizes) if dim == WILDCARD else dim for dim in self.reshape)
 
 
+class Alone:
+    """The lane of a request that joins no batch: nobody else's is the same."""
+
+
 @dataclass(slots=True)
 class Checked:
     """A request that the model can run: arrays by name, rows, and the lane it may be batched in."""
@@ -112,6 +116,9 @@ class Signature:
             arrays[tensor.name] = self._check_input(request, tensor, rule)
         if len(arrays) != len(inputs) or not self._required <= arrays.keys():
             raise InvalidArgument(prefix(request) + self._count_text(inputs))
+        if not rows:
+            # Beside others it could not be told from one that made its model lose a row.
+            return Checked(arrays, 1, Alone())
         lane = _lane(inputs, self.max_batch_size > 0) if self._varied else None
         if len(inputs) == 1 and len(self._seen) < _REMEMBERED_SHAPES:
             only = inputs[0]
@@ -151,7 +158,7 @@ class Signature:
                 f"{prefix(request)}inference request batch-size must be <= "
                 f"{self.max_batch_size} for '{self.model}'"
             )
-        return max(rows, 1)
+        return abs(rows)  # 1 without any input
 
     def _check_input(self, request: InferRequest, tensor: InputTensor, rule: TensorRule) -> Array:
         shape = tensor.shape

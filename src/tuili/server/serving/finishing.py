@@ -55,8 +55,8 @@ class Finisher:
         try:
             self._answers.split(batch, outcome, rows)
         except RowsMixed as error:
-            _log.warning("%s; its requests are not joined any more", error)
-            if isinstance(self._queue, RequestQueue):
+            if isinstance(self._queue, RequestQueue) and len(batch) > 1:
+                _log.warning("%s; its requests are not joined any more", error)
                 self._queue.stop_merging()
             self._failed(batch, error)
             return

@@ -28,7 +28,7 @@ from tuili.server.execution.pending import Pending, Reply, StreamReply, Ticket
 from tuili.server.execution.running import Runner
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.protocol.messages import InferRequest, InferResponse, Parameters, is_part
-from tuili.server.protocol.signature import Signature, prefix
+from tuili.server.protocol.signature import Alone, Signature, prefix
 from tuili.server.scheduling.deadlock import Need
 from tuili.server.scheduling.gathering import Gather
 from tuili.server.scheduling.ordering import Order
@@ -206,7 +206,7 @@ class Servable:
         item = self._checked(request, reply)
         if self._own_ids is not None:
             item.sequence, item.starts = next(self._own_ids), True
-        if self._terms.layout is not None:
+        if self._terms.layout is not None and not isinstance(item.lane, Alone):
             item.lane = self._terms.layout.lane(item.arrays)
         if not self._caches or request.uncached:
             return self._enqueue(item)
