@@ -37,7 +37,7 @@ from tuili.server.http.routes import Match
 from tuili.server.protocol.datatypes import NUMPY, decode, element_count
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
 from tuili.server.slices import Slices
-from tuili.server.steps import Steps
+from tuili.server.steps import Steps, at_once
 
 _LOG: Final = logging.getLogger("tuili.server.http")
 _COMPRESS_ABOVE: Final = 1024
@@ -70,9 +70,14 @@ class Inference:
         length = self.json_length(head, body)
         if length or head.json_length is None:
             plan = self._decoder.plan(body, length)
+            work = self._decoder.planned(
+                plan, body, length, match.model, match.version or match.label
+            )
             if plan.is_long:
-                return self._begin_planned(plan, length, match, body)
-        request, plan = self.read(head, match, body)
+                return self._begin_planned(work)
+            request, _ = at_once(work)
+        else:
+            request, plan = self._raw_request(match, body), _RAW
         answer = self._answer(plan)
         if plan.in_text in (0, len(plan.inputs)):
             self._desk.learn(head, match, body, request, plan, answer.reply)
@@ -84,9 +89,8 @@ class Inference:
         request, plan = yield from self.read_long(head, match, body)
         return lambda connection: self._submit(connection, request, self._answer(plan))
 
-    def _begin_planned(self, plan: Plan, length: int, match: Match, body: Buffer) -> Steps[Begin]:
-        version = match.version or match.label
-        request, _ = yield from self._decoder.planned(plan, body, length, match.model, version)
+    def _begin_planned(self, work: Steps[tuple[InferRequest, Plan]]) -> Steps[Begin]:
+        request, plan = yield from work
         return lambda connection: self._submit(connection, request, self._answer(plan))
 
     def _answer(self, plan: Plan) -> _Answer:
