@@ -28,11 +28,20 @@ _MISTAKES: Final = {
 
 def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Array:
     """The array of a JSON tensor, flat or nested, in row-major order."""
-    return at_once(read_array(name, datatype, shape, data))
+    if not isinstance(data, list):
+        return at_once(read_array(name, datatype, shape, data))
+    _require_text_form(name, datatype)
+    return _shaped(name, shape, _values(name, datatype, data))
 
 
 def read_array(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Steps[Array]:
     """The same, with turns for others while a long array is read."""
+    _require_text_form(name, datatype)
+    array = data if isinstance(data, np.ndarray) else (yield from _read_flat(name, datatype, data))
+    return _shaped(name, shape, array)
+
+
+def _require_text_form(name: str, datatype: str) -> None:
     if datatype in RAW_ONLY:
         raise InvalidArgument(
             f"receiving {datatype} data via JSON is not supported. Please use the binary data"
@@ -40,7 +49,9 @@ def read_array(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> S
         )
     if datatype not in NUMPY:
         raise InvalidArgument(f"invalid datatype for input {name}")
-    array = data if isinstance(data, np.ndarray) else (yield from _read_flat(name, datatype, data))
+
+
+def _shaped(name: str, shape: tuple[int, ...], array: Array) -> Array:
     count = element_count(shape)
     if array.size != count:
         raise JsonMistake(
@@ -173,16 +184,21 @@ def json_from_array(name: str, datatype: str, array: Array) -> tuple[Any, bool]:
 
 def write_array(output: OutputTensor, array: Array) -> Steps[bytes]:
     """The JSON text of an output, flat; NaN and Infinity are written as such."""
+    if array.size <= TURN_ELEMENTS:
+        return _json_text(output, array)
     parts: list[bytes] = []
     flat = np.ascontiguousarray(array).reshape(-1)
-    for at in range(0, max(flat.size, 1), TURN_ELEMENTS):
+    for at in range(0, flat.size, TURN_ELEMENTS):
         if at:
             yield
-        piece = flat[at : at + TURN_ELEMENTS]
-        found, _ = json_from_array(output.name, output.datatype, piece)
-        text = dump_json(found) if isinstance(found, list) else dump_numbers(found)
-        parts.append(text[1:-1])
+        parts.append(_json_text(output, flat[at : at + TURN_ELEMENTS])[1:-1])
     return b"[%b]" % b",".join(parts)
+
+
+def _json_text(output: OutputTensor, array: Array) -> bytes:
+    if output.datatype == "BYTES" or output.datatype in RAW_ONLY:
+        return dump_json(json_from_array(output.name, output.datatype, array)[0])
+    return dump_numbers(np.ascontiguousarray(array).reshape(-1))
 
 
 def _text(name: str, item: bytes | str) -> str:
