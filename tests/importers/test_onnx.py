@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
@@ -127,6 +128,26 @@ def test_nested_graphs_capture_values_around_them() -> None:
     }"""
     x = np.ones((1, 4), np.float32)
     np.testing.assert_array_equal(answers(model(body), {"x": x})["y"], -x)
+
+
+def test_a_loop_gives_its_body_the_round_as_the_list_it_declares() -> None:
+    body = """{
+        rounds = Constant<value_ints=[2]>()
+        on = Constant<value = bool {1}>()
+        y = Loop(rounds, on, x) <body = b (int64[1] i, bool c, float[2, 3, 4] s)
+                => (bool d, float[a, b, e] t) {
+            one = Constant<value_ints=[1]>()
+            end = Add(i, one)
+            part = Slice(x, i, end, one)
+            t = Add(s, part)
+            d = Identity(c)
+        }>
+    }"""
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    made = model(body, 17, T3)
+    (wanted,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_array_equal(answers(made, {"x": x})["y"], wanted)
+    np.testing.assert_array_equal(wanted, x + x[:, :1] + x[:, 1:2])
 
 
 # -- names, dims, metadata -----------------------------------------------------------------

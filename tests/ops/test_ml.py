@@ -68,6 +68,9 @@ TREES = [
     ("TreeEnsembleClassifier", GAPS, trees("class", [0] * 5, floats(5), classlabels_strings=["no", "yes"], post_transform="LOGISTIC")),
     ("TreeEnsembleClassifier", GAPS, trees("class", [0] * 5, [0.1, 0.4, 0.2, 0.3, 0.6], classlabels_int64s=[0, 1])),
     ("TreeEnsembleRegressor", GAPS, trees("target", [0] * 5, floats(5), n_targets=1, base_values=[1.5])),
+    # Of one target a leaf's first weight counts: skl2onnx repeats it for every class (decision_leaf).
+    ("TreeEnsembleRegressor", GAPS, trees("target", [0] * 7, [1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.5], n_targets=1,
+     target_treeids=[0, 0, 0, 1, 1, 1, 0], target_nodeids=[1, 1, 2, 2, 3, 4, 2])),
 ]  # fmt: skip
 
 # operator, input, attributes

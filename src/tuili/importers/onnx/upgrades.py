@@ -16,7 +16,7 @@ from tuili.importers.onnx.call import Call
 from tuili.importers.onnx.contrib import CONTRIB
 from tuili.importers.onnx.early import EARLY
 from tuili.importers.onnx.tensors import dtype_of
-from tuili.ir import Attr, Graph, Value
+from tuili.ir import Attr, Graph, TensorType, Value
 from tuili.ops.table import TABLE, find
 from tuili.ops.verify import check_form
 from tuili.tensors import DType
@@ -224,6 +224,24 @@ def _integer(name: str) -> Converter:
     return convert
 
 
+def _loop(call: Call) -> None:
+    """The round and the condition come as numbers, to bodies that declare lists of one as lists.
+
+    `torch.tensor_split` of PyTorch's older exporter cuts by what it gathers with such a round.
+    """
+    body = call.attrs.get("body")
+    if not isinstance(body, Graph):
+        return
+    first = body.nodes[0] if body.nodes else None
+    for index, declared in enumerate(body.inputs[:2]):
+        if isinstance(declared.type, TensorType) and declared.type.shape == (1,):
+            number = body.add_input(f"{declared.name}.number", TensorType(declared.dtype, ()))
+            body.inputs[index] = body.inputs.pop()
+            one = body.add_constant(np.array([1], np.int64), "one")
+            listed = body.add("Reshape", [number, one], types=[declared.type], before=first)
+            body.replace_uses(declared, listed.output)
+
+
 def _scan(call: Call) -> Sequence[Value]:
     """Scan-8 works on batches: a Scan over axis 0, whose body is the Scan of today."""
     if call.inputs[0] is not None:
@@ -297,6 +315,7 @@ TABLE_OF_UPGRADES: dict[str, tuple[tuple[int, Converter], ...]] = {
     "GlobalLpPool": ((2, _integer("p")),),
     "GridSample": ((20, _grid_sample),),
     "GroupNormalization": ((21, _group_norm),),
+    "Loop": ((ALWAYS, _loop),),
     "LSTM": ((7, _drop("output_sequence")),),
     "LpPool": ((2, _integer("p")),),
     "PRelu": ((7, _prelu),),

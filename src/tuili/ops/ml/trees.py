@@ -148,8 +148,10 @@ def _leaf_weights(
 
 def _regressor(X: Array, **attrs: Any) -> Array:
     forest, places = _forest(attrs)
-    weights = _leaf_weights(attrs, "target", places)
     targets = attrs["n_targets"] or 1
+    weights = _leaf_weights(attrs, "target", places)
+    if targets == 1:
+        weights = [leaf[:1] for leaf in weights]  # as onnxruntime: see passes/ml/trees.py
     x = matrix(X)
     scores = _aggregate(forest.leaves(x), weights, targets, attrs["aggregate_function"], x.dtype)
     base = _numbers(attrs, "base_values")

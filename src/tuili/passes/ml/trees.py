@@ -230,6 +230,10 @@ def _votes(m: Making, prefix: str, names: _Names, *, one: bool) -> tuple[Array, 
             f"{trees[lost]}, which the ensemble does not have"
         )
     order = np.argsort(at, kind="stable")
+    if prefix == "target" and one:
+        # Of one target a leaf's first weight counts, in onnxruntime and for skl2onnx's paths
+        # through a tree, which repeat it for every class.
+        order = order[np.unique(at[order], return_index=True)[1]]
     starts = np.searchsorted(at[order], np.arange(len(names.order) + 1)).astype(np.int32)
     targets = np.zeros_like(targets) if one else targets
     given = np.zeros(len(at)) if weights is None else weights
