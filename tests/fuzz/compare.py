@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from tests.fuzz.part import Part
@@ -45,12 +47,12 @@ def _worst(found: Array, wanted: Array, wrong: Array) -> str:
     return f"{count}, at {list(at)}: {found[at]}, expected {wanted[at]}"
 
 
-def unrest(part: Part, value: Value) -> float:
+def unrest(part: Part, value: Value, feeds: Mapping[Value, Array]) -> float:
     """How far an output may move when roundings go another way: ill-conditioned ones do a lot."""
-    quiet = part.replay({})[value]
+    quiet = part.replay(feeds)[value]
     moved = 0.0
     for seed in range(SHAKES):
-        shaken = part.replay({}, NOISE, seed)[value]
+        shaken = part.replay(feeds, NOISE, seed)[value]
         if shaken.shape == quiet.shape:
             step = np.abs(shaken.astype(np.float64) - quiet.astype(np.float64))
             moved = max(moved, float(step.max(initial=0.0)))
