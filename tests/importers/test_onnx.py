@@ -285,6 +285,21 @@ def test_unknown_operators_are_listed_at_once_with_their_nodes() -> None:
     assert "Did you mean 'Relu'?" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("node", "advice"),
+    [
+        (
+            "TensorListReserve",
+            "ONNX has no TensorListReserve: tf2onnx leaves what it",
+        ),
+        ("org.pytorch.aten.ATen", "Export with dynamo=True"),
+    ],
+)
+def test_what_an_exporter_left_over_is_told_with_what_to_do(node: str, advice: str) -> None:
+    with pytest.raises(UnsupportedOperator, match=advice):
+        import_model(model(f"{{ y = {node}(x) }}"))
+
+
 def _with(change) -> onnx.ModelProto:
     proto = model("<float[4] w = {1,2,3,4}> { t = Add(x, w) y = Elu<alpha=1.0>(t) }")
     change(proto)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from onnx import NodeProto
+from onnx import NodeProto, defs
 
 from tuili.errors import UnsupportedOperator
 from tuili.importers.onnx.functions import Functions, opsets_of, schema_of
@@ -28,7 +28,15 @@ _ADVICE = {
         "{} holds what another runtime has compiled for its own device. Give the model as it was"
         " before"
     ),
+    "org.pytorch.aten::": (
+        "PyTorch's exporter left the operators of {} as they were. Export with dynamo=True, or with"
+        " operator_export_type=ONNX, which says what it cannot translate"
+    ),
 }
+_LEFT_OVER = (
+    "ONNX has no {}: tf2onnx leaves what it cannot translate as TensorFlow calls it, and says so in"
+    " its log. Export with a newer operator set, or write that part of the model otherwise"
+)
 
 
 def check(nodes: Iterable[NodeProto], opsets: Mapping[str, int], functions: Functions) -> None:
@@ -41,6 +49,9 @@ def check(nodes: Iterable[NodeProto], opsets: Mapping[str, int], functions: Func
     for start, advice in _ADVICE.items():
         if any(op.startswith(start) for op in missing):
             lines.append(advice.format(start.removesuffix("::")))
+    left = [op for op in sorted(missing) if "::" not in op and not defs.has(op)]
+    if left:
+        lines.append(_LEFT_OVER.format(" or ".join(left)))
     count = f"{len(missing)} operator{'s are' if len(missing) > 1 else ' is'} not supported"
     raise UnsupportedOperator(
         f"{count}:\n" + "\n".join(lines), [(op, found) for op, found in sorted(missing.items())]
