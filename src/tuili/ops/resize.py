@@ -29,6 +29,7 @@ _ATTRS: dict[str, Any] = {
 
 
 _LARGEST = 2**24  # no picture grows more
+_LARGEST_DIVISOR = 2**11  # pictures of more rows are hardly scaled by their size
 
 
 def _resize_shape(site: Site) -> list[Result]:
@@ -61,8 +62,24 @@ def _scaled(dim: Dim, scale: Any) -> Dim:
     if is_symbolic(scale):
         product = multiply(dim, scale)
         return dim if product is None else floor(product)
-    exact = Fraction(float(scale))
-    return floor_div(dim * exact.numerator, exact.denominator)
+    if isinstance(dim, int):
+        return _length(dim, float(scale))
+    ratio = _ratio(float(scale))
+    return floor_div(dim * ratio.numerator, ratio.denominator)
+
+
+def _length(size: int, scale: float) -> int:
+    """The product in f32, rounded down: 9 becomes 13 by 13 / 9, which f32 has a little too small.
+
+    onnxruntime and ONNX's own shapes do so; tf2onnx writes sizes as such scales.
+    """
+    return int(np.floor(np.float32(size) * np.float32(scale)))
+
+
+def _ratio(scale: float) -> Fraction:
+    """The fraction that an f32 was rounded from, so that open sizes come out as known ones do."""
+    likely = Fraction(scale).limit_denominator(_LARGEST_DIVISOR)
+    return likely if np.float32(float(likely)) == np.float32(scale) else Fraction(scale)
 
 
 def _sized(site: Site, shape: list[Dim], axes: Sequence[int]) -> list[Dim]:
@@ -217,8 +234,7 @@ def _plan(
         factors = [float(scale) for scale in scales]
         if not all(0 < factor < _LARGEST for factor in factors):
             raise ValueError(f"scales {factors}; every scale must be above 0 and below {_LARGEST}")
-        exact = [Fraction(factor) for factor in factors]
-        new = [before * f.numerator // f.denominator for before, f in zip(old, exact, strict=True)]
+        new = [_length(size, factor) for size, factor in zip(old, factors, strict=True)]
     corners = np.zeros(2 * len(old)) if roi is None or not roi.size else roi.astype(np.float64)
     return [
         (axis, _Axis(old[i], new[i], factors[i], corners[i], corners[i + len(old)]))

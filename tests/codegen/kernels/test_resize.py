@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from tests.codegen.compiled import BEST, Case, Cases, Const
+from tuili.ir import Graph, TensorType
+from tuili.ops.infer import infer
+from tuili.ops.interpret import run
+from tuili.tensors import DType, Sym, evaluate
 
 RANDOM = np.random.default_rng(0)
 
@@ -134,3 +138,19 @@ def cases(request: pytest.FixtureRequest) -> Cases:
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_gives_what_the_operator_means(cases: Cases, name: str) -> None:
     cases.check(name)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "length"), [(9, 13 / 9, 13), (10, 0.7, 7), (18, 13 / 9, 26)]
+)
+@pytest.mark.parametrize("is_open", [False, True])
+def test_lengths_are_products_in_f32(size: int, scale: float, length: int, is_open: bool) -> None:
+    graph = Graph()
+    x = graph.add_input("x", TensorType(DType.F32, (Sym("W") if is_open else size,)))
+    factor = graph.add_constant(np.array([scale], np.float32))
+    graph.set_outputs(graph.add("Resize", [x, None, factor]).outputs)
+    infer(graph)
+    (found,) = graph.outputs[0].shape
+    assert (found if isinstance(found, int) else evaluate(found, {"W": size})) == length
+    (made,) = run(graph, {"x": np.zeros(size, np.float32)}).values()
+    assert made.shape == (length,)
