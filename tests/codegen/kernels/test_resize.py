@@ -83,6 +83,12 @@ for nm in ("round_prefer_ceil", "floor", "ceil"):
     CASES["rn" + nm] = Case(
         "Resize", [floats(2, 3, 7, 9), None, scales(1, 1, 1.3, 2)], {"nearest_mode": nm}
     )
+for coord in ("asymmetric", "half_pixel", "align_corners", "half_pixel_symmetric"):
+    for nm in ("round_prefer_floor", "floor"):
+        for dims in ({}, {0: [1, 2, "H", "W"]}):
+            a = {"coordinate_transformation_mode": coord, "nearest_mode": nm}
+            given = [floats(1, 2, 20, 10), None, scales(1, 1, 0.7, 1.7)]
+            CASES[f"whole_{coord}_{nm}_{len(dims)}"] = Case("Resize", given, a, dims=dims)
 CASES["aa"] = Case(
     "Resize",
     [floats(2, 3, 17, 19), None, scales(1, 1, 0.5, 0.3)],

@@ -106,9 +106,10 @@ def _at_run_time(node: Node, ctx: Context, axis: Axis) -> Table:
     k.write("indices", indices)
     k.write("weights", weights)
     k.dims("SIZE RESULT", (axis.size, axis.result))
-    scale = "(double)RESULT / (double)SIZE" if axis.scale is None else repr(float(axis.scale))
+    real = "float" if taps == 1 else "double"  # as the meaning of the operator
     mode = attrs["coordinate_transformation_mode"]
-    place = _PLACES[mode].replace("START", repr(axis.crop[0])).replace("END", repr(axis.crop[1]))
+    place = _PLACES[mode].replace("0.5", f"({real})0.5").replace("2.0", f"({real})2.0")
+    scale = f"({real})RESULT / ({real})SIZE" if axis.scale is None else repr(float(axis.scale))
     outside = "place < 0 || place > SIZE - 1" if mode == "tf_crop_and_resize" else "0"
     lines = [f"const double place = {place};", f"const int outside = {outside};"]
     if taps == 1:
@@ -122,7 +123,9 @@ def _at_run_time(node: Node, ctx: Context, axis: Axis) -> Table:
         lines += _tap_lines(taps, kernel, exclude=bool(attrs["exclude_outside"]))
     body = "\n".join(f"        {line}" for line in lines)
     k.body(
-        f"if (begin < end) {{\n    const double scale = {scale};\n"
+        f"if (begin < end) {{\n    const {real} scale = {scale};\n"
+        f"    const {real} START = {axis.crop[0]!r}, END = {axis.crop[1]!r};\n"
+        "    (void)START, (void)END;\n"
         f"    for (int64_t i = 0; i < RESULT; i++) {{\n{body}\n    }}\n}}"
     )
     k.emit(grid=1, flops=count * 10, bytes=count * 8)
