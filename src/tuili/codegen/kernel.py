@@ -30,6 +30,7 @@ from tuili.lower.program import (
     Place,
     Pointer,
     Program,
+    Step,
     View,
     Weight,
 )
@@ -103,6 +104,21 @@ class Context:
         """
         view = self.view(source)
         return self.views.setdefault(value, view) == view
+
+    def steps_of(self, write: Callable[[], None]) -> list[Step]:
+        """The steps that a function writes, which are no part of the program yet."""
+        outer, steps = self.program.steps, list[Step]()
+        self.program.steps = steps
+        try:
+            write()
+        finally:
+            self.program.steps = outer
+        return steps
+
+    def new_round(self) -> str:
+        """The symbol that counts the rounds of another loop."""
+        self.rounds += 1
+        return f"round{self.rounds}"
 
     def own_symbols(self, value: Value) -> list[tuple[str, int]]:
         """(symbol, axis) for the dims of a value that the step which makes it finds."""

@@ -33,13 +33,7 @@ def _side(
     node: Node, graph: object, decided: list[tuple[str, int, int]], ctx: Context
 ) -> list[Step]:
     assert isinstance(graph, Graph)
-    outer, steps = ctx.program.steps, list[Step]()
-    ctx.program.steps = steps
-    try:
-        _emit_side(node, graph, decided, ctx)
-    finally:
-        ctx.program.steps = outer
-    return steps
+    return ctx.steps_of(lambda: _emit_side(node, graph, decided, ctx))
 
 
 def _emit_side(node: Node, graph: Graph, decided: list[tuple[str, int, int]], ctx: Context) -> None:

@@ -12,20 +12,14 @@ def emit_each_image(node: Node, ctx: Context) -> None:
     """Images are read and written where they lie in their batch."""
     body = node.attrs["body"]
     assert isinstance(body, Graph)
-    ctx.rounds += 1
-    number = f"round{ctx.rounds}"
+    number = ctx.new_round()
     for inner, outer in zip(body.inputs, node.inputs, strict=True):
         assert outer is not None
         ctx.views[inner] = _image(inner, ctx.view(outer), number)
     for inner, outer in zip(body.outputs, node.outputs, strict=True):
         ctx.views[inner] = _image(inner, ctx.view(outer), number)
     batch = node.output.shape[0]
-    outer_steps, ctx.program.steps = ctx.program.steps, []
-    try:
-        ctx.emit_graph(body)
-        steps = ctx.program.steps
-    finally:
-        ctx.program.steps = outer_steps
+    steps = ctx.steps_of(lambda: ctx.emit_graph(body))
     ctx.program.steps.append(
         Repeat(node.label, number, batch, None, [], steps, (), [], counted=True)
     )

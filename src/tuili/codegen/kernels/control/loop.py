@@ -16,7 +16,7 @@ from tuili.codegen.kernel import Context, KernelBuilder, size_of
 from tuili.codegen.kernels.movement.copy import copy_call
 from tuili.codegen.kernels.movement.slices import copy_part
 from tuili.ir import Graph, Node, TensorType, Value
-from tuili.lower.program import Place, Repeat, Room, SetSymbol, Step, View
+from tuili.lower.program import Place, Repeat, Room, SetSymbol, View
 from tuili.tensors import Dim, DType, Sym
 
 
@@ -168,26 +168,14 @@ def _always(value: Value | None, ctx: Context) -> bool:
 
 
 def _emit(rounds: Rounds, first: Value | None, ctx: Context) -> None:
-    ctx.rounds += 1
-    rounds.round = f"round{ctx.rounds}"
-    enter = _steps(ctx, lambda: _enter(rounds, first, ctx))
-    body = _steps(ctx, lambda: _round(rounds, ctx))
+    rounds.round = ctx.new_round()
+    enter = ctx.steps_of(lambda: _enter(rounds, first, ctx))
+    body = ctx.steps_of(lambda: _round(rounds, ctx))
     carry = _carry(rounds, ctx)
-    commit = _steps(ctx, lambda: _commit(rounds, ctx))
+    commit = ctx.steps_of(lambda: _commit(rounds, ctx))
     ctx.program.steps.append(
         Repeat(rounds.label, rounds.round, rounds.limit, rounds.going, enter, body, carry, commit)
     )
-
-
-def _steps(ctx: Context, write: Callable[[], None]) -> list[Step]:
-    """The steps that a function writes."""
-    outer, steps = ctx.program.steps, list[Step]()
-    ctx.program.steps = steps
-    try:
-        write()
-    finally:
-        ctx.program.steps = outer
-    return steps
 
 
 def _enter(rounds: Rounds, first: Value | None, ctx: Context) -> None:

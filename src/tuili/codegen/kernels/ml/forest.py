@@ -33,13 +33,9 @@ class Forest:
     next: Array  # [nodes, 2]: on false, on true
     roots: Array
     places: Array
+    is_leaf: Array  # leads to itself
     # What follows on true lies behind what follows on false; trees lie one after the other.
     is_paired: bool
-
-    @property
-    def is_leaf(self) -> Array:
-        """Which nodes lead to themselves."""
-        return (self.next == np.arange(len(self.next))[:, None]).all(1)
 
     @property
     def tree_of_node(self) -> Array:
@@ -63,7 +59,7 @@ class Forest:
 
     @property
     def _asked(self) -> set[int]:
-        return set(self.accept[~self.is_leaf].tolist())
+        return set(np.unique(self.accept[~self.is_leaf]).tolist())
 
 
 def forest(splits: Array, nodes: Array, roots: Array) -> Forest:
@@ -71,17 +67,16 @@ def forest(splits: Array, nodes: Array, roots: Array) -> Forest:
     levels = _levels(nodes, roots)
     if not levels:
         feature, accept, true, false = nodes.T
-        either = np.stack([false, true], 1)
-        return Forest(
-            splits, feature, accept, either, roots, np.arange(len(nodes)), is_paired=False
-        )
+        either, places = np.stack([false, true], 1), np.arange(len(nodes))
+        is_leaf = _leads_to_itself(nodes, places)
+        return Forest(splits, feature, accept, either, roots, places, is_leaf, is_paired=False)
     entries = np.concatenate([level for level, _ in levels])
     order = np.argsort(np.concatenate([trees for _, trees in levels]), kind="stable")
     places = entries[order]
     new = np.empty(len(nodes), np.int64)
     new[places] = np.arange(len(places))
     found = nodes[places]
-    is_leaf = (found[:, 2:] == places[:, None]).all(1)
+    is_leaf = _leads_to_itself(found, places)
     return Forest(
         np.where(is_leaf, np.nan, splits[places]).astype(splits.dtype),
         np.where(is_leaf, 0, found[:, 0]),
@@ -89,8 +84,13 @@ def forest(splits: Array, nodes: Array, roots: Array) -> Forest:
         new[found[:, [3, 2]]],
         new[roots],
         places,
+        is_leaf,
         is_paired=True,
     )
+
+
+def _leads_to_itself(nodes: Array, places: Array) -> Array:
+    return (nodes[:, 2:] == places[:, None]).all(1)
 
 
 def _levels(nodes: Array, roots: Array) -> list[tuple[Array, Array]] | None:

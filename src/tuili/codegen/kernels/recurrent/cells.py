@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from tuili.codegen.element_types import literal
 from tuili.errors import Unsupported
 from tuili.ir import Node
-from tuili.ops.table import attributes
+from tuili.ops.table import attr, attributes
 from tuili.tensors import DType
 
 Activate: TypeAlias = "Callable[[str], str]"
@@ -42,6 +42,11 @@ _ACTIVATIONS: dict[str, tuple[str, float, float]] = {
     "hardsigmoid": ("v_hard_sigmoid({x}, v_set1({a}), v_set1({b}))", 0.2, 0.5),
     "thresholdedrelu": ("v_select(({x}) > v_set1({a}), {x}, v_set1(0.0f))", 1.0, 0),
 }
+
+
+def has_two_phases(node: Node) -> bool:
+    """Whether a step needs its reset gates before it multiplies by the weights of the candidate."""
+    return node.op == "GRU" and not attr(node, "linear_before_reset")
 
 
 def activations(node: Node, direction: int) -> list[Activate]:

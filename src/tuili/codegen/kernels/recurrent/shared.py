@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tuili.codegen.kernel import Context, KernelBuilder
-from tuili.codegen.kernels.recurrent.cells import GATES, Cell
+from tuili.codegen.kernels.recurrent.cells import GATES, Cell, has_two_phases
 from tuili.codegen.kernels.recurrent.sizes import Sizes
 from tuili.codegen.kernels.recurrent.tiles import GROUP, step_function
 from tuili.ir import Node
@@ -24,9 +24,8 @@ _WORTH_FLOPS = 400_000
 
 def is_worth_sharing(node: Node, sizes: Sizes) -> bool:
     """Whether the rows are one thread's, in one phase, and a step is more than a meeting."""
-    two_phases = node.op == "GRU" and not attr(node, "linear_before_reset")
     rows = sizes.batch
-    if two_phases or node.input(4) or sizes.directions > 1:
+    if has_two_phases(node) or node.input(4) or sizes.directions > 1:
         return False
     if not isinstance(rows, int) or rows > GROUP:
         return False
@@ -44,18 +43,12 @@ def shared_steps(
     h = begin.temp("states", DType.F32, 2 * states)
     c = begin.temp("cells", DType.F32, states)
     _begin(begin, node, h, c)
-    ctx.rounds += 1
-    number = f"round{ctx.rounds}"
-    outer, ctx.program.steps = ctx.program.steps, []
-    try:
-        step = _kernel(node, ctx, "step", sizes)
-        step.dim("t", Sym(number))
-        for name, view in read.items():
-            step.read(name, view)
-        _step(step, node, sizes, (h, c), cell)
-        body = ctx.program.steps
-    finally:
-        ctx.program.steps = outer
+    number = ctx.new_round()
+    step = _kernel(node, ctx, "step", sizes)
+    step.dim("t", Sym(number))
+    for name, view in read.items():
+        step.read(name, view)
+    body = ctx.steps_of(lambda: _step(step, node, sizes, (h, c), cell))
     rounds = sizes.time * ctx.only_if
     ctx.program.steps.append(
         Repeat(node.label, number, rounds, None, [], body, (), [], counted=True, ordered=True)

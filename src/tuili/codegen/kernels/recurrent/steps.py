@@ -8,7 +8,7 @@ per grid item, with the state in the thread's own memory. A thread's items walk 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.recurrent.cells import (
     GATES,
     LINE_FLOATS,
-    Activate,
     Cell,
     activations,
+    has_two_phases,
     packed_together,
 )
 from tuili.codegen.kernels.recurrent.project import project, project_tile
@@ -62,8 +62,13 @@ def emit(node: Node, ctx: Context) -> None:
         zeros = np.zeros((sizes.directions, 2 * gates * sizes.hidden), np.float32)
         packed = pack_gates(zeros, tuple(range(2 * gates)), sizes.hidden, ctx.target.lanes)
         bias = View(ctx.add_weight(f"{node.output.name}.bias", packed))
-    parts = project(node, ctx, sizes, weights, bias)
-    _steps(node, ctx, sizes, parts, bias)
+    read = {"parts": project(node, ctx, sizes, weights, bias), **_weights(node, ctx, sizes)}
+    if bias is not None:
+        read["bias"] = bias
+    if is_worth_sharing(node, sizes):
+        shared_steps(node, ctx, sizes, read, _cell_of(node, ctx, 0))
+    else:
+        _steps(node, ctx, sizes, read)
 
 
 # -- packing ------------------------------------------------------------------------------------
@@ -130,34 +135,32 @@ for (int64_t item = begin; item < end; item++) {
 # -- the steps ----------------------------------------------------------------------------------
 
 
-def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | None) -> None:
+def _weights(node: Node, ctx: Context, sizes: Sizes) -> dict[str, View]:
+    """The packed weights that steps read, by name: `w2` of a second phase, `peep` of peepholes."""
+    two_phases, recurrent = has_two_phases(node), node.required(2)
+    first = (0, 1) if two_phases else tuple(range(GATES[node.op]))
+    near = packed_together(len(first), ctx.target.registers)
+    found = {"w": _packed(node, ctx, "r", recurrent, first, sizes.hidden, near)}
+    if two_phases:
+        found["w2"] = _packed(node, ctx, "r2", recurrent, (2,), sizes.hidden)
+    peep = node.input(7)
+    if peep is not None:
+        found["peep"] = _packed(node, ctx, "peep", peep, (0, 1, 2), 1)
+    return found
+
+
+def _cell_of(node: Node, ctx: Context, direction: int) -> Callable[[int], Cell]:
+    """The cell of a direction, by rows."""
+    functions, registers = activations(node, direction), ctx.target.registers
+    return lambda rows: Cell(node, functions, rows, node.input(7) is not None, registers)
+
+
+def _steps(node: Node, ctx: Context, sizes: Sizes, read: Mapping[str, View]) -> None:
+    """The steps of all rows, each thread's in one call; `read`: parts, bias and weights."""
     gates, lanes = GATES[node.op], ctx.target.lanes
     blocks = -(-sizes.hidden // lanes)
-    two_phases = node.op == "GRU" and not attr(node, "linear_before_reset")
-    recurrent = node.required(2)
-    first = (0, 1) if two_phases else tuple(range(gates))
-    near = packed_together(len(first), ctx.target.registers)
-    w = _packed(node, ctx, "r", recurrent, first, sizes.hidden, near)
-    w2 = _packed(node, ctx, "r2", recurrent, (2,), sizes.hidden) if two_phases else None
-    peep_value = node.input(7)
-    peep = None
-    if peep_value is not None:
-        peep = _packed(node, ctx, "peep", peep_value, (0, 1, 2), 1)
-    views = {"parts": parts, "w": w, "w2": w2, "bias": bias, "peep": peep}
-    given = {name: view for name, view in views.items() if view is not None}
-    if is_worth_sharing(node, sizes):
-        functions = activations(node, 0)
-        registers = ctx.target.registers
-        shared_steps(
-            node,
-            ctx,
-            sizes,
-            given,
-            lambda rows: Cell(node, functions, rows, peep is not None, registers),
-        )
-        return
     k = KernelBuilder(ctx, node, f"{node.op.lower()}_steps")
-    for name, view in given.items():
+    for name, view in read.items():
         k.read(name, view)
     read_states(k, node, 4)
     groups = ceil_div(sizes.batch, GROUP)
@@ -167,17 +170,13 @@ def _steps(node: Node, ctx: Context, sizes: Sizes, parts: View, bias: View | Non
     most = MOST_ROWS if known is None else min(MOST_ROWS, known)
     names = f"H = {sizes.hidden}, BLOCKS = {blocks}"
     for direction in range(sizes.directions):
-        functions = activations(node, direction)
-
-        def cell(rows: int, functions: Sequence[Activate] = functions) -> Cell:
-            return Cell(node, functions, rows, peep is not None, ctx.target.registers)
-
+        cell = _cell_of(node, ctx, direction)
         rest = None if known is None else known % GROUP
         k.support(step_function(f"tl_step_{direction}", cell, most, rest, names))
     # State, next state (twice for LSTM) and two spare lines for GRU, for each row.
     k.scratch(most * (6 * blocks * lanes + LINE_FLOATS) * 4)
     fault = k.fault("a sequence length is not from 0 to the steps of X") if node.input(4) else ""
-    k.body(_steps_body(node, sizes, most, optional=(w2, bias, peep), fault=fault))
+    k.body(_steps_body(node, sizes, most, read=read, fault=fault))
     work = sizes.time * sizes.batch * (2 * gates * blocks * lanes * sizes.hidden)
     k.emit(grid=groups * sizes.directions, flops=work * sizes.directions, bytes=0)
 
@@ -211,9 +210,9 @@ def _declare_strides(k: KernelBuilder, node: Node, sizes: Sizes) -> None:
 
 
 def _steps_body(
-    node: Node, sizes: Sizes, most: int, *, optional: tuple[View | None, ...], fault: str
+    node: Node, sizes: Sizes, most: int, *, read: Mapping[str, View], fault: str
 ) -> str:
-    """The loops over items, steps and rows; `optional`: second weights, bias and peepholes."""
+    """The loops over items, steps and rows; `read`: what they read, by name."""
     given = {name for name, slot in (("len", 4), ("h0", 5), ("c0", 6)) if node.input(slot)}
     used = [value.uses != [] for value in node.outputs] + [False] * 3
     end = "ends[r]" if "len" in given else "T"
@@ -226,7 +225,7 @@ def _steps_body(
             *indent(_first_states(given, fault, most)),
             "    for (int64_t t = 0; t < T; t++) {",
             *indent(_place_rows(node, sizes.directions, end, most), 2),
-            *indent(_step_rows(node, sizes.directions, optional), 2),
+            *indent(_step_rows(node, sizes.directions, read), 2),
             *indent(_keep_rows(end, is_kept=used[0]), 2),
             "    }",
             *indent(_last_states(used)),
@@ -282,16 +281,16 @@ def _place_rows(node: Node, directions: int, end: str, most: int) -> list[str]:
     ]
 
 
-def _step_rows(node: Node, directions: int, optional: tuple[View | None, ...]) -> list[str]:
+def _step_rows(node: Node, directions: int, read: Mapping[str, View]) -> list[str]:
     """All rows of the thread by one step."""
-    gates, (w2, bias, peep) = GATES[node.op], optional
+    gates = GATES[node.op]
     args = ", ".join(
         [
             "0, BLOCKS, rows, part, h, n, c, m",
-            f"w + direction * BLOCKS * H * {2 if w2 else gates} * V",
-            "w2 + direction * BLOCKS * H * V" if w2 else "0",
-            f"bias + direction * BLOCKS * {2 * gates} * V" if bias else "0",
-            "peep + direction * BLOCKS * 3 * V" if peep else "0",
+            f"w + direction * BLOCKS * H * {2 if 'w2' in read else gates} * V",
+            "w2 + direction * BLOCKS * H * V" if "w2" in read else "0",
+            f"bias + direction * BLOCKS * {2 * gates} * V" if "bias" in read else "0",
+            "peep + direction * BLOCKS * 3 * V" if "peep" in read else "0",
             "spare",
         ]
     )
