@@ -143,11 +143,12 @@ def test_an_output_from_before_the_answers_is_in_each_of_them(repository):
     run(repository, scenario)
 
 
-def test_an_error_of_a_step_ends_the_stream(repository):
+def test_an_error_of_a_step_ends_the_stream_after_what_came_before_it(repository):
     add(repository, "e", 1, config=TOKENS)
 
     async def scenario(dataplane):
-        _, last = await stream(dataplane, ask("e", 20))
+        found, last = await stream(dataplane, ask("e", 20))
+        assert found == [{"OUT": 10 * k} for k in range(13)]
         assert isinstance(last, InternalError)
         assert "thirteen" in str(last)
         assert (await stream(dataplane, ask("e", 2)))[0] == [{"OUT": 0}, {"OUT": 10}]

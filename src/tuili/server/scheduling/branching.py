@@ -24,6 +24,10 @@ Value = TypeVar("Value")
 ScalarOf = Callable[[str, Value], Scalar]
 
 
+# Where a branch is among all: the numbers of those that it is in, from the root's on, and its own.
+Place = tuple[int, ...]
+
+
 class Branch(Generic[Value]):
     """Where a request is: what is there, which steps are under way, and what began with them."""
 
@@ -99,8 +103,16 @@ class Branch(Generic[Value]):
             branch.prune()
         self.prune()
 
+    def place(self) -> Place:
+        """Where it is; the places after it and in it are greater."""
+        return () if self.parent is None else (*self.parent.place(), self.index)
+
+    def is_over(self) -> bool:
+        """Whether no answer can come of it: it has its own, or what it is in has."""
+        return self.answered or (self.parent is not None and self.parent.is_over())
+
     def answer(self, answer: object) -> None:
-        """It has come to an answer of the whole request, or (None) to nothing."""
+        """It has come to an answer or an error of the whole request, or (None) to nothing."""
         self.answered = True
         self._answers.append(answer)
         self.prune()
