@@ -76,7 +76,7 @@ def raises(error):
 
 
 def test_a_rehearsal_that_fails_badly_ends_the_process_of_the_model(tmp_path, started, monkeypatch):
-    async def fails(live, folder):
+    async def fails(live, folder, asked=None):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(UNHEARD, fails)

@@ -23,7 +23,7 @@ import msgspec
 
 from tuili import backends
 from tuili.backends import BackendOptions, Executable, host_letters, stream
-from tuili.backends.host_calls import RUN, Caller
+from tuili.backends.host_calls import LOADING, RUN, Caller
 from tuili.backends.host_messages import (
     END_S,
     MAX_MESSAGE,
@@ -69,12 +69,14 @@ def run(number: int) -> int:
         if not isinstance(order, Load):
             return 0
         caller = Caller(socket.socket(fileno=order.calls))
+        loading = RUN.set(LOADING)
         try:
             with _in_the_background():
                 model = _load(order, caller)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the server is told
             _send(server, host_letters.encode(_failure(-1, error)))
             return 0
+        RUN.reset(loading)
         by_request = hasattr(model, "run_requests")
         loaded = Loaded(to_specs(model.inputs), to_specs(model.outputs), by_request)
         loaded.config_json = getattr(model, "config_json", "")

@@ -44,7 +44,7 @@ class Call(msgspec.Struct, tag=True, array_like=True):
     tensors: list[Tensor] = []
     capacity: int = 0
     enclosed: bytes = b""
-    run: int = 0  # the one that asks; 0: a thread of the model's own
+    run: int = 0  # the one that asks; 0: a thread of the model's own; LOADING: what loads it
     awaited: bool = False  # whether that run goes on with the answer only
 
 
@@ -90,6 +90,8 @@ ToHost = Called | Cancelled | AskReady
 
 # A mapping takes a descriptor as long as the model holds one of its tensors: more are copied.
 _MOST_MAPPED: Final = 16
+# The number of a run that is none: the model is being loaded.
+LOADING: Final = -1
 # The number of the run that this code is in, from 1; 0 in threads of the model's own.
 RUN: Final[ContextVar[int]] = ContextVar("run", default=0)
 _decode_call: Final = msgspec.msgpack.Decoder(ToServer).decode

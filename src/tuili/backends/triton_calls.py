@@ -257,7 +257,8 @@ def _response(called: Called, tensors: Mapping[str, Any]) -> InferenceResponse:
 
 def ask(kind: Any, model: str, version: str = "", parameters: Any = None) -> Called:
     """What the server says to a call without tensors; its error is raised."""
-    called, _ = _caller().call(Call(0, kind, model, version, parameters=parameters or {}), {})()
+    call = Call(0, kind, model, version, parameters=parameters or {}, run=RUN.get(), awaited=True)
+    called, _ = _caller().call(call, {})()
     if called.kind:
         raise TritonModelException(called.text)
     return called

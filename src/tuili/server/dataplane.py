@@ -99,7 +99,8 @@ class DataPlane:
         self.room = room_of(options)
         self.custom_metrics = CustomMetrics()
         self.queues: list[QueueCounts] = []
-        launcher.answerer = CallAnswerer(self)
+        self.loads = self.repository.loads
+        launcher.answerer = CallAnswerer(self, launcher.turns.lend)
         self._live = self.repository.live
         self._tracer = Tracer(self, tracing.read(options.trace_config))
         self.traces = self._tracer.traces

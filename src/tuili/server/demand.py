@@ -16,14 +16,16 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tuili.errors import TuiliError, Unavailable
 from tuili.server.execution.pending import Reply, StreamReply, Ticket
 from tuili.server.footprints import Footprints
-from tuili.server.protocol.messages import InferRequest, InferResponse
+from tuili.server.protocol.messages import Calling, InferRequest, InferResponse
 from tuili.server.repository.layout import find_model
+from tuili.server.scheduling.deadlock import Need
+from tuili.server.scheduling.loads import LoadOf
 from tuili.server.scheduling.residency import Resident, fits, victims
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class Demand:
             use.end()
             reply(answer)
 
-        self._when_live(use, lambda: self._submit(request, answered), answered)
+        self._when_live(use, lambda: self._submit(request, answered), answered, request.call)
         return use
 
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket:
@@ -92,11 +94,16 @@ class Demand:
             use,
             lambda: self._submit_stream(request, answered),
             lambda error: answered(error, True),
+            request.call,
         )
         return use
 
     def _when_live(
-        self, use: _Use, start: Callable[[], Ticket], refuse: Callable[[TuiliError], None]
+        self,
+        use: _Use,
+        start: Callable[[], Ticket],
+        refuse: Callable[[TuiliError], None],
+        call: Calling | None,
     ) -> None:
         if use.model in self._repository.live or not self.may_load(use.model):
             use.ticket = start()
@@ -112,6 +119,8 @@ class Demand:
                 refuse(error if isinstance(error, TuiliError) else Unavailable(str(error)))
 
         self._load(use.model).add_done_callback(loaded)
+        if call is not None:
+            call.enter(use)
 
     # ---- everything but inference
     def may_load(self, model: str) -> bool:
@@ -164,6 +173,10 @@ class Demand:
             self._used_at.pop(model, None)
 
     # ---- loading
+    def needs(self, model: str) -> Sequence[Need]:
+        """What must happen before a model is live."""
+        return LoadOf(self._repository.loads, model).needs()
+
     def _load(self, model: str) -> asyncio.Task[None]:
         """The load of a model that is under way, or a new one."""
         task = self._loading.get(model)
@@ -325,6 +338,16 @@ class _Use:
         if not self.ended:
             self.ended = True
             self._demand.unpin(self.model)
+
+    @property
+    def told(self) -> str:
+        """What does not happen if it would wait for ever."""
+        return f"model '{self.model}' is not asked"
+
+    def needs(self) -> Sequence[Need]:
+        """What must happen before the request goes on from here."""
+        waits = self.ticket is None and not self.ended
+        return self._demand.needs(self.model) if waits else ()
 
     def cancel(self) -> None:
         """The client is gone."""

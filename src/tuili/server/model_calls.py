@@ -25,6 +25,7 @@ from tuili.server.protocol.messages import (
     RequestedOutput,
 )
 from tuili.server.readiness import Judged, Verdict, then
+from tuili.server.scheduling.loads import LoadOf, Loads
 from tuili.server.telemetry.custom import CustomMetrics
 from tuili.tensors import DType
 
@@ -40,6 +41,8 @@ class Server(Protocol):
 
     @property
     def custom_metrics(self) -> CustomMetrics: ...
+    @property
+    def loads(self) -> Loads: ...
 
     def submit(self, request: InferRequest, reply: Reply) -> Ticket: ...
     def submit_stream(self, request: InferRequest, reply: StreamReply) -> Ticket: ...
@@ -53,11 +56,13 @@ class Server(Protocol):
 class CallAnswerer:
     """Takes the calls of all hosts of a server; answers go back on the socket of the call."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, waits: Callable[[Host], None]) -> None:
+        """`waits` hears of each host that waits for a load, maybe while it loads its own model."""
         self._server = server
+        self._waits = waits
         self._open: dict[tuple[int, int], Ticket] = {}
         self._calls: dict[tuple[int, int], OpenCall] = {}
-        self._all = OpenCalls()
+        self.open_calls = OpenCalls(server.loads)
         self._tasks: set[asyncio.Future[None]] = set()
 
     def listener(self) -> Callable[[Outbox, Host], None]:
@@ -104,7 +109,7 @@ class CallAnswerer:
         elif call.kind == "metric":
             self._metric(calls, call)
         else:
-            self._later(calls, call)
+            self._change(calls, call, host)
 
     def _unwanted(self, calls: Outbox, call: Unwanted) -> None:
         """The model that answers hears of it, and ends the answers in its own way if it can."""
@@ -135,6 +140,7 @@ class CallAnswerer:
         self._server.custom_metrics.gone(number)
         for key in [key for key in self._open if key[0] == number]:
             self._open.pop(key).cancel()
+        for key in [key for key in self._calls if key[0] == number]:
             self._calls.pop(key).over()
 
     def _infer(self, calls: Outbox, call: Call, tensors: dict[str, Array], host: Host) -> None:
@@ -147,7 +153,7 @@ class CallAnswerer:
             call.model, inputs, call.version, call.id, outputs, _parameters(call) or None
         )
         key = (calls.fileno(), call.number)
-        request.call = opened = self._all.begin(
+        request.call = opened = self.open_calls.begin(
             host, call.run, lambda why: self._end(calls, call.number, Unavailable(why))
         )
         done = False
@@ -182,13 +188,33 @@ class CallAnswerer:
         found = _act(self._server.custom_metrics, calls.fileno(), call.model, call.parameters)
         calls.send(Called(call.number, text=repr(found)))
 
-    def _later(self, calls: Outbox, call: Call) -> None:
-        self._keep(self._repository(calls, call))
+    def _change(self, calls: Outbox, call: Call, host: Host) -> None:
+        """Load or unload a model: the one who asks waits until nobody else is loading it."""
+        key = (calls.fileno(), call.number)
 
-    def _keep(self, work: Awaitable[None]) -> None:
+        def refuse(why: str) -> None:
+            task.cancel()
+            calls.send(Called(call.number, text=why, kind=kind_of(Unavailable(why))))
+
+        def over(_: object) -> None:
+            if self._calls.get(key) is opened:
+                del self._calls[key]
+            opened.over()
+
+        opened = self._calls[key] = self.open_calls.begin(host, call.run, refuse)
+        # Whether it closes a ring is seen before the task begins, which so has nothing to undo.
+        opened.enter(LoadOf(self._server.loads, call.model, f"{call.kind}ed"))
+        if call.awaited:
+            opened.awaited()
+            self._waits(host)
+        task = self._keep(self._repository(calls, call))
+        task.add_done_callback(over)
+
+    def _keep(self, work: Awaitable[None]) -> asyncio.Future[None]:
         task: asyncio.Future[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _repository(self, calls: Outbox, call: Call) -> None:
         work: Callable[[], Awaitable[None]] = partial(self._server.repository_dismiss, call.model)

@@ -103,13 +103,18 @@ class Host:
 
     @property
     def current_run(self) -> int:
-        """The number of the run that the child is at, from 1; 0 when it is at none."""
-        return self._runs - len(self._sent) + 1 if self._sent else 0
+        """The number of the run that the child is at, from 1; 0 when it is at none.
+
+        LOADING while it loads its model.
+        """
+        if self._sent:
+            return self._runs - len(self._sent) + 1
+        return 0 if self.up else host_calls.LOADING
 
     @property
     def calls_others(self) -> bool:
         """Whether the run that the child is at asks other models, and so may take for ever."""
-        return self.calling_run > 0 and self.calling_run == self.current_run
+        return self.calling_run != 0 and self.calling_run == self.current_run
 
     @property
     def run_timeout_s(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -12,7 +12,7 @@ from tuili.backends.requests import Answered
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.protocol import messages
 from tuili.server.protocol.messages import Array, InferRequest
-from tuili.server.scheduling.deadlock import Need
+from tuili.server.scheduling.deadlock import AnyOf, Need
 
 Reply = messages.Reply
 StreamReply = messages.StreamReply
@@ -122,6 +122,17 @@ class Pending(msgspec.Struct, eq=False):
         if self.express is not None:
             return self.express.elements
         return sum([array.size for array in self.arrays.values()])
+
+    @property
+    def told(self) -> str:
+        """What does not happen if it would wait for ever."""
+        return f"model '{self.request.model}' is not asked"
+
+    def needs(self) -> Sequence[Need]:
+        """What must happen before it is answered."""
+        if self.reply is None:
+            return ()
+        return self.owner.needs() if self.queued else (AnyOf((self.process,)),)
 
     @property
     def unwanted(self) -> bool:

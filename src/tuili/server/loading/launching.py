@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from tuili.errors import InvalidModel, TuiliError
 from tuili.server.execution.hosts import Host
 from tuili.server.execution.instances import Instance
+from tuili.server.execution.open_calls import OpenCall
 from tuili.server.execution.running import Runner
 from tuili.server.loading.completion import complete_ensemble
 from tuili.server.loading.elastic import Added, Elastic, remembered
@@ -37,6 +38,7 @@ from tuili.server.loading.pipelines import (
 from tuili.server.loading.preparing import Place, Prepared, prepare, prepare_at
 from tuili.server.loading.rehearsing import NewInstances, rehearse
 from tuili.server.loading.standing import standing_of
+from tuili.server.loading.turns import Load as Turn
 from tuili.server.loading.turns import Turns
 from tuili.server.model_calls import CallAnswerer
 from tuili.server.options import ServerOptions
@@ -50,6 +52,7 @@ from tuili.server.repository.namespaces import with_steps
 from tuili.server.scheduling.cache import ResponseCache
 from tuili.server.scheduling.dag import Dag
 from tuili.server.scheduling.holding import hold_of
+from tuili.server.scheduling.loads import Load, LoadOf
 from tuili.server.scheduling.lost import Lost
 from tuili.server.scheduling.pacing import Pace
 from tuili.server.scheduling.resources import Resources
@@ -118,7 +121,7 @@ class Launcher:
     async def launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
         """A running version, warm."""
         live = await self._launch(folder, config, version)
-        return await _rehearsed(live, folder)
+        return await self._rehearsed(live, folder, self.repository.loads.of(config.name))
 
     async def _launch(self, folder: Path, config: ModelConfig, version: int) -> Live:
         await asyncio.to_thread(check, folder, version, self._options.require_signature)
@@ -130,7 +133,7 @@ class Launcher:
         digest = await asyncio.to_thread(digest_of, folder) if self._options.frontends > 1 else ""
         async with self.turns.taken(config.name) as load:
             listener = self.answerer.listener() if self.answerer is not None else None
-            begun = load.processes.append
+            begun = partial(_begun, load, self.repository.loads.of(config.name))
             prepared = await off_loop(
                 prepare, folder, config, version, self._options, listener, begun
             )
@@ -143,7 +146,7 @@ class Launcher:
         async with self.turns.taken(config.name):
             prepared = await off_loop(prepare_at, place, config, self._options)
         servable = await self._servable(prepared, place.folder, place.version)
-        return await _rehearsed(servable, place.folder)
+        return await self._rehearsed(servable, place.folder)
 
     async def _servable(self, prepared: Prepared, folder: Path, version: int) -> Servable:
         """What is prepared, as a version that takes requests; nothing is left of one that fails."""
@@ -343,11 +346,36 @@ class Launcher:
     async def _ensure(self, config: ModelConfig, models: Sequence[str]) -> None:
         for name in models:
             try:
-                await self.repository.ensure(name)
+                await self._ensured(config.name, name)
             except TuiliError as error:
                 raise InvalidModel(
                     f"ensemble '{config.name}' depends on '{name}', which is not loaded: {error}"
                 ) from error
+
+    async def _ensured(self, ensemble: str, name: str) -> None:
+        """A model is live; one whose load waits for that of the ensemble is refused."""
+        loads = self.repository.loads
+
+        def wait(call: OpenCall) -> Awaitable[None]:
+            call.enter(LoadOf(loads, name))
+            return self.repository.ensure(name)
+
+        load = loads.of(ensemble)
+        if self.answerer is None or load is None:
+            await self.repository.ensure(name)
+        else:
+            await self.answerer.open_calls.for_load(load, wait)
+
+    async def _rehearsed(self, live: Started, folder: Path, load: Load | None = None) -> Started:
+        """A version that has answered what was recorded; one that cannot is ended."""
+        calls = self.answerer and self.answerer.open_calls
+        asked = partial(calls.for_load, load) if calls and load else None
+        try:
+            await rehearse(live, folder, asked)
+        except BaseException:
+            await live.close()
+            raise
+        return live
 
     async def _shared_answers(self, folder: Path, config: ModelConfig) -> SharedAnswers | None:
         if self._shared is None or not self._caches(config):
@@ -397,14 +425,11 @@ class Launcher:
         return self._statistics.setdefault(key, Statistics(*key))
 
 
-async def _rehearsed(live: Started, folder: Path) -> Started:
-    """A version that has answered what was recorded; one that cannot is ended."""
-    try:
-        await rehearse(live, folder)
-    except BaseException:
-        await live.close()
-        raise
-    return live
+def _begun(turn: Turn, load: Load | None, host: Host) -> None:
+    """A host begins to load a model; on a thread."""
+    turn.processes.append(host)
+    if load is not None:
+        load.processes.append(host)
 
 
 def _pace_of(config: ModelConfig) -> Pace:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from tuili.errors import TuiliError
+from tuili.server.execution.open_calls import OpenCall
 from tuili.server.execution.running import Runner
 from tuili.server.protocol.messages import InferRequest
 from tuili.server.protocol.recorded import parse
@@ -49,7 +51,11 @@ class NewInstances:
         await self._live.rehearse(request, self._runners)
 
 
-async def rehearse(live: Actor, folder: Path) -> None:
+# Does what a load waits for, as a call of its own, which is refused where it would wait for ever.
+Asked = Callable[[Callable[[OpenCall], Awaitable[None]]], Awaitable[None]]
+
+
+async def rehearse(live: Actor, folder: Path, asked: Asked | None = None) -> None:
     """Let a version answer what was recorded; what does not fit it any more is told in the log.
 
     It may have been recorded with an earlier version, so none of it can hinder the load.
@@ -61,6 +67,13 @@ async def rehearse(live: Actor, folder: Path) -> None:
         return
     for path, data in recorded.items():
         try:
-            await live.rehearse(parse(data, live.signature.model))
+            request = parse(data, live.signature.model)
+            await (live.rehearse(request) if asked is None else asked(partial(_on, live, request)))
         except TuiliError as error:
             _log.warning("recorded request %s does not warm up the model: %s", path, error)
+
+
+def _on(live: Actor, request: InferRequest, call: OpenCall) -> Awaitable[None]:
+    """The rehearsal of a request that comes of a call."""
+    request.call = call
+    return live.rehearse(request)

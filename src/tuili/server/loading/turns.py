@@ -25,13 +25,14 @@ class Load:
     name: str
     processes: list[Killable] = field(default_factory=list[Killable])
     overdue: bool = False
+    has_turn: bool = True
 
 
 class Turns:
     """Compiling takes a core and much memory, so few models do it at once.
 
     A load that waits for its process for longer than `patience_s` has given its turn away: another
-    one may begin. Such a load can be abandoned.
+    one may begin. Such a load can be abandoned. So has one whose process waits for another load.
     """
 
     def __init__(self, count: int, patience_s: float = 30.0) -> None:
@@ -52,8 +53,7 @@ class Turns:
         finally:
             watch.cancel()
             self._loads.discard(load)
-            if not load.overdue:
-                self._free.release()
+            self._give_back(load)
 
     async def _watch(self, load: Load) -> None:
         waited: Sequence[Killable] = ()
@@ -62,11 +62,22 @@ class Turns:
             waited = list(load.processes)
             await asyncio.sleep(self._patience_s)
         load.overdue = True
-        self._free.release()
+        self._give_back(load)
         _log.warning(
             "model %s has been loading for more than %g s; others do not wait for it any more, and "
             "to unload it ends its load", load.name, self._patience_s,
         )  # fmt: skip
+
+    def lend(self, process: Killable) -> None:
+        """A process waits for another model's load: what it loads itself keeps no turn from it."""
+        for load in self._loads:
+            if process in load.processes:
+                self._give_back(load)
+
+    def _give_back(self, load: Load) -> None:
+        if load.has_turn:
+            load.has_turn = False
+            self._free.release()
 
     def abandon(self, name: str) -> None:
         """Have the loads of a model fail that are overdue, or without a name all loads."""

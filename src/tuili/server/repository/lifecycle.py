@@ -15,7 +15,8 @@ import ctypes
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -41,6 +42,7 @@ from tuili.server.repository.overrides import Overrides
 from tuili.server.repository.selection import Selection
 from tuili.server.repository.settling import being_written, copies
 from tuili.server.repository.states import State, VersionState
+from tuili.server.scheduling.loads import Loads
 
 _log = logging.getLogger("tuili.server")
 # How long a look at the disk waits for the loads and unloads that it has begun.
@@ -82,6 +84,8 @@ class Repository(Generic[Running]):
         self._failed: dict[str, str] = {}
         # As long as someone has one: a name that is asked for need not be a model's.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # Those of models that hold their locks, which others may wait for.
+        self.loads = Loads()
         self._seen: dict[str, object] = {}
         # Live models whose configuration came with the request that loaded them.
         self._given: set[str] = set()
@@ -151,7 +155,7 @@ class Repository(Generic[Running]):
 
     async def load(self, name: str, overrides: Overrides | None = None) -> None:
         """Load or reload a model; raises when a version that should be served does not load."""
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._loading(name):
             folder = (overrides and overrides.folder) or self._folder_of(name)
             if folder is None:
                 raise InternalError(
@@ -182,6 +186,13 @@ class Repository(Generic[Running]):
             if overrides and given is not None and overrides.folder is None:
                 self._given.add(name)
 
+    @asynccontextmanager
+    async def _loading(self, name: str) -> AsyncGenerator[None]:
+        """A load of a model, once nothing else changes it."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            with self.loads.begun(name):
+                yield
+
     async def ensure(self, name: str) -> None:
         """Load a model unless it is live: what another model is made of."""
         lock = self._locks.setdefault(name, asyncio.Lock())
@@ -193,7 +204,7 @@ class Repository(Generic[Running]):
 
     async def add_version(self, name: str, version: int) -> None:
         """Load one more version beside those that serve; which one answers does not change."""
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._loading(name):
             if str(version) in self.live.get(name, {}):
                 return
             folder = find_model(self._folders, name)

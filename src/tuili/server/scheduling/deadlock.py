@@ -19,6 +19,10 @@ class Need(Protocol):
         """Whether it is never met if the `stuck` processes never go on."""
         ...
 
+    def awaited(self) -> Iterable[object]:
+        """Those that may have to go on."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
@@ -34,6 +38,19 @@ class AnyOf:
     def unmet(self, stuck: Stuck) -> bool:
         """Whether none of them does."""
         return all(process in stuck for process in self.processes)
+
+    def awaited(self) -> Iterable[object]:
+        """All of them."""
+        return self.processes
+
+
+class LoadOver(AnyOf):
+    """The load of a model must come to its end."""
+
+    why: ClassVar[str] = (
+        "its load waits for this one, directly or by others; of models that load each other, one "
+        "has to do it where it answers requests, or nobody"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +83,12 @@ class Turns:
             for process, lacks in self.turns
         )
 
+    def awaited(self) -> Iterable[object]:
+        """The processes, and who holds what they lack."""
+        for process, lacks in self.turns:
+            yield process
+            yield from (who for each in lacks for who, _ in each.holders)
+
 
 def deadlocked(waiting: Mapping[Process, Iterable[Need]]) -> set[Process]:
     """Those of the `waiting` processes that nothing can free; each waits for all of its needs."""
@@ -77,3 +100,21 @@ def deadlocked(waiting: Mapping[Process, Iterable[Need]]) -> set[Process]:
         if not free:
             return dead
         dead -= free
+
+
+def ring(
+    start: Process, waiting: Mapping[Process, Iterable[Need]], dead: Container[object]
+) -> list[object]:
+    """Some of the `dead`, each waiting for the next, from `start` on to one that was there before.
+
+    It begins with that one, and so is closed.
+    """
+    path: list[object] = [start]
+    while True:
+        needs = waiting[path[-1]]  # pyright: ignore[reportArgumentType] - a dead one waits
+        found = next(
+            each for need in needs if need.unmet(dead) for each in need.awaited() if each in dead
+        )
+        if found in path:
+            return [*path[path.index(found) :], found]
+        path.append(found)

@@ -187,8 +187,8 @@ class StreamRun:
             return
         waiting: InferResponse | None = None
         for answer in self._root.collect(everything=not self._under_way):
-            if answer is None:
-                continue
+            if not isinstance(answer, InferResponse | TuiliError):
+                continue  # It came to nothing.
             if waiting is not None:
                 self._tell(waiting, final=False)
             if isinstance(answer, TuiliError):
