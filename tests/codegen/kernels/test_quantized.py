@@ -31,6 +31,15 @@ CASES = {
     ),
     "dilated": Product((1, 8, 9, 9), (8, 8, 3, 3), {"dilations": [2, 3], "pads": [2, 3, 2, 3]}),
     "image": Product((1, 3, 12, 13), (16, 3, 3, 3), {"strides": [2, 2], **PADS}),
+    "image, taps of a row as a run": Product(
+        (2, 3, 15, 17), (16, 3, 7, 7), {"strides": [2, 2], "pads": [3, 3, 3, 3]}, extreme=True
+    ),
+    "sound, taps as a run, a few pairs at the limits": Product(
+        (1, 1, 40), (24, 1, 9), {"pads": [4, 4]}, rare=True, codes=np.int8, zero=-7
+    ),
+    "one channel, taps as a run, open sizes": Product(
+        (1, 1, 9, 11), (17, 1, 5, 5), PADS, open_axes=(0, 2, 3), late_zero=True
+    ),
     "1x1": Product((1, 24, 5, 10), (40, 24, 1, 1)),
     "1x1 at the limits": Product((1, 33, 4, 4), (16, 33, 1, 1), extreme=True),
     "1x1 of signed codes": Product((1, 16, 7, 7), (24, 16, 1, 1), codes=np.int8, zero=-7),
@@ -98,8 +107,9 @@ VNNI_CYCLES = 0.25
 LACKING = ("x86-64-amx", "x86-64-avx512-vnni", "x86-64-avx512", "aarch64-dotprod")
 # What differs between targets, for those that are not this machine's best.
 TELLING = (
-    "3x3 at the limits", "image", "1x1, a few pairs at the limits", "1x1 at the limits",
-    "1x1 of signed codes", "wide weights",
+    "3x3 at the limits", "image", "image, taps of a row as a run",
+    "sound, taps as a run, a few pairs at the limits",
+    "1x1, a few pairs at the limits", "1x1 at the limits", "1x1 of signed codes", "wide weights",
     "winograd at the limits", "winograd, signed, the other limit",
     "with codes added", "depthwise", "groups that share vectors",
     "matmul at the limits", "matmul, odd sizes", "matmul, parameters found as it runs",

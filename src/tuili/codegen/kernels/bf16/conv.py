@@ -17,7 +17,6 @@ from tuili.codegen.kernels.bf16.dot import (
     stored_halves,
 )
 from tuili.codegen.kernels.bf16.ends import FloatEnds
-from tuili.codegen.kernels.bf16.runs import run_of, run_steps, slack_of
 from tuili.codegen.kernels.conv.direct import supports_direct
 from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.conv.shape import ConvShape, conv_shape
@@ -26,6 +25,7 @@ from tuili.codegen.kernels.quantized.amx_cells import amx_steps, cut_window, pri
 from tuili.codegen.kernels.quantized.cells import CellConv, cell_name, cell_steps, print_cells
 from tuili.codegen.kernels.quantized.choice import fits_amx
 from tuili.codegen.kernels.quantized.input import Cells, cell_of, copy_cells
+from tuili.codegen.kernels.quantized.runs import run_of, run_steps
 from tuili.ir import Node, block_of
 from tuili.ops.table import attr
 from tuili.tensors import Array
@@ -70,11 +70,12 @@ def _read(
 ) -> tuple[Cells, Array]:
     """The rounded copy of the input, and the weights in the order of the loops over it."""
     cell, picks = cell_of(node.required(0), BF16_DOT.group), conv.shape is not shape
-    run, slack = run_of(conv.shape, cell), 0
+    run, slack = run_of(conv.shape, cell, BF16_DOT.group), 0
     if run is None:
         steps = cell_steps(conv, weights, cell)
     else:
-        steps, slack = run_steps(weights, run), slack_of(shape, run)
+        steps = run_steps(weights, run, BF16_DOT.group)
+        slack = run.slack(shape, BF16_DOT.group)
         cell = shape.channels
     source = copy_cells(node, ctx, shape, cell, stored_halves, slack, picks=picks)
     if picks:

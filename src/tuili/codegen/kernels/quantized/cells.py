@@ -114,6 +114,8 @@ def _distances(shape: ConvShape, source: Cells, dot: Dot) -> list[int]:
     if not isinstance(height, int) or not isinstance(width, int):
         return []
     rows, columns = shape.rows.dilation * width * cell, shape.columns.dilation * cell
+    if source.run is not None:
+        columns = source.run.quads * dot.group
     return [height * width * cell, rows, columns, dot.group]
 
 

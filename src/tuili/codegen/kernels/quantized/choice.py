@@ -31,6 +31,7 @@ from tuili.tensors import numel
 
 LEAST_PIXELS, LEAST_OUTPUTS = 8, 16  # fewer leave the multipliers of AMX without work
 VECTOR_CYCLES = 32  # of two multipliers for a group of a block, 32 pixels by 2 vectors
+QUAD = 4  # codes that are multiplied in a step, where the instruction set is good at it
 MOST_PLAIN = 16  # channels of a row-major input
 
 
@@ -100,5 +101,6 @@ def _plans(
     vectors = whole_panels(flat, groups, target) or -(-flat.outputs // target.lanes)
     # Tiles have one vector or two: panels of two cross groups of an odd number.
     blocks = 1 if groups > 1 and vectors % 2 else vectors
-    for tile in rank_q_tiles(target, flat.columns.out, blocks):
+    steps = -(-flat.channels // (groups * QUAD)) * flat.taps
+    for tile in rank_q_tiles(target, flat.columns.out, blocks, steps):
         yield f"direct {tile}", tile

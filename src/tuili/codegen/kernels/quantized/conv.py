@@ -10,7 +10,8 @@ from tuili.codegen.kernels.quantized.amx_cells import amx_steps, cut_window, pri
 from tuili.codegen.kernels.quantized.cells import CellConv, cell_name, cell_steps, print_cells
 from tuili.codegen.kernels.quantized.choice import AmxPlan, plan_qconv
 from tuili.codegen.kernels.quantized.dot import Dot
-from tuili.codegen.kernels.quantized.input import cell_of, copy_codes, read_input
+from tuili.codegen.kernels.quantized.input import Run, cell_of, copy_codes, read_input
+from tuili.codegen.kernels.quantized.runs import run_of, run_steps
 from tuili.codegen.kernels.quantized.sums import Sums, are_sums_known
 from tuili.codegen.kernels.quantized.tile import pack_best
 from tuili.ir import Node, block_of
@@ -37,11 +38,18 @@ def emit(node: Node, ctx: Context) -> None:
     def conv(dot: Dot) -> CellConv:
         return CellConv(shape, tile, lanes, dot, attr(node, "group"))
 
+    def run(dot: Dot) -> Run | None:
+        is_few = not x.layout and attr(node, "group") == 1
+        return run_of(shape, cell_of(x, dot.group), dot.group) if is_few else None
+
     def arrange(dot: Dot) -> Array:
+        taps = run(dot)
+        if taps is not None:
+            return run_steps(weights, taps, dot.group)
         return cell_steps(conv(dot), weights, cell_of(x, dot.group))
 
     dot, packed = pack_best(ctx.target, weights, tile, arrange)
-    source = read_input(node, ctx, shape, dot)
+    source = read_input(node, ctx, shape, dot, run(dot))
     k = KernelBuilder(ctx, node, cell_name("qconv", shape))
     print_cells(k, conv(dot), source, packed, lambda: Sums(k, node, dot, packed.sums))
 

@@ -9,7 +9,7 @@ in row-major order become cells of four. Cells of several blocks hold zeros wher
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuili.codegen.kernel import Context, KernelBuilder
 from tuili.codegen.kernels.conv.shape import Axis, ConvShape
@@ -43,6 +43,11 @@ class Run:
     count: int
     quads: int
 
+    def slack(self, shape: ConvShape, group: int) -> int:
+        """Pixels that the last window reads behind its last tap."""
+        length = self.count * self.quads * group
+        return -(-(length - shape.columns.taps * shape.channels) // shape.channels)
+
 
 def cell_of(x: Value, group: int) -> int:
     """Channels that lie side by side: a block, or as many as one group takes."""
@@ -67,9 +72,14 @@ def _with_zero(k: KernelBuilder, node: Node, dot: Dot) -> Stored:
     return stored_codes(node, dot, "zero[0]" if zero is None else str(zero))
 
 
-def read_input(node: Node, ctx: Context, shape: ConvShape, dot: Dot) -> Cells:
+def read_input(
+    node: Node, ctx: Context, shape: ConvShape, dot: Dot, run: Run | None = None
+) -> Cells:
     """The input of a QConv node; adds the call that copies it where that is needed."""
     x = node.required(0)
+    if run is not None:
+        slack = run.slack(shape, dot.group)
+        return replace(copy_codes(node, ctx, shape, dot, shape.channels, slack), run=run)
     in_place = x.layout and dot.reads(x.dtype) and shape.rows.is_inside and shape.columns.is_inside
     if in_place:
         cell = cell_of(x, dot.group)

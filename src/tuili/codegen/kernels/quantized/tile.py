@@ -19,18 +19,22 @@ from tuili.codegen.text import indent
 from tuili.tensors import Array, Dim
 
 MOST_PIXELS, MOST_FEW = 14, 12  # of a tile; where registers are few
+SHORT_PIXELS, MANY_STEPS = 8, 65  # of a tile whose sums have fewer steps
 AHEAD = 8192  # bytes: two pages of weights, since hardware does not look beyond one
+LINE = 64  # bytes of the cache
 MOST_EXTRA = 0.25  # extra steps for each step; 16-bit codes take a quarter longer than bytes
 
 
-def rank_q_tiles(target: Target, width: Dim, blocks: int) -> list[Tile]:
+def rank_q_tiles(target: Target, width: Dim, blocks: int, steps: int = MANY_STEPS) -> list[Tile]:
     """Tiles that keep the multipliers busy and divide the row evenly, the likely best first.
 
     Multiplying takes two instructions a step on AVX2, so that one vector leaves enough time for the
-    loads of its codes; where it takes one, two vectors share them.
+    loads of its codes; where it takes one, two vectors share them. After few `steps` the ends of
+    the sums are much of the work: small tiles let a processor begin the next one meanwhile.
     """
     few = target.registers <= 16  # there `Dot` has no step of several vectors
-    first = _tile_of(target, width, 1 if few else min(2, blocks), MOST_FEW if few else MOST_PIXELS)
+    most = MOST_FEW if few else MOST_PIXELS if steps >= MANY_STEPS else SHORT_PIXELS
+    first = _tile_of(target, width, 1 if few else min(2, blocks), most)
     other = _tile_of(target, width, 1, MOST_FEW * 2 // 3 if few else MOST_PIXELS)
     return list(dict.fromkeys((first, other)))
 
@@ -118,6 +122,14 @@ def pack_best(
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """Weights of a later nest, at `later`: what each pass of the inner loop asks for of them."""
+
+    share: int  # bytes
+    cache: int  # 3: the nearest, 2: the one behind it
+
+
+@dataclass(frozen=True, slots=True)
 class Nest:
     """The steps of a tile: loops from the outside in, then `quads` groups side by side."""
 
@@ -128,6 +140,7 @@ class Nest:
     is_flat: bool = False  # places are distances in codes; else the counters of the loops
     overlaps: bool = False  # a pixel's later quads are the first ones of pixels beside it
     ahead: int = 0  # bytes that weights are asked for ahead, or 0: pages end what hardware foresees
+    later: Later | None = None
 
     @property
     def extra_range(self) -> list[str]:
@@ -171,6 +184,10 @@ def print_sums(dot: Dot, nest: Nest, tile: Tile, pixels: int) -> list[str]:
             ]
         body += _step(nest, tile, pixels, list(map(dot.weights_at, places)), quad * dot.group)
     body.append(f"wt += {size} * V;")
+    if nest.later is not None:
+        share, cache = nest.later.share, nest.later.cache
+        body += [f"__builtin_prefetch(later + {at}, 0, {cache});" for at in range(0, share, LINE)]
+        body.append(f"later += {share};")
     inner = f"xt{len(nest.loops) - 1}"
     body = [f"const {dot.ctype} *const xt = {inner};", *body]
     for depth in reversed(range(len(nest.loops))):

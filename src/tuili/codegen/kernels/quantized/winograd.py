@@ -17,13 +17,15 @@ from tuili.codegen.kernels.quantized import conv as quantized_conv
 from tuili.codegen.kernels.quantized.choice import plan_qconv
 from tuili.codegen.kernels.quantized.dot import Dot
 from tuili.codegen.kernels.quantized.sums import Sums, known_zero
-from tuili.codegen.kernels.quantized.tile import AHEAD, Loop, Nest, print_sums
+from tuili.codegen.kernels.quantized.tile import Later, Loop, Nest, print_sums
 from tuili.codegen.kernels.quantized.winograd_plan import QWinogradPlan, pack_whole
 from tuili.codegen.kernels.quantized.winograd_transforms import input_function, output_function
 from tuili.codegen.text import indent
 from tuili.ir import Node
 from tuili.lower.program import View
 from tuili.tensors import Dim, DType, ceil_div
+
+NEAR_BYTES = 8192  # of the weights of a product: the nearest cache holds the next ones as well
 
 
 def supports(node: Node, ctx: Context) -> bool:
@@ -214,14 +216,20 @@ def _main(plan: QWinogradPlan, sums: Sums, node: Node) -> list[str]:
 
 
 def _panel(plan: QWinogradPlan, sums: Sums) -> list[str]:
-    """The products of one panel and one block of tiles, then their outputs."""
+    """The products of one panel and one block of tiles, then their outputs.
+
+    Weights of a product are read by one group of tiles after the other. Each asks for its part of
+    those of the next, so that memory answers all the time.
+    """
     pixels, vectors = plan.tile.pixels, plan.tile.vectors
+    slice_bytes = plan.slice * plan.dot.weights.itemsize
+    share = slice_bytes // (plan.channel_blocks * plan.groups)
     nest = Nest(
         [Loop("cb", plan.channel_blocks, str(pixels * plan.lanes))],
         plan.lanes // 2,
         str(plan.lanes),
         has_extra=False,
-        ahead=AHEAD,
+        later=Later(share, 3 if slice_bytes <= NEAR_BYTES else 2),
     )
     group_loop = f"for (int64_t g = 0; g < {plan.groups}; g++) {{"
     return [
@@ -229,6 +237,7 @@ def _panel(plan: QWinogradPlan, sums: Sums) -> list[str]:
         *(f"const vi start{v} = {{0}};" for v in range(vectors)),
         f"for (int64_t i = 0; i < {plan.products}; i++) {{",
         f"    const int16_t *const wn = u + (panel * {plan.products} + i) * {plan.slice};",
+        f"    const uint8_t *later = (const uint8_t *)(wn + {plan.slice});",
         f"    {group_loop}",
         f"        const int16_t *const xp = vb + g * {plan.v_group} + i * {plan.v_step};",
         f"        int32_t *const to = products + g * {plan.m_group} + i * {plan.m_step};",
