@@ -141,6 +141,29 @@ def test_answers_that_wait_for_receivers_take_bounded_memory(caplog):
     assert "is not told" in caplog.text
 
 
+def test_answers_for_a_receiver_that_is_dead_give_way_to_those_of_others(caplog):
+    with receiver() as (url, got):
+        dead = "http://127.0.0.1:9"
+
+        async def scenario():
+            webhooks = Webhooks([url, dead], delays_s=[0.0, 60.0], most_bytes=10)
+            for at in range(6):
+                webhooks.post(f"{dead}/{at}", b"12", {})
+            for body in (b"abc", b"de"):
+                webhooks.post(url, body, {})
+            async with asyncio.timeout(10):
+                while len(got) < 2:  # noqa: ASYNC110 - another thread's
+                    await asyncio.sleep(0.01)
+            assert caplog.text.count("is not told") == 1 + 3
+
+        asyncio.run(scenario())
+    assert sorted(body for _, _, body in got) == [b"abc", b"de"]
+    told = [each for each in caplog.messages if "others need the room" in each]
+    assert [each.split()[1] for each in told] == [f"{dead}/{at}" for at in (4, 3, 2)]
+    stops = [each for each in caplog.messages if "the server stops" in each]
+    assert len(stops) == 2, "what was given up before is told once"
+
+
 def test_a_receiver_that_does_not_answer_holds_up_nobody_else():
     with raw_receiver(lambda connection, ended: ended.wait()) as slow, receiver() as (url, got):
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 from weakref import WeakValueDictionary
 
 from tuili.errors import InvalidArgument, Unsupported
 from tuili.server.posting import plain, post
+from tuili.server.scheduling.shares import Shares
 
 _log = logging.getLogger("tuili.server")
 
@@ -37,8 +39,8 @@ class Webhooks:
         self._allowed = tuple(allowed)
         self._delays_s = delays_s
         self._timeout_s = timeout_s
-        self._most_bytes = most_bytes
-        self._bytes = 0
+        # A receiver that does not answer keeps no room from the answers of others.
+        self._waiting: Shares[_Delivery] = Shares(most_bytes)
         self._free = asyncio.Semaphore(_MOST_CONNECTIONS)
         # By host and port, as long as something waits for it.
         self._receivers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -58,39 +60,65 @@ class Webhooks:
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Start to deliver; what fails in the end is logged."""
-        if self._bytes + len(body) > self._most_bytes:
-            _log.error(
-                "webhook %s is not told: answers of %d bytes wait for their receivers, and %d more "
-                "would be above the limit of %d",
-                url, self._bytes, len(body), self._most_bytes,
-            )  # fmt: skip
+        delivery = _Delivery(url, urlsplit(url).netloc.lower(), body, headers)
+        waiting = self._waiting
+        going = waiting.add(delivery.receiver, delivery, len(body))
+        if going is None:
+            delivery.given_up(
+                f"answers of {waiting.size} bytes wait for all receivers, of which "
+                f"{waiting.size_of(delivery.receiver)} for this one, and {len(body)} more would be "
+                "above its share of the limit"
+            )
             return
-        self._bytes += len(body)
-        task = asyncio.get_running_loop().create_task(self._deliver(url, body, headers))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for each in going:
+            each.given_up("too many wait for its receiver, and others need the room")
+        delivery.task = asyncio.get_running_loop().create_task(self._deliver(delivery))
+        delivery.task.add_done_callback(lambda _: waiting.remove(delivery.receiver, delivery))
+        self._tasks.add(delivery.task)
+        delivery.task.add_done_callback(self._tasks.discard)
 
     async def settle(self) -> None:
         """Wait for the deliveries under way."""
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _deliver(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
-        cause = "the server stopped before it was tried"
-        name = urlsplit(url).netloc.lower()
-        receiver = self._receivers.setdefault(name, asyncio.Semaphore(_MOST_OF_ONE))
+    async def _deliver(self, delivery: _Delivery) -> None:
+        receiver = self._receivers.setdefault(delivery.receiver, asyncio.Semaphore(_MOST_OF_ONE))
+        url, body, headers = delivery.url, delivery.body, delivery.headers
         try:
             for delay in self._delays_s:
                 await asyncio.sleep(delay)
                 async with receiver, self._free:
-                    cause = await post(url, body, headers, self._timeout_s)
-                if not cause:
+                    delivery.cause = await post(url, body, headers, self._timeout_s)
+                if not delivery.cause:
                     return
-            _log.error("webhook %s was tried %d times: %s", url, len(self._delays_s), cause)
+            _log.error(
+                "webhook %s was tried %d times: %s", url, len(self._delays_s), delivery.cause
+            )
         except asyncio.CancelledError:
-            _log.error("webhook %s is not told, as the server stops: %s", url, cause)
+            delivery.given_up("the server stops")
             raise
-        finally:
-            self._bytes -= len(body)
+
+
+@dataclass(slots=True, eq=False)
+class _Delivery:
+    """An answer that waits for its receiver."""
+
+    url: str
+    receiver: str
+    body: bytes
+    headers: Mapping[str, str]
+    cause: str = "it was not tried"  # why it is not told yet
+    task: asyncio.Task[None] | None = None
+    is_over: bool = False
+
+    def given_up(self, why: str) -> None:
+        """It is not told."""
+        if self.is_over:
+            return
+        self.is_over = True
+        _log.error("webhook %s is not told, as %s: %s", self.url, why, self.cause)
+        if self.task is not None:
+            self.task.cancel()
 
 
 def _well_formed(url: str) -> bool:

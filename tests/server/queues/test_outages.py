@@ -1,10 +1,11 @@
 """Servers that die of a request, and queues that die themselves: nothing is lost, nothing twice."""
 
 import asyncio
+import logging
 
 import pytest
 
-from tests.server.fake_dataplane import FakeDataPlane
+from tests.server.fake_dataplane import FakeDataPlane, FakeTicket
 from tests.server.queue_servers import DURABLE_REDIS, NATS, REDIS, broker, process
 from tests.server.queues.test_consumer import NatsClient, RedisClient, answered, run, until
 from tuili.server.queues.consumer import LATER_S, Consumer
@@ -29,6 +30,15 @@ class Mortal(FakeDataPlane):
         if self.died.is_set():
             request.model = "held"
         return super().submit(request, reply)
+
+
+class Slow(FakeDataPlane):
+    """Answers a little later, so that some are always in hand."""
+
+    def submit(self, request, reply):
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.002, super().submit, request, reply)
+        return FakeTicket()
 
 
 async def dead_letters(client):
@@ -137,6 +147,87 @@ def test_a_queue_that_is_killed_and_comes_back_loses_nothing(kind, tmp_path):
             assert int(told[f"tuili_queue_outages{{{label}}}"]) >= 1
 
         run(lambda: kind_of_client(server.port), scenario)
+
+
+@pytest.mark.parametrize("kind", DURABLE)
+def test_a_queue_that_is_killed_under_load_twice_loses_nothing_and_is_told_of_little(
+    kind, tmp_path, caplog
+):
+    count = 120
+    command, kind_of_client = DURABLE[kind]
+    with broker(command, tmp_path) as server:
+
+        async def scenario(client):
+            for at in range(count):
+                await client.send("identity", str(at))
+            consumer = Consumer(Slow(), source_of(client.url), concurrency=4)
+            consumer.start()
+            for part in (3, 2):
+                await answered(client, count // part)
+                await client.close()
+                server.kill()
+
+                async def noticed():
+                    return not consumer.counts.up
+
+                await until(noticed)
+                server.start()
+                client = kind_of_client(server.port)
+            found = await answered(client, count)
+            assert sorted(int(id_) for id_, _, _ in found) == list(range(count))
+            assert {status for _, status, _ in found} == {200}
+
+            async def nothing_left():
+                return not await client.left()
+
+            await until(nothing_left)
+            await client.close()
+            await consumer.stop(5)
+            # Each outage takes some seconds at most: no more looks than the back-off allows.
+            assert 2 <= consumer.counts.outages < 20
+
+        run(lambda: kind_of_client(server.port), scenario)
+    told = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert len([each for each in told if "trying again" in each]) < 8
+    assert len([each for each in told if "cannot be written" in each]) <= 2
+    assert len([each for each in told if "not extended" in each]) <= 2
+
+
+class Refusing:
+    """A queue that cannot be reached."""
+
+    name, claim_s = "a queue", 60.0
+
+    async def open(self):
+        raise OSError("nobody is there")
+
+    async def close(self):
+        pass
+
+
+def test_a_queue_that_stays_away_is_told_once_and_asked_after_longer_and_longer(
+    monkeypatch, caplog
+):
+    waited = []
+
+    async def sleep(delay):
+        waited.append(delay)
+        if len(waited) == 50:
+            raise asyncio.CancelledError
+
+    async def scenario():
+        consumer = Consumer(FakeDataPlane(), Refusing())
+        with pytest.raises(asyncio.CancelledError):
+            await consumer._run()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tuili.server.queues.consumer.asyncio.sleep", sleep)
+        asyncio.run(scenario())
+    assert waited == sorted(waited)
+    assert waited[0] > 0
+    assert waited[-1] >= 5
+    (told,) = caplog.messages
+    assert "nobody is there" in told
 
 
 def test_who_comes_while_a_model_is_given_up_is_tried_until_it_is_back():

@@ -44,6 +44,7 @@ _MOST_TRIES: Final = len(LATER_S) + 1
 # So often in the time after which a request goes to another consumer.
 _EXTENSIONS: Final = 3
 _LEAST_S: Final = 0.01
+_MOST_CAUSES: Final = 16
 # Two deliveries that nobody ended may be a server that was stopped; the third is a suspect.
 _SUSPECT: Final = 3
 _MOST_ALONE: Final = 3
@@ -65,6 +66,7 @@ class Consumer:
         self._put_back: OrderedDict[str, int] = OrderedDict()
         self.counts = QueueCounts(source.name)
         self._writes = True  # whether the last answer could be written
+        self._causes: set[str] = set()  # what was told of the outage that there is
         self._extending: asyncio.Task[None] | None = None
         self._stopping = False
         self._loop: asyncio.Task[None] | None = None
@@ -100,27 +102,39 @@ class Consumer:
                 await self._try_suspects()
                 await self._take()
                 failures = 0
+                self._causes.clear()
             except Exception as error:  # noqa: BLE001 - whatever a queue's client raises
                 # Its streams and groups may be gone, too, as after a restart without a disk.
                 opened = self.counts.up = False
                 self.counts.outages += 1
                 delay = _RETRY_S[min(failures, len(_RETRY_S) - 1)]
                 failures += 1
-                cause = str(error) or type(error).__name__
-                _log.warning("%s: %s; trying again in %g s", self._source.name, cause, delay)
+                self._outage(str(error) or type(error).__name__, delay)
                 await asyncio.sleep(delay)
+
+    def _outage(self, cause: str, delay: float) -> None:
+        """The queue cannot be had: told once for each cause, however long it takes."""
+        level = logging.DEBUG if cause in self._causes else logging.WARNING
+        if len(self._causes) < _MOST_CAUSES:
+            self._causes.add(cause)
+        text = "%s: %s; trying again in %g s, and then until it is back"
+        _log.log(level, text, self._source.name, cause, delay)
 
     async def _extend(self) -> None:
         """Keep what is being worked on, however long that takes."""
+        told = False
         while True:
             await asyncio.sleep(max(self._source.claim_s / _EXTENSIONS, _LEAST_S))
             held = [*self._tasks.values(), *(handle for handle, _ in self._suspects)]
             if held:
                 try:
                     await self._source.extend(held)
+                    told = False
                 except Exception as error:  # noqa: BLE001 - whatever a queue's client raises
                     # At worst it is handed out twice, and answered once.
-                    _log.warning("%s: not extended: %s", self._source.name, error)
+                    level = logging.DEBUG if told else logging.WARNING
+                    told = True
+                    _log.log(level, "%s: not extended: %s", self._source.name, error)
 
     async def _take(self) -> None:
         """Fetch as many as there is room for; each is worked on by a task of its own."""
