@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from tuili.server.steps import Found, Steps
+from tuili.server.steps import Found, Steps, at_once
 
 
 class Slices:
@@ -22,6 +22,18 @@ class Slices:
         if len(self._waiting) == 1:
             loop.call_soon(self._next, loop)
         return promise
+
+    def begin(
+        self, work: Steps[Found], loop: asyncio.AbstractEventLoop | None
+    ) -> Found | asyncio.Future[Found]:
+        """What `work` returns if that takes one step, else a promise; without a loop all of it."""
+        if loop is None:
+            return at_once(work)
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+        return self.run(work, loop)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         work, promise = self._waiting[0]

@@ -13,7 +13,8 @@ import grpc
 from tuili.errors import InternalError, Overloaded, TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
 from tuili.server.grpc.frames import PUSHBACK
-from tuili.server.grpc.inference import COUNTED_BYTES, Done, Inference, Stream
+from tuili.server.grpc.infer_stream import COUNTED_BYTES
+from tuili.server.grpc.inference import Done, Inference, Stream
 from tuili.server.grpc.listener import GrpcListener
 from tuili.server.grpc.methods import INFER_PATH, STREAM_PATH, Method
 from tuili.server.grpc.service import Message

@@ -3,22 +3,25 @@
 Tensors travel in `raw_input_contents`, which every serializer writes last.  What comes before is
 small, is parsed by protobuf and says the same for most requests of a client; so its bytes (less the
 request id) are the key of a remembered *plan*, and the tensors become views of the message without
-being copied.
+being copied.  What takes long of a long message, its texts and typed contents, is read in steps.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from tuili.errors import InternalError, InvalidArgument, TuiliError
-from tuili.server.grpc.plans import Plan, PlannedInput, plan_request
+from tuili.server.grpc.long_contents import without_contents
+from tuili.server.grpc.long_message import LONG_BYTES
+from tuili.server.grpc.plans import Plan, PlannedInput, is_typed, plan_request, read_contents
 from tuili.server.grpc.schema import INFERENCE
 from tuili.server.grpc.varints import MOST_FIELDS, Buffer, varint
-from tuili.server.protocol.datatypes import decode_bytes
+from tuili.server.protocol.datatypes import decode_bytes, read_bytes
 from tuili.server.protocol.messages import Array, InferRequest, InputTensor
+from tuili.server.steps import Steps, at_once
 
 _ID: Final = 0x1A  # field 3, length-delimited
 _RAW: Final = 0x3A  # field 7, length-delimited
@@ -27,6 +30,7 @@ _MAX_PLANS: Final = 1024
 _MAX_PLAN_BYTES: Final = 4096
 
 _Request: Final = INFERENCE["ModelInferRequest"]
+Decoded = tuple[InferRequest, Plan]
 
 
 class RequestDecoder:
@@ -36,8 +40,27 @@ class RequestDecoder:
         self._plans: dict[bytes, Plan] = {}
         self._key_size = 0  # of the last request
 
-    def decode(self, message: Buffer) -> tuple[InferRequest, Plan]:
+    def decode(self, message: Buffer) -> Decoded:
         """The request in a serialized ModelInferRequest; its arrays are views of `message`."""
+        if len(message) >= LONG_BYTES:
+            return at_once(self.read(message))
+        return self._request(message, *self._find(message), {})
+
+    def read(self, message: Buffer) -> Steps[Decoded]:
+        """The same, with turns for others."""
+        plan, ident, raws = self._find(message)
+        for item in plan.inputs:
+            yield from read_contents(item)
+        texts: dict[str, Array] = {}
+        raw = [item for item in plan.inputs if item.raw]
+        for item, (start, end) in zip(reversed(raw), reversed(raws), strict=True):
+            if item.size < 0:
+                text = memoryview(message)[start:end]
+                texts[item.name] = yield from read_bytes(item.name, item.shape, text, plan.model)
+        return self._request(message, plan, ident, raws, texts)
+
+    def _find(self, message: Buffer) -> tuple[Plan, str, list[tuple[int, int]]]:
+        """The plan of a message, its id, and where its raw tensors are."""
         ident = ""
         try:
             # Most requests begin like the one before them; then their fields need no walk.
@@ -45,12 +68,22 @@ class RequestDecoder:
             raws = None if plan is None else _only_raws(message, self._key_size)
             if plan is None or raws is None:
                 key, ident, raws = _split(message)
-                self._key_size = len(key)
-                plan = self._plans.get(key) or self._learn(key)
+                plan = self._plan(key)
         except IndexError:
             raise InternalError("malformed ModelInferRequest: it ends too early") from None
         if len(raws) != plan.raw_count:
             raise InvalidArgument(_count_mismatch(plan, len(raws)))
+        return plan, ident, raws
+
+    def _request(
+        self,
+        message: Buffer,
+        plan: Plan,
+        ident: str,
+        raws: list[tuple[int, int]],
+        texts: dict[str, Array],
+    ) -> Decoded:
+        """The request of a plan; `texts` are what is read of its raw tensors already."""
         inputs: list[InputTensor] = []
         # As Triton, which of two inputs that are wrong tells the last.
         for item in reversed(plan.inputs):
@@ -58,7 +91,9 @@ class RequestDecoder:
             misfit = item.misfit_bytes
             if item.raw:
                 start, end = raws.pop()
-                if item.size in (-1, end - start):
+                if item.name in texts:
+                    data = texts[item.name]
+                elif item.size in (-1, end - start):
                     data = _view(item, plan.model, message, start, end)
                 else:
                     misfit = end - start
@@ -70,17 +105,27 @@ class RequestDecoder:
         request = InferRequest(plan.model, inputs, plan.version, ident, plan.outputs, parameters)
         return request, plan
 
+    def _plan(self, key: bytes) -> Plan:
+        if len(key) >= LONG_BYTES:
+            rest, contents = without_contents(key)
+            return plan_request(_parsed(rest), contents)
+        self._key_size = len(key)
+        return self._plans.get(key) or self._learn(key)
+
     def _learn(self, key: bytes) -> Plan:
-        try:
-            message = _Request.FromString(key)
-        except DecodeError as error:
-            raise InternalError(f"malformed ModelInferRequest: {error}") from None
-        plan = plan_request(message)
-        if len(key) <= _MAX_PLAN_BYTES and all(item.array is None for item in plan.inputs):
+        plan = plan_request(_parsed(key))
+        if len(key) <= _MAX_PLAN_BYTES and not any(is_typed(item) for item in plan.inputs):
             if len(self._plans) >= _MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
             self._plans[key] = plan
         return plan
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return _Request.FromString(data)
+    except DecodeError as error:
+        raise InternalError(f"malformed ModelInferRequest: {error}") from None
 
 
 def _only_raws(message: Buffer, at: int) -> list[tuple[int, int]] | None:

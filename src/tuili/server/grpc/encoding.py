@@ -5,12 +5,24 @@ What describes the outputs says the same for most answers of a model, and is rem
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
+from tuili.errors import TuiliError
 from tuili.server.grpc.schema import INFERENCE
 from tuili.server.grpc.varints import Buffer, append_varint
-from tuili.server.protocol.datatypes import encode
-from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor, Parameters
+from tuili.server.protocol.datatypes import TURN_ELEMENTS, encode, write_bytes
+from tuili.server.protocol.messages import (
+    Array,
+    InferRequest,
+    InferResponse,
+    OutputTensor,
+    Parameters,
+)
+from tuili.server.steps import Steps
+
+# The message of an answer in pieces, or what to answer instead.
+Written = list[Buffer] | TuiliError
 
 _MAX_FRONTS: Final = 1024
 _SMALL: Final = 16 << 10  # outputs below are joined with what surrounds them
@@ -26,8 +38,26 @@ class ResponseEncoder:
         self._fronts: dict[tuple[Any, ...], bytes] = {}
         self._starts: dict[tuple[Any, ...], bytes] = {}  # of messages with one small tensor
 
-    def encode(self, response: InferResponse, extra: Parameters | None = None) -> list[Buffer]:
-        """A serialized ModelInferResponse in pieces; `extra` are parameters beside its own."""
+    def write(
+        self, response: InferResponse, extra: Parameters | None = None
+    ) -> Steps[list[Buffer]]:
+        """As `encode`, with turns for others."""
+        texts: dict[str, bytes] = {}
+        for output in response.outputs:
+            if output.data is not None and _is_long(output.data):
+                texts[output.name] = yield from write_bytes(output.data)
+        return self.encode(response, extra, texts)
+
+    def encode(
+        self,
+        response: InferResponse,
+        extra: Parameters | None = None,
+        texts: Mapping[str, bytes] | None = None,
+    ) -> list[Buffer]:
+        """A serialized ModelInferResponse in pieces; `extra` are parameters beside its own.
+
+        `texts` are outputs of text that are written already.
+        """
         if len(response.outputs) == 1 and extra is None and not response.id:
             message = self._one_small(response, response.outputs[0])
             if message is not None:
@@ -45,7 +75,7 @@ class ResponseEncoder:
             elif data.nbytes < _SMALL and not data.dtype.hasobject:
                 raw = data.tobytes()
             else:
-                raw = encode(data, output.datatype)
+                raw = (texts or {}).get(output.name) or encode(data, output.datatype)
             small.append(0x32)
             append_varint(small, len(raw))
             if len(raw) < _SMALL:
@@ -86,6 +116,15 @@ class ResponseEncoder:
                 del self._fronts[next(iter(self._fronts))]
             self._fronts[key] = front
         return front
+
+
+def is_long(response: InferResponse) -> bool:
+    """Whether to write a response takes long."""
+    return any(output.data is not None and _is_long(output.data) for output in response.outputs)
+
+
+def _is_long(data: Array) -> bool:
+    return data.size > TURN_ELEMENTS and data.dtype.hasobject
 
 
 def front_of(response: InferResponse) -> bytes:

@@ -23,6 +23,7 @@ from tuili.server.execution.express import (
 )
 from tuili.server.grpc.encoding import front_of, raw_head
 from tuili.server.grpc.frames import PREFIX_BYTES
+from tuili.server.grpc.long_message import LONG_BYTES
 from tuili.server.grpc.plans import Plan, PlannedInput
 from tuili.server.grpc.typed import Slot, cut, raw_of, slots_of
 from tuili.server.protocol.messages import InferRequest, InferResponse, OutputTensor
@@ -200,6 +201,8 @@ class ExpressDesk:
         found, slots = cut(message), slots_of(request.inputs)
         if found is None or slots is None or found.ident != request.id:
             return
+        if len(message) >= LONG_BYTES and any(slot.pack is not None for slot in slots):
+            return  # to read its numbers takes long
         if len(found.words) > _MAX_TEXT:
             return
         places = places_of(request)

@@ -14,9 +14,11 @@ import grpc.aio
 from tuili.errors import TuiliError, Unavailable
 from tuili.server.dataplane import DataPlane
 from tuili.server.execution.pending import Ticket
+from tuili.server.grpc.encoding import Written
 from tuili.server.grpc.frames import PUSHBACK
 from tuili.server.grpc.grpcio_tls import credentials_of
-from tuili.server.grpc.inference import COUNTED_BYTES, Inference, InferStream
+from tuili.server.grpc.infer_stream import COUNTED_BYTES, InferStream
+from tuili.server.grpc.inference import Inference
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
 from tuili.server.grpc.varints import Buffer
@@ -25,7 +27,7 @@ from tuili.server.protocol.status import pushback_ms, status_of
 
 # As good as for ever: whoever waits for the end says how long.
 _GRACE_S: Final = 1e6
-_Answered: TypeAlias = "asyncio.Future[list[Buffer] | TuiliError]"
+_Answered: TypeAlias = "asyncio.Future[Written | asyncio.Future[Written]]"
 _Unary: TypeAlias = Callable[[bytes, Any], Awaitable[bytes]]
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -110,6 +112,7 @@ class _Handlers(grpc.GenericRpcHandler):
         self._restrictions = limits.restrictions
         self._room = limits.room
         self._inference = Inference(dataplane, limits.room)
+        self._inference.loop = asyncio.get_running_loop()
         self._open: set[Callable[[TuiliError], None]] = set()  # which end the calls under way
 
     def dismiss(self) -> None:
@@ -176,6 +179,8 @@ class _Handlers(grpc.GenericRpcHandler):
         try:
             with self._ended_by(end):
                 answer = await answered
+                if isinstance(answer, asyncio.Future):
+                    answer = await answer
         except asyncio.CancelledError:
             if ticket is not None:
                 ticket.cancel()
@@ -253,7 +258,7 @@ class _Origin:
         return 0
 
 
-def _settle(answered: _Answered, answer: list[Buffer] | TuiliError) -> None:
+def _settle(answered: _Answered, answer: Written | asyncio.Future[Written]) -> None:
     """The first answer counts: one may come after the call was ended."""
     if not answered.done():
         answered.set_result(answer)

@@ -35,5 +35,5 @@ class GrpcListener:
 
     def connect(self) -> GrpcConnection:
         """A connection for a client that is about to come."""
-        self.assembly.loop = self.connections.loop
+        self.assembly.loop = self.inference.loop = self.connections.loop
         return GrpcConnection(self)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Final
 
 import msgspec
 
-from tuili.errors import TuiliError
+from tuili.server.grpc.encoding import Written
 from tuili.server.grpc.frames import PREFIX_BYTES
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.grpc.varints import Buffer
@@ -44,7 +45,7 @@ class LoggedStream(GrpcStream):
         self._note(0)
         super().answer_known(message)
 
-    def _answer(self, answer: list[Buffer] | TuiliError) -> None:
+    def _answer(self, answer: Written | asyncio.Future[Written]) -> None:
         if isinstance(answer, list):
             self._sent = sum(map(len, answer))
             self._note(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -9,8 +10,10 @@ import numpy as np
 
 from tuili.errors import InvalidArgument
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, element_count
+from tuili.server.protocol.joining import joined
 from tuili.server.protocol.messages import Array, Parameters, RequestedOutput
 from tuili.server.protocol.parameters import WrongType, check_parameter
+from tuili.server.steps import Steps, at_once
 
 # What a parameter with a meaning is told to be where it is something else.
 _CHOICES: Final = {
@@ -37,8 +40,15 @@ _CONTENTS: Final = {
 }
 
 
+# InferTensorContents, which mean together what the contents of an input are; None without any.
+Pieces = Iterable[Any] | None
+
+
 class PlannedInput(msgspec.Struct):
-    """One input: `size` bytes of raw data (-1: any, BYTES), or an array that came as contents."""
+    """One input: `size` bytes of raw data (-1: any, BYTES), or an array that came as contents.
+
+    Those of a long message are in `pieces` until they are read.
+    """
 
     name: str
     datatype: str
@@ -49,6 +59,7 @@ class PlannedInput(msgspec.Struct):
     raw: bool
     array: Array | None
     misfit_bytes: int = -1  # of contents that do not fill the shape
+    pieces: Pieces = None
 
 
 class Plan(msgspec.Struct):
@@ -63,14 +74,18 @@ class Plan(msgspec.Struct):
     empty_final: bool  # the stream's client wants a last message even when it is empty
 
 
-def plan_request(message: Any) -> Plan:
-    """The plan of a parsed request without its raw data, every field of it checked."""
-    inputs = [_plan_input(item) for item in message.inputs]
+def plan_request(message: Any, contents: Sequence[Pieces] | None = None) -> Plan:
+    """The plan of a parsed request without its raw data, every field of it checked.
+
+    `contents`, if they are not in it, are those of each input.
+    """
+    pieces = contents or [None] * len(message.inputs)
+    inputs = [_plan_input(*each) for each in zip(message.inputs, pieces, strict=True)]
     names = [item.name for item in inputs]
     if len(names) != len(set(names)):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidArgument(f"input '{twice}' already exists in request")
-    typed = [item for item in inputs if item.array is not None or item.misfit_bytes >= 0]
+    typed = [item for item in inputs if is_typed(item)]
     raw = [item for item in inputs if item.raw]
     if typed:
         # All or none: an input without contents is an empty tensor when another has contents.
@@ -92,7 +107,12 @@ def plan_request(message: Any) -> Plan:
     )
 
 
-def _plan_input(item: Any) -> PlannedInput:
+def is_typed(item: PlannedInput) -> bool:
+    """Whether an input came as contents."""
+    return item.array is not None or item.misfit_bytes >= 0 or item.pieces is not None
+
+
+def _plan_input(item: Any, pieces: Pieces) -> PlannedInput:
     shape = tuple(item.shape)
     dtype = NUMPY.get(item.datatype)
     if dtype is None:
@@ -106,13 +126,20 @@ def _plan_input(item: Any) -> PlannedInput:
         item.name, item.datatype, shape, dtype, size, parameters or None,
         raw="shared_memory_region" not in parameters, array=None,
     )  # fmt: skip
-    if item.HasField("contents"):
+    here = item.HasField("contents")
+    if here or pieces is not None:
         if not planned.raw:
             raise InvalidArgument(
                 f"unexpected 'contents' for input '{item.name}' that is in shared memory"
             )
-        planned.array = _array_from_contents(planned, item.contents)
+        if item.datatype in RAW_ONLY:
+            raise InvalidArgument(
+                f"{item.datatype} input '{item.name}' must be sent in raw_input_contents"
+            )
+        planned.pieces = (item.contents,) if here else pieces
         planned.raw = False
+        if here:
+            at_once(read_contents(planned))
     return planned
 
 
@@ -135,12 +162,25 @@ def _empty(item: PlannedInput, model: str) -> Array:
     return np.empty(item.shape, item.dtype)
 
 
-def _array_from_contents(item: PlannedInput, contents: Any) -> Array | None:
-    """The array of an input that came in typed fields; None when they do not fill its shape."""
-    if item.datatype in RAW_ONLY:
-        raise InvalidArgument(
-            f"{item.datatype} input '{item.name}' must be sent in raw_input_contents"
-        )
+def read_contents(item: PlannedInput) -> Steps[None]:
+    """Make an input's array of its pieces, or note that they do not fill its shape."""
+    pieces, item.pieces = item.pieces, None
+    if pieces is None:
+        return
+    parts: list[Array] = []
+    for contents in pieces:
+        if parts:
+            yield
+        parts.append(_values(item, contents))
+    found = parts[0] if len(parts) == 1 else (yield from joined(parts, item.dtype))
+    if len(found) == element_count(item.shape):
+        item.array = found.reshape(item.shape)
+    else:
+        item.misfit_bytes = len(found) * item.dtype.itemsize
+
+
+def _values(item: PlannedInput, contents: Any) -> Array:
+    """The values in some of an input's contents."""
     field, wire_type = _CONTENTS[item.datatype]
     for descriptor, _ in contents.ListFields():
         if descriptor.name != field:
@@ -149,18 +189,14 @@ def _array_from_contents(item: PlannedInput, contents: Any) -> Array | None:
                 f" datatype {item.datatype}"
             )
     values = getattr(contents, field)
-    count = element_count(item.shape)
-    if len(values) != count:
-        item.misfit_bytes = len(values) * item.dtype.itemsize
-        return None
-    found: Array = np.fromiter(values, wire_type, count)
-    if item.dtype.kind in "iu" and count:
+    found: Array = np.fromiter(values, wire_type, len(values))
+    if item.dtype.kind in "iu" and len(found):
         bounds = np.iinfo(item.dtype)
         if int(found.min()) < bounds.min or int(found.max()) > bounds.max:
             raise InvalidArgument(
                 f"input '{item.name}' has values out of the range of {item.datatype}"
             )
-    return found.astype(item.dtype, copy=False).reshape(item.shape)
+    return found.astype(item.dtype, copy=False)
 
 
 def _plan_outputs(items: Any) -> list[RequestedOutput] | None:

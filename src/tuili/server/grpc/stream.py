@@ -12,6 +12,7 @@ import msgspec
 
 from tuili.errors import Cancelled, DeadlineExceeded, InternalError, TuiliError, Unsupported
 from tuili.server.grpc.assembly import Assembler, is_one_message
+from tuili.server.grpc.encoding import Written
 from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.inference import Stream
 from tuili.server.grpc.limits import GrpcLimits
@@ -50,7 +51,7 @@ class GrpcStream(msgspec.Struct, eq=False):
     since: float = 0.0  # when the message under way, or what is waited for, began
     _left: tuple[int, float] = (0, 0.0)  # bytes that a window held back, and since when
     _message: Buffer | None = None
-    _ticket: Ticket | None = None
+    _ticket: Ticket | asyncio.Future[Written] | None = None
     _stream: Stream | None = None
     _charged: bool = False  # whether its message takes room
     _assembler: Assembler | None = None  # made when a message comes in pieces
@@ -252,7 +253,7 @@ class GrpcStream(msgspec.Struct, eq=False):
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             self._own_bug()
         else:
-            if not self.over:
+            if not self.over and self._ticket is None:
                 self._ticket = ticket
 
     def unpark(self) -> None:
@@ -294,17 +295,31 @@ class GrpcStream(msgspec.Struct, eq=False):
 
     # What goes out ---------------------------------------------------------------------------
 
-    def _answer(self, answer: list[Buffer] | TuiliError) -> None:
+    def _answer(self, answer: Written | asyncio.Future[Written]) -> None:
         """The one answer of a unary call."""
-        if self.over:
+        if isinstance(answer, asyncio.Future):
+            self._await(answer)
+        elif self.over:
             return
-        if isinstance(answer, list):
+        elif isinstance(answer, list):
             self._ticket = None
             self.over = True
             self._release()
             self._connection.outgoing.send_answer(self, answer)
         else:
             self._end(answer)
+
+    def _await(self, answer: asyncio.Future[Written]) -> None:
+        """The answer takes long to write."""
+        if self.over:
+            answer.cancel()
+            return
+        self._ticket = answer
+        answer.add_done_callback(self._written)
+
+    def _written(self, answer: asyncio.Future[Written]) -> None:
+        if not answer.cancelled():
+            self._answer(answer.result())
 
     def answer_known(self, message: bytes) -> None:
         """The small answer of a unary call, as it stands in DATA."""

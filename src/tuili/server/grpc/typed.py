@@ -118,7 +118,9 @@ def _extent(message: Buffer, at: int, end: int) -> tuple[int, int]:
 def _contents_of(message: Buffer, at: int, end: int) -> tuple[int, tuple[int, int]]:
     """Where the one field of contents of an input begins, and the contents in it."""
     found: tuple[int, tuple[int, int]] | None = None
-    while at < end:
+    left = MOST_FIELDS
+    while at < end and left:
+        left -= 1
         tag = message[at]
         start, stop = _extent(message, at, end)
         if tag == _CONTENTS and found is None:
@@ -126,7 +128,7 @@ def _contents_of(message: Buffer, at: int, end: int) -> tuple[int, tuple[int, in
         elif tag not in _WITHIN:
             raise ValueError(tag)
         at = stop
-    if found is None:
+    if found is None or not left:
         raise ValueError(end)
     return found
 

@@ -11,6 +11,7 @@ from tuili.server.http.json_text import dump_json, dump_numbers
 from tuili.server.http.long_values import LongArray, flatten, packed
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, TURN_ELEMENTS, element_count
+from tuili.server.protocol.joining import joined
 from tuili.server.protocol.messages import Array, OutputTensor
 from tuili.server.steps import Steps, at_once
 
@@ -87,19 +88,6 @@ def read_long_data(document: Any) -> Steps[None]:
             name, datatype = entry.get("name"), entry.get("datatype")
             if isinstance(name, str) and datatype in NUMPY and datatype not in RAW_ONLY:
                 entry["data"] = yield from _read_flat(name, datatype, data)
-
-
-def joined(parts: list[Array], dtype: np.dtype[Any]) -> Steps[Array]:
-    """Flat arrays one after the other."""
-    found = np.empty(sum(map(len, parts)), dtype)
-    at = 0
-    parts.reverse()
-    while parts:
-        part = parts.pop()
-        found[at : at + len(part)] = part
-        at += len(part)
-        yield
-    return found
 
 
 def _values(name: str, datatype: str, data: list[Any] | Array) -> Array:

@@ -9,10 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from tuili.errors import InvalidArgument
-from tuili.server.http.json_tensors import joined, read_array
+from tuili.server.http.json_tensors import read_array
 from tuili.server.http.long_values import LongArray, flatten
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, element_count
+from tuili.server.protocol.joining import joined
 from tuili.server.protocol.messages import Array, InputTensor, OutputTensor
 from tuili.server.steps import Steps
 
