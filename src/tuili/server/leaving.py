@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import select
 import struct
 import termios
 from typing import Final
@@ -58,6 +59,19 @@ def _look(transport: asyncio.Transport, quiet: int, left: int) -> None:
 def unread(transport: asyncio.Transport) -> int:
     """Bytes from the client that lie in the kernel: a busy loop has not come to them yet."""
     return _held(transport, termios.FIONREAD)
+
+
+def gone(transport: asyncio.Transport) -> bool:
+    """Whether a client that had closed its half of the connection has reset it since.
+
+    The loops look no more at a socket that they do not read.
+    """
+    found = transport.get_extra_info("socket")
+    if found is None or found.fileno() < 0:
+        return False
+    watch = select.poll()
+    watch.register(found.fileno(), 0)  # errors are told unasked
+    return bool(watch.poll(0))
 
 
 def _unsent(transport: asyncio.Transport) -> int:

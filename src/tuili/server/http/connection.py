@@ -7,7 +7,8 @@ block of its own, and the socket then writes straight into that block: the tenso
 request are views of memory the kernel filled.
 
 One request is answered at a time.  Bytes that come meanwhile wait in `_tail`, and reading pauses
-when they are too many.  A reply may come inside `dispatch` or any time later.
+when they are too many.  A reply may come inside `dispatch` or any time later, also when the client
+has closed its half of the connection behind its requests.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from tuili.server.http.reply import (
     error_event,
     error_reply,
 )
-from tuili.server.leaving import leave, part, unread
+from tuili.server.leaving import gone, leave, part, unread
+from tuili.server.listening import keep_alive
 from tuili.server.turns import TURN_BYTES, Turn
 
 if TYPE_CHECKING:
@@ -63,9 +65,9 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body", "_busy", "_charged", "_chunked", "_closing", "_connections", "_consuming",
-        "_deadline", "_discarding", "_endless", "_filled", "_head", "_listener", "_paused", "_room",
-        "_streamed", "_tail", "_transport", "_turn", "_unsent", "_write_blocked", "since_ns",
-        "work",
+        "_deadline", "_discarding", "_endless", "_filled", "_half_closed", "_head", "_listener",
+        "_paused", "_room", "_streamed", "_tail", "_transport", "_turn", "_unsent",
+        "_write_blocked", "since_ns", "work",
     )  # fmt: skip
 
     def __init__(self, listener: HttpListener) -> None:
@@ -87,6 +89,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._endless = False  # whether a streamed reply ends with the connection
         self._streamed: bytes | None = None  # the type of a body that is being streamed
         self._paused = False
+        self._half_closed = False  # whether the client sends no more
         self._write_blocked = False
         self._deadline = _NEVER
         self.since_ns = 0  # when a body began that did not come at once
@@ -140,7 +143,26 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._consume(received)
 
     def eof_received(self) -> bool:
-        return False  # the transport closes; connection_lost cancels what is under way
+        """The client sends no more: what it asked in whole is answered, then the transport closes.
+
+        TLS knows no such half under any loop.
+        """
+        transport = self._transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return False
+        self._half_closed = True
+        if not self._owes:
+            if not (self._closing or self._write_blocked):
+                self._deadline = self._connections.now + self._listener.limits.linger_s
+            self._closing = self._discarding = True
+            return False
+        keep_alive(transport)  # nothing else finds out about a client that is gone
+        return True
+
+    @property
+    def _owes(self) -> bool:
+        """Whether a request is under way, or may be as soon as the client has read."""
+        return not self._closing and (self._busy or (self._write_blocked and bool(self._tail)))
 
     def pause_writing(self) -> None:
         self._write_blocked = True
@@ -153,8 +175,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._write_blocked = False
         self._room.leave(self._transport)
         self._deadline = _NEVER if self._busy else self._idle_deadline()
-        if not self._busy and self._tail:
-            self._consume(self._tail)
+        if not self._busy and (self._tail or self._half_closed):
+            self._go_on()
 
     # Requests --------------------------------------------------------------------------------
 
@@ -271,7 +293,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._turn.read(size, self._transport, self._connections.loop, self._wants_more)
 
     def _wants_more(self) -> bool:
-        return not self._paused
+        return not (self._paused or self._half_closed)
 
     def _settle(self, size: int) -> None:
         self._charged = True
@@ -427,6 +449,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         head = self._head
         if head is None or not head.keep_alive or self._connections.draining:
             return _CLOSE
+        if self._half_closed and not self._tail:
+            return _CLOSE
         return _KEEP if head.old else b""
 
     def _write(self, data: bytes) -> None:
@@ -447,8 +471,15 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
-        if self._tail and not self._consuming:
+        if (self._tail or self._half_closed) and not self._consuming:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take the next request that has come; leave a client that has none left to send."""
+        if self._tail:
             self._consume(self._tail)
+        if self._half_closed and not (self._owes or self._closing):
+            self._shut()
 
     def _idle_deadline(self) -> float:
         return self._connections.now + self._listener.limits.keep_alive_s
@@ -472,12 +503,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._deadline = self._connections.now + self._listener.limits.linger_s
 
     def _pause(self) -> None:
-        if not self._paused and self._transport is not None:
+        if self._wants_more() and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 
     def check(self, now: float) -> None:
         """Called by the listener's clock: end what has taken too long."""
+        if self._half_closed and self._transport is not None and gone(self._transport):
+            self._transport.abort()
         if now < self._deadline or self._transport is None:
             return
         receiving = self._body is not None or self._chunked is not None
