@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 Found = TypeVar("Found")
@@ -16,3 +16,15 @@ def at_once(work: Steps[Found]) -> Found:
             next(work)
         except StopIteration as end:
             return end.value
+
+
+def unless(work: Steps[Found], over: Callable[[], bool]) -> Steps[Found | None]:
+    """What `work` returns; None when it is `over` before, and nobody waits for it."""
+    while not over():
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+        yield
+    work.close()
+    return None

@@ -17,7 +17,7 @@ from tuili.errors import TuiliError
 from tuili.server.http import long_json, long_values
 from tuili.server.http.codec import plan_request
 from tuili.server.http.json_tensors import read_long_data
-from tuili.server.http.json_text import parse_json
+from tuili.server.http.json_text import parse_json, repeated_keys
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_json import parse_long
 from tuili.server.http.long_values import LongArray
@@ -372,5 +372,97 @@ def test_an_answer_that_nobody_waits_for_is_not_written_to_its_end():
         assert isinstance(written, asyncio.Future)
         assert written.cancelled()
         assert not wire.transport.sent
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("/v1/models/identity:predict", b'{"instances":%b}' % LONG_NUMBERS, ["predictions"]),
+        ("/v1/models/identity:predict", b'{"inputs":%b}' % LONG_NUMBERS, ["outputs"]),
+        ("/v2/models/identity/generate", b'{"INPUT":%b}' % LONG_NUMBERS, ["OUTPUT"]),
+        ("/v2/models/identity/generate_stream", b'{"INPUT":%b}' % LONG_NUMBERS, ["OUTPUT"]),
+    ],
+)
+def test_long_answers_of_other_routes_are_written_slice_by_slice(
+    path: str, body: bytes, expected: list[str]
+):
+    async def check() -> None:
+        wire = long_wire()
+        other = Wire(beside=wire)
+        wire.feed(post(body, path.encode()))
+        async with asyncio.timeout(10):
+            while not wire.dataplane.requests:  # noqa: ASYNC110 - as in `running`
+                await asyncio.sleep(0)
+            assert other.answer(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+            assert not wire.transport.sent
+            while not wire.transport.sent:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        (answer,) = wire.answers()
+        found = json.loads(answer.body.removeprefix(b"data: "))
+        for key in expected:
+            found = found[key]
+        assert found == [1.5] * 100_000
+
+    asyncio.run(check())
+
+
+def test_an_event_that_nobody_waits_for_is_not_sent():
+    async def check() -> None:
+        wire = long_wire()
+        wire.feed(post(b'{"INPUT":%b}' % LONG_NUMBERS, b"/v2/models/identity/generate_stream"))
+        async with asyncio.timeout(10):
+            while not wire.dataplane.requests:  # noqa: ASYNC110 - as in `running`
+                await asyncio.sleep(0)
+        wire.connection.connection_lost(None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not wire.transport.sent
+
+    asyncio.run(check())
+
+
+def test_the_long_answer_of_a_job_is_written_slice_by_slice():
+    async def check() -> None:
+        wire = long_wire()
+        other = Wire(beside=wire)
+        wire.feed(post(request(LONG_NUMBERS, b"FP32", b"[100000]"), b"/v2/models/identity/jobs"))
+        async with asyncio.timeout(10):
+            while not wire.transport.sent:  # noqa: ASYNC110 - as in `running`
+                await asyncio.sleep(0)
+            (answer,) = wire.answers()
+            where = answer.headers["location"].encode()
+            ask = b"GET %b/result HTTP/1.1\r\nHost: a\r\n\r\n" % where
+            assert (found := other.answer(ask)).status == 202
+            while (found := other.answer(ask)).status == 202:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert found.json["outputs"][0]["data"] == [1.5] * 100_000
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("more", [b"", b'"OTHER":[1],' * 3, b'"OTHER":"%b",' % (b"a" * 90_000)])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_key_that_comes_twice_is_told_of_a_long_text_as_of_a_short_one(more: bytes, last: bool):
+    short, long = b'"INPUT":[1.5]', b'"INPUT":%b' % LONG_NUMBERS
+    pair = (long, short) if last else (short, long)
+    for text in (b"{%b,%b%b}" % (pair[0], more.replace(b'"OTHER":[1],' * 3, b""), pair[1]),
+                 b'{%b"x":%b,"y":1,"y":2}' % (more, LONG_NUMBERS)):  # fmt: skip
+        repeated: list[str] = []
+        exhaust(parse_long(text, LIMITS, repeated))
+        assert repeated == repeated_keys(text)
+
+
+def test_a_key_that_comes_twice_is_no_input():
+    async def check() -> None:
+        wire = long_wire()
+        body = b'{"INPUT":%b,"INPUT":[1]}' % LONG_NUMBERS
+        wire.feed(post(body, b"/v2/models/identity/generate"))
+        async with asyncio.timeout(10):
+            while not wire.transport.sent:  # noqa: ASYNC110 - as in `running`
+                await asyncio.sleep(0)
+        (answer,) = wire.answers()
+        assert (answer.status, answer.error) == (400, "input 'INPUT' already exists in request")
 
     asyncio.run(check())

@@ -12,9 +12,10 @@ from hypothesis.extra import numpy as arrays
 
 from tests.server.http.wire import Wire
 from tuili.errors import InvalidArgument
-from tuili.server.http.predict_values import column_of, read_tensor, rows_of
-from tuili.server.protocol.datatypes import NUMPY
-from tuili.server.protocol.messages import InputTensor, OutputTensor
+from tuili.server.http.predict import by_columns, by_rows
+from tuili.server.http.predict_values import read_tensor
+from tuili.server.protocol.datatypes import NUMPY, TURN_ELEMENTS
+from tuili.server.protocol.messages import InferResponse, InputTensor, OutputTensor
 from tuili.server.steps import at_once
 
 ONES = [1] * 16
@@ -23,6 +24,14 @@ PAIR = {"INPUT0": ONES, "INPUT1": ONES}
 
 def tensor_of(name: str, datatype: str, value: Any) -> InputTensor:
     return at_once(read_tensor(name, datatype, value))
+
+
+def columns(*outputs: OutputTensor) -> Any:
+    return json.loads(at_once(by_columns(InferResponse("m", "1", list(outputs)))))
+
+
+def rows(count: int, *outputs: OutputTensor) -> Any:
+    return json.loads(at_once(by_rows(count, InferResponse("m", "1", list(outputs)))))
 
 
 @pytest.mark.parametrize(
@@ -150,9 +159,8 @@ def test_numbers_come_back_as_they_went(datatype: str, data: st.DataObject):
     tensor = tensor_of("x", datatype, values)
     assert tensor.data is not None
     assert (tensor.shape, tensor.data.dtype) == (shape, NUMPY[datatype])
-    value, finite = column_of(OutputTensor("y", datatype, shape, tensor.data))
-    assert finite
-    assert np.asarray(value).tolist() == values
+    found = columns(OutputTensor("y", datatype, shape, tensor.data))
+    assert np.asarray(found["outputs"]).tolist() == values
 
 
 @given(st.lists(st.binary(max_size=4), min_size=1, max_size=4), st.booleans())
@@ -160,10 +168,11 @@ def test_bytes_come_back_as_text_where_they_are_text(items: list[bytes], as_byte
     coded = [{"b64": base64.b64encode(item).decode()} for item in items]
     tensor = tensor_of("x", "BYTES", coded)
     name = "y_bytes" if as_bytes else "y"
-    rows, _ = rows_of(OutputTensor(name, "BYTES", tensor.shape, tensor.data), len(items))
-    assert [tensor_of("x", "BYTES", row).data.item() for row in rows] == items  # type: ignore[union-attr]
+    found = rows(len(items), OutputTensor(name, "BYTES", tensor.shape, tensor.data))
+    rows_found = found["predictions"]
+    assert [tensor_of("x", "BYTES", row).data.item() for row in rows_found] == items  # type: ignore[union-attr]
     if as_bytes:
-        assert rows == coded
+        assert rows_found == coded
 
 
 @pytest.mark.parametrize(
@@ -182,7 +191,7 @@ def test_bytes_that_are_none_are_refused(item: Any, text: str):
 
 def test_outputs_without_a_row_for_each_instance_are_told():
     with pytest.raises(InvalidArgument, match=r"shape \[3\], which are not 2 rows"):
-        rows_of(OutputTensor("y", "FP32", (3,), np.zeros(3, np.float32)), 2)
+        rows(2, OutputTensor("y", "FP32", (3,), np.zeros(3, np.float32)))
 
 
 @pytest.mark.parametrize("path", ["identity", "identity/versions/1", "identity/labels/stable"])
@@ -191,3 +200,31 @@ def test_who_asks_for_what_takes_examples_hears_what_to_use(path: str, verb: str
     answer = Wire().call("POST", f"/v1/models/{path}:{verb}", {"examples": [{"x": 1}]})
     assert answer.status == 501
     assert "to predict instead" in answer.error
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (TURN_ELEMENTS * 3,),
+        (5000, 3, 2),
+        (3, TURN_ELEMENTS + 5),
+        (2, 3, TURN_ELEMENTS + 1),
+        (50_000, 0),
+    ],
+)
+@pytest.mark.parametrize("datatype", ["INT32", "BYTES", "FP32"])
+def test_long_answers_are_written_as_short_ones(shape: tuple[int, ...], datatype: str):
+    count = int(np.prod(shape))
+    numbers = np.arange(count).reshape(shape).astype(NUMPY[datatype])
+    texts = np.array([b"%d" % at for at in range(count)], object).reshape(shape)
+    array = texts if datatype == "BYTES" else numbers
+    expected = array.astype(str).tolist() if datatype == "BYTES" else array.tolist()
+    if datatype == "FP32" and count:
+        array[(0,) * len(shape)] = np.nan
+        expected = json.loads(json.dumps(array.tolist()))
+    first = OutputTensor("a", datatype, shape, array)
+    second = OutputTensor("b", "INT8", shape[:1], np.ones(shape[:1], np.int8))
+    assert str(columns(first)["outputs"]) == str(expected)
+    assert str(rows(shape[0], first)["predictions"]) == str(expected)
+    found = rows(shape[0], first, second)["predictions"]
+    assert str(found) == str([{"a": each, "b": 1} for each in expected])

@@ -24,6 +24,7 @@ from tuili.server.http.operations import OPERATIONS
 from tuili.server.http.predict import Predictions
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
+from tuili.server.http.responder import Responder
 from tuili.server.http.routes import Match, RouteTable, WrongMethod
 from tuili.server.steps import Steps, at_once
 from tuili.server.unpackers import Unpackers
@@ -50,9 +51,10 @@ class Application:
         self._routes = RouteTable()
         self._refusals = refusals or Refusals()
         self._inference = Inference(dataplane, limits, self._refusals)
-        self._generation = Generation(dataplane, limits, self._refusals)
-        self._jobs = Jobs(dataplane, self._inference, self._refusals, webhooks or Webhooks(()))
-        self._predictions = Predictions(dataplane, limits, self._refusals)
+        responder = Responder(self._refusals, self._inference.slices)
+        self._generation = Generation(dataplane, limits, responder)
+        self._jobs = Jobs(dataplane, self._inference, responder, webhooks or Webhooks(()))
+        self._predictions = Predictions(dataplane, limits, responder)
         # What reads a model's metadata before it asks the model: on demand it is loaded first.
         self._on_models: dict[str, tuple[_Handler, _Reader]] = {
             "infer": (self._infer, self._inference.begin),

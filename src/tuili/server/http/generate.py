@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from typing import Any
+
+import orjson
 
 from tuili.errors import InternalError, InvalidArgument, TuiliError, Unavailable, UserError
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head
 from tuili.server.http.inference import Begin
-from tuili.server.http.json_tensors import json_from_array, read_array
+from tuili.server.http.json_tensors import read_array, write_array
 from tuili.server.http.json_text import dump_json, parse_json, repeated_keys
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_json import parse_long
 from tuili.server.http.long_values import LongArray
-from tuili.server.http.refusals import JsonMistake, Refusals
+from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import EVENTS, Buffer, Reply, error_event, event_of
+from tuili.server.http.responder import Responder
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor, Parameters
 from tuili.server.protocol.parameters import check_parameter
-from tuili.server.steps import Steps, at_once
+from tuili.server.steps import Steps, at_once, unless
+
+_Event = bytes | TuiliError
 
 
 class Generation:
     """Answers generate requests; one per front end."""
 
-    def __init__(self, dataplane: DataPlane, limits: HttpLimits, refusals: Refusals) -> None:
-        self._refusals = refusals
+    def __init__(self, dataplane: DataPlane, limits: HttpLimits, responder: Responder) -> None:
+        self._responder = responder
         self._dataplane = dataplane
         self._limits = limits
 
@@ -34,16 +41,15 @@ class Generation:
         """Start to answer one request."""
         document = parse_json(body, self._limits)
         if isinstance(document, dict):
-            for key in repeated_keys(body):
-                raise InvalidArgument(f"input '{key}' already exists in request")
+            _refuse(repeated_keys(body))
         self._submit(connection, match, at_once(self._read(match, document)))
 
     def begin(self, head: Head, match: Match, body: Buffer) -> Steps[Begin]:
-        """As `generate`, of a long text: what is to be done once it is read.
-
-        Of keys that come twice the last one counts, as for most readers of JSON.
-        """
-        document = yield from parse_long(body, self._limits)
+        """As `generate`, of a long text: what is to be done once it is read."""
+        repeated: list[str] = []
+        document = yield from parse_long(body, self._limits, repeated)
+        if isinstance(document, dict):
+            _refuse(repeated)
         request = yield from self._read(match, document)
         return lambda connection: self._submit(connection, match, request)
 
@@ -57,10 +63,15 @@ class Generation:
         request.origin = connection
         streaming = match.operation == "generate_stream"
         kind = _Stream if streaming else _Single
-        answer = kind(connection, self._refusals)
+        answer = kind(connection, self._responder)
         ticket = self._dataplane.submit_stream(request, answer.reply)
         if not answer.done:
             connection.work = ticket
+
+
+def _refuse(repeated: list[str]) -> None:
+    for key in repeated:
+        raise InvalidArgument(f"input '{key}' already exists in request")
 
 
 def request_from_keys(
@@ -133,30 +144,25 @@ def _misfit(name: str) -> str:
     return f"The schema can not convert input '{name}' to tensor with proper shape"
 
 
-def keys_from_response(response: InferResponse) -> bytes:
+def keys_from_response(response: InferResponse) -> Steps[bytes]:
     """The JSON object of a response: one key per output, single elements without their array."""
     document: dict[str, Any] = {"id": response.id} if response.id else {}
     document["model_name"] = response.model
     document["model_version"] = response.version
     document.update(response.parameters or {})
-    finite = True
     for output in response.outputs:
-        if output.data is None:
-            continue
-        value, output_finite = json_from_array(output.name, output.datatype, output.data)
-        finite = finite and output_finite
-        if len(value) == 1:
-            value = value[0] if isinstance(value, list) else value[0].item()
-        document[output.name] = value
-    return dump_json(document, finite)
+        if output.data is not None:
+            text = yield from write_array(output, output.data)
+            document[output.name] = orjson.Fragment(text[1:-1] if output.data.size == 1 else text)
+    return dump_json(document)
 
 
 class _Single:
     """Waits for the one response that a plain generate request may have."""
 
-    def __init__(self, connection: HttpConnection, refusals: Refusals) -> None:
+    def __init__(self, connection: HttpConnection, responder: Responder) -> None:
         self._connection = connection
-        self._refusals = refusals
+        self._responder = responder
         self._answer: InferResponse | None = None
         self._count = 0
         self.done = False
@@ -181,46 +187,73 @@ class _Single:
                 "generate expects model to produce exactly 1 response, use generate stream for"
                 " model that generates various number of responses"
             )
-        try:
-            if error is not None:
-                raise error
+        if error is not None:
+            self._connection.reply(self._responder.refusals.reply(error))
+        else:
             assert self._answer is not None
-            self._connection.reply(Reply(200, (keys_from_response(self._answer),)))
-        except TuiliError as refused:
-            self._connection.reply(self._refusals.reply(refused))
+            self._responder.send(self._connection, _write(self._answer))
+
+
+def _write(answer: InferResponse) -> Steps[Reply]:
+    return Reply(200, ((yield from keys_from_response(answer)),))
 
 
 class _Stream:
     """Sends every response as a server-sent event; the first one decides the status."""
 
-    def __init__(self, connection: HttpConnection, refusals: Refusals) -> None:
+    def __init__(self, connection: HttpConnection, responder: Responder) -> None:
         self._connection = connection
-        self._refusals = refusals
+        self._responder = responder
         self._started = False
+        # What was answered, whether it is the last, and its text or the promise of it.
+        self._waiting: deque[tuple[_Event | asyncio.Future[_Event], bool]] = deque()
         self.done = False
 
     def reply(self, answer: InferResponse | TuiliError | None, final: bool) -> None:
         """Called by the data plane for every response."""
         if self.done:
             return
-        error = answer if isinstance(answer, TuiliError) else None
-        event = b""
+        self.done = final
+        event: _Event | asyncio.Future[_Event]
         if isinstance(answer, InferResponse):
-            try:
-                event = event_of(keys_from_response(answer))
-            except TuiliError as refused:
-                error = refused
-        if error is not None:
-            if final and not self._started and isinstance(error, UserError | Unavailable):
-                self.done = True  # refused before any model saw it: no stream begins
-                self._connection.reply(self._refusals.reply(error))
-                return
-            event = error_event(str(error))
-        self._start(200 if error is None else self._refusals.reply(error).status)
-        if event:
-            self._connection.send_chunk(event)
+            event = self._responder.slices.begin(self._write(answer), self._connection.loop)
+        else:
+            event = answer or b""
+        self._waiting.append((event, final))
+        if isinstance(event, asyncio.Future):
+            event.add_done_callback(self._send_ready)
+        else:
+            self._send_ready(None)
+
+    def _write(self, answer: InferResponse) -> Steps[_Event]:
+        try:
+            work = keys_from_response(answer)
+            text = yield from unless(work, lambda: self._connection.closed)
+        except TuiliError as error:
+            return error
+        return event_of(text or b"")
+
+    def _send_ready(self, _: object) -> None:
+        while self._waiting:
+            event, final = self._waiting[0]
+            if isinstance(event, asyncio.Future):
+                if not event.done():
+                    return
+                event = event.result()
+            self._waiting.popleft()
+            self._send(event, final)
+
+    def _send(self, event: _Event, final: bool) -> None:
+        error = event if isinstance(event, TuiliError) else None
+        if final and not self._started and isinstance(error, UserError | Unavailable):
+            # Refused before any model saw it: no stream begins.
+            self._connection.reply(self._responder.refusals.reply(error))
+            return
+        text = event if isinstance(event, bytes) else error_event(str(event))
+        self._start(200 if error is None else self._responder.refusals.reply(error).status)
+        if text:
+            self._connection.send_chunk(text)
         if final:
-            self.done = True
             self._connection.end_stream()
 
     def _start(self, status: int) -> None:

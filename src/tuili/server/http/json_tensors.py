@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -157,36 +159,40 @@ def _text_array(name: str, data: list[Any]) -> Array:
     return array
 
 
-def json_from_array(name: str, datatype: str, array: Array) -> tuple[Any, bool]:
-    """The flat JSON form of an output, and whether all of it is finite."""
-    if datatype in RAW_ONLY:
-        raise InvalidArgument(
-            f"sending {datatype} data via JSON is not supported. Please use the binary data"
-            f" format for output '{name}'"
-        )
-    flat = np.ascontiguousarray(array).reshape(-1)
-    if datatype == "BYTES":
-        return [_text(name, item) for item in flat.tolist()], True
-    return flat, flat.dtype.kind != "f" or bool(np.isfinite(flat).all())
-
-
 def write_array(output: OutputTensor, array: Array) -> Steps[bytes]:
     """The JSON text of an output, flat; NaN and Infinity are written as such."""
-    if array.size <= TURN_ELEMENTS:
-        return _json_text(output, array)
-    parts: list[bytes] = []
+    if output.datatype in RAW_ONLY:
+        raise InvalidArgument(
+            f"sending {output.datatype} data via JSON is not supported. Please use the binary data"
+            f" format for output '{output.name}'"
+        )
     flat = np.ascontiguousarray(array).reshape(-1)
-    for at in range(0, flat.size, TURN_ELEMENTS):
-        if at:
-            yield
-        parts.append(_json_text(output, flat[at : at + TURN_ELEMENTS])[1:-1])
+    return write_nested(flat, partial(_json_text, output))
+
+
+def write_nested(array: Array, text: Callable[[Array], bytes]) -> Steps[bytes]:
+    """The JSON text of an array's rows in each other; `text` is that of a few of them."""
+    if array.size <= TURN_ELEMENTS:
+        return text(array)
+    row = array.size // len(array)
+    parts: list[bytes] = []
+    if row > TURN_ELEMENTS:
+        for each in array:
+            part = yield from write_nested(each, text)
+            parts.append(part)
+    else:
+        rows = TURN_ELEMENTS // row
+        for at in range(0, len(array), rows):
+            if at:
+                yield
+            parts.append(text(array[at : at + rows])[1:-1])
     return b"[%b]" % b",".join(parts)
 
 
 def _json_text(output: OutputTensor, array: Array) -> bytes:
-    if output.datatype == "BYTES" or output.datatype in RAW_ONLY:
-        return dump_json(json_from_array(output.name, output.datatype, array)[0])
-    return dump_numbers(np.ascontiguousarray(array).reshape(-1))
+    if output.datatype == "BYTES":
+        return dump_json([_text(output.name, item) for item in array.tolist()])
+    return dump_numbers(array)
 
 
 def _text(name: str, item: bytes | str) -> str:

@@ -68,7 +68,7 @@ def _parse_lenient(data: bytes, refusal: orjson.JSONDecodeError) -> Any:
 
 def repeated_keys(text: Buffer) -> list[str]:
     """The keys that a JSON object gives more than once, each as often as it comes back."""
-    found: list[str] = []
+    found: list[str] = []  # of another value: nothing
 
     def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}

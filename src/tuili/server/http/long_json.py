@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 
 from tuili.errors import InvalidArgument
-from tuili.server.http.json_text import STEP, TooDeep, check_size
+from tuili.server.http.json_text import STEP, TooDeep, check_size, repeated_keys
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_values import LongArray, forget
 from tuili.server.http.refusals import JsonMistake
@@ -47,10 +47,11 @@ class _Open(NamedTuple):
     place: Any
 
 
-def parse_long(text: Buffer, limits: HttpLimits) -> Slices:
+def parse_long(text: Buffer, limits: HttpLimits, repeated: list[str] | None = None) -> Slices:
     """The value of a request's JSON text, in which some arrays are `LongArray`s.
 
-    A generator that yields between pieces. InvalidArgument as of `parse_json`.
+    A generator that yields between pieces. InvalidArgument as of `parse_json`. The keys that the
+    outermost object gives more than once are added to `repeated`.
     """
     check_size(len(text), limits)
     view = memoryview(text)
@@ -59,7 +60,7 @@ def parse_long(text: Buffer, limits: HttpLimits) -> Slices:
     while end > at and not bytes(view[max(end - _SLICE, at) : end]).strip(_BLANK):
         end = max(end - _SLICE, at)
         yield
-    document = _Document(limits)
+    document = _Document(limits, repeated)
     try:
         while not document.whole:
             stop, brackets = yield from _cut(view[:end], at, document.depth, limits.max_json_depth)
@@ -106,7 +107,8 @@ def _cut(
 class _Document:
     """What was read of a text."""
 
-    def __init__(self, limits: HttpLimits) -> None:
+    def __init__(self, limits: HttpLimits, repeated: list[str] | None) -> None:
+        self._repeated = repeated
         self.root: Any = None
         self.whole = False
         self._open: list[_Open] = []
@@ -130,7 +132,11 @@ class _Document:
         if left < 0 or (not last and left + len(opening) == 0):
             raise JsonMistake(_MALFORMED.format("more brackets closed than opened", at))
         closes = b"" if last else self._closes(left, opening)
-        value = _loads(self._opens(), own, closes, at)
+        text = b"".join((self._opens(), own, closes))
+        value = _loads(text, at)
+        if self._repeated is not None and left <= 1:
+            # The outermost object goes on in this piece.
+            self._repeated += repeated_keys(text)
         self._add(value, left, opening)
 
     def _opens(self) -> bytes:
@@ -187,6 +193,8 @@ class _Document:
         if isinstance(container, LongArray):
             container.add(part)
             return
+        if self._repeated is not None and container is self.root:
+            self._repeated += container.keys() & part.keys()
         container.update(part)
         if len(container) > self._most_members:
             raise InvalidArgument(f"a JSON object of more than {self._most_members} members")
@@ -215,12 +223,11 @@ def _unpaired(brackets: bytes) -> tuple[int, str]:
     return len(found[1]), found[2].decode()
 
 
-def _loads(opens: bytes, piece: bytes, closes: bytes, at: int) -> Any:
-    text = b"".join((opens, piece, closes))
+def _loads(text: bytes, at: int) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        if b"NaN" in piece or b"Infinity" in piece:
+        if b"NaN" in text or b"Infinity" in text:
             try:
                 return json.loads(text)
             except ValueError:

@@ -6,10 +6,11 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
+
+import orjson
 
 from tuili.errors import InvalidArgument, TuiliError, nearest
 from tuili.server.dataplane import DataPlane
@@ -21,17 +22,22 @@ from tuili.server.http.json_text import dump_json, parse_json
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_json import parse_long
 from tuili.server.http.long_values import LongArray
-from tuili.server.http.predict_values import BASE64, column_of, read_tensor, rows_of
-from tuili.server.http.refusals import JsonMistake, Refusals
-from tuili.server.http.reply import JSON, Buffer, Reply, error_reply
+from tuili.server.http.predict_values import (
+    BASE64,
+    check_rows,
+    read_tensor,
+    write_column,
+    write_rows,
+)
+from tuili.server.http.refusals import JsonMistake
+from tuili.server.http.reply import JSON, Buffer, Reply
+from tuili.server.http.responder import Responder
 from tuili.server.http.routes import Match
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
 from tuili.server.steps import Steps, at_once
 from tuili.server.tensorflow_serving import check_signature
 
-_LOG: Final = logging.getLogger("tuili.server.http")
-
-Writer = Callable[[InferResponse], bytes]
+Writer = Callable[[InferResponse], Steps[bytes]]
 
 
 class Asked(NamedTuple):
@@ -44,10 +50,10 @@ class Asked(NamedTuple):
 class Predictions:
     """Answers predict requests; one per front end."""
 
-    def __init__(self, dataplane: DataPlane, limits: HttpLimits, refusals: Refusals) -> None:
+    def __init__(self, dataplane: DataPlane, limits: HttpLimits, responder: Responder) -> None:
         self._dataplane = dataplane
         self._limits = limits
-        self._refusals = refusals
+        self._responder = responder
 
     def predict(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> None:
         """Start to answer one request; TuiliError when it is refused before it is submitted."""
@@ -72,7 +78,7 @@ class Predictions:
 
     def _submit(self, connection: HttpConnection, request: InferRequest, writer: Writer) -> None:
         request.origin = connection
-        answer = _Answer(connection, writer, self._refusals)
+        answer = _Answer(connection, writer, self._responder)
         ticket = self._dataplane.submit(request, answer.reply)
         if not answer.done:
             connection.work = ticket
@@ -145,48 +151,44 @@ def _only(inputs: list[str], where: str) -> str:
     return inputs[0]
 
 
-def by_columns(response: InferResponse) -> bytes:
+def by_columns(response: InferResponse) -> Steps[bytes]:
     """`{"outputs": ...}`: the value of the only output, or an object of all."""
-    columns = [(output.name, *column_of(output)) for output in response.outputs]
-    finite = all(is_finite for _, _, is_finite in columns)
-    values = {name: value for name, value, _ in columns}
+    values: dict[str, Any] = {}
+    for output in response.outputs:
+        values[output.name] = orjson.Fragment((yield from write_column(output)))
     only = len(values) == 1
-    return dump_json({"outputs": next(iter(values.values())) if only else values}, finite)
+    return dump_json({"outputs": next(iter(values.values())) if only else values})
 
 
-def by_rows(count: int, response: InferResponse) -> bytes:
+def by_rows(count: int, response: InferResponse) -> Steps[bytes]:
     """`{"predictions": [...]}`: a value for each row, or an object where there are more outputs."""
-    columns = [(output.name, *rows_of(output, count)) for output in response.outputs]
-    finite = all(is_finite for _, _, is_finite in columns)
-    if len(columns) == 1:
-        return dump_json({"predictions": columns[0][1]}, finite)
-    rows = [{name: values[row] for name, values, _ in columns} for row in range(count)]
-    return dump_json({"predictions": rows}, finite)
+    outputs = response.outputs
+    for output in outputs:
+        check_rows(output, count)
+    only = len(outputs) == 1
+    rows = yield from write_column(outputs[0]) if only else write_rows(outputs, count)
+    return b'{"predictions":%b}' % rows
 
 
 class _Answer:
     """Waits for the response to one request."""
 
-    __slots__ = ("_connection", "_refusals", "_writer", "done")
+    __slots__ = ("_connection", "_responder", "_writer", "done")
 
-    def __init__(self, connection: HttpConnection, writer: Writer, refusals: Refusals) -> None:
+    def __init__(self, connection: HttpConnection, writer: Writer, responder: Responder) -> None:
         self._connection = connection
         self._writer = writer
-        self._refusals = refusals
+        self._responder = responder
         self.done = False
 
     def reply(self, answer: InferResponse | TuiliError) -> None:
         """Called by the data plane, once for a request; never raises."""
         self.done = True
-        try:
-            if isinstance(answer, TuiliError):
-                raise answer
-            text = self._writer(answer)
-            self._connection.reply(Reply(200, (text,), JSON, variant_headers(answer)))
-        except TuiliError as error:
-            self._connection.reply(self._refusals.reply(error))
-        except Exception:  # noqa: BLE001 - a bug of ours must not reach the batcher
-            _LOG.exception("the answer to a prediction could not be sent")
-            self._connection.reply(
-                error_reply(500, "internal error; the server's log has the details")
-            )
+        if isinstance(answer, TuiliError):
+            self._connection.reply(self._responder.refusals.reply(answer))
+        else:
+            self._responder.send(self._connection, self._write(answer))
+
+    def _write(self, answer: InferResponse) -> Steps[Reply]:
+        text = yield from self._writer(answer)
+        return Reply(200, (text,), JSON, variant_headers(answer))

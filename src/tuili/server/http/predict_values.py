@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import orjson
 
 from tuili.errors import InvalidArgument
-from tuili.server.http.json_tensors import read_array
+from tuili.server.http.json_tensors import read_array, write_nested
+from tuili.server.http.json_text import dump_json
 from tuili.server.http.long_values import LongArray, flatten
 from tuili.server.http.refusals import JsonMistake
-from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, element_count
+from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, TURN_ELEMENTS, element_count
 from tuili.server.protocol.joining import joined
 from tuili.server.protocol.messages import Array, InputTensor, OutputTensor
 from tuili.server.steps import Steps
@@ -105,27 +109,58 @@ def _bytes_of(name: str, item: Any) -> bytes:
     )
 
 
-def column_of(output: OutputTensor) -> tuple[Any, bool]:
-    """The JSON value of a whole output, and whether all of it is finite."""
-    array = _array_of(output)
+def write_column(output: OutputTensor) -> Steps[bytes]:
+    """The JSON text of a whole output; NaN and Infinity are written as such."""
+    return write_nested(_array_of(output), partial(_json_text, output))
+
+
+def check_rows(output: OutputTensor, count: int) -> None:
+    """Refuse an output that has not `count` rows."""
+    if not output.shape or output.shape[0] != count:
+        raise InvalidArgument(
+            f"output '{output.name}' has shape {list(output.shape)}, which are not {count} rows:"
+            " ask with 'inputs' in the place of 'instances', which answers by columns"
+        )
+
+
+def write_rows(outputs: Sequence[OutputTensor], count: int) -> Steps[bytes]:
+    """The JSON text of `count` rows, each an object with the values of all outputs."""
+    columns = [(output, _array_of(output)) for output in outputs]
+    most = sum(array.size for _, array in columns) // count or 1
+    step = TURN_ELEMENTS // most
+    parts: list[bytes] = []
+    for at in range(0, count, step or 1):
+        if at:
+            yield
+        if step:
+            part = {output.name: _values(output, rows[at : at + step]) for output, rows in columns}
+            finite = all(is_finite for _, is_finite in part.values())
+            of_rows = zip(*(values for values, _ in part.values()), strict=True)
+            found = [dict(zip(part, row, strict=True)) for row in of_rows]
+            parts.append(dump_json(found, finite)[1:-1])
+        else:
+            row: dict[str, Any] = {}
+            for output, rows in columns:
+                text = partial(_json_text, output)
+                row[output.name] = orjson.Fragment((yield from write_nested(rows[at], text)))
+            parts.append(dump_json(row))
+    return b"[%b]" % b",".join(parts)
+
+
+def _json_text(output: OutputTensor, array: Any) -> bytes:
+    """The JSON text of some of an output's values."""
+    return dump_json(*_values(output, np.asarray(array)))
+
+
+def _values(output: OutputTensor, array: Array) -> tuple[Any, bool]:
+    """JSON values, and whether all of them are finite."""
     if output.datatype == "BYTES":
         as_bytes = output.name.endswith(_BYTES_SUFFIX)
         flat = np.empty(array.size, object)
         flat[:] = [_text_of(item, as_bytes) for item in array.reshape(-1).tolist()]
         return flat.reshape(array.shape).tolist(), True
     finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
-    return array if array.ndim else array.item(), finite
-
-
-def rows_of(output: OutputTensor, count: int) -> tuple[Any, bool]:
-    """The values of `count` rows, and whether all of them are finite."""
-    if not output.shape or output.shape[0] != count:
-        raise InvalidArgument(
-            f"output '{output.name}' has shape {list(output.shape)}, which are not {count} rows:"
-            " ask with 'inputs' in the place of 'instances', which answers by columns"
-        )
-    value, finite = column_of(output)
-    return value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value, finite
+    return np.ascontiguousarray(array) if array.ndim > 1 else array.tolist(), finite
 
 
 def _array_of(output: OutputTensor) -> Array:
