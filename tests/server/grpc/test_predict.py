@@ -7,13 +7,17 @@ import asyncio
 import numpy as np
 import pytest
 
+from tests.server.grpc.test_long_message import long_wire
 from tests.server.grpc.wire import Reply, Wire
 from tuili.errors import InvalidArgument
+from tuili.server.grpc.encoding import raw_head
+from tuili.server.grpc.long_message import LONG_BYTES
 from tuili.server.grpc.predict import MODELS, SERVICE
-from tuili.server.grpc.predict_tensors import proto_of, tensor_of
+from tuili.server.grpc.predict_tensors import tensor_of, write_tensor
 from tuili.server.grpc.schema import SERVING
 from tuili.server.protocol.datatypes import NUMPY
 from tuili.server.protocol.messages import OutputTensor
+from tuili.server.steps import at_once
 from tuili.server.tensorflow_serving import TYPES
 
 PREDICT = f"/{SERVICE}/Predict"
@@ -22,6 +26,10 @@ SPEC = "0a1f0a086964656e74697479120208011a0f73657276696e675f64656661756c74"
 TENSOR = "160801120812020801120208022a080000c03f000000c0"
 ASKED = bytes.fromhex(SPEC + "121f0a05494e50555412" + TENSOR + "1a064f5554505554")
 ANSWERED = bytes.fromhex("0a200a064f555450555412" + TENSOR + "12" + SPEC[2:])
+
+
+def proto_of(output: OutputTensor):
+    return SERVING["TensorProto"].FromString(at_once(write_tensor(output)))
 
 
 def request(model: str, array: np.ndarray | None = None):
@@ -211,3 +219,77 @@ def test_who_asks_for_what_takes_examples_hears_what_to_use(name: str):
     reply = Wire().call(ASKED, f"/{SERVICE}/{name}")
     assert reply.status == 12
     assert "to predict instead" in reply.text
+
+
+@pytest.mark.parametrize("datatype", sorted(TYPES))
+def test_a_long_tensor_is_read_and_written_while_others_are_answered(datatype: str):
+    async def scenario() -> None:
+        array = (np.arange(90_000) % 2).astype(NUMPY[datatype])
+        if datatype == "BYTES":
+            array[:] = [b"%d" % at for at in range(array.size)]
+        message = request("identity")
+        message.inputs["x"].CopyFrom(proto_of(OutputTensor("x", datatype, array.shape, array)))
+        assert len(message.SerializeToString()) >= LONG_BYTES
+        wire = long_wire()
+        other = Wire(beside=wire)
+        reply = wire.call(message, PREDICT)
+        assert (
+            await until(other, other.call(request("identity", np.ones(2)), PREDICT))
+        ).status == 0
+        assert not reply.ended
+        (output,) = told(await until(wire, reply), "PredictResponse").outputs.values()
+        found = tensor_of("x", output)
+        assert found.datatype == datatype
+        np.testing.assert_array_equal(found.data, array)
+
+    in_loop(scenario)
+
+
+def test_a_long_tensor_is_read_whatever_the_order_of_its_fields():
+    message = request("identity", np.ones(30_000))
+    data = message.SerializeToString()
+    proto = message.inputs["INPUT"]
+    values = SERVING["TensorProto"](float_val=proto.float_val)
+    proto.ClearField("float_val")
+    assert len(data) > LONG_BYTES
+    tensor = values.SerializeToString() + proto.SerializeToString()
+    reordered = SERVING["PredictRequest"](model_spec=message.model_spec).SerializeToString()
+    name = b"\x0a\x05INPUT"
+    value = raw_head(len(tensor), 0x12) + tensor
+    reordered += raw_head(len(name) + len(value), 0x12) + name + value
+    parse = SERVING["PredictRequest"].FromString
+    assert parse(reordered) == parse(data)
+
+    async def scenario() -> None:
+        wire = Wire()
+        reply = await until(wire, wire.call(reordered, PREDICT))
+        (output,) = told(reply, "PredictResponse").outputs.values()
+        assert list(output.float_val) == [1.0] * 30_000
+
+    in_loop(scenario)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "status", "text"),
+    [
+        (b"\x12\x02\x12\x00" * 40_000, 3, "dims, expected 32 at most"),
+        (b"\x1a\x00" * 60_000 + b"\x2a\x01\x00", 13, "malformed PredictRequest"),
+        (b"\x42\x01a" * 30_000 + b"\x42\x09a", 13, "ends too early"),
+        (
+            b"\x08\x06\x12\x06\x12\x04\x08\xb0\xea\x01" + b"\x38\xac\x02" * 30_000,
+            3,
+            "out of range: 300",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_long_tensor_is_told(tensor: bytes, status: int, text: str):
+    message = request("identity").SerializeToString()
+    value = raw_head(len(tensor), 0x12) + tensor
+    message += raw_head(len(value), 0x12) + value
+
+    async def scenario() -> None:
+        wire = Wire()
+        reply = await until(wire, wire.call(message, PREDICT))
+        assert (reply.status, text in reply.text) == (status, True), reply.text
+
+    in_loop(scenario)

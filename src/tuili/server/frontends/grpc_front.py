@@ -17,6 +17,7 @@ from tuili.server.grpc.infer_stream import COUNTED_BYTES
 from tuili.server.grpc.inference import Done, Inference, Stream
 from tuili.server.grpc.listener import GrpcListener
 from tuili.server.grpc.methods import INFER_PATH, STREAM_PATH, Method
+from tuili.server.grpc.predict import Serialized
 from tuili.server.grpc.service import Message
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.grpc.varints import Buffer
@@ -93,16 +94,6 @@ class FrontInference(Inference):
     ) -> Message | Awaitable[Message]:
         """Pass any other call on."""
         return self._owner.unary(path, bytes(message), _deadline(origin), origin)
-
-
-class Serialized:
-    """A response that is bytes already."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def SerializeToString(self) -> bytes:  # noqa: N802 - as messages have it
-        return self._data
 
 
 class Owner:

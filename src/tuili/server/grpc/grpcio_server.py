@@ -191,7 +191,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def _unary(self, method: Method) -> _Unary:
         async def call(message: bytes, context: Any) -> bytes:
-            response = method.call(self._dataplane, message, _Origin(context))
+            response = self._inference.operate(method, "", message, _Origin(context))
             if isinstance(response, Awaitable):
                 response = await self._unless_ended(response)
             return bytes(response.SerializeToString())

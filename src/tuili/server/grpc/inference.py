@@ -21,7 +21,7 @@ from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, Parameters
 from tuili.server.room import Room
 from tuili.server.slices import Slices
-from tuili.server.steps import Steps
+from tuili.server.steps import Found, Steps
 
 # Told the answer once, or a promise of it where it takes long to write.
 Done = Callable[["Written | asyncio.Future[Written]"], None]
@@ -77,7 +77,11 @@ class Inference:
         """The request in a message, or a promise of it where it takes long to read."""
         if len(message) < LONG_BYTES:
             return self.decoder.decode(message)
-        return self.slices.begin(self.decoder.read(message), self.loop)
+        return self.in_turns(self.decoder.read(message))
+
+    def in_turns(self, work: Steps[Found]) -> Found | asyncio.Future[Found]:
+        """What `work` returns, or a promise of it where it takes long."""
+        return self.slices.begin(work, self.loop)
 
     def _submit(
         self,
@@ -112,7 +116,7 @@ class Inference:
         self, method: Method, path: str, message: Buffer, origin: Origin
     ) -> Message | Awaitable[Message]:
         """The response of any other method, or a promise of it."""
-        return method.call(self.dataplane, bytes(message), origin)
+        return method.call(self.dataplane, message, origin, self.in_turns)
 
     def _answer(self, done: Done, answer: InferResponse | TuiliError) -> None:
         done(self.encode(answer, None) if isinstance(answer, InferResponse) else answer)

@@ -20,6 +20,7 @@ from tuili.server.grpc.service import (
     Message,
     health_check,
 )
+from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.messages import Origin
 
 _LOAD: Final = INFERENCE["RepositoryModelLoadRequest"]  # which brings files
@@ -30,7 +31,8 @@ _MOST_SHORT_BYTES: Final = 256 << 10
 class Method:
     """A unary method: its request class and what it does with the data plane and a request.
 
-    One that `infers` is told where the request comes from, and is taken back with its call.
+    One that `infers` reads its request itself, `in_turns` where that takes long; it is told where
+    that comes from, and is taken back with its call.
     """
 
     request: Any
@@ -43,7 +45,7 @@ class Method:
         return sys.maxsize if self.infers or self.request is _LOAD else _MOST_SHORT_BYTES
 
     def call(
-        self, dataplane: DataPlane, data: bytes | memoryview, origin: Origin
+        self, dataplane: DataPlane, data: Buffer, origin: Origin, in_turns: predict.InTurns
     ) -> Message | Awaitable[Message]:
         """The response to a serialized request, or a promise of it."""
         if len(data) > self.most_bytes:
@@ -51,12 +53,12 @@ class Method:
                 f"{self.request.DESCRIPTOR.name} larger than max ({len(data)} vs."
                 f" {self.most_bytes})"
             )
+        if self.infers:
+            return self.operation(dataplane, data, origin, in_turns)
         try:
             message = self.request.FromString(bytes(data))
         except DecodeError as error:
             raise InternalError(f"malformed {self.request.DESCRIPTOR.name}: {error}") from None
-        if self.infers:
-            return self.operation(dataplane, message, origin)
         return dataplane.known(self.operation(dataplane, message))
 
 

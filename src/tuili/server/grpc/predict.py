@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from tuili.errors import InvalidArgument, TuiliError, Unsupported
+from google.protobuf.message import DecodeError
+
+from tuili.errors import InternalError, InvalidArgument, TuiliError, Unsupported
 from tuili.server.dataplane import DataPlane
-from tuili.server.grpc.predict_tensors import proto_of, tensor_of
+from tuili.server.grpc.encoding import raw_head
+from tuili.server.grpc.long_message import LONG_BYTES, delimited
+from tuili.server.grpc.long_predict import without_tensors
+from tuili.server.grpc.predict_tensors import read_tensor, write_tensor
 from tuili.server.grpc.schema import SERVING
-from tuili.server.protocol.messages import InferRequest, InferResponse, Origin, RequestedOutput
+from tuili.server.grpc.varints import Buffer
+from tuili.server.protocol.messages import (
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    Origin,
+    RequestedOutput,
+)
+from tuili.server.steps import Found, Steps
 from tuili.server.tensorflow_serving import (
     NO_EXAMPLES,
     PREDICT,
@@ -31,16 +44,38 @@ _FIELD: Final = "signature_def"
 _MAP_URL: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 _UNKNOWN: Final = 2  # of tensorflow/core/protobuf/error_codes.proto
 
+# Of a response, and of an entry of a map.
+_OUTPUTS: Final = delimited(1)
+_KEY, _VALUE = delimited(1), delimited(2)
+
 Message = Any
 
 
-async def predict(dataplane: DataPlane, message: Message, origin: Origin) -> Message:
+class InTurns(Protocol):
+    """What does long work with turns for others: it gives what that returns, or a promise."""
+
+    def __call__(self, work: Steps[Found], /) -> Found | asyncio.Future[Found]: ...
+
+
+class Serialized:
+    """A response that is bytes already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def SerializeToString(self) -> bytes:
+        return self._data
+
+
+async def predict(dataplane: DataPlane, data: Buffer, origin: Origin, in_turns: InTurns) -> Message:
     """Run a model; taken back when the call ends before."""
-    request = _request_of(message)
+    read = in_turns(_read(data))
+    request = await read if isinstance(read, asyncio.Future) else read
     request.origin = origin
     # grpcio ends a late call itself, by cancelling this.
     request.deadline = getattr(origin, "deadline", None)
-    answered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[Serialized | asyncio.Future[Serialized]] = loop.create_future()
 
     def reply(answer: InferResponse | TuiliError) -> None:
         if answered.done():
@@ -48,21 +83,32 @@ async def predict(dataplane: DataPlane, message: Message, origin: Origin) -> Mes
         try:
             if isinstance(answer, TuiliError):
                 raise answer
-            answered.set_result(_response_of(answer))
+            answered.set_result(in_turns(_write(answer)))
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
             answered.set_exception(error)
 
     ticket = dataplane.submit(request, reply)
     try:
-        return await answered
+        written = await answered
     except asyncio.CancelledError:
         ticket.cancel()
         raise
+    return await written if isinstance(written, asyncio.Future) else written
 
 
-def _request_of(message: Message) -> InferRequest:
+def _read(data: Buffer) -> Steps[InferRequest]:
+    is_long = len(data) >= LONG_BYTES
+    rest, pieces = without_tensors(bytes(data)) if is_long else (bytes(data), None)
+    try:
+        message = SERVING["PredictRequest"].FromString(rest)
+    except DecodeError as error:
+        raise InternalError(f"malformed PredictRequest: {error}") from None
     model, version = _model_of(message)
-    tensors = [tensor_of(name, message.inputs[name]) for name in message.inputs]
+    if pieces is None:
+        pieces = {name: iter((message.inputs[name],)) for name in message.inputs}
+    tensors: list[InputTensor] = []
+    for name, found in pieces.items():
+        tensors.append((yield from read_tensor(name, found)))
     outputs = [RequestedOutput(name) for name in message.output_filter]
     return InferRequest(model, tensors, version, outputs=outputs or None)
 
@@ -78,12 +124,18 @@ def _model_of(message: Message) -> tuple[str, str]:
     return spec.name, spec.version_label
 
 
-def _response_of(answer: InferResponse) -> Message:
+def _write(answer: InferResponse) -> Steps[Serialized]:
+    """The response, field after field: its tensors are too much for protobuf to write in one go."""
     response = SERVING["PredictResponse"]()
     _name(response.model_spec, answer.model, answer.version)
+    parts: list[bytes] = [response.SerializeToString()]
     for output in answer.outputs:
-        response.outputs[output.name].CopyFrom(proto_of(output))
-    return response
+        name = output.name.encode()
+        tensor = yield from write_tensor(output)
+        key, value = raw_head(len(name), _KEY) + name, raw_head(len(tensor), _VALUE)
+        entry = raw_head(len(key) + len(value) + len(tensor), _OUTPUTS)
+        parts += (entry, key, value, tensor)
+    return Serialized(b"".join(parts))
 
 
 def _name(spec: Message, model: str, version: str) -> None:
