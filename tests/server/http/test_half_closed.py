@@ -148,6 +148,33 @@ def test_the_answer_comes_over_a_socket(server: Running):
     assert heard(client).count(b"HTTP/1.1 200 OK") == 2
 
 
+def test_a_client_that_has_closed_all_takes_its_request_back(server: Running):
+    client = ask(server, infer())
+    ticket = server.held()
+    client.close()
+    assert server.until(lambda: ticket.cancelled)
+
+
+def test_one_that_waits_for_long_hears_that_it_may():
+    wire = Wire()
+    wire.feed(infer() + infer())
+    assert wire.connection.eof_received()
+    wire.connection.check(1.0)
+    wire.connection.check(2.0)
+    wire.dataplane.release()
+    wire.dataplane.release()
+    assert statuses(wire) == [100, 200, 200]
+
+
+def test_one_of_an_older_protocol_hears_nothing():
+    wire = Wire()
+    wire.feed(infer().replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert wire.connection.eof_received()
+    wire.connection.check(1.0)
+    wire.dataplane.release()
+    assert statuses(wire) == [200]
+
+
 def test_half_a_request_ends_at_once(server: Running):
     assert heard(ask(server, infer()[:-1])) == b""
 

@@ -21,7 +21,7 @@ from tuili.server.grpc.predict import Serialized
 from tuili.server.grpc.service import Message
 from tuili.server.grpc.stream import GrpcStream
 from tuili.server.grpc.varints import Buffer
-from tuili.server.http.connection import PEER
+from tuili.server.http.origin import PEER
 from tuili.server.listening import Listening, listen
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.messages import InferRequest, Origin

@@ -13,10 +13,11 @@ import httptools
 
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.application import Application
-from tuili.server.http.connection import PEER, HttpConnection
+from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.listener import HttpListener
+from tuili.server.http.origin import PEER
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import JSON, Buffer, Reply, error_reply
 from tuili.server.http.routes import Match

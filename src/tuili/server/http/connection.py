@@ -17,11 +17,12 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from tuili.errors import Overloaded
 from tuili.server.http.chunked import ChunkedBody
 from tuili.server.http.head import CHUNKED, BadHead, Head, parse_head, require_start
+from tuili.server.http.origin import HttpOrigin
 from tuili.server.http.reply import (
     EVENTS,
     Buffer,
@@ -42,8 +43,6 @@ _NEVER: Final = float("inf")
 _MAX_TAIL: Final = 256 << 10
 _JOIN_BELOW: Final = 16 << 10
 _A_LINE: Final = 64
-# The field in which another front end tells whose request it passes on.
-PEER: Final = "x-tuili-peer"
 _CLOSE: Final = b"Connection: close\r\n"
 _KEEP: Final = b"Connection: keep-alive\r\n"
 _TRY_AGAIN: Final = ((b"Retry-After", b"1"),)
@@ -60,23 +59,21 @@ Dispatch = Callable[["HttpConnection", Head, Buffer], None]
 Foresee = Callable[[Head], Reply | None]
 
 
-class HttpConnection(asyncio.BufferedProtocol):
+class HttpConnection(HttpOrigin):
     """Reads requests, hands each to `listener.dispatch`, writes the answers."""
 
     __slots__ = (
-        "_body", "_busy", "_charged", "_chunked", "_closing", "_connections", "_consuming",
-        "_deadline", "_discarding", "_endless", "_filled", "_half_closed", "_head", "_listener",
-        "_paused", "_room", "_streamed", "_tail", "_transport", "_turn", "_unsent",
+        "_body", "_busy", "_charged", "_chunked", "_closing", "_consuming",
+        "_deadline", "_discarding", "_endless", "_filled", "_half_closed", "_listener",
+        "_paused", "_probed", "_room", "_streamed", "_tail", "_turn", "_unsent",
         "_write_blocked", "since_ns", "work",
     )  # fmt: skip
 
     def __init__(self, listener: HttpListener) -> None:
+        super().__init__(listener.connections)
         self._listener = listener
-        self._connections = listener.connections
         self._room = listener.limits.room
-        self._transport: asyncio.Transport | None = None
         self._tail = b""
-        self._head: Head | None = None  # of the request whose body is coming, or under way
         self._body: memoryview | None = None
         self._filled = 0
         self._chunked: ChunkedBody | None = None
@@ -90,6 +87,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._streamed: bytes | None = None  # the type of a body that is being streamed
         self._paused = False
         self._half_closed = False  # whether the client sends no more
+        self._probed = False  # whether one that may be gone was sent something
         self._write_blocked = False
         self._deadline = _NEVER
         self.since_ns = 0  # when a body began that did not come at once
@@ -332,44 +330,6 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     # Replies ---------------------------------------------------------------------------------
 
-    @property
-    def head(self) -> Head | None:
-        """The head of the request under way."""
-        return self._head
-
-    def header(self, name: str) -> str:
-        """A field of the request under way, for the router of roll-outs."""
-        head = self._head
-        return "" if head is None else head.headers.get(name.encode(), b"").decode("latin-1")
-
-    def headers(self) -> dict[str, str]:
-        """All fields of the request under way."""
-        head = self._head
-        found = {} if head is None else head.headers
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in found.items()}
-
-    def address(self) -> str:
-        """The peer's address."""
-        found = None if self._transport is None else self._transport.get_extra_info("peername")
-        if not found and self._head is not None:
-            return self.header(PEER)  # From another front end, over a Unix socket.
-        return str(found[0]) if found else ""
-
-    @property
-    def protocol(self) -> Literal["HTTP"]:
-        """The transport."""
-        return "HTTP"
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop that it belongs to, once there is one."""
-        return self._connections.loop
-
-    @property
-    def closed(self) -> bool:
-        """Whether nobody is listening any more."""
-        return self._transport is None
-
     def reply(self, reply: Reply) -> None:
         """Send `reply` to the request under way."""
         if self._transport is None or not self._busy:
@@ -509,8 +469,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def check(self, now: float) -> None:
         """Called by the listener's clock: end what has taken too long."""
-        if self._half_closed and self._transport is not None and gone(self._transport):
-            self._transport.abort()
+        if self._half_closed:
+            self._look_after()
         if now < self._deadline or self._transport is None:
             return
         receiving = self._body is not None or self._chunked is not None
@@ -526,6 +486,21 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._deadline = now + self._listener.limits.head_timeout_s
         else:
             leave(self._transport)
+
+    def _look_after(self) -> None:
+        """Find out whether a client that sends no more has gone altogether.
+
+        It looks the same until something is sent to it: then its kernel resets the connection. An
+        interim response is what every client takes or disregards (RFC 9110 section 15.2).
+        """
+        if self._transport is None:
+            return
+        if gone(self._transport):
+            self._transport.abort()
+        elif not self._probed and self._busy and self._streamed is None:
+            self._probed = True
+            if self._head is not None and not self._head.old:
+                self._write(_CONTINUE)
 
     def _advances(self) -> bool:
         """Whether a slow client took something since this was asked last."""
