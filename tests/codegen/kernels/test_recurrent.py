@@ -99,6 +99,11 @@ for op, units in (("LSTM", 240), ("GRU", 270), ("RNN", 450)):
     SHARED[f"{op} without its last states"] = replace(
         cell(op, batch=1, hidden=units, states=False, **more), outputs=1
     )
+SHARED["GRU in two phases"] = cell("GRU", batch=1, hidden=370)
+SHARED["GRU in two phases, reverse"] = cell("GRU", hidden=270, direction="reverse")
+SHARED["GRU in two phases, any time, no bias"] = cell(
+    "GRU", batch=4, hidden=256, states=False, layout=1, dims=[4, "T", 7]
+)
 SHARED["LSTM peepholes"] = cell("LSTM", hidden=256, peepholes=True)
 SHARED["LSTM weights at run time"] = cell("LSTM", hidden=240, constant=False)
 

@@ -2,7 +2,8 @@
 
 Where a thread takes whole sequences (`steps`), one sequence has one thread, however many there are.
 Here each step is a call: V units of all rows per grid item, from the state before to the one after.
-The states of even and odd steps lie apart, so that none is overwritten while others read it.
+The states of even and odd steps lie apart, so that none is overwritten while others read it. A GRU
+whose reset gates come before its products takes two calls, between which all gates are exchanged.
 """
 
 from __future__ import annotations
@@ -23,13 +24,11 @@ _WORTH_FLOPS = 400_000
 
 
 def is_worth_sharing(node: Node, sizes: Sizes) -> bool:
-    """Whether the rows are one thread's, in one phase, and a step is more than a meeting."""
-    rows = sizes.batch
-    if has_two_phases(node) or node.input(4) or sizes.directions > 1:
+    """Whether the rows are one thread's, and a step is more than its meetings."""
+    rows, meetings = sizes.batch, 2 if has_two_phases(node) else 1
+    if node.input(4) or sizes.directions > 1 or not isinstance(rows, int) or rows > GROUP:
         return False
-    if not isinstance(rows, int) or rows > GROUP:
-        return False
-    return rows * 2 * GATES[node.op] * sizes.hidden**2 >= _WORTH_FLOPS
+    return rows * 2 * GATES[node.op] * sizes.hidden**2 >= meetings * _WORTH_FLOPS
 
 
 def shared_steps(
@@ -42,13 +41,24 @@ def shared_steps(
     begin = _kernel(node, ctx, "begin", sizes)
     h = begin.temp("states", DType.F32, 2 * states)
     c = begin.temp("cells", DType.F32, states)
+    views = {"h": h, "c": c}
+    if has_two_phases(node):
+        views["spare"] = begin.temp("gates", DType.F32, 2 * states)
     _begin(begin, node, h, c)
     number = ctx.new_round()
-    step = _kernel(node, ctx, "step", sizes)
-    step.dim("t", Sym(number))
-    for name, view in read.items():
-        step.read(name, view)
-    body = ctx.steps_of(lambda: _step(step, node, sizes, (h, c), cell))
+
+    def phases() -> None:
+        count = len(cell(1).phases)
+        for phase in range(count):
+            step = _kernel(node, ctx, "step" if count == 1 else f"step{phase + 1}", sizes)
+            step.dim("t", Sym(number))
+            for name, view in read.items():
+                step.read(name, view)
+            for name, view in views.items():
+                step.update(name, view)
+            _step(step, node, sizes, cell, phase)
+
+    body = ctx.steps_of(phases)
     rounds = sizes.time * ctx.only_if
     ctx.program.steps.append(
         Repeat(node.label, number, rounds, None, [], body, (), [], counted=True, ordered=True)
@@ -84,35 +94,33 @@ def _begin(k: KernelBuilder, node: Node, h: View, c: View) -> None:
 
 
 def _step(
-    k: KernelBuilder,
-    node: Node,
-    sizes: Sizes,
-    states: tuple[View, View],
-    cell: Callable[[int], Cell],
+    k: KernelBuilder, node: Node, sizes: Sizes, cell: Callable[[int], Cell], phase: int
 ) -> None:
-    gates, rows = GATES[node.op], sizes.batch
+    """One phase of a step; the last one keeps the new state."""
+    phases, rows = cell(1).phases, sizes.batch
+    is_kept = bool(node.output.uses) and phase == len(phases) - 1
     assert isinstance(rows, int)
     lanes = k.ctx.target.lanes
     blocks = -(-sizes.hidden // lanes)
-    k.update("h", states[0])
-    k.update("c", states[1])
-    if node.output.uses:
+    if is_kept:
         k.write("y", node.output)
     # Distances along time and batch, of which either may be the outer one.
     across, along = (1, sizes.time) if sizes.batch_first else (rows, 1)
     k.dims("ACROSS ALONG", (across, along))
     names = f"H = {sizes.hidden}, BLOCKS = {blocks}"
-    k.support(step_function("tl_units", cell, rows, rows % GROUP, names))
-    k.body(_step_body(node, gates, rows))
-    weights = gates * sizes.hidden * blocks * lanes
+    k.support(step_function("tl_units", cell, rows, rows % GROUP, names, phase))
+    k.body(_step_body(node, rows, is_kept=is_kept))
+    weights = phases[phase].gates * sizes.hidden * blocks * lanes
     # Its weights stay in the near caches from step to step: they are no traffic of memory.
     k.emit(grid=blocks, flops=2 * rows * weights, spread=True)
 
 
-def _step_body(node: Node, gates: int, rows: int) -> str:
+def _step_body(node: Node, rows: int, *, is_kept: bool) -> str:
+    gates, two = GATES[node.op], has_two_phases(node)
     # The share of a GRU's candidate that its reset gate multiplies has a bias, if of zeros.
-    bias = "bias" if node.input(3) or node.op == "GRU" else "0"
-    peep = "peep" if node.input(7) else "0"
+    linear = node.op == "GRU" and not two
+    bias = "bias" if node.input(3) or linear else "0"
+    last = "w2" if two else "0", bias, "peep" if node.input(7) else "0", "spare" if two else "0"
     place = "T - 1 - t" if attr(node, "direction") == "reverse" else "t"
     kept = [
         "const int64_t from = begin * V, units = tl_min(end * V, H) - from;",
@@ -131,8 +139,8 @@ def _step_body(node: Node, gates: int, rows: int) -> str:
         "    after[r] = h + ((~t & 1) * B + r) * BLOCKS * V;",
         "    cells[r] = c + r * BLOCKS * V;",
         "}",
-        f"tl_units(begin, end, B, part, before, after, cells, cells, w, 0, {bias}, {peep}, 0);",
-        *(kept if node.output.uses else []),
+        f"tl_units(begin, end, B, part, before, after, cells, cells, w, {', '.join(last)});",
+        *(kept if is_kept else []),
     ]
     return "\n".join(["(void)T;", *lines])
 

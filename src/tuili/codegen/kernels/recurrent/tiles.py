@@ -34,19 +34,27 @@ def tiles_used(tiles: Sequence[int], most: int, rest: int | None) -> list[int]:
 
 
 def step_function(
-    name: str, cell_of: Callable[[int], Cell], most: int, rest: int | None, sizes: str
+    name: str,
+    cell_of: Callable[[int], Cell],
+    most: int,
+    rest: int | None,
+    sizes: str,
+    phase: int | None = None,
 ) -> str:
     """C of `name(first, last, rows, part, h, n, c, m, w, w2, bias, peep, spare)` and what it calls.
 
     It makes the blocks of hidden units from `first` to before `last`.
 
     `sizes` are the names H and BLOCKS; `rest` is what the batch leaves of groups, None if unknown.
+    `phase` is the one of a step's that it makes, None for all.
     """
     text: list[str] = []
     loops: list[str] = []
-    for place, phase in enumerate(cell_of(1).phases):
+    for place, part in enumerate(cell_of(1).phases):
+        if phase not in (None, place):
+            continue
         weights = "w2" if place else "w"
-        tiles = tiles_used(tile_rows(phase.gates, cell_of(1).registers), most, rest)
+        tiles = tiles_used(tile_rows(part.gates, cell_of(1).registers), most, rest)
         inner: list[str] = []
         for rows in tiles:
             function = f"{name}_{place}_{rows}"
@@ -58,18 +66,18 @@ def step_function(
                 "        spare + 2 * r * BLOCKS * V, block * V);",
             ]
         loops += [
-            f"{weights} += first * H * {phase.gates} * V;",
+            f"{weights} += first * H * {part.gates} * V;",
             "for (int64_t block = first; block < last; block++) {",
             "    int64_t r = 0;",
             *indent(inner),
-            f"    {weights} += H * {phase.gates} * V;",
+            f"    {weights} += H * {part.gates} * V;",
             "}",
         ]
     head = (
         f"static void {name}(int64_t first, int64_t last, int64_t rows,\n    {_STATE},\n"
         f"    const float *w, const float *w2, {_REST})"
     )
-    lines = [head, "{", f"    enum {{ {sizes} }};", "    (void)w2;", *indent(loops), "}"]
+    lines = [head, "{", f"    enum {{ {sizes} }};", "    (void)w, (void)w2;", *indent(loops), "}"]
     return "\n".join([*text, *lines])
 
 
