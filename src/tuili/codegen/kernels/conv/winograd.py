@@ -37,6 +37,9 @@ from tuili.lower.program import View
 from tuili.ops.table import attr
 from tuili.tensors import Array, Dim, ceil_div
 
+# Of the map, one after the other: who has whole ones reads what it wrote itself in the step before.
+PARTS = 4
+
 
 def supports_winograd(node: Node, ctx: Context) -> bool:
     """Whether the node is a convolution that is best done so."""
@@ -241,7 +244,11 @@ def _main(plan: WinogradPlan, epilogue: Epilogue, *, shared: bool, has_bias: boo
         return [
             *head,
             "for (int64_t item = begin; item < end; item++) {",
-            "    const int64_t block = item % BLOCKS, panel = item / BLOCKS;",
+            f"    const int64_t part = ((item / PANELS + 1) * {PARTS} - 1) / BLOCKS;",
+            f"    const int64_t low = part * BLOCKS / {PARTS};",
+            f"    const int64_t high = (part + 1) * BLOCKS / {PARTS};",
+            "    const int64_t at = item - low * PANELS, panel = at / (high - low);",
+            "    const int64_t block = low + at % (high - low);",
             f"    const {number} *const vb = v + block * {plan.groups * plan.v_group};",
             *indent(work),
             "}",
