@@ -21,6 +21,7 @@ class Stored:
     convert: str
     fill: str
     vector: str = ""  # C that stores V numbers from `{at}` on to `{to}`, where it is one of vectors
+    shift: int | None = None  # bytes are stored with this added
 
     def print(self, template: str) -> str:
         """The template with C for each `@{number}`, and for the type OUT."""
@@ -45,7 +46,10 @@ def copy_text(x: Value, channels: int, cell: int, stored: Stored, *, is_joined: 
     """C of the copy to cells of so many places, of one block or, `is_joined`, of several."""
     cut, block = is_cut(x, channels, cell), block_of(x.layout)
     form = _CUT if cut else _JOINED if is_joined else _BLOCKED if x.layout else _PLAIN
+    if form is _PLAIN and stored.shift is not None and channels <= cell and cell in (3, 4):
+        form = _PIXELS.replace("@STORE", _STORE_3 if cell == 3 else _STORE_4)
     words = {"FILL": stored.fill, "CELL": str(cell), "BLOCK": str(block), "IN": x.dtype.c}
+    words["SHIFT"] = str(stored.shift or 0)
     words["REST"] = _rest(x, channels, cell, is_joined=is_joined)
     text = stored.print(_HEAD + form)
     return re.sub("|".join(words), lambda word: words[word[0]], text)
@@ -161,3 +165,36 @@ for (int64_t item = begin; item < end; item++) {
     }
 }
 """
+
+# The same of bytes, V pixels at once. Three channels are stored as four, of which the next pixel's
+# first takes the last one back.
+_PIXELS = """
+for (int64_t item = begin; item < end; item++) {
+    const int64_t h = item % HP - PT;
+    const uint8_t *const from = (const uint8_t *)x + item / HP * C * H * W + h * W - PL;
+    OUT *const to = y + item * WP * CELL;
+    const int64_t left = h < 0 || h >= H ? WP : tl_min(PL, WP);
+    const int64_t right = tl_max(left, tl_min(WP, W + PL));
+    for (int64_t i = 0; i < left * CELL; i++)
+        to[i] = fill;
+    int64_t w = left;
+    for (; w + V < right; w += V) {
+        vi pixels = {0};
+        for (int32_t c = 0; c < CELL; c++)
+            pixels |= c < C ? ((v_load_bytes(from + c * H * W + w) + SHIFT) & 255) << 8 * c
+                            : v_iset1((int32_t)((uint32_t)(uint8_t)fill << 8 * c));
+        @STORE
+    }
+    for (; w < right; w++)
+        for (int64_t c = 0; c < CELL; c++)
+            to[w * CELL + c] = c < C ? (OUT)(from[c * H * W + w] + SHIFT) : fill;
+    for (int64_t i = right * CELL; i < WP * CELL; i++)
+        to[i] = fill;
+}
+(void)CB;
+"""
+_STORE_4 = "memcpy(to + w * 4, &pixels, sizeof pixels);"
+_STORE_3 = """int32_t each[V];
+        memcpy(each, &pixels, sizeof pixels);
+        for (int64_t l = 0; l < V; l++)
+            memcpy(to + (w + l) * 3, &each[l], 4);"""

@@ -61,7 +61,13 @@ def stored_codes(node: Node, dot: Dot, zero: str = "0") -> Stored:
     """The codes of a node's first input, shifted; padding holds `zero`, a C text."""
     dtype = {"int16_t": DType.I16, "uint8_t": DType.U8, "int8_t": DType.I8}[dot.ctype]
     shift = dot.shifts[node.required(0).dtype]
-    return Stored(dtype, f"({dot.ctype})({{x}} + {shift})", f"{zero} + {shift}")
+    is_byte = dtype.itemsize == 1
+    return Stored(
+        dtype,
+        f"({dot.ctype})({{x}} + {shift})",
+        f"{zero} + {shift}",
+        shift=shift if is_byte else None,
+    )
 
 
 def _with_zero(k: KernelBuilder, node: Node, dot: Dot) -> Stored:
