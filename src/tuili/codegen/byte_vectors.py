@@ -103,18 +103,21 @@ static inline void v_store_i8(int8_t *p, vf x)
 """
 
 _QUANTIZE = """
-/* Real numbers to the nearest codes, for a scale of 1; a NaN becomes the lowest code. */
-static inline void v_quantize_{t}(TYPE *p, vf x, int32_t zero)
+/* Real numbers to the nearest codes, for a scale of 1; a NaN becomes the lowest code.
+ * `small`: they are known to lie in the range of i32. */
+static inline void v_quantize_{t}(TYPE *p, vf x, int32_t zero, int small)
 {
+    (void)small;
     v_store_{t}(p, v_min(v_max(v_round(x) + (float)zero, v_set1(LOW)), v_set1(HIGH)));
 }
 """
 
 _QUANTIZE4 = """
-static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero)
+static inline void v_quantize4_{t}(
+    TYPE *p, vf a, vf b, vf c, vf d, int32_t zero, int small)
 {
-    v_quantize_{t}(p, a, zero), v_quantize_{t}(p + V, b, zero);
-    v_quantize_{t}(p + 2 * V, c, zero), v_quantize_{t}(p + 3 * V, d, zero);
+    v_quantize_{t}(p, a, zero, small), v_quantize_{t}(p + V, b, zero, small);
+    v_quantize_{t}(p + 2 * V, c, zero, small), v_quantize_{t}(p + 3 * V, d, zero, small);
 }
 """
 
@@ -122,13 +125,14 @@ _STORES_8 = """
 typedef short tl_v16hi __attribute__((vector_size(32)));
 typedef char tl_v32qi __attribute__((vector_size(32)));
 typedef long long tl_v4di __attribute__((vector_size(32)));
-static inline vi v_nearest(vf x)
+static inline vi v_nearest(vf x, int small)
 {
-    return __builtin_ia32_cvtps2dq256(v_min(v_set1(1e9f), x));
+    return __builtin_ia32_cvtps2dq256(small ? x : v_min(v_set1(1e9f), x));
 }
-static inline tl_v16hi v_shorts(vf a, vf b, int32_t zero)
+static inline tl_v16hi v_shorts(vf a, vf b, int32_t zero, int small)
 {
-    const tl_v16hi pairs = (tl_v16hi)__builtin_ia32_packssdw256(v_nearest(a), v_nearest(b));
+    const tl_v16hi pairs = (tl_v16hi)__builtin_ia32_packssdw256(
+        v_nearest(a, small), v_nearest(b, small));
     const tl_v16hi added = (tl_v16hi)v_iset1((zero & 0xffff) * 0x10001);
     return zero ? (tl_v16hi)__builtin_ia32_paddsw256(pairs, added) : pairs;
 }
@@ -145,16 +149,18 @@ static inline void v_store_{t}(TYPE *p, vf x)
     const tl_v4di q = (tl_v4di)__builtin_ia32_permvarsi256(b, (vi){0, 4, 0, 4, 0, 4, 0, 4});
     memcpy(p, &q, 8);
 }
-static inline void v_quantize_{t}(TYPE *p, vf x, int32_t zero)
+static inline void v_quantize_{t}(TYPE *p, vf x, int32_t zero, int small)
 {
-    const tl_v16hi h = v_shorts(x, x, zero);
+    const tl_v16hi h = v_shorts(x, x, zero, small);
     const vi b = (vi)__builtin_ia32_PACK256(h, h);
     const tl_v4di q = (tl_v4di)__builtin_ia32_permvarsi256(b, (vi){0, 4, 0, 4, 0, 4, 0, 4});
     memcpy(p, &q, 8);
 }
-static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero)
+static inline void v_quantize4_{t}(
+    TYPE *p, vf a, vf b, vf c, vf d, int32_t zero, int small)
 {
-    const vi bytes = (vi)__builtin_ia32_PACK256(v_shorts(a, b, zero), v_shorts(c, d, zero));
+    const vi bytes = (vi)__builtin_ia32_PACK256(
+        v_shorts(a, b, zero, small), v_shorts(c, d, zero, small));
     const vi q = __builtin_ia32_permvarsi256(bytes, (vi){0, 4, 1, 5, 2, 6, 3, 7});
     memcpy(p, &q, 32);
 }
@@ -163,23 +169,25 @@ static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero
 _STORES_16 = """
 typedef short tl_v32hi __attribute__((vector_size(64)));
 typedef char tl_v64qi __attribute__((vector_size(64)));
-static inline vi v_nearest(vf x)
+static inline vi v_nearest(vf x, int small)
 {
-    return (vi)__builtin_ia32_cvtps2dq512_mask(v_min(v_set1(1e9f), x), (vi){0}, -1, 4);
+    return (vi)__builtin_ia32_cvtps2dq512_mask(
+        small ? x : v_min(v_set1(1e9f), x), (vi){0}, -1, 4);
 }
-static inline tl_v32hi v_shorts(vf a, vf b, int32_t zero)
+static inline tl_v32hi v_shorts(vf a, vf b, int32_t zero, int small)
 {
     const tl_v32hi pairs = (tl_v32hi)__builtin_ia32_packssdw512_mask(
-        v_nearest(a), v_nearest(b), (tl_v32hi){0}, -1);
+        v_nearest(a, small), v_nearest(b, small), (tl_v32hi){0}, -1);
     const tl_v32hi added = (tl_v32hi)v_iset1((zero & 0xffff) * 0x10001);
     return zero ? (tl_v32hi)__builtin_ia32_paddsw512_mask(pairs, added, pairs, -1) : pairs;
 }
 """
 _QUANTIZE_16 = """
-static inline void v_quantize4_{t}(TYPE *p, vf a, vf b, vf c, vf d, int32_t zero)
+static inline void v_quantize4_{t}(
+    TYPE *p, vf a, vf b, vf c, vf d, int32_t zero, int small)
 {
     const vi bytes = (vi)__builtin_ia32_PACK512_mask(
-        v_shorts(a, b, zero), v_shorts(c, d, zero), (tl_v64qi){0}, -1);
+        v_shorts(a, b, zero, small), v_shorts(c, d, zero, small), (tl_v64qi){0}, -1);
     const vi q = __builtin_shufflevector(
         bytes, bytes, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     memcpy(p, &q, 64);

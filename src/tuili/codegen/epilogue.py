@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
+from tuili.codegen.bounds import bound_of
 from tuili.codegen.expr import final_quantize, print_body
 from tuili.codegen.kernel import KernelBuilder
 from tuili.codegen.packing import block_channels, pad_to_multiple
@@ -56,6 +59,10 @@ class Epilogue:
     def final_zero(self) -> int | None:
         """The zero point of the codes that it ends in, when a store can make them."""
         return None if self._body is None else final_quantize(self._body, self._known)
+
+    def final_bound(self, x: float) -> float:
+        """How large codes may be before they are cut, for results of at most `x`."""
+        return np.inf if self._body is None else bound_of(self._body, {0: x}, self._known)
 
     def vector(
         self, acc: str, full: str, channel: str, *, rounds: bool = True

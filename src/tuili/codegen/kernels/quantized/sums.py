@@ -17,6 +17,7 @@ from tuili.codegen.packing import pad_to_multiple
 from tuili.ir import Node, Value
 from tuili.tensors import Array, numel
 
+SMALL = 1e9  # i32 holds these, and their sums with a zero point
 OWN_SLOTS = 5  # x, w, x_zero, bias, multiplier
 
 
@@ -45,6 +46,14 @@ class Sums:
         self._multiplier = _read_multiplier(k, node.input(4), sums.size)
         self._codes = CODES.get(node.output.dtype, "")
         self._final = self.epilogue.final_zero
+        self._small = int(self._final is not None and self._bound(node) < SMALL)
+
+    def _bound(self, node: Node) -> float:
+        """How large codes may be before they are cut; sums are i32."""
+        multiplier = node.input(4)
+        factor = None if multiplier is None else multiplier.constant
+        largest = np.inf if factor is None else float(np.abs(factor).max(initial=0))
+        return self.epilogue.final_bound(2.0**31 * largest)
 
     def _begin(self, k: KernelBuilder, node: Node, sums: Array) -> None:
         """`start_of`: the first part; `sums_of` where the zero point comes later."""
@@ -93,7 +102,7 @@ class Sums:
         """The C statement that stores V results."""
         if self._final is None:
             return f"v_store{self._codes}({place}, {result});"
-        return f"v_quantize{self._codes}({place}, {result}, {self._final});"
+        return f"v_quantize{self._codes}({place}, {result}, {self._final}, {self._small});"
 
     def stores(self, accs: Sequence[str], full: str, channel: str) -> list[str]:
         """C that stores the results of sums that lie side by side from output `full` on."""
@@ -108,7 +117,8 @@ class Sums:
                 statements += [*found, f"const vf r{index} = {result};"]
                 results.append(f"r{index}")
             place = f"y + {full} + {done} * V"
-            store = f"v_quantize4{self._codes}({place}, {', '.join(results)}, {self._final});"
+            last = f"{', '.join(results)}, {self._final}, {self._small}"
+            store = f"v_quantize4{self._codes}({place}, {last});"
             lines += ["{", *(f"    {line}" for line in [*statements, store]), "}"]
             done += 4
         for index in range(done, len(accs)):
