@@ -84,6 +84,15 @@ CASES: dict[str, Case] = {
     "sizes at run time": coded(dims=["T", "B"], batch=6, states=False),
 }  # fmt: skip
 
+# Few rows of many units: threads share each step.
+SHARED: dict[str, Case] = {
+    "one row": coded(batch=1, hidden=450),
+    "three rows, odd sizes": coded(hidden=273, peepholes=True),
+    "four rows, reverse": coded(hidden=232, batch=4, direction="reverse"),
+    "any time, no state": coded(dims=["T", 4], batch=4, hidden=250, states=False),
+    "without its last states": replace(coded(batch=1, hidden=450), outputs=1),
+}
+
 
 def portable(name: str) -> Target:
     """A target that this machine lacks, with its instructions written out in C."""
@@ -99,6 +108,16 @@ def cases(request: pytest.FixtureRequest) -> Cases:
 @pytest.fixture(scope="module", params=LACKING)
 def elsewhere(request: pytest.FixtureRequest) -> Cases:
     return Cases(CASES, portable(request.param))
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3], ids=lambda threads: f"{threads} threads")
+def shared(request: pytest.FixtureRequest) -> Cases:
+    return Cases(SHARED, threads=request.param)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_steps_that_threads_share_give_the_same(shared: Cases, name: str) -> None:
+    shared.check(name)
 
 
 @pytest.mark.parametrize("name", CASES)

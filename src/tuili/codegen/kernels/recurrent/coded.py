@@ -1,7 +1,8 @@
 """CodedLSTM: every step makes codes of the state of the whole batch and multiplies them.
 
 A grid item is a direction: the range of the codes is that of all rows. The state is in the thread's
-own memory; weights stay bytes, a quarter of what an LSTM of floats reads in every step.
+own memory; weights stay bytes, a quarter of what an LSTM of floats reads in every step. Of few rows
+of many units threads share each step (`coded_shared`).
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from tuili.codegen.kernels.conv.register_tile import Tile
 from tuili.codegen.kernels.quantized.row_products import quads_of, row_steps
 from tuili.codegen.kernels.quantized.tile import Loop, Nest, pack_best, read_panels
 from tuili.codegen.kernels.recurrent.cells import activations
-from tuili.codegen.kernels.recurrent.coded_cells import GATES, CodedCell
+from tuili.codegen.kernels.recurrent.coded_cells import GATES, ROWS, CodedCell, state_codes
+from tuili.codegen.kernels.recurrent.coded_shared import is_worth_sharing, shared_steps
+from tuili.codegen.kernels.recurrent.sizes import Sizes
 from tuili.codegen.kernels.recurrent.steps import pack_gates, read_states
 from tuili.codegen.kernels.reductions.rows import row_support
 from tuili.ir import Node
 from tuili.ops.table import attr
-from tuili.tensors import Array, DType
-
-ROWS = 4  # rows of the batch that share the weights' way through the registers
+from tuili.tensors import Array
 
 
 def supports(node: Node, ctx: Context) -> bool:
@@ -35,16 +36,20 @@ def supports(node: Node, ctx: Context) -> bool:
 
 
 def emit(node: Node, ctx: Context) -> None:
-    """One kernel."""
+    """One kernel, or one for each step."""
     if any(0 in value.shape for value in node.outputs if value.uses):
         return
     weights = node.required(1).constant
     assert weights is not None  # supports
     directions, hidden, _ = weights.shape
     time, batch, _ = node.required(0).shape
+    sizes = Sizes(time, batch, 0, hidden, directions, False)
+    if is_worth_sharing(node, sizes):
+        shared_steps(node, ctx, sizes, lambda k: read_cell(k, weights))
+        return
     k = KernelBuilder(ctx, node, f"coded_lstm_{hidden}")
     k.read("parts", node.required(0))
-    cell = _cell(k, weights)
+    cell = read_cell(k, weights)
     padded = -(-hidden // cell.dot.group) * cell.dot.group
     blocks = -(-hidden // cell.lanes)
     read_states(k, node, 3)
@@ -60,7 +65,7 @@ def _fault(k: KernelBuilder, node: Node) -> str:
     return k.fault("a sequence length is not from 0 to the steps of X") if node.input(3) else ""
 
 
-def _cell(k: KernelBuilder, weights: Array) -> CodedCell:
+def read_cell(k: KernelBuilder, weights: Array) -> CodedCell:
     """Packs the weights and prints the functions of a step, `tl_coded{rows}_{direction}`."""
     node, target = k.node, k.ctx.target
     directions, hidden, _ = weights.shape
@@ -82,6 +87,7 @@ def _cell(k: KernelBuilder, weights: Array) -> CodedCell:
         k.weight("peep", pack_gates(peep.constant, (0, 1, 2), hidden, target.lanes))
     k.support(dot.text)
     k.support(row_support("max", "min"))
+    k.support(state_codes(dot, hidden, padded, target.lanes))
     extra = packed.extra.shape[1] if nest.has_extra else 0
     first = CodedCell(
         node, activations(node, 0), 1, peep is not None, hidden, target.lanes, vectors,
@@ -115,7 +121,6 @@ def _body(node: Node, cell: CodedCell, directions: int, fault: str) -> str:
     always_back = attr(node, "direction") == "reverse"
     words = {
         "CODE": cell.dot.ctype,
-        "SHIFT": str(cell.dot.shifts[DType.U8]),
         "STEP4": "" if node.required(0).shape[1] == 1 else _call(cell, directions, ROWS),
         "STEP1": _call(cell, directions, 1),
         "ENDS": _LENGTHS.replace("FAULT", fault) if fault else "",
@@ -133,11 +138,8 @@ def _body(node: Node, cell: CodedCell, directions: int, fault: str) -> str:
 
 def _call(cell: CodedCell, directions: int, rows: int) -> str:
     """The call of a step for the rows from `r` on."""
-    extra = ["extra", "places", "firsts"] if cell.extra else []
-    peep = "peep + direction * LINE * 3" if cell.peepholes else "0"
-    args = ["part + r", "codes + (b + r) * KP", "scale", "(int32_t)middle", "c + r", "n + r",
-            "m + r", "direction", "w", "sums_of", "factors", peep, *extra]  # fmt: skip
-    calls = [f"tl_coded{rows}_{each}({', '.join(args)});" for each in range(directions)]
+    blocks, codes = f"0, {-(-cell.hidden // cell.lanes)}", "codes + (b + r) * KP"
+    calls = [cell.call(each, rows, blocks, codes) for each in range(directions)]
     call = calls[0] if directions == 1 else f"if (direction == 0) {calls[0]} else {calls[1]}"
     return call if rows == 1 else f"if (rows == {rows}) {{ {call} r = {rows}; }}"
 
@@ -166,18 +168,8 @@ for (int64_t direction = begin; direction < end; direction++) {
         FIRST_C
     }
     for (int64_t t = 0; t < T; t++) {
-        float low = 0.0f, high = 0.0f;
-        for (int64_t b = 0; b < B; b++) {
-            low = s_min(low, tl_row_min(own_h + b * LINE, H));
-            high = s_max(high, tl_row_max(own_h + b * LINE, H));
-        }
-        const float scale = (high - low) / 255.0f, divisor = scale != 0 ? scale : 1.0f;
-        const float middle = s_min(s_max(s_round(-low / divisor), 0.0f), 255.0f);
-        for (int64_t b = 0; b < B; b++)
-            for (int64_t i = 0; i < H; i++) {
-                const float code = s_round(own_h[b * LINE + i] / divisor) + middle;
-                codes[b * KP + i] = (CODE)((int32_t)s_min(s_max(code, 0.0f), 255.0f) + SHIFT);
-            }
+        float scale;
+        const int32_t middle = tl_state_codes(own_h, B, codes, &scale);
         for (int64_t b = 0; b < B; b += 4) {
             const int64_t rows = tl_min(4, B - b);
             int64_t place[4];

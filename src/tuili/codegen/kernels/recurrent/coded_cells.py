@@ -8,6 +8,7 @@ Weights are packed as for products of codes; their outputs are ordered [D][block
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from tuili.ir import Node
 from tuili.tensors import DType
 
 GATES = 4
+ROWS = 4  # rows of the batch that share the weights' way through the registers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +50,19 @@ class CodedCell:
         ]  # fmt: skip
 
     def step(self, name: str) -> str:
-        """The C function of one step."""
+        """The C function of the blocks from `low` to before `high` of one step."""
         blocks = -(-self.hidden // self.lanes)
         sizes = f"H = {self.hidden}, BLOCKS = {blocks}, PANEL = {self.panel}"
         return "\n".join(
             [
-                f"static void {name}(const float *const *part, const {self.dot.ctype} *xp,",
+                f"static void {name}(int64_t low, int64_t high,",
+                f"    const float *const *part, const {self.dot.ctype} *xp,",
                 "    float scale, int32_t zero, float *const *c, float *const *n,",
                 f"    float *const *m, int64_t direction, {', '.join(self.parameters)})",
                 "{",
                 f"    enum {{ {sizes}, EXTRA = {self.extra} }};",
                 "    (void)peep;",
-                "    for (int64_t block = 0; block < BLOCKS; block++) {",
+                "    for (int64_t block = low; block < high; block++) {",
                 "        const int64_t at = block * V, first = direction * BLOCKS + block;",
                 f"        int32_t sums[{self.rows}][{GATES} * V];",
                 f"        for (int64_t panel = first * {GATES // self.vectors};",
@@ -71,6 +74,14 @@ class CodedCell:
                 "}",
             ]
         )
+
+    def call(self, direction: int, rows: int, blocks: str, codes: str) -> str:
+        """The call of a step for the rows from `r` on."""
+        peep = "peep + direction * LINE * 3" if self.peepholes else "0"
+        extra = ["extra", "places", "firsts"] if self.extra else []
+        args = [blocks, "part + r", codes, "scale", "middle", "c + r", "n + r", "m + r",
+                "direction", "w", "sums_of", "factors", peep, *extra]  # fmt: skip
+        return f"tl_coded{rows}_{direction}({', '.join(args)});"
 
     def _panel(self) -> list[str]:
         """The sums of the codes over one panel, in `sums`."""
@@ -112,3 +123,36 @@ class _PlainParts(Cell):
     def part(self, row: int, gate: int) -> str:
         place = f"part[{row}] + {gate} * H + at"
         return f"(at + V <= H ? v_load({place}) : v_loadn({place}, H - at))"
+
+
+def state_codes(dot: Dot, hidden: int, padded: int, lanes: int) -> str:
+    """C: `tl_state_codes`, which makes codes of the state of all rows and returns their middle."""
+    words = {
+        "CODE": dot.ctype,
+        "SHIFT": str(dot.shifts[DType.U8]),
+        "HIDDEN": str(hidden),
+        "PADDED": str(padded),
+        "LINE_OF_H": str(-(-hidden // lanes) * lanes),
+    }
+    return re.sub("|".join(words), lambda word: words[word[0]], _STATE_CODES)
+
+
+_STATE_CODES = """
+static int32_t tl_state_codes(const float *h, int64_t rows, CODE *codes, float *scale_of)
+{
+    float low = 0.0f, high = 0.0f;
+    for (int64_t b = 0; b < rows; b++) {
+        low = s_min(low, tl_row_min(h + b * LINE_OF_H, HIDDEN));
+        high = s_max(high, tl_row_max(h + b * LINE_OF_H, HIDDEN));
+    }
+    const float scale = (high - low) / 255.0f, divisor = scale != 0 ? scale : 1.0f;
+    const float middle = s_min(s_max(s_round(-low / divisor), 0.0f), 255.0f);
+    for (int64_t b = 0; b < rows; b++)
+        for (int64_t i = 0; i < HIDDEN; i++) {
+            const float code = s_round(h[b * LINE_OF_H + i] / divisor) + middle;
+            codes[b * PADDED + i] = (CODE)((int32_t)s_min(s_max(code, 0.0f), 255.0f) + SHIFT);
+        }
+    *scale_of = scale;
+    return (int32_t)middle;
+}
+"""

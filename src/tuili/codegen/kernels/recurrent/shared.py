@@ -38,50 +38,64 @@ def shared_steps(
     assert isinstance(sizes.batch, int)
     blocks = -(-sizes.hidden // ctx.target.lanes)
     states = sizes.batch * blocks * ctx.target.lanes
-    begin = _kernel(node, ctx, "begin", sizes)
+    begin = new_kernel(node, ctx, "begin", sizes)
     h = begin.temp("states", DType.F32, 2 * states)
     c = begin.temp("cells", DType.F32, states)
     views = {"h": h, "c": c}
     if has_two_phases(node):
         views["spare"] = begin.temp("gates", DType.F32, 2 * states)
-    _begin(begin, node, h, c)
-    number = ctx.new_round()
+    begin_states(begin, node, (5, 6), h, c)
+    count = len(cell(1).phases)
 
-    def phases() -> None:
-        count = len(cell(1).phases)
+    def phases(number: str) -> None:
         for phase in range(count):
-            step = _kernel(node, ctx, "step" if count == 1 else f"step{phase + 1}", sizes)
-            step.dim("t", Sym(number))
-            for name, view in read.items():
-                step.read(name, view)
-            for name, view in views.items():
-                step.update(name, view)
+            name = "step" if count == 1 else f"step{phase + 1}"
+            step = step_kernel(node, ctx, name, sizes, number, views)
+            for each, view in read.items():
+                step.read(each, view)
             _step(step, node, sizes, cell, phase)
 
-    body = ctx.steps_of(phases)
-    rounds = sizes.time * ctx.only_if
+    repeat_steps(node, ctx, sizes, phases)
+    end_states(new_kernel(node, ctx, "end", sizes), node, h, c)
+
+
+def repeat_steps(node: Node, ctx: Context, sizes: Sizes, step: Callable[[str], None]) -> None:
+    """The rounds of all times; `step` adds the calls of one, given the symbol of the round."""
+    number = ctx.new_round()
+    body, rounds = ctx.steps_of(lambda: step(number)), sizes.time * ctx.only_if
     ctx.program.steps.append(
         Repeat(node.label, number, rounds, None, [], body, (), [], counted=True, ordered=True)
     )
-    _end(_kernel(node, ctx, "end", sizes), node, h, c)
 
 
-def _kernel(node: Node, ctx: Context, name: str, sizes: Sizes) -> KernelBuilder:
+def step_kernel(
+    node: Node, ctx: Context, name: str, sizes: Sizes, number: str, views: Mapping[str, View]
+) -> KernelBuilder:
+    """A call of every step, `t`, which changes `views`."""
+    step = new_kernel(node, ctx, name, sizes)
+    step.dim("t", Sym(number))
+    for each, view in views.items():
+        step.update(each, view)
+    return step
+
+
+def new_kernel(node: Node, ctx: Context, name: str, sizes: Sizes) -> KernelBuilder:
+    """A kernel with the sizes of the node."""
     k = KernelBuilder(ctx, node, f"{node.op.lower()}_{name}")
     blocks = -(-sizes.hidden // ctx.target.lanes)
     k.dims("T B H BLOCKS", (sizes.time, sizes.batch, sizes.hidden, blocks))
     return k
 
 
-def _begin(k: KernelBuilder, node: Node, h: View, c: View) -> None:
-    """The given states, or zeros; zeros behind the last unit."""
+def begin_states(k: KernelBuilder, node: Node, slots: tuple[int, int], h: View, c: View) -> None:
+    """The states given in these inputs, or zeros; zeros behind the last unit."""
     k.write("h", h)
     k.write("c", c)
     lines = [
         "memset(h, 0, (size_t)(B * BLOCKS * V) * 4);",
         "memset(c, 0, (size_t)(B * BLOCKS * V) * 4);",
     ]
-    for name, slot in (("h", 5), ("c", 6)):
+    for name, slot in zip("hc", slots, strict=True):
         value = node.input(slot)
         if value is not None:
             k.read(f"{name}0", value)
@@ -145,7 +159,7 @@ def _step_body(node: Node, rows: int, *, is_kept: bool) -> str:
     return "\n".join(["(void)T;", *lines])
 
 
-def _end(k: KernelBuilder, node: Node, h: View, c: View) -> None:
+def end_states(k: KernelBuilder, node: Node, h: View, c: View) -> None:
     """The last states."""
     lines: list[str] = []
     for place, (name, view, first) in enumerate((("h", h, "(T & 1) * B + "), ("c", c, "")), 1):
