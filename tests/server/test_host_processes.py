@@ -1,5 +1,6 @@
 """The processes that model hosts run in."""
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -23,6 +24,7 @@ from tuili.server.execution.host_processes import (
     start,
 )
 from tuili.server.execution.hosts import Host
+from tuili.server.execution.running import InstanceDied
 from tuili.tensors import DType, Sym, TensorSpec
 
 SOURCE = """
@@ -218,6 +220,67 @@ def test_what_a_model_started_is_ended_with_it(model):
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     host.close()
     assert not is_alive(int(child))
+
+
+LEAVES = """
+import os, time
+import numpy as np
+
+class Model:
+    def __init__(self, parameters):
+        if os.fork() == 0:
+            CHILD
+            while True:
+                time.sleep(60)
+
+    def run(self, inputs):
+        os._exit(7)
+"""
+
+
+@pytest.mark.parametrize("child", ["pass", "os.setsid()"])
+def test_a_child_of_a_model_does_not_hide_its_end(model, child):
+    model.write_text(LEAVES.replace("CHILD", child))
+    host = started(model)
+    pid = host._child.process.pid
+    (left,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        with pytest.raises(InstanceDied, match="exit status 7"):
+            host.run({"x": np.zeros((1, 1))})
+        host.close()
+        if child == "pass":
+            assert not is_alive(int(left)), "it was in the group of the model"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(left), signal.SIGKILL)
+
+
+NONSENSE = """
+import os, socket
+import numpy as np
+
+class Model:
+    def __init__(self, parameters):
+        pass
+
+    def run(self, inputs):
+        for number in range(3, 64):
+            try:
+                with socket.socket(fileno=os.dup(number)) as there:
+                    there.send(b"\\x07 no message")
+            except OSError:
+                pass
+        return {"y": np.zeros((1, 6))}
+"""
+
+
+def test_a_host_that_sends_what_is_no_message_is_ended(model):
+    model.write_text(NONSENSE)
+    host = started(model)
+    with pytest.raises(InstanceDied, match="is no answer"):
+        host.run({"x": np.zeros((1, 1))})
+    assert host._child.process.wait(60) == -signal.SIGKILL
+    host.close()
 
 
 def test_a_host_may_have_an_interpreter_of_its_own(tmp_path):

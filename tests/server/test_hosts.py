@@ -233,12 +233,27 @@ def test_an_exception_of_the_model_is_told_and_costs_nothing_else(tmp_path):
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("error", ["SystemExit(3)", "KeyboardInterrupt()", "GeneratorExit()"])
+def test_what_is_no_exception_costs_no_process_either(tmp_path, error):
+    add(tmp_path, source=MODEL.replace('ValueError("sixteen")', error))
+
+    async def scenario(dataplane):
+        for _ in range(2):
+            with pytest.raises(InternalError, match=error.partition("(")[0]):
+                await answer(dataplane, 16)
+        assert await answer(dataplane, 1) == [[2]]
+        assert host_of(dataplane).policy.deaths == 0
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [
         ("import nonexistent", "fails on import: ModuleNotFoundError"),
         ("x = 1", "defines neither class Model nor class TritonPythonModel"),
         ("import sys; sys.exit('no licence')", "SystemExit: no licence"),
+        ("raise KeyboardInterrupt('odd')", "KeyboardInterrupt: odd"),
         ("import os; os._exit(3)", "its model host died while loading: exit status 3"),
         ("class Model:\n    def __init__(self, p): raise KeyError('p')", "KeyError: 'p'"),
     ],

@@ -304,6 +304,47 @@ def test_a_model_that_raises_says_where(tmp_path):
     run(tmp_path, scenario)
 
 
+ENDS = (
+    HEAD
+    + """
+class TritonPythonModel:
+    DEF execute(self, requests):
+        if value_of(requests[0]) < 0:
+            raise ERROR
+        return [pb.InferenceResponse([one(request, 5.0)]) for request in requests]
+"""
+)
+
+
+@pytest.mark.parametrize("define", ["def", "async def"])
+@pytest.mark.parametrize(
+    "error", ["SystemExit(3)", "KeyboardInterrupt()", "asyncio.CancelledError()"]
+)
+def test_a_model_may_raise_what_ends_other_programs(tmp_path, define, error):
+    add(tmp_path, config=CONFIG, source=ENDS.replace("DEF", define).replace("ERROR", error))
+
+    async def scenario(dataplane):
+        async with asyncio.timeout(20):
+            for _ in range(2):
+                with pytest.raises(TuiliError, match="Failed to process the request"):
+                    await infer(dataplane, ask("m", -1))
+                assert value(await infer(dataplane, ask("m"))) == 5
+        assert dataplane._live["m"][""].hosts[0].policy.deaths == 0
+
+    run(tmp_path, scenario)
+
+
+def test_an_output_for_which_there_is_no_datatype_is_told(tmp_path):
+    source = EACH.replace("value]], np.float32", "value]], np.complex64")
+    add(tmp_path, config=CONFIG, source=source)
+
+    async def scenario(dataplane):
+        with pytest.raises(TuiliError, match="'y' has NumPy dtype complex64, for which"):
+            await infer(dataplane, ask("m"))
+
+    run(tmp_path, scenario)
+
+
 ITSELF = (
     HEAD
     + """

@@ -98,9 +98,14 @@ class _Server:
 
     def _reap(self) -> None:
         while self._statuses:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
                 return
+            # As long as it is not reaped its number is nobody else's. What its model started holds
+            # the socket of the server, perhaps, which would wait for an answer for ever.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(ended.si_pid, signal.SIGKILL)
+            pid, status = os.waitpid(ended.si_pid, 0)
             told = self._statuses.pop(pid)
             _tell(told, os.waitstatus_to_exitcode(status))
             os.close(told)

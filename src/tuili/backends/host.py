@@ -68,12 +68,15 @@ def run(number: int) -> int:
         order = _receive(server)
         if not isinstance(order, Load):
             return 0
-        caller = Caller(socket.socket(fileno=order.calls))
+        calls = socket.socket(fileno=order.calls)
+        # A process that the model forks may outlive this one, whose end is seen by these.
+        os.register_at_fork(after_in_child=lambda: (server.close(), calls.close()))
+        caller = Caller(calls)
         loading = RUN.set(LOADING)
         try:
             with _in_the_background():
                 model = _load(order, caller)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the server is told
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the server is told
             _send(server, host_letters.encode(_failure(-1, error)))
             return 0
         RUN.reset(loading)
@@ -119,7 +122,7 @@ def _let_end(model: Executable) -> None:
     late.start()
     try:
         cast("Closing", model).close()
-    except Exception:  # noqa: BLE001 - the user's code; nobody is left to be told
+    except BaseException:  # noqa: BLE001 - the user's code; nobody is left to be told
         traceback.print_exc()
 
 
@@ -175,7 +178,8 @@ class _Child:
             if order.told:
                 return self._run_each(self._slots[order.slot], order)
             return self._run(self._slots[order.slot], order)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the server is told
+            # As in Triton also a SystemExit or a CancelledError, which say nothing of the process.
             return _failure(order.slot, error)
 
     def _send(self, slot: int, answer: Answer) -> None:
@@ -235,7 +239,7 @@ class _Child:
                     if cancelled(0):
                         break
                 send(0, None, True)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the server is told
             failed = _failure(order.slot, error)
             for each in outgoing:
                 each.fail(failed.kind, failed.text)
@@ -260,7 +264,7 @@ def _describe(one: One, answer: Answered) -> None:
         one.kind, one.text = kind_of(answer.error), host_letters.text_of(answer.error)
 
 
-def _failure(slot: int, error: Exception | SystemExit) -> Failed:
+def _failure(slot: int, error: BaseException) -> Failed:
     if isinstance(error, TuiliError):
         return Failed(slot, host_letters.text_of(error), kind_of(error))
     text = "".join(traceback.format_exception(error)[-3:])

@@ -11,7 +11,7 @@ import mmap
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, Final, Literal
@@ -151,11 +151,18 @@ def send(to: socket.socket, message: ToServer | ToHost, descriptor: int = -1) ->
 def receive_call(
     at: socket.socket,
 ) -> tuple[ToServer, dict[str, Array] | InternalError] | None:
-    """The next call that a host makes, with its tensors or why there are none; None at the end."""
+    """The next call that a host makes, with its tensors or why there are none; None at the end.
+
+    MsgspecError where what came is no call.
+    """
     raw, descriptors = _receive(at)
     if not raw:
         return None
-    message = _decode_call(raw)
+    try:
+        message = _decode_call(raw)
+    except msgspec.MsgspecError:
+        _close(descriptors)
+        raise
     try:
         if isinstance(message, Call):
             found = unpack(message.tensors, message.capacity, descriptors, message.enclosed)
@@ -164,8 +171,12 @@ def receive_call(
     except InternalError as error:
         return message, error
     finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        _close(descriptors)
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _receive(at: socket.socket) -> tuple[bytes, list[int]]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import logging
 import threading
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tuili.backends import BackendOptions, Specs, triton_utils
+from tuili.backends.host_letters import text_of
 from tuili.backends.readiness import readiness_of
 from tuili.backends.requests import KINDS, Answered, SendTo, Told, divided
 from tuili.backends.triton_calls import InferenceRequest
@@ -146,7 +149,7 @@ class TritonModel:
         """Let a coroutine answer while the next requests are taken, as Triton does."""
 
         def ended(future: Future[Any]) -> None:
-            error = future.exception()
+            error = CancelledError() if future.cancelled() else future.exception()
             for request in batch:
                 if error is not None and request.forward is not None:
                     text = self._failed(f"{type(error).__name__}: {error}", error)
@@ -165,7 +168,8 @@ class TritonModel:
         with self._loop_begins:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="execute", daemon=True).start()
+                run = partial(_run_for_ever, self._loop)
+                threading.Thread(target=run, name="execute", daemon=True).start()
             return self._loop
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -228,8 +232,8 @@ class TritonModel:
                 responses = self._wait(responses)
         except TuiliError as error:
             raise InternalError(self._failed(str(error), error)) from error
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
+        except BaseException as error:
+            text = f"{type(error).__name__}: {text_of(error)}"
             raise InternalError(self._failed(text, error)) from error
         if self._decoupled:
             if responses is not None:
@@ -320,3 +324,10 @@ def _answered(response: InferenceResponse, wanted: Sequence[str]) -> Answered:
         if not names or tensor.name() in names
     }
     return Answered(outputs, response.told)
+
+
+def _run_for_ever(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop that goes on where a task lets SystemExit or KeyboardInterrupt out of it."""
+    while True:
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):  # which the task has, too
+            loop.run_forever()

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
+
 from tuili.backends import host_calls
 from tuili.backends.host_calls import Awaited, Call, Called, Unwanted
 from tuili.backends.requests import kind_of
@@ -80,6 +82,9 @@ class CallAnswerer:
         try:
             received = host_calls.receive_call(calls.socket)
         except BlockingIOError:
+            return
+        except msgspec.MsgspecError as error:
+            host.spoke_nonsense(error)
             return
         if received is None:
             loop.remove_reader(calls.fileno())

@@ -157,7 +157,11 @@ class Host:
         if not raw:
             raise InstanceDied(self._cause_of_death())
         self._sent.clear()
-        return self._opened(_decode(raw))
+        try:
+            return self._opened(_decode(raw))
+        except msgspec.MsgspecError as error:
+            self.spoke_nonsense(error)
+            raise InstanceDied(f"what it sent is no answer: {error}") from error
 
     # ---- on the loop
     def attach(self, changed: Callable[[], None]) -> None:
@@ -204,6 +208,11 @@ class Host:
     def hung(self) -> None:
         """A run took longer than allowed: the child is killed, and so declared dead."""
         _log.error("%s: no answer within %g s", self.spec.name, self.spec.run_timeout_s)
+        self.kill()
+
+    def spoke_nonsense(self, error: Exception) -> None:
+        """Something in the child writes to our sockets: nothing that it says can be trusted."""
+        _log.error("%s: ended, as what its process sent is no message: %s", self.spec.name, error)
         self.kill()
 
     def kill(self) -> None:
@@ -276,8 +285,10 @@ class Host:
                 self._died()
                 return
             try:
-                message = _decode(host_letters.opened(raw, descriptors))
-                self._take(self._opened(message), descriptors)
+                message = self._opened(_decode(host_letters.opened(raw, descriptors)))
+                self._take(message, descriptors)
+            except msgspec.MsgspecError as error:
+                self.spoke_nonsense(error)
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)

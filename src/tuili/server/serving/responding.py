@@ -85,7 +85,13 @@ def _datatype(rule: TensorRule, array: Array) -> str:
     """That of the array: as in Triton, a model in Python may give another than it declares."""
     if array.dtype == NUMPY[rule.datatype]:
         return rule.datatype
-    return DType.of(array.dtype).kserve
+    found = DType.of(array.dtype).kserve
+    if not found:
+        raise InternalError(
+            f"output '{rule.name}' has NumPy dtype {array.dtype}, for which the protocol has no "
+            f"datatype; declared is {rule.datatype}"
+        )
+    return found
 
 
 def as_declared(signature: Signature, rule: TensorRule, array: Array) -> Array:
