@@ -15,7 +15,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +28,7 @@ from tuili.server.registry.record import RECORD, Record
 from tuili.server.remote.blobs import PART_BYTES, Blobs
 from tuili.server.remote.store import Listed, Store
 from tuili.server.repository import recordings
+from tuili.server.scratch import scratch
 
 _log = logging.getLogger("tuili.server")
 
@@ -37,6 +37,7 @@ Names = Mapping[str, Listed]
 OnProgress = Callable[[int, int], None]
 _KNOWN: Final = "known.json"
 _TREE: Final = "tree"
+_STAGING: Final = ".staging-"
 
 
 def mirror_folder(cache: Path, url: str) -> Path:
@@ -194,8 +195,7 @@ class Mirror:
         target = folder / version
         if _same(target, content, self._blobs):
             return
-        staging = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=".staging-"))
-        try:
+        with scratch(self.folder.parent, _STAGING) as staging:
             fresh = staging / version
             for path, sha256 in content.items():
                 (fresh / path).parent.mkdir(parents=True, exist_ok=True)
@@ -203,8 +203,6 @@ class Mirror:
             if target.exists():
                 target.rename(staging / "former")
             fresh.rename(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
     def _place_file(self, folder: Path, path: str, sha256: str) -> None:
         source, target = self._blobs.path(sha256), folder / path

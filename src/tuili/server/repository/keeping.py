@@ -12,17 +12,18 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from tuili.server.registry.record import RECORD
+from tuili.server.scratch import scratch
 
 _log = logging.getLogger("tuili.server")
 
 _FOLDER: Final = "kept"
+_COPYING: Final = "copying-"
 
 
 def kept(artifact: Path, version: Path, cache: Path) -> Path:
@@ -64,17 +65,14 @@ def _make(artifact: Path, copy: Path) -> None:
     """Whole or not at all; what was kept of the artifact before goes."""
     mine = copy.parent.parent
     mine.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=mine, prefix="copying-"))
-    try:
+    with scratch(mine, _COPYING) as made:
         if artifact.is_dir():
-            shutil.copytree(artifact, scratch / artifact.name)
+            shutil.copytree(artifact, made / artifact.name)
         else:
-            shutil.copyfile(artifact, scratch / artifact.name)
-        before = [each for each in mine.iterdir() if not each.name.startswith("copying-")]
+            shutil.copyfile(artifact, made / artifact.name)
+        before = [each for each in mine.iterdir() if not each.name.startswith(_COPYING)]
         with suppress(OSError):  # another server was quicker
-            scratch.rename(copy.parent)
+            made.rename(copy.parent)
         for each in before:
             if each != copy.parent:
                 shutil.rmtree(each, ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

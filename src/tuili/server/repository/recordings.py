@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Final
+
+from tuili.server.registry import ledger
 
 FOLDER: Final = "recorded"
 _SUFFIX: Final = ".request"
@@ -20,7 +21,4 @@ def write(folder: Path, data: bytes) -> None:
     """Keep a request, under a name by its content; OSError where it cannot be written."""
     (folder / FOLDER).mkdir(exist_ok=True)
     path = folder / FOLDER / (hashlib.sha256(data).hexdigest()[:16] + _SUFFIX)
-    # Whole or not at all, whoever reads it meanwhile.
-    half = path.with_suffix(f".{os.getpid()}.part")
-    half.write_bytes(data)
-    half.replace(path)
+    ledger.replace(path, data)
