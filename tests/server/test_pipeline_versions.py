@@ -173,7 +173,7 @@ def run(repository, pipeline, scenario, before=nothing):
 
 async def retired(dataplane):
     """All versions that others took the place of have gone."""
-    await asyncio.wait_for(asyncio.gather(*dataplane.repository._retiring), 10)
+    await asyncio.wait_for(asyncio.gather(*dataplane.repository.departures.under_way()), 10)
 
 
 @pytest.mark.parametrize("pipeline", OF_ONE)
@@ -184,7 +184,7 @@ async def retired(dataplane):
 def test_all_steps_meet_the_version_that_the_first_one_met(repository, pipeline, before, change):
     async def scenario(dataplane, gate, asked):
         await change(dataplane, repository)
-        assert dataplane.repository._retiring
+        assert dataplane.repository.departures.under_way()
         await gate.open()
         assert await asked.over() == OF_ONE[pipeline]
         await retired(dataplane)

@@ -79,7 +79,7 @@ async def gone(dataplane, version):
     """Version `version` has left, now that nothing of it is open."""
     async with asyncio.timeout(20):
         while dataplane.repository.states_of("m")[version].state.value != "UNAVAILABLE":
-            await asyncio.gather(settle(dataplane), *dataplane.repository._retiring)
+            await asyncio.gather(settle(dataplane), *dataplane.repository.departures.under_way())
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tuili.server.repository.lifecycle import Live, Repository
+from tuili.server.repository.departures import Leaver
+from tuili.server.repository.lifecycle import Repository
 from tuili.server.scheduling.dag import Dag
 from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.ensemble_cache import Standing
 from tuili.server.serving.servable import Servable
 
 
-def standing_of(repository: Repository[Live], dag: Dag, own: Collection[int]) -> Standing:
+def standing_of(repository: Repository[Leaver], dag: Dag, own: Collection[int]) -> Standing:
     """Of all steps but its `own`, and those below them; None where none is, or a roll-out runs."""
     found: list[object] = []
     for at, step in enumerate(dag.steps):

@@ -11,36 +11,31 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from tuili.backends.host_messages import END_S
 from tuili.errors import InternalError, InvalidModel, NotPolled, TuiliError
 from tuili.server.registry import ledger
-from tuili.server.repository import namespaces
 from tuili.server.repository.config import ModelConfig
-from tuili.server.repository.dependencies import models_needed
+from tuili.server.repository.departures import Departures, Leaver
 from tuili.server.repository.errands import Errands
 from tuili.server.repository.homes import Homes
 from tuili.server.repository.layout import (
-    Namespaced,
-    find_model,
-    find_models,
-    fingerprint,
     require_files,
     versions_of,
 )
 from tuili.server.repository.overrides import Overrides
 from tuili.server.repository.selection import Selection
 from tuili.server.repository.settling import being_written, copies
+from tuili.server.repository.shelves import Shelves
 from tuili.server.repository.states import State, VersionState
 from tuili.server.scheduling.loads import Loads
 
@@ -50,20 +45,7 @@ _LOOK_S: Final = 1.0
 _CLOSE_S: Final = END_S + 5.0  # models have END_S to end themselves
 
 
-class Live(Protocol):
-    """What the repository needs of a running version."""
-
-    @property
-    def version(self) -> str: ...
-    def keeps(self, sequence: int | str) -> bool: ...
-    def forsake(self, sequence: int | str, why: str = "") -> None: ...
-    def open_sequences(self) -> int: ...
-    def shut(self) -> None: ...
-    async def drain(self, timeout_s: float | None = None) -> bool: ...
-    async def close(self) -> None: ...
-
-
-Running = TypeVar("Running", bound=Live)
+Running = TypeVar("Running", bound=Leaver)
 
 
 class Repository(Generic[Running]):
@@ -76,7 +58,7 @@ class Repository(Generic[Running]):
         settle_s: float = 0.0,
     ) -> None:
         self.live: dict[str, dict[str, Running]] = {}
-        self._folders = folders
+        self._shelves = Shelves(folders)
         self._launch = launch
         self._settle_s = settle_s
         self._copying: dict[str, dict[int, str]] = {}
@@ -89,12 +71,12 @@ class Repository(Generic[Running]):
         self._seen: dict[str, object] = {}
         # Live models whose configuration came with the request that loaded them.
         self._given: set[str] = set()
-        self._retiring: set[asyncio.Task[None]] = set()
         # What looks at the disk have begun: nobody waits for one model that takes long.
         self._coming, self._leaving = Errands(), Errands()
         self.look_s = _LOOK_S
         self.selection: Selection[Running] = Selection()
         self.homes: Homes[Running] = Homes()
+        self.departures = Departures(self.homes)
         # How often other versions of a model began to answer: what was made before is theirs.
         self.changes: Counter[str] = Counter()
         # Told the name of a model whenever other versions answer than before.
@@ -106,7 +88,7 @@ class Repository(Generic[Running]):
     def index(self, ready_only: bool = False) -> list[dict[str, Any]]:
         """Every model on disk or loaded, each version with its state and reason."""
         entries: list[dict[str, Any]] = []
-        for name in sorted({*self._states, *self._on_disk()}):
+        for name in sorted({*self._states, *self._shelves.models()}):
             states = self._states.get(name, {})
             shown = [states[v].json(name) for v in sorted(states)]
             shown += [
@@ -139,7 +121,7 @@ class Repository(Generic[Running]):
 
     def find(self) -> list[str]:
         """The names of all models on disk."""
-        return sorted(self._on_disk())
+        return sorted(self._shelves.models())
 
     # ---- changing
     async def load_all(self, names: Sequence[str]) -> None:
@@ -161,7 +143,7 @@ class Repository(Generic[Running]):
                 raise InternalError(
                     f"failed to load '{name}', failed to poll from model repository"
                 )
-            seen = await asyncio.to_thread(self._fingerprint, name, folder)
+            seen = await asyncio.to_thread(self._shelves.fingerprint, name, folder)
             given = overrides.config if overrides else None
             if given is None and name in self._given and self._seen.get(name) == seen:
                 # As in Triton, a configuration that came with a load holds until files change.
@@ -170,7 +152,7 @@ class Repository(Generic[Running]):
             self._given.discard(name)
             try:
                 # A long text takes long to read, and requests go on meanwhile.
-                config = await asyncio.to_thread(self._configured, name, folder, given)
+                config = await asyncio.to_thread(self._shelves.loadable, name, folder, given)
                 versions = self.selection.versions(name, config.versions, versions_of(folder))
                 if not versions:
                     raise InvalidModel(
@@ -207,7 +189,7 @@ class Repository(Generic[Running]):
         async with self._loading(name):
             if str(version) in self.live.get(name, {}):
                 return
-            folder = find_model(self._folders, name)
+            folder = self._shelves.folder_of(name)
             there = versions_of(folder) if folder is not None else []
             if folder is None or version not in there:
                 raise InvalidModel(
@@ -216,7 +198,7 @@ class Repository(Generic[Running]):
                 )
             states = self._states.setdefault(name, {})
             _entry(states, version).beside = True
-            config = await asyncio.to_thread(namespaces.read, self._folders, name, folder)
+            config = await asyncio.to_thread(self._shelves.read, name, folder)
             running = await self._load_version(folder, config, version, states)
             if running is None:
                 raise InvalidModel(f"version {version} of '{name}': {states[version].reason}")
@@ -232,7 +214,7 @@ class Repository(Generic[Running]):
             assert versions.get("") is not running, "the version that answers cannot be removed"
             self.homes.note(name, (running,))
             self._switch(name, versions)
-            going = self._let_go(name, running, self._states[name][version])
+            going = self.departures.begin(name, running, self._states[name][version])
         # Its sequences may take long to end, and other changes do not wait for them.
         await going
 
@@ -274,17 +256,17 @@ class Repository(Generic[Running]):
             self.homes.shut(name)
             self._changed(name, counts=bool(running))
             states = self._states.get(name, {})
-            going = [(each, states[int(v)]) for v, each in running.items() if v]
-            for each, entry in going:
-                entry.enter(State.UNLOADING)
-                each.shut()
-        # Who loads the model again need not wait until all requests to it have ended.
-        return [self._later(self._retire(each, entry)) for each, entry in going]
+            # Who loads the model again need not wait until all requests to it have ended.
+            return [
+                self.departures.begin_now(each, states[int(version)])
+                for version, each in running.items()
+                if version
+            ]
 
     def copying(self, name: str) -> dict[int, str]:
         """The versions of a model that somebody is copying into its folder now, and why so."""
         try:
-            folder = find_model(self._folders, name)
+            folder = self._shelves.folder_of(name)
         except InvalidModel:
             return {}  # in several repositories, which loading tells
         return {} if folder is None else copies(folder, time.time(), self._settle_s)
@@ -300,7 +282,7 @@ class Repository(Generic[Running]):
 
         False: a copy into the repository is under way, and is worth another look soon.
         """
-        there = await asyncio.to_thread(self._fingerprints)
+        there = await asyncio.to_thread(self._shelves.fingerprints)
         for name in [name for name in self._seen if name not in there]:
             self._leaving.begin(name, partial(self._leave, name))
         await self._leaving.wait(self.look_s)
@@ -329,7 +311,7 @@ class Repository(Generic[Running]):
         self.abandon("")
         await self._coming.cancel()
         ending = [asyncio.ensure_future(self.unload(name)) for name in list(self.live)]
-        ending += self._retiring
+        ending += self.departures.under_way()
         if ending:
             # What takes longer, such as a compiler, ends with the process.
             await asyncio.wait(ending, timeout=_CLOSE_S)
@@ -342,54 +324,12 @@ class Repository(Generic[Running]):
         return all(await asyncio.gather(*(each.drain(timeout_s) for each in running)))
 
     # ---- steps
-    def _configured(self, name: str, folder: Path, given: str | None) -> ModelConfig:
-        """The configuration of a model that may be loaded."""
-        config = namespaces.read(self._folders, name, folder, given)
-        self._check_cycles(folder, config, (name,))
-        return config
-
-    def _check_cycles(self, folder: Path, config: ModelConfig, chain: tuple[str, ...]) -> None:
-        """Refuse ensembles that contain themselves: loading them would wait for itself."""
-        for step in models_needed(folder, config, self._folders):
-            if step in chain:
-                raise InvalidModel(f"ensembles form a cycle: {' -> '.join((*chain, step))}")
-            below = find_model(self._folders, step)
-            if below is not None:
-                config = namespaces.read(self._folders, step, below)
-                self._check_cycles(below, config, (*chain, step))
-
-    def _on_disk(self) -> dict[str, list[Path]]:
-        try:
-            return find_models(self._folders)
-        except TuiliError as error:
-            _log.warning("%s", error)
-            return {}
-
-    def _fingerprints(self) -> dict[str, object]:
-        """Of all models; raises NotFound while a repository cannot be read: it is no decision."""
-        return {
-            name: self._fingerprint(name, folders[0]) if len(folders) == 1 else tuple(folders)
-            for name, folders in find_models(self._folders).items()
-        }
-
     def _folder_of(self, name: str) -> Path | None:
-        """The folder of a model; raises InvalidModel for one that several repositories have."""
         try:
-            return find_model(self._folders, name)
+            return self._shelves.folder_of(name)
         except InvalidModel as error:
             self._failed[name] = str(error)
             raise
-
-    def _fingerprint(self, name: str, folder: Path) -> object:
-        """Changes with the files, and with what the names of its steps stand for."""
-        found = fingerprint(folder)
-        if not isinstance(self._folders, Namespaced):
-            return found
-        try:
-            config = namespaces.read(self._folders, name, folder)
-            return found, tuple(models_needed(folder, config, self._folders))
-        except TuiliError as error:
-            return found, str(error)
 
     async def _load_versions(
         self, name: str, folder: Path, config: ModelConfig, versions: Sequence[int]
@@ -459,40 +399,7 @@ class Repository(Generic[Running]):
             if not version or new.get(version) is running:
                 continue
             entry = None if version in new else states[int(version)]
-            self._let_go(name, running, entry)
-
-    def _let_go(
-        self, name: str, running: Running, entry: VersionState | None
-    ) -> asyncio.Task[None]:
-        """Let a version go that another takes the place of, as soon as its sequences have ended."""
-
-        async def go() -> None:
-            if running.open_sequences():
-                _log.info("model %s version %s goes on with its sequences", name, running.version)
-                await self.homes.rest(name, running)
-            await self._retire(running, entry)
-
-        if entry is not None:
-            entry.enter(State.UNLOADING)
-        if not running.open_sequences():
-            # Before the next request comes: the new version may have to know what this one ends.
-            running.shut()
-        return self._later(go())
-
-    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Let what releases a version run by itself; the end of the server waits for it."""
-        task = asyncio.ensure_future(work)
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-        return task
-
-    async def _retire(self, running: Running, entry: VersionState | None) -> None:
-        """Drain and release a version that gets no more requests."""
-        await running.drain()
-        await running.close()
-        await asyncio.to_thread(return_memory)
-        if entry is not None:
-            entry.enter(State.UNAVAILABLE, "unloaded")
+            self.departures.begin(name, running, entry)
 
 
 def _entry(states: dict[int, VersionState], version: int) -> VersionState:
@@ -512,12 +419,3 @@ def _require_whole(version: Path) -> None:
     require_files(version)
     if why := being_written(version, time.time()):
         raise InvalidModel(f"{version} is not whole yet: {why}; load it when the copy is done")
-
-
-def return_memory() -> None:
-    """Give what the unloaded model held back to the system; glibc keeps it otherwise."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        # Another C library: it gives memory back in its own way.
-        return
