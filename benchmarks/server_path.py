@@ -126,7 +126,8 @@ def peers(protocol: str, dataplane: DataPlane, count: int) -> list[Peer]:
         application = Application(dataplane, limits, http.Refusals())
         listener = HttpListener(application.dispatch, limits)
         return [Peer(listener.connect(), b"") for _ in range(count)]
-    listener = GrpcListener(Inference(dataplane), GrpcLimits())
+    bounds = GrpcLimits()
+    listener = GrpcListener(Inference(dataplane, bounds.room), bounds)
     hello = h2.PREFACE + h2.settings_frame({h2.INITIAL_WINDOW_SIZE: 1 << 24})
     hello += h2.window_update_frame(0, 1 << 30)
     return [Peer(listener.connect(), hello) for _ in range(count)]
