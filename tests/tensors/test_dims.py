@@ -18,8 +18,10 @@ from tuili.tensors import (
     floor_div,
     floor_mod,
     parse_dim,
+    substitute,
     symbols_of,
 )
+from tuili.tensors import dims as dims_module
 
 H, N = Sym("H"), Sym("N")
 
@@ -103,6 +105,28 @@ def test_text_that_is_no_dim_is_refused(text: str) -> None:
 def test_a_symbol_without_a_value_is_named() -> None:
     with pytest.raises(InvalidArgument, match="dim H \\+ N needs a value for H"):
         evaluate(H + N, {"N": 1})
+
+
+def test_an_operation_in_several_places_is_substituted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    divided: list[Dim] = []
+
+    def counted(left: Dim, right: Dim) -> Dim:
+        divided.append(left)
+        return floor_div(left, right)
+
+    monkeypatch.setitem(dims_module._OPERATIONS, "//", counted)
+    third = H // 3
+    dim = dim_max(third * N, third + 5) + 2 * third
+    assert substitute(dim, {"H": 10, "N": N}) == dim_max(3 * N, 8) + 6
+    assert divided == [10]
+
+
+def test_the_text_of_a_dim_is_made_once() -> None:
+    dim = dim_max(H // 3, N) + 1
+    first, second = str(dim), str(dim)
+    assert first is second
 
 
 def test_division_by_a_dim_that_is_zero_is_an_error() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from tuili.codegen.c_dims import c_dim
 from tuili.lower.memory import Interval, MemoryPlan, aligned, lifetimes, plan_memory
 from tuili.lower.program import Buffer, Place, Program, Repeat, View, all_steps, calls_of
 from tuili.tensors import Dim, Expr, Sym, dim_max, substitute, symbols_of
 
+_KEPT = 1 << 12  # dims whose C is kept: sizes and offsets stand in many places of one run
 
+
+@lru_cache(maxsize=_KEPT)
 def c_of(dim: Dim, *, saturating: bool = False) -> str:
     """The C of a dim; symbols are local constants `d_NAME`."""
     local = substitute(dim, {name: Sym(f"d_{name}") for name in symbols_of(dim)})

@@ -17,9 +17,12 @@ import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from tuili.errors import InvalidArgument, ParseError
+
+_KEPT = 1 << 15  # products whose place in a sum is kept
 
 Dim: TypeAlias = "int | Expr"
 Shape: TypeAlias = "tuple[Dim, ...]"
@@ -68,13 +71,14 @@ def _monomial_text(monomial: _Monomial, coefficient: int) -> str:
 class Expr:
     """A sum of products of symbols and opaque operations; immutable and hashable."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "_text", "terms")
 
     terms: tuple[tuple[_Monomial, int], ...]
 
     def __init__(self, terms: tuple[tuple[_Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash = hash(terms)
+        self._text: str | None = None
 
     def __hash__(self) -> int:
         return self._hash
@@ -86,6 +90,13 @@ class Expr:
         return f"Dim({str(self)!r})"
 
     def __str__(self) -> str:
+        # Sizes of one layer are made of those before it: without what is kept here and in
+        # `_sort_key`, a detector of 1,500 nodes spends a minute on the texts of its sizes.
+        if self._text is None:
+            self._text = self._written()
+        return self._text
+
+    def _written(self) -> str:
         # Positive terms first, so that the text never starts with a minus without need.
         ordered = sorted(self.terms, key=lambda term: (term[1] < 0, not term[0]))
         text = ""
@@ -170,6 +181,7 @@ def _merge(
     return merged
 
 
+@lru_cache(maxsize=_KEPT)
 def _sort_key(monomial: _Monomial) -> tuple[int, str]:
     return (-sum(power for _, power in monomial), _monomial_text(monomial, 1))
 
@@ -357,21 +369,33 @@ _OPERATIONS: dict[str, Any] = {
 
 def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     """The dim with symbols replaced; symbols without a value stay."""
+    return _substituted(dim, values, {})
+
+
+def _substituted(dim: Dim, values: Mapping[str, Dim], known: dict[_Call, Dim]) -> Dim:
+    """The same; operations that stand in several places are done once."""
     if not isinstance(dim, Expr):
         return dim
     total: Dim = 0
     for monomial, coefficient in dim.terms:
         product: Dim = coefficient
         for atom, power in monomial:
-            if isinstance(atom, _Symbol):
-                value: Dim = values.get(atom.name, Sym(atom.name))
-            else:
-                left, right = (substitute(arg, values) for arg in atom.args)
-                value = _OPERATIONS[atom.op](left, right)
+            value = _value_of(atom, values, known)
             for _ in range(power):
                 product = product * value
         total = total + product
     return total
+
+
+def _value_of(atom: _Atom, values: Mapping[str, Dim], known: dict[_Call, Dim]) -> Dim:
+    if isinstance(atom, _Symbol):
+        value = values.get(atom.name)
+        return Sym(atom.name) if value is None else value
+    found = known.get(atom)
+    if found is None:
+        left, right = (_substituted(arg, values, known) for arg in atom.args)
+        found = known[atom] = _OPERATIONS[atom.op](left, right)
+    return found
 
 
 def evaluate(dim: Dim, values: Mapping[str, int]) -> int:

@@ -96,7 +96,8 @@ def _scaled(graph: Graph, value: Value, factor: np.float64, user: Node) -> Value
 
 
 def _times(array: Array, factor: np.float64) -> Array:
-    return (array.astype(np.float64) * factor).astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # scales that are no numbers stay so
+        return (array.astype(np.float64) * factor).astype(np.float32)
 
 
 def drop_dead_clamps(graph: Graph) -> bool:
