@@ -192,3 +192,25 @@ def test_parts_of_a_tensor_outlive_its_memory(make: Make) -> None:
         np.testing.assert_allclose(
             answers["y"], x * x - scores / scores.sum(1, keepdims=True), rtol=1e-5, atol=1e-5
         )
+
+
+# Every tensor of a list has a number of rows of its own, whatever the declaration calls it.
+OPEN_ELEMENTS = """net (seq(float[n, 2]) s, int64 at, optional(float[k, 2]) o)
+    => (float[a, 3] y, float[b, 2] rows, float[c, 3] z)
+    <float[2, 3] w = {1, 2, 3, 4, 5, 6}> {
+    one = SequenceAt(s, at)
+    y = MatMul(one, w)
+    rows = ConcatFromSequence<axis=0>(s)
+    held = OptionalGetElement(o)
+    z = MatMul(held, w)
+}"""
+
+
+def test_open_sizes_of_what_a_list_or_an_optional_holds_come_with_each_tensor(make: Make) -> None:
+    w = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
+    listed = [np.full((rows, 2), rows, np.float32) for rows in (1, 4)]
+    held = np.ones((3, 2), np.float32)
+    found = make(OPEN_ELEMENTS).run({"s": listed, "at": np.array(1), "o": held})
+    np.testing.assert_array_equal(found["y"], listed[1] @ w)
+    np.testing.assert_array_equal(found["rows"], np.concatenate(listed))
+    np.testing.assert_array_equal(found["z"], held @ w)

@@ -62,16 +62,25 @@ def type_of(proto: onnx.TypeProto, symbols: Symbols, where: str) -> ValueType | 
         case "sparse_tensor_type":
             raise InvalidModel(f"{where} is a sparse tensor at run time; use a dense one")
         case "sequence_type":
-            element = type_of(proto.sequence_type.elem_type, symbols, where)
+            element = _element(proto.sequence_type.elem_type, symbols, where)
             return element and SequenceType(element)
         case "optional_type":
-            element = type_of(proto.optional_type.elem_type, symbols, where)
+            element = _element(proto.optional_type.elem_type, symbols, where)
             return element and OptionalType(element)
         case "map_type":
             element = type_of(proto.map_type.value_type, symbols, where)
             return element and MapType(dtype_of(proto.map_type.key_type, where), element)
         case _:
             return None
+
+
+def _element(proto: onnx.TypeProto, symbols: Symbols, where: str) -> ValueType | None:
+    """What a list or an optional holds: an open size is another one for each of its tensors."""
+    found = type_of(proto, symbols, where)
+    if not isinstance(found, TensorType) or found.shape is None:
+        return found
+    known = all(isinstance(dim, int) for dim in found.shape)
+    return found if known else TensorType(found.dtype, None)
 
 
 def _tensor(proto: onnx.TypeProto.Tensor, symbols: Symbols, where: str) -> TensorType | None:
