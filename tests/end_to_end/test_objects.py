@@ -14,6 +14,8 @@ import pytest
 import tuili
 from tuili.artifact import open_artifact
 from tuili.errors import InvalidArgument
+from tuili.importers.onnx import import_model
+from tuili.ops import interpret
 from tuili.server.repository.compiling import compiled
 
 HEAD = '<ir_version: 10, opset_import: ["": 20, "ai.onnx.ml": 3]>'
@@ -214,3 +216,34 @@ def test_open_sizes_of_what_a_list_or_an_optional_holds_come_with_each_tensor(ma
     np.testing.assert_array_equal(found["y"], listed[1] @ w)
     np.testing.assert_array_equal(found["rows"], np.concatenate(listed))
     np.testing.assert_array_equal(found["z"], held @ w)
+
+
+# What is made of `t`, whose rank only the run knows.
+OF_UNKNOWN_RANK = {
+    "Conv": "<float[2, 3, 1, 1] w = {1, 2, 3, 4, 5, 6}>{ y = Conv(t, w) }",
+    "ConvInteger": "{ c = Cast<to=2>(t) w = Constant<value=uint8[1, 3, 1, 1] {1, 2, 3}>()"
+    " d = ConvInteger(c, w) y = Cast<to=1>(d) }",
+    "MatMulInteger": "{ c = Cast<to=2>(t) w = Constant<value=uint8[2, 1] {1, 2}>()"
+    " d = MatMulInteger(c, w) y = Cast<to=1>(d) }",
+    "codes": "<float s = {0.5}, uint8 z = {3}>"
+    "{ q = QuantizeLinear(t, s, z) y = DequantizeLinear(q, s, z) }",
+    "EyeLike": "{ s = Squeeze(t) f = Flatten<axis=1>(s) y = EyeLike(f) }",
+    "ConstantOfShape": "{ s = Shape(t) y = ConstantOfShape<value=float[1] {2}>(s) }",
+    "SplitToSequence": "{ p = SplitToSequence<axis=1>(t) y = ConcatFromSequence<axis=2>(p) }",
+    "Scan": "{ y = Scan<num_scan_inputs=1, body=b (float[k, m, n] e) => (float[k, m, n] f)"
+    " { f = Neg(e) }>(t) }",
+}
+
+
+@pytest.mark.parametrize("body", OF_UNKNOWN_RANK.values(), ids=OF_UNKNOWN_RANK.keys())
+def test_operators_take_tensors_whose_rank_only_the_run_knows(tmp_path: Path, body: str) -> None:
+    body = body.replace("{ ", "{ t = Reshape(x, shape) ", 1)
+    text = f"net (float[n] x, int64[r] shape) => (y) {body}"
+    model = onnx.parser.parse_model(f"{HEAD} {text}")
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    given = {"x": np.arange(12, dtype=np.float32), "shape": np.array([1, 3, 2, 2])}
+    want = interpret.run(import_model(path), given)["y"]
+    found = tuili.load(tuili.compile(path, tmp_path / "model.tuili").path).run(given)["y"]
+    np.testing.assert_array_equal(found, want)

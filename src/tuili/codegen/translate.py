@@ -15,7 +15,7 @@ from tuili.codegen.kernels.control.host import (
 )
 from tuili.codegen.kernels.movement.copy import copy_call
 from tuili.codegen.targets import Target
-from tuili.errors import InternalError, Unsupported, UnsupportedOperator
+from tuili.errors import InvalidModel, Unsupported, UnsupportedOperator
 from tuili.ir import Graph, MapType, Node, TensorType, Value, reads
 from tuili.lower.choice import Pick, by_cost
 from tuili.lower.image_blocks import gather_blocks
@@ -179,7 +179,10 @@ def _spec(value: Value) -> TensorSpec:
         return TensorSpec(value.name, type_.dtype, type_.shape)
     while not isinstance(type_, TensorType):
         if type_ is None:
-            raise InternalError(f"the type of value {value.name!r} is not known")
+            raise InvalidModel(
+                f"the element type of {value.name!r} is not known, as the rank of what it is made "
+                "of is not; declare the shapes of the inputs, open sizes by name"
+            )
         type_ = type_.value if isinstance(type_, MapType) else type_.element
     return TensorSpec(value.name, type_.dtype, (), str(value.type))
 

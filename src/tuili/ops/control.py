@@ -221,6 +221,9 @@ def _scan_shape(site: Site) -> list[Result]:
     length: Dim | None = None
     slices: list[ValueType | None] = []
     for index in range(split, site.num_inputs):
+        if site.tensor(index).shape is None:
+            slices.append(TensorType(site.dtype(index), None))
+            continue
         shape = list(site.shape(index))
         axis = site.axis(_axis_of(site.attr("scan_input_axes"), index - split), len(shape))
         size = shape.pop(axis)
@@ -232,7 +235,8 @@ def _scan_shape(site: Site) -> list[Result]:
     for output in range(split, site.num_outputs):
         axis = _axis_of(site.attr("scan_output_axes"), output - split)
         element = _outside(site, output, body, found[output], skip=1)
-        results.append(_stacked(site, output, axis, 0 if length is None else length, element))
+        rounds = site.fresh(axis, output) if length is None else length
+        results.append(_stacked(site, output, axis, rounds, element))
     return results
 
 

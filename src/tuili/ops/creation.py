@@ -35,6 +35,8 @@ def _fill(shape: Array, value: Array) -> Array:
 def _fill_rule(site: Site) -> list[Result]:
     """The element type is the one of the `value` attribute."""
     value: Array = site.attr("value")
+    if site.tensor(0).shape is None:
+        return [TensorType(DType.of(value.dtype), None)]
     sizes, length = site.dims(0), site.need_rank(0, 1)[0]
     shape: Shape | None = None
     if sizes is not None:
@@ -96,7 +98,9 @@ def _typed_shape(shape: Any) -> Any:
 
     def rule(site: Site) -> list[Result]:
         dtype = site.attr("dtype")
-        return [TensorType(site.dtype(0) if dtype is None else dtype, tuple(shape(site)))]
+        known = site.tensor(0).shape is not None
+        found = tuple(shape(site)) if known else None
+        return [TensorType(site.dtype(0) if dtype is None else dtype, found)]
 
     return rule
 

@@ -32,9 +32,11 @@ def _quantize_shape(site: Site) -> list[Result]:
 
 def _check_parameters(site: Site) -> None:
     """Scale and zero point: one for all, one for each index of the axis, or one for each block."""
-    x = site.shape(0)
+    x = site.tensor(0).shape
+    if x is None:
+        return
     for slot in (1, 2):
-        shape = site.shape(slot) if site.has(slot) else ()
+        shape = (site.tensor(slot).shape or ()) if site.has(slot) else ()
         if not shape or shape == (1,):
             continue
         axis = site.axis(site.attr("axis"), len(x))

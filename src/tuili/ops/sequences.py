@@ -61,6 +61,8 @@ def _erase(items: list[Any], position: Array | None = None) -> list[Any]:
 
 
 def _split_to_sequence_shape(site: Site) -> list[Result]:
+    if site.tensor(0).shape is None:
+        return [SequenceType(TensorType(site.dtype(0), None))]
     shape: list[Dim] = list(site.shape(0))
     axis = site.axis(site.attr("axis"), len(shape))
     if not site.has(1):

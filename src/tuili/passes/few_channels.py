@@ -68,6 +68,8 @@ def widen_few_channels(graph: Graph, block: int) -> bool:
 
 def _is_plain(node: Node) -> bool:
     x, weights = node.required(0), node.required(1)
+    if x.tensor.shape is None:
+        return False
     spatial = len(x.shape) - 2
     known = weights.is_constant and isinstance(x.shape[-1], int)
     simple = attr(node, "group") == 1 and attr(node, "auto_pad") in ("NOTSET", "VALID")

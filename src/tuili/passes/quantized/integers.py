@@ -22,7 +22,7 @@ LARGEST = 255  # of a centred code
 
 def spell_integer_products(graph: Graph) -> bool:
     """Rewrite those that are left when the scaled ones are gone."""
-    found = [node for node in graph.nodes if node.op in INTEGERS]
+    found = [node for node in graph.nodes if node.op in INTEGERS and _has_ranks(node)]
     for node in found:
         real = _of_codes(graph, node)
         real = _of_reals(graph, node) if real is None else real
@@ -31,6 +31,10 @@ def spell_integer_products(graph: Graph) -> bool:
         give_way(graph, node.output, whole.output)
         graph.remove(node)
     return bool(found)
+
+
+def _has_ranks(node: Node) -> bool:
+    return all(value is None or value.tensor.shape is not None for value in node.inputs)
 
 
 def _of_codes(graph: Graph, node: Node) -> Value | None:

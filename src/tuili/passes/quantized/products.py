@@ -169,6 +169,8 @@ def integer_product(
         return None
     op, axis, _ = form
     x, w = node.required(0), node.required(1)
+    if x.tensor.shape is None:
+        return None
     x_zero, w_zero = node.input(2), node.input(3)
     weights, known = w.constant, w_zero is None or w_zero.is_constant
     rank = 2 if op == "QMatMul" else len(x.shape)
