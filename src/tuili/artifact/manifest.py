@@ -30,7 +30,8 @@ _Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 _Bytes = Annotated[int, Meta(ge=0, le=1 << 48)]
 LARGEST_DIM = 1 << 48
 _DimNumber = Annotated[int, Meta(ge=0, le=LARGEST_DIM)]
-_DimText = Annotated[str, Meta(min_length=1, max_length=2000)]
+# What is cut and joined again and again has long sizes.
+_DimText = Annotated[str, Meta(min_length=1, max_length=1 << 16)]
 _Symbol = Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]{0,199}$")]
 
 

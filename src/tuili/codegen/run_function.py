@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 
+from tuili.codegen.long_sizes import LongSizes
 from tuili.codegen.prelude import prelude
 from tuili.codegen.requirements import requirement_lines
 from tuili.codegen.run_late import CLOCK, shared_state
@@ -39,7 +40,9 @@ def print_run(
     `timed` adds a clock after every call, read through `tuili_times`, and the times at which each
     thread began and ended it, read through `tuili_spans` (call, thread, begin and end).
     """
-    layout = RunLayout(program)
+    layout, sizes = RunLayout(program), LongSizes()
+    body = sizes.called(_body(program, layout, names, timed=timed))
+    exports = sizes.called(_exports(program, layout))
     parts = [
         f"/* Model {program.name!r}, compiled by tuili for {target.name}: the run function. */",
         abi_header(),
@@ -48,12 +51,13 @@ def print_run(
         prelude(target),
         *(f"{signature(name, kernel)};" for kernel, name in names.items()),
         shared_state(len(layout.heap), layout.num_late, layout.num_loops),
+        sizes.definitions(),
         _HOST if program.host else "",
         _faults(program),
         CLOCK if timed and not layout.num_loops else "",
         _times(program) if timed else "",
-        _body(program, layout, names, timed=timed),
-        _exports(program, layout),
+        body,
+        exports,
     ]
     return "\n".join(part for part in parts if part), layout.plan
 
