@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ from tuili.server.protocol.messages import (
     Parameters,
 )
 from tuili.server.readiness import Verdict
+from tuili.server.steps import Steps
 
 DATATYPES = [
     "BOOL",
@@ -222,6 +224,9 @@ class FakeDataPlane(DataPlane):
             "parameters": {"key": {"string_value": "value"}},
         }
 
+    def each_statistics(self, model: str = "", version: str = "") -> Iterator[Json]:
+        return iter(self.model_statistics(model, version)["model_stats"])
+
     def model_statistics(self, model: str = "", version: str = "") -> Json:
         if model not in ("", "identity", "simple"):
             raise InvalidArgument(f"requested model '{model}' is not available")
@@ -298,6 +303,10 @@ class FakeDataPlane(DataPlane):
             self.regions.clear()
 
     # ---- telemetry
+
+    def write_metrics(self) -> Steps[str]:
+        yield
+        return self.metrics_text()
 
     def metrics_text(self) -> str:
         return "# TYPE nv_inference_count counter\nnv_inference_count 3\n"

@@ -27,10 +27,10 @@ from tuili.server.control.variants import rollout_lines
 from tuili.server.demand import Demand
 from tuili.server.describing import (
     checked_version,
-    metrics_text,
     model_metadata,
     server_metadata,
     statistics_of,
+    write_metrics,
 )
 from tuili.server.execution.express import Buffer, Express
 from tuili.server.execution.pending import ENDED, Reply, StreamReply, Ticket
@@ -56,6 +56,7 @@ from tuili.server.room import room_of
 from tuili.server.serving.ensemble import Ensemble
 from tuili.server.serving.servable import Servable
 from tuili.server.settings import LogSettings
+from tuili.server.steps import Steps, at_once
 from tuili.server.telemetry.access_log import AccessLog
 from tuili.server.telemetry.custom import CustomMetrics
 from tuili.server.telemetry.queue_metrics import QueueCounts, queue_lines
@@ -357,7 +358,11 @@ class DataPlane:
 
     def model_statistics(self, model: str = "", version: str = "") -> Json:
         """`{"model_stats": [...]}` of one model, one version or ("") all."""
-        return {"model_stats": statistics_of(self._live, model, version)}
+        return {"model_stats": list(self.each_statistics(model, version))}
+
+    def each_statistics(self, model: str = "", version: str = "") -> Iterator[Json]:
+        """The entries of `model_stats`, made one by one: there may be thousands."""
+        return (each.json() for each in statistics_of(self._live, model, version))
 
     def is_decoupled(self, model: str, version: str = "") -> bool:
         """Whether the model may answer a request any number of times."""
@@ -465,7 +470,11 @@ class DataPlane:
     # ---- telemetry
     def metrics_text(self) -> str:
         """The Prometheus exposition of everything that is counted."""
-        return metrics_text(
+        return at_once(self.write_metrics())
+
+    def write_metrics(self) -> Steps[str]:
+        """The same, with turns for others."""
+        return write_metrics(
             self._live,
             self.front_ends,
             [

@@ -15,8 +15,10 @@ from tuili.server.beside import FrontEnds
 from tuili.server.control.reconciler import Front
 from tuili.server.protocol.signature import TensorRule
 from tuili.server.serving.servable import Servable
+from tuili.server.steps import Steps
 from tuili.server.telemetry.host_metrics import HostState, host_lines
-from tuili.server.telemetry.prometheus import exposition
+from tuili.server.telemetry.prometheus import write_exposition
+from tuili.server.telemetry.statistics import Statistics
 
 Json = dict[str, Any]
 # By model and version; "" is the version that answers who names none.
@@ -59,8 +61,8 @@ def model_metadata(name: str, model: Front, versions: Sequence[str]) -> Json:
     }
 
 
-def statistics_of(live: Live, model: str = "", version: str = "") -> list[Json]:
-    """What is counted of one model, of one version of it, or ("") of all.
+def statistics_of(live: Live, model: str = "", version: str = "") -> list[Statistics]:
+    """What counts one model, of one version of it, or ("") of all.
 
     InvalidArgument for what is not live.
     """
@@ -71,15 +73,15 @@ def statistics_of(live: Live, model: str = "", version: str = "") -> list[Json]:
             what = f"version is not available for model '{model}'"
         raise InvalidArgument(f"requested model {what}")
     return [
-        front.statistics.json()
+        front.statistics
         for name, number, front in _numbered(live)
         if model in ("", name) and version in ("", number)
     ]
 
 
-def metrics_text(
+def write_metrics(
     live: Live, front_ends: FrontEnds | None, more: Sequence[str], *, ready: bool
-) -> str:
+) -> Steps[str]:
     """The Prometheus exposition of everything that is counted; `more` are lines of others."""
     fronts = [front for _, _, front in _numbered(live)]
     for front in fronts:
@@ -93,7 +95,8 @@ def metrics_text(
         for front in fronts
         for at, host in enumerate(front.hosts)
     ]
-    return exposition([front.statistics for front in fronts], ready, [*host_lines(hosts), *more])
+    counts = [front.statistics for front in fronts]
+    return write_exposition(counts, ready, [*host_lines(hosts), *more])
 
 
 def checked_version(version: str) -> str:

@@ -6,7 +6,7 @@ behind knows whole names only. Load and unload of a plain name are of all models
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from tuili.errors import InvalidArgument, TuiliError
@@ -129,8 +129,8 @@ class NamingDataPlane(DataPlane):
     def model_config(self, model: str, version: str = "") -> Json:
         return super().model_config(self._names.one(model), version)
 
-    def model_statistics(self, model: str = "", version: str = "") -> Json:
-        return super().model_statistics(self._names.one(model), version)
+    def each_statistics(self, model: str = "", version: str = "") -> Iterator[Json]:
+        return super().each_statistics(self._names.one(model), version)
 
     def is_decoupled(self, model: str, version: str = "") -> bool:
         return super().is_decoupled(self._names.one(model), version)

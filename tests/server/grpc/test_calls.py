@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
+from tests.server.fake_dataplane import FakeDataPlane
 from tests.server.grpc.wire import (
     BIG,
     SERVICE,
     STREAM,
+    Reply,
     Wire,
     framed,
     in_loop,
@@ -21,6 +23,7 @@ from tests.server.grpc.wire import (
     responses,
 )
 from tuili.errors import DeadlineExceeded
+from tuili.server.dataplane import Json
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.schema import HEALTH_V1, INFERENCE
 from tuili.server.protocol.restrictions import Restrictions
@@ -272,3 +275,28 @@ def test_a_restricted_part_is_for_those_with_the_header():
         assert reply.status == status
         expected = "This protocol is restricted, expecting header 'triton-grpc-protocol-key'"
         assert reply.text == (expected if status else "")
+
+
+def test_statistics_of_thousands_are_written_with_turns_for_others():
+    class Many(FakeDataPlane):
+        def each_statistics(self, model: str = "", version: str = "") -> Iterator[Json]:
+            for _ in range(300):
+                yield from super().each_statistics(model, version)
+
+    async def check() -> None:
+        wire = Wire(dataplane=Many())
+        wire.listener.connections.loop = wire.listener.inference.loop = asyncio.get_running_loop()
+        number = wire.open(SERVICE + "ModelStatistics")
+        wire.send(number, framed(INFERENCE["ModelStatisticsRequest"]()))
+        assert Wire(beside=wire).call(infer_request()).status == 0
+        async with asyncio.timeout(10):
+            while not wire.replies.setdefault(number, Reply()).ended:
+                assert not wire.transport.sent
+                await asyncio.sleep(0)
+                wire.sync()
+        reply = wire.replies[number]
+        (message,) = reply.messages
+        found = INFERENCE["ModelStatisticsResponse"].FromString(message)
+        assert (reply.status, len(found.model_stats)) == (0, 300)
+
+    asyncio.run(check())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -10,6 +11,7 @@ import pytest
 
 from tests.server.fake_dataplane import FakeDataPlane
 from tests.server.http.wire import Wire, request
+from tuili.server.dataplane import Json
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.openapi import openapi_document
 from tuili.server.http.routes import ROUTES, Match, RouteTable, WrongMethod, expand
@@ -313,3 +315,25 @@ def test_a_stream_that_fails_first_has_its_status():
     answer = wire.call("POST", "/v2/models/nope/generate_stream", {"IN": 3})
     assert answer.status == 404
     assert wire.call("GET", "/v2/health/live").status == 200
+
+
+@pytest.mark.parametrize("path", ["/v2/models/stats", "/v2/models/identity/stats"])
+def test_statistics_of_thousands_are_written_with_turns_for_others(path: str):
+    class Many(FakeDataPlane):
+        def each_statistics(self, model: str = "", version: str = "") -> Iterator[Json]:
+            for _ in range(3000):
+                yield from super().each_statistics(model, version)
+
+    async def check() -> None:
+        wire = Wire(dataplane=Many())
+        wire.listener.connections.loop = asyncio.get_running_loop()
+        wire.feed(request("GET", path))
+        assert not wire.transport.sent
+        assert Wire(beside=wire).call("GET", "/v2/health/live").status == 200
+        async with asyncio.timeout(10):
+            while not wire.transport.sent:  # noqa: ASYNC110 - as in `running`
+                await asyncio.sleep(0)
+        (answer,) = wire.answers()
+        assert len(answer.json["model_stats"]) == 3000
+
+    asyncio.run(check())

@@ -1,6 +1,6 @@
 """What `/metrics` tells."""
 
-from tuili.server.telemetry.prometheus import exposition
+from tuili.server.telemetry.prometheus import exposition, write_exposition
 from tuili.server.telemetry.statistics import Statistics
 
 
@@ -25,3 +25,10 @@ def test_of_very_many_sizes_of_batches_the_last_are_counted_together():
     assert sum(counts.values()) == statistics.execution_count == 5000
     assert [rows for rows in counts if rows > 1000] == [1024, 2048, 4096, 8192]
     assert counts[2048] == 1024
+
+
+def test_many_models_are_written_with_turns_for_others():
+    many = [counted(f"m{at}", caches=False) for at in range(200)]
+    work = write_exposition(many, True)
+    assert sum(1 for _ in work) > 10
+    assert exposition(many, True).count("tuili_request_duration_seconds_count") == 200

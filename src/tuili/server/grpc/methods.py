@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,7 +59,19 @@ class Method:
             message = self.request.FromString(bytes(data))
         except DecodeError as error:
             raise InternalError(f"malformed {self.request.DESCRIPTOR.name}: {error}") from None
-        return dataplane.known(self.operation(dataplane, message))
+        result = self.operation(dataplane, message)
+        if isinstance(result, Generator):
+            return in_turns(result)
+        if isinstance(result, Awaitable):
+            result = _then_in_turns(result, in_turns)
+        return dataplane.known(result)
+
+
+async def _then_in_turns(result: Awaitable[Any], in_turns: predict.InTurns) -> Message:
+    found = await result
+    if isinstance(found, Generator):
+        found = in_turns(found)
+    return await found if isinstance(found, Awaitable) else found
 
 
 INFER_PATH: Final = f"/{SERVICE_NAME}/ModelInfer"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Literal
 
 from google.protobuf.json_format import ParseDict, ParseError
@@ -11,12 +11,17 @@ from tuili.errors import InternalError, InvalidArgument, NotFound, Unsupported
 from tuili.server.dataplane import DataPlane, Json
 from tuili.server.grpc.schema import HEALTH_V1, INFERENCE
 from tuili.server.readiness import Verdict, then
+from tuili.server.steps import Steps
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 HEALTH_NAME: Final = "grpc.health.v1.Health"
 
 Message = Any  # the classes are made at run time
-Operation = Callable[[DataPlane, Message], "Message | Awaitable[Message]"]
+# A response, the work that makes one, or a promise of either.
+Result = Message | Steps[Message] | Awaitable["Message | Steps[Message]"]
+Operation = Callable[[DataPlane, Message], Result]
+_TURN_ENTRIES: Final = 32
+_Index: Final = INFERENCE["RepositoryIndexResponse.ModelIndex"]
 
 
 def _fill(name: str, value: Json) -> Message:
@@ -65,17 +70,31 @@ def _model_config(dataplane: DataPlane, request: Message) -> Message | Awaitable
     return dataplane.when_live(request.name, answer)
 
 
-def _model_statistics(dataplane: DataPlane, request: Message) -> Message | Awaitable[Message]:
-    def answer() -> Message:
-        found = dataplane.model_statistics(request.name, request.version)
-        return _fill("ModelStatisticsResponse", found)
+def _model_statistics(dataplane: DataPlane, request: Message) -> Result:
+    def answer() -> Steps[Message]:
+        return _in_parts(
+            "ModelStatisticsResponse",
+            "model_stats",
+            dataplane.each_statistics(request.name, request.version),
+        )
 
     return dataplane.counted(answer)
 
 
+def _in_parts(name: str, field: str, entries: Iterable[Json]) -> Steps[Message]:
+    """As `_fill` of a list that may be long, with turns for others."""
+    response = INFERENCE[name]()
+    for at, entry in enumerate(entries):
+        if at and not at % _TURN_ENTRIES:
+            yield
+        response.MergeFrom(_fill(name, {field: [entry]}))
+    return response
+
+
 def _repository_index(dataplane: DataPlane, request: Message) -> Message:
     _only_repository(request)
-    return _fill("RepositoryIndexResponse", {"models": dataplane.repository_index(request.ready)})
+    models = [_Index(**each) for each in dataplane.repository_index(request.ready)]
+    return INFERENCE["RepositoryIndexResponse"](models=models)
 
 
 def _only_repository(request: Message) -> None:

@@ -51,7 +51,7 @@ class Application:
         self._routes = RouteTable()
         self._refusals = refusals or Refusals()
         self._inference = Inference(dataplane, limits, self._refusals)
-        responder = Responder(self._refusals, self._inference.slices)
+        self._responder = responder = Responder(self._refusals, self._inference.slices)
         self._generation = Generation(dataplane, limits, responder)
         self._jobs = Jobs(dataplane, self._inference, responder, webhooks or Webhooks(()))
         self._predictions = Predictions(dataplane, limits, responder)
@@ -185,8 +185,8 @@ class Application:
         result = OPERATIONS[match.operation](call)
         if head.method != "GET":
             result = self._dataplane.known(result)
-        if isinstance(result, Reply):
-            connection.reply(result)
+        if not isinstance(result, Awaitable):
+            self._send(connection, result)
             return
         self._keep(self._later(connection, head, result))
 
@@ -196,17 +196,26 @@ class Application:
         task.add_done_callback(self._tasks.discard)
 
     async def _later(
-        self, connection: HttpConnection, head: Head, result: Awaitable[Reply | None]
+        self,
+        connection: HttpConnection,
+        head: Head,
+        result: Awaitable[Reply | Steps[Reply] | None],
     ) -> None:
         """Reply with what comes; None has seen to its reply itself."""
         try:
             reply = await result
             if reply is not None:
-                connection.reply(reply)
+                self._send(connection, reply)
         except TuiliError as error:
             connection.reply(self._refusals.reply(error))
         except Exception:  # noqa: BLE001 - as above
             self._own_bug(connection, head)
+
+    def _send(self, connection: HttpConnection, reply: Reply | Steps[Reply]) -> None:
+        if isinstance(reply, Reply):
+            connection.reply(reply)
+        else:
+            self._responder.send(connection, reply)
 
     def _own_bug(self, connection: HttpConnection, head: Head) -> None:
         _LOG.exception("%s %r failed", head.method, head.target)

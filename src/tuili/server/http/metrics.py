@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable
 from typing import Final
 
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head
+from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
+from tuili.server.http.responder import Responder
+from tuili.server.slices import Slices
+from tuili.server.steps import Steps
 
-_LOG: Final = logging.getLogger("tuili.server.http")
 _EXPOSITION: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -21,6 +23,7 @@ class MetricsPage:
 
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
+        self._responder = Responder(Refusals(), Slices())
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dispatch(self, connection: HttpConnection, head: Head, body: Buffer) -> None:
@@ -31,20 +34,16 @@ class MetricsPage:
             connection.reply(error_reply(405, "Method Not Allowed", ((b"Allow", b"GET"),)))
         else:
             page = self._dataplane.counted(self._page)
-            if isinstance(page, Reply):
-                connection.reply(page)
-            else:
-                task = asyncio.ensure_future(_later(connection, page))
+            if isinstance(page, Awaitable):
+                task = asyncio.ensure_future(self._later(connection, page))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+            else:
+                self._responder.send(connection, page)
 
-    def _page(self) -> Reply:
-        try:
-            return Reply(200, (self._dataplane.metrics_text().encode(),), _EXPOSITION)
-        except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
-            _LOG.exception("metrics could not be collected")
-            return error_reply(500, "metrics could not be collected; the server's log says why")
+    def _page(self) -> Steps[Reply]:
+        text = yield from self._dataplane.write_metrics()
+        return Reply(200, (text.encode(),), _EXPOSITION)
 
-
-async def _later(connection: HttpConnection, page: Awaitable[Reply]) -> None:
-    connection.reply(await page)
+    async def _later(self, connection: HttpConnection, page: Awaitable[Steps[Reply]]) -> None:
+        self._responder.send(connection, await page)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, Literal
+
+import orjson
 
 from tuili.errors import InvalidArgument, Unsupported
 from tuili.server.http.call import Call
@@ -21,6 +23,7 @@ from tuili.server.http.reply import TEXT, Reply, error_reply, json_reply
 from tuili.server.http.rollouts import ROLLOUT_OPERATIONS
 from tuili.server.protocol.parameters import wrong_type
 from tuili.server.readiness import Verdict, then
+from tuili.server.steps import Steps
 
 
 def server_metadata(call: Call) -> Reply:
@@ -28,6 +31,9 @@ def server_metadata(call: Call) -> Reply:
     return json_reply(call.dataplane.server_metadata())
 
 
+# A reply, the work that makes one, or a promise of either.
+Result = Reply | Steps[Reply] | Awaitable["Reply | Steps[Reply]"]
+_TURN_MODELS: Final = 256  # told of before others have their turn
 _NOT_READY: Final = "Model version not ready"
 
 
@@ -82,10 +88,19 @@ def model_config(call: Call) -> Reply | Awaitable[Reply]:
     return dataplane.when_live(model, lambda: json_reply(dataplane.model_config(model, version)))
 
 
-def model_statistics(call: Call) -> Reply | Awaitable[Reply]:
+def model_statistics(call: Call) -> Result:
     """Counts and durations of one model, or of all; the protocol has 400 for an unknown one."""
     dataplane, model, version = call.dataplane, call.match.model, call.match.version
-    return dataplane.counted(lambda: json_reply(dataplane.model_statistics(model, version)))
+    return dataplane.counted(lambda: _write(dataplane.each_statistics(model, version)))
+
+
+def _write(statistics: Iterator[Any]) -> Steps[Reply]:
+    parts: list[bytes] = []
+    for at, each in enumerate(statistics):
+        if at and not at % _TURN_MODELS:
+            yield
+        parts.append(orjson.dumps(each))
+    return Reply(200, (b'{"model_stats":[%b]}' % b",".join(parts),))
 
 
 def trace_setting(call: Call) -> Reply:
@@ -206,7 +221,7 @@ def _shm_unregister(kind: Literal["system", "cuda"]) -> Operation:
     return unregister
 
 
-Operation = Callable[[Call], "Reply | Awaitable[Reply]"]
+Operation = Callable[[Call], "Result"]
 
 OPERATIONS: Final[dict[str, Operation]] = {
     "server_metadata": server_metadata,

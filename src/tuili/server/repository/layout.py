@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -60,17 +60,32 @@ def check_whole_name(repositories: Sequence[Path], name: str) -> str:
 def find_models(repositories: Sequence[Path]) -> dict[str, list[Path]]:
     """All model folders by name; a name with more than one folder is for the caller to refuse."""
     found: dict[str, list[Path]] = {}
+    for name, repository, own in _each_model(repositories):
+        found.setdefault(name, []).append(repository / own)
+    return found
+
+
+def model_names(repositories: Sequence[Path]) -> set[str]:
+    """The names alone, of which there may be thousands."""
+    return {name for name, _, _ in _each_model(repositories)}
+
+
+def _each_model(repositories: Sequence[Path]) -> Iterator[tuple[str, Path, str]]:
+    """The name of each model, its repository and the name of its folder."""
     spaces = list(repositories.by_name) if isinstance(repositories, Namespaced) else []
     for at, repository in enumerate(repositories):
         try:
-            folders = sorted(each for each in repository.iterdir() if each.is_dir())
+            with os.scandir(repository) as entries:
+                names = sorted(each.name for each in entries if _is_model(each))
         except OSError as error:
             raise NotFound(f"model repository {repository} cannot be read: {error}") from error
-        for folder in folders:
-            if _NAME.fullmatch(folder.name) and not folder.name.startswith("."):
-                name = f"{spaces[at]}/{folder.name}" if spaces else folder.name
-                found.setdefault(name, []).append(folder)
-    return found
+        for own in names:
+            yield f"{spaces[at]}/{own}" if spaces else own, repository, own
+
+
+def _is_model(entry: os.DirEntry[str]) -> bool:
+    named = _NAME.fullmatch(entry.name) and not entry.name.startswith(".")
+    return bool(named) and entry.is_dir()
 
 
 def find_model(repositories: Sequence[Path], name: str) -> Path | None:

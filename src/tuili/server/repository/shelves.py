@@ -10,7 +10,13 @@ from tuili.errors import InvalidModel, TuiliError
 from tuili.server.repository import namespaces
 from tuili.server.repository.config import ModelConfig
 from tuili.server.repository.dependencies import models_needed
-from tuili.server.repository.layout import Namespaced, find_model, find_models, fingerprint
+from tuili.server.repository.layout import (
+    Namespaced,
+    find_model,
+    find_models,
+    fingerprint,
+    model_names,
+)
 
 _log = logging.getLogger("tuili.server")
 
@@ -21,13 +27,13 @@ class Shelves:
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
 
-    def models(self) -> dict[str, list[Path]]:
-        """The folders of all models, by name; none while a repository cannot be read."""
+    def models(self) -> set[str]:
+        """The names of all models; none while a repository cannot be read."""
         try:
-            return find_models(self._folders)
+            return model_names(self._folders)
         except TuiliError as error:
             _log.warning("%s", error)
-            return {}
+            return set()
 
     def folder_of(self, name: str) -> Path | None:
         """The folder of a model; raises InvalidModel for one that several repositories have."""

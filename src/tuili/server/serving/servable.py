@@ -416,7 +416,8 @@ class Servable:
     @property
     def broken(self) -> str:
         """Why it cannot answer now, or "" if it can."""
-        return "" if any(each.available for each in self._dispatcher.instances) else self._broken
+        why = self._broken
+        return why and ("" if any(each.available for each in self._dispatcher.instances) else why)
 
     def instances_changed(self, reason: str, *, given_up: bool) -> None:
         """Instances went or came back; while they are `given_up`, nobody waits for them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from tuili.server.steps import Steps, at_once
 from tuili.server.telemetry.histogram import Histogram, reach
 from tuili.server.telemetry.statistics import Statistics
 
@@ -57,6 +58,7 @@ _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Statistics], Histogram]], ...
     ("tuili_queue_duration_seconds", "Requests by time in the queue", lambda s: s.queue_ns),
     ("tuili_infer_duration_seconds", "Runs of the model by duration", lambda s: s.infer_ns),
 )
+_TURN: Final = 64  # models whose histograms are written before others have their turn
 _BOUNDS_NS: Final = tuple(2**power for power in range(13, 37))  # 8 us to 69 s
 _BOUNDS: Final = tuple(f'le="{bound / 1e9:.9g}"' for bound in _BOUNDS_NS)
 _REACH: Final = reach(_BOUNDS_NS)
@@ -64,8 +66,18 @@ _REACH: Final = reach(_BOUNDS_NS)
 
 def exposition(models: Sequence[Statistics], ready: bool, extra: Iterable[str] = ()) -> str:
     """The text of `/metrics`; `extra` are further complete lines."""
+    return at_once(write_exposition(models, ready, extra))
+
+
+def write_exposition(
+    models: Sequence[Statistics], ready: bool, extra: Iterable[str] = ()
+) -> Steps[str]:
+    """The same, with turns for others where there are many models."""
     lines: list[str] = []
+    long = len(models) > _TURN
     for name, kind, text, value in _FAMILIES:
+        if long:
+            yield
         lines += _head(name, kind, text)
         lines += [f"{name}{{{_labels(model)}}} {value(model)}" for model in models]
     caching = [model for model in models if model.caches]
@@ -84,7 +96,9 @@ def exposition(models: Sequence[Statistics], ready: bool, extra: Iterable[str] =
     ]
     for name, text, histogram in _HISTOGRAMS:
         lines += _head(name, "histogram", text)
-        for model in models:
+        for at, model in enumerate(models):
+            if at and not at % _TURN:
+                yield
             lines += _histogram_lines(name, _labels(model), histogram(model))
     lines += _batch_lines(models)
     lines += _head("tuili_server_ready", "gauge", "Whether the server is ready (1) or not (0)")
