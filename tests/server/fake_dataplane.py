@@ -304,9 +304,9 @@ class FakeDataPlane(DataPlane):
 
     # ---- telemetry
 
-    def write_metrics(self) -> Steps[str]:
+    def write_metrics(self) -> Steps[list[bytes]]:
         yield
-        return self.metrics_text()
+        return [self.metrics_text().encode()]
 
     def metrics_text(self) -> str:
         return "# TYPE nv_inference_count counter\nnv_inference_count 3\n"

@@ -470,10 +470,10 @@ class DataPlane:
     # ---- telemetry
     def metrics_text(self) -> str:
         """The Prometheus exposition of everything that is counted."""
-        return at_once(self.write_metrics())
+        return b"".join(at_once(self.write_metrics())).decode()
 
-    def write_metrics(self) -> Steps[str]:
-        """The same, with turns for others."""
+    def write_metrics(self) -> Steps[list[bytes]]:
+        """The same in parts, with turns for others."""
         return write_metrics(
             self._live,
             self.front_ends,

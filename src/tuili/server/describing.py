@@ -81,7 +81,7 @@ def statistics_of(live: Live, model: str = "", version: str = "") -> list[Statis
 
 def write_metrics(
     live: Live, front_ends: FrontEnds | None, more: Sequence[str], *, ready: bool
-) -> Steps[str]:
+) -> Steps[list[bytes]]:
     """The Prometheus exposition of everything that is counted; `more` are lines of others."""
     fronts = [front for _, _, front in _numbered(live)]
     for front in fronts:

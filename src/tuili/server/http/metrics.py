@@ -42,8 +42,7 @@ class MetricsPage:
                 self._responder.send(connection, page)
 
     def _page(self) -> Steps[Reply]:
-        text = yield from self._dataplane.write_metrics()
-        return Reply(200, (text.encode(),), _EXPOSITION)
+        return Reply(200, (yield from self._dataplane.write_metrics()), _EXPOSITION)
 
     async def _later(self, connection: HttpConnection, page: Awaitable[Steps[Reply]]) -> None:
         self._responder.send(connection, await page)

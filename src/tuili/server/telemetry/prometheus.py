@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from tuili.server.steps import Steps, at_once
@@ -66,45 +66,48 @@ _REACH: Final = reach(_BOUNDS_NS)
 
 def exposition(models: Sequence[Statistics], ready: bool, extra: Iterable[str] = ()) -> str:
     """The text of `/metrics`; `extra` are further complete lines."""
-    return at_once(write_exposition(models, ready, extra))
+    return b"".join(at_once(write_exposition(models, ready, extra))).decode()
 
 
 def write_exposition(
     models: Sequence[Statistics], ready: bool, extra: Iterable[str] = ()
-) -> Steps[str]:
-    """The same, with turns for others where there are many models."""
-    lines: list[str] = []
-    long = len(models) > _TURN
-    for name, kind, text, value in _FAMILIES:
-        if long:
+) -> Steps[list[bytes]]:
+    """The same in parts, with turns for others where there are many models."""
+    parts: list[bytes] = []
+    for lines in _each_part(models):
+        parts.append(("\n".join(lines) + "\n").encode())
+        if len(models) > _TURN:
             yield
-        lines += _head(name, kind, text)
-        lines += [f"{name}{{{_labels(model)}}} {value(model)}" for model in models]
+    lines = _head("tuili_server_ready", "gauge", "Whether the server is ready (1) or not (0)")
+    lines += [f"tuili_server_ready {int(ready)}", *extra]
+    parts.append(("\n".join(lines) + "\n").encode())
+    return parts
+
+
+def _each_part(models: Sequence[Statistics]) -> Iterator[list[str]]:
+    """The lines of the models, some at a time."""
     caching = [model for model in models if model.caches]
-    for name, kind, text, value in _CACHE_FAMILIES if caching else ():
-        lines += _head(name, kind, text)
-        lines += [f"{name}{{{_labels(model)}}} {value(model)}" for model in caching]
-    lines += _head(
-        "nv_inference_request_failure",
-        "counter",
-        "Number of failed inference requests, all batch sizes",
-    )
-    lines += [
-        f"nv_inference_request_failure{{{_labels(model, reason)}}} {number}"
+    for name, kind, text, value in (*_FAMILIES, *(_CACHE_FAMILIES if caching else ())):
+        told = caching if name.startswith("nv_cache") else models
+        lines = [f"{name}{{{_labels(model)}}} {value(model)}" for model in told]
+        yield [*_head(name, kind, text), *lines]
+    failure = "nv_inference_request_failure"
+    lines = [
+        f"{failure}{{{_labels(model, reason)}}} {number}"
         for model in models
         for reason, number in model.failures.items()
     ]
+    text = "Number of failed inference requests, all batch sizes"
+    yield [*_head(failure, "counter", text), *lines]
     for name, text, histogram in _HISTOGRAMS:
-        lines += _head(name, "histogram", text)
-        for at, model in enumerate(models):
-            if at and not at % _TURN:
-                yield
-            lines += _histogram_lines(name, _labels(model), histogram(model))
-    lines += _batch_lines(models)
-    lines += _head("tuili_server_ready", "gauge", "Whether the server is ready (1) or not (0)")
-    lines.append(f"tuili_server_ready {int(ready)}")
-    lines += extra
-    return "\n".join(lines) + "\n"
+        yield _head(name, "histogram", text)
+        for at in range(0, len(models), _TURN):
+            yield [
+                line
+                for model in models[at : at + _TURN]
+                for line in _histogram_lines(name, _labels(model), histogram(model))
+            ]
+    yield _batch_lines(models)
 
 
 def _head(name: str, kind: str, text: str) -> list[str]:
