@@ -9,6 +9,7 @@ view per tensor.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -22,17 +23,25 @@ from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_values import SHORT, LongArray
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import Buffer
-from tuili.server.protocol.datatypes import NUMPY, TURN_ELEMENTS, element_count, read_bytes
+from tuili.server.protocol.datatypes import (
+    NUMPY,
+    TURN_ELEMENTS,
+    decode_bytes,
+    element_count,
+    read_bytes,
+)
 from tuili.server.protocol.messages import (
+    Array,
     InferRequest,
     InputTensor,
     Parameters,
     RequestedOutput,
 )
 from tuili.server.protocol.parameters import check_parameter, wrong_type
-from tuili.server.steps import Steps, at_once
+from tuili.server.steps import Steps
 
 _MAX_PLANS: Final = 1024
+_NO_TEXTS: Final[dict[str, Array]] = {}
 _INT64_MAX: Final = (1 << 63) - 1
 _MAX_PLAN_BYTES: Final = 4096
 
@@ -76,31 +85,50 @@ class InferDecoder:
     ) -> tuple[InferRequest, Plan]:
         """The request in `body`, whose first `json_length` bytes are JSON."""
         plan = self.plan(body, json_length)
-        return at_once(self.planned(plan, body, json_length, model, version))
+        return self.request(plan, body, json_length, model, version), plan
 
     def plan(self, body: Buffer, json_length: int) -> Plan:
         """What the JSON says."""
         text = bytes(body[:json_length])
         return self._plans.get(text) or self._learn(text)
 
-    def planned(
+    def read(
         self, plan: Plan, body: Buffer, json_length: int, model: str, version: str
-    ) -> Steps[tuple[InferRequest, Plan]]:
-        """As `decode` where it is known what the JSON says, with turns for others."""
-        if len(body) - json_length != plan.binary_bytes:
-            raise InvalidArgument(_size_mismatch(plan, len(body) - json_length, model))
+    ) -> Steps[InferRequest]:
+        """As `request`, with turns for others while long text is read."""
+        _check_size_of(plan, body, json_length, model)
+        texts: dict[str, Array] = {}
+        for item in plan.inputs:
+            if item.stop >= 0 and item.datatype == "BYTES":
+                raw = memoryview(body)[json_length + item.start : json_length + item.stop]
+                texts[item.name] = yield from read_bytes(item.name, item.shape, raw, model)
+        return self.request(plan, body, json_length, model, version, texts)
+
+    def request(
+        self,
+        plan: Plan,
+        body: Buffer,
+        json_length: int,
+        model: str,
+        version: str,
+        texts: Mapping[str, Array] = _NO_TEXTS,
+    ) -> InferRequest:
+        """The request of a plan; `texts` are those that are read already."""
+        _check_size_of(plan, body, json_length, model)
         inputs: list[InputTensor] = []
         for item in plan.inputs:
             if item.stop < 0:
                 data = item.array
-            elif item.datatype == "BYTES":
-                raw = memoryview(body)[json_length + item.start : json_length + item.stop]
-                data = yield from read_bytes(item.name, item.shape, raw, model)
-            else:
+            elif item.datatype != "BYTES":
                 data = np.ndarray(item.shape, item.dtype, body, json_length + item.start)
+            elif item.name in texts:
+                data = texts[item.name]
+            else:
+                raw = memoryview(body)[json_length + item.start : json_length + item.stop]
+                data = decode_bytes(item.name, item.shape, raw, model)
             inputs.append(InputTensor(item.name, item.datatype, item.shape, data, item.parameters))
         parameters = plan.parameters
-        request = InferRequest(
+        return InferRequest(
             model,
             inputs,
             version,
@@ -108,7 +136,6 @@ class InferDecoder:
             plan.outputs,
             None if parameters is None else parameters.copy(),
         )
-        return request, plan
 
     def _learn(self, text: bytes) -> Plan:
         plan = plan_request(parse_json(text, self._limits))
@@ -117,6 +144,11 @@ class InferDecoder:
                 del self._plans[next(iter(self._plans))]
             self._plans[text] = plan
         return plan
+
+
+def _check_size_of(plan: Plan, body: Buffer, json_length: int, model: str) -> None:
+    if len(body) - json_length != plan.binary_bytes:
+        raise InvalidArgument(_size_mismatch(plan, len(body) - json_length, model))
 
 
 def _size_mismatch(plan: Plan, got: int, model: str) -> str:
@@ -144,13 +176,19 @@ def plan_request(document: Any) -> Plan:
     entries = _array(request, "inputs")
     inputs: list[PlannedInput] = []
     names: set[str] = set()
-    at = 0
+    at = in_text = 0
+    is_long = False
     for entry in entries:
         planned = _plan_input(entry, at)
         if planned.name in names:
             raise InvalidArgument(f"input '{planned.name}' already exists in request")
         names.add(planned.name)
-        at = planned.stop if planned.stop >= 0 else at
+        if planned.stop >= 0:
+            at = planned.stop
+            size = planned.stop - planned.start
+            is_long = is_long or (planned.datatype == "BYTES" and size > 4 * TURN_ELEMENTS)
+        if planned.array is not None:
+            in_text += 1
         inputs.append(planned)
     outputs, binary = _plan_outputs(request.get("outputs"))
     return Plan(
@@ -160,12 +198,9 @@ def plan_request(document: Any) -> Plan:
         outputs=outputs,
         parameters=parameters,
         form=Form(binary_default, binary),
-        constant=not ident and all(item.array is None for item in inputs),
-        in_text=sum(item.array is not None for item in inputs),
-        is_long=any(
-            item.datatype == "BYTES" and item.stop - item.start > 4 * TURN_ELEMENTS
-            for item in inputs
-        ),
+        constant=not (ident or in_text),
+        in_text=in_text,
+        is_long=is_long,
     )
 
 

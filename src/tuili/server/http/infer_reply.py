@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import orjson
 
-from tuili.server.http.json_tensors import write_array
+from tuili.server.http.json_tensors import array_text, write_array
 from tuili.server.http.json_text import dump_json
 from tuili.server.http.reply import Buffer
 from tuili.server.protocol.datatypes import TURN_ELEMENTS, encode, write_bytes
-from tuili.server.protocol.messages import VARIANT, InferResponse, OutputTensor
-from tuili.server.steps import Steps, at_once
+from tuili.server.protocol.messages import VARIANT, Array, InferResponse, OutputTensor
+from tuili.server.steps import Steps
 
 _MAX_HEADS: Final = 1024
+_NO_TEXTS: Final[dict[str, bytes]] = {}
+Body = tuple[bytes, list[Buffer]]
 
 _BINARY_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
@@ -77,24 +79,10 @@ class ReplyEncoder:
         return [found, *blobs]
 
 
-def encode_body(response: InferResponse, form: Form) -> tuple[bytes, list[Buffer]]:
-    """The JSON text of a response and its binary outputs."""
-    return at_once(write_body(response, form))
-
-
-def is_long(response: InferResponse, form: Form) -> bool:
-    """Whether to write a response takes long."""
-    for output in response.outputs:
-        data = output.data
-        if data is None or data.size <= TURN_ELEMENTS:
-            continue
-        if data.dtype.hasobject or not form.of(output.name):
-            return True
-    return False
-
-
-def write_body(response: InferResponse, form: Form) -> Steps[tuple[bytes, list[Buffer]]]:
-    """As `encode_body`, with turns for others."""
+def encode_body(
+    response: InferResponse, form: Form, texts: Mapping[str, bytes] = _NO_TEXTS
+) -> Body:
+    """The JSON text of a response and its binary outputs; `texts` are those written already."""
     document: dict[str, Any] = {}
     if response.id:
         document["id"] = response.id
@@ -103,15 +91,38 @@ def write_body(response: InferResponse, form: Form) -> Steps[tuple[bytes, list[B
     if response.parameters:
         document["parameters"] = response.parameters
     blobs: list[Buffer] = []
-    entries: list[dict[str, Any]] = []
-    document["outputs"] = entries
-    for output in response.outputs:
-        entry = yield from _describe(output, form, blobs)
-        entries.append(entry)
+    document["outputs"] = [_describe(output, form, blobs, texts) for output in response.outputs]
     return dump_json(document), blobs
 
 
-def _describe(output: OutputTensor, form: Form, blobs: list[Buffer]) -> Steps[dict[str, Any]]:
+def write_body(response: InferResponse, form: Form) -> Steps[Body]:
+    """As `encode_body`, with turns for others."""
+    texts: dict[str, bytes] = {}
+    for output in response.outputs:
+        data = output.data
+        if data is not None and _is_long(output, data, form):
+            binary = form.of(output.name)
+            texts[output.name] = (
+                yield from write_bytes(data) if binary else write_array(output, data)
+            )
+    return encode_body(response, form, texts)
+
+
+def is_long(response: InferResponse, form: Form) -> bool:
+    """Whether to write a response takes long."""
+    for output in response.outputs:
+        if output.data is not None and _is_long(output, output.data, form):
+            return True
+    return False
+
+
+def _is_long(output: OutputTensor, data: Array, form: Form) -> bool:
+    return data.size > TURN_ELEMENTS and (data.dtype.hasobject or not form.of(output.name))
+
+
+def _describe(
+    output: OutputTensor, form: Form, blobs: list[Buffer], texts: Mapping[str, bytes]
+) -> dict[str, Any]:
     """The JSON entry of an output; what goes as bytes is added to `blobs`."""
     entry: dict[str, Any] = {
         "name": output.name,
@@ -121,13 +132,13 @@ def _describe(output: OutputTensor, form: Form, blobs: list[Buffer]) -> Steps[di
     parameters = dict(output.parameters) if output.parameters else {}
     data = output.data
     if data is not None:
+        text = texts.get(output.name)
         if form.of(output.name):
-            is_text = output.datatype == "BYTES"
-            blob = (yield from write_bytes(data)) if is_text else encode(data, output.datatype)
+            blob = encode(data, output.datatype) if text is None else text
             parameters["binary_data_size"] = len(blob)
             blobs.append(blob)
         else:
-            entry["data"] = orjson.Fragment((yield from write_array(output, data)))
+            entry["data"] = orjson.Fragment(array_text(output, data) if text is None else text)
     if parameters:
         entry["parameters"] = parameters
     return entry

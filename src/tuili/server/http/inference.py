@@ -19,6 +19,7 @@ from tuili.server.http.express import ExpressDesk
 from tuili.server.http.head import Head
 from tuili.server.http.infer_reply import (
     ALL_BINARY,
+    Body,
     Form,
     ReplyEncoder,
     encode_body,
@@ -37,11 +38,10 @@ from tuili.server.http.routes import Match
 from tuili.server.protocol.datatypes import NUMPY, decode, element_count
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
 from tuili.server.slices import Slices
-from tuili.server.steps import Steps, at_once
+from tuili.server.steps import Steps
 
 _LOG: Final = logging.getLogger("tuili.server.http")
 _COMPRESS_ABOVE: Final = 1024
-Body = tuple[bytes, list[Buffer]]
 Begin = Callable[[HttpConnection], None]
 _RAW: Final = Plan([], 0, "", None, None, ALL_BINARY, constant=True)
 
@@ -70,12 +70,12 @@ class Inference:
         length = self.json_length(head, body)
         if length or head.json_length is None:
             plan = self._decoder.plan(body, length)
-            work = self._decoder.planned(
-                plan, body, length, match.model, match.version or match.label
-            )
+            version = match.version or match.label
             if plan.is_long:
-                return self._begin_planned(work)
-            request, _ = at_once(work)
+                return self._begin_planned(
+                    self._decoder.read(plan, body, length, match.model, version), plan
+                )
+            request = self._decoder.request(plan, body, length, match.model, version)
         else:
             request, plan = self._raw_request(match, body), _RAW
         answer = self._answer(plan)
@@ -89,8 +89,8 @@ class Inference:
         request, plan = yield from self.read_long(head, match, body)
         return lambda connection: self._submit(connection, request, self._answer(plan))
 
-    def _begin_planned(self, work: Steps[tuple[InferRequest, Plan]]) -> Steps[Begin]:
-        request, plan = yield from work
+    def _begin_planned(self, work: Steps[InferRequest], plan: Plan) -> Steps[Begin]:
+        request = yield from work
         return lambda connection: self._submit(connection, request, self._answer(plan))
 
     def _answer(self, plan: Plan) -> _Answer:
@@ -123,7 +123,7 @@ class Inference:
             yield from forget(document)
             raise
         version = match.version or match.label
-        return (yield from self._decoder.planned(plan, body, length, match.model, version))
+        return (yield from self._decoder.read(plan, body, length, match.model, version)), plan
 
     def json_length(self, head: Head, body: Buffer) -> int:
         """How much of a body is JSON."""

@@ -159,15 +159,23 @@ def _text_array(name: str, data: list[Any]) -> Array:
     return array
 
 
-def write_array(output: OutputTensor, array: Array) -> Steps[bytes]:
+def array_text(output: OutputTensor, array: Array) -> bytes:
     """The JSON text of an output, flat; NaN and Infinity are written as such."""
+    return _json_text(output, _flat(output, array))
+
+
+def write_array(output: OutputTensor, array: Array) -> Steps[bytes]:
+    """The same, with turns for others."""
+    return write_nested(_flat(output, array), partial(_json_text, output))
+
+
+def _flat(output: OutputTensor, array: Array) -> Array:
     if output.datatype in RAW_ONLY:
         raise InvalidArgument(
             f"sending {output.datatype} data via JSON is not supported. Please use the binary data"
             f" format for output '{output.name}'"
         )
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return write_nested(flat, partial(_json_text, output))
+    return np.ascontiguousarray(array).reshape(-1)
 
 
 def write_nested(array: Array, text: Callable[[Array], bytes]) -> Steps[bytes]:
