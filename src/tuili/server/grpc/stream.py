@@ -6,24 +6,23 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from tuili.errors import Cancelled, DeadlineExceeded, InternalError, TuiliError, Unsupported
 from tuili.server.grpc.assembly import Assembler, is_one_message
 from tuili.server.grpc.encoding import Written
-from tuili.server.grpc.heads import RequestHead
 from tuili.server.grpc.inference import Stream
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
+from tuili.server.grpc.origin import GrpcOrigin
 from tuili.server.grpc.varints import Buffer
 from tuili.server.protocol.restrictions import Restrictions
 from tuili.server.protocol.status import pushback_ms, status_of
 
 if TYPE_CHECKING:
     from tuili.server.dataplane import Ticket
-    from tuili.server.grpc.connection import GrpcConnection
 
 _LOG: Final = logging.getLogger("tuili.server.grpc")
 _PATHS: Final = frozenset((INFER_PATH, STREAM_PATH, *METHODS))
@@ -31,12 +30,9 @@ _INTERNAL, _RESOURCE_EXHAUSTED, _DEADLINE_EXCEEDED = 13, 8, 4
 _tasks: set[asyncio.Task[None]] = set()
 
 
-class GrpcStream(msgspec.Struct, eq=False):
+class GrpcStream(GrpcOrigin, eq=False):
     """A call: messages come in as DATA, the answer goes out through the connection."""
 
-    _connection: GrpcConnection
-    number: int
-    head: RequestHead
     window: int  # what may be sent before the client gives more
     unacked: int = 0  # received, and not yet given back
     remote_closed: bool = False
@@ -121,7 +117,7 @@ class GrpcStream(msgspec.Struct, eq=False):
     def _charge(self, assembler: Assembler, size: int) -> None:
         """More of a message is here, for which others may have to give way, or this one."""
         room = self._connection.room
-        if self._message is not None or assembler.behind:
+        if self._message is not None or self._behind:
             room.settle(self, size)
         elif assembler.under_way and not self.over:
             room.grow(self, size, self._end)
@@ -163,7 +159,7 @@ class GrpcStream(msgspec.Struct, eq=False):
             self._connection.outgoing.flush()
 
     def _receive(self, stream: Stream, message: Buffer) -> None:
-        if self._assembler is None or not self._assembler.behind:
+        if not self._behind:
             self._release()  # whatever waits in a stream takes room of its own
         try:
             stream.receive(message)
@@ -173,7 +169,7 @@ class GrpcStream(msgspec.Struct, eq=False):
     def half_close(self) -> None:
         """The client sends no more."""
         self.remote_closed = True
-        if self.over or (self._assembler is not None and self._assembler.behind):
+        if self.over or self._behind:
             return
         is_partial, self._assembler = self._partial, None  # it holds this call in turn
         if is_partial:
@@ -191,42 +187,19 @@ class GrpcStream(msgspec.Struct, eq=False):
         return 0 <= self.head.data_bytes != self.received
 
     @property
+    def _behind(self) -> bool:
+        """Whether messages that have come whole are still to be unpacked."""
+        return self._assembler is not None and self._assembler.behind
+
+    @property
     def _partial(self) -> bool:
         """Whether a message has begun and not ended."""
         return self._assembler is not None and bool(self._assembler.under_way)
 
-    def header(self, name: str) -> str:
-        """A field of the call's metadata, for the router of roll-outs."""
-        return (self.head.fields or {}).get(name.encode(), b"").decode("latin-1")
-
-    def headers(self) -> dict[str, str]:
-        """The call's metadata, without the fields that are HTTP/2's own."""
-        return {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in (self.head.fields or {}).items()
-            if not name.startswith(b":")
-        }
-
-    def address(self) -> str:
-        """The peer's address."""
-        return self._connection.address() or self.header("x-tuili-peer")
-
-    @property
-    def protocol(self) -> Literal["GRPC"]:
-        """The transport."""
-        return "GRPC"
-
-    @property
-    def since_ns(self) -> int:
-        """Nobody notes when a message begins."""
-        return 0
-
     @property
     def choked(self) -> bool:
         """Whether the client should send no more for now."""
-        if self._assembler is not None and self._assembler.behind:
-            return True
-        return self._stream is not None and self._stream.full
+        return self._behind or (self._stream is not None and self._stream.full)
 
     # What it does ----------------------------------------------------------------------------
 
