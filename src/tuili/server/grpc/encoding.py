@@ -120,7 +120,11 @@ class ResponseEncoder:
 
 def is_long(response: InferResponse) -> bool:
     """Whether to write a response takes long."""
-    return any(output.data is not None and _is_long(output.data) for output in response.outputs)
+    for output in response.outputs:
+        data = output.data
+        if data is not None and _is_long(data):
+            return True
+    return False
 
 
 def _is_long(data: Array) -> bool:
