@@ -290,4 +290,4 @@ def test_of_two_inputs_that_are_wrong_the_last_is_told_as_in_triton():
 def test_settings_are_short():
     method = METHODS["/inference.GRPCInferenceService/TraceSetting"]
     with pytest.raises(TooLarge, match="TraceSettingRequest larger than max"):
-        method.call(None, bytes(300_000), None)  # type: ignore[arg-type]
+        method.call(None, bytes(300_000), None, None)  # type: ignore[arg-type]
