@@ -141,6 +141,16 @@ def test_nan_and_infinity_are_accepted_and_written():
     )
 
 
+@pytest.mark.parametrize("depth", [1, 31, 32, 33, 63, 64, 65, 90])
+@pytest.mark.parametrize("values", [[1, 2], list(range(20_000))], ids=["short", "long"])
+def test_data_may_be_nested_as_deep_as_json_and_deeper_than_arrays(depth: int, values: list[int]):
+    data: Any = values
+    for _ in range(depth - 1):
+        data = [data]
+    found = sent_array({"inputs": [tensor("INT32", [len(values)], data)]})
+    np.testing.assert_array_equal(found, np.array(values, np.int32))
+
+
 def test_empty_tensors_are_tensors():
     assert sent_array({"inputs": [tensor("FP32", [0, 4], binary_data_size=0)]}).shape == (0, 4)
     assert sent_array({"inputs": [tensor("INT32", [0], [])]}).shape == (0,)

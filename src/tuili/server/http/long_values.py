@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tuili.server.protocol.datatypes import MOST_DIMS
 from tuili.server.protocol.messages import Array
 from tuili.server.steps import Steps
 
@@ -114,6 +115,8 @@ def packed(values: list[Any]) -> Array | None:
         lengths = set(map(len, level))
         if len(lengths) > 1:
             return None
+        if len(dims) == MOST_DIMS:
+            return None  # As deep as JSON may be, arrays cannot be.
         dims.append(lengths.pop())
         level = list(chain.from_iterable(level))
     types = frozenset[type](map(type, level))

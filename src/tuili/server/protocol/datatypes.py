@@ -28,7 +28,7 @@ RAW_ONLY: Final = frozenset(("FP16", "BF16"))
 
 # What arrays of NumPy have at most: dims, and elements that an address space could hold. One that
 # is empty has strides all the same, as if it were not.
-_MOST_DIMS: Final = 32
+MOST_DIMS: Final = 32
 _MOST_ELEMENTS: Final = 1 << 62
 _MOST_IF_EMPTY: Final = 1 << 59
 
@@ -38,8 +38,8 @@ TURN_ELEMENTS: Final = 16_384
 
 def element_count(shape: Sequence[int]) -> int:
     """The number of elements of a concrete shape, refusing what cannot be one."""
-    if len(shape) > _MOST_DIMS:
-        raise InvalidArgument(f"a shape has {len(shape)} dims, expected {_MOST_DIMS} at most")
+    if len(shape) > MOST_DIMS:
+        raise InvalidArgument(f"a shape has {len(shape)} dims, expected {MOST_DIMS} at most")
     extent = 1
     for dim in shape:
         if dim < 0:
