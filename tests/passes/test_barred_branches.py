@@ -10,6 +10,7 @@ from tuili.ir import Graph, TensorType, verify
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
 from tuili.passes.branches import inline_branches
+from tuili.passes.quantized.recognise import recognise_quantized
 from tuili.tensors import DType
 
 
@@ -31,3 +32,21 @@ def test_it_becomes_a_fault() -> None:
     np.testing.assert_array_equal(run(graph, {"x": image, "flag": np.array(False)})["y"], image)
     with pytest.raises(InvalidModel, match="its size must be 1: 4 against 1"):
         run(graph, {"x": image, "flag": np.array(True)})
+
+
+def test_one_that_a_constant_decides_against_has_no_types_and_is_in_nobodys_way() -> None:
+    graph = Graph()
+    x = graph.add_input("x", TensorType(DType.I64, ()))
+    z = graph.add_input("z", TensorType(DType.F32, (4,)))
+    then, other = Graph("then"), Graph("other")
+    then.set_outputs(then.add("Neg", [x], outputs=["less"]).outputs)
+    cast = other.add("Cast", [x], {"to": DType.F32}, outputs=["real"])
+    other.set_outputs(other.add("Cast", [cast.output], {"to": DType.I64}, outputs=["same"]).outputs)
+    branches = {"then_branch": then, "else_branch": other}
+    yes = graph.add_constant(np.array(True), "yes")
+    taken = graph.add("If", [yes], branches, outputs=["y"])
+    codes = graph.add("QuantizeLinear", [z, graph.add_constant(np.float32(1), "scale")])
+    graph.set_outputs([taken.output, codes.output])
+    infer(graph)
+    assert cast.output.type is None
+    assert not recognise_quantized(graph)

@@ -34,7 +34,9 @@ def name_quantized_products(graph: Graph) -> bool:
     changed = False
     for node in list(graph.nodes):
         rule = RULES.get(node.op)
-        made = None if rule is None else rule(graph, node)
+        # What is never run, such as a branch that a constant decides against, has no types.
+        typed = all(value.type is not None for value in node.outputs)
+        made = rule(graph, node) if rule is not None and typed else None
         if made is not None:
             made.type = node.output.type  # what reads it is looked at next
             give_way(graph, node.output, made)
