@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuili.ir import Graph, TensorType, Value, verify
-from tuili.passes.layout import assign_layouts
+from tuili.passes.layout import assign_layouts, weight
 from tuili.passes.min_cut import SINK, SOURCE, MinCut
 from tuili.tensors import DType, Sym
 
@@ -125,3 +125,11 @@ def test_the_cut_is_as_cheap_as_the_best_of_all_choices(edges: list[tuple[int, i
     assert SOURCE in found
     assert SINK not in found
     assert cost(found) == min(cost(side) for side in sides)
+
+
+def test_sizes_that_divide_by_nothing_for_one_guess_are_weighed_by_another() -> None:
+    graph, length = Graph(), Sym("length")
+    x = graph.add_input("x", TensorType(DType.F32, (4096 // ((length - 40) // 320 + 1) + 2,)))
+    assert weight(x) >= 4
+    y = graph.add_input("y", TensorType(DType.F32, (length // ((length - 40) // 320),)))
+    assert weight(y) >= 4

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from tuili.errors import InvalidArgument
 from tuili.ir import Graph, Node, TensorType, Value
 from tuili.passes.body import is_in_vectors
 from tuili.passes.fuse_epilogue import OWN_SLOTS
 from tuili.passes.min_cut import INFINITE, SINK, SOURCE, MinCut
 from tuili.passes.quantized.parts import BYTES
-from tuili.tensors import DType, evaluate, numel, symbols_of
+from tuili.tensors import Dim, DType, evaluate, numel, symbols_of
 
 FEW_CHANNELS = 4  # a convolution reads an image of so few channels as it is
-GUESS = 64  # stands for a dim that is not known, to weigh reorders
+# Stand for dims that are not known, to weigh reorders; a sum of samples needs a larger one.
+GUESSES = (64, 1 << 16)
 
 
 class Role(Enum):
@@ -300,7 +302,16 @@ def _price(network: MinCut, writer: int, readers: set[int], price: int) -> None:
 def weight(value: Value) -> int:
     """The bytes that a reorder of the value moves, with a guess for unknown dims."""
     size = numel(value.shape)
-    return max(1, evaluate(size, dict.fromkeys(symbols_of(size), GUESS)) * value.dtype.itemsize)
+    return max(1, _guessed(size) * value.dtype.itemsize)
+
+
+def _guessed(size: Dim) -> int:
+    for guess in GUESSES:
+        try:
+            return evaluate(size, dict.fromkeys(symbols_of(size), guess))
+        except InvalidArgument:  # a divisor that is 0 for this one
+            continue
+    return 1
 
 
 # -- reorders ----------------------------------------------------------------------------------
