@@ -232,7 +232,7 @@ def _report(results: list[Result], whole: bool, verbose: bool) -> int:
         print("\nintended differences:")
         for row, count in used.items():
             print(f"  {count:4d} x {row.cases}: {row.aspect}: {row.reason}")
-    stale = [row for row in INTENDED if row not in used] if whole else []
+    stale = [row for row in INTENDED if row.always and row not in used] if whole else []
     for row in stale:
         print(f"STALE {row.cases}: {row.aspect}: nothing differs so any more: {row.reason}")
     requests = sum(len(result.ours) for result in results)
