@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
-
-from tuili.errors import InternalError, InvalidArgument
-from tuili.server.grpc.long_message import Walk, cut, delimited, packed_fields
+from tuili.errors import InvalidArgument
+from tuili.server.grpc.long_message import Walk, delimited, packed_fields, read_pieces
 from tuili.server.grpc.schema import INFERENCE
 from tuili.server.grpc.varints import append_varint
 
+_REQUEST: Final = "ModelInferRequest"
 _INPUT: Final = delimited(5)
 _NESTED: Final = frozenset((delimited(4), delimited(6)))  # parameters and outputs
 _SHAPE: Final = delimited(3)  # of an input
@@ -24,7 +23,7 @@ _PACKED: Final = packed_fields(_Contents)
 
 def without_contents(request: bytes) -> tuple[bytes, list[Iterator[Any] | None]]:
     """A request without its inputs' contents, and these by input, as `plan_request` takes them."""
-    walk = Walk("ModelInferRequest")
+    walk = Walk(_REQUEST)
     view = memoryview(request)
     rest = bytearray()
     contents: list[Iterator[Any] | None] = []
@@ -39,7 +38,7 @@ def without_contents(request: bytes) -> tuple[bytes, list[Iterator[Any] | None]]
         append_varint(rest, _INPUT)
         append_varint(rest, len(kept))
         rest += kept
-        contents.append(_pieces(found) if found else None)
+        contents.append(read_pieces(_Contents, found, _PACKED, _REQUEST) if found else None)
     return bytes(rest), contents
 
 
@@ -55,13 +54,3 @@ def _parted(walk: Walk, given: memoryview) -> tuple[bytearray, list[memoryview]]
             raise InvalidArgument("invalid shape for an input: it has more than 32 dims")
         kept += given[field.at : field.stop]
     return kept, found
-
-
-def _pieces(found: list[memoryview]) -> Iterator[Any]:
-    """Messages that mean together what the contents do; contents that come twice are merged."""
-    for contents in found:
-        for piece in cut(contents, _PACKED):
-            try:
-                yield _Contents.FromString(piece)
-            except DecodeError as error:
-                raise InternalError(f"malformed ModelInferRequest: {error}") from None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
 
 from tuili.errors import InternalError, InvalidArgument
 from tuili.server.grpc.varints import MOST_FIELDS, Buffer, append_varint, varint
@@ -121,6 +122,18 @@ def cut(message: memoryview, packed: Mapping[int, int]) -> Iterator[bytes]:
         if at > end:
             raise InternalError(_MALFORMED.format(_TOO_EARLY))
         yield bytes(message[begun:end])
+
+
+def read_pieces(
+    kind: Any, found: list[memoryview], packed: Mapping[int, int], what: str
+) -> Iterator[Any]:
+    """Messages of a kind that mean together what those found in a `what` do."""
+    for message in found:
+        for piece in cut(message, packed):
+            try:
+                yield kind.FromString(piece)
+            except DecodeError as error:
+                raise InternalError(f"malformed {what}: {error}") from None
 
 
 def _numbers(packed: memoryview, field: Field, width: int) -> Iterator[bytes]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
-
 from tuili.errors import InternalError
-from tuili.server.grpc.long_message import Walk, cut, delimited, packed_fields
+from tuili.server.grpc.long_message import Walk, delimited, packed_fields, read_pieces
 from tuili.server.grpc.schema import SERVING
 
+_REQUEST: Final = "PredictRequest"
 _INPUTS: Final = delimited(2)
 _KEY, _VALUE = delimited(1), delimited(2)  # of an entry of a map
 
@@ -21,14 +20,15 @@ Tensors = dict[str, Iterator[Any]]
 
 def without_tensors(request: bytes) -> tuple[bytes, Tensors]:
     """A request without its inputs, and these by name, as `read_tensor` takes them."""
-    walk = Walk("PredictRequest")
+    walk = Walk(_REQUEST)
     view = memoryview(request)
     rest = bytearray()
     tensors: Tensors = {}
     for field in walk.fields(request, 0, len(request)):
         if field.tag == _INPUTS:
             name, found = _entry(walk, view[field.start : field.stop])
-            tensors[name] = _pieces(found)  # of one name the last, as protobuf has it
+            # Of one name the last, as protobuf has it.
+            tensors[name] = read_pieces(_Tensor, found, _PACKED, _REQUEST)
         else:
             rest += view[field.at : field.stop]
     return bytes(rest), tensors
@@ -45,13 +45,4 @@ def _entry(walk: Walk, entry: memoryview) -> tuple[str, list[memoryview]]:
     try:
         return name.decode(), found
     except UnicodeDecodeError:
-        raise InternalError("malformed PredictRequest: a name is not UTF-8") from None
-
-
-def _pieces(found: list[memoryview]) -> Iterator[Any]:
-    for tensor in found:
-        for piece in cut(tensor, _PACKED):
-            try:
-                yield _Tensor.FromString(piece)
-            except DecodeError as error:
-                raise InternalError(f"malformed PredictRequest: {error}") from None
+        raise InternalError(f"malformed {_REQUEST}: a name is not UTF-8") from None
