@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tuili import __version__
 from tuili.artifact import Artifact, CodeFile, Contents, is_artifact, open_artifact, write_artifact
-from tuili.artifact.manifest import LARGEST_DIM
 from tuili.artifact.producer import producer_digest
 from tuili.artifact.write import refuse_foreign
 from tuili.codegen.cache import ObjectCache, cache_folder, content_key
@@ -24,12 +22,12 @@ from tuili.codegen.targets import Target, find_target, native_target
 from tuili.codegen.toolchain import Toolchain, Unit
 from tuili.codegen.translate import translate
 from tuili.codegen.tuning import Times, read_times
-from tuili.errors import InvalidArgument, NotFound, ToolchainError, TuiliError, nearest
+from tuili.errors import InvalidArgument, InvalidArtifact, NotFound, ToolchainError, TuiliError
 from tuili.host import HostSteps, host_files, host_step
 from tuili.importers.onnx import import_model
-from tuili.importers.onnx.external import external_files
+from tuili.importers.onnx.loadable import loadable, model_digest
 from tuili.importers.onnx.strangers import kind_of_folder
-from tuili.ir import Graph, TensorType, verify
+from tuili.ir import Graph, verify
 from tuili.limits import Limits
 from tuili.lower.choice import Pick
 from tuili.lower.memory import MemoryPlan
@@ -37,13 +35,13 @@ from tuili.lower.program import Program
 from tuili.ops.infer import infer
 from tuili.ops.plugin_digest import is_current, plugins_of
 from tuili.ops.table import Op, using
+from tuili.passes.asked_shapes import Shapes, checked_shapes, set_shapes
 from tuili.passes.map_outputs import plain_map_outputs
 from tuili.passes.pipeline import optimise
 from tuili.precision import EXACT, PRECISIONS, Precision
 from tuili.runtime import Model
 from tuili.runtime import load as load_artifact
 from tuili.runtime.cpu import host_features, processor
-from tuili.tensors import Dim, Shape, Sym, parse_dim, shape_text
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -57,7 +55,6 @@ _OPERATORS = "operators"  # the manifest's option that holds the plug-ins' diges
 Source: TypeAlias = "str | Path | bytes | Graph | ModelProto"
 OnPass: TypeAlias = Callable[[str, Graph], None]
 Progress: TypeAlias = Callable[[str, int, int], None]
-Shapes: TypeAlias = Mapping[str, Sequence[int | str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,49 +113,6 @@ def _compiles(target: Target) -> bool:
         return True  # said where code is compiled
 
 
-def set_shapes(graph: Graph, shapes: Shapes) -> None:
-    """Give inputs other shapes; raises InvalidArgument for unknown names and impossible shapes.
-
-    `*` as the only dim gives the open ones of an input names of their own.
-    """
-    inputs = {value.name: value for value in graph.inputs}
-    for name, dims in shapes.items():
-        if name not in inputs:
-            known = ", ".join(inputs)
-            raise InvalidArgument(f"no input {name!r}.{nearest(name, inputs)} Inputs: {known}")
-        old = inputs[name].tensor
-        if tuple(dims) == ("*",):
-            new = _apart(old.shape, list(inputs).index(name))
-        else:
-            new = tuple(parse_dim(dim) for dim in dims)
-        if old.shape is not None and new is not None and not _fits(old.shape, new):
-            raise InvalidArgument(
-                f"input {name!r} has shape {shape_text(old.shape)}, "
-                f"which {shape_text(new)} does not fit"
-            )
-        if new and any(isinstance(dim, int) and not 0 <= dim <= LARGEST_DIM for dim in new):
-            raise InvalidArgument(
-                f"input {name!r}: {shape_text(new)} has a dim that is not within 0 to {LARGEST_DIM}"
-            )
-        inputs[name].type = TensorType(old.dtype, new)
-
-
-def _apart(shape: Shape | None, at: int) -> Shape | None:
-    """The shape of input number `at`, its open dims named after it alone."""
-    if shape is None:
-        return None
-    return tuple(
-        dim if isinstance(dim, int) else Sym(f"input{at}_{axis}") for axis, dim in enumerate(shape)
-    )
-
-
-def _fits(old: Sequence[Dim], new: Sequence[Dim]) -> bool:
-    same_rank = len(old) == len(new)
-    return same_rank and all(
-        a == b or not isinstance(a, int) for a, b in zip(old, new, strict=True)
-    )
-
-
 def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     model: Source,
     output: str | Path | None = None,
@@ -189,7 +143,7 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     Raises InvalidModel, UnsupportedOperator, InvalidArgument, ToolchainError.
     """
     record = Path(tuning) if tuning is not None else None
-    options = Options(target, shapes or {}, exact, plain_maps, record, precision)
+    options = Options(target, checked_shapes(shapes), exact, plain_maps, record, precision)
     progress = on_progress or _silent
     place = Path(output) if output is not None else _beside(model)
     refuse_foreign(place)
@@ -201,33 +155,40 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
 
 
 def load(
-    path: str | Path,
+    model: str | Path | bytes | ModelProto | Artifact,
     threads: int = 0,
     *,
     shapes: Shapes | None = None,
     limits: Limits | None = None,
     operators: Iterable[Op] = (),
 ) -> Model:
-    """A model ready to run; an ONNX file is compiled once and found in the cache afterwards.
+    """A model ready to run; an ONNX model is compiled once and found in the cache afterwards.
 
     A run takes up to `threads` cores, 0 for all that this process may use, if it is worth them.
     `limits` bound loops and the memory of data-dependent shapes; see `tuili.Limits`. `operators`
     are plug-in operators, beside those of installed packages; see `tuili.operator`.
     """
-    path = Path(path)
-    if not path.exists():
-        raise NotFound(f"no model file {str(path)!r}")
+    options = Options(shapes=checked_shapes(shapes))
+    found = loadable(model)
     with using(operators):
-        if not is_artifact(path):
-            path = compile_cached(path, Options(shapes=shapes or {})).path
-        return load_artifact(path, threads=threads, host=HostSteps, limits=limits)
+        if isinstance(found, Path) and is_artifact(found):
+            return load_artifact(found, threads=threads, host=HostSteps, limits=limits)
+        path = compile_cached(found, options).path
+        try:
+            return load_artifact(path, threads=threads, host=HostSteps, limits=limits)
+        except InvalidArtifact:  # damaged where it lay: the model is at hand
+            path.unlink(missing_ok=True)
+            path = compile_cached(found, options).path
+            return load_artifact(path, threads=threads, host=HostSteps, limits=limits)
 
 
-def compile_cached(path: Path, options: Options, on_progress: Progress | None = None) -> Artifact:
-    """The artifact of a model file, compiled unless the same contents were compiled before."""
-    if path.is_dir():
-        raise NotFound(f"{str(path)!r} {kind_of_folder(path)}")
-    parts = (_digest(path), options.key(), options.times().digest, producer_digest())
+def compile_cached(
+    model: Path | bytes, options: Options, on_progress: Progress | None = None
+) -> Artifact:
+    """The artifact of a model, compiled unless the same contents were compiled before."""
+    if isinstance(model, Path) and model.is_dir():
+        raise NotFound(f"{str(model)!r} {kind_of_folder(model)}")
+    parts = (model_digest(model), options.key(), options.times().digest, producer_digest())
     key = content_key((*parts, *extra_flags()))
     cache = ObjectCache(cache_folder() / "models")
     if found := _usable(cache.find(key, _SINGLE_FILE)):
@@ -236,7 +197,7 @@ def compile_cached(path: Path, options: Options, on_progress: Progress | None = 
         if scratch is None:
             return open_artifact(cache.path(key, _SINGLE_FILE))
         made = compile(
-            path,
+            model,
             scratch / f"model{_SINGLE_FILE}",
             target=options.target,
             shapes=options.shapes,
@@ -263,17 +224,6 @@ def _usable(path: Path | None) -> Artifact | None:
         pass
     path.unlink(missing_ok=True)
     return None
-
-
-def _digest(path: Path) -> str:
-    """A hash of a model file, and of when its external data was written."""
-    data = path.read_bytes()
-    digest = hashlib.sha256(data)
-    for file in external_files(data, path.parent):
-        if file.exists():
-            stat = file.stat()
-            digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return digest.hexdigest()
 
 
 def _silent(step: str, done: int, total: int) -> None:

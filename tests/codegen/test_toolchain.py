@@ -40,6 +40,27 @@ def test_units_become_a_library_that_runs(tmp_path: Path) -> None:
     assert ctypes.CDLL(str(library)).add_twice(1, 20) == 41
 
 
+@pytest.mark.parametrize("left", [b"", b"\x7fELF and then nothing"])
+def test_objects_that_were_damaged_are_made_again(
+    left: bytes, tmp_path: Path, fresh_cache: Path
+) -> None:
+    """A machine that lost its power leaves empty ones, of which a linker makes a library."""
+    Toolchain.find().build(UNITS, tmp_path / "a.so")
+    for path in objects(fresh_cache):
+        path.write_bytes(left)
+    library = Toolchain.find().build(UNITS, tmp_path / "b.so")
+    assert ctypes.CDLL(str(library)).add_twice(1, 20) == 41
+
+
+def test_cc_may_lie_in_a_folder_with_spaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my tools").mkdir()
+    path = fake_compiler(tmp_path / "my tools" / "cc", "x86_64")
+    monkeypatch.setenv("CC", str(path))
+    assert Toolchain.find().command == (str(path),)
+
+
 def test_progress_counts_every_unit(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     Toolchain.find().build(UNITS, tmp_path / "a.so", lambda *step: seen.append(step))

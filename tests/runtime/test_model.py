@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -111,6 +113,15 @@ def test_arrays_of_any_layout_are_accepted(model: Model, make: Callable[[Any], A
     np.testing.assert_array_equal(model.run({"x": make(x)})["y"], 2 * x)
 
 
+def test_a_copy_and_a_pickled_model_are_loaded_from_its_path(shelf: Path) -> None:
+    x = rows(3)
+    with load(shelf / "twice.tuili", threads=1) as model:
+        others = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+        assert [other.threads for other in others] == [1, 1]
+    for other in others:  # whose life is their own
+        assert np.array_equal(other.run({"x": x})["y"], 2 * x)
+
+
 def test_a_scalar_is_an_array_of_rank_zero(tmp_path: Path) -> None:
     library = build_library(TWICE.replace("run->dims[0] * 3", "1"), tmp_path / "x.so")
     made = contents(library, [spec("x", "f32")], [spec("y", "f32")])
@@ -178,7 +189,10 @@ WRONG_FEEDS: list[tuple[Any, str]] = [
     ({"X": rows(1)}, r"no input 'X'.* Inputs: x"),
     ({"x": rows(1), "z": rows(1)}, "no input 'z'"),
     ([rows(1)], "expected a mapping from input names to arrays, found list"),
-    ({"x": [[1.0, 2.0, 3.0]]}, r"input 'x' is a list, expected a NumPy array for x: f32\[N, 3\]"),
+    (rows(1), "expected a mapping from input names to arrays, found ndarray"),
+    ({"x": [[1.0, 2.0], [3.0]]}, r"'x' is a list, of which NumPy cannot make an array for x: f32"),
+    ({"x": [["a", "b", "c"]]}, "'x', list: its elements are <U1, expected f32"),
+    ({"x": "abc"}, r"input 'x' is a str, expected a NumPy array for x: f32\[N, 3\]"),
     ({"x": np.zeros((1, 3))}, r"has dtype f64, expected f32 .* \.astype\('float32'\)"),
     ({"x": np.zeros((1, 3), np.int32)}, "has dtype i32, expected f32"),
     ({"x": np.zeros((1, 3), "datetime64[s]")}, r"has dtype datetime64\[s\], expected f32"),

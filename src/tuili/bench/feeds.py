@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from tuili.errors import InvalidArgument, nearest
+from tuili.runtime.memory import usable_bytes
 from tuili.tensors import Array, DType, TensorSpec, evaluate, symbols_of
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -56,6 +58,13 @@ def _concrete(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _made_up(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    # Drawn as f64, which the array is made of.
+    needed, there = math.prod(shape) * (8 + spec.dtype.numpy.itemsize), usable_bytes()
+    if needed > there:
+        raise InvalidArgument(
+            f"input {spec}: {list(shape)} is too large: it takes {needed >> 20} MiB of the "
+            f"{there >> 20} MiB that this machine has"
+        )
     try:
         return _random(rng, spec.dtype, shape)
     except (MemoryError, OverflowError, ValueError) as error:

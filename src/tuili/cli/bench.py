@@ -6,14 +6,14 @@ from pathlib import Path
 
 from tuili.cli import bench_options as o
 from tuili.cli.precision import PrecisionOption
-from tuili.cli.shapes import ShapeOptions, concrete_shapes
+from tuili.cli.shapes import SizeOptions, concrete_shapes
 from tuili.errors import InvalidArgument
 from tuili.precision import EXACT
 
 
 def bench(
     models: o.Models,
-    shape: ShapeOptions = None,
+    shape: SizeOptions = None,
     output: o.JsonFile = None,
     threads: o.Threads = 1,
     rounds: o.Rounds = 20,

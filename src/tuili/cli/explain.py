@@ -15,7 +15,7 @@ from rich.text import Text
 from tuili.artifact import is_artifact
 from tuili.cli.outputs import check_outputs, write_output
 from tuili.cli.precision import PrecisionOption
-from tuili.cli.shapes import ShapeOptions, concrete_shapes
+from tuili.cli.shapes import SizeOptions, concrete_shapes
 from tuili.cli.tuning import TuningOption
 from tuili.errors import InvalidArgument, NotFound
 from tuili.precision import EXACT
@@ -31,7 +31,7 @@ Exact = Annotated[bool, typer.Option(help="Keep the order of arithmetic: no Wino
 
 def explain(
     model: Model,
-    shape: ShapeOptions = None,
+    shape: SizeOptions = None,
     threads: Threads = 1,
     exact: Exact = False,
     precision: PrecisionOption = EXACT,
@@ -68,7 +68,7 @@ def explain(
 
 def profile(
     model: Model,
-    shape: ShapeOptions = None,
+    shape: SizeOptions = None,
     threads: Threads = 1,
     exact: Exact = False,
     precision: PrecisionOption = EXACT,

@@ -30,6 +30,8 @@ def inspect(
     artifact = _artifact(model)
     console = Console(soft_wrap=True, highlight=False)
     grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")  # whole: a path is there to be copied
     for name, value in _facts(artifact):
         grid.add_row(name, Text(value))  # as it is: [n, 3] is no markup
     console.print(grid)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from io import TextIOWrapper
 from types import FrameType
 
 _SIGNALS = {
@@ -34,9 +35,17 @@ class _Watch:
         raise KeyboardInterrupt
 
 
+def _print_anything() -> None:
+    """Characters that the terminal or a pipe cannot hold come out escaped, not as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Run the command line."""
     watch = _Watch()
+    _print_anything()
     try:
         from tuili.cli.main import app
 

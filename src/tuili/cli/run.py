@@ -17,7 +17,7 @@ from rich.text import Text
 from tuili.artifact import Artifact, is_artifact
 from tuili.bench.feeds import random_feeds
 from tuili.cli.outputs import check_outputs, write_output
-from tuili.cli.shapes import ShapeOptions, concrete_shapes
+from tuili.cli.shapes import SizeOptions, concrete_shapes
 from tuili.errors import InvalidArgument, NotFound, in_words, nearest
 from tuili.runtime import Model
 from tuili.runtime import load as load_artifact
@@ -40,7 +40,7 @@ def run(
             help="Values of an input. Inputs that are not given are random.",
         ),
     ] = None,
-    shape: ShapeOptions = None,
+    shape: SizeOptions = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Save the outputs to this .npz file.")
     ] = None,
@@ -130,17 +130,18 @@ def _show(answers: dict[str, Any], specs: Iterable[TensorSpec]) -> None:
     types = {spec.name: spec.type for spec in specs}
     table = Table()
     for heading in ("output", "type", "shape", "min", "mean", "max", "first values"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for name, value in answers.items():
         if not isinstance(value, np.ndarray):
-            table.add_row(name, types[name], *[""] * 4, Text(_shortened(repr(value))))
+            table.add_row(Text(name), types[name], *[""] * 4, Text(_shortened(repr(value))))
             continue
         text = DType.of(value.dtype).value
         first = np.array2string(value.ravel()[:4], precision=4)
         stats = ["", "", ""]
         if value.size and value.dtype.kind in "fiu":
             stats = [f"{float(each):.4g}" for each in (value.min(), value.mean(), value.max())]
-        table.add_row(name, text, str(list(value.shape)), *stats, first)
+        # As they are: [nan nan] is no markup, nor are names.
+        table.add_row(Text(name), text, str(list(value.shape)), *stats, Text(first))
     Console().print(table)
 
 

@@ -18,6 +18,15 @@ ShapeOptions: TypeAlias = Annotated[
     ),
 ]
 
+SizeOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=1x3x224x224",
+        help="Dims of an input, all of them numbers; open ones are 1 by default. Repeatable.",
+    ),
+]
+
 
 def parse_shapes(options: Iterable[str] | None) -> dict[str, tuple[int | str, ...]]:
     """Input name -> dims, from options such as `image=1x3x224x224` or `ids=Nx128`."""
@@ -37,7 +46,10 @@ def concrete_shapes(options: Iterable[str] | None) -> dict[str, tuple[int, ...]]
     for name, dims in parse_shapes(options).items():
         numbers = tuple(dim for dim in dims if isinstance(dim, int))
         if len(numbers) != len(dims):
-            raise InvalidArgument(f"--shape {name}: here every dim must be a number, got {dims}")
+            raise InvalidArgument(
+                f"--shape {name}: here every dim must be a number, got {dims}; "
+                "`tuili compile` is where dims may stay open"
+            )
         shapes[name] = numbers
     return shapes
 

@@ -2,6 +2,8 @@
 
 Entries appear whole by an atomic rename. A lock file per key makes a second process that wants the
 same entry wait for the first instead of doing the work again. Entries unused for long are pruned.
+What is read by programs that trust it, such as a linker, has a checksum beside it: a machine that
+lost its power leaves empty files, of which a linker makes a library without functions.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
+from tuili.codegen.whole import put
 from tuili.errors import ToolchainError, in_words
 
 LIMIT_BYTES = 4 << 30
@@ -23,6 +26,7 @@ PRUNE_EVERY_S = 3600.0
 _PRUNED = "pruned"  # an empty file whose date is that of the last time
 _SCRATCH = "new-"
 _ABANDONED_S = 86400
+_CHECKSUM = ".sha256"
 
 
 def cache_folder() -> Path:
@@ -62,25 +66,30 @@ def content_key(parts: Iterable[str]) -> str:
 
 
 class ObjectCache:
-    """Files by key under one folder."""
+    """Files by key under one folder; those that end in `checked` have a checksum beside them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, checked: str | None = None) -> None:
         self.folder = folder
+        self._checked = checked
 
     def path(self, key: str, suffix: str) -> Path:
         """Where the entry of a key lives, whether or not it exists."""
         return self.folder / key[:2] / f"{key[2:]}{suffix}"
 
     def find(self, key: str, suffix: str) -> Path | None:
-        """The entry of a key; finding it keeps it from being pruned for a while."""
+        """The entry of a key; finding it keeps it from being pruned for a while.
+
+        A damaged one counts as none.
+        """
         path = self.path(key, suffix)
         with usable(self.folder):
             try:
-                os.utime(path)
+                _touch(path)
+                if suffix == self._checked:
+                    _touch(_checksum_of(path))
+                    return path if _is_whole(path) else None
             except FileNotFoundError:
                 return None
-            except OSError:  # a cache that one may read and not write, as in a container's image
-                path.stat()
         return path
 
     @contextlib.contextmanager
@@ -104,6 +113,9 @@ class ObjectCache:
         """Move a finished file in place."""
         path = self.path(key, suffix)
         with usable(self.folder):
+            if suffix == self._checked:
+                # First: an entry without it, or with that of another, is made again.
+                put(_checksum_of(path), _digest(made).encode())
             made.replace(path)
         return path
 
@@ -149,6 +161,28 @@ class ObjectCache:
             with contextlib.suppress(FileNotFoundError):
                 if path.is_file() and path.suffix != ".lock":
                     yield path, path.stat()
+
+
+def _touch(path: Path) -> None:
+    """Say that a file was used; raises FileNotFoundError."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a cache that one may read and not write, as in a container's image
+        path.stat()
+
+
+def _checksum_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_CHECKSUM}")
+
+
+def _is_whole(path: Path) -> bool:
+    return _checksum_of(path).read_bytes() == _digest(path).encode()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager

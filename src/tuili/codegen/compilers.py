@@ -89,7 +89,7 @@ def _find(machine: str, named: str, path: str) -> Compiler:
         return _zig(machine)
     tried.append("ziglang is not installed")
     raise ToolchainError(
-        f"no C compiler for {machine} found ({'; '.join(tried)}). Install {_names(machine)[0]}, "
+        f"no C compiler for {machine} found ({'; '.join(tried)}). Install {_wanted(machine)}, "
         "set CC to a compiler, or `pip install 'tuili[zig]'`"
     )
 
@@ -109,6 +109,10 @@ def _names(machine: str) -> tuple[str, ...]:
     return (f"{machine}-linux-gnu-gcc", f"{machine}-linux-musl-gcc")
 
 
+def _wanted(machine: str) -> str:
+    return "gcc or clang" if machine == this_machine() else _names(machine)[0]
+
+
 def _fits(compiler: Compiler, machine: str) -> bool:
     """Whether a compiler makes code for a machine; one that does not tell makes it for this one."""
     made_for = compiler.identity.rsplit("\n", 1)[-1].split("-")[0].lower()
@@ -117,7 +121,7 @@ def _fits(compiler: Compiler, machine: str) -> bool:
 
 def _named(text: str, path: str) -> Compiler:
     """The compiler that `$CC` names; it may come with arguments, such as `ccache gcc`."""
-    words = _words("CC", text)
+    words = [text] if Path(text).is_file() else _words("CC", text)  # a path may have spaces
     found = shutil.which(words[0], path=path) if words else None
     if found is None:
         first = words[0] if words else text

@@ -112,7 +112,7 @@ class Toolchain:
         link_flags: Sequence[str] = (),
     ) -> Path:
         """Compile the units and link them to `output`, which appears whole or not at all."""
-        cache = ObjectCache(cache_folder() / "objects")
+        cache = ObjectCache(cache_folder() / "objects", checked=".o")
         with usable(cache.folder):
             objects = self._compile_all(units, cache, progress or _silent)
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -106,7 +106,8 @@ def read_record(path: Path) -> list[Entry]:
         return []
     except OSError as error:
         raise InvalidArgument(
-            f"the tuning record {str(path)!r} cannot be read: {in_words(error)}"
+            f"the tuning record {str(path)!r} cannot be read: {in_words(error)}; name another with "
+            "--tuning, or set TUILI_CACHE to a folder of your own"
         ) from None
     entries: dict[tuple[str, str, str], Entry] = {}
     for number, line in enumerate(lines, 1):

@@ -9,6 +9,7 @@ import numpy as np
 
 from tuili.errors import InvalidArgument, Unsupported, nearest
 from tuili.runtime.arrays import NATIVE_FLAGS, address_of
+from tuili.runtime.given import as_array
 from tuili.runtime.objects import checked_object
 from tuili.runtime.plan import Plan
 from tuili.tensors import Array, DType, TensorSpec, shape_text
@@ -43,12 +44,7 @@ def _check_names(known: Sequence[str], given: Mapping[str, Array], what: str, wh
 def _native(spec: TensorSpec, value: object, where: str) -> Any:
     if spec.is_object:
         return checked_object(spec, value, where)
-    if not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
-        raise InvalidArgument(
-            f"{where}: input {spec.name!r} is a {type(value).__name__}, "
-            f"expected a NumPy array for {spec}"
-        )
-    array: Array = np.asarray(value)
+    array = as_array(spec, value, where)
     expected = spec.dtype.numpy
     if array.dtype != expected:
         # Text of the other byte order is the same type in another spelling.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tuili.artifact import Artifact, Pin, open_artifact
@@ -36,8 +37,10 @@ def load(
     without native code, for the few models that have some; `tuili.load` gives one. `limits` bound
     what data decides; by default they come from the environment.
     """
-    if not 0 <= threads <= MAX_THREADS:
-        raise InvalidArgument(f"threads is {threads}, expected 0 (all) to {MAX_THREADS}")
+    # Callers without types hand in whatever they have.
+    is_number = isinstance(threads, int)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_number or not 0 <= threads <= MAX_THREADS:
+        raise InvalidArgument(f"threads is {threads!r}, expected 0 (all) to {MAX_THREADS}")
     available = available_threads()
     for _ in range(_ATTEMPTS):
         with Pin(path) as pin:
@@ -53,6 +56,8 @@ def load(
                 continue
             # A writer may have replaced it meanwhile: parts of two would give wrong answers.
             if pin.holds():
+                path = Path(path).absolute()
+                model.again = partial(load, path, threads, verify=verify, host=host, limits=limits)
                 return model
     raise Unavailable(f"{path} was replaced {_ATTEMPTS} times while it was being loaded")
 

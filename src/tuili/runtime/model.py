@@ -13,14 +13,14 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from tuili.artifact import Artifact
-from tuili.errors import InvalidArgument, InvalidArtifact, Unavailable
+from tuili.errors import InvalidArgument, InvalidArtifact, Unavailable, Unsupported
 from tuili.limits import Limits
 from tuili.runtime.arrays import NATIVE_FLAGS, address_of, adopt
 from tuili.runtime.bound import BoundRun, check_bound
@@ -82,6 +82,7 @@ class Model:
         self._lock = threading.Lock()
         self._host = host  # kept: native code holds its address
         self.limits = limits or Limits.from_environment()
+        self.again: Callable[[], Model] | None = None  # loads it once more, in any process
 
     @property
     def decided_by_data(self) -> bool:
@@ -157,7 +158,7 @@ class Model:
                 ):
                     break
                 arrays.append(array)
-        except (KeyError, TypeError):
+        except (LookupError, TypeError):
             arrays.clear()  # the other path says what is wrong
         if len(arrays) != self._num_inputs or len(feeds) != self._num_inputs:
             return native_feeds(self.inputs, feeds, self._where)
@@ -303,6 +304,12 @@ class Model:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
+        """Pickled, copied or sent to another process it is loaded again, from the same path."""
+        if self.again is None:
+            raise Unsupported(f"{self._where} was not loaded from a path: it cannot be pickled")
+        return self.again, ()
 
     def __repr__(self) -> str:
         inputs, outputs = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
