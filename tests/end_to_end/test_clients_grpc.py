@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import queue
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
 import numpy as np
 import pytest
 
@@ -253,6 +258,40 @@ def test_an_unknown_method_is_unimplemented(server: Running):
         with pytest.raises(grpc.RpcError) as caught:
             call(b"", timeout=10)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("size", [100_000, 400_000, 3_000_000])
+def test_metadata_that_are_too_large_end_their_call_only(server: Running, size: int):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        client.initiate_connection()
+        fields = [
+            (":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Check"),
+            (":authority", "a"), ("te", "trailers"), ("content-type", "application/grpc"),
+        ]  # fmt: skip
+        client.encoder.encode = partial(client.encoder.encode, huffman=False)
+        found: dict[int, list[str]] = {}
+        for number, more in ((1, []), (3, [("x", "v" * size)]), (5, []), (7, [])):
+            client.send_headers(number, fields + more)
+            client.send_data(number, bytes(5), end_stream=True)
+            connection.sendall(client.data_to_send())
+            found[number] = _status(client, connection, number)
+        assert found == {1: ["0"], 3: ["8"], 5: ["0"], 7: ["0"]}
+
+
+def _status(client: Any, connection: socket.socket, number: int) -> list[str]:
+    """The status of a stream that ends."""
+    status: list[str] = []
+    while True:
+        data = connection.recv(65536)
+        assert data, "the connection has ended"
+        for event in client.receive_data(data):
+            if getattr(event, "stream_id", None) == number:
+                fields = dict(getattr(event, "headers", ()))
+                status += [fields["grpc-status"]] if "grpc-status" in fields else []
+                if isinstance(event, h2.events.StreamEnded):
+                    return status
+        connection.sendall(client.data_to_send())
 
 
 def test_the_health_service(server: Running):

@@ -95,7 +95,8 @@ CALM = frames.ENHANCE_YOUR_CALM
         (frames.PREFACE + call_bytes(1), P),
         (frames.PREFACE + data_frame(1, b""), P),
         (HELLO + frame_head(frames.DATA, 0, 1, (1 << 20) + 1), S),
-        (HELLO + frame_head(frames.HEADERS, 4, 1, 300_000), S),
+        (HELLO + frame_head(frames.HEADERS, 4 | 8, 1, 70_000), S),
+        (HELLO + frame_head(frames.GOAWAY, 0, 0, 70_000), S),
         (HELLO + data_frame(1, b"x"), P),
         (HELLO + data_frame(0, b"x"), P),
         (HELLO + data_frame(2, b"x"), P),
@@ -140,7 +141,18 @@ CALM = frames.ENHANCE_YOUR_CALM
         (HELLO + frame(frames.WINDOW_UPDATE, 0, 9, b"\0\0\0\1"), P),
         (HELLO + frames.window_update_frame(0, (1 << 31) - 1), F),
         # HPACK bomb: one field of 4 kB in the table, ten thousand references to it.
-        (HELLO + headers(1, block() + indexed(b"b", b"a" * 4000) + b"\xbe" * 10_000), X),
+        (HELLO + headers(1, block() + indexed(b"b", b"a" * 4000) + b"\xbe" * 10_000), CALM),
+        (HELLO + headers(1, block() + b"\x82" * 20_000), CALM),
+        (HELLO + headers(1, b"\x20\x20\x20" + block()), X),
+        (HELLO + headers(1, b"\x3f\xff\x7f" + block()), X),
+        (HELLO + headers(1, b"\0\x7f\xff\xff\x7f"), CALM),
+        # A value of a gigabyte, of which eight megabytes come.
+        (
+            HELLO
+            + headers(1, block() + b"\0\1a\x7f\x81\xff\xff\xff\3", 0)
+            + frame(frames.CONTINUATION, 0, 1, bytes(1 << 20)) * 9,
+            CALM,
+        ),
         # Floods: settings, pings, empty data, resets of what has just begun.
         (HELLO + frames.settings_frame({}) * 2100, CALM),
         (HELLO + frame(frames.PING, 0, 0, bytes(8)) * 2100, CALM),
@@ -218,7 +230,7 @@ def test_a_call_whose_data_is_not_as_long_as_it_says_is_reset(path: str, excess:
     assert raw.goaway() is None
 
 
-@pytest.mark.parametrize(("kind", "most"), [(frames.DATA, 1 << 20), (frames.HEADERS, 1 << 18)])
+@pytest.mark.parametrize(("kind", "most"), [(frames.DATA, 1 << 20), (frames.PING, 1 << 16)])
 def test_a_client_hears_how_long_a_frame_may_be(kind: int, most: int):
     raw = Raw()
     raw.feed(HELLO + frame_head(kind, 4, 1, most + 1))

@@ -305,7 +305,18 @@ def test_metadata_that_is_too_large_ends_its_call_only(path: str, pieces: int):
     assert wire.call(infer_request()).infer().model_name == "identity"
 
 
+def test_a_long_frame_of_metadata_is_read_as_it_comes():
+    """Nothing of what is too large is kept, nor is there one more way to keep a frame."""
+    raw = Raw()
+    text = headers(1, block(INFER, (b"x", bytes(900_000))))
+    raw.feed(HELLO + text[:-1])
+    assert len(raw.connection._tail) < 100
+    raw.feed(text[-1:] + call_bytes(3))
+    assert raw.goaway() is None
+    assert [number for kind, _, number, _ in raw.frames() if kind == frames.DATA] == [3]
+
+
 def test_metadata_beyond_all_measure_ends_the_connection():
     raw = Raw(GrpcLimits(max_header_bytes=1000, most_header_bytes=4000))
     raw.feed(HELLO + headers(1, block(INFER, *[(b"x-%d" % n, bytes(990)) for n in range(5)])))
-    assert raw.goaway() == frames.COMPRESSION_ERROR
+    assert raw.goaway() == frames.ENHANCE_YOUR_CALM

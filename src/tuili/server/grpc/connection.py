@@ -21,8 +21,8 @@ from tuili.server.grpc.backlog import Backlog
 from tuili.server.grpc.conduct import Conduct
 from tuili.server.grpc.credit import Credit
 from tuili.server.grpc.frames import FRAME_BYTES, ConnectionFault, expect, frame_head
-from tuili.server.grpc.header_block import HeaderBlock
-from tuili.server.grpc.heads import HeadDecoder, refusal
+from tuili.server.grpc.header_block import HeaderBlock, split
+from tuili.server.grpc.heads import HeadDecoder, RequestHead, refusal
 from tuili.server.grpc.methods import INFER_PATH
 from tuili.server.grpc.outgoing import Outgoing
 from tuili.server.grpc.payload import Payload
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _LEAVING: Final = b"leaving."  # the PING behind a GOAWAY
 _LEAVE_S: Final = 2.0
-_DRIBBLE: Final = 256  # window updates below make us send crumbs
+_DRIBBLE: Final = 256  # window updates below make us send crumbs, and pieces of heads are some
 
 
 class GrpcConnection(asyncio.BufferedProtocol):
@@ -194,8 +194,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 at = taken
                 continue
             if stop > end:
-                h2.check_length(length, limits.most_header_bytes)
-                break
+                parted = split(data, at)
+                if not parted:
+                    break
+                data, at, end = parted, 0, len(parted)
+                continue
             self._handle(kind, flags, number, data[start:stop])
             at = stop
         self._tail = data[at:] if at < end else b""
@@ -333,20 +336,21 @@ class GrpcConnection(asyncio.BufferedProtocol):
             payload = h2.unpad_headers(flags, payload)
         ends = bool(flags & h2.END_STREAM)
         if flags & h2.END_HEADERS:
-            self._open(number, payload, ends)
+            self._open(number, self._heads.decode(payload), ends)
         else:
-            self._block.begin(number, payload, ends=ends)
+            self._block.begin(number, ends=ends)
+            self._heads.feed(payload)
 
     def _on_continuation(self, flags: int, payload: bytes) -> None:
-        self._block.add(payload, self._limits.most_header_bytes)
-        if not payload:
-            self._conduct.control()
+        self._heads.feed(payload)
         if flags & h2.END_HEADERS:
-            self._open(*self._block.take())
+            number, ends = self._block.take()
+            self._open(number, self._heads.end(), ends)
+        elif len(payload) < _DRIBBLE:
+            self._conduct.control()
 
-    def _open(self, number: int, block: bytes, ends: bool) -> None:
-        """A whole header block: a new call, or the trailers of one."""
-        head = self._heads.decode(block)  # always, since it moves the compression's state
+    def _open(self, number: int, head: RequestHead, ends: bool) -> None:
+        """The head of a new call, or the trailers of one."""
         known = self._streams.get(number)
         if known is not None:
             expect(ends and not known.remote_closed, h2.PROTOCOL_ERROR, "second HEADERS")

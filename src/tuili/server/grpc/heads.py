@@ -10,16 +10,10 @@ import re
 from typing import Final
 
 import msgspec
-from hpack import Decoder
-from hpack.exceptions import HPACKError
-from hpack.table import HeaderTable, table_entry_size
+from hpack.table import HeaderTable
 
-from tuili.server.grpc.frames import (
-    COMPRESSION_ERROR,
-    ConnectionFault,
-    http_status_frame,
-    status_frame,
-)
+from tuili.server.grpc.field_reader import FieldReader
+from tuili.server.grpc.frames import http_status_frame, status_frame
 
 _MAX_BLOCKS: Final = 256
 _RESOURCE_EXHAUSTED: Final = 8
@@ -66,42 +60,48 @@ class HeadDecoder:
     """Decodes the header blocks of one connection, in order."""
 
     def __init__(self, max_bytes: int, most_bytes: int) -> None:
-        """Fields of more than `max_bytes` end their call, of more than `most_bytes` all of them.
-
-        A block that is not read to its end leaves the compression's state unknown.
-        """
+        """Fields of more than `max_bytes` end their call, of more than `most_bytes` all of them."""
         self._max_bytes = max_bytes
-        self._decoder = Decoder(max_header_list_size=most_bytes)
+        self._most_bytes = most_bytes
         self._table = _WatchedTable()
-        self._decoder.header_table = self._table
         self._known: dict[bytes, RequestHead] = {}
+        self._reader = self._new_reader()
 
     def known(self, block: bytes) -> RequestHead | None:
         """The head of a block that was decoded before and means the same still."""
         return self._known.get(block)
 
     def decode(self, block: bytes) -> RequestHead:
-        """The head in `block`; ConnectionFault when the compression is broken."""
+        """The head in a whole `block`; ConnectionFault when the compression is broken."""
         head = self._known.get(block)
         if head is not None:
             return head
         before = self._table.changes
-        try:
-            fields = self._decoder.decode(block, raw=True)
-        except (HPACKError, IndexError, ValueError) as error:
-            raise ConnectionFault(COMPRESSION_ERROR, f"header block: {error}") from None
-        size = sum(table_entry_size(name, value) for name, value, *_ in fields)
-        if size > self._max_bytes:
-            head = RequestHead(excess_bytes=size)
-        else:
-            head = read_head([(bytes(name), bytes(value)) for name, value, *_ in fields])
-        if self._table.changes != before:
-            self._known.clear()
-        elif not head.excess_bytes:
+        self.feed(block)
+        head = self.end()
+        if self._table.changes == before and not head.excess_bytes:
             if len(self._known) >= _MAX_BLOCKS:
                 del self._known[next(iter(self._known))]
             self._known[block] = head
         return head
+
+    def feed(self, piece: bytes) -> None:
+        """A piece of a block that comes in several."""
+        before = self._table.changes
+        self._reader.feed(piece)
+        if self._table.changes != before:
+            self._known.clear()
+
+    def end(self) -> RequestHead:
+        """The head in a block of which the last piece has come."""
+        reader, self._reader = self._reader, self._new_reader()
+        reader.end()
+        if reader.size > self._max_bytes:
+            return RequestHead(excess_bytes=reader.size)
+        return read_head(reader.fields)
+
+    def _new_reader(self) -> FieldReader:
+        return FieldReader(self._table, self._max_bytes, self._most_bytes)
 
 
 def read_head(fields: list[tuple[bytes, bytes]]) -> RequestHead:

@@ -18,7 +18,7 @@ class GrpcLimits:
     max_message_bytes: int = (1 << 31) - 1
     max_decompressed_bytes: int = 64 << 20
     max_header_bytes: int = 64 << 10
-    most_header_bytes: int = 256 << 10  # above which they end the connection, not the call
+    most_header_bytes: int = 8 << 20  # above which they end the connection, not the call
     max_streams: int = 1024
     max_connections: int = 16_384
     max_frame_bytes: int = 1 << 20
