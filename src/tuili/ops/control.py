@@ -11,7 +11,7 @@ from tuili.errors import InvalidModel
 from tuili.ir import Graph, SequenceType, TensorType, ValueType
 from tuili.limits import Limits
 from tuili.ops.bounds import at_least
-from tuili.ops.contents import symbols_in
+from tuili.ops.contents import Contents, symbols_in
 from tuili.ops.op import REQUIRED, Result, op
 from tuili.ops.site import Site
 from tuili.tensors import Array, Dim, DType, Shape
@@ -169,9 +169,17 @@ def _loop_shape(site: Site) -> list[Result]:
 def _rounds(site: Site, body: Graph) -> Dim | None:
     """The number of rounds where no condition can end them before."""
     limit = site.dims(0) if site.has(0) else None
-    flags = [site.value(1)] if site.has(1) else []
-    always = all(site.contents.dims(each) == (1,) for each in (*flags, body.outputs[0]))
+    begins = not site.has(1) or site.contents.dims(site.value(1)) == (1,)
+    always = begins and goes_on(body, site.contents)
     return at_least(limit[0], 0) if limit is not None and always else None
+
+
+def goes_on(body: Graph, contents: Contents) -> bool:
+    """Whether every round of a loop lets the next one come."""
+    flag = body.outputs[0]
+    while flag.producer is not None and flag.producer.op == "Identity":
+        flag = flag.producer.required(0)
+    return flag is body.inputs[1] or contents.dims(flag) == (1,)
 
 
 def _stacked(site: Site, output: int, axis: int, count: Dim, element: Any) -> Any:

@@ -18,7 +18,8 @@ _END = 10**9  # exporters write this, INT32_MAX or INT64_MAX for "to the end"
 
 def _slice_shape(site: Site) -> list[Result]:
     shape = list(site.shape(0))
-    length = site.need_rank(1, 1)[0]
+    # TorchScript's loops cut by the number of their round, which is no list.
+    length = (*site.need_rank(1, 0, 1), 1)[0]
     axes = site.ints(3)
     if axes is None and (site.has(3) or not isinstance(length, int)):
         return [site.open(len(shape))]
@@ -72,6 +73,7 @@ def slice_(
     data: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
 ) -> Array:
     """A strided window (Slice-13)."""
+    starts, ends = np.ravel(starts), np.ravel(ends)
     count = len(starts)
     chosen = np.arange(count) if axes is None else axes
     strides = np.ones(count, int) if steps is None else steps

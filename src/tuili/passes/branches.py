@@ -55,7 +55,7 @@ def _inline(graph: Graph, node: Node, branch: str) -> None:
         _move(graph, body, inner, node)
     returned = body.outputs
     body.set_outputs(())
-    results = [_own(graph, node, value) for value in returned]
+    results = [own(graph, node, value) for value in returned]
     for old, new in zip(node.outputs, results, strict=True):
         give_way(graph, old, new)
     graph.remove(node)
@@ -72,7 +72,7 @@ def _move(graph: Graph, body: Graph, inner: Node, before: Node) -> None:
         body.replace_uses(old, new)
 
 
-def _own(graph: Graph, node: Node, value: Value) -> Value:
+def own(graph: Graph, node: Node, value: Value) -> Value:
     """The value, or a copy of it when it is not this graph's to rename."""
     made_here = value.producer is not None and value.producer.graph is graph
     if made_here and not value.is_output:

@@ -28,6 +28,7 @@ from tuili.passes.fuse_epilogue import fuse_epilogues
 from tuili.passes.gemm import gemm_to_matmul
 from tuili.passes.identities import remove_identities
 from tuili.passes.kept_axes import keep_axes
+from tuili.passes.known_lists import know_lists
 from tuili.passes.layout import assign_layouts
 from tuili.passes.merge_groups import merge_groups
 from tuili.passes.ml.to_core import ml_to_core
@@ -39,6 +40,7 @@ from tuili.passes.recognise import recognise
 from tuili.passes.settle_ranks import settle_ranks
 from tuili.passes.sink_transposes import sink_transposes
 from tuili.passes.strength import reduce_strength
+from tuili.passes.unroll import unroll_loops
 from tuili.passes.volume_patches import volume_patches
 from tuili.passes.volumes import volumes_to_frames
 from tuili.passes.whole_windows import whole_windows
@@ -91,7 +93,11 @@ def optimise(graph: Graph, *, block: int, on_pass: OnPass, exact: bool = False) 
 def _simplify(graph: Graph, run: _Runner) -> bool:
     """One round of rewrites that make the graph smaller; returns whether anything changed."""
     contents = infer(graph)
+    unrolled = run("unroll_loops", lambda: unroll_loops(graph, contents))
+    if run("know_lists", lambda: know_lists(graph, contents)) or unrolled:
+        contents = infer(graph)
     steps = (
+        unrolled,
         run("fold_shapes", lambda: fold_shapes(graph, contents)),
         run("fold_constants", lambda: fold_constants(graph)),
         run("count_rounds", lambda: count_rounds(graph, contents)),
