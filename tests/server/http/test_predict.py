@@ -27,11 +27,11 @@ def tensor_of(name: str, datatype: str, value: Any) -> InputTensor:
 
 
 def columns(*outputs: OutputTensor) -> Any:
-    return json.loads(at_once(by_columns(InferResponse("m", "1", list(outputs)))))
+    return json.loads(b"".join(at_once(by_columns(InferResponse("m", "1", list(outputs))))))
 
 
 def rows(count: int, *outputs: OutputTensor) -> Any:
-    return json.loads(at_once(by_rows(count, InferResponse("m", "1", list(outputs)))))
+    return json.loads(b"".join(at_once(by_rows(count, InferResponse("m", "1", list(outputs))))))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ What describes the outputs says the same for most answers of a model, and is rem
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tuili.errors import TuiliError
@@ -42,7 +42,7 @@ class ResponseEncoder:
         self, response: InferResponse, extra: Parameters | None = None
     ) -> Steps[list[Buffer]]:
         """As `encode`, with turns for others."""
-        texts: dict[str, bytes] = {}
+        texts: dict[str, list[bytes]] = {}
         for output in response.outputs:
             if output.data is not None and _is_long(output.data):
                 texts[output.name] = yield from write_bytes(output.data)
@@ -52,11 +52,11 @@ class ResponseEncoder:
         self,
         response: InferResponse,
         extra: Parameters | None = None,
-        texts: Mapping[str, bytes] | None = None,
+        texts: Mapping[str, list[bytes]] | None = None,
     ) -> list[Buffer]:
         """A serialized ModelInferResponse in pieces; `extra` are parameters beside its own.
 
-        `texts` are outputs of text that are written already.
+        `texts` are outputs of text that are written already, in pieces.
         """
         if len(response.outputs) == 1 and extra is None and not response.id:
             message = self._one_small(response, response.outputs[0])
@@ -70,18 +70,18 @@ class ResponseEncoder:
             key += (output.name, output.datatype, output.shape)
             plain = plain and output.parameters is None
             data = output.data
-            if data is None:
-                raw = b""
-            elif data.nbytes < _SMALL and not data.dtype.hasobject:
-                raw = data.tobytes()
-            else:
-                raw = (texts or {}).get(output.name) or encode(data, output.datatype)
+            raw: Sequence[Buffer] = ()
+            if data is not None and data.nbytes < _SMALL and not data.dtype.hasobject:
+                raw = (data.tobytes(),)
+            elif data is not None:
+                raw = (texts or {}).get(output.name) or (encode(data, output.datatype),)
+            size = sum(map(len, raw))
             small.append(0x32)
-            append_varint(small, len(raw))
-            if len(raw) < _SMALL:
-                small += raw
+            append_varint(small, size)
+            if size < _SMALL:
+                small += b"".join(raw)
             else:
-                tail += (bytes(small), raw)
+                tail += (bytes(small), *raw)
                 small = bytearray()
         front = self._front(tuple(key), response) if plain else front_of(response)
         front += _changing(response, extra)

@@ -9,8 +9,10 @@ from typing import Final
 from tuili.errors import InvalidArgument
 from tuili.server.http.refusals import UnknownCoding
 from tuili.server.http.reply import Buffer
+from tuili.server.steps import Steps
 from tuili.server.unpacking import Unpacking
 
+_PIECE_BYTES: Final = 64 << 10  # which take a millisecond or two
 _AUTO_DETECT: Final = 15 + 32  # zlib's wbits: a gzip or a zlib header
 _WBITS: Final = {b"gzip": 15 + 16, b"deflate": 15}
 
@@ -28,7 +30,18 @@ def unpacking_of(coding: bytes, body: Buffer, max_bytes: int) -> Unpacking | Non
     return Unpacking(body, _AUTO_DETECT, max_bytes, "the request body", excess)
 
 
-def compress(coding: bytes, parts: Sequence[Buffer]) -> bytes:
+def compress(coding: bytes, parts: Sequence[Buffer]) -> Steps[list[Buffer]]:
     """`parts` as one gzip or zlib stream."""
     deflate = zlib.compressobj(1, zlib.DEFLATED, _WBITS[coding])
-    return b"".join([*(deflate.compress(part) for part in parts), deflate.flush()])
+    found: list[Buffer] = []
+    done = 0
+    for part in parts:
+        for at in range(0, len(part), _PIECE_BYTES):
+            piece = part[at : at + _PIECE_BYTES]
+            found.append(deflate.compress(piece))
+            done += len(piece)
+            if done >= _PIECE_BYTES:
+                done = 0
+                yield
+    found.append(deflate.flush())
+    return found

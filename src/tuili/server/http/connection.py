@@ -353,10 +353,10 @@ class HttpConnection(HttpOrigin):
         persistence = self._persistence()
         if persistence:
             parts[0] = bytes(parts[0]).replace(b"\r\n", b"\r\n" + persistence, 1)
-        if len(parts) > 1 and len(parts[1]) < _JOIN_BELOW:
-            transport.write(b"".join(parts))
-        elif len(parts) == 1:
+        if len(parts) == 1:
             transport.write(parts[0])
+        elif sum(map(len, parts)) < _JOIN_BELOW:
+            transport.write(b"".join(parts))
         else:
             transport.writelines(parts)
         self._finish(persistence is _CLOSE)

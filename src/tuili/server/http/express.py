@@ -78,7 +78,8 @@ class HttpExpress(Express):
             for name, shape, part in zip(self.wanted, shapes, parts, strict=True)
         ]
         response = InferResponse(self.request.model, self.servable.version, outputs)
-        text, _ = encode_body(response, NONE_BINARY if self.numbers else ALL_BINARY)
+        pieces, _ = encode_body(response, NONE_BINARY if self.numbers else ALL_BINARY)
+        text = b"".join(pieces)
         if self.numbers:
             *starts, end = text[1:].split(_DATA + b"[]")
             heads = [*(start + _DATA for start in starts), end]

@@ -6,8 +6,6 @@ import asyncio
 from collections import deque
 from typing import Any
 
-import orjson
-
 from tuili.errors import InternalError, InvalidArgument, TuiliError, Unavailable, UserError
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.connection import HttpConnection
@@ -18,6 +16,7 @@ from tuili.server.http.json_text import dump_json, parse_json, repeated_keys
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_json import parse_long
 from tuili.server.http.long_values import LongArray
+from tuili.server.http.pieces import PLACE, Pieces, spliced
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.http.reply import EVENTS, Buffer, Reply, error_event, event_of
 from tuili.server.http.responder import Responder
@@ -144,17 +143,20 @@ def _misfit(name: str) -> str:
     return f"The schema can not convert input '{name}' to tensor with proper shape"
 
 
-def keys_from_response(response: InferResponse) -> Steps[bytes]:
+def keys_from_response(response: InferResponse) -> Steps[Pieces]:
     """The JSON object of a response: one key per output, single elements without their array."""
     document: dict[str, Any] = {"id": response.id} if response.id else {}
     document["model_name"] = response.model
     document["model_version"] = response.version
     document.update(response.parameters or {})
+    places: dict[str, Pieces] = {}
     for output in response.outputs:
         if output.data is not None:
-            text = yield from write_array(output, output.data)
-            document[output.name] = orjson.Fragment(text[1:-1] if output.data.size == 1 else text)
-    return dump_json(document)
+            pieces = yield from write_array(output, output.data)
+            # A single element is without its brackets.
+            places[output.name] = [pieces[0][1:-1]] if output.data.size == 1 else pieces
+            document[output.name] = PLACE
+    return spliced(dump_json(document), [places[name] for name in document if name in places])
 
 
 class _Single:
@@ -195,7 +197,7 @@ class _Single:
 
 
 def _write(answer: InferResponse) -> Steps[Reply]:
-    return Reply(200, ((yield from keys_from_response(answer)),))
+    return Reply(200, (yield from keys_from_response(answer)))
 
 
 class _Stream:
@@ -228,10 +230,10 @@ class _Stream:
     def _write(self, answer: InferResponse) -> Steps[_Event]:
         try:
             work = keys_from_response(answer)
-            text = yield from unless(work, lambda: self._connection.closed)
+            pieces = yield from unless(work, lambda: self._connection.closed)
         except TuiliError as error:
             return error
-        return event_of(text or b"")
+        return event_of(b"".join(pieces or ()))
 
     def _send_ready(self, _: object) -> None:
         while self._waiting:

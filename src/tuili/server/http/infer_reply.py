@@ -10,21 +10,22 @@ import orjson
 
 from tuili.server.http.json_tensors import array_text, write_array
 from tuili.server.http.json_text import dump_json
+from tuili.server.http.pieces import PLACE, Pieces, size_of, spliced
 from tuili.server.http.reply import Buffer
 from tuili.server.protocol.datatypes import TURN_ELEMENTS, encode, write_bytes
 from tuili.server.protocol.messages import VARIANT, Array, InferResponse, OutputTensor
 from tuili.server.steps import Steps
 
 _MAX_HEADS: Final = 1024
-_NO_TEXTS: Final[dict[str, bytes]] = {}
-Body = tuple[bytes, list[Buffer]]
+_NO_TEXTS: Final[dict[str, Pieces]] = {}
+Body = tuple[Pieces, list[Buffer]]  # JSON, and the outputs that go as bytes
 
 _BINARY_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
-    b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n%b\r\n%b"
+    b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n%b\r\n"
 )
 _JSON_HEAD: Final = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b"
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
 )
 
 
@@ -72,7 +73,7 @@ class ReplyEncoder:
         found = self._heads.get(tuple(key))
         if found is None:
             text, _ = encode_body(response, ALL_BINARY)
-            found = frame_head(text, blobs)
+            found = frame_head(b"".join(text), blobs)
             if len(self._heads) >= _MAX_HEADS:
                 del self._heads[next(iter(self._heads))]
             self._heads[tuple(key)] = found
@@ -80,7 +81,7 @@ class ReplyEncoder:
 
 
 def encode_body(
-    response: InferResponse, form: Form, texts: Mapping[str, bytes] = _NO_TEXTS
+    response: InferResponse, form: Form, texts: Mapping[str, Pieces] = _NO_TEXTS
 ) -> Body:
     """The JSON text of a response and its binary outputs; `texts` are those written already."""
     document: dict[str, Any] = {}
@@ -91,13 +92,22 @@ def encode_body(
     if response.parameters:
         document["parameters"] = response.parameters
     blobs: list[Buffer] = []
-    document["outputs"] = [_describe(output, form, blobs, texts) for output in response.outputs]
-    return dump_json(document), blobs
+    places: list[Pieces] = []
+    described: list[dict[str, Any]] = []
+    for output in response.outputs:
+        pieces = texts.get(output.name)
+        entry, blob = _describe(output, form, pieces)
+        described.append(entry)
+        blobs += blob
+        if pieces is not None and not form.of(output.name):
+            places.append(pieces)
+    document["outputs"] = described
+    return spliced(dump_json(document), places), blobs
 
 
 def write_body(response: InferResponse, form: Form) -> Steps[Body]:
     """As `encode_body`, with turns for others."""
-    texts: dict[str, bytes] = {}
+    texts: dict[str, Pieces] = {}
     for output in response.outputs:
         data = output.data
         if data is not None and _is_long(output, data, form):
@@ -121,9 +131,9 @@ def _is_long(output: OutputTensor, data: Array, form: Form) -> bool:
 
 
 def _describe(
-    output: OutputTensor, form: Form, blobs: list[Buffer], texts: Mapping[str, bytes]
-) -> dict[str, Any]:
-    """The JSON entry of an output; what goes as bytes is added to `blobs`."""
+    output: OutputTensor, form: Form, pieces: Pieces | None
+) -> tuple[dict[str, Any], Sequence[Buffer]]:
+    """The JSON entry of an output, and what of it goes as bytes; `pieces` if they are there."""
     entry: dict[str, Any] = {
         "name": output.name,
         "datatype": output.datatype,
@@ -131,29 +141,36 @@ def _describe(
     }
     parameters = dict(output.parameters) if output.parameters else {}
     data = output.data
+    blobs: Sequence[Buffer] = ()
     if data is not None:
-        text = texts.get(output.name)
         if form.of(output.name):
-            blob = encode(data, output.datatype) if text is None else text
-            parameters["binary_data_size"] = len(blob)
-            blobs.append(blob)
+            blobs = [encode(data, output.datatype)] if pieces is None else pieces
+            parameters["binary_data_size"] = sum(map(len, blobs))
+        elif pieces is None:
+            entry["data"] = orjson.Fragment(array_text(output, data))
         else:
-            entry["data"] = orjson.Fragment(array_text(output, data) if text is None else text)
+            entry["data"] = PLACE
     if parameters:
         entry["parameters"] = parameters
-    return entry
+    return entry, blobs
 
 
-def frame_body(response: InferResponse, text: bytes, blobs: list[Buffer]) -> list[Buffer]:
-    """Status line, fields and JSON in the first part, the binary outputs after it."""
-    return [frame_head(text, blobs, _variant_field(response)), *blobs]
+def frame_body(response: InferResponse, text: Pieces, blobs: list[Buffer]) -> list[Buffer]:
+    """Status line, fields and what JSON begins with in the first part, the rest after it."""
+    head = _head(size_of(text), blobs, _variant_field(response))
+    return [head + text[0], *text[1:], *blobs]
 
 
-def frame_head(text: bytes, blobs: Sequence[Buffer], fields: bytes = b"") -> bytes:
+def frame_head(text: bytes, blobs: Sequence[Buffer]) -> bytes:
     """What comes before the binary outputs."""
+    return _head(len(text), blobs, b"") + text
+
+
+def _head(size: int, blobs: Sequence[Buffer], fields: bytes) -> bytes:
+    """Status line and fields before a JSON text of that size."""
     if not blobs:
-        return _JSON_HEAD % (len(text), fields, text)
-    return _BINARY_HEAD % (len(text), len(text) + sum(map(len, blobs)), fields, text)
+        return _JSON_HEAD % (size, fields)
+    return _BINARY_HEAD % (size, size + sum(map(len, blobs)), fields)
 
 
 def variant_headers(response: InferResponse) -> tuple[tuple[bytes, bytes], ...]:

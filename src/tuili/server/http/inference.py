@@ -22,7 +22,6 @@ from tuili.server.http.infer_reply import (
     Body,
     Form,
     ReplyEncoder,
-    encode_body,
     frame_body,
     is_long,
     variant_headers,
@@ -32,17 +31,19 @@ from tuili.server.http.json_tensors import read_long_data
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_json import parse_long
 from tuili.server.http.long_values import forget
+from tuili.server.http.pieces import size_of
 from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import JSON, OCTETS, Buffer, Reply, error_reply
 from tuili.server.http.routes import Match
 from tuili.server.protocol.datatypes import NUMPY, decode, element_count
 from tuili.server.protocol.messages import InferRequest, InferResponse, InputTensor
 from tuili.server.slices import Slices
-from tuili.server.steps import Steps
+from tuili.server.steps import Steps, at_once
 
 _LOG: Final = logging.getLogger("tuili.server.http")
 _COMPRESS_ABOVE: Final = 1024
 Begin = Callable[[HttpConnection], None]
+_Written = Reply | list[Buffer]
 _RAW: Final = Plan([], 0, "", None, None, ALL_BINARY, constant=True)
 
 
@@ -215,40 +216,57 @@ class _Answer:
         if not isinstance(answer, InferResponse):
             connection.reply(self._refusals.reply(answer))
             return
-        loop = connection.loop
-        if loop is not None and is_long(answer, self._form):
-            written = connection.work = self._slices.run(write_body(answer, self._form), loop)
+        head, loop = connection.head, connection.loop
+        takes_long = _is_coded(head, answer) or is_long(answer, self._form)
+        if takes_long and loop is not None:
+            written = connection.work = self._slices.run(self._write(head, answer), loop)
             written.add_done_callback(partial(self._written, connection, answer))
-        else:
-            self._send(connection, answer, None)
+            return
+        try:
+            if takes_long:
+                _send(connection, at_once(self._write(head, answer)))
+            else:
+                connection.reply_bytes(self._encoder.encode(answer, self._form))
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not reach the batcher
+            connection.reply(self._instead(answer, error))
+
+    def _write(self, head: Head | None, answer: InferResponse) -> Steps[_Written]:
+        body = yield from write_body(answer, self._form)
+        if head is not None and _is_coded(head, answer):
+            return (yield from _coded(head, answer, body))
+        return frame_body(answer, *body)
 
     def _written(
-        self, connection: HttpConnection, answer: InferResponse, written: asyncio.Future[Body]
-    ) -> None:
-        """What took long to write is written."""
-        if not written.cancelled():
-            self._send(connection, answer, written)
-
-    def _send(
         self,
         connection: HttpConnection,
         answer: InferResponse,
-        written: asyncio.Future[Body] | None,
+        written: asyncio.Future[_Written],
     ) -> None:
-        head = connection.head
-        try:
-            body = None if written is None else written.result()
-            if head is not None and head.coding != b"identity" and not _is_small(answer):
-                connection.reply(_coded(head, answer, body or encode_body(answer, self._form)))
-            elif body is None:
-                connection.reply_bytes(self._encoder.encode(answer, self._form))
-            else:
-                connection.reply_bytes(frame_body(answer, *body))
-        except TuiliError as error:
-            connection.reply(self._refusals.reply(error))
-        except Exception:  # noqa: BLE001 - a bug of ours must not reach the batcher
-            _LOG.exception("the answer of %r could not be sent", answer.model)
-            connection.reply(error_reply(500, "internal error; the server's log has the details"))
+        if written.cancelled():
+            return
+        if (error := written.exception()) is not None:
+            connection.reply(self._instead(answer, error))
+        else:
+            _send(connection, written.result())
+
+    def _instead(self, answer: InferResponse, error: BaseException) -> Reply:
+        """The reply in place of one that cannot be written."""
+        if isinstance(error, TuiliError):
+            return self._refusals.reply(error)
+        _LOG.error("the answer of %r could not be sent", answer.model, exc_info=error)
+        return error_reply(500, "internal error; the server's log has the details")
+
+
+def _send(connection: HttpConnection, written: _Written) -> None:
+    if isinstance(written, Reply):
+        connection.reply(written)
+    else:
+        connection.reply_bytes(written)
+
+
+def _is_coded(head: Head | None, response: InferResponse) -> bool:
+    """Whether the client wants an answer in a coding, and that could pay."""
+    return head is not None and head.coding != b"identity" and not _is_small(response)
 
 
 def _is_small(response: InferResponse) -> bool:
@@ -260,19 +278,19 @@ def _is_small(response: InferResponse) -> bool:
     return size < _COMPRESS_ABOVE
 
 
-def _coded(head: Head, response: InferResponse, body: Body) -> Reply:
+def _coded(head: Head, response: InferResponse, body: Body) -> Steps[Reply]:
     """The reply in the coding that the client prefers.
 
     Tensors hardly shrink and take 30 ms a megabyte.  So they are coded for clients that name one
     coding, which is how the stock client asks for it, and not for those that list what they know.
     """
     text, blobs = body
-    parts: list[Buffer] = [text, *blobs]
+    parts: list[Buffer] = [*text, *blobs]
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if blobs:
-        headers = ((b"Inference-Header-Content-Length", b"%d" % len(text)),)
+        headers = ((b"Inference-Header-Content-Length", b"%d" % size_of(text)),)
     headers += variant_headers(response)
     if not blobs or b"," not in head.headers[b"accept-encoding"]:
-        parts = [compress(head.coding, parts)]
+        parts = yield from compress(head.coding, parts)
         headers += ((b"Content-Encoding", head.coding),)
     return Reply(200, parts, OCTETS if blobs else JSON, headers)

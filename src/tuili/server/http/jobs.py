@@ -16,6 +16,7 @@ from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head
 from tuili.server.http.infer_reply import Form, write_body
 from tuili.server.http.inference import Begin, Inference
+from tuili.server.http.pieces import size_of
 from tuili.server.http.reply import OCTETS, Buffer, Reply, json_reply
 from tuili.server.http.responder import Responder
 from tuili.server.http.routes import Match
@@ -170,10 +171,10 @@ class Jobs:
 def _write(answer: InferResponse, form: Form) -> Steps[Reply]:
     text, blobs = yield from write_body(answer, form)
     if not blobs:
-        return Reply(200, [text])
-    headers = ((b"Inference-Header-Content-Length", b"%d" % len(text)),)
+        return Reply(200, text)
+    headers = ((b"Inference-Header-Content-Length", b"%d" % size_of(text)),)
     # Copies: outputs may be rows of a batch that others share.
-    return Reply(200, [text, *(bytes(blob) for blob in blobs)], OCTETS, headers)
+    return Reply(200, [*text, *(bytes(blob) for blob in blobs)], OCTETS, headers)
 
 
 def _give_up(written: asyncio.Future[Reply]) -> None:

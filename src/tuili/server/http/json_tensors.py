@@ -11,6 +11,7 @@ import numpy as np
 from tuili.errors import InvalidArgument
 from tuili.server.http.json_text import dump_json, dump_numbers
 from tuili.server.http.long_values import LongArray, flatten, packed
+from tuili.server.http.pieces import Pieces
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, TURN_ELEMENTS, element_count
 from tuili.server.protocol.joining import joined
@@ -164,8 +165,8 @@ def array_text(output: OutputTensor, array: Array) -> bytes:
     return _json_text(output, _flat(output, array))
 
 
-def write_array(output: OutputTensor, array: Array) -> Steps[bytes]:
-    """The same, with turns for others."""
+def write_array(output: OutputTensor, array: Array) -> Steps[Pieces]:
+    """The same in pieces, with turns for others."""
     return write_nested(_flat(output, array), partial(_json_text, output))
 
 
@@ -178,23 +179,27 @@ def _flat(output: OutputTensor, array: Array) -> Array:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def write_nested(array: Array, text: Callable[[Array], bytes]) -> Steps[bytes]:
+def write_nested(array: Array, text: Callable[[Array], bytes]) -> Steps[Pieces]:
     """The JSON text of an array's rows in each other; `text` is that of a few of them."""
     if array.size <= TURN_ELEMENTS:
-        return text(array)
+        return [text(array)]
     row = array.size // len(array)
-    parts: list[bytes] = []
+    pieces = [b"["]
     if row > TURN_ELEMENTS:
-        for each in array:
-            part = yield from write_nested(each, text)
-            parts.append(part)
+        for at, each in enumerate(array):
+            inner = yield from write_nested(each, text)
+            if at:
+                pieces.append(b",")
+            pieces += inner
     else:
         rows = TURN_ELEMENTS // row
         for at in range(0, len(array), rows):
             if at:
                 yield
-            parts.append(text(array[at : at + rows])[1:-1])
-    return b"[%b]" % b",".join(parts)
+                pieces.append(b",")
+            pieces.append(text(array[at : at + rows])[1:-1])
+    pieces.append(b"]")
+    return pieces
 
 
 def _json_text(output: OutputTensor, array: Array) -> bytes:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import orjson
-
 from tuili.errors import InvalidArgument, TuiliError, nearest
 from tuili.server.dataplane import DataPlane
 from tuili.server.http.connection import HttpConnection
@@ -22,6 +20,7 @@ from tuili.server.http.json_text import dump_json, parse_json
 from tuili.server.http.limits import HttpLimits
 from tuili.server.http.long_json import parse_long
 from tuili.server.http.long_values import LongArray
+from tuili.server.http.pieces import PLACE, Pieces, spliced
 from tuili.server.http.predict_values import (
     BASE64,
     check_rows,
@@ -37,7 +36,7 @@ from tuili.server.protocol.messages import InferRequest, InferResponse, InputTen
 from tuili.server.steps import Steps, at_once
 from tuili.server.tensorflow_serving import check_signature
 
-Writer = Callable[[InferResponse], Steps[bytes]]
+Writer = Callable[[InferResponse], Steps[Pieces]]
 
 
 class Asked(NamedTuple):
@@ -151,23 +150,25 @@ def _only(inputs: list[str], where: str) -> str:
     return inputs[0]
 
 
-def by_columns(response: InferResponse) -> Steps[bytes]:
+def by_columns(response: InferResponse) -> Steps[Pieces]:
     """`{"outputs": ...}`: the value of the only output, or an object of all."""
-    values: dict[str, Any] = {}
+    columns: dict[str, Pieces] = {}
     for output in response.outputs:
-        values[output.name] = orjson.Fragment((yield from write_column(output)))
-    only = len(values) == 1
-    return dump_json({"outputs": next(iter(values.values())) if only else values})
+        columns[output.name] = yield from write_column(output)
+    values = dict.fromkeys(columns, PLACE)
+    return spliced(
+        dump_json({"outputs": PLACE if len(values) == 1 else values}), [*columns.values()]
+    )
 
 
-def by_rows(count: int, response: InferResponse) -> Steps[bytes]:
+def by_rows(count: int, response: InferResponse) -> Steps[Pieces]:
     """`{"predictions": [...]}`: a value for each row, or an object where there are more outputs."""
     outputs = response.outputs
     for output in outputs:
         check_rows(output, count)
     only = len(outputs) == 1
     rows = yield from write_column(outputs[0]) if only else write_rows(outputs, count)
-    return b'{"predictions":%b}' % rows
+    return [b'{"predictions":', *rows, b"}"]
 
 
 class _Answer:
@@ -190,5 +191,5 @@ class _Answer:
             self._responder.send(self._connection, self._write(answer))
 
     def _write(self, answer: InferResponse) -> Steps[Reply]:
-        text = yield from self._writer(answer)
-        return Reply(200, (text,), JSON, variant_headers(answer))
+        pieces = yield from self._writer(answer)
+        return Reply(200, pieces, JSON, variant_headers(answer))

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import orjson
 
 from tuili.errors import InvalidArgument
 from tuili.server.http.json_tensors import read_array, write_nested
 from tuili.server.http.json_text import dump_json
 from tuili.server.http.long_values import LongArray, flatten
+from tuili.server.http.pieces import PLACE, Pieces, spliced
 from tuili.server.http.refusals import JsonMistake
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY, TURN_ELEMENTS, element_count
 from tuili.server.protocol.joining import joined
@@ -109,7 +109,7 @@ def _bytes_of(name: str, item: Any) -> bytes:
     )
 
 
-def write_column(output: OutputTensor) -> Steps[bytes]:
+def write_column(output: OutputTensor) -> Steps[Pieces]:
     """The JSON text of a whole output; NaN and Infinity are written as such."""
     return write_nested(_array_of(output), partial(_json_text, output))
 
@@ -123,28 +123,30 @@ def check_rows(output: OutputTensor, count: int) -> None:
         )
 
 
-def write_rows(outputs: Sequence[OutputTensor], count: int) -> Steps[bytes]:
+def write_rows(outputs: Sequence[OutputTensor], count: int) -> Steps[Pieces]:
     """The JSON text of `count` rows, each an object with the values of all outputs."""
     columns = [(output, _array_of(output)) for output in outputs]
     most = sum(array.size for _, array in columns) // count or 1
     step = TURN_ELEMENTS // most
-    parts: list[bytes] = []
+    pieces = [b"["]
     for at in range(0, count, step or 1):
         if at:
             yield
+            pieces.append(b",")
         if step:
             part = {output.name: _values(output, rows[at : at + step]) for output, rows in columns}
             finite = all(is_finite for _, is_finite in part.values())
             of_rows = zip(*(values for values, _ in part.values()), strict=True)
             found = [dict(zip(part, row, strict=True)) for row in of_rows]
-            parts.append(dump_json(found, finite)[1:-1])
+            pieces.append(dump_json(found, finite)[1:-1])
         else:
-            row: dict[str, Any] = {}
+            places: list[Pieces] = []
             for output, rows in columns:
                 text = partial(_json_text, output)
-                row[output.name] = orjson.Fragment((yield from write_nested(rows[at], text)))
-            parts.append(dump_json(row))
-    return b"[%b]" % b",".join(parts)
+                places.append((yield from write_nested(rows[at], text)))
+            pieces += spliced(dump_json({output.name: PLACE for output, _ in columns}), places)
+    pieces.append(b"]")
+    return pieces
 
 
 def _json_text(output: OutputTensor, array: Any) -> bytes:

@@ -143,11 +143,11 @@ def encode(array: Array, datatype: str) -> bytes | memoryview:
 
 def encode_bytes(array: Array) -> bytes:
     """Length-prefixed elements in row-major order; text becomes UTF-8."""
-    return at_once(write_bytes(array))
+    return b"".join(at_once(write_bytes(array)))
 
 
-def write_bytes(array: Array) -> Steps[bytes]:
-    """The same, with turns for others."""
+def write_bytes(array: Array) -> Steps[list[bytes]]:
+    """The same in pieces, with turns for others."""
     flat = array.reshape(-1)
     found: list[bytes] = []
     for at in range(0, flat.size, TURN_ELEMENTS):
@@ -159,4 +159,4 @@ def write_bytes(array: Array) -> Steps[bytes]:
             parts.append(len(data).to_bytes(4, "little"))
             parts.append(data)
         found.append(b"".join(parts))
-    return found[0] if len(found) == 1 else b"".join(found)
+    return found

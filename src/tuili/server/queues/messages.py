@@ -15,6 +15,7 @@ from tuili.errors import Cancelled, DeadlineExceeded, InternalError, TuiliError,
 from tuili.server.http.codec import InferDecoder, Plan
 from tuili.server.http.infer_reply import encode_body
 from tuili.server.http.limits import HttpLimits
+from tuili.server.http.pieces import size_of
 from tuili.server.protocol.messages import InferRequest, InferResponse
 from tuili.server.protocol.status import status_of
 
@@ -87,8 +88,8 @@ def decoder() -> InferDecoder:
 def answer_of(id_: str, response: InferResponse, plan: Plan) -> Answer:
     """The answer in the form that the request asked for."""
     text, blobs = encode_body(response, plan.form)
-    length = len(text) if blobs else -1
-    return Answer(id_, 200, b"".join((text, *blobs)), length)
+    length = size_of(text) if blobs else -1
+    return Answer(id_, 200, b"".join((*text, *blobs)), length)
 
 
 def error_of(id_: str, error: TuiliError) -> Answer:
