@@ -148,6 +148,13 @@ ResponseCacheTimeout = Annotated[
 AllowWebhook = Annotated[
     list[str] | None, typer.Option(help="A URL below which answers of jobs may be posted.")
 ]
+JobsDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder where jobs are written down, to outlive the server; else in memory.",
+        show_default=False,
+    ),
+]
 Consume = Annotated[
     list[str] | None, typer.Option(help="A queue to take requests from: redis:// or nats://.")
 ]

@@ -9,10 +9,10 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tuili.backends.kept_memory import keep_memory
-from tuili.errors import InvalidModel
+from tuili.errors import InvalidArgument, InvalidModel
 from tuili.server.dataplane import DataPlane
 from tuili.server.descriptors import allow_many_connections
 from tuili.server.following import follow
@@ -26,7 +26,16 @@ from tuili.server.queues.sources import source_of
 from tuili.server.repository.states import State
 from tuili.server.startup import KEPT_BYTES, configure_logging, loop_factory
 from tuili.server.surplus import Surplus
-from tuili.server.transports import FrontEnd, start_grpc, start_http, start_metrics
+from tuili.server.transports import (
+    FrontEnd,
+    http_application,
+    start_grpc,
+    start_http,
+    start_metrics,
+)
+
+if TYPE_CHECKING:
+    from tuili.server.http import Application
 
 _log = logging.getLogger("tuili.server")
 
@@ -37,6 +46,8 @@ class Running:
 
     dataplane: DataPlane
     front_ends: dict[str, FrontEnd]
+    # What answers HTTP, at all its doors; put there as the server begins.
+    applications: list[Application] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list[Consumer])
     # The other processes that take connections, and where their requests come in.
     others: FrontEnds | None = None
@@ -99,7 +110,11 @@ async def _leave_loading(running: Running, timeout_s: float) -> NoReturn:
     loading = [entry["name"] for entry in index if entry.get("state") == State.LOADING.value]
     _log.warning("stopped while models were loading: %s", ", ".join(loading) or "none had begun")
     running.dataplane.begin_drain()
+    for application in running.applications:
+        application.jobs.stop()
     finished = await _close_doors(running, Countdown(timeout_s))
+    for application in running.applications:
+        await application.jobs.close()
     if running.dataplane.access_log is not None:
         running.dataplane.access_log.close()
     # Threads that load cannot be cancelled, and waiting for a compiler helps nobody.
@@ -117,6 +132,8 @@ async def start(options: ServerOptions) -> Running:
 def prepare(options: ServerOptions) -> Running:
     """A server that has not begun."""
     refuse(options)
+    if options.jobs_dir is not None and options.http_port < 0:
+        raise InvalidArgument("--jobs-dir needs HTTP, which is off: jobs are submitted there")
     dataplane = dataplane_of(options)
     others: FrontEnds | None = None
     if options.frontends > 1:
@@ -133,12 +150,16 @@ async def _begin(running: Running) -> None:
         BusyPoll(options.busy_poll_us * 1e-6).watch(dataplane)
     try:
         if options.http_port >= 0:
-            front_ends["http"] = await start_http(dataplane, options)
+            application = await http_application(dataplane, options)
+            running.applications.append(application)
+            front_ends["http"] = await start_http(application, dataplane, options)
         if options.grpc_port >= 0:
             front_ends["grpc"] = await start_grpc(dataplane, options)
         if options.metrics_port >= 0:
             front_ends["metrics"] = await start_metrics(dataplane, options)
         await dataplane.start()
+        for application in running.applications:
+            application.jobs.resume()
         if others is not None:
             await _start_others(running, others)
         for url in options.consume:
@@ -158,8 +179,8 @@ async def _start_others(running: Running, others: FrontEnds) -> None:
     """The other front ends, once there is something to pass requests on to."""
     dataplane, options = running.dataplane, running.dataplane.options
     http, grpc = others.addresses
-    if options.http_port >= 0:
-        running.back_doors.append(await start_http(dataplane, options, http))
+    for application in running.applications:
+        running.back_doors.append(await start_http(application, dataplane, options, http))
     if options.grpc_port >= 0:
         running.back_doors.append(await start_grpc(dataplane, options, grpc))
     await others.start(running.ports())
@@ -172,9 +193,13 @@ async def shut_down(running: Running, timeout_s: float) -> bool:
     """
     end = Countdown(timeout_s)
     running.dataplane.begin_drain()
+    for application in running.applications:
+        application.jobs.stop()
     await asyncio.gather(*(consumer.stop(timeout_s) for consumer in running.consumers))
     finished = await _close_doors(running, end)
     finished = await running.dataplane.close(end.left()) and finished
+    for application in running.applications:
+        await application.jobs.close()
     if not finished:
         _log.warning("exit timeout expired after %g s with requests in flight", timeout_s)
     return finished

@@ -85,6 +85,8 @@ class ServerOptions:
     record: tuple[tuple[str, int], ...] = ()
     # URLs below which the answers of jobs may be posted.
     allow_webhook: tuple[str, ...] = ()
+    # Where jobs are written down, so that they outlive the server; None keeps them in memory.
+    jobs_dir: Path | None = None
     # Queues to take requests from.
     consume: tuple[str, ...] = ()
     # Where roll-outs are decided: a SQLite file (default: in the first repository), or the

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from tuili.errors import InvalidArgument, Unavailable, Unsupported
 from tuili.server.dataplane import DataPlane
+from tuili.server.jobs.changes import Left
+from tuili.server.jobs.journal import Disk, open_journal
 from tuili.server.listening import Address
 from tuili.server.options import ServerOptions
 from tuili.server.protocol.restrictions import Restrictions, read_keys
 from tuili.server.room import Room
+from tuili.server.scheduling.jobs import KEEP_S
 from tuili.server.tls import server_context
 from tuili.server.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from tuili.server.grpc import GrpcLimits
-    from tuili.server.http import HttpLimits, Refusals
+    from tuili.server.http import Application, HttpLimits, Refusals
 
 
 # RFC 7301, section 6.
@@ -71,25 +74,42 @@ def grpc_rules(options: ServerOptions, room: Room) -> GrpcLimits:
     return grpc.GrpcLimits(room=room, restrictions=restrictions)
 
 
+async def http_application(dataplane: DataPlane, options: ServerOptions) -> Application:
+    """What answers HTTP at all doors of this process, with what an earlier one left of its jobs."""
+    limits, refusals = http_rules(options, dataplane.room)
+    from tuili.server import http
+
+    journal: Disk | None = None
+    lefts: list[Left] = []
+    if options.jobs_dir is not None:
+        journal, lefts = await open_journal(options.jobs_dir, KEEP_S)
+    application = http.Application(
+        dataplane, limits, refusals, Webhooks(options.allow_webhook), journal
+    )
+    application.jobs.restore(lefts)
+    return application
+
+
 async def start_http(
-    dataplane: DataPlane, options: ServerOptions, address: Address | None = None
+    application: Application,
+    dataplane: DataPlane,
+    options: ServerOptions,
+    address: Address | None = None,
 ) -> FrontEnd:
     """HTTP, at the options' address if at no other."""
-    limits, refusals = http_rules(options, dataplane.room)
+    limits, _ = http_rules(options, dataplane.room)
     from tuili.server import http
 
     if address is not None and address.path:
         # Other front ends come this way, whose connections may rest for as long as they like.
         limits = replace(limits, keep_alive_s=float("inf"), head_timeout_s=float("inf"))
     try:
-        return await http.start(
-            dataplane,
+        return await http.listen_for(
+            application,
             address or http_address(options),
             limits,
-            refusals=refusals,
-            webhooks=Webhooks(options.allow_webhook),
             # What comes from another front end was noted there.
-            access_log=None if address is not None else dataplane.access_log,
+            None if address is not None else dataplane.access_log,
         )
     except OSError as error:
         raise cannot_listen("http", options.http_port, error) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -24,6 +24,10 @@ _MOST_CONNECTIONS: Final = 64
 # One of them holds up its own answers only.
 _MOST_OF_ONE: Final = 8
 _MOST_BYTES: Final = 256 << 20
+
+
+def _nothing() -> None:
+    """Nobody waits for the end of it."""
 
 
 class Webhooks:
@@ -58,9 +62,18 @@ class Webhooks:
             )
         return url
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Start to deliver; what fails in the end is logged."""
-        delivery = _Delivery(url, urlsplit(url).netloc.lower(), body, headers)
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        over: Callable[[], None] = _nothing,
+    ) -> None:
+        """Start to deliver; what fails in the end is logged.
+
+        `over` is called when it is taken or given up, but not when the server stops before.
+        """
+        delivery = _Delivery(url, urlsplit(url).netloc.lower(), body, headers, over)
         waiting = self._waiting
         going = waiting.add(delivery.receiver, delivery, len(body))
         if going is None:
@@ -90,12 +103,15 @@ class Webhooks:
                 async with receiver, self._free:
                     delivery.cause = await post(url, body, headers, self._timeout_s)
                 if not delivery.cause:
+                    delivery.end()
                     return
             _log.error(
                 "webhook %s was tried %d times: %s", url, len(self._delays_s), delivery.cause
             )
+            delivery.end()
         except asyncio.CancelledError:
-            delivery.given_up("the server stops")
+            if not delivery.is_over:
+                delivery.missed("the server stops")
             raise
 
 
@@ -107,6 +123,7 @@ class _Delivery:
     receiver: str
     body: bytes
     headers: Mapping[str, str]
+    over: Callable[[], None]
     cause: str = "it was not tried"  # why it is not told yet
     task: asyncio.Task[None] | None = None
     is_over: bool = False
@@ -115,10 +132,19 @@ class _Delivery:
         """It is not told."""
         if self.is_over:
             return
-        self.is_over = True
-        _log.error("webhook %s is not told, as %s: %s", self.url, why, self.cause)
+        self.missed(why)
+        self.end()
         if self.task is not None:
             self.task.cancel()
+
+    def missed(self, why: str) -> None:
+        """This server does not tell it."""
+        _log.error("webhook %s is not told, as %s: %s", self.url, why, self.cause)
+
+    def end(self) -> None:
+        """Nothing more is tried."""
+        self.is_over = True
+        self.over()
 
 
 def _well_formed(url: str) -> bool:

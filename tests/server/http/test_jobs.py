@@ -11,7 +11,7 @@ from tests.server.fake_dataplane import FakeDataPlane
 from tests.server.http.wire import Wire, request
 from tuili.server.http.application import Application
 from tuili.server.http.limits import HttpLimits
-from tuili.server.scheduling.jobs import JobLimits, JobStore
+from tuili.server.scheduling.jobs import JobLimits
 
 BODY = {"inputs": [{"name": "INPUT", "datatype": "FP32", "shape": [2], "data": [1, 2]}]}
 
@@ -140,7 +140,7 @@ class Told:
     def check(self, url):
         return url
 
-    def post(self, url, body, headers):
+    def post(self, url, body, headers, over):
         self.posted.append((url, json.loads(body), headers["Tuili-Job-State"]))
 
 
@@ -148,7 +148,7 @@ def test_an_answer_too_large_to_be_kept_is_posted_still():
     async def scenario():
         limits, dataplane, told = HttpLimits(), FakeDataPlane(), Told()
         application = Application(dataplane, limits, webhooks=told)
-        application._jobs._store = JobStore(JobLimits(max_bytes=10))
+        application.jobs._store.limits = JobLimits(max_bytes=10)
         wire = Wire(limits, dataplane, application=application)
         accepted = await submitted(wire, headers={"Tuili-Webhook": "http://hooks/x"})
         wire.dataplane.release()

@@ -85,6 +85,7 @@ class FrontEnds:
             model_control_mode="none",
             trace_config=(),
             consume=(),
+            jobs_dir=None,  # jobs are the owner's
         )
         self._begin = Begin(options_text(options), http.path, grpc.path)
         self._processes = [

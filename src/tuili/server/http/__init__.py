@@ -12,7 +12,9 @@ from tuili.server.listening import Address, Listening, listen
 from tuili.server.telemetry.access_log import AccessLog
 from tuili.server.webhooks import Webhooks
 
-__all__ = ["HttpLimits", "Listening", "Refusals", "start", "start_metrics"]
+__all__ = [
+    "Application", "HttpLimits", "Listening", "Refusals", "listen_for", "start", "start_metrics",
+]  # fmt: skip
 
 
 async def start(
@@ -27,6 +29,13 @@ async def start(
     """Listen (port 0 takes a free one) and answer from `dataplane`."""
     limits = limits or HttpLimits()
     application = Application(dataplane, limits, refusals or Refusals(), webhooks)
+    return await listen_for(application, address, limits, access_log)
+
+
+async def listen_for(
+    application: Application, address: Address, limits: HttpLimits, access_log: AccessLog | None
+) -> Listening:
+    """Listen, and have an application answer that may have other doors too."""
     listener = HttpListener(application.dispatch, limits, access_log, application.foresee)
     return await listen(listener.connect, listener.connections, address)
 

@@ -26,6 +26,7 @@ from tuili.server.http.refusals import Refusals
 from tuili.server.http.reply import Buffer, Reply, error_reply
 from tuili.server.http.responder import Responder
 from tuili.server.http.routes import Match, RouteTable, WrongMethod
+from tuili.server.jobs.journal import Journal
 from tuili.server.steps import Steps, at_once
 from tuili.server.unpackers import Unpackers
 from tuili.server.webhooks import Webhooks
@@ -45,6 +46,7 @@ class Application:
         limits: HttpLimits,
         refusals: Refusals | None = None,
         webhooks: Webhooks | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._dataplane = dataplane
         self._limits = limits
@@ -53,12 +55,13 @@ class Application:
         self._inference = Inference(dataplane, limits, self._refusals)
         self._responder = responder = Responder(self._refusals, self._inference.slices)
         self._generation = Generation(dataplane, limits, responder)
-        self._jobs = Jobs(dataplane, self._inference, responder, webhooks or Webhooks(()))
+        webhooks = webhooks or Webhooks(())
+        self.jobs = Jobs(dataplane, self._inference, responder, webhooks, journal)
         self._predictions = Predictions(dataplane, limits, responder)
         # What reads a model's metadata before it asks the model: on demand it is loaded first.
         self._on_models: dict[str, tuple[_Handler, _Reader]] = {
             "infer": (self._infer, self._inference.begin),
-            "job_submit": (self._jobs.answer, self._jobs.begin),
+            "job_submit": (self.jobs.answer, self.jobs.begin),
             "generate": (self._generation.generate, self._generation.begin),
             "generate_stream": (self._generation.generate, self._generation.begin),
             "predict": (self._predictions.predict, self._predictions.begin),
@@ -109,8 +112,8 @@ class Application:
                 self._read_long(self._inference.begin, connection, head, match, body)
         elif operation in self._on_models:
             self._once_live(connection, head, match, body)
-        elif self._jobs.handles(operation):
-            self._jobs.answer(connection, head, match, body)
+        elif self.jobs.handles(operation):
+            self.jobs.answer(connection, head, match, body)
         elif len(body) < LONG_BYTES:
             self._operate(head, match, body, None, connection)
         else:

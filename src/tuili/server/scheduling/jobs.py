@@ -5,7 +5,7 @@
 
 A finished job is kept for `keep_s` seconds. Results count towards `max_bytes`, and all that are
 finished towards `max_finished`: for a new one the oldest go first. A job with an idempotency key
-that is known is the job it was.
+that is known is the job it was. Where jobs are written down, `on_forget` hears which need not be.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from tuili.errors import Conflict, NotFound, Overloaded
+
+KEEP_S: Final = 600.0
 
 State = Literal["queued", "done", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """Bounds of a store; `max_waiting` counts jobs that are not finished."""
+    """Bounds of a store; `max_waiting...` count jobs that are not finished."""
 
     max_waiting: int = 1000
+    max_waiting_bytes: int = 1 << 30  # of their requests
     max_bytes: int = 256 << 20
     max_finished: int = 50_000  # a job without any answer takes a kilobyte
-    keep_s: float = 600.0
+    keep_s: float = KEEP_S
 
 
 @dataclass(slots=True)
@@ -36,8 +39,8 @@ class Job:
 
     id: str
     model: str
-    created: float
     key: str = ""
+    request_bytes: int = 0
     state: State = "queued"
     finished: float = 0.0
     result: Any = None
@@ -49,15 +52,22 @@ class Job:
 class JobStore:
     """The jobs of one server."""
 
-    def __init__(self, limits: JobLimits | None = None) -> None:
-        self._limits = limits or JobLimits()
+    def __init__(
+        self, limits: JobLimits | None = None, on_forget: Callable[[Job], None] | None = None
+    ) -> None:
+        self.limits = limits or JobLimits()
+        self._on_forget = on_forget
         self._jobs: dict[str, Job] = {}
         self._keys: dict[str, str] = {}
         self._finished: OrderedDict[str, Job] = OrderedDict()
         self._bytes = 0
+        self._waiting_bytes = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    def __contains__(self, job: Job) -> bool:
+        return self._jobs.get(job.id) is job
 
     @property
     def waiting(self) -> int:
@@ -78,18 +88,43 @@ class JobStore:
             )
         return job
 
-    def add(self, id_: str, model: str, now: float, key: str = "") -> Job:
+    def add(self, id_: str, model: str, now: float, key: str = "", request_bytes: int = 0) -> Job:
         """A new job; Overloaded when too many wait."""
         self._expire(now)
-        if self.waiting >= self._limits.max_waiting:
+        limits = self.limits
+        if self.waiting >= limits.max_waiting:
             raise Overloaded(
                 f"{self.waiting} jobs wait for their answers, which is the limit; fetch or cancel "
                 "some, or try again later"
             )
-        job = self._jobs[id_] = Job(id_, model, now, key)
-        if key:
-            self._keys[key] = id_
+        if self._waiting_bytes + request_bytes > limits.max_waiting_bytes:
+            raise Overloaded(
+                f"jobs of {self._waiting_bytes} bytes wait for their answers, and {request_bytes} "
+                f"more would be above the limit of {limits.max_waiting_bytes}; cancel some, or try "
+                "again later"
+            )
+        job = Job(id_, model, key, request_bytes)
+        self._take(job)
         return job
+
+    def restore(self, job: Job) -> None:
+        """A job that an earlier server had; those that ended in the order of their ends."""
+        self._take(job)
+        if job.state != "queued":
+            self._waiting_bytes -= job.request_bytes
+            self._keep(job)
+
+    def withdraw(self, job: Job) -> None:
+        """A job that was never taken."""
+        del self._jobs[job.id]
+        self._waiting_bytes -= job.request_bytes
+        self._forget_key(job)
+
+    def _take(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        self._waiting_bytes += job.request_bytes
+        if job.key:
+            self._keys[job.key] = job.id
 
     def get(self, id_: str, now: float) -> Job:
         """A job by its id; NotFound when it never was, or is not kept any more."""
@@ -97,17 +132,17 @@ class JobStore:
         job = self._jobs.get(id_)
         if job is None:
             raise NotFound(
-                f"there is no job {id_!r}: answers are kept for {self._limits.keep_s:g} s and "
-                f"{self._limits.max_bytes} bytes"
+                f"there is no job {id_!r}: answers are kept for {self.limits.keep_s:g} s and "
+                f"{self.limits.max_bytes} bytes"
             )
         return job
 
     def finish(self, job: Job, now: float, result: Any, size: int) -> None:
         """The answer came."""
-        if size > self._limits.max_bytes:
+        if size > self.limits.max_bytes:
             # The others stay: their room would not do.
             self.fail(job, now, f"the answer of {size} bytes is larger than the "
-                      f"{self._limits.max_bytes} bytes kept", None)  # fmt: skip
+                      f"{self.limits.max_bytes} bytes kept", None)  # fmt: skip
             return
         job.result = result
         self._end(job, "done", now, size)
@@ -128,27 +163,36 @@ class JobStore:
             cancel()
 
     def _end(self, job: Job, state: State, now: float, size: int = 0) -> None:
-        job.state, job.finished, job.cancel = state, now, None
-        job.size = size + len(job.key)
+        job.state, job.finished, job.cancel, job.size = state, now, None, size
+        self._waiting_bytes -= job.request_bytes
+        self._keep(job)
+
+    def _keep(self, job: Job) -> None:
+        job.size += len(job.key)
         self._finished[job.id] = job
         self._bytes += job.size
         self._make_room()
 
     def _make_room(self) -> None:
         """Drop the oldest that are finished; the newest fits."""
-        limits = self._limits
+        limits = self.limits
         while self._bytes > limits.max_bytes or len(self._finished) > limits.max_finished:
             self._forget(next(iter(self._finished.values())))
 
     def _expire(self, now: float) -> None:
         while self._finished:
             oldest = next(iter(self._finished.values()))
-            if now < oldest.finished + self._limits.keep_s:
+            if now < oldest.finished + self.limits.keep_s:
                 return
             self._forget(oldest)
 
     def _forget(self, job: Job) -> None:
         del self._jobs[job.id], self._finished[job.id]
-        if job.key:
-            self._keys.pop(job.key, None)
+        self._forget_key(job)
         self._bytes -= job.size
+        if self._on_forget is not None:
+            self._on_forget(job)
+
+    def _forget_key(self, job: Job) -> None:
+        if job.key and self._keys.get(job.key) == job.id:
+            del self._keys[job.key]
