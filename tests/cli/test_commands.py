@@ -153,6 +153,14 @@ def test_bench_refuses_an_engine_that_is_not_known(model):
     assert "unknown engine 'onxruntime'. Did you mean 'onnxruntime'?" in done.stderr
 
 
+def test_bench_of_a_tiny_model_alone_shows_its_time_and_what_is_missing(model, monkeypatch):
+    monkeypatch.setattr("tuili.cli.bench_engines.installed", lambda: ["tuili"])
+    done = run("bench", model, "--rounds", "1")
+    assert done.exit_code == 0, done.output
+    assert "no other engine is installed; pip install 'tuili[bench]'" in done.stdout
+    assert "0.00 (" not in done.stdout
+
+
 def test_inspect_shows_signature_sizes_and_kernels(artifact):
     done = run("inspect", artifact)
     assert done.exit_code == 0, done.output

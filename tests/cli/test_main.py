@@ -27,6 +27,30 @@ def test_every_command_has_help(name):
     assert f" {name} " in done.output
 
 
+@pytest.mark.parametrize("name", ["", "run", "rollout", "config explain"])
+def test_the_short_option_asks_for_help_too(name):
+    done = run(*name.split(), "-h")
+    assert done.exit_code == 0, done.output
+    assert "completion" not in done.output
+
+
+@pytest.mark.parametrize("port", [-2, 65536, 70000])
+@pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
+def test_serve_refuses_a_port_that_there_is_not(name, port, tmp_path):
+    """Which the system would take for another one: 70000 for 4464."""
+    done = run("serve", tmp_path, f"--{name}-port", port)
+    assert done.exit_code == 2
+    assert "is not in the range" in done.output
+
+
+def test_serve_says_where_a_file_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.onnx").touch()
+    done = run("serve", "net.onnx")
+    assert done.exit_code == 2
+    assert "net/1/model.onnx" in done.output
+
+
 def test_version_is_printed():
     import tuili
 

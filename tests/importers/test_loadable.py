@@ -42,6 +42,12 @@ def test_anything_else_is_refused(given: Any, error: type[Exception], message: s
         tuili.load(given)
 
 
+def test_a_file_of_an_artifact_is_not_taken_for_a_model(model: Path) -> None:
+    artifact = tuili.compile(model).path
+    with pytest.raises(InvalidArgument, match=r"model.c' is a part of the artifact '.*net.tuili'"):
+        tuili.load(artifact / "model.c")
+
+
 def test_a_cached_model_that_was_damaged_is_compiled_again(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,7 +173,7 @@ def _row(comparison: Comparison, engines: Sequence[str]) -> list[str]:
     row = [_label(comparison)]
     for engine in engines:
         timing = by_engine.get(engine)
-        row.append(f"{timing.median_ms:.2f} ({timing.min_ms:.2f})" if timing else "failed")
+        row.append(f"{_short(timing.median_ms)} ({_short(timing.min_ms)})" if timing else "failed")
     row.append(f"{comparison.ratio:.2f}" if comparison.ratio else "-")
     row.append(" / ".join(f"{by_engine[e].load_ms:.1f}" for e in engines if e in by_engine))
     own = by_engine.get(OWN)

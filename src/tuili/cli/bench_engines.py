@@ -15,7 +15,7 @@ from tuili.bench.engines import Settings, installed, known
 from tuili.bench.feeds import random_feeds
 from tuili.bench.picture import check_picture
 from tuili.bench.report import csv_rows, details, heading, plot, record, table
-from tuili.bench.rounds import Comparison, compare
+from tuili.bench.rounds import OWN, Comparison, compare
 from tuili.cli.outputs import check_outputs, write_output
 from tuili.errors import InvalidModel, NotFound
 from tuili.importers.onnx import import_model
@@ -48,6 +48,9 @@ def bench_engines(
     for path in models:
         if not path.exists():
             raise NotFound(f"no model file {str(path)!r}")
+    if not asked.engines and installed() == [OWN]:
+        told = "no other engine is installed; pip install 'tuili[bench]' brings two to compare with"
+        console.print(told, markup=False)
     comparisons: list[Comparison] = []
     for path in models:
         with console.status(Text(f"compiling and timing {path.name}")):

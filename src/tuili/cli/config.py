@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 config = typer.Typer(
     help="Write, check and explain the configurations of models.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

@@ -120,6 +120,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     # A traceback of ours is a bug report: it is shown as Python shows it, without our locals.
     pretty_exceptions_enable=False,
 )

@@ -26,6 +26,7 @@ HERE = "http://127.0.0.1:8000"
 rollout = typer.Typer(
     help="Begin, watch and steer roll-outs of model versions.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from tuili.cli.serve_options import (
+    MOST_PORT,
     AccessLog,
     AllowClientShm,
     AllowWebhook,
@@ -54,6 +56,7 @@ from tuili.cli.serve_options import (
     TraceConfig,
 )
 from tuili.cli.serve_places import places
+from tuili.errors import ModelWarning
 
 if TYPE_CHECKING:
     from tuili.server.main import Running
@@ -64,9 +67,15 @@ def serve(
     repository: Repositories,
     model_namespacing: ModelNamespacing = False,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(help="HTTP; 0 any free port, -1 none.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="gRPC; 0 any free port, -1 none.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Metrics; 0 any, -1 none.")] = 8002,
+    http_port: Annotated[
+        int, typer.Option(help="HTTP; 0 any free port, -1 none.", min=-1, max=MOST_PORT)
+    ] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(help="gRPC; 0 any free port, -1 none.", min=-1, max=MOST_PORT)
+    ] = 8001,
+    metrics_port: Annotated[
+        int, typer.Option(help="Metrics; 0 any, -1 none.", min=-1, max=MOST_PORT)
+    ] = 8002,
     model_control_mode: ControlMode = "none",
     load_model: LoadModel = None,
     memory_budget_mb: MemoryBudget = 0,
@@ -151,6 +160,7 @@ _REPEATED = (
 
 def _server_options(given: dict[str, Any]) -> ServerOptions:
     from tuili.server.options import ServerOptions
+    from tuili.server.repository.layout import lost_models
 
     # A server that passes for Triton is called so: clients of Triton ask for the name.
     given = {**given, "server_id": given["server_id"] or given["compat"]}
@@ -164,6 +174,8 @@ def _server_options(given: dict[str, Any]) -> ServerOptions:
     given["memory_budget_bytes"] = given.pop("memory_budget_mb") << 20
     spaces = given.pop("model_namespacing")
     given["repository"], given["remotes"] = places(given["repository"], given["cache"], spaces)
+    for told in lost_models(given["repository"]):
+        warnings.warn(told, ModelWarning, stacklevel=2)
     return ServerOptions(**{_FIELDS.get(name, name): value for name, value in given.items()})
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+MOST_PORT = 65535
+
 Repositories = Annotated[
     list[str],
     typer.Argument(

@@ -24,9 +24,7 @@ def places(
     pairs = [_split(each) for each in given]
     for _, place in pairs:
         if not is_url(place) and not Path(place).is_dir():
-            raise typer.BadParameter(
-                f"Directory {place!r} does not exist.", param_hint="REPOSITORY"
-            )
+            raise typer.BadParameter(_no_folder(Path(place)), param_hint="REPOSITORY")
     folders = [
         mirror_folder(cache_folder(cache), place) if is_url(place) else Path(place)
         for _, place in pairs
@@ -35,6 +33,15 @@ def places(
     if namespacing or any(name for name, _ in pairs):
         return _named(pairs, folders), urls
     return tuple(folders), urls
+
+
+def _no_folder(place: Path) -> str:
+    if not place.exists():
+        return f"Directory {str(place)!r} does not exist."
+    return (
+        f"{str(place)!r} is a file, expected a repository: a folder that holds the model as "
+        f"{place.stem}/1/model{place.suffix}"
+    )
 
 
 def _named(pairs: Sequence[tuple[str, str]], folders: Sequence[Path]) -> tuple[Path, ...]:

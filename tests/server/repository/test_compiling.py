@@ -55,6 +55,17 @@ def test_a_cache_that_cannot_be_written_is_told_with_what_helps(tmp_path, compil
     assert not log.exists()
 
 
+def test_a_cache_that_may_not_be_looked_into_is_told_with_what_helps(
+    tmp_path, compiler, source, monkeypatch
+):
+    def barred(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(tmp_path), "exists", barred)
+    with pytest.raises(ToolchainError, match="Permission denied: .* name a folder"):
+        compiling.compiled(source, tmp_path / "cache")
+
+
 def test_who_has_no_home_is_told_to_name_a_cache(monkeypatch):
     def nobody():
         raise RuntimeError("Could not determine home directory.")

@@ -49,6 +49,17 @@ def test_a_version_without_a_model_says_what_is_there(tmp_path):
         layout.model_file(tmp_path, "")
 
 
+def test_files_that_lie_one_folder_too_high_are_told(tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    assert layout.no_version(tmp_path / "m") == "no version folder"
+    assert layout.lost_models([tmp_path, tmp_path / "none"]) == []
+    (tmp_path / "m" / "net.onnx").touch()
+    (tmp_path / "net.onnx").touch()
+    assert layout.no_version(tmp_path / "m") == "no version folder; move net.onnx to m/1/"
+    (told,) = layout.lost_models([tmp_path])
+    assert told.endswith("net.onnx is not served: a repository holds a model as NAME/1/net.onnx")
+
+
 def test_a_model_in_two_repositories_is_refused(tmp_path):
     for repository in ("a", "b"):
         (tmp_path / repository / "m").mkdir(parents=True)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tuili.artifact import Artifact
+from tuili.artifact import Artifact, is_artifact
 from tuili.errors import InvalidArgument, NotFound
 from tuili.importers.onnx.external import external_files
 
@@ -34,11 +34,19 @@ def loadable(model: object) -> Path | bytes:
 def _existing(name: Any) -> Path:
     path = Path(name)
     if path.exists():
+        if path.suffix != ".onnx" and path.is_file() and _is_part(path):
+            raise InvalidArgument(
+                f"{name!r} is a part of the artifact {str(path.parent)!r}: name that"
+            )
         return path
     why = "; it is a URL: fetch the file first" if _URL.match(name) else ""
     if name.startswith("~"):
         why = "; a `~` is only a home folder to a shell: use Path(...).expanduser()"
     raise NotFound(f"no model file {name!r}{why}")
+
+
+def _is_part(path: Path) -> bool:
+    return is_artifact(path.parent) and not is_artifact(path)
 
 
 def _serialised(model: Any) -> bytes:

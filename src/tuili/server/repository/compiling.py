@@ -58,9 +58,9 @@ def compiled(source: Path, cache: Path, apart: Sequence[str] = (), precision: st
         options.append(f"--precision={precision}")
     folder = cache / content_key(source, options)
     artifact = folder / "model.tuili"
-    if artifact.exists():
-        return artifact
     try:
+        if artifact.exists():
+            return artifact
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "lock"):
             # What a server left that ended while it compiled; nobody else is at it.

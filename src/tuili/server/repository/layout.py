@@ -20,6 +20,7 @@ ARTIFACT: Final = "model.tuili"
 PACKED: Final = "model.tuiliz"
 ONNX: Final = "model.onnx"
 PYTHON: Final = "model.py"
+_MODELS: Final = frozenset(Path(name).suffix for name in (ARTIFACT, PACKED, ONNX))
 
 
 class Namespaced(tuple[Path, ...]):  # noqa: SLOT001 - of a length of its own
@@ -120,6 +121,32 @@ def version_folders(folder: Path) -> list[int]:
         for each in folder.iterdir()
         if each.is_dir() and _VERSION.fullmatch(each.name)
     )
+
+
+def no_version(folder: Path) -> str:
+    """That a model has no version folder, and what is meant to be in one."""
+    if loose := _loose(folder):
+        return f"no version folder; move {loose[0]} to {folder.name}/1/"
+    return "no version folder"
+
+
+def lost_models(repositories: Sequence[Path]) -> list[str]:
+    """Models that lie in a repository itself, where no server looks for them."""
+    return [
+        f"{repository / name} is not served: a repository holds a model as NAME/1/{name}"
+        for repository in repositories
+        for name in _loose(repository)[:1]
+        if name != PYTHON
+    ]
+
+
+def _loose(folder: Path) -> list[str]:
+    """Files of models that no version folder holds."""
+    try:
+        names = [each.name for each in folder.iterdir()]
+    except OSError:  # told where it is read for what is to be served
+        return []
+    return sorted(name for name in names if Path(name).suffix in _MODELS or name == PYTHON)
 
 
 def model_file(version: Path, filename: str) -> Path:

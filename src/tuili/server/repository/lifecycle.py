@@ -29,6 +29,7 @@ from tuili.server.repository.departures import Departures, Leaver
 from tuili.server.repository.errands import Errands
 from tuili.server.repository.homes import Homes
 from tuili.server.repository.layout import (
+    no_version,
     require_files,
     versions_of,
 )
@@ -157,7 +158,7 @@ class Repository(Generic[Running]):
                 if not versions:
                     raise InvalidModel(
                         f"at least one version must be available under the version policy of model "
-                        f"'{name}'; {folder} has {versions_of(folder) or 'no version folder'}"
+                        f"'{name}'; {folder} has {versions_of(folder) or no_version(folder)}"
                     )
             except TuiliError as error:
                 self._failed[name] = str(error)
