@@ -11,7 +11,7 @@ from tuili.ir.text import to_text
 from tuili.ops.infer import infer
 from tuili.ops.interpret import run
 from tuili.passes.pipeline import optimise
-from tuili.passes.unroll import NATIVE, unroll_loops
+from tuili.passes.unroll import NATIVE, PYTHON, unroll_loops
 
 SUMS = """
 graph main(%x: f32[2]) {
@@ -252,3 +252,37 @@ def test_a_slice_from_the_number_of_the_round_is_one_row() -> None:
     assert unrolled(graph)
     given = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
     np.testing.assert_array_equal(run(graph, given)["y"], [[6, 9]])
+
+
+# Each round puts one more row of x into a list, and does something to a state beside it.
+LISTING = """
+graph main(%x: f32[2, 3], %w: TYPE) {{
+  %n = constant i64[] [{rounds}]
+  %empty = SequenceEmpty() {{dtype=f32}}
+  %last, %y = Loop(%n, _, %w, %empty) {{body=graph b(
+      %i: i64[], %on: bool[], %s: TYPE, %list: seq<f32[*]>) {{
+    %t = {op}
+    %more = SequenceInsert(%list, %x)
+    return %on, %t, %more
+  }}}}
+  %at = constant i64[] [-1]
+  %z = SequenceAt(%y, %at)
+  return %last, %z
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rounds", "kind", "op", "short"),
+    [
+        (PYTHON.rounds, "f32[2]", "Neg(%s)", True),
+        (PYTHON.rounds + 1, "f32[2]", "Neg(%s)", False),
+        (NATIVE.rounds, "str[2]", "StringConcat(%s, %s)", True),
+        (NATIVE.rounds + 1, "str[2]", "StringConcat(%s, %s)", False),
+    ],
+)
+def test_what_runs_in_python_may_be_longer_but_for_text(
+    rounds: int, kind: str, op: str, short: bool
+) -> None:
+    graph = load(LISTING.format(rounds=rounds, op=op).replace("TYPE", kind))
+    assert unrolled(graph) is short

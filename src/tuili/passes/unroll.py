@@ -20,7 +20,7 @@ from tuili.ops.table import attr, lookup
 from tuili.passes.branches import own
 from tuili.passes.copying import Copying
 from tuili.passes.fold import bound_symbols, give_way
-from tuili.tensors import numel
+from tuili.tensors import DType, numel
 
 
 class Bound(NamedTuple):
@@ -31,7 +31,7 @@ class Bound(NamedTuple):
 
 
 NATIVE = Bound(rounds=8, more_nodes=64)  # a kernel runs the rounds; sizes may become known
-PYTHON = Bound(rounds=256, more_nodes=4096)  # every node of every round would be Python's
+PYTHON = Bound(rounds=64, more_nodes=1024)  # every node of every round would be Python's
 
 
 @dataclass(slots=True)
@@ -125,9 +125,14 @@ def _is_short(rounds: _Rounds) -> bool:
 
 
 def _has_objects(rounds: _Rounds, nodes: list[Node]) -> bool:
-    """Whether something is no tensor of numbers of known rank, which kernels work on."""
+    """Whether something is no tensor of known rank, which kernels work on; text stays Python's."""
     made = [value for node in nodes for value in node.outputs]
-    return any(value.is_object for value in (*rounds.body.inputs, *rounds.node.outputs, *made))
+    values = [*rounds.body.inputs, *rounds.node.outputs, *made]
+    return any(value.is_object for value in values) and not any(map(_is_text, values))
+
+
+def _is_text(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.dtype is DType.STR
 
 
 def _is_empty(value: Value) -> bool:
