@@ -167,10 +167,11 @@ def test_a_dead_fork_server_is_replaced(model):
     assert told(host)["policy"] == os.SCHED_OTHER
     other = started(model)
     assert told(other)["files"] < 12
-    # Nobody can tell the first one's end any more: whoever asks ends it.
-    assert host._child.process.wait(10) == -signal.SIGKILL
+    # Their guards still tell how they end.
+    assert host._child.process.poll() is None
     other.close()
     host.close()
+    assert host._child.process.poll() is not None
 
 
 def test_hosts_end_with_the_process_that_wanted_them(model):
@@ -248,11 +249,45 @@ def test_a_child_of_a_model_does_not_hide_its_end(model, child):
         with pytest.raises(InstanceDied, match="exit status 7"):
             host.run({"x": np.zeros((1, 1))})
         host.close()
-        if child == "pass":
-            assert not is_alive(int(left)), "it was in the group of the model"
+        assert not is_alive(int(left))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(left), signal.SIGKILL)
+
+
+DAEMON = """
+import os, subprocess, sys
+import numpy as np
+
+class Model:
+    def __init__(self, parameters):
+        code = "import os; print(os.getpid(), flush=True); os.dup2(2, 1); "
+        code += "os.execvp('sleep', ['sleep', '1000'])"
+        # Its parent ends before it does, its session is its own, and it knows nothing of the host.
+        shell = f"setsid setsid {sys.executable} -c \\"$1\\" &"
+        command = ["sh", "-c", shell, "sh", code]
+        self.pid = int(subprocess.run(command, env={}, stdout=-1, check=True).stdout)
+
+    def run(self, inputs):
+        return {"y": np.full((1, 6), self.pid, np.float64)}
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_what_has_left_the_group_of_a_host_ends_with_it(model, end):
+    model.write_text(DAEMON)
+    host = started(model)
+    left = int(host.run({"x": np.zeros((1, 1))})["y"][0, 0])
+    assert is_alive(left)
+    try:
+        if end == "kill":
+            os.kill(host._child.process.pid, signal.SIGKILL)
+            assert host._child.process.wait(10) == -signal.SIGKILL
+        host.close()
+        assert not is_alive(left)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(left, signal.SIGKILL)
 
 
 NONSENSE = """

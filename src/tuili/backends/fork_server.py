@@ -20,16 +20,16 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 import numpy.random  # NumPy itself imports it at its first use, which is in every child
 
 from tuili.backends import host, python, triton_calls, triton_model, triton_utils
+from tuili.backends.host_guard import adopt_orphans, guard
 from tuili.backends.host_messages import MAX_MESSAGE
 
 MAX_DESCRIPTORS: Final = 16
-_NUMBER_BYTES: Final = 8
 # Here for their children to have.
 PRELOADED: Final = (python, triton_calls, triton_model, triton_utils)
 
@@ -60,11 +60,11 @@ def main() -> None:
 
 
 class _Server:
-    """The loop: forks what is asked for, and tells how each child ended."""
+    """The loop: forks what is asked for, each with a guard that tells how it ended."""
 
     def __init__(self, server: socket.socket) -> None:
         self._server = server
-        self._statuses: dict[int, int] = {}  # of each child, where its end is told
+        self._guards: set[int] = set()  # one for each host
         self._wake, woken = socket.socketpair()
         woken.setblocking(False)
         signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
@@ -87,28 +87,20 @@ class _Server:
 
     def _end_all(self, by: float) -> None:
         """Hosts end by themselves with their server, unless somebody's code does not let them."""
-        while self._statuses and (left_s := by - time.monotonic()) > 0:
+        while self._guards and (left_s := by - time.monotonic()) > 0:
             if select.select([self._wake], [], [], left_s)[0]:
                 self._wake.recv(4096)
                 self._reap()
-        for pid in self._statuses:
-            # Each leads a group of its own, in which are the processes that its model started.
+        for pid in self._guards:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGTERM)
 
     def _reap(self) -> None:
-        while self._statuses:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if ended is None:
+        while self._guards:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if not pid:
                 return
-            # As long as it is not reaped its number is nobody else's. What its model started holds
-            # the socket of the server, perhaps, which would wait for an answer for ever.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(ended.si_pid, signal.SIGKILL)
-            pid, status = os.waitpid(ended.si_pid, 0)
-            told = self._statuses.pop(pid)
-            _tell(told, os.waitstatus_to_exitcode(status))
-            os.close(told)
+            self._guards.discard(pid)
 
     def _fork_one(self) -> bool:
         """Take one order; false when there will be no more."""
@@ -121,20 +113,29 @@ class _Server:
         order = _decode(raw)
         pid = os.fork()
         if pid == 0:
-            self._become_host(order, descriptors)
-        stdout, stderr, status, *own = descriptors
-        for descriptor in (stdout, stderr, *own):
+            self._become_guard(order, descriptors)
+        for descriptor in descriptors:
             os.close(descriptor)
-        self._statuses[pid] = status
-        _tell(status, pid)
+        self._guards.add(pid)
         return True
+
+    def _become_guard(self, order: Fork, descriptors: list[int]) -> NoReturn:
+        """In the child: fork the host, and wait for its end."""
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            adopt_orphans()
+            host_number = os.fork()
+            if host_number == 0:
+                self._become_host(order, descriptors)
+            guard(host_number, descriptors[2])
+        finally:
+            os._exit(1)
 
     def _become_host(self, order: Fork, descriptors: list[int]) -> None:
         """In the child: leave nothing of this process but its modules, and run the host."""
         code = 1
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _place(descriptors, order.numbers)
             # A terminal's Ctrl-C is for the server, which then ends its hosts.
             os.setsid()
@@ -180,12 +181,6 @@ def _place(descriptors: list[int], numbers: list[int]) -> None:
 
 def _moved(descriptor: int, least: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD, least)
-
-
-def _tell(status: int, number: int) -> None:
-    """Send a number to whoever asked for the child."""
-    with contextlib.suppress(OSError):
-        os.write(status, number.to_bytes(_NUMBER_BYTES, "little", signed=True))
 
 
 if __name__ == "__main__":
