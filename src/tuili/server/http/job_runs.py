@@ -127,10 +127,8 @@ class JobRuns:
         run.job.cancel = None
         run.over()
         size = sum(map(len, reply.parts))
-        if size > self._store.limits.max_bytes and run.url:
-            # It is not kept: until it is posted, the request is.
-            self._keep(run.job, reply, cause)
-            self._post(run.url, run.job.id, reply, self._end_of_large(run.job.id, cause))
+        if size > self._store.limits.max_bytes:
+            self._finish_large(run, reply, cause)
             return
         change = _finished(run.job.id, reply, cause, owed=bool(run.url))
         self._journal.note(change, partial(self._noted, run, reply, cause))
@@ -150,9 +148,15 @@ class JobRuns:
         else:
             self._store.fail(job, now, cause, reply)
 
-    def _end_of_large(self, id_: str, cause: str) -> Finished:
-        lost = cause or "the answer was posted, and is too large to be kept"
-        return Finished(id_, "failed", time.time(), lost, None, owed=False)
+    def _finish_large(self, run: Run, reply: Reply, cause: str) -> None:
+        """An answer that is not kept; until it is posted, the request is."""
+        job = run.job
+        self._keep(job, reply, cause)
+        end = Finished(job.id, "failed", time.time(), job.error, None, owed=False)
+        if run.url:
+            self._post(run.url, job.id, reply, end)
+        else:
+            self._journal.note(end)
 
     def post_left(self, left: Left) -> None:
         """Post an answer that an earlier server owed."""
