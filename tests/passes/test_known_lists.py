@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.passes.support import feeds, load, run_on_random
+from tuili.importers.onnx import import_model
 from tuili.ir import verify
 from tuili.ir.text import to_text
 from tuili.ops.infer import infer
@@ -79,6 +81,10 @@ CASES = {
         %at = constant i64[] [-1]
         %s = SplitToSequence(%x) {axis=0, keepdims=0}
         %y = SequenceAt(%s, %at)""",
+    "rows, without their axis, as PyTorch writes `unbind`": """
+        %one = constant i64[] [1]
+        %s = SplitToSequence(%x, %one) {axis=1, keepdims=0}
+        %y = ConcatFromSequence(%s) {axis=1, new_axis=1}""",
     "an outer list in a branch": """
         %at = constant i64[] [1]
         %s = SequenceConstruct(%x, %w)
@@ -105,6 +111,26 @@ def test_the_meaning_stays(lines: str, flag: int) -> None:
     optimise(graph, block=8, on_pass=lambda name, each: verify(each, after=name))
     assert not [node for node in graph.walk() if "Sequence" in node.op]
     np.testing.assert_array_equal(run(graph, given)["y"], expected)
+
+
+@pytest.mark.parametrize("split", ["", "int64 s = {1}", "int64[3] s = {1, 1, 1}"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_an_axis_of_pieces_goes_as_in_onnxruntime(split: str, keepdims: int) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[2,3] x) => (float[] y)'
+        f"<{split}{',' * bool(split)} int64 at = {{2}}> {{"
+        f"q = SplitToSequence<axis = 1, keepdims = {keepdims}>(x{', s' * bool(split)})"
+        "y = SequenceAt(q, at) }"
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    graph = import_model(model)
+    infer(graph)
+    np.testing.assert_array_equal(run(graph, {"x": x})["y"], expected)
+    assert know_lists(graph, infer(graph))
+    np.testing.assert_array_equal(run(graph, {"x": x})["y"], expected)
 
 
 def test_what_is_not_known_stays() -> None:

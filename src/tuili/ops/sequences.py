@@ -65,7 +65,8 @@ def _split_to_sequence_shape(site: Site) -> list[Result]:
         return [SequenceType(TensorType(site.dtype(0), None))]
     shape: list[Dim] = list(site.shape(0))
     axis = site.axis(site.attr("axis"), len(shape))
-    if not site.has(1):
+    single = site.has(1) and site.tensor(1).shape == () and site.dims(1) == (1,)
+    if not site.has(1) or (single and not site.attr("keepdims")):
         shape[axis] = 1
         if not site.attr("keepdims"):
             del shape[axis]
@@ -77,7 +78,9 @@ def _split_to_sequence(
     data: Array, split: Array | None = None, *, axis: int, keepdims: int
 ) -> list[Array]:
     size = data.shape[axis]
-    if split is None:
+    # PyTorch writes `unbind` as pieces of 1 without their axis; onnxruntime takes it so too.
+    single = split is not None and split.ndim == 0 and int(split) == 1
+    if split is None or (single and not keepdims):
         pieces = np.split(data, size, axis)
         return pieces if keepdims else [np.squeeze(piece, axis) for piece in pieces]
     if split.ndim == 0:

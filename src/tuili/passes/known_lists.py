@@ -108,7 +108,9 @@ class _Lists:
             "Split", inputs, {"axis": axis}, outputs=names, name=node.name, before=node
         )
         pieces = list(made.outputs)
-        if node.input(1) is None and not attr(node, "keepdims"):
+        split = node.input(1)
+        single = split is None or (self._number(split) == 1 and split.shape == ())
+        if single and not attr(node, "keepdims"):
             axes = graph.add_constant(np.array([axis]), "axes")
             pieces = [graph.add("Squeeze", [each, axes], before=node).output for each in pieces]
         seq = graph.add("SequenceConstruct", pieces, types=[node.output.type], before=node)
