@@ -197,7 +197,7 @@ def test_a_growing_loop_state_gets_a_symbol() -> None:
     node = graph.add("Loop", [trips, None, x], {"body": body}, outputs=["last", "sums"])
     graph.set_outputs(node.outputs)
     infer(graph)
-    assert [str(value.type) for value in node.outputs] == ["f32[u0, S]", "f32[u1]"]
+    assert [str(value.type) for value in node.outputs] == ["f32[u0, S]", "f32[3]"]
     found = run(graph, {"x": np.ones((1, 2), np.float32)})
     assert found["last"].shape == (4, 2)
     assert found["sums"].tolist() == [4, 6, 8]

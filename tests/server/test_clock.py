@@ -16,6 +16,10 @@ MEANT = {
     "server/tracing/spans.py": "spans have the time of day",
     "server/repository/lifecycle.py": "how long ago the file system says a version was changed",
     "server/control/conductor.py": "entries of the journal, and start_at of a plan",
+    "server/http/jobs.py": "what is written down of jobs is read after a restart",
+    "server/http/job_runs.py": "as jobs.py",
+    "server/http/job_replay.py": "how old what is found after a restart is",
+    "server/jobs/journal.py": "as job_replay.py",
 }
 
 

@@ -256,7 +256,7 @@ class Machine(RuleBasedStateMachine):
     def end(self):
         """After one more crash all that was promised comes true."""
         self.crash()
-        while self.dataplane.held or not self.journal._work.empty() or self.journal._gathered:
+        while self.is_busy():
             self.commit()
             if self.dataplane.held:
                 self.answer(0)
@@ -269,6 +269,10 @@ class Machine(RuleBasedStateMachine):
             posted = self.posted.get(id_, [])
             assert all(each["outputs"][0]["data"] == [job.value] for each in posted)
             assert posted or job.may_be_cancelled or not job.url
+
+    def is_busy(self):
+        journal, replay = self.journal, self.application.jobs._replay
+        return self.dataplane.held or replay._tasks or journal._gathered or journal._work.qsize()
 
     def crash_quietly(self):
         self.database._connection.close()
