@@ -25,6 +25,7 @@ from tuili.server.http.limits import HttpLimits
 from tuili.server.jobs.database import Database
 from tuili.server.jobs.journal import Disk
 from tuili.server.scheduling.jobs import KEEP_S
+from tuili.server.scheduling.replay import ReplayLimits
 
 # What happens right after: nothing, or a commit on a disk with and without room.
 THEN = st.sampled_from(["", "commit", "full"])
@@ -68,8 +69,9 @@ class Job:
     def __init__(self, value, url):
         self.value = value
         self.url = url
-        self.cancelled = self.may_be_cancelled = self.seen = False
+        self.cancelled = self.may_be_cancelled = self.seen = self.given_up = False
         self.answered_at = None
+        self.crashes = 0
 
 
 class Machine(RuleBasedStateMachine):
@@ -219,6 +221,8 @@ class Machine(RuleBasedStateMachine):
     def crash(self):
         self.database._connection.close()
         os.close(self.database._claim)
+        for job in self.jobs.values():
+            job.crashes += 1
         self.do(self.start)
 
     @rule()
@@ -242,6 +246,11 @@ class Machine(RuleBasedStateMachine):
             elif found.status == 202:
                 assert not job.cancelled
                 assert self.shaky or not job.seen
+            elif found.status == 500:
+                assert "does not try again" in found.error
+                assert job.crashes >= ReplayLimits().hopeless
+                job.given_up = True
+                job.answered_at = job.answered_at or self.clock.now
             else:
                 assert found.status == 404
                 at = job.answered_at
@@ -267,8 +276,13 @@ class Machine(RuleBasedStateMachine):
         for id_, job in self.jobs.items():
             assert job.may_be_cancelled or self.result(id_).status != 202
             posted = self.posted.get(id_, [])
-            assert all(each["outputs"][0]["data"] == [job.value] for each in posted)
+            assert all(self.is_for(job, each) for each in posted)
             assert posted or job.may_be_cancelled or not job.url
+
+    def is_for(self, job, posted):
+        if "error" in posted:
+            return job.given_up and "does not try again" in posted["error"]
+        return posted["outputs"][0]["data"] == [job.value]
 
     def is_busy(self):
         journal, replay = self.journal, self.application.jobs._replay
