@@ -20,7 +20,9 @@ from tuili.codegen.targets import Target, find_target
 
 pytestmark = pytest.mark.xdist_group("bf16")
 
-TARGETS = [WITH_DOTS, *([BEST] if BEST.bf16 else [])]
+# Where there are tile registers they are the better choice, and so are left out.
+DOTS = find_target("x86-64-avx512-bf16")
+TARGETS = [WITH_DOTS, *([DOTS] if BEST.bf16 else [])]
 STEPS = {"strides": [2, 2]}
 CASES = {
     "many blocks": Product((1, 32, 60, 61), (48, 32, 3, 3), PADS, bias=True, then="Relu"),
@@ -85,4 +87,4 @@ def test_choice(channels: int, size: int, way: Way) -> None:
         "Conv", this_target(), (1, channels, size, size), {"pads": [1] * 4},
         weights=weights_of(channels, channels, 3, 3),
     )  # fmt: skip
-    assert rank_ways(conv_shape(node, (3, 3)), find_target("x86-64-avx512-bf16"))[0] == way
+    assert rank_ways(conv_shape(node, (3, 3)), DOTS)[0] == way
