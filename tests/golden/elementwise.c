@@ -41,7 +41,8 @@ static void tl_body(void *arg, int32_t tid, int32_t n)
     const int64_t d_N = run->dims[0];
     uint8_t *const scratch = run->arena + run->offsets[0] + tid * run->offsets[1];
     uint32_t turn = 0;      /* shared steps so far */
-    (void)scratch, (void)n, (void)turn;
+    uint32_t before = 0;    /* how results are rounded outside sums of products */
+    (void)scratch, (void)n, (void)turn, (void)before;
     const int64_t e0 = tl_floordiv(d_N + 511, 512);
     const int64_t e1 = 168 * d_N;
     const int64_t e2 = 64 * d_N + 32;

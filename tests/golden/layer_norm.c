@@ -74,7 +74,8 @@ static void tl_body(void *arg, int32_t tid, int32_t n)
     const int64_t d_N = run->dims[0];
     uint8_t *const scratch = run->arena + run->offsets[0] + tid * run->offsets[1];
     uint32_t turn = 0;      /* shared steps so far */
-    (void)scratch, (void)n, (void)turn;
+    uint32_t before = 0;    /* how results are rounded outside sums of products */
+    (void)scratch, (void)n, (void)turn, (void)before;
     const int64_t e0 = 192 * d_N;
     /* LayerNormalization node 'y' */
     {

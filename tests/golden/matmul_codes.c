@@ -209,9 +209,12 @@ static void tl_body(void *arg, int32_t tid, int32_t n)
     tl_run *run = shared->run;
     uint8_t *const scratch = run->arena + run->offsets[0] + tid * run->offsets[1];
     uint32_t turn = 0;      /* shared steps so far */
-    (void)scratch, (void)n, (void)turn;
+    uint32_t before = 0;    /* how results are rounded outside sums of products */
+    (void)scratch, (void)n, (void)turn, (void)before;
+    before = tl_results_flushed();
     /* com.microsoft::MatMulNBits node 'y' */
     if (tid == 0) k_matmul_codes_4_4x2(0, 1, scratch, (const float *)((const uint8_t *)run->inputs[0]), (float *)((uint8_t *)run->outputs[0]), (const uint8_t *)(run->weights + 0), (const float *)(run->weights + 128));
+    tl_results_as(before);
 }
 
 TL_EXPORT int64_t tuili_num_offsets(void)

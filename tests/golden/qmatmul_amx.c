@@ -183,7 +183,8 @@ static void tl_body(void *arg, int32_t tid, int32_t n)
     tl_run *run = shared->run;
     uint8_t *const scratch = run->arena + run->offsets[0] + tid * run->offsets[1];
     uint32_t turn = 0;      /* shared steps so far */
-    (void)scratch, (void)n, (void)turn;
+    uint32_t before = 0;    /* how results are rounded outside sums of products */
+    (void)scratch, (void)n, (void)turn, (void)before;
     /* QMatMul node 'y' */
     if (tid == 0) k_rows_32(0, 40, scratch, (const uint8_t *)((const uint8_t *)run->inputs[0]), (uint8_t *)(run->arena + 0));
     /* QMatMul node 'y' */

@@ -14,6 +14,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -36,6 +37,13 @@ from tuili.lower.program import (
 )
 from tuili.ops.contents import Contents
 from tuili.tensors import Array, Dim, DType, Expr, Shape, ceil_div, numel
+
+# To what these add up, subnormal numbers add nothing. Of others a logarithm or a quotient may be
+# asked, and they keep them.
+SUMS_OF_PRODUCTS: Final = frozenset((
+    "Conv", "ConvTranspose", "EachChannelOfFrames", "MatMul", "com.microsoft::MatMulNBits",
+    "FusedAttention", "RNN", "GRU", "LSTM", "CodedLSTM",
+))  # fmt: skip
 
 
 def physical_shape(type_: TensorType) -> Shape:
@@ -255,5 +263,6 @@ class KernelBuilder:
         kernel = Kernel(self.name, tuple(self._params), body, "\n\n".join(self._support))
         grid, flops, bytes = (self.ctx.only_if * each for each in (grid, flops, bytes))  # noqa: A001
         args, scratch = tuple(self._args), self._scratch
-        call = Call(self.node.label, kernel, args, grid, flops, bytes, scratch, spread)
+        flushes = self.node.op in SUMS_OF_PRODUCTS and not self.ctx.exact
+        call = Call(self.node.label, kernel, args, grid, flops, bytes, scratch, spread, flushes)
         self.ctx.program.steps.append(call)

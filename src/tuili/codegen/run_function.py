@@ -124,7 +124,8 @@ def _body(program: Program, layout: RunLayout, names: dict[Kernel, str], *, time
         *_symbol_lines(program, used=text),
         f"    uint8_t *const scratch = run->arena + {start} + tid * {stride};",
         "    uint32_t turn = 0;      /* shared steps so far */",
-        "    (void)scratch, (void)n, (void)turn;",
+        "    uint32_t before = 0;    /* how results are rounded outside sums of products */",
+        "    (void)scratch, (void)n, (void)turn, (void)before;",
         *(["    if (tid == 0) tl_tick(-1);"] if timed else []),
     ]
     return "\n".join([*head, text, "}", ""])

@@ -6,7 +6,8 @@ Rules
 2. Threads meet before a step unless both it and the step before it belong to thread 0.
 3. What thread 0 finds out (dims, new memory) is looked at after the next meeting only.
 4. Rounds of a loop are between meetings: thread 0 decides about the next one, then threads meet.
-5. A failure stops the run at the check whose number it names: a slow thread that is still at an
+5. Steps one after the other whose subnormal results are zeros are made so together.
+6. A failure stops the run at the check whose number it names: a slow thread that is still at an
    earlier check goes on to the same place as the others.
 """
 
@@ -45,6 +46,7 @@ PIECE_BYTES = 1_000_000
 MOST_PIECES = 8
 GUESSED_PIECES = 4
 _MEET = "tl_barrier_wait(&shared->barrier, n);"
+_FLUSHED, _SUBNORMAL = "before = tl_results_flushed();", "tl_results_as(before);"
 
 
 def shares(call: Call, c_of: Callable[[Dim], str]) -> str:
@@ -89,20 +91,28 @@ class StepPrinter:
         """The C of steps that begin after a meeting; `made` grows by what they make."""
         lines: list[str] = []
         apart = False  # whether threads may be at different places
+        flushed = False  # whether subnormal results are zeros
         for index, step in enumerate(steps):
             new = self._make(step, made)
+            flushes = isinstance(step, Call) and step.flushes
+            if flushed and (new or not flushes):
+                lines.append(_SUBNORMAL)
+                flushed = False
             if new:
                 lines += [*([_MEET] if index else []), *new, *self._check()]
                 apart = False
             alone = not new and index > 0
             if alone and (apart or not self._is_alone(step)):
                 lines.append(_MEET)
+            if flushes and not flushed:
+                lines.append(_FLUSHED)
+                flushed = True
             lines += self._step(step, made)
             apart = not self._is_alone(step)
             if found := found_by(step):
                 lines += [_MEET, *map(self._symbol, found)]
                 apart = False
-        return lines
+        return [*lines, _SUBNORMAL] if flushed else lines
 
     def _make(self, step: Step, made: set[Buffer]) -> list[str]:
         """Thread 0 makes the late buffers that a step is the first to touch."""

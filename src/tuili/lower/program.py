@@ -95,6 +95,7 @@ class Call:
     bytes: Dim
     scratch: Dim = 0  # bytes per thread
     spread: bool = False  # over all threads, whatever it costs
+    flushes: bool = False  # results below the normal numbers are zeros
 
     @property
     def reads(self) -> list[Buffer]:
