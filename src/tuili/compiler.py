@@ -133,7 +133,8 @@ def compile(  # noqa: A001, PLR0913 - the public verb; one parameter per option
     `output` is a folder, or one file when it ends in `.tuiliz`; by default a folder beside the
     model. `shapes` fixes or renames dims of inputs: `{"x": [1, 3, "H", "W"]}`; `{"x": ["*"]}` lets
     its open dims differ from those that the file calls alike. `exact` forbids transformations that
-    change the order of arithmetic. `plain_maps` lets outputs that are a dictionary per row
+    change the order of arithmetic, and keeps subnormal sums of products, which are zeros otherwise
+    on x86. `plain_maps` lets outputs that are a dictionary per row
     (`ZipMap`, which classifiers of scikit-learn end in) be tensors of [rows, classes], as a server
     needs them. `tuning` is a record of `tune`, in the place of the user's own. With the `precision`
     "bf16" products and convolutions round what they multiply to bfloat16 where the target has an
