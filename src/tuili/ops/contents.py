@@ -73,6 +73,11 @@ class Contents:
         elements = self.get(value)
         return None if elements is None else tuple(elements.ravel().tolist())
 
+    def number(self, value: Value | None) -> int | None:
+        """The only element, where there is one and it is no symbol."""
+        known = self.dims(value)
+        return known[0] if known and len(known) == 1 and isinstance(known[0], int) else None
+
     @property
     def sources(self) -> dict[str, str]:
         """Where each data-dependent symbol comes from: `name#axis` or `name[element]`."""

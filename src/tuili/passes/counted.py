@@ -67,7 +67,7 @@ class _Counted:
             rounds = m("Div", m("Max", rounds, np.int64(0)), np.int64(step))
         rounds = m("Max", rounds, np.int64(1))  # the comparison comes after the first round
         most, first = self.loop.input(0), self.loop.input(1)
-        if first is not None and self._constant(first) != 1:
+        if first is not None and self.contents.number(first) != 1:
             rounds = m("Mul", rounds, _wide(m, first))
         if most is not None:
             rounds = m("Min", rounds, _wide(m, most))
@@ -81,7 +81,7 @@ class _Counted:
         """Whether the counter surely gets past its limit before it overflows."""
         if not 1 <= step <= _MOST_STEP:
             return False
-        known = self._constant(limit)
+        known = self.contents.number(limit)
         if start.dtype is DType.I64 or step + beyond == 1:
             return True
         return known is not None and known + beyond + step - 1 <= _MOST_I32
@@ -111,7 +111,7 @@ class _Counted:
         if _COMPARISONS[node.op].is_mirrored:
             counter, limit = limit, counter
         inside = {*body.inputs, *(value for each in body.nodes for value in each.outputs)}
-        known = self._constant(limit)
+        known = self.contents.number(limit)
         if known is not None and abs(known) > _MOST_SPAN:
             return None
         if known is not None:
@@ -131,13 +131,13 @@ class _Counted:
         others = [value for value in node.inputs if value is not None and value is not state]
         if len(others) != 1 or not _is_number(state) or state.type != node.output.type:
             return None
-        return self._constant(others[0])
+        return self.contents.number(others[0])
 
     def numbers(self) -> list[bool]:
         """Let counters be read off the number of the round, which is known to begin with 0."""
         first = self.loop.input(1)
-        always = self._constant(self.body.outputs[0]) == 1
-        if not always or (first is not None and self._constant(first) != 1):
+        always = self.contents.number(self.body.outputs[0]) == 1
+        if not always or (first is not None and self.contents.number(first) != 1):
             return []
         return [self._read_off(slot) for slot in range(2, len(self.loop.inputs))]
 
@@ -155,7 +155,7 @@ class _Counted:
             number = m("Cast", number, to=state.dtype)
         if state.shape:
             number = m("Reshape", number, np.array([1]))
-        if self._constant(start) != 0:
+        if self.contents.number(start) != 0:
             number = m("Add", number, start)
         self.body.replace_uses(state, number)
         return True
@@ -179,7 +179,7 @@ class _Counted:
         axis = self._axis(node)
         if x is None or starts is None or ends is None or axis is None:
             return None
-        if (steps is not None and self._constant(steps) != 1) or not _has_shape(starts, (1,)):
+        if (steps is not None and self.contents.number(steps) != 1) or not _has_shape(starts, (1,)):
             return None
         first, behind = self._behind(starts), self._behind(ends)
         if first is None or behind is None or behind != first + 1 or first < 0:
@@ -188,7 +188,7 @@ class _Counted:
 
     def _axis(self, node: Node) -> int | None:
         x, axes = node.required(0), node.input(3)
-        axis = 0 if axes is None else self._constant(axes)
+        axis = 0 if axes is None else self.contents.number(axes)
         known = isinstance(x.type, TensorType) and x.type.shape is not None
         return axis % len(x.shape) if known and axis is not None and x.shape else None
 
@@ -204,14 +204,10 @@ class _Counted:
         if node.op != "Add":
             return None
         left, right = node.required(0), node.required(1)
-        if self._constant(left) is not None:
+        if self.contents.number(left) is not None:
             left, right = right, left
-        more, found = self._constant(right), self._behind(left)
+        more, found = self.contents.number(right), self._behind(left)
         return None if more is None or found is None else found + more
-
-    def _constant(self, value: Value) -> int | None:
-        known = self.contents.dims(value)
-        return known[0] if known and len(known) == 1 and isinstance(known[0], int) else None
 
     def _before(self, node: Node) -> Making:
         assert node.graph is not None, "a node that was found by walking has a graph"

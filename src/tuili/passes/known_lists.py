@@ -72,27 +72,23 @@ class _Lists:
         return change(node, items)
 
     def _inserted(self, node: Node, items: list[Value]) -> list[Value] | None:
-        at = len(items) if node.input(2) is None else self._number(node.input(2))
+        at = len(items) if node.input(2) is None else self._contents.number(node.input(2))
         if at is None or not -len(items) <= at <= len(items):
             return None
         at += len(items) * (at < 0)
         return [*items[:at], node.required(1), *items[at:]]
 
     def _left(self, node: Node, items: list[Value]) -> list[Value] | None:
-        at = -1 if node.input(1) is None else self._number(node.input(1))
+        at = -1 if node.input(1) is None else self._contents.number(node.input(1))
         if at is None or not -len(items) <= at < len(items):
             return None
         at += len(items) * (at < 0)
         return [*items[:at], *items[at + 1 :]]
 
-    def _number(self, value: Value | None) -> int | None:
-        known = self._contents.dims(value)
-        return known[0] if known and len(known) == 1 and isinstance(known[0], int) else None
-
     # -- what reads it -------------------------------------------------------------------------
 
     def _at(self, graph: Graph, node: Node, items: list[Value]) -> Value | None:
-        at = self._number(node.required(1))
+        at = self._contents.number(node.required(1))
         return items[at] if at is not None and -len(items) <= at < len(items) else None
 
     def _split(self, graph: Graph, node: Node) -> bool:
@@ -109,7 +105,7 @@ class _Lists:
         )
         pieces = list(made.outputs)
         split = node.input(1)
-        single = split is None or (self._number(split) == 1 and split.shape == ())
+        single = split is None or (self._contents.number(split) == 1 and split.shape == ())
         if single and not attr(node, "keepdims"):
             axes = graph.add_constant(np.array([axis]), "axes")
             pieces = [graph.add("Squeeze", [each, axes], before=node).output for each in pieces]

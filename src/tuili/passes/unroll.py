@@ -70,9 +70,9 @@ def _unroll_all(graph: Graph, contents: Contents, bound: set[str]) -> bool:
 
 def _read_loop(node: Node, contents: Contents) -> _Rounds | None:
     body, states = node.graphs()[0], len(node.inputs) - 2
-    count = _number(contents, node.input(0))
+    count = contents.number(node.input(0))
     first = node.input(1)
-    begins = first is None or _number(contents, first) == 1
+    begins = first is None or contents.number(first) == 1
     if count is None or not begins or not goes_on(body, contents):
         return None
     initial = [node.required(slot) for slot in range(2, len(node.inputs))]
@@ -106,11 +106,6 @@ _READ = {"Loop": _read_loop, "Scan": _read_scan}
 
 def _item(numbers: Iterable[int] | None, index: int) -> int:
     return list(numbers)[index] if numbers else 0
-
-
-def _number(contents: Contents, value: Value | None) -> int | None:
-    known = contents.dims(value)
-    return known[0] if known and len(known) == 1 and isinstance(known[0], int) else None
 
 
 def _is_short(rounds: _Rounds) -> bool:
