@@ -20,6 +20,7 @@ from tuili.server.grpc.assembly import is_one_message
 from tuili.server.grpc.backlog import Backlog
 from tuili.server.grpc.conduct import Conduct
 from tuili.server.grpc.credit import Credit
+from tuili.server.grpc.express import Said
 from tuili.server.grpc.frames import FRAME_BYTES, ConnectionFault, expect, frame_head
 from tuili.server.grpc.header_block import HeaderBlock, split
 from tuili.server.grpc.heads import HeadDecoder, RequestHead, refusal
@@ -66,6 +67,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._block = HeaderBlock()  # whose CONTINUATION is coming
         # What the last call looked like, if it was a small one; until other headers come.
         self._repeat: Repeat | None = None
+        self.said: Said | None = None  # by the last call that may be repeated
         self._conduct = Conduct(limits)
         self.outgoing = Outgoing(self._ended, self._conduct.sent)
         self.backlog = Backlog(self.outgoing, limits.max_waiting_bytes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
@@ -48,6 +48,10 @@ class Known(Protocol):
 
     def answer_known(self, message: bytes) -> None:
         """Send the message, gRPC's prefix before it, and end the call."""
+        ...
+
+    def note(self, said: Said | None) -> None:
+        """What the call said, which the next one on its connection may say again."""
         ...
 
 
@@ -98,6 +102,19 @@ class GrpcExpress(Express):
         return starts
 
 
+class Said(NamedTuple):
+    """The words of a message, all before its tensors, and what they mean."""
+
+    words: bytes
+    known: GrpcExpress
+
+    def again(self, message: Buffer) -> bytes | None:
+        """The tensors of a message that says the same; None if it does not."""
+        if not isinstance(message, bytes) or not message.startswith(self.words):
+            return None
+        return message[len(self.words) :] if self.known.fits(message, len(self.words)) else None
+
+
 class TypedExpress(GrpcExpress):
     """The same for requests whose tensors come as typed contents."""
 
@@ -116,9 +133,23 @@ class ExpressDesk:
         self._typed: dict[bytes, TypedExpress] = {}
 
     def take(
-        self, message: Buffer, deadline: float | None, done: Done, origin: object
+        self,
+        message: Buffer,
+        deadline: float | None,
+        done: Done,
+        origin: Any,
+        said: Said | None = None,
     ) -> Ticket | None:
-        """Queue a request if its words are known, else None; TuiliError when it is refused."""
+        """Queue a request if its words are known, else None; TuiliError when it is refused.
+
+        `said` is what the call before it on its connection did.
+        """
+        if said is not None and (raw := said.again(message)) is not None:
+            ticket = self._queue(said.known, "", raw, deadline, done, origin)
+            if ticket is None:
+                self._known.pop(said.words, None)
+                origin.note(None)
+            return ticket
         at, end, ident = _id_of(message)
         for lead in self._leads:
             head = bytes(message[:lead])
@@ -132,6 +163,8 @@ class ExpressDesk:
                 ticket = self._queue(known, ident, view[start:], deadline, done, origin)
                 if ticket is None:
                     del self._known[head]
+                elif not ident and known.size_bytes <= MOST_BYTES:
+                    origin.note(Said(head, known))
                 return ticket
         return self._take_typed(message, deadline, done, origin) if self._typed else None
 

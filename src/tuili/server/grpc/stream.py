@@ -13,6 +13,7 @@ import msgspec
 from tuili.errors import Cancelled, DeadlineExceeded, InternalError, TuiliError, Unsupported
 from tuili.server.grpc.assembly import Assembler, is_one_message
 from tuili.server.grpc.encoding import Written
+from tuili.server.grpc.express import Said
 from tuili.server.grpc.inference import Stream
 from tuili.server.grpc.limits import GrpcLimits
 from tuili.server.grpc.methods import INFER_PATH, METHODS, STREAM_PATH, Method
@@ -216,18 +217,25 @@ class GrpcStream(GrpcOrigin, eq=False):
 
     def infer(self, message: Buffer) -> None:
         """Submit a whole request, or later where the client has enough answers to read."""
-        backlog = self._connection.backlog
+        connection = self._connection
+        backlog = connection.backlog
         if backlog.full:
             self._message = message
             backlog.park(self)
             return
         try:
-            ticket = self._connection.inference.infer(message, self.deadline, self._answer, self)
+            ticket = connection.inference.infer(
+                message, self.deadline, self._answer, self, connection.said
+            )
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             self._own_bug()
         else:
             if not self.over and self._ticket is None:
                 self._ticket = ticket
+
+    def note(self, said: Said | None) -> None:
+        """What the next call may say again."""
+        self._connection.said = said
 
     def unpark(self) -> None:
         """The client has read its answers: submit what waited for that."""

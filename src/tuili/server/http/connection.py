@@ -23,6 +23,7 @@ from tuili.errors import Overloaded
 from tuili.server.http.chunked import ChunkedBody
 from tuili.server.http.head import CHUNKED, BadHead, Head, parse_head, require_start
 from tuili.server.http.origin import HttpOrigin
+from tuili.server.http.repeats import Repeat
 from tuili.server.http.reply import (
     EVENTS,
     Buffer,
@@ -66,7 +67,7 @@ class HttpConnection(HttpOrigin):
         "_body", "_busy", "_charged", "_chunked", "_closing", "_consuming",
         "_deadline", "_discarding", "_endless", "_filled", "_half_closed", "_listener",
         "_paused", "_probed", "_room", "_streamed", "_tail", "_turn", "_unsent",
-        "_write_blocked", "since_ns", "work",
+        "_write_blocked", "repeat", "since_ns", "work",
     )  # fmt: skip
 
     def __init__(self, listener: HttpListener) -> None:
@@ -93,6 +94,7 @@ class HttpConnection(HttpOrigin):
         self.since_ns = 0  # when a body began that did not come at once
         self._unsent = 0  # what a slow client had not taken when it was looked at last
         self.work: Cancels | None = None  # set by handlers; told when the client goes away
+        self.repeat: Repeat | None = None  # set by handlers
 
     # The loop's side -------------------------------------------------------------------------
 
@@ -110,7 +112,7 @@ class HttpConnection(HttpOrigin):
         work, self.work = self.work, None
         if work is not None:
             work.cancel()
-        self._body = self._chunked = None
+        self._body = self._chunked = self.repeat = None
         self._tail = b""
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -187,6 +189,11 @@ class HttpConnection(HttpOrigin):
             while at < end and not (self._busy or self._closing or self._write_blocked):
                 if self._chunked is not None:
                     at += self._feed_chunked(memoryview(data)[at:])
+                    continue
+                repeat = self.repeat
+                if repeat is not None and (stop := repeat.end(data, at)):
+                    if self._again(repeat, data[at + len(repeat.words) : stop]):
+                        at = stop
                     continue
                 stop = data.find(b"\r\n\r\n", at)
                 if stop < 0:
@@ -317,6 +324,16 @@ class HttpConnection(HttpOrigin):
         self._head = head
         self._deadline = _NEVER
         self._listener.dispatch(self, head, body)
+
+    def _again(self, repeat: Repeat, raw: bytes) -> bool:
+        """Begin a request that says what the last one said; false: it must be read."""
+        self._busy = True
+        self._head = repeat.head
+        self._deadline = _NEVER
+        if repeat.take(raw):
+            return True
+        self._busy, self.repeat = False, None
+        return False
 
     def _refuse(self, error: BadHead) -> None:
         """Answer a request that cannot be trusted, and read no more from this client."""

@@ -14,6 +14,8 @@ import numpy as np
 from tuili.errors import TuiliError
 from tuili.server.dataplane import DataPlane
 from tuili.server.execution.express import Dims, Express, common, places_of, remember
+from tuili.server.execution.pending import Reply
+from tuili.server.execution.unexpected import of_tree
 from tuili.server.http.codec import Plan
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.cut import Slot, are_right, cut, cut_id, raw_of, slots_of
@@ -26,6 +28,7 @@ from tuili.server.http.infer_reply import (
 )
 from tuili.server.http.json_text import dump_numbers
 from tuili.server.http.limits import HttpLimits
+from tuili.server.http.repeats import is_repeatable, repeat_of
 from tuili.server.http.reply import Buffer
 from tuili.server.http.routes import Match
 from tuili.server.protocol.datatypes import NUMPY, RAW_ONLY
@@ -38,6 +41,7 @@ _DATA: Final = b'"data":'
 _NO_NUMBERS: Final = RAW_ONLY | {"BYTES"}
 
 Answer = Callable[[HttpConnection, "InferResponse | TuiliError"], None]
+Words = tuple[bytes, str, str]  # of the JSON, and the model and version of the route
 
 
 class HttpExpress(Express):
@@ -104,7 +108,7 @@ class ExpressDesk:
     def __init__(self, dataplane: DataPlane, limits: HttpLimits) -> None:
         self._dataplane = dataplane
         self._limits = limits
-        self._known: dict[tuple[bytes, str, str], HttpExpress] = {}
+        self._known: dict[Words, HttpExpress] = {}
 
     def take(self, connection: HttpConnection, head: Head, match: Match, body: Buffer) -> bool:
         """Queue a request if its words are known; TuiliError when it is refused."""
@@ -120,17 +124,31 @@ class ExpressDesk:
         raw = raw_of(known.slots, arrays, self._limits) if arrays else body[length:]
         if raw is None or len(raw) != known.size_bytes:
             return False
+        way = partial(known.long_way, connection)
         ticket = self._dataplane.express(
-            known.of_id(ident) if ident else known,
-            raw,
-            partial(known.long_way, connection),
-            connection,
+            known.of_id(ident) if ident else known, raw, way, connection
         )
         if ticket is None:
             del self._known[key]
             return False
         connection.work = ticket
+        if not (ident or arrays) and is_repeatable(head):
+            take = partial(self._again, key, known, connection, way)
+            connection.repeat = repeat_of(head, words, take)
         return True
+
+    def _again(
+        self, key: Words, known: HttpExpress, connection: HttpConnection, way: Reply, raw: bytes
+    ) -> bool:
+        """Queue a request with the words of the one before it; false: they mean something else."""
+        try:
+            ticket = connection.work = self._dataplane.express(known, raw, way, connection)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the connection
+            way(of_tree(error, "a request could not be taken"))
+            return True
+        if ticket is None:
+            self._known.pop(key, None)
+        return ticket is not None
 
     def _words(self, head: Head, body: Buffer) -> tuple[bytes, str, list[bytes], int]:
         """What a request says, its id, the arrays of numbers in it, and how long its JSON is."""

@@ -71,6 +71,7 @@ class Head:
     coding: bytes = b"identity"  # the one the client likes best
     old: bool = False  # HTTP/1.0
     route: object = field(default=None, compare=False)
+    block: bytes = b""  # its bytes, if requests with the same ones find it again
 
     def field(self, name: str) -> str:
         """A header field, "" without one."""

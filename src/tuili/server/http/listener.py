@@ -51,4 +51,4 @@ class HttpListener:
             return
         if len(self.heads) >= _MAX_HEADS:
             del self.heads[next(iter(self.heads))]
-        self.heads[block] = head
+        self.heads[block], head.block = head, block

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tuili.server.http.connection import HttpConnection
 from tuili.server.http.head import Head
+from tuili.server.http.repeats import Repeat
 from tuili.server.http.reply import Buffer, Reply
 from tuili.server.http.routes import Match
 from tuili.server.telemetry.access_log import AccessLog
@@ -30,9 +31,16 @@ class LoggedConnection(HttpConnection):
         self._status = 200
 
     def _begin(self, head: Head, body: Buffer) -> None:
-        self._began_ns = self.since_ns or time.monotonic_ns()
-        self._status, self._received, self._sent = 200, len(body), 0
+        self._begins(len(body))
         super()._begin(head, body)
+
+    def _again(self, repeat: Repeat, raw: bytes) -> bool:
+        self._begins(repeat.head.content_length)
+        return super()._again(repeat, raw)
+
+    def _begins(self, received: int) -> None:
+        self._began_ns = self.since_ns or time.monotonic_ns()
+        self._status, self._received, self._sent = 200, received, 0
 
     def reply(self, reply: Reply) -> None:
         self._status, self._sent = reply.status, sum(map(len, reply.parts))
