@@ -142,6 +142,7 @@ def test_what_one_tick_brings_is_one_batch(inline):
             check(answers.found[at], at, 1 + at % 2)
         assert model.rows == [7]
         stats = served.statistics
+        stats.settle()
         assert (stats.inference_count, stats.execution_count, stats.success.count) == (7, 1, 5)
         assert stats.batches[7].infer.count == 1
         assert stats.left == {"idle": 1}
@@ -337,6 +338,7 @@ def test_a_delay_fills_the_batch():
         served.submit(ask(1), answers.take(1))
         await answers.wait(2)
         assert model.rows == [2]
+        served.statistics.settle()
         assert served.statistics.left == {"full": 1}
         await served.close()
 
@@ -349,6 +351,7 @@ def test_a_delay_ends():
         served = servable(model, BatchPolicy(max_rows=2, merge=True, max_delay_s=0.01))
         served.submit(ask(0), answers.take(0))
         await answers.wait(1)
+        served.statistics.settle()
         assert served.statistics.left == {"timeout": 1}
         await served.close()
 

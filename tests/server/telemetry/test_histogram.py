@@ -1,5 +1,6 @@
 """Histograms of durations."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,16 @@ def test_cumulative_counts_rise_to_all_and_never_exceed_what_lies_below(duration
         assert number == sum(duration < bound for duration in durations)
     assert found[-1] == histogram.count == len(durations)
     assert histogram.sum_ns == sum(durations)
+
+
+@given(st.lists(st.integers(0, 1 << 50), max_size=50))
+def test_many_at_once_count_as_each_by_itself(durations):
+    one_by_one, at_once = Histogram(), Histogram()
+    for duration in durations:
+        one_by_one.record(duration)
+    at_once.record_all(np.array(durations, np.int64))
+    assert at_once.sparse() == one_by_one.sparse()
+    assert at_once.count == one_by_one.count
 
 
 @pytest.mark.parametrize(("share", "least"), [(0.5, 50), (0.99, 99)])

@@ -21,6 +21,7 @@ def test_of_very_many_sizes_of_batches_the_last_are_counted_together():
     statistics = counted("any", caches=False)
     for rows in range(1, 5001):
         statistics.record_batch(rows, 1, (1, 1, 1), "idle")
+        statistics.settle()
     counts = {rows: each.infer.count for rows, each in statistics.batches.items()}
     assert sum(counts.values()) == statistics.execution_count == 5000
     assert [rows for rows in counts if rows > 1000] == [1024, 2048, 4096, 8192]

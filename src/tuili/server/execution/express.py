@@ -218,6 +218,7 @@ def join_raw(batch: Sequence[Pending]) -> dict[str, Array] | None:
 
 def answer_raw(
     batch: Sequence[Pending],
+    rows: int,
     outputs: Mapping[str, Array],
     started_ns: int,
     statistics: Statistics,
@@ -228,17 +229,16 @@ def answer_raw(
     if first is None or not _alike(batch, first, now_ns / _NS):
         return False
     whole = len(batch) == 1
-    rows = sum([item.rows for item in batch])
-    arrays = [outputs.get(name) for name in first.wanted]
+    found: list[Array] = []
     size = 0
-    for array in arrays:
-        if array is None or array.dtype.hasobject or not (whole or (array.ndim and rows)):
+    for name in first.wanted:
+        array = outputs.get(name)
+        if array is None or array.dtype.hasobject:
             return False
-        if not whole and len(array) != rows:
+        if not whole and not (array.ndim and rows and len(array) == rows):
             return False
         size += array.nbytes
-    found = [array for array in arrays if array is not None]
-    answering = [item for item in batch if item.reply is not None]
+        found.append(array)
     if first.standing is not None:
         if not _place_outputs(batch, found):
             return False
@@ -247,15 +247,15 @@ def answer_raw(
         return False
     else:
         blobs = [array.tobytes() for array in found]
-    statistics.record_successes([item.arrived_ns for item in answering], started_ns, now_ns)
+    arrived_ns = [item.arrived_ns for item in batch if item.reply is not None]
+    statistics.record_successes(arrived_ns, started_ns, now_ns)
     shapes = tuple([array.shape for array in found])
     if first.added:
         shapes = tuple([own + ones for own, ones in zip(shapes, first.added, strict=True)])
-    if whole:
-        for item in answering:
-            _hand_over(item, shapes, blobs)
-    else:
+    if not whole:
         _hand_out(batch, blobs, shapes, rows)
+    elif arrived_ns:
+        _hand_over(batch[0], shapes, blobs)
     return True
 
 

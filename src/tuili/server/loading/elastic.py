@@ -96,6 +96,7 @@ class Elastic:
 
     def _observe(self, waiting: int, now: float, calendar: float) -> None:
         statistics = self._servable.statistics
+        statistics.settle()
         answered = statistics.success.count
         ended = answered + statistics.fail.count + waiting
         run_ns = statistics.infer_ns.sum_ns

@@ -101,7 +101,9 @@ class Answers:
             self._each(batch, outcome.answers, outcome.started_ns)
             return
         outputs = outcome.outputs or {}
-        if batch[0].express and answer_raw(batch, outputs, outcome.started_ns, self._statistics):
+        if batch[0].express is not None and answer_raw(
+            batch, rows, outputs, outcome.started_ns, self._statistics
+        ):
             return
         if self._layout is not None:
             self._split_layout(self._layout, batch, outputs, outcome.started_ns)

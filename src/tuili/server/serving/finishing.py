@@ -70,13 +70,9 @@ class Finisher:
         blank = 0
         if isinstance(self._queue, SequenceQueue):
             blank = sum([item.is_blank for item in batch])
-        self._statistics.record_batch(
-            rows,
-            len(batch) - blank,
-            (outcome.joined_ns - outcome.started_ns, outcome.done_ns - outcome.joined_ns, split_ns),
-            left,
-            blank,
-        )
+        joined_ns = outcome.joined_ns
+        times_ns = joined_ns - outcome.started_ns, outcome.done_ns - joined_ns, split_ns
+        self._statistics.record_batch(rows, len(batch) - blank, times_ns, left, blank)
 
     def _failed(self, batch: list[Pending], error: TuiliError) -> None:
         # Rows without a request are there for the model's sake, in the next run as in this one.

@@ -74,6 +74,8 @@ def write_exposition(
 ) -> Steps[list[bytes]]:
     """The same in parts, with turns for others where there are many models."""
     parts: list[bytes] = []
+    for model in models:
+        model.settle()
     for lines in _each_part(models):
         parts.append(("\n".join(lines) + "\n").encode())
         if len(models) > _TURN:

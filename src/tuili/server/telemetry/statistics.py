@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from tuili.server.telemetry.histogram import Histogram
+from tuili.server.telemetry.unsettled import SizeRuns, Unsettled
 
 # Sizes of batches told apart: each is a line of every scrape. Further ones count as the next power
 # of two.
@@ -104,6 +105,7 @@ class Statistics:
         # Answered by a smaller model for want of time.
         self.degraded = 0
         self.request_ns, self.queue_ns, self.infer_ns = Histogram(), Histogram(), Histogram()
+        self._unsettled = Unsettled()
 
     def record_batch(
         self, rows: int, requests: int, times_ns: tuple[int, int, int], left: str, blank: int = 0
@@ -114,24 +116,40 @@ class Statistics:
         """
         if self.muted:
             return
-        self.inference_count += rows - blank
-        self.execution_count += 1
-        self.left[left] = self.left.get(left, 0) + 1
-        joined, ran, split = times_ns
+        self._unsettled.note_run(rows, requests, blank, times_ns, left)
+        if self._unsettled.many:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count what was noted: before the numbers are read, or taken."""
+        if not self._unsettled:
+            return
+        taken = self._unsettled.take()
+        for same in taken.sizes():
+            self._count(same)
+        for left, number in taken.left.items():
+            self.left[left] = self.left.get(left, 0) + number
+        self.infer_ns.record_all(taken.runs[:, 4])
+        queued, total = taken.waits()
+        self.success.add(int(total.sum()), len(total))
+        self.queue.add(int(queued.sum()), len(queued))
+        self.request_ns.record_all(total)
+        self.queue_ns.record_all(queued)
+
+    def _count(self, same: SizeRuns) -> None:
+        self.inference_count += same.rows * same.runs - same.blank
+        self.execution_count += same.runs
+        batch = self.batches.get(same.rows) or self._new_size(same.rows)
         # As Triton: a request is charged the whole time of the batch that it was part of.
-        batch = self.batches.get(rows)
-        if batch is None:
-            batch = self._new_size(rows)
-        for ns, charged, run in (
-            (joined, self.compute_input, batch.input),
-            (ran, self.compute_infer, batch.infer),
-            (split, self.compute_output, batch.output),
+        for charged, run, charged_ns, run_ns in zip(
+            (self.compute_input, self.compute_infer, self.compute_output),
+            (batch.input, batch.infer, batch.output),
+            same.charged,
+            same.times,
+            strict=True,
         ):
-            charged.count += requests
-            charged.ns += ns * requests
-            run.count += 1
-            run.ns += ns
-        self.infer_ns.record(ran)
+            charged.add(charged_ns, same.requests)
+            run.add(run_ns, same.runs)
 
     def _new_size(self, rows: int) -> BatchStatistics:
         if len(self.batches) >= _MOST_SIZES:
@@ -158,11 +176,7 @@ class Statistics:
             for arrived in arrived_ns:
                 self.record_success(started_ns - arrived, now_ns - arrived)
             return
-        count, arrived = len(arrived_ns), sum(arrived_ns)
-        self.success.add(now_ns * count - arrived, count)
-        self.queue.add(started_ns * count - arrived, count)
-        self.queue_ns.record_since(arrived_ns, started_ns)
-        self.request_ns.record_since(arrived_ns, now_ns)
+        self._unsettled.note_answers(arrived_ns, started_ns, now_ns)
 
     def record_response(
         self, number: int, became: Literal["success", "fail", "cancel"], infer_ns: int, end_ns: int
@@ -194,6 +208,7 @@ class Statistics:
 
     def json(self) -> dict[str, Any]:
         """One entry of `model_stats`."""
+        self.settle()
         return {
             "name": self.model,
             "version": self.version,

@@ -35,6 +35,7 @@ class Counts(msgspec.Struct, array_like=True):
 
 def take(statistics: Statistics, pending: int) -> Counts:
     """What was counted, which then begins anew at nothing."""
+    statistics.settle()
     counts = Counts(
         statistics.model,
         statistics.version,
