@@ -18,7 +18,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -38,7 +38,7 @@ class Waiting(Protocol):
     queued: bool
 
 
-class Left(Enum):
+class Left(StrEnum):
     """Why a batch left."""
 
     ALONE = "alone"
@@ -76,6 +76,8 @@ class RequestQueue(Generic[Item]):
         self._expiries: list[tuple[float, int, Item]] = []
         self._pushed = 0
         self._size = 0
+        levels = (policy.level, *policy.levels.values())
+        self._is_limited = any(each.max_queue_size or each.timeout_s for each in levels)
 
     def __len__(self) -> int:
         return self._size
@@ -94,10 +96,11 @@ class RequestQueue(Generic[Item]):
 
     def push(self, item: Item, timeout_s: float = 0.0) -> None:
         """Let `item` wait; Overloaded when its level is full. `timeout_s` is the request's own."""
-        limits = self.policy.policy_of(item.level)
-        if limits.max_queue_size and self._sizes.get(item.level, 0) >= limits.max_queue_size:
-            raise Overloaded("Exceeds maximum queue size")
-        self._set_expiry(item, limits, timeout_s)
+        if self._is_limited or timeout_s or item.expires:
+            limits = self.policy.policy_of(item.level)
+            if limits.max_queue_size and self._sizes.get(item.level, 0) >= limits.max_queue_size:
+                raise Overloaded("Exceeds maximum queue size")
+            self._set_expiry(item, limits, timeout_s)
         self._append(item)
 
     def stop_merging(self) -> None:

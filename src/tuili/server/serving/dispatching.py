@@ -29,6 +29,7 @@ from tuili.server.scheduling.placement import Placement
 from tuili.server.scheduling.queue import RequestQueue
 from tuili.server.scheduling.resources import Claim, Resources, Turn
 from tuili.server.scheduling.sequences import SequenceQueue
+from tuili.server.scheduling.usual import Usual
 from tuili.server.serving.answering import Answers
 from tuili.server.serving.finishing import Finisher, Queue
 from tuili.server.serving.idle import Idle
@@ -76,6 +77,7 @@ class Dispatcher:
         self._turns: dict[Runner, Turn] = {}
         self._resources: Resources | None = None
         self._queue = policies.queue
+        self._drops = isinstance(policies.queue, SequenceQueue)
         self._answers = answers
         self._finisher = finisher
         self._placement = policies.placement
@@ -97,6 +99,7 @@ class Dispatcher:
         self._going: frozenset[Runner] = frozenset()
         self._running: set[Runner] = set()
         self._run_s = 0.0
+        self._usual = Usual()  # of runs on the loop
         self._loop = asyncio.get_running_loop()
         self._due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -118,7 +121,8 @@ class Dispatcher:
         for item in queue.expire(now):
             error = DeadlineExceeded("Request timeout expired")
             self._answers.fail(item, error, "REJECTED")
-        self._fail_dropped()
+        if self._drops:
+            self._fail_dropped()
         if self._hold is not None:
             if self._hold.holds(*queue.gathered()):
                 return
@@ -126,22 +130,34 @@ class Dispatcher:
         if self._gather is not None and self._gathers(self._gather, now):
             self.wake()
             return
-        ran_here = False
-        while self._free and not self._better_wait(now):
-            batch = self._next_bound(now) if self._groups else self._next(now)
-            if not batch:
-                break
-            ran_here = self._start(batch, queue.left.value)
-            if ran_here and time.monotonic() - now > _LOOP_S:
-                break
-        if ran_here and len(queue):
+        ran_here = self._run_free(now)
+        waiting = len(queue)
+        if ran_here and waiting:
             self.wake()
-        elif self._turns and not len(queue):
+        elif self._turns and not waiting:
             # Nothing is left to run: others may have what was waited for.
             for instance in self._free:
                 self._turns[instance].drop()
-        self._arm(now)
+        if waiting or self._drops:
+            self._arm(now)
         self.idle.settle()
+
+    def _run_free(self, now: float) -> bool:
+        """Give the free instances what is worth it; true if the last batch ran right here."""
+        queue = self._queue
+        ran_here = False
+        while self._free and not self._better_wait(now):
+            if self._groups:
+                batch = self._next_bound(now)
+            else:
+                # For the last of the free instances.
+                batch = [] if self._turns and not self._may_run() else queue.take(now)
+            if not batch:
+                break
+            ran_here = self._start(batch, queue.left)
+            if ran_here and time.monotonic() - now > _LOOP_S:
+                break
+        return ran_here
 
     def share(self, resources: Resources, claims: Mapping[Runner, Claim]) -> None:
         """These instances run only when they have what they claim of the resources."""
@@ -236,12 +252,6 @@ class Dispatcher:
         return not len(self._queue) and not self._running and not +self._open
 
     # ---- steps
-    def _next(self, now: float) -> list[Pending]:
-        """The next batch, for the last of the free instances."""
-        if self._turns and not self._may_run():
-            return []
-        return self._queue.take(now)
-
     def _next_bound(self, now: float) -> list[Pending]:
         """The next batch of sequences; the instance that has them is moved to the end."""
         queue = self._queue
@@ -357,11 +367,11 @@ class Dispatcher:
             self._pace.started(len(batch))
         if batch[0].part is not None:
             self._open[instance] += len(batch)
-        odd = self._lay_out(batch)
+        odd = None if self._layout is None else self._lay_out(self._layout, batch)
         if odd is not None:
             self._finish(instance, batch, left, odd)
             return True
-        size = sum([item.elements for item in batch])
+        size = sum([(item.express or item).elements for item in batch])
         model = instance.model
         if model is not None and batch[0].part is None and self._placement.inline(size):
             # What is short enough for the loop is too short to be worth another core, which a
@@ -385,12 +395,10 @@ class Dispatcher:
                 self._turns[other].drop()
         return False
 
-    def _lay_out(self, batch: list[Pending]) -> Outcome | None:
+    def _lay_out(self, layout: Layout, batch: list[Pending]) -> Outcome | None:
         """Put a batch as its model wants it; what came of it where that cannot be."""
-        if self._layout is None:
-            return None
         try:
-            self._layout.prepare(batch)
+            layout.prepare(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must cost this batch only
             return _failed(of_tree(error, "a batch could not be laid out"))
         return None
@@ -413,12 +421,15 @@ class Dispatcher:
             self.flush()
 
     def _learn(self, size: int, outcome: Outcome, *, on_loop: bool) -> None:
-        if outcome.outputs is not None and outcome.frees:
-            seconds = (outcome.done_ns - outcome.joined_ns) / _NS
-            self._run_s += 0.1 * (seconds - self._run_s)
-            self._placement.record(size, seconds, on_loop=on_loop)
-            if on_loop and self._overlap is not None:
-                self._overlap.ran_alone(size, seconds)
+        if outcome.outputs is None or not outcome.frees:
+            return
+        seconds = (outcome.done_ns - outcome.joined_ns) / _NS
+        if on_loop and self._usual.expects(size, seconds):
+            return
+        self._run_s += 0.1 * (seconds - self._run_s)
+        self._placement.record(size, seconds, on_loop=on_loop)
+        if on_loop and self._overlap is not None:
+            self._overlap.ran_alone(size, seconds)
 
     def _finish(self, instance: Runner, batch: list[Pending], left: str, outcome: Outcome) -> None:
         if outcome.frees:

@@ -166,7 +166,8 @@ class Servable:
         self, express: Express, raw: Buffer, reply: Reply, target: object, deadline: float | None
     ) -> Ticket:
         """Queue a request that differs from an earlier one in its bytes only; as `submit`."""
-        self._require_open(express.request)
+        if self._draining or self._given_up:
+            self._require_open(express.request)
         now_ns = time.monotonic_ns()
         standing = express.standing
         item = Pending(
