@@ -1,6 +1,7 @@
 """The house rules that no linter knows."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,24 @@ def test_structs_are_decoded_by_decoders_that_are_made_on_import(path):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".decode"):
             given = [ast.unparse(each.value) for each in node.keywords if each.arg == "type"]
             assert all("msgspec.Raw" in text or text.islower() for text in given), given
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_what_other_folders_import_of_tuili_is_there(folder):
+    imports = {
+        (str(node.module), alias.name, name_of(path))
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "tuili"
+        for alias in node.names
+    }
+    assert imports
+    assert [each for each in sorted(imports) if not _is_there(*each[:2])] == []
+
+
+def _is_there(module, name):
+    found = importlib.import_module(module)
+    return hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}") is not None
 
 
 def test_version_is_the_newest_in_the_changelog():
