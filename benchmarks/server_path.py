@@ -1,6 +1,6 @@
 """CPU time of one small request inside the server, without sockets: microseconds per request.
 
-    python -m benchmarks.server_path [--together 8] [--profile http]
+    python -m benchmarks.server_path [--together 8] [--ids] [--profile http]
 
 Bytes are handed to a connection as the event loop would, `--together` connections per tick, and
 the answers are taken by a transport that only counts them. So this is all of the server's own work:
@@ -95,13 +95,12 @@ class Peer:
         self.connection.buffer_updated(len(data))
 
 
-def requests(protocol: str, model: str) -> list[bytes]:
-    """The bytes of COUNT requests."""
+def requests(protocol: str, model: str, *, ids: bool) -> list[bytes]:
+    """The bytes of COUNT requests, each with an id of its own if there are `ids`."""
     inputs = {"INPUT": np.random.default_rng(0).random((1, 16), np.float32)}
     target = Target(protocol, "127.0.0.1", 8000)
     if protocol == "http":
-        one = http_text(target, Question(model), inputs)
-        return [one] * COUNT
+        return [http_text(target, question(model, at, ids=ids), inputs) for at in range(COUNT)]
     encoder = hpack.Encoder()
     fields = [
         (":method", "POST"), (":scheme", "http"), (":authority", "127.0.0.1:8001"),
@@ -111,12 +110,17 @@ def requests(protocol: str, model: str) -> list[bytes]:
     first, later = encoder.encode(fields), encoder.encode(fields)
     found = []
     for number in range(COUNT):
-        message = grpc_message(Question(model), inputs)
+        message = grpc_message(question(model, number, ids=ids), inputs)
         stream, block = 2 * number + 1, later if number else first
         head = h2.frame_head(h2.HEADERS, h2.END_HEADERS, stream, len(block)) + block
         data = h2.frame_head(h2.DATA, h2.END_STREAM, stream, len(message)) + message
         found.append(head + data)
     return found
+
+
+def question(model: str, number: int, *, ids: bool) -> Question:
+    """What a request asks."""
+    return Question(model, ids=ids, ident=f"request-{number:08}" if ids else "")
 
 
 def peers(protocol: str, dataplane: DataPlane, count: int) -> list[Peer]:
@@ -133,10 +137,12 @@ def peers(protocol: str, dataplane: DataPlane, count: int) -> list[Peer]:
     return [Peer(listener.connect(), hello) for _ in range(count)]
 
 
-async def run(protocol: str, dataplane: DataPlane, model: str, together: int) -> float:
+async def run(
+    protocol: str, dataplane: DataPlane, model: str, together: int, *, ids: bool = False
+) -> float:
     """Seconds per request."""
     found = peers(protocol, dataplane, together)
-    texts = requests(protocol, model)[: COUNT // together]
+    texts = requests(protocol, model, ids=ids)[: COUNT // together]
     start = time.perf_counter()
     for text in texts:
         before = [peer.sink.writes for peer in found]
@@ -159,7 +165,7 @@ def write_models(folder: Path) -> None:
         (folder / name / "config.pbtxt").write_text(text)
 
 
-async def measure(rounds: int, together: int, profile: str) -> None:
+async def measure(rounds: int, together: int, profile: str, *, ids: bool) -> None:
     """Print microseconds per request, the best of interleaved rounds."""
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder))
@@ -167,14 +173,14 @@ async def measure(rounds: int, together: int, profile: str) -> None:
         await dataplane.start()
         if profile:
             with cProfile.Profile() as recorder:
-                await run(profile, dataplane, "batching", together)
+                await run(profile, dataplane, "batching", together, ids=ids)
             pstats.Stats(recorder).sort_stats("tottime").print_stats(40)
             return
         best: dict[tuple[str, str], float] = {}
         for _ in range(rounds):
             for protocol in ("http", "grpc"):
                 for model in MODELS:
-                    spent = await run(protocol, dataplane, model, together)
+                    spent = await run(protocol, dataplane, model, together, ids=ids)
                     key = protocol, model
                     best[key] = min(best.get(key, spent), spent)
         for (protocol, model), spent in best.items():
@@ -186,9 +192,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--together", type=int, default=8, help="requests per turn of the loop")
+    parser.add_argument("--ids", action="store_true", help="each request has an id of its own")
     parser.add_argument("--profile", choices=("http", "grpc"), default="")
     options = parser.parse_args()
-    uvloop.run(measure(options.rounds, options.together, options.profile))
+    uvloop.run(measure(options.rounds, options.together, options.profile, ids=options.ids))
 
 
 if __name__ == "__main__":

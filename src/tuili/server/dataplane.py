@@ -234,8 +234,9 @@ class DataPlane:
         reply: Reply,
         target: object,
         deadline: float | None = None,
+        ident: str = "",
     ) -> Ticket | None:
-        """Queue a request that differs from an earlier one in its bytes only.
+        """Queue a request that differs from an earlier one in its bytes and id only.
 
         None when its words do not mean any more what they did. It is answered by `express.send`,
         or by `reply`, after this returns; raises what it is refused for.
@@ -243,7 +244,7 @@ class DataPlane:
         versions = self._live.get(express.request.model)
         if versions is None or versions.get(express.request.version) is not express.servable:
             return None
-        return express.servable.express(express, raw, reply, target, deadline)
+        return express.servable.express(express, raw, reply, target, deadline, ident)
 
     def go_by(self, ways: Ways) -> None:
         """Let requests go these ways from now on, which lead here in the end."""

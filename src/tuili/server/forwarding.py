@@ -84,6 +84,7 @@ class Forwarding:
         reply: Reply,
         target: object,
         deadline: float | None = None,
+        ident: str = "",
     ) -> None:
         """None: each request has headers of its own."""
 

@@ -60,16 +60,17 @@ class Lending:
         reply: Reply,
         target: object,
         deadline: float | None = None,
+        ident: str = "",
     ) -> Ticket | None:
         """As the data plane's; None where what the words name is not what it was."""
         standing = express.standing
         if standing is None:
-            return self._before.express(express, raw, reply, target, deadline)
+            return self._before.express(express, raw, reply, target, deadline, ident)
         if not standing.hold():
             return None
         held = Held(standing, reply, target)
         try:
-            held.ticket = self._before.express(express, raw, held.answered, held, deadline)
+            held.ticket = self._before.express(express, raw, held.answered, held, deadline, ident)
         except BaseException:
             held.end()
             raise

@@ -39,9 +39,10 @@ class BusyPoll:
             reply: Reply,
             target: object,
             deadline: float | None = None,
+            ident: str = "",
         ) -> Ticket | None:
             self._stay()
-            return take(express, raw, reply, target, deadline)
+            return take(express, raw, reply, target, deadline, ident)
 
         dataplane.submit, dataplane.express = submit_and_stay, express_and_stay
 

@@ -83,11 +83,12 @@ class Recorder:
         reply: Reply,
         target: object,
         deadline: float | None = None,
+        ident: str = "",
     ) -> Ticket | None:
         """As the data plane's; None while requests to the model are kept."""
         if express.request.model in self._counts:
             return None
-        return self._before.express(express, raw, reply, target, deadline)
+        return self._before.express(express, raw, reply, target, deadline, ident)
 
     def go_by(self, ways: Ways) -> None:
         """Nobody asks."""

@@ -16,9 +16,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from copy import copy
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -74,20 +73,19 @@ class Express(msgspec.Struct, eq=False):
     added: tuple[Dims, ...]
     standing: Standing | None
 
-    def send(self, target: Any, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
-        """Answer `target` with outputs of these shapes, whose bytes are `parts`.
+    def send(self, target: Any, shapes: tuple[Dims, ...], parts: list[bytes], ident: str) -> None:
+        """Answer `target`, whose request has this id, with outputs of these shapes and bytes.
 
         Those of outputs in shared memory are there already, and none here.
         """
         raise NotImplementedError
 
-    def of_id(self, ident: str) -> Self:
-        """The same for the one request that has this id."""
-        words, found = self.request, copy(self)
-        found.request = InferRequest(
+    def request_of(self, ident: str) -> InferRequest:
+        """What the one request says that has this id."""
+        words = self.request
+        return InferRequest(
             words.model, [], words.version, ident, words.outputs, shared=words.shared
         )
-        return found
 
     def arrays(self, raw: Buffer) -> dict[str, Array]:
         """The inputs of one request, for whoever needs arrays."""
@@ -316,7 +314,11 @@ def _hand_out(
         shape = own.get(item.rows)
         if shape is None:
             shape = own[item.rows] = tuple([(item.rows, *dims[1:]) for dims in shapes])
-        parts = [blob[start * size : stop * size] for blob, size in zip(blobs, each, strict=True)]
+        if len(blobs) == 1:
+            parts = [blobs[0][start * each[0] : stop * each[0]]]
+        else:
+            ends = zip(blobs, each, strict=True)
+            parts = [blob[start * size : stop * size] for blob, size in ends]
         _hand_over(item, shape, parts)
 
 
@@ -328,6 +330,6 @@ def _hand_over(item: Pending, shapes: tuple[Dims, ...], parts: list[bytes]) -> N
     # The bytes may be a view of a receive buffer: let go before it is used again.
     item.reply, item.target, item.raw, item.arrays = None, None, None, {}
     try:
-        express.send(target, shapes, parts)
+        express.send(target, shapes, parts, item.request.id)
     except Exception:  # noqa: BLE001 - whatever it is, the batch's others still count
         _log.exception("a transport could not take an answer")

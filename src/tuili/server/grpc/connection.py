@@ -462,14 +462,15 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _ended(self, stream: GrpcStream) -> None:
         """Our side of the stream is done."""
         stream.over = stream.ended = True
-        self._payload.forsake(stream)
         self._conduct.earned()
-        if stream.remote_closed:
-            self._streams.pop(stream.number, None)
-        elif self._streams.pop(stream.number, None) is not None:
-            # RFC 9113 section 8.1: tell the client to send no more of what is not wanted.
-            self.outgoing.write(h2.rst_frame(stream.number, h2.NO_ERROR))
-        self._close_if_idle()
+        known = self._streams.pop(stream.number, None)
+        if not stream.remote_closed:
+            self._payload.forsake(stream)
+            if known is not None:
+                # RFC 9113 section 8.1: tell the client to send no more of what is not wanted.
+                self.outgoing.write(h2.rst_frame(stream.number, h2.NO_ERROR))
+        if self._draining:
+            self._close_if_idle()
 
     def _weigh_unsent(self) -> None:
         if self._transport is not None:

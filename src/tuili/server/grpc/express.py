@@ -70,12 +70,12 @@ class GrpcExpress(Express):
             return False
         return all(message[lead + at : lead + at + len(gap)] == gap for at, gap in self.gaps)
 
-    def send(self, target: Known, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
+    def send(self, target: Known, shapes: tuple[Dims, ...], parts: list[bytes], ident: str) -> None:
         """Answer a call: what is remembered between the tensors' bytes."""
         starts = self.starts.get(shapes)
         if starts is None:
             starts = self._learn(shapes, parts)
-        first, ident = starts[0], self.request.id
+        first = starts[0]
         if ident:
             first = _with_id(first, ident.encode())
         if len(parts) == 1:
@@ -103,16 +103,29 @@ class GrpcExpress(Express):
 
 
 class Said(NamedTuple):
-    """The words of a message, all before its tensors, and what they mean."""
+    """The words of a message before and behind its id, and what they mean: all but its tensors.
 
-    words: bytes
+    `key` is what they are known by.
+    """
+
+    before: bytes
+    id_bytes: int
+    behind: bytes
+    key: bytes
     known: GrpcExpress
 
-    def again(self, message: Buffer) -> bytes | None:
-        """The tensors of a message that says the same; None if it does not."""
-        if not isinstance(message, bytes) or not message.startswith(self.words):
+    def again(self, message: Buffer) -> tuple[str, bytes] | None:
+        """The id and the tensors of a message that says the same; None if it does not."""
+        if not isinstance(message, bytes) or not message.startswith(self.before):
             return None
-        return message[len(self.words) :] if self.known.fits(message, len(self.words)) else None
+        at, ident = len(self.before), ""
+        if self.id_bytes:
+            stop = at + self.id_bytes
+            named = message[at:stop]
+            if not named.isascii() or not message.startswith(self.behind, stop):
+                return None
+            at, ident = stop + len(self.behind), named.decode()
+        return (ident, message[at:]) if self.known.fits(message, at) else None
 
 
 class TypedExpress(GrpcExpress):
@@ -144,10 +157,10 @@ class ExpressDesk:
 
         `said` is what the call before it on its connection did.
         """
-        if said is not None and (raw := said.again(message)) is not None:
-            ticket = self._queue(said.known, "", raw, deadline, done, origin)
+        if said is not None and (again := said.again(message)) is not None:
+            ticket = self._queue(said.known, *again, deadline, done, origin)
             if ticket is None:
-                self._known.pop(said.words, None)
+                self._known.pop(said.key, None)
                 origin.note(None)
             return ticket
         at, end, ident = _id_of(message)
@@ -163,8 +176,9 @@ class ExpressDesk:
                 ticket = self._queue(known, ident, view[start:], deadline, done, origin)
                 if ticket is None:
                     del self._known[head]
-                elif not ident and known.size_bytes <= MOST_BYTES:
-                    origin.note(Said(head, known))
+                elif known.size_bytes <= MOST_BYTES:
+                    words, id_at = bytes(message[:start]), at + 2 if ident else start
+                    origin.note(Said(words[:id_at], end - id_at, words[end:], head, known))
                 return ticket
         return self._take_typed(message, deadline, done, origin) if self._typed else None
 
@@ -194,9 +208,8 @@ class ExpressDesk:
         done: Done,
         origin: object,
     ) -> Ticket | None:
-        if ident:
-            known = known.of_id(ident)
-        return self._dataplane.express(known, raw, partial(self._long_way, done), origin, deadline)
+        way = partial(self._long_way, done)
+        return self._dataplane.express(known, raw, way, origin, deadline, ident)
 
     def learn(self, message: Buffer, request: InferRequest, plan: Plan, origin: object) -> None:
         """Remember the words of a request that came the long way, if such may go the short one."""

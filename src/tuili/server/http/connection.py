@@ -191,8 +191,9 @@ class HttpConnection(HttpOrigin):
                     at += self._feed_chunked(memoryview(data)[at:])
                     continue
                 repeat = self.repeat
-                if repeat is not None and (stop := repeat.end(data, at)):
-                    if self._again(repeat, data[at + len(repeat.words) : stop]):
+                if repeat is not None and (found := repeat.find(data, at)) is not None:
+                    stop, ident, raw = found
+                    if self._again(repeat, ident, raw):
                         at = stop
                     continue
                 stop = data.find(b"\r\n\r\n", at)
@@ -325,12 +326,12 @@ class HttpConnection(HttpOrigin):
         self._deadline = _NEVER
         self._listener.dispatch(self, head, body)
 
-    def _again(self, repeat: Repeat, raw: bytes) -> bool:
+    def _again(self, repeat: Repeat, ident: str, raw: bytes) -> bool:
         """Begin a request that says what the last one said; false: it must be read."""
         self._busy = True
         self._head = repeat.head
         self._deadline = _NEVER
-        if repeat.take(raw):
+        if repeat.take(ident, raw):
             return True
         self._busy, self.repeat = False, None
         return False

@@ -24,7 +24,8 @@ from tuili.server.protocol.messages import InferRequest, InputTensor
 _KEY: Final = b'"data"'
 _OPENS: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\[)")
 # Of an id that is the same in JSON and as text.
-_ID: Final = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"([ !#-\[\]-~]{1,128})"')
+_PLAIN_ID: Final = re.compile(rb"[ !#-\[\]-~]{1,128}")
+_ID: Final = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"(' + _PLAIN_ID.pattern + rb')"')
 # They stand for key and array, and for key and id, in the words; no JSON text has these bytes.
 _CUT: Final = b"\0"
 _CUT_ID: Final = b"\1"
@@ -74,6 +75,17 @@ def cut_id(text: bytes) -> tuple[bytes, str]:
     if found is None:
         return text, ""
     return text[: found.start()] + _CUT_ID + text[found.end() :], found[1].decode()
+
+
+def id_place(text: bytes) -> tuple[int, int]:
+    """Where the id stands that `cut_id` finds; (0, 0) if it finds none."""
+    found = _ID.search(text)
+    return (0, 0) if found is None else found.span(1)
+
+
+def is_plain_id(text: bytes) -> bool:
+    """Whether an id is the same in JSON and as text."""
+    return _PLAIN_ID.fullmatch(text) is not None
 
 
 def are_right(words: bytes, request: InferRequest, limits: HttpLimits) -> bool:

@@ -18,7 +18,7 @@ from tuili.server.execution.pending import Reply
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.http.codec import Plan
 from tuili.server.http.connection import HttpConnection
-from tuili.server.http.cut import Slot, are_right, cut, cut_id, raw_of, slots_of
+from tuili.server.http.cut import Slot, are_right, cut, cut_id, id_place, raw_of, slots_of
 from tuili.server.http.head import Head
 from tuili.server.http.infer_reply import (
     ALL_BINARY,
@@ -57,7 +57,9 @@ class HttpExpress(Express):
     named: bool
     heads: dict[tuple[Dims, ...], list[bytes]]
 
-    def send(self, target: HttpConnection, shapes: tuple[Dims, ...], parts: list[bytes]) -> None:
+    def send(
+        self, target: HttpConnection, shapes: tuple[Dims, ...], parts: list[bytes], ident: str
+    ) -> None:
         """Answer a connection: a remembered head and the bytes, or numbers in a remembered text."""
         heads = self.heads.get(shapes)
         if heads is None:
@@ -65,7 +67,7 @@ class HttpExpress(Express):
         if not self.numbers and not self.named:
             target.reply_known(heads[0], parts)
             return
-        text = [b'{"id":"%b",' % self.request.id.encode() if self.named else b"{"]
+        text = [b'{"id":"%b",' % ident.encode() if self.named else b"{"]
         if self.numbers:
             rules = self.servable.signature.outputs
             for head, name, part in zip(heads, self.wanted, parts, strict=False):
@@ -125,24 +127,30 @@ class ExpressDesk:
         if raw is None or len(raw) != known.size_bytes:
             return False
         way = partial(known.long_way, connection)
-        ticket = self._dataplane.express(
-            known.of_id(ident) if ident else known, raw, way, connection
-        )
+        ticket = self._dataplane.express(known, raw, way, connection, ident=ident)
         if ticket is None:
             del self._known[key]
             return False
         connection.work = ticket
-        if not (ident or arrays) and is_repeatable(head):
+        if not arrays and is_repeatable(head):
             take = partial(self._again, key, known, connection, way)
-            connection.repeat = repeat_of(head, words, take)
+            text = bytes(body[:length])
+            connection.repeat = repeat_of(head, text, id_place(text) if ident else (0, 0), take)
         return True
 
     def _again(
-        self, key: Words, known: HttpExpress, connection: HttpConnection, way: Reply, raw: bytes
+        self,
+        key: Words,
+        known: HttpExpress,
+        connection: HttpConnection,
+        way: Reply,
+        ident: str,
+        raw: bytes,
     ) -> bool:
         """Queue a request with the words of the one before it; false: they mean something else."""
         try:
-            ticket = connection.work = self._dataplane.express(known, raw, way, connection)
+            ticket = self._dataplane.express(known, raw, way, connection, None, ident)
+            connection.work = ticket
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the connection
             way(of_tree(error, "a request could not be taken"))
             return True

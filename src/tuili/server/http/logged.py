@@ -34,9 +34,9 @@ class LoggedConnection(HttpConnection):
         self._begins(len(body))
         super()._begin(head, body)
 
-    def _again(self, repeat: Repeat, raw: bytes) -> bool:
+    def _again(self, repeat: Repeat, ident: str, raw: bytes) -> bool:
         self._begins(repeat.head.content_length)
-        return super()._again(repeat, raw)
+        return super()._again(repeat, ident, raw)
 
     def _begins(self, received: int) -> None:
         self._began_ns = self.since_ns or time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""Repeat: a request that differs from the one before it on its connection in its tensors only.
+"""Repeat: a request that differs from the last on its connection in its tensors and id only.
 
 Most requests of a client do. One comparison of bytes then takes the place of finding the head, the
 route, the end of the JSON and what all that means.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from tuili.server.http.cut import is_plain_id
 from tuili.server.http.head import CHUNKED, Head
 
 _MAX_BODY: Final = 16 << 10  # bytes; larger ones are not copied
@@ -18,18 +19,30 @@ _BLANK: Final = b"\r\n\r\n"
 class Repeat(NamedTuple):
     """What stands before the tensors, and how long all of it is.
 
-    `take` queues such a request by its tensors' bytes; false: the words mean something else by now.
+    `words` are all of that where there is no id, else those before its text; it is `id_bytes` long
+    and has `behind` behind it. `take` queues such a request by its id and its tensors' bytes;
+    false: the words mean something else by now.
     """
 
     words: bytes
     size: int
     head: Head
-    take: Callable[[bytes], bool]
+    take: Callable[[str, bytes], bool]
+    id_bytes: int = 0
+    behind: bytes = b""
 
-    def end(self, data: bytes, at: int) -> int:
-        """Where such a request at `data[at:]` ends; 0 if there is none, or not all of it."""
+    def find(self, data: bytes, at: int) -> tuple[int, str, bytes] | None:
+        """Where such a request at `data[at:]` ends, its id and tensors; None if there is none."""
         end = at + self.size
-        return end if end <= len(data) and data.startswith(self.words, at) else 0
+        if end > len(data) or not data.startswith(self.words, at):
+            return None
+        at += len(self.words)
+        if not self.id_bytes:
+            return end, "", data[at:end]
+        named, at = data[at : at + self.id_bytes], at + self.id_bytes
+        if not data.startswith(self.behind, at) or not is_plain_id(named):
+            return None
+        return end, named.decode(), data[at + len(self.behind) : end]
 
 
 def is_repeatable(head: Head) -> bool:
@@ -39,7 +52,20 @@ def is_repeatable(head: Head) -> bool:
     return head.content_length <= _MAX_BODY
 
 
-def repeat_of(head: Head, text: bytes, take: Callable[[bytes], bool]) -> Repeat:
-    """Of a request with this head, whose body begins with `text` and goes on with tensors."""
+def repeat_of(
+    head: Head, text: bytes, named: tuple[int, int], take: Callable[[str, bytes], bool]
+) -> Repeat:
+    """Of a request with this head, whose body begins with `text` and goes on with tensors.
+
+    Its id stands at `named` in the text, (0, 0) if it has none.
+    """
     before = head.block + _BLANK
-    return Repeat(before + text, len(before) + head.content_length, head, take)
+    start, stop = named if any(named) else (len(text), len(text))
+    return Repeat(
+        before + text[:start],
+        len(before) + head.content_length,
+        head,
+        take,
+        stop - start,
+        text[stop:],
+    )

@@ -163,15 +163,21 @@ class Servable:
         )
 
     def express(
-        self, express: Express, raw: Buffer, reply: Reply, target: object, deadline: float | None
+        self,
+        express: Express,
+        raw: Buffer,
+        reply: Reply,
+        target: object,
+        deadline: float | None,
+        ident: str,
     ) -> Ticket:
-        """Queue a request that differs from an earlier one in its bytes only; as `submit`."""
+        """As `submit`, of one that differs from an earlier one in its bytes and id only."""
         if self._draining or self._given_up:
             self._require_open(express.request)
         now_ns = time.monotonic_ns()
         standing = express.standing
         item = Pending(
-            express.request,
+            express.request_of(ident) if ident else express.request,
             reply,
             {} if standing is None else standing.arrays,
             express.rows,

@@ -42,6 +42,7 @@ class Ways(Protocol):
         reply: Reply,
         target: object,
         deadline: float | None = None,
+        ident: str = "",
     ) -> Ticket | None: ...
     def go_by(self, ways: Ways) -> None: ...
 
@@ -146,6 +147,7 @@ class Tracer:
         reply: Reply,
         target: Any,
         deadline: float | None = None,
+        ident: str = "",
     ) -> Ticket | None:
         """As the data plane's; None for a request to be traced, which goes the long way."""
         assert self._before is not None
@@ -154,7 +156,7 @@ class Tracer:
         if sampler is not None:
             self._chosen = (target, sampler, time.monotonic_ns())
             return None
-        return self._before.express(express, raw, reply, target, deadline)
+        return self._before.express(express, raw, reply, target, deadline, ident)
 
     def submit(self, request: InferRequest, reply: Reply) -> Ticket:
         """As the data plane's."""
