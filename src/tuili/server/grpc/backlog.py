@@ -19,7 +19,7 @@ class Backlog:
     def __init__(self, outgoing: Outgoing, most_bytes: int) -> None:
         self._outgoing = outgoing
         self._most = most_bytes
-        self._parked: deque[GrpcStream] = deque()
+        self.parked: deque[GrpcStream] = deque()
 
     @property
     def full(self) -> bool:
@@ -28,13 +28,13 @@ class Backlog:
 
     def park(self, stream: GrpcStream) -> None:
         """Let a call wait until the client has read."""
-        self._parked.append(stream)
+        self.parked.append(stream)
 
     def unpark(self) -> None:
         """Let calls begin for which there is room now."""
-        while self._parked and not self.full:
-            self._parked.popleft().unpark()
+        while self.parked and not self.full:
+            self.parked.popleft().unpark()
 
     def clear(self) -> None:
         """The client has gone."""
-        self._parked.clear()
+        self.parked.clear()

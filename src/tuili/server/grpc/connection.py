@@ -478,7 +478,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._weighed = size > 0
 
     def _flush(self) -> None:
-        self.backlog.unpark()
+        if self.backlog.parked:
+            self.backlog.unpark()
         self.credit.renew()
         self.outgoing.flush()
         if self._weighed or self.outgoing.waiting_bytes:

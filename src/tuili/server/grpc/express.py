@@ -68,7 +68,9 @@ class GrpcExpress(Express):
         """Whether the tensors of a message with these words begin after `lead` bytes."""
         if len(message) - lead != self.size_bytes:
             return False
-        return all(message[lead + at : lead + at + len(gap)] == gap for at, gap in self.gaps)
+        return not self.gaps or all(
+            message[lead + at : lead + at + len(gap)] == gap for at, gap in self.gaps
+        )
 
     def send(self, target: Known, shapes: tuple[Dims, ...], parts: list[bytes], ident: str) -> None:
         """Answer a call: what is remembered between the tensors' bytes."""
@@ -105,7 +107,7 @@ class GrpcExpress(Express):
 class Said(NamedTuple):
     """The words of a message before and behind its id, and what they mean: all but its tensors.
 
-    `key` is what they are known by.
+    `key` is what the desk knows them by.
     """
 
     before: bytes
@@ -113,9 +115,12 @@ class Said(NamedTuple):
     behind: bytes
     key: bytes
     known: GrpcExpress
+    desk: ExpressDesk
 
-    def again(self, message: Buffer) -> tuple[str, bytes] | None:
-        """The id and the tensors of a message that says the same; None if it does not."""
+    def take(
+        self, message: Buffer, deadline: float | None, done: Done, origin: Known
+    ) -> Ticket | None:
+        """Queue a request that says the same, else None; TuiliError when it is refused."""
         if not isinstance(message, bytes) or not message.startswith(self.before):
             return None
         at, ident = len(self.before), ""
@@ -125,7 +130,14 @@ class Said(NamedTuple):
             if not named.isascii() or not message.startswith(self.behind, stop):
                 return None
             at, ident = stop + len(self.behind), named.decode()
-        return (ident, message[at:]) if self.known.fits(message, at) else None
+        if not self.known.fits(message, at):
+            return None
+        ticket = self.desk.queue(self.known, ident, message[at:], deadline, done, origin)
+        if ticket is None:
+            # The words mean something else by now, or this request goes the long way.
+            self.desk.forget(self.key)
+            origin.note(None)
+        return ticket
 
 
 class TypedExpress(GrpcExpress):
@@ -151,18 +163,8 @@ class ExpressDesk:
         deadline: float | None,
         done: Done,
         origin: Any,
-        said: Said | None = None,
     ) -> Ticket | None:
-        """Queue a request if its words are known, else None; TuiliError when it is refused.
-
-        `said` is what the call before it on its connection did.
-        """
-        if said is not None and (again := said.again(message)) is not None:
-            ticket = self._queue(said.known, *again, deadline, done, origin)
-            if ticket is None:
-                self._known.pop(said.key, None)
-                origin.note(None)
-            return ticket
+        """Queue a request if its words are known, else None; TuiliError when it is refused."""
         at, end, ident = _id_of(message)
         for lead in self._leads:
             head = bytes(message[:lead])
@@ -173,12 +175,13 @@ class ExpressDesk:
             known = self._known.get(head)
             if known is not None and known.fits(message, start):
                 view = memoryview(message) if known.size_bytes > MOST_BYTES else message
-                ticket = self._queue(known, ident, view[start:], deadline, done, origin)
+                ticket = self.queue(known, ident, view[start:], deadline, done, origin)
                 if ticket is None:
                     del self._known[head]
                 elif known.size_bytes <= MOST_BYTES:
                     words, id_at = bytes(message[:start]), at + 2 if ident else start
-                    origin.note(Said(words[:id_at], end - id_at, words[end:], head, known))
+                    said = Said(words[:id_at], end - id_at, words[end:], head, known, self)
+                    origin.note(said)
                 return ticket
         return self._take_typed(message, deadline, done, origin) if self._typed else None
 
@@ -194,12 +197,12 @@ class ExpressDesk:
         raw = raw_of(known.slots, view, found.contents)
         if raw is None:
             return None
-        ticket = self._queue(known, found.ident, raw, deadline, done, origin)
+        ticket = self.queue(known, found.ident, raw, deadline, done, origin)
         if ticket is None:
             del self._typed[found.words]
         return ticket
 
-    def _queue(
+    def queue(
         self,
         known: GrpcExpress,
         ident: str,
@@ -208,8 +211,13 @@ class ExpressDesk:
         done: Done,
         origin: object,
     ) -> Ticket | None:
+        """Queue a request whose words are known; None if they mean something else by now."""
         way = partial(self._long_way, done)
         return self._dataplane.express(known, raw, way, origin, deadline, ident)
+
+    def forget(self, words: bytes) -> None:
+        """These words mean something else by now."""
+        self._known.pop(words, None)
 
     def learn(self, message: Buffer, request: InferRequest, plan: Plan, origin: object) -> None:
         """Remember the words of a request that came the long way, if such may go the short one."""

@@ -12,7 +12,7 @@ from tuili.errors import InternalError, TuiliError
 from tuili.server.dataplane import DataPlane, Ticket
 from tuili.server.grpc.decoding import Decoded, RequestDecoder
 from tuili.server.grpc.encoding import ResponseEncoder, Written, is_long
-from tuili.server.grpc.express import ExpressDesk, Said
+from tuili.server.grpc.express import ExpressDesk
 from tuili.server.grpc.infer_stream import InferStream
 from tuili.server.grpc.long_message import LONG_BYTES
 from tuili.server.grpc.methods import Method
@@ -62,14 +62,10 @@ class Inference:
         deadline: float | None,
         done: Done,
         origin: Origin | None = None,
-        said: Said | None = None,
     ) -> Ticket | None:
-        """Answer one ModelInferRequest by one call of `done`, or of the origin's `answer_known`.
-
-        `said` is what the call before it on its connection did.
-        """
+        """Answer one ModelInferRequest by one call of `done`, or of the origin's `answer_known`."""
         try:
-            ticket = self._desk.take(message, deadline, done, origin, said)
+            ticket = self._desk.take(message, deadline, done, origin)
             if ticket is not None:
                 return ticket
             read = self.read(message)

@@ -175,10 +175,13 @@ class Outgoing:
         number = stream.number.to_bytes(4, "big")
         # HEADERS, then the head of DATA without flags, which is type 0.
         opening = h2.OPEN_BLOCK + (size << 16).to_bytes(5, "big")
-        frames = h2.OPEN_HEAD, opening, message + h2.OK_HEAD, h2.OK_BLOCK
-        self._frames.append(number.join(frames))
+        answer = number.join((h2.OPEN_HEAD, opening, message + h2.OK_HEAD, h2.OK_BLOCK))
+        if self._frames or self.held or self._transport is None:
+            self._frames.append(answer)
+        else:
+            self._transport.write(answer)
         self._ended(stream)
-        if not self.held:
+        if self._frames and not self.held:
             self.flush()
 
     def _send_large(self, stream: GrpcStream, parts: list[Buffer]) -> None:

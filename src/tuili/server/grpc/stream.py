@@ -223,10 +223,13 @@ class GrpcStream(GrpcOrigin, eq=False):
             self._message = message
             backlog.park(self)
             return
+        said, deadline, done = connection.said, self.deadline, self._answer
         try:
-            ticket = connection.inference.infer(
-                message, self.deadline, self._answer, self, connection.said
-            )
+            ticket = None if said is None else said.take(message, deadline, done, self)
+            if ticket is None:
+                ticket = connection.inference.infer(message, deadline, done, self)
+        except TuiliError as error:
+            self._end(error)
         except Exception:  # noqa: BLE001 - a bug of ours must not end the connection
             self._own_bug()
         else:
