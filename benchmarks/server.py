@@ -99,7 +99,7 @@ def table(samples: Samples, cases: list[Case], servers: list[Server]) -> Table:
     for case in map(str, cases):
         own = [
             median(samples[name, case])
-            for name in ("tuili", "tuili-host")
+            for name in ("tuili", "tuili-host", "tuili-poll")
             if (name, case) in samples
         ]
         row = [case]
@@ -127,10 +127,11 @@ def median(levels: list[Level]) -> float:
 
 
 def main() -> None:
+    usual = [server.name for server in SERVERS.values() if not server.when_asked]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of one sample")
-    parser.add_argument("--servers", default=",".join(SERVERS))
+    parser.add_argument("--servers", default=",".join(usual))
     parser.add_argument("--cases", default="", help="those that start with one of these")
     parser.add_argument("--free", action="store_true", help="both cores for both")
     parser.add_argument("--json", type=Path, help="keep every sample; adds to what is there")

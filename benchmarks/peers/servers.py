@@ -55,6 +55,7 @@ class Server:
     start: Callable[[str, Path, int, int], tuple[list[str], dict[str, str]]]
     dialect: str = "v2"
     one_model: bool = False  # a process per model
+    when_asked: bool = False  # only where it is named
 
     def serves(self, case: Case) -> bool:
         """Whether a case makes sense for it."""
@@ -97,8 +98,10 @@ def write_repository(folder: Path, flavour: str) -> Path:
     return folder
 
 
-def tuili(flavour: str) -> Callable[[str, Path, int, int], tuple[list[str], dict[str, str]]]:
-    """`tuili serve`, every feature on."""
+def tuili(
+    flavour: str, *more: str
+) -> Callable[[str, Path, int, int], tuple[list[str], dict[str, str]]]:
+    """`tuili serve`, every feature on, with `more` options."""
 
     def start(_: str, folder: Path, http: int, grpc: int) -> tuple[list[str], dict[str, str]]:
         repository = write_repository(folder, flavour)
@@ -106,7 +109,7 @@ def tuili(flavour: str) -> Callable[[str, Path, int, int], tuple[list[str], dict
             shutil.rmtree(repository / "python")
         ports = ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", "0"]
         command = [sys.executable, "-m", "tuili", "serve", str(repository), *ports]
-        return [*command, "--allow-client-shm", "--log-level", "warning"], {}
+        return [*command, "--allow-client-shm", "--log-level", "warning", *more], {}
 
     return start
 
@@ -190,6 +193,8 @@ SERVERS = {
     for server in (
         Server("tuili", ALL, (*WIRE, *MORE), tuili("tuili")),
         Server("tuili-host", ("mlp", "python"), WIRE, tuili("tuili-host")),
+        Server("tuili-poll", ("small", "mlp"), WIRE, tuili("tuili", "--busy-poll-us", "200"),
+               when_asked=True),
         Server("triton", ALL, (*WIRE, *MORE), triton("triton")),
         Server("triton-dyn", ("mlp", "small"), WIRE, triton("triton-dyn")),
         Server("triton-python", ("python",), WIRE, triton("triton-python")),
