@@ -194,7 +194,8 @@ def test_a_queue_that_is_killed_under_load_twice_loses_nothing_and_is_told_of_li
         run(lambda: kind_of_client(server.port), scenario)
     told = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
     assert len([each for each in told if "trying again" in each]) < 8
-    assert len([each for each in told if "cannot be written" in each]) <= 2
+    # Once for each outage, and once more where an answer got through between two that did not.
+    assert len([each for each in told if "cannot be written" in each]) <= 4
     assert len([each for each in told if "not extended" in each]) <= 2
 
 
