@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HOW = """\
@@ -58,13 +60,18 @@ def generated(name: str) -> Path:
     folder = cache / "qa" / name
     if not folder.exists():
         script, *arguments = _GENERATORS[name]
-        unfinished = folder.with_suffix(".part")
-        unfinished.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=folder.parent))
+        unfinished.chmod(0o755)
         where = server() / "qa" / "common"
         line = [sys.executable, script, *arguments, "--onnx_opset=0"]
         if "--ensemble" not in arguments:
             line.append("--onnx")
         line.append(f"--models_dir={unfinished}")
         subprocess.run(line, cwd=where, check=True, stdout=subprocess.DEVNULL)
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:  # Rows that ran beside this one have made it meanwhile.
+            shutil.rmtree(unfinished)
+            assert folder.is_dir()
     return folder
