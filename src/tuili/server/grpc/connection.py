@@ -481,7 +481,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if self.backlog.parked:
             self.backlog.unpark()
         self.credit.renew()
-        self.outgoing.flush()
+        if self.outgoing.frames:
+            self.outgoing.flush()
         if self._weighed or self.outgoing.waiting_bytes:
             self._weigh_unsent()
         if self._closing and not self.outgoing.held and self._transport is not None:

@@ -130,9 +130,10 @@ class Said(NamedTuple):
             if not named.isascii() or not message.startswith(self.behind, stop):
                 return None
             at, ident = stop + len(self.behind), named.decode()
-        if not self.known.fits(message, at):
+        known = self.known
+        if len(message) - at != known.size_bytes or (known.gaps and not known.fits(message, at)):
             return None
-        ticket = self.desk.queue(self.known, ident, message[at:], deadline, done, origin)
+        ticket = self.desk.queue(known, ident, message[at:], deadline, done, origin)
         if ticket is None:
             # The words mean something else by now, or this request goes the long way.
             self.desk.forget(self.key)

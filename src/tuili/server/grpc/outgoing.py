@@ -40,8 +40,8 @@ class Outgoing:
         self.stream_window = h2.DEFAULT_WINDOW  # of a new stream
         self.max_frame = h2.DEFAULT_FRAME
         self.waiting: dict[int, GrpcStream] = {}  # streams whose data a window holds back
-        self._frames: list[Buffer] = []
-        self._direct = False  # whether `_frames` has something too large to be joined
+        self.frames: list[Buffer] = []
+        self._direct = False  # whether `frames` has something too large to be joined
         self.held = False  # whether frames are collected for one write
         self.blocked = False  # whether the client reads too slowly
         self._unsent = 0  # what the socket had not taken when it was looked at last
@@ -56,7 +56,7 @@ class Outgoing:
         self._transport = None
         self.waiting.clear()
         self.waiting_bytes = 0
-        self._frames.clear()
+        self.frames.clear()
 
     def forget(self, stream: GrpcStream) -> None:
         """Nobody waits for a stream's data any more."""
@@ -66,14 +66,14 @@ class Outgoing:
 
     def write(self, frame: bytes) -> None:
         """Add a frame that no window counts."""
-        self._frames.append(frame)
+        self.frames.append(frame)
 
     def flush(self) -> None:
         """Hand what was collected to the socket."""
-        frames, transport = self._frames, self._transport
+        frames, transport = self.frames, self._transport
         if self.held or not frames or transport is None:
             return
-        self._frames = []
+        self.frames = []
         if len(frames) == 1:
             transport.write(frames[0])
         elif self._direct:
@@ -151,7 +151,7 @@ class Outgoing:
         self.waiting_bytes -= size
         self._sent(size)
         self.write(frame_head(h2.DATA, 0, stream.number, size))
-        self._frames += pieces
+        self.frames += pieces
         self._direct = self._direct or size > _DIRECT_ABOVE // 2
 
     # Answers ---------------------------------------------------------------------------------
@@ -176,12 +176,12 @@ class Outgoing:
         # HEADERS, then the head of DATA without flags, which is type 0.
         opening = h2.OPEN_BLOCK + (size << 16).to_bytes(5, "big")
         answer = number.join((h2.OPEN_HEAD, opening, message + h2.OK_HEAD, h2.OK_BLOCK))
-        if self._frames or self.held or self._transport is None:
-            self._frames.append(answer)
+        if self.frames or self.held or self._transport is None:
+            self.frames.append(answer)
         else:
             self._transport.write(answer)
         self._ended(stream)
-        if self._frames and not self.held:
+        if self.frames and not self.held:
             self.flush()
 
     def _send_large(self, stream: GrpcStream, parts: list[Buffer]) -> None:
