@@ -120,7 +120,7 @@ def requests(protocol: str, model: str, *, ids: bool) -> list[bytes]:
 
 def question(model: str, number: int, *, ids: bool) -> Question:
     """What a request asks."""
-    return Question(model, ids=ids, ident=f"request-{number:08}" if ids else "")
+    return Question(model, ident=f"request-{number:08}" if ids else "")
 
 
 def peers(protocol: str, dataplane: DataPlane, count: int) -> list[Peer]:

@@ -68,9 +68,7 @@ class GrpcExpress(Express):
         """Whether the tensors of a message with these words begin after `lead` bytes."""
         if len(message) - lead != self.size_bytes:
             return False
-        return not self.gaps or all(
-            message[lead + at : lead + at + len(gap)] == gap for at, gap in self.gaps
-        )
+        return all(message[lead + at : lead + at + len(gap)] == gap for at, gap in self.gaps)
 
     def send(self, target: Known, shapes: tuple[Dims, ...], parts: list[bytes], ident: str) -> None:
         """Answer a call: what is remembered between the tensors' bytes."""
@@ -130,10 +128,9 @@ class Said(NamedTuple):
             if not named.isascii() or not message.startswith(self.behind, stop):
                 return None
             at, ident = stop + len(self.behind), named.decode()
-        known = self.known
-        if len(message) - at != known.size_bytes or (known.gaps and not known.fits(message, at)):
+        if not self.known.fits(message, at):
             return None
-        ticket = self.desk.queue(known, ident, message[at:], deadline, done, origin)
+        ticket = self.desk.queue(self.known, ident, message[at:], deadline, done, origin)
         if ticket is None:
             # The words mean something else by now, or this request goes the long way.
             self.desk.forget(self.key)
@@ -159,11 +156,7 @@ class ExpressDesk:
         self._typed: dict[bytes, TypedExpress] = {}
 
     def take(
-        self,
-        message: Buffer,
-        deadline: float | None,
-        done: Done,
-        origin: Any,
+        self, message: Buffer, deadline: float | None, done: Done, origin: Any
     ) -> Ticket | None:
         """Queue a request if its words are known, else None; TuiliError when it is refused."""
         at, end, ident = _id_of(message)

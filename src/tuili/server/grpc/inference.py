@@ -57,11 +57,7 @@ class Inference:
         self._desk = ExpressDesk(dataplane, self._answer)
 
     def infer(
-        self,
-        message: Buffer,
-        deadline: float | None,
-        done: Done,
-        origin: Origin | None = None,
+        self, message: Buffer, deadline: float | None, done: Done, origin: Origin | None = None
     ) -> Ticket | None:
         """Answer one ModelInferRequest by one call of `done`, or of the origin's `answer_known`."""
         try:

@@ -69,18 +69,16 @@ def cut(text: bytes) -> tuple[bytes, list[bytes]]:
 
 def cut_id(text: bytes) -> tuple[bytes, str]:
     """A text without its request's id, and that id; "" if there is none, or an odd one."""
-    if b'"id"' not in text:
-        return text, ""
-    found = _ID.search(text)
+    found = _ID.search(text) if b'"id"' in text else None
     if found is None:
         return text, ""
     return text[: found.start()] + _CUT_ID + text[found.end() :], found[1].decode()
 
 
 def id_place(text: bytes) -> tuple[int, int]:
-    """Where the id stands that `cut_id` finds; (0, 0) if it finds none."""
+    """Where the id stands that `cut_id` finds; nothing at the end of the text if it finds none."""
     found = _ID.search(text)
-    return (0, 0) if found is None else found.span(1)
+    return (len(text), len(text)) if found is None else found.span(1)
 
 
 def is_plain_id(text: bytes) -> bool:

@@ -18,7 +18,7 @@ from tuili.server.execution.pending import Reply
 from tuili.server.execution.unexpected import of_tree
 from tuili.server.http.codec import Plan
 from tuili.server.http.connection import HttpConnection
-from tuili.server.http.cut import Slot, are_right, cut, cut_id, id_place, raw_of, slots_of
+from tuili.server.http.cut import Slot, are_right, cut, cut_id, raw_of, slots_of
 from tuili.server.http.head import Head
 from tuili.server.http.infer_reply import (
     ALL_BINARY,
@@ -48,13 +48,12 @@ class HttpExpress(Express):
     """What requests with the same route and JSON words have in common.
 
     `slots` are the inputs whose numbers are in the JSON, () where none is; `numbers` tells whether
-    those of the outputs go there, and `named` whether each request has an id, as its `request` has.
+    those of the outputs go there. Either each of them has an id, or none has.
     """
 
     long_way: Answer
     slots: tuple[Slot, ...]
     numbers: bool
-    named: bool
     heads: dict[tuple[Dims, ...], list[bytes]]
 
     def send(
@@ -63,11 +62,11 @@ class HttpExpress(Express):
         """Answer a connection: a remembered head and the bytes, or numbers in a remembered text."""
         heads = self.heads.get(shapes)
         if heads is None:
-            heads = self._learn(shapes, parts)
-        if not self.numbers and not self.named:
+            heads = self._learn(shapes, parts, named=bool(ident))
+        if not (self.numbers or ident):
             target.reply_known(heads[0], parts)
             return
-        text = [b'{"id":"%b",' % ident.encode() if self.named else b"{"]
+        text = [b'{"id":"%b",' % ident.encode() if ident else b"{"]
         if self.numbers:
             rules = self.servable.signature.outputs
             for head, name, part in zip(heads, self.wanted, parts, strict=False):
@@ -77,7 +76,7 @@ class HttpExpress(Express):
             brought = parts if self.standing is None else []
             target.reply_known(frame_head(text[0] + heads[0], brought), parts)
 
-    def _learn(self, shapes: tuple[Dims, ...], parts: list[bytes]) -> list[bytes]:
+    def _learn(self, shapes: tuple[Dims, ...], parts: list[bytes], *, named: bool) -> list[bytes]:
         rules = self.servable.signature.outputs
         outputs = [
             OutputTensor(name, rules[name].datatype, shape, self._data(part))
@@ -89,7 +88,7 @@ class HttpExpress(Express):
         if self.numbers:
             *starts, end = text[1:].split(_DATA + b"[]")
             heads = [*(start + _DATA for start in starts), end]
-        elif self.named:
+        elif named:
             heads = [text[1:]]
         else:
             heads = [frame_head(text, parts if self.standing is None else [])]
@@ -134,8 +133,7 @@ class ExpressDesk:
         connection.work = ticket
         if not arrays and is_repeatable(head):
             take = partial(self._again, key, known, connection, way)
-            text = bytes(body[:length])
-            connection.repeat = repeat_of(head, text, id_place(text) if ident else (0, 0), take)
+            connection.repeat = repeat_of(head, bytes(body[:length]), take)
         return True
 
     def _again(
@@ -196,9 +194,7 @@ class ExpressDesk:
         if numbers and not _may_be_numbers(servable, fields["wanted"], binary):
             return
         slots = slots_of(request.inputs) if arrays else ()
-        known = HttpExpress(
-            **fields, long_way=way, slots=slots, numbers=numbers, named=bool(ident), heads={}
-        )
+        known = HttpExpress(**fields, long_way=way, slots=slots, numbers=numbers, heads={})
         remember(self._known, (words, match.model, match.version), known)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from tuili.server.http.cut import is_plain_id
+from tuili.server.execution.express import MOST_BYTES
+from tuili.server.http.cut import id_place, is_plain_id
 from tuili.server.http.head import CHUNKED, Head
 
-_MAX_BODY: Final = 16 << 10  # bytes; larger ones are not copied
 _BLANK: Final = b"\r\n\r\n"
 
 
@@ -49,18 +49,13 @@ def is_repeatable(head: Head) -> bool:
     """Whether a request with this head may be one that is repeated."""
     if not head.block or head.content_encoding or head.content_length == CHUNKED:
         return False
-    return head.content_length <= _MAX_BODY
+    return head.content_length <= MOST_BYTES  # what is larger is not copied
 
 
-def repeat_of(
-    head: Head, text: bytes, named: tuple[int, int], take: Callable[[str, bytes], bool]
-) -> Repeat:
-    """Of a request with this head, whose body begins with `text` and goes on with tensors.
-
-    Its id stands at `named` in the text, (0, 0) if it has none.
-    """
+def repeat_of(head: Head, text: bytes, take: Callable[[str, bytes], bool]) -> Repeat:
+    """Of a request with this head, whose body begins with `text` and goes on with tensors."""
     before = head.block + _BLANK
-    start, stop = named if any(named) else (len(text), len(text))
+    start, stop = id_place(text)
     return Repeat(
         before + text[:start],
         len(before) + head.content_length,

@@ -41,8 +41,13 @@ class BatchPolicy:
         """Whether it matters who waits in the queue, and for how long."""
         each = (self.level, *self.levels.values())
         overrides = not self.end_to_end and any(level.allow_timeout_override for level in each)
-        limits = any(level.max_queue_size or level.timeout_s for level in each)
-        return bool(self.priority_levels) or limits or overrides
+        return bool(self.priority_levels) or self.has_limits or overrides
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether some level bounds how many wait, or how long."""
+        each = (self.level, *self.levels.values())
+        return any(level.max_queue_size or level.timeout_s for level in each)
 
     def level_of(self, priority: int) -> int:
         """The level of a request's `priority` parameter: 0 or unknown is the default level."""

@@ -76,8 +76,7 @@ class RequestQueue(Generic[Item]):
         self._expiries: list[tuple[float, int, Item]] = []
         self._pushed = 0
         self._size = 0
-        levels = (policy.level, *policy.levels.values())
-        self._is_limited = any(each.max_queue_size or each.timeout_s for each in levels)
+        self._has_limits = policy.has_limits
 
     def __len__(self) -> int:
         return self._size
@@ -96,7 +95,7 @@ class RequestQueue(Generic[Item]):
 
     def push(self, item: Item, timeout_s: float = 0.0) -> None:
         """Let `item` wait; Overloaded when its level is full. `timeout_s` is the request's own."""
-        if self._is_limited or timeout_s or item.expires:
+        if self._has_limits or timeout_s or item.expires:
             limits = self.policy.policy_of(item.level)
             if limits.max_queue_size and self._sizes.get(item.level, 0) >= limits.max_queue_size:
                 raise Overloaded("Exceeds maximum queue size")
